@@ -1,0 +1,31 @@
+"""One cost-aware embedding router for RAG, and adapters for LangChain and LlamaIndex.
+
+    from embedrouter import Router
+
+    router = Router(["openai:text-embedding-3-small"])
+    result = router.embed(["a text"], input_type="document")
+
+``embedrouter.langchain.RouterEmbeddings`` and ``embedrouter.llama_index.RouterEmbedding`` put a router where those
+frameworks expect an embedder. Importing this package imports no SDK, no framework and no torch.
+"""
+
+from .budget import Budget
+from .models import Model
+from .policy import RetryPolicy
+from .router import Router
+from .tiered import TieredRouter
+from .tiers import tier
+from .types import EmbeddingResult, Estimate, Space, Usage
+
+__all__ = [
+    "Budget",
+    "EmbeddingResult",
+    "Estimate",
+    "Model",
+    "RetryPolicy",
+    "Router",
+    "Space",
+    "TieredRouter",
+    "Usage",
+    "tier",
+]

@@ -1,0 +1,127 @@
+"""The code that calls one provider for one model.
+
+``Backend`` is the interface: one request in, an ``Answer`` out, in a synchronous and an asynchronous form. A backend
+does no retrying, no caching and no batching; it translates the provider's exceptions into ours and checks nothing that
+the flow checks anyway. Provider modules all read in the same order: what is known of a model (``describe``), the
+backend, the request, the response, the errors. They import their SDK when the first request is made, never earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from .. import tokens
+from ..catalog import Card
+from ..errors import ConfigError
+from ..models import Model, custom_card
+from ..types import Answer, Candidate, InputType, TokenCounts
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["Backend", "Description", "create", "describe"]
+
+PROVIDERS = {
+    "openai": "openai",
+    "azure_openai": "openai",
+    "cohere": "cohere",
+    "voyage": "voyage",
+    "sentence-transformers": "sentence_transformers",
+    "wordllama": "wordllama",
+}
+"""The module of this package that serves each provider."""
+
+
+class Backend(ABC):
+    """Calls one model. Subclass it to bring a provider of your own: ``Model(…, backend=MyBackend())``.
+
+    ``embed`` may be called from several threads at once, ``aembed`` from several tasks and event loops.
+    """
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        """Make one request.
+
+        Args:
+            texts: non-empty strings, within the model's limits as far as they are known.
+            timeout: seconds for this attempt.
+
+        Returns:
+            One vector per text, in the order of the texts.
+
+        Raises:
+            BackendError: the request failed; its subclass and ``retryable`` decide what happens next.
+        """
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        """Make one request without blocking the event loop; by default ``embed`` in a thread."""
+        return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
+
+    def count(self, texts: Sequence[str]) -> TokenCounts:
+        """Count the tokens of each text; by default an upper estimate."""
+        return TokenCounts([tokens.estimate(text) for text in texts], exact=False)
+
+    def close(self) -> None:  # noqa: B027 - most backends hold nothing
+        """Release what is held; the next call opens it again."""
+
+    async def aclose(self) -> None:
+        """Release what is held, and what belongs to the running event loop."""
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a model before it is called."""
+
+    card: Card
+    local: bool = False
+    """Runs in this process."""
+    identity: str | None = None
+    """What tells its vectors from others', where the card's name does not (a revision, the hash of a folder)."""
+
+
+class Provider(Protocol):
+    """What each module of this package offers."""
+
+    def describe(self, model: Model, card: Card | None, dimensions: int | None) -> Description: ...
+
+    def create(self, model: Model, card: Card, candidate: Candidate) -> Backend: ...
+
+
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+    """Return what is known of a model, from the catalogue, its files or its declaration. Opens no socket.
+
+    Raises:
+        ConfigError: too little is known; the message says what to declare.
+    """
+    card = cards.get(model.name)
+    if model.backend is not None:
+        return Description(card or custom_card(model, dimensions))
+    return _provider(model).describe(model, card, dimensions)
+
+
+def create(model: Model, card: Card, candidate: Candidate) -> Backend:
+    """Return the backend of a model. Opens nothing and imports no SDK until the first request."""
+    return model.backend if model.backend is not None else _provider(model).create(model, card, candidate)
+
+
+def _provider(model: Model) -> Provider:
+    if model.provider not in PROVIDERS:
+        raise ConfigError(
+            f"Unknown provider {model.provider!r} in {model.name!r}. Known are {', '.join(PROVIDERS)}; "
+            "for any other pass backend= (see embedrouter.backends.Backend)."
+        )
+    module: ModuleType = import_module(f".{PROVIDERS[model.provider]}", __package__)
+    return cast(Provider, module)
+
+
+def missing_extra(model: Model, extra: str, error: ImportError) -> ConfigError:
+    """Return the error that names the extra to install."""
+    return ConfigError(
+        f"{model.name} needs {error.name or extra!r}, which is not installed. Run: pip install 'embedrouter[{extra}]'"
+    )

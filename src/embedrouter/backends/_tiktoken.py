@@ -1,0 +1,73 @@
+"""tiktoken encodings, if their vocabulary is on this machine.
+
+tiktoken has none in its package: it downloads one on first use, without a time limit. Here an encoding is used only if
+the vocabulary's file is where tiktoken would keep it, or comes with llama-index-core, and is intact; otherwise token
+counts are estimates. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from functools import cache
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tiktoken import Encoding
+
+__all__ = ["encoding"]
+
+VOCABULARIES = {
+    "cl100k_base": (
+        "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    ),
+}
+"""The file's name in tiktoken's folder (the SHA-1 of its address) and the SHA-256 of its content."""
+
+FOLDER = "TIKTOKEN_CACHE_DIR"
+_environment = threading.Lock()
+
+
+@cache
+def encoding(name: str) -> Encoding | None:
+    """Return an encoding, or ``None`` when it cannot be had without the network."""
+    if name not in VOCABULARIES or util.find_spec("tiktoken") is None:
+        return None
+    filename, sha256 = VOCABULARIES[name]
+    for folder in _folders():
+        file = folder / filename
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+            return _load(name, folder)
+    return None
+
+
+def _folders() -> list[Path]:
+    """Return the folder tiktoken looks in, and the one that llama-index-core ships."""
+    chosen = os.environ.get(FOLDER) or os.environ.get("DATA_GYM_CACHE_DIR")
+    folders = [Path(chosen) if chosen else Path(tempfile.gettempdir()) / "data-gym-cache"]
+    llama_index = util.find_spec("llama_index")
+    if llama_index is not None:
+        folders += [
+            Path(place) / "core/_static/tiktoken_cache" for place in llama_index.submodule_search_locations or ()
+        ]
+    return folders
+
+
+def _load(name: str, folder: Path) -> Encoding:
+    import tiktoken
+
+    with _environment:  # tiktoken takes the folder from the environment only
+        before = os.environ.get(FOLDER)
+        os.environ[FOLDER] = str(folder)
+        try:
+            return tiktoken.get_encoding(name)
+        finally:
+            if before is None:
+                del os.environ[FOLDER]
+            else:
+                os.environ[FOLDER] = before

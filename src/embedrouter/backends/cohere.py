@@ -1,0 +1,160 @@
+"""Cohere, through the v2 interface.
+
+Documents and queries are told apart by ``input_type``. The server's default is to cut over-long texts silently; here
+truncation is off, so that it refuses them. ``output_dimension`` is sent only when it differs from the model's own
+number, because models before embed-v4 do not know it. Network failures reach us as plain httpx exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..catalog import Card
+from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
+from ..models import Model, custom_card
+from ..types import Answer, Candidate, InputType
+from . import Backend, Description, missing_extra
+from ._clients import Clients
+from ._environment import api_key
+from ._responses import from_status, matrix
+
+if TYPE_CHECKING:
+    from cohere import AsyncClientV2, ClientV2
+
+BASE_URL = "https://api.cohere.com"
+INPUT_TYPES = {"document": "search_document", "query": "search_query"}
+
+
+def describe(model: Model, card: Card | None, dimensions: int | None) -> Description:
+    """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
+    return Description(card or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
+
+
+def create(model: Model, card: Card, candidate: Candidate) -> Backend:
+    return CohereBackend(model, card, candidate.space.dimensions)
+
+
+class CohereBackend(Backend):
+    """Calls ``/v2/embed`` through the cohere SDK, with the SDK's own retries off."""
+
+    def __init__(self, model: Model, card: Card, dimensions: int) -> None:
+        self._model = model
+        self._input_types = card.input_types or INPUT_TYPES
+        self._dimensions = dimensions if dimensions != card.dimensions else None
+        self._clients: Clients[ClientV2, AsyncClientV2] = Clients(
+            lambda: _client(model, asynchronous=False),
+            lambda: _client(model, asynchronous=True),
+            lambda client: _http(client).close(),
+            lambda client: _http(client).aclose(),
+            given=model.client,
+            given_async=model.async_client,
+        )
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        client = self._clients.sync()
+        try:
+            response = client.embed(**self._request(texts, input_type, timeout))
+        except Exception as error:
+            raise _translated(error, self._model, texts) from error
+        return _answer(response, self._model)
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        client = self._clients.asynchronous()
+        try:
+            response = await client.embed(**self._request(texts, input_type, timeout))
+        except Exception as error:
+            raise _translated(error, self._model, texts) from error
+        return _answer(response, self._model)
+
+    def close(self) -> None:
+        self._clients.close()
+
+    async def aclose(self) -> None:
+        await self._clients.aclose()
+
+    # The request
+
+    def _request(self, texts: Sequence[str], input_type: InputType, timeout: float) -> dict[str, Any]:
+        prompt = (self._model.prompts or {}).get(input_type, "")
+        request: dict[str, Any] = {
+            "model": self._model.id,
+            "texts": [prompt + text for text in texts],
+            "input_type": self._input_types[input_type],
+            "embedding_types": ["float"],
+            "truncate": "NONE",
+            "request_options": {
+                "timeout": timeout,
+                "max_retries": 0,
+                "additional_headers": dict(self._model.headers or {}),
+            },
+        }
+        if self._dimensions is not None:
+            request["output_dimension"] = self._dimensions
+        return request
+
+
+def _client(model: Model, *, asynchronous: bool) -> Any:
+    try:
+        import cohere
+        import httpx
+    except ImportError as error:
+        raise missing_extra(model, "cohere", error) from error
+    kind: Any = cohere.AsyncClientV2 if asynchronous else cohere.ClientV2
+    http: Any = httpx.AsyncClient if asynchronous else httpx.Client
+    return kind(
+        api_key=api_key(model),
+        base_url=model.base_url or BASE_URL,
+        max_retries=0,
+        httpx_client=http(follow_redirects=True, timeout=model.timeout),
+    )
+
+
+def _http(client: Any) -> Any:
+    """Return the httpx client inside one of the SDK's, which has no close of its own."""
+    return client._client_wrapper.httpx_client.httpx_client
+
+
+# The response
+
+
+def _answer(response: Any, model: Model) -> Answer:
+    try:
+        embeddings = response.embeddings.float_
+        units = response.meta.billed_units if response.meta is not None else None
+        tokens = units.input_tokens if units is not None else None
+    except AttributeError as error:
+        raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
+    if embeddings is None:
+        raise BadResponseError("the answer holds no float vectors", model=model.name)
+    return Answer(matrix(embeddings, model.name), None if tokens is None else int(tokens))
+
+
+# The errors
+
+
+def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
+    """Return our error for one of the SDK's or of httpx, or ``error`` itself when it is neither."""
+    import httpx
+    from cohere.core.api_error import ApiError
+    from pydantic import ValidationError
+
+    match error:
+        case ApiError(status_code=int(status)) if status >= 300:
+            body = error.body if isinstance(error.body, dict) else {"message": error.body}
+            return from_status(
+                status,
+                str(body.get("message") or ""),
+                model=model.name,
+                headers=error.headers,
+                code=str(body.get("error_type") or ""),
+                texts=texts,
+            )
+        case ApiError() | ValidationError() | httpx.DecodingError():
+            return BadResponseError("the answer is not an embeddings response", model=model.name)
+        case httpx.TimeoutException():
+            return RequestTimeoutError("no answer in time", model=model.name)
+        case httpx.TransportError():
+            return UnavailableError(f"the connection failed ({type(error).__name__})", model=model.name)
+        case _:
+            return error

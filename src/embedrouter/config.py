@@ -1,0 +1,183 @@
+"""Routers from TOML.
+
+    dimensions = 1024
+    query_tier = "low"
+    [budget]
+    per_day = "5.00"
+    [[models]]
+    model = "voyage:voyage-4-large"
+    [[models]]
+    model = "voyage:voyage-4-lite"
+    tier = "low"
+
+A tiered configuration has a table ``[routers.NAME]`` of the same form for each tier instead. Keys are the arguments of
+``Router`` and ``Model``; ``cache = false`` means no cache; relative paths start at the file's folder. A misspelt key is
+an error. API keys are not written here: ``api_key_env`` names the environment variable.
+
+A file that was found by search, rather than named, may come with a checkout somebody else wrote. It may therefore not
+send your default key to a server of its choice: with ``base_url`` it has to name ``api_key_env``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from .budget import Budget
+from .errors import ConfigError
+from .models import Model
+from .policy import RetryPolicy
+from .types import OverlongPolicy
+
+__all__ = ["ENVIRONMENT", "Config", "load"]
+
+ENVIRONMENT = "EMBEDROUTER_CONFIG"
+ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend"}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _table(name: str, declared: type, without: set[str], **more: Any) -> type[_Table]:
+    """Return the table whose keys are the fields of a dataclass."""
+    hints = get_type_hints(declared, localns={"Backend": Any, "Decimal": Decimal, "Mapping": Mapping})
+    keys: dict[str, Any] = {
+        item.name: (hints[item.name], Field(default=None)) for item in fields(declared) if item.name not in without
+    }
+    return create_model(name, __base__=_Table, **{**keys, **more})
+
+
+_Budget = _table("budget", Budget, set())
+_Retry = _table("retry", RetryPolicy, set())
+_Model = _table("models", Model, ONLY_IN_CODE, model=(str, ...))
+
+
+class _Router(_Table):
+    models: list[_Model] = Field(min_length=1)  # type: ignore[valid-type]
+    dimensions: int | None = None
+    cache: str | bool | None = None
+    budget: _Budget | None = None  # type: ignore[valid-type]
+    retry: _Retry | None = None  # type: ignore[valid-type]
+    query_tier: str | None = None
+    document_tier: str | None = None
+    tiers: list[str] | None = None
+    on_too_long: OverlongPolicy | None = None
+    catalog: str | None = None
+
+
+class _Tiered(_Table):
+    routers: dict[str, _Router] = Field(min_length=1)
+    query_tier: str | None = None
+    document_tier: str | None = None
+    tiers: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """A file that was read; ``router`` and ``tiered`` turn it into constructor arguments."""
+
+    path: Path
+    content: Mapping[str, Any]
+    named: bool
+    """Whether the user named the file, as opposed to its being found by search."""
+
+    def router(self) -> dict[str, Any]:
+        """Return the arguments of ``Router``.
+
+        Raises:
+            ConfigError: a key or value is wrong; the message names it.
+        """
+        if "routers" in self.content:
+            raise ConfigError(f"{self.path} describes a router for each tier. Use TieredRouter.from_config.")
+        return self._arguments(self._checked(_Router))
+
+    def tiered(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """Return the arguments of each tier's ``Router``, and the other arguments of ``TieredRouter``.
+
+        Raises:
+            ConfigError: a key or value is wrong; the message names it.
+        """
+        if "models" in self.content:
+            raise ConfigError(f"{self.path} describes a single router. Use Router.from_config.")
+        table = self._checked(_Tiered)
+        routers = {name: self._arguments(router) for name, router in table.routers.items()}
+        return routers, table.model_dump(exclude_unset=True, exclude={"routers"})
+
+    def _checked(self, form: type[Any]) -> Any:
+        try:
+            return form.model_validate(self.content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            hint = f" Keys are {', '.join(sorted(form.model_fields))}." if len(first["loc"]) == 1 else ""
+            raise ConfigError(f"{self.path}: {where}: {first['msg']}.{hint}") from None
+
+    def _arguments(self, table: Any) -> dict[str, Any]:
+        given: dict[str, Any] = table.model_dump(exclude_unset=True)
+        given["models"] = [self._model(row) for row in given["models"]]
+        if "budget" in given:
+            given["budget"] = Budget(**given["budget"])
+        if "retry" in given:
+            given["retry"] = RetryPolicy(**given["retry"])
+        if "catalog" in given:
+            given["catalog"] = self._relative(given["catalog"])
+        if given.get("cache") is False:
+            given["cache"] = None
+        elif given.get("cache") is True:
+            del given["cache"]
+        elif "cache" in given and "://" not in given["cache"]:
+            given["cache"] = self._relative(given["cache"])
+        return given
+
+    def _model(self, row: dict[str, Any]) -> Model:
+        name = row.pop("model")
+        if row.get("base_url") and not row.get("api_key_env") and not self.named:
+            raise ConfigError(
+                f"{self.path} was found by search and sends {name} to {row['base_url']}, which would hand your default "
+                f"API key to that server. Name the key's variable with api_key_env, or name the file: "
+                f"from_config({str(self.path.name)!r}) or ${ENVIRONMENT}."
+            )
+        return Model(name, **row)
+
+    def _relative(self, path: str) -> Path:
+        return self.path.parent / Path(path).expanduser()
+
+
+def load(path: str | Path | None = None) -> Config:
+    """Read the named file, or the first that exists of ``$EMBEDROUTER_CONFIG``, ``./embedrouter.toml`` and the table
+    ``[tool.embedrouter]`` of ``./pyproject.toml``.
+
+    Raises:
+        ConfigError: there is none, it cannot be read, or it is not TOML.
+    """
+    named = path or os.environ.get(ENVIRONMENT)
+    if named:
+        return Config(Path(named).expanduser().absolute(), _read(Path(named).expanduser()), named=True)
+    here = Path.cwd()
+    if (own := here / "embedrouter.toml").exists():
+        return Config(own, _read(own), named=False)
+    if (project := here / "pyproject.toml").exists():
+        table = _read(project).get("tool", {}).get("embedrouter")
+        if table is not None:
+            return Config(project, table, named=False)
+    raise ConfigError(
+        f"No configuration: neither ${ENVIRONMENT}, nor {own}, nor [tool.embedrouter] in {project} exists. "
+        "Write one, or pass its path."
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}). Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error

@@ -1,0 +1,167 @@
+"""Performing flows: the only place that waits, and the two forms of every effect side by side.
+
+``Driver.run`` and ``Driver.arun`` are the same loop. What differs between synchronous and asynchronous calls is what
+``_perform`` and ``_aperform`` do with each effect, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
+from contextvars import copy_context
+from typing import Any, TypeVar, assert_never
+
+from . import tokens
+from .backends import Backend
+from .cache.vectors import VectorCache
+from .effects import Call, Count, Cut, Effect, Flow, Pause, Read, Together, Write
+from .errors import BackendError
+from .loops import PerLoop
+from .types import Candidate
+
+__all__ = ["Driver"]
+
+T = TypeVar("T")
+
+SMALL = 20_000
+"""Characters that are tokenised on the event loop: less than a thread switch costs."""
+
+
+class Driver:
+    """Performs the effects of one router's flows."""
+
+    def __init__(self, backends: Sequence[Backend], candidates: Sequence[Candidate], cache: VectorCache) -> None:
+        self._backends = backends
+        self._cache = cache
+        self._slots = [threading.BoundedSemaphore(candidate.concurrency) for candidate in candidates]
+        self._aslots = PerLoop(lambda: [asyncio.Semaphore(candidate.concurrency) for candidate in candidates])
+
+    # The loop, twice
+
+    def run(self, flow: Flow[T], stop: threading.Event | None = None) -> T | None:
+        """Run a flow to its end and return its result; ``None`` when ``stop`` was set before it got there."""
+        with closing(flow):
+            outcome: Any = None
+            while True:
+                try:
+                    effect = flow.send(outcome)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+                if stop is not None and stop.is_set() and isinstance(effect, Call | Pause):
+                    return None
+                outcome = self._perform(effect, stop)
+
+    async def arun(self, flow: Flow[T], stop: asyncio.Event | None = None) -> T | None:
+        """Run a flow to its end and return its result; ``None`` when ``stop`` was set before it got there."""
+        with closing(flow):
+            outcome: Any = None
+            while True:
+                try:
+                    effect = flow.send(outcome)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+                if stop is not None and stop.is_set() and isinstance(effect, Call | Pause):
+                    return None
+                outcome = await self._aperform(effect, stop)
+
+    # Every effect, twice
+
+    def _perform(self, effect: Effect, stop: threading.Event | None) -> Any:
+        match effect:
+            case Call(candidate, texts, input_type, timeout):
+                backend = self._backends[candidate.index]
+                with self._slots[candidate.index]:
+                    try:
+                        return backend.embed(texts, input_type, timeout=timeout)
+                    except BackendError as error:
+                        return error
+            case Read(keys, dimensions):
+                return self._cache.read(keys, dimensions)
+            case Write(entries):
+                return self._cache.write(entries)
+            case Count(candidate, texts):
+                return self._backends[candidate.index].count(texts)
+            case Cut():
+                return self._cut(effect)
+            case Pause(seconds):
+                return (stop or threading.Event()).wait(seconds)
+            case Together(flows, width):
+                return self._together(flows, width)
+            case _:
+                assert_never(effect)
+
+    async def _aperform(self, effect: Effect, stop: asyncio.Event | None) -> Any:
+        match effect:
+            case Call(candidate, texts, input_type, timeout):
+                backend = self._backends[candidate.index]
+                async with self._aslots.get()[candidate.index]:
+                    try:
+                        return await backend.aembed(texts, input_type, timeout=timeout)
+                    except BackendError as error:
+                        return error
+            case Read(keys, dimensions):
+                return await asyncio.to_thread(self._cache.read, keys, dimensions)
+            case Write(entries):
+                return await asyncio.to_thread(self._cache.write, entries)
+            case Count(candidate, texts) if sum(map(len, texts)) < SMALL:
+                return self._backends[candidate.index].count(texts)
+            case Count(candidate, texts):
+                return await asyncio.to_thread(self._backends[candidate.index].count, texts)
+            case Cut():
+                return await asyncio.to_thread(self._cut, effect)
+            case Pause(seconds):
+                return await _apause(seconds, stop)
+            case Together(flows, width):
+                return await self._atogether(flows, width)
+            case _:
+                assert_never(effect)
+
+    def _cut(self, effect: Cut) -> list[str]:
+        backend = self._backends[effect.candidate.index]
+        return tokens.pieces(effect.text, effect.limit, effect.policy, lambda text: backend.count([text]).tokens[0])
+
+    # Side by side, twice: after the first error nobody starts anything, and what is in flight is finished and kept
+
+    def _together(self, flows: Sequence[Flow[None]], width: int) -> None:
+        stop = threading.Event()
+        with ThreadPoolExecutor(min(width, len(flows)), "embedrouter") as pool:
+            futures = [pool.submit(copy_context().run, self.run, flow, stop) for flow in flows]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                if any(not future.done() or future.exception() for future in futures):
+                    stop.set()
+                    pool.shutdown(cancel_futures=True)
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+    async def _atogether(self, flows: Sequence[Flow[None]], width: int) -> None:
+        stop = asyncio.Event()
+        waiting = iter(flows)
+        errors: list[Exception] = []
+
+        async def work() -> None:
+            for flow in waiting:
+                try:
+                    await self.arun(flow, stop)
+                except Exception as error:  # noqa: BLE001 - raised below, when the others have kept what they paid for
+                    errors.append(error)
+                    stop.set()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(width, len(flows))):
+                group.create_task(work())
+        if errors:
+            raise errors[0]
+
+
+async def _apause(seconds: float, stop: asyncio.Event | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await (stop or asyncio.Event()).wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,79 @@
+"""What a flow can ask its driver to do.
+
+An effect is a frozen value; the driver performs it and sends the outcome back into the flow. ``Flow[T]`` is a
+generator that yields effects and returns a ``T``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from .types import Candidate, Entry, InputType, OverlongPolicy
+
+__all__ = ["Call", "Count", "Cut", "Effect", "Flow", "Pause", "Read", "Together", "Write"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Look keys up in the cache. Outcome: the entries found that have so many dimensions, by key."""
+
+    keys: Sequence[bytes]
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put entries into the cache. Outcome: nothing."""
+
+    entries: Mapping[bytes, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Count tokens as the candidate's tokenizer does. Outcome: ``TokenCounts``."""
+
+    candidate: Candidate
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Cut a text into parts within ``limit`` tokens. Outcome: the parts."""
+
+    candidate: Candidate
+    text: str
+    limit: int
+    policy: OverlongPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Make one request. Outcome: an ``Answer``, or the ``BackendError`` it failed with."""
+
+    candidate: Candidate
+    texts: Sequence[str]
+    input_type: InputType
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait. Outcome: nothing."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Run flows side by side, ``width`` at once. After an error the others finish what is in flight and stop."""
+
+    flows: Sequence[Flow[None]]
+    width: int
+
+
+Effect: TypeAlias = Read | Write | Count | Cut | Call | Pause | Together
+Flow: TypeAlias = Generator[Effect, Any, T]

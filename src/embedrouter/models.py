@@ -1,0 +1,230 @@
+"""What a user says about a model, and what follows from it.
+
+``Model`` is the declaration, ``settle`` turns it and the catalogue's card into a ``Candidate``: space, fingerprint,
+price and limits decided once, when the router is built, so that nothing further down asks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from .catalog import Card
+from .errors import ConfigError, SpaceMismatchError
+from .prices import as_price
+from .types import Candidate, Space
+
+if TYPE_CHECKING:
+    from .backends import Backend
+
+__all__ = ["Model", "custom_card", "settle", "the_one_space"]
+
+POSITIVE = ("dimensions", "max_concurrency", "timeout", "batch_size", "max_input_tokens", "max_request_tokens")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model as the user declares it; whatever is left out comes from the catalogue.
+
+    A literal ``api_key``, SDK clients and secret headers do not travel in a pickle: the copy reads ``api_key_env`` or
+    the provider's own environment variable.
+    """
+
+    name: str
+    """``provider:name``, for instance ``"openai:text-embedding-3-small"``."""
+    _: KW_ONLY
+    tier: str = "high"
+    """The quality level the model has."""
+    dimensions: int | None = None
+    """Dimensions to ask for; the model's own number when left out."""
+    base_url: str | None = None
+    """Another server that speaks the provider's protocol; for Azure the resource's endpoint."""
+    api_key: str | None = field(default=None, repr=False)
+    api_key_env: str | None = None
+    """The environment variable that holds the key."""
+    price: str | int | Decimal | None = None
+    """US dollars per million tokens, over the catalogue's."""
+    space: str | None = None
+    """Name of the embedding space; needed where the catalogue does not know the model."""
+    max_concurrency: int | None = None
+    """Requests in flight at once; 8 for providers, 1 for local models."""
+    timeout: float = 30.0
+    """Seconds for one HTTP attempt."""
+    client: Any = field(default=None, repr=False, compare=False)
+    """The provider SDK's synchronous client, instead of one of our making; for a local model the loaded one."""
+    async_client: Any = field(default=None, repr=False, compare=False)
+    """The provider SDK's asynchronous client; it belongs to one event loop."""
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    """Sent with every request."""
+    batch_size: int | None = None
+    """Texts in one request, over the catalogue's; many self-hosted servers take 32."""
+    max_input_tokens: int | None = None
+    """Tokens in one text, over the catalogue's."""
+    max_request_tokens: int | None = None
+    """Tokens in one request, over the catalogue's."""
+    encoding_format: Literal["base64", "float", "omit"] = "base64"
+    """How an OpenAI-compatible server is asked to write numbers; ``"omit"`` for servers that refuse the field."""
+    deployment: str | None = None
+    """Azure: the deployment's name; the model's own name when left out."""
+    api_version: str | None = None
+    """Azure: the version of the interface, such as ``"2024-10-21"``."""
+    azure_ad_token_provider: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    """Azure: returns a Microsoft Entra token; instead of a key."""
+    revision: str | None = None
+    """Local: the commit of the model repository."""
+    trust_remote_code: bool = False
+    """Local: run Python code from the model repository. Read it first, and pin ``revision``."""
+    prompts: Mapping[str, str] | None = None
+    """Text put before each input, by input type, over the model's own; makes another space."""
+    device: str | None = None
+    """Local: ``"cpu"``, ``"cuda"`` …; chosen by sentence-transformers when left out."""
+    backend: Backend | None = field(default=None, repr=False, compare=False)
+    """Your own code in place of a provider's; see ``embedrouter.backends.Backend``."""
+
+    def __post_init__(self) -> None:
+        provider, _, rest = self.name.partition(":")
+        if not provider or not rest:
+            raise ConfigError(
+                f"Model name {self.name!r} must be 'provider:name', for instance 'openai:text-embedding-3-small'."
+            )
+        as_price(self.price, self.name)
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{self.name}: {name} must be positive, not {value!r}.")
+        if self.encoding_format not in ("base64", "float", "omit"):
+            raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
+        if unknown := set(self.prompts or ()) - {"document", "query"}:
+            raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {sorted(unknown)}.")
+
+    @property
+    def provider(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def id(self) -> str:
+        """The name without its provider, as the provider knows it."""
+        return self.name.partition(":")[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {item.name: getattr(self, item.name) for item in fields(self)}
+        state.update(api_key=None, client=None, async_client=None)
+        if self.headers is not None:
+            state["headers"] = {name: value for name, value in self.headers.items() if not _is_secret(name)}
+        return state
+
+
+def _is_secret(header: str) -> bool:
+    return any(word in header.lower() for word in ("auth", "key", "token", "secret", "cookie"))
+
+
+def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
+    """Return the card of a model that the catalogue does not know, from what the user declares.
+
+    Raises:
+        ConfigError: ``space`` or ``dimensions`` is missing; the message says how to give it.
+    """
+    dimensions = model.dimensions or dimensions
+    missing = [name for name, value in (("space", model.space), ("dimensions", dimensions)) if value is None]
+    if model.space is None or dimensions is None:
+        raise ConfigError(
+            f"The catalogue does not know {model.name!r}. Check the spelling (embedrouter.catalog.load() lists the "
+            f"names), or declare the model: Model({model.name!r}, "
+            + ", ".join(f"{name}=…" for name in missing)
+            + "). Models are comparable only if their space is the same."
+        )
+    known = {"model": model.name, "space": model.space, "dimensions": dimensions, "texts": 32, "symmetric": False}
+    return Card(**{**known, **facts})
+
+
+def settle(
+    model: Model,
+    card: Card,
+    *,
+    dimensions: int | None,
+    index: int,
+    rank: int,
+    local: bool,
+    identity: str | None = None,
+) -> Candidate:
+    """Decide every fact about a model of a router.
+
+    Args:
+        dimensions: what the router asks all its models for.
+        identity: what tells this model's vectors from others', where that is more than the card's name (a revision, the
+            hash of a local folder).
+
+    Raises:
+        ConfigError: the declaration contradicts the card.
+    """
+    wanted = model.dimensions or dimensions or card.dimensions
+    if not card.offers(wanted):
+        offered = "every number below" if card.allowed == "any" else ", ".join(map(str, sorted(card.allowed))) or "none"
+        raise ConfigError(
+            f"{model.name} does not offer {wanted} dimensions, only {card.dimensions} (others: {offered}). "
+            f"Set dimensions= to one of these."
+        )
+    if model.space is not None and model.space != card.space:
+        raise ConfigError(
+            f"{model.name} is known to be in the space {card.space!r}, not {model.space!r}. Leave space= out."
+        )
+    prompts = dict(sorted((model.prompts or {}).items()))
+    space = card.space + (f"+prompts-{_digest(prompts)}" if prompts else "")
+    limits = replace(
+        card.limits,
+        texts=model.batch_size or card.texts,
+        tokens=model.max_request_tokens or card.tokens,
+        input_tokens=model.max_input_tokens or card.input_tokens,
+    )
+    return Candidate(
+        index=index,
+        name=model.name,
+        tier=model.tier,
+        rank=rank,
+        space=Space(space, wanted),
+        fingerprint=json.dumps([identity or _identity(card), card.space, wanted, prompts, "float32"]),
+        symmetric=card.symmetric and not prompts,
+        price=as_price(model.price, model.name) if model.price is not None else card.price,
+        limits=limits,
+        concurrency=model.max_concurrency or (1 if local else 8),
+        timeout=model.timeout,
+        local=local,
+    )
+
+
+def _identity(card: Card) -> str:
+    """One name for a model wherever it is served: Azure serves OpenAI's own models."""
+    return card.model.replace("azure_openai:", "openai:", 1)
+
+
+def _digest(prompts: Mapping[str, str]) -> str:
+    return hashlib.blake2b(json.dumps(prompts).encode(), digest_size=4).hexdigest()
+
+
+def the_one_space(candidates: list[Candidate]) -> Space:
+    """Return the space that all candidates share.
+
+    Raises:
+        SpaceMismatchError: there are two; the message names both and why they would not be comparable.
+    """
+    first = candidates[0]
+    for other in candidates[1:]:
+        if other.space == first.space:
+            continue
+        if other.space.name == first.space.name:
+            reason = "vectors of different length cannot be compared"
+            advice = "Set dimensions= on the router to a number that every model offers."
+        else:
+            reason = "they were trained apart: a distance between their vectors means nothing, even at equal dimensions"
+            advice = (
+                "Give each space a router of its own, and use TieredRouter to choose between them; "
+                "each router then needs its own vector store."
+            )
+        raise SpaceMismatchError(
+            f"{first.name} gives vectors in the space {first.space}, {other.name} in {other.space}: {reason}. {advice}"
+        )
+    return first.space

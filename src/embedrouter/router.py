@@ -1,0 +1,271 @@
+"""The router: models of one space, a cache, a budget, a retry policy.
+
+Composition only. The constructor turns declarations into candidates and refuses what could mix spaces; ``embed`` and
+``aembed`` hand the same flow to the same driver. Nothing is opened until the first call that needs it, and whatever was
+closed opens again.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import flow, plan
+from .backends import create, describe
+from .budget import Budget
+from .cache import DEFAULT, CacheLike, _Default, open_cache
+from .cache.vectors import VectorCache
+from .catalog import load
+from .drive import Driver
+from .errors import ConfigError
+from .ledger import MemoryLedger
+from .models import Model, settle, the_one_space
+from .policy import RetryPolicy
+from .tiers import TIERS, rank, requested
+from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
+
+__all__ = ["Router"]
+
+T = TypeVar("T")
+
+
+class Router:
+    """Embeds texts with the cheapest model that is good enough, all within one embedding space.
+
+    Args:
+        models: names (``"openai:text-embedding-3-small"``) or ``Model`` declarations; all must share one space.
+        dimensions: what every model is asked for; their own number when left out.
+        cache: a folder, an object with the methods of ``embedrouter.cache.Cache``, or ``None`` for no cache. By default
+            the user's cache folder.
+        budget: caps on spending, counted by this router since it was built.
+        retry: when failed requests are made again.
+        query_tier: the tier of queries that ask for none; the highest any model has when left out.
+        document_tier: the same for documents.
+        tiers: the names of the tiers, lowest first.
+        on_too_long: what happens to a text over the model's limit: ``"error"`` refuses it, ``"truncate"`` embeds its
+            beginning, ``"mean"`` averages the vectors of its parts.
+        catalog: a TOML file whose rows replace or join the catalogue's.
+
+    Raises:
+        SpaceMismatchError: the models' vectors would not be comparable.
+        ConfigError: a setting is wrong; the message says how to set it right.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str | Model],
+        *,
+        dimensions: int | None = None,
+        cache: CacheLike | _Default = DEFAULT,
+        budget: Budget | None = None,
+        retry: RetryPolicy | None = None,
+        query_tier: str | None = None,
+        document_tier: str | None = None,
+        tiers: Sequence[str] = TIERS,
+        on_too_long: OverlongPolicy = "error",
+        catalog: str | Path | None = None,
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "models": models,
+            "dimensions": dimensions,
+            "cache": cache,
+            "budget": budget,
+            "retry": retry,
+            "query_tier": query_tier,
+            "document_tier": document_tier,
+            "tiers": tiers,
+            "on_too_long": on_too_long,
+            "catalog": catalog,
+        }
+        if isinstance(models, str | Model) or not models:
+            raise ConfigError("models must be a list of at least one model, such as ['openai:text-embedding-3-small'].")
+        if len(set(tiers)) != len(tiers) or not tiers:
+            raise ConfigError(f"tiers must be different names, lowest first, not {tuple(tiers)!r}.")
+        if on_too_long not in ("error", "truncate", "mean"):
+            raise ConfigError(f"on_too_long must be 'error', 'truncate' or 'mean', not {on_too_long!r}.")
+        self.tiers = tuple(tiers)
+        candidates, backends = self._settle(models, dimensions, Path(catalog).expanduser() if catalog else None)
+        self.space: Space = the_one_space(candidates)
+        """The space of every vector this router returns."""
+        self.models = tuple(candidate.name for candidate in candidates)
+        highest = self.tiers[max(candidate.rank for candidate in candidates)]
+        self._defaults: dict[InputType, str] = {
+            "query": query_tier or highest,
+            "document": document_tier or highest,
+        }
+        for name in self._defaults.values():
+            self._rank(name)
+        self._rules = flow.Rules(
+            candidates=candidates,
+            space=self.space,
+            retry=retry or RetryPolicy(),
+            on_too_long=on_too_long,
+            budget=budget or Budget(),
+            ledger=MemoryLedger(),
+            clock=time.monotonic,
+            chance=random.random,
+        )
+        self._backends = backends
+        self._cache = VectorCache(open_cache(cache))
+        self._driver = Driver(backends, candidates, self._cache)
+        self._usage = Usage()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Router:
+        """Build a router from a TOML file.
+
+        Args:
+            path: the file; otherwise the first that exists of ``$EMBEDROUTER_CONFIG``, ``./embedrouter.toml`` and the
+                table ``[tool.embedrouter]`` of ``./pyproject.toml``.
+
+        Raises:
+            ConfigError: there is no such file, or a setting in it is wrong.
+        """
+        from . import config
+
+        return cls(**config.load(path).router())
+
+    def _settle(
+        self, declared: Sequence[str | Model], dimensions: int | None, catalog: Path | None
+    ) -> tuple[list[Candidate], list[Any]]:
+        cards = load(catalog)
+        candidates, backends = [], []
+        for index, entry in enumerate(declared):
+            model = Model(entry) if isinstance(entry, str) else entry
+            known = describe(model, cards, dimensions)
+            candidate = settle(
+                model,
+                known.card,
+                dimensions=dimensions,
+                index=index,
+                rank=self._rank(model.tier),
+                local=known.local,
+                identity=known.identity,
+            )
+            candidates.append(candidate)
+            backends.append(create(model, known.card, candidate))
+        return candidates, backends
+
+    def _rank(self, tier: str) -> int:
+        return rank(tier, self.tiers)
+
+    # Embedding
+
+    def embed(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+    ) -> EmbeddingResult:
+        """Return one vector per text, in order, from the cache or the cheapest model that is good enough.
+
+        Args:
+            texts: non-empty strings; equal ones are paid once.
+            input_type: ``"document"`` for what is stored and searched, ``"query"`` for what searches.
+            tier: the least quality to accept; otherwise what ``with embedrouter.tier(…)`` says, otherwise the router's.
+            timeout: seconds for the whole call.
+
+        Raises:
+            InvalidInputError: some texts cannot be embedded; ``indices`` says which. Nothing was called.
+            BudgetExceededError: the money does not suffice.
+            NoModelAvailableError: every candidate failed; ``attempts`` tells how.
+            BackendError: a request failed in a way that no other model should hide: a missing key, a refused text.
+        """
+        job = self._job(texts, input_type, tier, timeout)
+        try:
+            return self._done(self._driver.run(flow.embed(job)))
+        finally:
+            self._book(job)
+
+    async def aembed(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+    ) -> EmbeddingResult:
+        """Do what ``embed`` does without blocking the event loop."""
+        job = self._job(texts, input_type, tier, timeout)
+        try:
+            return self._done(await self._driver.arun(flow.embed(job)))
+        finally:
+            self._book(job)
+
+    def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
+        """Return what ``embed`` would take, without calling any model."""
+        return self._done(self._driver.run(flow.estimate(self._job(texts, input_type, tier, None))))
+
+    def _job(self, texts: Iterable[str], input_type: InputType, tier: str | None, timeout: float | None) -> flow.Job:
+        if input_type not in ("document", "query"):
+            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        asked = tier or requested(input_type) or self._defaults[input_type]
+        return flow.Job(
+            rules=self._rules,
+            texts=plan.validate(texts),
+            input_type=input_type,
+            rank=self._rank(asked),
+            deadline=None if timeout is None else self._rules.clock() + timeout,
+        )
+
+    @staticmethod
+    def _done(result: T | None) -> T:
+        assert result is not None, "a call's own flow is never stopped from outside"
+        return result
+
+    def default_tier(self, input_type: InputType) -> str:
+        """Return the tier of calls that ask for none."""
+        return self._defaults[input_type]
+
+    # Totals and life cycle
+
+    @property
+    def usage(self) -> Usage:
+        """What was billed and avoided since the router was built, failed calls included."""
+        return self._usage
+
+    @property
+    def damaged(self) -> int:
+        """Cache rows found damaged so far; each was treated as missing and written again."""
+        return self._cache.damaged
+
+    def _book(self, job: flow.Job) -> None:
+        used = job.usage()
+        with self._lock:
+            self._usage += used
+
+    def close(self) -> None:
+        """Release connections and files. Never required; a later call opens them again."""
+        for backend in self._backends:
+            backend.close()
+        self._cache.close()
+
+    async def aclose(self) -> None:
+        """Do what ``close`` does, for the running event loop's connections too."""
+        for backend in self._backends:
+            await backend.aclose()
+        self._cache.close()
+
+    def __enter__(self) -> Router:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Router:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"Router({', '.join(self.models)}; {self.space})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._settings,)
+
+
+def _rebuild(settings: dict[str, Any]) -> Router:
+    return Router(**settings)

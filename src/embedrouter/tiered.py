@@ -1,0 +1,140 @@
+"""One router for each of several spaces, chosen by tier.
+
+For work in which each call stands by itself, and for tiered indexes: one vector store per tier. A ``TieredRouter``
+never crosses from one router to another for a cache hit, an outage or a budget, and every result says which space it
+is in. It is no embedder for a vector store, because a store holds one space: give that ``tiered.router("high")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from .errors import ConfigError, NoModelAvailableError
+from .router import Router
+from .tiers import TIERS, rank, requested
+from .types import EmbeddingResult, Estimate, InputType, Usage
+
+__all__ = ["TieredRouter"]
+
+
+class TieredRouter:
+    """Holds a router per tier and hands each call to the lowest one that has the asked tier or a higher one.
+
+    The chosen router then uses its own default tier.
+
+    Args:
+        routers: a router for each tier.
+        query_tier: the tier of queries that ask for none; the highest when left out.
+        document_tier: the same for documents.
+        tiers: the names of the tiers, lowest first; by default low, medium, high, or the order of ``routers`` when it
+            has other names.
+    """
+
+    def __init__(
+        self,
+        routers: Mapping[str, Router],
+        *,
+        query_tier: str | None = None,
+        document_tier: str | None = None,
+        tiers: Sequence[str] | None = None,
+    ) -> None:
+        if not routers:
+            raise ConfigError("TieredRouter needs a router for at least one tier: TieredRouter({'low': …, 'high': …}).")
+        self.tiers = tuple(tiers) if tiers is not None else TIERS if set(routers) <= set(TIERS) else tuple(routers)
+        self._routers = {name: routers[name] for name in sorted(routers, key=self._rank)}
+        highest = list(self._routers)[-1]
+        self._default: dict[InputType, str] = {
+            "query": query_tier if query_tier is not None else highest,
+            "document": document_tier if document_tier is not None else highest,
+        }
+        for name in self._default.values():
+            self.router(name)
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> TieredRouter:
+        """Build the routers from a TOML file with a table ``[routers.NAME]`` for each tier.
+
+        See ``Router.from_config`` for where the file is looked for.
+        """
+        from . import config
+
+        tables, settings = config.load(path).tiered()
+        return cls({name: Router(**table) for name, table in tables.items()}, **settings)
+
+    def router(self, tier: str) -> Router:
+        """Return the router that serves ``tier``.
+
+        Raises:
+            ValueError: the tier is unknown.
+            NoModelAvailableError: no router has it or a higher one.
+        """
+        wanted = self._rank(tier)
+        for name, router in self._routers.items():
+            if self._rank(name) >= wanted:
+                return router
+        raise NoModelAvailableError(
+            f"No router has the tier {tier!r} or a higher one, only {', '.join(self._routers)}. Nothing was called."
+        )
+
+    def embed(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+    ) -> EmbeddingResult:
+        """Embed with the router of the asked tier; ``result.space`` says in which space. See ``Router.embed``."""
+        router = self._pick(input_type, tier)
+        return router.embed(texts, input_type=input_type, tier=router.default_tier(input_type), timeout=timeout)
+
+    async def aembed(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+    ) -> EmbeddingResult:
+        """Do what ``embed`` does without blocking the event loop."""
+        router = self._pick(input_type, tier)
+        return await router.aembed(texts, input_type=input_type, tier=router.default_tier(input_type), timeout=timeout)
+
+    def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
+        """Return what ``embed`` would take, without calling any model."""
+        router = self._pick(input_type, tier)
+        return router.estimate(texts, input_type=input_type, tier=router.default_tier(input_type))
+
+    def _pick(self, input_type: InputType, tier: str | None) -> Router:
+        if input_type not in self._default:
+            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        return self.router(tier or requested(input_type) or self._default[input_type])
+
+    def _rank(self, tier: str) -> int:
+        return rank(tier, self.tiers)
+
+    @property
+    def usage(self) -> Usage:
+        """What all routers were billed and avoided since they were built."""
+        return sum((router.usage for router in self._routers.values()), Usage())
+
+    def close(self) -> None:
+        """Release connections and files. Never required; a later call opens them again."""
+        for router in self._routers.values():
+            router.close()
+
+    async def aclose(self) -> None:
+        """Do what ``close`` does, for the running event loop's connections too."""
+        for router in self._routers.values():
+            await router.aclose()
+
+    def __enter__(self) -> TieredRouter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> TieredRouter:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})"

@@ -1,0 +1,32 @@
+"""A wire-faithful emulator of four embeddings endpoints, for tests.
+
+It speaks to the makers' real SDKs over a real loopback socket: OpenAI, Azure OpenAI, Cohere and Voyage AI. It refuses
+what they refuse, in their words; answers deterministic vectors that `vector` computes as well; counts what it would
+bill; and fails on command.
+
+    with Emulator() as emulator:
+        client = openai.OpenAI(api_key="any", base_url=emulator.openai_url, max_retries=0)
+        emulator.script(Fault.rate_limited(retry_after=0.05), None)
+"""
+
+from __future__ import annotations
+
+from tests.emulator.emulator import Emulator, Rule
+from tests.emulator.exchange import Received, Refused
+from tests.emulator.faults import Fault
+from tests.emulator.models import MODELS, Model
+from tests.emulator.tokens import count_tokens
+from tests.emulator.vectors import Vector, vector
+
+__all__ = [
+    "MODELS",
+    "Emulator",
+    "Fault",
+    "Model",
+    "Received",
+    "Refused",
+    "Rule",
+    "Vector",
+    "count_tokens",
+    "vector",
+]

@@ -1,0 +1,203 @@
+"""The emulator itself: four makers behind one port, a journal, and a script of faults.
+
+The order of one exchange: the request is written down; a fault is chosen (the script first, then the rule); an error
+status or a reset answers at once; otherwise the maker's checks run, the vectors are computed and *billed*; then the
+fault spoils the answer, the latency passes, and the answer is sent. Billing comes before waiting on purpose: a client
+that gives up has paid all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from types import TracebackType
+
+from tests.emulator.azure import Azure
+from tests.emulator.cohere import Cohere
+from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused, Reply, Request
+from tests.emulator.faults import Fault
+from tests.emulator.journal import Journal
+from tests.emulator.openai import OpenAI
+from tests.emulator.server import Delivery, Server
+from tests.emulator.vectors import vector
+from tests.emulator.voyage import Voyage
+
+Rule = Callable[[Received], Fault | None]
+
+
+class Emulator:
+    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere and Voyage AI on a loopback socket.
+
+    Use it as a context manager. `keys` are the only keys accepted (None: any that is not empty). `deployments` maps
+    Azure deployment names to models (None: every model is deployed under its own name). `latency` delays every answer
+    by that many seconds. An error inside the emulator or in `fault_for` is raised when the context ends.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Collection[str] | None = None,
+        deployments: Mapping[str, str] | None = None,
+        latency: float = 0.0,
+    ) -> None:
+        self.latency = latency
+        self.fault_for: Rule | None = None
+        self._initial_latency = latency
+        self._providers: dict[str, Provider] = {
+            "openai-api": OpenAI(keys),
+            "azure-api": Azure(keys, deployments),
+            "cohere-api": Cohere(keys),
+            "voyage-api": Voyage(keys),
+        }
+        self._journal = Journal()
+        self._script: deque[Fault | None] = deque()
+        self._stopping = threading.Event()
+        self._crashes: list[Exception] = []
+        self._server: Server | None = None
+
+    def __enter__(self) -> Emulator:
+        self._server = Server(self._respond)
+        self._stopping.clear()
+        self._server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+        if self._crashes and error is None:
+            raise self._crashes[0]
+
+    # Where to point the clients.
+
+    @property
+    def openai_url(self) -> str:
+        """For `openai.OpenAI(base_url=…)`."""
+        return f"{self._base}/openai-api/v1"
+
+    @property
+    def azure_url(self) -> str:
+        """For `openai.AzureOpenAI(azure_endpoint=…)`."""
+        return f"{self._base}/azure-api"
+
+    @property
+    def cohere_url(self) -> str:
+        """For `cohere.ClientV2(base_url=…)`."""
+        return f"{self._base}/cohere-api"
+
+    @property
+    def voyage_url(self) -> str:
+        """For `voyageai.Client(base_url=…)`."""
+        return f"{self._base}/voyage-api/v1"
+
+    @property
+    def _base(self) -> str:
+        if self._server is None:
+            raise RuntimeError("the emulator is not running: use it as `with Emulator() as emulator:`")
+        return self._server.url
+
+    # What to let go wrong.
+
+    def script(self, *faults: Fault | None) -> None:
+        """Queue what happens to the next requests, one each; None answers normally."""
+        self._script.extend(faults)
+
+    @property
+    def unplayed(self) -> tuple[Fault | None, ...]:
+        """The part of the script that no request has taken yet."""
+        return tuple(self._script)
+
+    # What happened.
+
+    @property
+    def received(self) -> tuple[Received, ...]:
+        """Every embeddings request so far, accepted or not, in order of arrival."""
+        return self._journal.received
+
+    @property
+    def calls(self) -> int:
+        """How many embeddings requests there were."""
+        return len(self.received)
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """The requests that broke the maker's rules, faults left aside."""
+        return self._journal.refused
+
+    @property
+    def billed(self) -> Counter[tuple[str, str]]:
+        """Tokens of all computed answers by (provider, model), those that were lost on purpose included."""
+        return self._journal.billed
+
+    @property
+    def peak_in_flight(self) -> int:
+        """The most requests that were being answered at one moment."""
+        return self._journal.peak
+
+    def reset(self) -> None:
+        """Forget what happened, the script, the rule and the latency."""
+        self._journal.forget()
+        self._script.clear()
+        self.fault_for = None
+        self.latency = self._initial_latency
+
+    # How one request is answered.
+
+    def _respond(self, request: Request) -> Delivery | None:
+        prefix, _, rest = request.path.lstrip("/").partition("/")
+        provider = self._providers.get(prefix)
+        local = replace(request, path=f"/{rest}")
+        if provider is None or not provider.serves(local.path):
+            return Delivery(_not_found(request.path))
+        received = self._journal.arrive(provider.name, local, provider.sketch(local))
+        try:
+            fault = self._next_fault(received)
+            delivery = self._perform(provider, local, received, fault)
+            stopped = self._stopping.wait(self.latency + (fault.delay if fault else 0.0))
+            return None if stopped else delivery
+        except Exception as error:  # noqa: BLE001 - raised again when the context ends
+            self._crashes.append(error)
+            return Delivery(Reply(500, f"the emulator failed: {error!r}".encode(), content_type="text/plain"))
+        finally:
+            self._journal.leave()
+
+    def _next_fault(self, received: Received) -> Fault | None:
+        try:
+            return self._script.popleft()
+        except IndexError:
+            return self.fault_for(received) if self.fault_for else None
+
+    def _perform(self, provider: Provider, request: Request, received: Received, fault: Fault | None) -> Delivery:
+        if fault is not None and fault.kind in ("status", "reset", "html"):
+            return Delivery(_failed(provider, request, fault), "reset" if fault.kind == "reset" else "whole")
+        try:
+            job = provider.accept(request)
+        except Refusal as refusal:
+            self._journal.refuse(Refused(received, refusal.reply.status, refusal.message))
+            return Delivery(refusal.reply)
+        vectors = tuple(vector(job.model.name, job.dimensions, job.input_type, text) for text in job.texts)
+        self._journal.bill(provider.name, job)
+        answer = Answer(job, vectors, tuple(range(len(vectors))), job.tokens)
+        reply = provider.render(fault.spoil(answer) if fault else answer)
+        if fault is not None and fault.kind in ("lost", "half"):
+            return Delivery(reply, "reset" if fault.kind == "lost" else "half")
+        return Delivery(reply)
+
+
+def _failed(provider: Provider, request: Request, fault: Fault) -> Reply:
+    """Return the provider's own error, or the body and headers that the fault brings along."""
+    if fault.kind == "reset":
+        return Reply(500, b"")
+    if fault.body is None:
+        reply = provider.failure(fault.code, fault.reason, request)
+        return replace(reply, headers={**reply.headers, **dict(fault.headers)})
+    return Reply(fault.code, fault.body, dict(fault.headers))
+
+
+def _not_found(path: str) -> Reply:
+    return Reply(404, f'{{"error":{{"message":"Invalid URL (POST {path})"}},"detail":"Not Found"}}'.encode())

@@ -1,0 +1,97 @@
+"""The embedding models the emulator knows, and their published limits.
+
+One frozen row a model. Everything else in the package asks this table instead of knowing model names, so a new model
+is a new row. `space` names the vector space: models that share it answer close vectors that may be compared with each
+other; two spaces have nothing in common. `native` is the length of the vector before any shortening, `default` the
+length answered when the request asks for none, and `dimensions` the lengths that may be asked for (empty: none may).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+ProviderName = Literal["openai", "azure", "cohere", "voyage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One row: a model, who makes it, and what it accepts."""
+
+    name: str
+    provider: ProviderName
+    space: str
+    native: int
+    default: int
+    dimensions: Sequence[int]
+    max_tokens: int
+    max_request_tokens: int | None = None
+    """Tokens that one request may hold over all its inputs; None where the maker publishes no such limit."""
+    served: bool = True
+    """False for open-weights models that exist but that the maker's API does not answer for."""
+
+
+def _openai(name: str, native: int, *, shortens: bool) -> Model:
+    lengths = range(1, native + 1) if shortens else ()
+    return Model(name, "openai", name, native, native, lengths, 8192, 300_000)
+
+
+def _cohere(name: str, lengths: tuple[int, ...], max_tokens: int, *, space: str | None = None) -> Model:
+    allowed = lengths if len(lengths) > 1 else ()
+    return Model(name, "cohere", space or name, max(lengths), lengths[0], allowed, max_tokens)
+
+
+def _voyage(name: str, request_tokens: int, *, space: str | None = None, max_tokens: int = 32_000) -> Model:
+    lengths = (256, 512, 1024, 2048)
+    return Model(name, "voyage", space or name, 2048, 1024, lengths, max_tokens, request_tokens)
+
+
+def _fixed_voyage(name: str, length: int, request_tokens: int, max_tokens: int) -> Model:
+    return Model(name, "voyage", name, length, length, (), max_tokens, request_tokens)
+
+
+_V5 = (2048, 1536, 1024, 768, 512, 256)
+
+_ROWS = (
+    _openai("text-embedding-3-small", 1536, shortens=True),
+    _openai("text-embedding-3-large", 3072, shortens=True),
+    _openai("text-embedding-ada-002", 1536, shortens=False),
+    _cohere("embed-v5.0-pro", _V5, 128_000, space="embed-v5"),
+    _cohere("embed-v5.0-fast", _V5, 128_000, space="embed-v5"),
+    _cohere("embed-v4.0", (1536, 1024, 512, 256), 128_000),
+    _cohere("embed-english-v3.0", (1024,), 512),
+    _cohere("embed-multilingual-v3.0", (1024,), 512),
+    _cohere("embed-english-light-v3.0", (384,), 512),
+    _cohere("embed-multilingual-light-v3.0", (384,), 512),
+    _voyage("voyage-4-large", 120_000, space="voyage-4"),
+    _voyage("voyage-4", 320_000, space="voyage-4"),
+    _voyage("voyage-4-lite", 1_000_000, space="voyage-4"),
+    Model("voyage-4-nano", "voyage", "voyage-4", 2048, 2048, (256, 512, 1024, 2048), 32_000, served=False),
+    _voyage("voyage-code-4", 120_000),
+    _voyage("voyage-3-large", 120_000),
+    _voyage("voyage-3.5", 320_000),
+    _voyage("voyage-3.5-lite", 1_000_000),
+    _voyage("voyage-code-3", 120_000),
+    _fixed_voyage("voyage-3-lite", 512, 1_000_000, 32_000),
+    _fixed_voyage("voyage-finance-2", 1024, 120_000, 32_000),
+    _fixed_voyage("voyage-law-2", 1024, 120_000, 16_000),
+    _fixed_voyage("voyage-2", 1024, 320_000, 4_000),
+)
+
+MODELS: Mapping[str, Model] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def find(name: str) -> Model:
+    """Return the row of `name`; `KeyError` lists the known names."""
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise KeyError(f"unknown model {name!r}; the emulator knows {', '.join(MODELS)}") from None
+
+
+def served_by(provider: ProviderName, name: object) -> Model | None:
+    """Return the row of `name` when that maker's API answers for it."""
+    row = MODELS.get(name) if isinstance(name, str) else None
+    return row if row is not None and row.provider == provider and row.served else None

@@ -1,0 +1,134 @@
+"""HTTP/1.1 over a loopback socket, for one function that turns a request into a delivery.
+
+Connections stay open between requests, Nagle's algorithm is off and a response leaves in one write, so a call costs
+well under a millisecond and never waits for a delayed acknowledgement. `stop` closes open connections and joins every
+thread. What a fault does to the connection itself (reset, half a body) happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from typing import Literal, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.emulator.exchange import Reply, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A reply, and how much of it the client gets to see."""
+
+    reply: Reply
+    ending: Literal["whole", "half", "reset"] = "whole"
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """A threading server on 127.0.0.1 and a free port; a thread for each connection."""
+
+    allow_reuse_address = True
+    request_queue_size = 128
+    daemon_threads = False
+
+    def __init__(self, respond: Callable[[Request], Delivery | None]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.respond = respond
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._accepting = threading.Thread(target=self.serve_forever, args=(0.01,), name="emulator")
+
+    def start(self) -> None:
+        self._accepting.start()
+
+    def stop(self) -> None:
+        """Stop accepting, close every connection and wait for every thread."""
+        self.shutdown()
+        self._accepting.join()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):  # the client may have been faster
+                    connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        with self._lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep quiet: all that gets here is a client that hung up, since `respond` keeps its own errors."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        url = urlsplit(self.path)
+        request = Request(
+            path=unquote(url.path),
+            query=dict(parse_qsl(url.query)),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=self.rfile.read(length),
+        )
+        delivery = self.server.respond(request)
+        if delivery is None:
+            self.close_connection = True
+        elif delivery.ending == "reset":
+            self._reset()
+        else:
+            self._send(delivery)
+
+    def do_GET(self) -> None:
+        self._send(Delivery(Reply(405, b'{"message":"method not allowed"}', {"allow": "POST"})))
+
+    def _send(self, delivery: Delivery) -> None:
+        reply = delivery.reply
+        headers = {
+            "date": self.date_time_string(),
+            "content-type": reply.content_type,
+            "content-length": str(len(reply.body)),
+            **{name.lower(): value for name, value in reply.headers.items()},
+        }
+        lines = [f"HTTP/1.1 {reply.status} {_phrase(reply.status)}", *(f"{k}: {v}" for k, v in headers.items())]
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        body = reply.body
+        if delivery.ending == "half":
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        try:
+            self.wfile.write(head + body)
+        except OSError:
+            self.close_connection = True  # the client did not wait
+
+    def _reset(self) -> None:
+        linger_zero = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_zero)
+        self.rfile.close()
+        cast(socket.socket, self.connection).close()
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Write nothing: what happened is in the journal."""
+
+
+def _phrase(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
