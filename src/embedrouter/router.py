@@ -29,7 +29,7 @@ from .policy import RetryPolicy
 from .tiers import TIERS, rank, requested
 from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
-__all__ = ["Router"]
+__all__ = ["Router", "single"]
 
 T = TypeVar("T")
 
@@ -269,3 +269,20 @@ class Router:
 
 def _rebuild(settings: dict[str, Any]) -> Router:
     return Router(**settings)
+
+
+def single(router: Router) -> Router:
+    """Return ``router`` if an adapter can take it.
+
+    Raises:
+        ConfigError: it is something else; for a ``TieredRouter`` the message says both ways out.
+    """
+    if isinstance(router, Router):
+        return router
+    if type(router).__name__ == "TieredRouter":
+        raise ConfigError(
+            "A vector store holds one space, a TieredRouter gives several. Pass one of its routers, such as "
+            "tiered.router('high'), and keep a store for each; or put models of one family, such as voyage-4, into a "
+            "single Router, which then has all their tiers over one store."
+        )
+    raise ConfigError(f"router must be an embedrouter.Router, not {type(router).__name__}.")
