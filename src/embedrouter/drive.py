@@ -18,16 +18,13 @@ from . import tokens
 from .backends import Backend
 from .cache.vectors import VectorCache
 from .effects import Call, Count, Cut, Effect, Flow, Pause, Read, Together, Write
-from .errors import BackendError
+from .errors import EmbedRouterError
 from .loops import PerLoop
 from .types import Candidate
 
 __all__ = ["Driver"]
 
 T = TypeVar("T")
-
-SMALL = 20_000
-"""Characters that are tokenised on the event loop: less than a thread switch costs."""
 
 
 class Driver:
@@ -76,7 +73,7 @@ class Driver:
                 with self._slots[candidate.index]:
                     try:
                         return backend.embed(texts, input_type, timeout=timeout)
-                    except BackendError as error:
+                    except EmbedRouterError as error:
                         return error
             case Read(keys, dimensions):
                 return self._cache.read(keys, dimensions)
@@ -100,14 +97,12 @@ class Driver:
                 async with self._aslots.get()[candidate.index]:
                     try:
                         return await backend.aembed(texts, input_type, timeout=timeout)
-                    except BackendError as error:
+                    except EmbedRouterError as error:
                         return error
             case Read(keys, dimensions):
                 return await asyncio.to_thread(self._cache.read, keys, dimensions)
             case Write(entries):
                 return await asyncio.to_thread(self._cache.write, entries)
-            case Count(candidate, texts) if sum(map(len, texts)) < SMALL:
-                return self._backends[candidate.index].count(texts)
             case Count(candidate, texts):
                 return await asyncio.to_thread(self._backends[candidate.index].count, texts)
             case Cut():

@@ -52,7 +52,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Make one request. Outcome: an ``Answer``, or the ``BackendError`` it failed with."""
+    """Make one request. Outcome: an ``Answer``, or the ``EmbedRouterError`` it failed with."""
 
     candidate: Candidate
     texts: Sequence[str]

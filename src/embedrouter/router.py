@@ -23,6 +23,7 @@ from .cache.vectors import VectorCache
 from .catalog import load
 from .drive import Driver
 from .errors import ConfigError
+from .job import Job, Rules
 from .ledger import MemoryLedger
 from .models import Model, settle, the_one_space
 from .policy import RetryPolicy
@@ -100,7 +101,7 @@ class Router:
         }
         for name in self._defaults.values():
             self._rank(name)
-        self._rules = flow.Rules(
+        self._rules = Rules(
             candidates=candidates,
             space=self.space,
             retry=retry or RetryPolicy(),
@@ -194,11 +195,11 @@ class Router:
         """Return what ``embed`` would take, without calling any model."""
         return self._done(self._driver.run(flow.estimate(self._job(texts, input_type, tier, None))))
 
-    def _job(self, texts: Iterable[str], input_type: InputType, tier: str | None, timeout: float | None) -> flow.Job:
+    def _job(self, texts: Iterable[str], input_type: InputType, tier: str | None, timeout: float | None) -> Job:
         if input_type not in ("document", "query"):
             raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
         asked = tier or requested(input_type) or self._defaults[input_type]
-        return flow.Job(
+        return Job(
             rules=self._rules,
             texts=plan.validate(texts),
             input_type=input_type,
@@ -227,7 +228,7 @@ class Router:
         """Cache rows found damaged so far; each was treated as missing and written again."""
         return self._cache.damaged
 
-    def _book(self, job: flow.Job) -> None:
+    def _book(self, job: Job) -> None:
         used = job.usage()
         with self._lock:
             self._usage += used

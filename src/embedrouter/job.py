@@ -1,0 +1,113 @@
+"""What one call knows: the router's rules, and what its flows have found, paid and met so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Protocol
+
+from .budget import Budget
+from .errors import Attempt
+from .policy import RetryPolicy
+from .prices import cost
+from .types import Candidate, InputType, OverlongPolicy, Space, Usage, Vectors
+
+__all__ = ["Charge", "Found", "Item", "Job", "Ledger", "Rules"]
+
+
+class Ledger(Protocol):
+    """Where money is reserved and booked. Every method is one atomic step."""
+
+    def refusal(self, budget: Budget, amount: Decimal | None) -> str | None:
+        """Say why ``amount`` (``None``: unknown) does not fit, or return ``None``."""
+
+    def reserve(self, budget: Budget, amount: Decimal | None) -> str | None:
+        """Set ``amount`` aside and return ``None``, or say why it does not fit."""
+
+    def settle(self, reserved: Decimal | None, spent: Decimal | None) -> None:
+        """Replace what was set aside by what was spent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a router decided when it was built."""
+
+    candidates: Sequence[Candidate]
+    space: Space
+    retry: RetryPolicy
+    on_too_long: OverlongPolicy
+    budget: Budget
+    ledger: Ledger
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    chance: Callable[[], float]
+    """A random number from 0 to 1."""
+
+
+@dataclass(slots=True)
+class Found:
+    """The vector of one text and where it came from."""
+
+    vector: Vectors
+    candidate: Candidate
+    tokens: int
+    cached: bool
+    shortened: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One text to be sent, with its size."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one answered request was billed."""
+
+    candidate: Candidate
+    tokens: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One call under way. Its flows run side by side and share ``found``, ``charges``, ``attempts`` and ``refused``."""
+
+    rules: Rules
+    texts: Sequence[str]
+    """As the user gave them, for positions in messages."""
+    input_type: InputType
+    rank: int
+    deadline: float | None = None
+    found: dict[str, Found] = field(default_factory=dict)
+    charges: list[Charge] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """Texts that a provider found too long."""
+    saved: Decimal = Decimal(0)
+    """What the cache and the removal of duplicates avoided."""
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The models at or above the asked tier, cheapest first, unknown prices last."""
+        able = [candidate for candidate in self.rules.candidates if candidate.rank >= self.rank]
+        return sorted(able, key=lambda candidate: (candidate.price is None, candidate.price or 0, candidate.index))
+
+    def positions(self, texts: Sequence[str]) -> list[int]:
+        """Return where ``texts`` stand in the input."""
+        wanted = set(texts)
+        return [index for index, text in enumerate(self.texts) if text in wanted]
+
+    def usage(self) -> Usage:
+        """Return what was billed and avoided so far."""
+        amounts = [cost(charge.tokens, charge.candidate.price) for charge in self.charges]
+        return Usage(
+            tokens=sum(charge.tokens for charge in self.charges),
+            requests=len(self.charges),
+            cost=sum((amount for amount in amounts if amount is not None), Decimal(0)),
+            saved=self.saved,
+            unpriced_tokens=sum(charge.tokens for charge in self.charges if charge.candidate.price is None),
+        )
