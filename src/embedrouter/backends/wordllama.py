@@ -44,6 +44,8 @@ FILES = {
 }
 """The model's files inside the package and their sha256."""
 
+REINSTALL = "Run: pip install --force-reinstall 'wordllama==0.4.0.post1'"
+
 BATCH = 64
 """Texts tokenized together; from 16 to 256 the speed is the same within a tenth."""
 
@@ -62,8 +64,8 @@ def describe(model: Model, card: Card | None, dimensions: int | None) -> Descrip
     """
     if model.id != NAME:
         raise ConfigError(
-            f"{model.name} is not offered: of WordLlama's models only 'wordllama:{NAME}' is part of the package, others "
-            f"would be downloaded. Write Model('wordllama:{NAME}', dimensions=…) with 256, 128 or 64 dimensions."
+            f"{model.name} is not offered: of WordLlama's models only {NAME!r} is part of the package, others would be "
+            f"downloaded. Write Model('wordllama:{NAME}', dimensions=…) with 256, 128 or 64 dimensions."
         )
     if model.prompts:
         raise ConfigError(f"{model.name} averages words and knows no prompts. Leave prompts= out.")
@@ -73,8 +75,8 @@ def describe(model: Model, card: Card | None, dimensions: int | None) -> Descrip
     return Description(card or load()[model.name], local=True, identity=f"{model.name}@{files}")
 
 
-def create(model: Model, card: Card, candidate: Candidate) -> Backend:  # noqa: ARG001 - every model is the same one
-    return WordLlamaBackend(model)
+def create(model: Model, card: Card, candidate: Candidate) -> Backend:  # noqa: ARG001 - the candidate has all facts
+    return WordLlamaBackend(model, candidate)
 
 
 # The backend
@@ -83,11 +85,12 @@ def create(model: Model, card: Card, candidate: Candidate) -> Backend:  # noqa: 
 class WordLlamaBackend(Backend):
     """Averages word vectors in this process."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, candidate: Candidate) -> None:
         self._model = model
+        self._dimensions = candidate.space.dimensions
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *, dimensions: int, timeout: float) -> Answer:  # noqa: ARG002
-        """Embed texts; ``tokens`` is their exact number. ``timeout`` has no meaning here: a request takes milliseconds."""
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:  # noqa: ARG002
+        """Embed texts; ``tokens`` is their exact number. ``timeout`` means nothing here: a request takes milliseconds."""
         tokenizer, rows = _load(self._model)
         vectors = np.empty((len(texts), rows.shape[1]), np.float32)
         tokens = 0
@@ -95,18 +98,12 @@ class WordLlamaBackend(Backend):
             encodings = tokenizer.encode_batch_fast(list(texts[start : start + BATCH]), add_special_tokens=False)
             for index, encoding in enumerate(encodings, start):
                 if not encoding.ids:
-                    raise InputRejectedError(
-                        "a text is empty; leave it out", model=self._model.name, indices=_empty(texts)
-                    )
+                    raise _empty(self._model, texts)
                 vectors[index] = rows[encoding.ids].mean(axis=0)
                 tokens += len(encoding.ids)
-        vectors = np.ascontiguousarray(vectors[:, :dimensions])
+        vectors = np.ascontiguousarray(vectors[:, : self._dimensions])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return Answer(vectors, tokens)
-
-
-def _empty(texts: Sequence[str]) -> list[int]:
-    return [index for index, text in enumerate(texts) if not text]
 
 
 # Loading
@@ -146,11 +143,11 @@ def _content(name: str, digest: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}). {_REINSTALL}") from error
+        raise ConfigError(f"{path} cannot be read ({error.strerror}). {REINSTALL}") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise ConfigError(
             f"{path} is not the file this version of embedrouter knows, so its vectors would not be comparable with "
-            f"those in caches and indexes. {_REINSTALL}"
+            f"those in caches and indexes. {REINSTALL}"
         )
     return content
 
@@ -158,4 +155,6 @@ def _content(name: str, digest: str) -> bytes:
 # Errors
 
 
-_REINSTALL = "Run: pip install --force-reinstall 'wordllama==0.4.0.post1'"
+def _empty(model: Model, texts: Sequence[str]) -> InputRejectedError:
+    indices = [index for index, text in enumerate(texts) if not text]
+    return InputRejectedError("an empty text has no vector. Leave it out.", model=model.name, indices=indices)

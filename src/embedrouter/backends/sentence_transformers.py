@@ -1,0 +1,671 @@
+"""Models that run in this process through sentence-transformers, from a folder or from the hub.
+
+Promises:
+
+- ``describe`` reads JSON files and hashes weights. It imports neither torch nor sentence-transformers and opens no
+  socket; the first call that needs vectors does.
+- What ``describe`` said is compared with the loaded model before the first vector is made: dimensions, prompts and,
+  for a folder, the files themselves. So no vector is cached under another model's name.
+- Prompts are chosen as the library's ``encode_query`` and ``encode_document`` choose them. A model that it loads always
+  has the prompts "query" and "document", if only empty, and they come before "passage", "corpus" and the default
+  prompt: a model that was saved with a "passage" prompt and no "document" one embeds documents without a prompt. Pass
+  ``prompts=`` to change that.
+- No text is cut. The library cuts at the model's limit without a word; here such a text is refused.
+- Vectors are as long as the model makes them. Only where fewer dimensions are asked for are they cut and then scaled
+  to length 1. Whether a model bears that is for its user to know: it must have been trained for it (Matryoshka).
+- One lock per model: sentence-transformers does not promise that ``encode`` may run twice at once (older tokenizers
+  raise "Already borrowed"), and torch keeps all cores busy with one batch anyway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
+
+import numpy as np
+
+from ..catalog import Card, load
+from ..errors import ConfigError, InputRejectedError, UnavailableError
+from ..models import Model, custom_card
+from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
+from . import Backend, Description, missing_extra
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+logger = logging.getLogger("embedrouter")
+
+PROVIDER = "sentence-transformers"
+"""The provider, the extra, and the organisation whose models the hub knows by their bare name."""
+
+OWN_FILES = "the model's own files"
+"""The source of a card that was read from them."""
+
+NEEDS_REMOTE_CODE = frozenset({"voyageai/voyage-4-nano"})
+"""Catalogued models whose architecture is Python code in the model repository."""
+
+TEXTS = 256
+"""Texts in one request."""
+
+BATCH = 32
+"""Texts in one forward pass, as is the library's default."""
+
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+
+Counter: TypeAlias = Callable[[Sequence[str]], list[int]]
+"""Counts the tokens of texts as the model sees them: special tokens included, nothing cut."""
+
+
+# What is known of a model
+
+
+def describe(model: Model, card: Card | None, dimensions: int | None) -> Description:
+    """Return the catalogue's facts, or those that the model's files tell.
+
+    Raises:
+        ConfigError: the files are not on this machine or do not tell enough, or code would run that was not allowed.
+    """
+    name, folder = _place(model)
+    if folder is None:
+        card = card or load().get(f"{PROVIDER}:{name}")
+        if card is not None:
+            _check_remote_code(model, name)
+            return Description(card, local=True, identity=f"{name}@{model.revision or 'main'}")
+        folder = _snapshot(model, name)
+        if folder is None and model.client is not None:
+            return Description(_client_card(model), local=True, identity=name)
+        if folder is None:
+            raise _not_downloaded(model, name)
+        space, identity = name + (f"@{model.revision}" if model.revision else ""), f"{name}@{folder.name}"
+    else:
+        digest = _digest(folder)
+        space, identity = f"local/{digest[:16]}", f"sha256:{digest}"
+    facts = _facts(model, folder)
+    native = facts.dimensions or model.dimensions or dimensions
+    if native is None:
+        raise ConfigError(
+            f"{model.name}: its files do not tell how many dimensions its vectors have. "
+            f"Say so: Model({model.name!r}, dimensions=…)."
+        )
+    card = Card(
+        model=model.name,
+        space=model.space or space,
+        dimensions=native,
+        allowed="any",
+        input_tokens=facts.input_tokens,
+        texts=TEXTS,
+        symmetric=facts.symmetric,
+        price=Decimal(0),
+        source=OWN_FILES,
+    )
+    return Description(card, local=True, identity=identity)
+
+
+def create(model: Model, card: Card, candidate: Candidate) -> Backend:
+    return SentenceTransformersBackend(model, card, candidate)
+
+
+def _place(model: Model) -> tuple[str, Path | None]:
+    """Return what the library loads, a folder's path or a hub id, and the folder if it is one."""
+    path = Path(model.id).expanduser()
+    if path.is_dir():
+        return str(path.absolute()), path.absolute()
+    if path.is_absolute() or model.id.startswith((".", "~")) or model.id.count("/") > 1 or "\\" in model.id:
+        raise ConfigError(f"{model.name}: there is no folder {str(path.absolute())!r}. Check the path.")
+    return (model.id if "/" in model.id else f"{PROVIDER}/{model.id}"), None
+
+
+def _check_remote_code(model: Model, name: str) -> None:
+    if name in NEEDS_REMOTE_CODE and not (model.trust_remote_code and model.revision):
+        raise ConfigError(
+            f"{model.name} runs Python code from https://huggingface.co/{name}. Read that code, then allow the commit "
+            f'that you have read and no other: Model("{model.name}", revision="<commit>", trust_remote_code=True).'
+        )
+
+
+def _snapshot(model: Model, name: str) -> Path | None:
+    """Return the folder of a hub model in the local cache, which is named after its commit; ``None``: not all there."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError as error:
+        raise missing_extra(model, PROVIDER, error) from error
+    for file in ("modules.json", "config.json"):
+        found = try_to_load_from_cache(name, file, cache_dir=_cache_dir(), revision=model.revision)
+        if isinstance(found, str):
+            folder = Path(found).parent
+            try:
+                _read(folder)
+            except FileNotFoundError:
+                return None
+            return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*")) else None
+    return None
+
+
+def _cache_dir() -> str | None:
+    """Return the cache that the library uses in place of the hub's own."""
+    return os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+
+
+def _client_card(model: Model) -> Card:
+    """Return the card of a model that exists only as a loaded one; its user must name the space."""
+    client = model.client
+    prompts = _prompts(client.prompts, client.default_prompt_name)
+    width: int = client.get_embedding_dimension()
+    card = custom_card(
+        model,
+        width,
+        allowed="any",
+        input_tokens=_finite(client.max_seq_length),
+        texts=TEXTS,
+        symmetric=_symmetric(prompts, (type(module).__name__ for module in client)),
+        price=Decimal(0),
+        source="the loaded model",
+    )
+    return replace(card, dimensions=width)
+
+
+# What a model's files tell
+
+
+SETTINGS = [
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+"""Where the first module keeps its settings, under the names of all ages."""
+
+WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
+"""What architectures call the width of a token's vector."""
+
+SYMMETRIC = frozenset({"Transformer", "StaticEmbedding", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout"})
+"""Modules that treat documents and queries alike; the library's Router does not, of foreign ones nothing is known."""
+
+CONTENT = frozenset({".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"})
+"""Weights, settings, vocabularies, templates, code: the files that can change a vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the loaded model would say of itself."""
+
+    dimensions: int | None
+    input_tokens: int | None
+    prompts: Mapping[InputType, str]
+    symmetric: bool
+    tokenizer: Path | None
+    """The file the library's tokenizer is built from."""
+    static: bool
+    """Whether it averages word vectors, without special tokens."""
+    lower: bool
+    """Whether texts are lower-cased before they are tokenized."""
+
+
+def _facts(model: Model, folder: Path) -> _Facts:
+    """Read what a model's files tell.
+
+    Raises:
+        ConfigError: a file is missing, broken, or of another kind of model.
+    """
+    try:
+        return _read(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{model.name}: {folder} is not a whole sentence-transformers model ({type(error).__name__}: {error}). "
+            "Copy or download it again."
+        ) from error
+
+
+def _read(folder: Path) -> _Facts:
+    saved: dict[str, Any] = {}
+    modules = [("Transformer", folder)]
+    if (folder / "modules.json").exists():
+        modules = [(part["type"].rpartition(".")[2], folder / part["path"]) for part in _json(folder / "modules.json")]
+        saved = _json(folder / "config_sentence_transformers.json", {})
+    if (family := saved.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
+        raise ValueError(f"it is a {family}")
+    kind, first = modules[0]
+    settings: dict[str, Any] = next((_json(first / name) for name in SETTINGS if (first / name).exists()), {})
+    dimensions = _dimensions(modules, settings)
+    if dimensions is not None and saved.get("truncate_dim") is not None:
+        dimensions = min(dimensions, saved["truncate_dim"])
+    named = {"query": None, "document": None, **saved.get("prompts", {})}
+    prompts = _prompts(named, saved.get("default_prompt_name"))
+    tokenizer = first / "tokenizer.json"
+    return _Facts(
+        dimensions=dimensions,
+        input_tokens=_longest_input(kind, first, settings),
+        prompts=prompts,
+        symmetric=_symmetric(prompts, (name for name, _ in modules)),
+        tokenizer=tokenizer if tokenizer.exists() else None,
+        static=kind == "StaticEmbedding",
+        lower=bool(settings.get("do_lower_case")),
+    )
+
+
+def _json(path: Path, default: Any = ...) -> Any:
+    if default is not ... and not path.exists():
+        return default
+    return json.loads(path.read_text("utf-8"))
+
+
+def _dimensions(modules: Sequence[tuple[str, Path]], settings: Mapping[str, Any]) -> int | None:
+    """Return the width of the last module that has one; ``None`` where only its code could tell."""
+    kind, path = next(module for module in reversed(modules) if module[0] not in ("Normalize", "Dropout"))
+    if kind == "StaticEmbedding":
+        return _static_width(path / "model.safetensors")
+    if kind not in ("Dense", "LayerNorm", "Pooling", "Transformer"):
+        return None
+    config: dict[str, Any] = _json(path / "config.json")
+    if kind == "Dense":
+        return cast(int, config["out_features"])
+    if kind == "LayerNorm":
+        return cast(int, config["dimension"])
+    if kind == "Pooling":
+        width = config.get("embedding_dimension") or config["word_embedding_dimension"]
+        return cast(int, width) * _poolings(config)
+    if settings.get("module_output_name") == "sentence_embedding" and "projection_dim" in config:
+        return cast(int, config["projection_dim"])
+    return next((config[name] for name in WIDTHS if name in config), None)
+
+
+def _poolings(config: Mapping[str, Any]) -> int:
+    """Return how many vectors a pooling module joins end to end."""
+    modes = config.get("pooling_mode")
+    if modes is None:  # older files have a switch for each
+        modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on]
+    return 1 if isinstance(modes, str) else max(1, len(modes))
+
+
+def _static_width(path: Path) -> int | None:
+    """Read the width of a table of word vectors from the head of its safetensors file."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    table = head.get("embedding.weight") or head.get("embeddings")
+    return cast(int, table["shape"][1]) if table else None
+
+
+def _longest_input(kind: str, first: Path, settings: Mapping[str, Any]) -> int | None:
+    """Return the tokens that the first module takes of one text, special tokens included; ``None``: any number."""
+    if kind == "StaticEmbedding":  # takes everything, unless its tokenizer was saved with a limit
+        return cast("int | None", (_json(first / "tokenizer.json").get("truncation") or {}).get("max_length"))
+    arguments = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
+    declared = arguments.get("model_max_length", settings.get("max_seq_length"))
+    if declared is not None:
+        return _finite(declared)
+    positions = _json(first / "config.json", {}).get("max_position_embeddings", -1)  # XLNet writes -1: no limit
+    limits = (_json(first / "tokenizer_config.json", {}).get("model_max_length"), positions if positions > 0 else None)
+    return _finite(min((limit for limit in limits if limit is not None), default=None))
+
+
+def _finite(limit: float | None) -> int | None:
+    """Return a limit that means something: transformers writes 10^30 where there is none."""
+    return None if limit is None or limit >= 10**9 else int(limit)
+
+
+def _symmetric(prompts: Mapping[InputType, str], modules: Iterable[str]) -> bool:
+    return prompts["document"] == prompts["query"] and SYMMETRIC.issuperset(modules)
+
+
+def _prompts(named: Mapping[str, str | None], default: str | None) -> dict[InputType, str]:
+    """Choose among a model's prompts as the library's ``encode_query`` and ``encode_document`` do."""
+
+    def first(*names: str) -> str:
+        return named[next((name for name in names if name in named), default or "")] or ""
+
+    named = {"": None, **named}
+    return {"document": first("document", "passage", "corpus"), "query": first("query")}
+
+
+def _with_users(model: Model, prompts: Mapping[InputType, str]) -> dict[InputType, str]:
+    return {kind: (model.prompts or {}).get(kind, prompts[kind]) for kind in INPUT_TYPES}
+
+
+def _digest(folder: Path) -> str:
+    """Return the sha256 of a model's files: their names within the folder and their contents.
+
+    A file is read again only when its size or time has changed.
+    """
+    whole = hashlib.sha256()
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix in CONTENT}
+    for name, path in sorted(files.items()):
+        if f"/{name}".find("/.") < 0 and path.is_file():  # hidden files are not the model's
+            state = path.stat()
+            whole.update(f"{name}\0{_file_digest(path, state.st_size, state.st_mtime_ns)}\n".encode())
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - the key it is remembered by
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# The backend
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model in memory."""
+
+    client: Any
+    count: Counter
+    prompts: Mapping[InputType, str]
+    """What is put before each text: the user's, or the model's own."""
+    limits: Mapping[InputType, float]
+    """Tokens of one text, its prompt and special tokens included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a backend was described from."""
+
+    name: str
+    """A folder's path, or a hub id."""
+    files: Path | None
+    """The folder, or the hub model's snapshot in the local cache; ``None``: the catalogue described it."""
+    digest: str | None
+    """The hash of the folder; a snapshot is named after its commit."""
+
+
+def _source(model: Model, card: Card) -> _Source:
+    name, folder = _place(model)
+    if folder is not None:
+        return _Source(name, folder, _digest(folder))
+    return _Source(name, _snapshot(model, name) if card.source == OWN_FILES else None, None)
+
+
+class SentenceTransformersBackend(Backend):
+    """Embeds texts with torch, in this process."""
+
+    def __init__(self, model: Model, card: Card, candidate: Candidate) -> None:
+        self._model = model
+        self._card = card
+        self._candidate = candidate
+        self._source = _source(model, card)
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+        self._counting: tuple[Counter, Mapping[InputType, str]] | None = None
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:  # noqa: ARG002
+        """Embed texts, 32 in one forward pass.
+
+        ``timeout`` has no meaning here: a forward pass cannot be interrupted. ``tokens`` is ``None``: the router has
+        counted the same texts with the same tokenizer, and once is enough.
+
+        Raises:
+            InputRejectedError: a text is over the model's limit, or the model knows no token of it.
+            UnavailableError: the model cannot be loaded, or memory does not suffice.
+            ConfigError: the package is missing, or the loaded model is not the one that was described.
+        """
+        loaded = self._ready()
+        self._refuse_too_long(texts, input_type, loaded)
+        encode = loaded.client.encode_query if input_type == "query" else loaded.client.encode_document
+        with self._lock, _out_of_memory(self._model):
+            vectors = encode(
+                list(texts),
+                prompt=(self._model.prompts or {}).get(input_type),
+                batch_size=BATCH,
+                show_progress_bar=False,
+            )
+        return Answer(self._finished(np.asarray(vectors, np.float32)), tokens=None)
+
+    def count(self, texts: Sequence[str]) -> TokenCounts:
+        """Count with the model's own tokenizer, with special tokens and the longer of its prompts.
+
+        So a text within the limit is not cut, whichever its input type. Torch is loaded only for a model that has no
+        ``tokenizer.json``. A hub model that is not on this machine is not downloaded for this; the count is an estimate.
+        """
+        self._check_process()
+        counting = (self._loaded.count, self._loaded.prompts) if self._loaded else self._counting or self._from_files()
+        if counting is None:
+            return super().count(texts)
+        count, prompts = counting
+        prompt = max(prompts.values(), key=len)
+        return TokenCounts(count([prompt + text for text in texts]), exact=True)
+
+    def close(self) -> None:
+        """Let the model go; the next call loads it again."""
+        self._check_process()
+        self._loaded = self._counting = None
+
+    def _ready(self) -> _Loaded:
+        self._check_process()
+        loaded = self._loaded
+        if loaded is None:
+            with self._lock:
+                loaded = self._loaded
+                if loaded is None:
+                    loaded = self._loaded = _load(self._model, self._card, self._candidate, self._source)
+        return loaded
+
+    def _check_process(self) -> None:
+        """Start afresh in a forked child, where a lock may be held for ever.
+
+        Torch's threads do not survive a fork either: the first forward pass in the child waits for them for ever, even
+        that of a model loaded anew. A single thread does not.
+        """
+        if os.getpid() != self._process:
+            self._start()
+            if torch := sys.modules.get("torch"):
+                torch.set_num_threads(1)
+
+    def _from_files(self) -> tuple[Counter, Mapping[InputType, str]] | None:
+        files = self._source.files or _snapshot(self._model, self._source.name)
+        if files is None and self._model.client is None:
+            return None
+        facts = _facts(self._model, files) if files else None
+        if facts is None or facts.tokenizer is None:
+            loaded = self._ready()
+            return loaded.count, loaded.prompts
+        self._counting = _file_counter(self._model, facts), _with_users(self._model, facts.prompts)
+        return self._counting
+
+    def _refuse_too_long(self, texts: Sequence[str], input_type: InputType, loaded: _Loaded) -> None:
+        limit, prompt = loaded.limits[input_type], loaded.prompts[input_type]
+        if limit == math.inf:
+            return
+        # ASCII text has at most one token per letter and one more; other text may grow when it is normalised.
+        room = limit - loaded.count([""])[0] - len(prompt) - 1
+        doubtful = [index for index, text in enumerate(texts) if len(text) > room or not (prompt + text).isascii()]
+        counts = loaded.count([prompt + texts[index] for index in doubtful])
+        if long := [index for index, tokens in zip(doubtful, counts, strict=True) if tokens > limit]:
+            raise InputRejectedError(
+                f"longer than the {limit:.0f} tokens that the model takes; sentence-transformers would have cut it",
+                model=self._model.name,
+                too_long=True,
+                indices=long,
+            )
+
+    def _finished(self, vectors: Vectors) -> Vectors:
+        """Cut to the dimensions asked for, and only then scale to length 1."""
+        cut = vectors[:, : self._candidate.space.dimensions]
+        if blank := np.flatnonzero(~cut.any(axis=1)).tolist():
+            raise InputRejectedError(
+                "the model knows no token of it, so it has no vector. Leave it out.",
+                model=self._model.name,
+                indices=blank,
+            )
+        if cut.shape != vectors.shape:
+            cut = cut / np.linalg.norm(cut, axis=1, keepdims=True)
+        return np.ascontiguousarray(cut, np.float32)
+
+
+# Loading
+
+
+def _load(model: Model, card: Card, candidate: Candidate, source: _Source) -> _Loaded:
+    """Load a model and compare it with its description.
+
+    Raises:
+        ConfigError: the package is missing, or the model is not the one described.
+        UnavailableError: it cannot be loaded.
+    """
+    client = model.client if model.client is not None else _client(model, source)
+    own = _prompts(client.prompts, client.default_prompt_name)
+    _compare(model, card, source, client.get_embedding_dimension(), own)
+    count, taken = _client_counter(client)
+    limits = (candidate.limits.input_tokens, _finite(client.max_seq_length), taken)
+    return _Loaded(
+        client=client,
+        count=count,
+        prompts=_with_users(model, own),
+        limits={
+            kind: min((n for n in (*limits, getattr(client[0], f"{kind}_length", None)) if n), default=math.inf)
+            for kind in INPUT_TYPES
+        },
+    )
+
+
+def _client(model: Model, source: _Source) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise missing_extra(model, PROVIDER, error) from error
+    revision = model.revision
+    files = source.files or _snapshot(model, source.name)
+    if files is None:
+        logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", source.name)
+    elif source.digest is None:
+        revision = files.name  # the very commit that is here
+    with _without_bar(), _not_loaded(model):
+        return SentenceTransformer(
+            source.name,
+            revision=revision,
+            trust_remote_code=model.trust_remote_code,
+            device=model.device,
+            local_files_only=files is not None,
+        )
+
+
+def _compare(model: Model, card: Card, source: _Source, width: int | None, own: Mapping[InputType, str]) -> None:
+    """Raise ``ConfigError`` where the loaded model contradicts its description."""
+    if source.digest is not None and source.digest != _digest(Path(source.name)):
+        raise ConfigError(f"{source.name} has changed since the router was built. Build the router again.")
+    if width != card.dimensions:
+        raise ConfigError(
+            f"{model.name} makes {width} dimensions and was described with {card.dimensions}. Correct the description "
+            "(dimensions=, the catalogue), or give client= without truncate_dim."
+        )
+    said = _facts(model, source.files).prompts if source.files else own
+    if own != said or (card.symmetric and len(set(own.values())) > 1):
+        raise ConfigError(
+            f"{model.name} puts other prompts before texts than its description says: {dict(own)}. Say so with "
+            f"prompts=, then the vectors are kept apart: Model({model.name!r}, prompts={dict(own)})."
+        )
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Hide the progress bar that transformers draws while it loads weights."""
+    from transformers.utils import logging as bars
+
+    before = bars.set_tqdm_hook(_hidden)
+    try:
+        yield
+    finally:
+        bars.set_tqdm_hook(None if before is _hidden else before)  # two may load at once
+
+
+def _hidden(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return bar(*args, **{**options, "disable": True})
+
+
+def _file_counter(model: Model, facts: _Facts) -> Counter:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise missing_extra(model, PROVIDER, error) from error
+    count = _counter(Tokenizer.from_file(str(facts.tokenizer)), special=not facts.static)
+    return (lambda texts: count([text.lower() for text in texts])) if facts.lower else count
+
+
+def _client_counter(client: Any) -> tuple[Counter, int | None]:
+    """Return a counter that works as the loaded tokenizer does, and the limit that a bare tokenizer was saved with.
+
+    It is a copy: the tokenizer in use is changed by each call (padding, truncation), which is not safe to share.
+    """
+    from tokenizers import Tokenizer
+
+    own = client.tokenizer
+    if isinstance(own, Tokenizer):  # word vectors: special tokens are left out
+        limit = (own.truncation or {}).get("max_length")
+        return _counter(Tokenizer.from_str(own.to_str()), special=False), limit
+    if (fast := getattr(own, "backend_tokenizer", None)) is not None:
+        return _counter(Tokenizer.from_str(fast.to_str()), special=True), None
+    return (lambda texts: [len(own(text, truncation=False)["input_ids"]) for text in texts]), None
+
+
+def _counter(tokenizer: Tokenizer, *, special: bool) -> Counter:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(found.ids) for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+    return count
+
+
+# Errors
+
+
+MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""How torch says it, on each kind of device; the classes differ and some are plain ``RuntimeError``."""
+
+
+@contextmanager
+def _out_of_memory(model: Model) -> Iterator[None]:
+    """Translate what a forward pass may fail with; anything else is a programming error and passes."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in MEMORY):
+            raise
+        raise UnavailableError(
+            "the memory does not suffice. Send less at once with Model(…, batch_size=8), or set device='cpu'.",
+            model=model.name,
+            retryable=False,
+        ) from error
+
+
+@contextmanager
+def _not_loaded(model: Model) -> Iterator[None]:
+    """Translate what loading may fail with: no way to the hub or no such file; settings, code or packages it wants."""
+    try:
+        with _out_of_memory(model):
+            yield
+    except OSError as error:  # the hub's errors are among them; its client has tried several times
+        raise UnavailableError(f"cannot be loaded: {error}", model=model.name, retryable=False) from error
+    except (ValueError, ImportError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{model.name} cannot be loaded: {error}") from error
+
+
+def _not_downloaded(model: Model, name: str) -> ConfigError:
+    command = ["hf", "download", name]
+    if model.revision:
+        command += ["--revision", model.revision]
+    if folder := _cache_dir():
+        command += ["--cache-dir", folder]
+    return ConfigError(
+        f"{model.name} is not in the catalogue, so its facts are read from its files, which are not on this machine. "
+        f"Run: {shlex.join(command)}. Or give a folder: Model('{PROVIDER}:./folder')."
+    )

@@ -1,0 +1,100 @@
+"""What importing the package gives, and what it must not load."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embedrouter
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {
+    "openai",
+    "cohere",
+    "voyageai",
+    "httpx",
+    "httpx2",
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "wordllama",
+    "tiktoken",
+    "langchain_core",
+    "llama_index",
+    "diskcache",
+    "pydantic",
+    "typer",
+    "rich",
+    "asyncio.subprocess",
+}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has after a statement."""
+    code = f"{statement}\nimport sys; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split()) | {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_the_public_names_are_these() -> None:
+    """Users and examples rely on them; a change here is a breaking change."""
+    assert sorted(embedrouter.__all__) == [
+        "Budget",
+        "EmbeddingResult",
+        "Estimate",
+        "Model",
+        "RetryPolicy",
+        "Router",
+        "Space",
+        "TieredRouter",
+        "Usage",
+        "tier",
+    ]
+    assert all(hasattr(embedrouter, name) for name in embedrouter.__all__)
+
+
+def test_importing_the_package_loads_no_sdk_no_framework_and_no_torch() -> None:
+    """A service that only asks its cache should not pay seconds for torch."""
+    assert loaded_by("import embedrouter") & HEAVY == set()
+
+
+def test_building_routers_for_every_provider_loads_no_sdk() -> None:
+    """Construction decides and opens nothing; the first request loads what it needs."""
+    build = (
+        "import embedrouter as e\n"
+        "for name in ('openai:text-embedding-3-small', 'cohere:embed-v4.0', 'voyage:voyage-4', "
+        "'wordllama:l2_supercat_256', 'sentence-transformers:all-MiniLM-L6-v2'):\n"
+        "    e.Router([name])\n"
+        "e.Router([e.Model('azure_openai:text-embedding-3-small', base_url='https://x', api_version='2024-10-21')])"
+    )
+
+    assert loaded_by(build) & (HEAVY - {"diskcache"}) == set()
+
+
+@pytest.mark.parametrize("framework", ["langchain", "llama_index"])
+def test_an_adapter_loads_its_own_framework_only(framework: str) -> None:
+    """Either framework can be absent."""
+    others = {"langchain": "llama_index", "llama_index": "langchain_core"}
+
+    assert others[framework] not in loaded_by(f"import embedrouter.{framework}")
+
+
+def test_layers_import_only_what_is_below_them() -> None:
+    """The contracts are in pyproject.toml; this is what keeps them true."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """The module docstrings carry the design."""
+    for path in (ROOT / "src/embedrouter").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+        if "cli" not in name:
+            assert importlib.import_module(name).__doc__, name

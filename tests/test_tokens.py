@@ -1,0 +1,115 @@
+"""Estimated token counts, and cutting texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedrouter.backends._tiktoken import encoding
+from embedrouter.tokens import estimate, pieces
+
+
+@pytest.fixture(scope="module")
+def count() -> object:
+    found = encoding("cl100k_base")
+    assert found is not None, "llama-index-core, which the tests install, ships the vocabulary"
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The quick brown fox jumps over the lazy dog, twice.",
+        "你好，世界。今天的天气很好，我们去公园散步吧。",
+        "こんにちは、世界。お元気ですか。",
+        "안녕하세요 세계",
+        "Привет, как дела? Сегодня хорошая погода.",
+        "مرحبا بالعالم",
+        "नमस्ते दुनिया",
+        "😀😃🎉👩‍👩‍👧",
+        "é à ü ñ ß " * 4,
+        "1234567890" * 5,
+        "   \n\n\n   " * 30,
+        "def f(x):\n    return {'a': [x ** 2, None]}\n",
+        "".join(chr(0x4E00 + number * 37 % 20000) for number in range(300)),
+        "<|endoftext|>",
+    ],
+)
+def test_the_estimate_is_not_below_a_real_tokenizer(text: str) -> None:
+    """Budgets and limits trust it; a quarter of the characters would be far too low for Chinese."""
+    encoder = encoding("cl100k_base")
+    assert encoder is not None
+
+    assert estimate(text) >= len(encoder.encode_ordinary(text))
+
+
+def test_on_english_the_estimate_is_within_twice_the_truth(shared: Path) -> None:
+    """Conservative, but still of use: on 2,067 real paragraphs."""
+    encoder = encoding("cl100k_base")
+    assert encoder is not None
+    lines = (shared / "retrieval/squad-dev/corpus.jsonl").read_text("utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    truth = [len(encoder.encode_ordinary(text)) for text in texts]
+
+    assert all(estimate(text) >= tokens for text, tokens in zip(texts, truth, strict=True))
+    assert sum(map(estimate, texts)) < 2 * sum(truth)
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+@given(st.text(alphabet="ab \n", max_size=300), st.integers(1, 9))
+def test_pieces_give_the_text_back_and_keep_the_limit(text: str, limit: int) -> None:
+    """Nothing is lost between two parts, and none is over the limit."""
+    parts = pieces(text, limit, "mean", words)
+
+    assert "".join(parts) == text
+    assert all(words(part) <= limit for part in parts)
+
+
+@given(st.text(max_size=200), st.integers(8, 30))
+def test_truncating_keeps_a_beginning_within_the_limit(text: str, limit: int) -> None:
+    """One part, in any script."""
+    parts = pieces(text, limit, "truncate", estimate)
+
+    assert len(parts) <= 1
+    assert all(text.startswith(part) and estimate(part) <= limit for part in parts)
+
+
+def test_words_stay_whole_where_they_can() -> None:
+    """A part that ends in the middle of a word embeds another word."""
+    text = "alpha beta gamma delta " * 20
+    parts = pieces(text, 30, "mean", estimate)
+
+    assert len(parts) > 1
+    assert all(part.endswith(" ") for part in parts)
+
+
+def test_a_vocabulary_that_is_not_on_the_machine_is_not_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Counting degrades to an estimate; it never blocks a call."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("embedrouter.backends._tiktoken.util.find_spec", lambda name: None if "llama" in name else name)
+    encoding.cache_clear()
+    try:
+        assert encoding("cl100k_base") is None
+    finally:
+        encoding.cache_clear()
+
+
+def test_a_tampered_vocabulary_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """tiktoken would delete it and download another in the middle of a call."""
+    (tmp_path / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_bytes(b"aGk= 0\n")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("embedrouter.backends._tiktoken.util.find_spec", lambda name: None if "llama" in name else name)
+    encoding.cache_clear()
+    try:
+        assert encoding("cl100k_base") is None
+    finally:
+        encoding.cache_clear()
