@@ -1,13 +1,14 @@
 """The SDK clients of one backend: made when first needed, one for all threads and one for each event loop.
 
-A client the user brought is used as it is and never closed. A forked child makes its own: connections cannot be shared
-between processes.
+A client the user brought is used as it is and never closed. One of ours that nobody closed is closed when its backend
+is forgotten. A forked child makes its own: connections cannot be shared between processes.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -53,6 +54,8 @@ class Clients(Generic[S, A]):
             with self._lock:
                 if self._client is None:
                     self._client = self._make()
+                    self._forgotten = weakref.finalize(self, self._close, self._client)
+                    self._forgotten.atexit = False
         return self._client
 
     def asynchronous(self) -> A:
@@ -68,7 +71,7 @@ class Clients(Generic[S, A]):
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
-            self._close(client)
+            self._forgotten()
 
     async def aclose(self) -> None:
         """Close the synchronous client and the running loop's."""

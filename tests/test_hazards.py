@@ -1,0 +1,255 @@
+"""Mistakes that embedding caches, routers and adapters are known to make. None of them may exist here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from langchain_core.vectorstores import InMemoryVectorStore
+from llama_index.core.storage.kvstore import SimpleKVStore
+
+from embedrouter import Model, Router
+from embedrouter.errors import (
+    AuthenticationError,
+    ConfigError,
+    NoModelAvailableError,
+    SpaceMismatchError,
+    UnavailableError,
+)
+from embedrouter.langchain import RouterEmbeddings
+from embedrouter.llama_index import RouterEmbedding
+from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from embedrouter.types import Answer
+from tests.either import embed
+from tests.emulator import Emulator, Fault, vector
+
+ONE_TOO_FEW = Answer(np.ones((1, 8), np.float32), 2)
+
+
+def router(*models: Model, **settings: object) -> Router:
+    return Router(list(models), **{"cache": MemoryCache(), "retry": NO_WAITING, **settings})  # type: ignore[arg-type]
+
+
+# H1, H2, H14, H25, H31: caches that two models, or two dimensions, share
+
+
+def test_two_models_on_one_cache_keep_their_vectors_apart(tmp_path: Path) -> None:
+    """H1, H25: a cache without a namespace handed the first model's vectors to the second."""
+    one, two = FakeBackend(dimensions=4, space="one"), FakeBackend(dimensions=6, space="two")
+    first = Router([one.model("fake:a")], cache=tmp_path)
+    second = Router([two.model("fake:b")], cache=tmp_path)
+    first.embed(["x", "y"], input_type="document")
+
+    assert second.embed(["x", "new"], input_type="document").cached == (False, False)
+    assert second.embed(["x", "y"], input_type="document").vectors.shape == (2, 6)
+
+
+def test_two_models_of_equal_dimensions_keep_their_vectors_apart(tmp_path: Path) -> None:
+    """H1: where no shape would ever show the mistake."""
+    one, two = FakeBackend(space="one"), FakeBackend(space="two")
+    Router([one.model("fake:a")], cache=tmp_path).embed(["x"], input_type="document")
+    result = Router([two.model("fake:a")], cache=tmp_path).embed(["x"], input_type="document")
+
+    assert np.array_equal(result.vectors[0], two.vector("x", "document"))
+
+
+def test_one_model_at_two_dimensions_keeps_its_vectors_apart(emulator: Emulator, tmp_path: Path) -> None:
+    """H2, H31: the namespace was the model's name, and 1,536 numbers met 256."""
+
+    def ask(dimensions: int) -> np.ndarray:
+        model = Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k")
+        with Router([model], dimensions=dimensions, cache=tmp_path) as small:
+            return small.embed(["x"], input_type="document").vectors
+
+    assert [ask(1536).shape, ask(256).shape, ask(1536).shape] == [(1, 1536), (1, 256), (1, 1536)]
+    assert emulator.calls == 2
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_query_never_gets_the_vector_of_an_equal_document(emulator: Emulator, asynchronous: bool) -> None:
+    """H3, H14, H26, H31: documents and queries shared a cache entry, so the query was never asked."""
+    for name, url in (("cohere:embed-v4.0", emulator.cohere_url), ("voyage:voyage-3.5", emulator.voyage_url)):
+        asymmetric = router(Model(name, base_url=url, api_key="k"))
+        document = embed(asymmetric, asynchronous, ["t"], input_type="document").vectors[0]
+        query = embed(asymmetric, asynchronous, ["t"], input_type="query").vectors[0]
+
+        assert not np.array_equal(document, query)
+        assert np.array_equal(query, vector(name.partition(":")[2], None, "query", "t"))
+    assert emulator.calls == 4
+
+
+def test_llama_indexes_own_cache_is_refused() -> None:
+    """H14: its key is the bare text, whatever the model and whether document or query."""
+    fake = FakeBackend()
+    with pytest.raises(ValueError, match="mixes queries with documents"):
+        RouterEmbedding(router=router(fake.model()), embeddings_cache=SimpleKVStore())
+    adapter = RouterEmbedding(router=router(fake.model()))
+    with pytest.raises(ValueError, match="mixes queries with documents"):
+        adapter.embeddings_cache = SimpleKVStore()
+
+
+# H4, H9, H10: answers with too few or too many vectors
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("by", [-1, 1, 2])
+def test_another_number_of_vectors_than_texts_is_an_error(emulator: Emulator, asynchronous: bool, by: int) -> None:
+    """H4, H9, H10: one too few became None in the result; chunks too many were misaligned."""
+    emulator.script(*[Fault.wrong_count(by)] * 5)
+    model = Model("voyage:voyage-3.5", base_url=emulator.voyage_url, api_key="k")
+    with pytest.raises(NoModelAvailableError, match="came for 2 texts"):
+        embed(router(model), asynchronous, ["a", "b"], input_type="document")
+
+
+def test_adapters_never_return_none_for_a_vector() -> None:
+    """H4: typed as list[list[float]], and still None."""
+    fake = FakeBackend(outcomes=[ONE_TOO_FEW] * 5)
+    with pytest.raises(NoModelAvailableError):
+        RouterEmbeddings(router(fake.model())).embed_documents(["a", "b"])
+
+
+# H5: names that the cache cannot take
+
+
+@pytest.mark.parametrize("name", ["openai:a b/c", "openai:../../etc", "openai:ünïcödé", "openai:" + "x" * 300])
+def test_any_model_name_can_be_cached(tmp_path: Path, name: str) -> None:
+    """H5: a colon or a blank in the namespace was refused, which taught users to drop it."""
+    fake = FakeBackend()
+    cached = Router([fake.model(name)], cache=tmp_path)
+    cached.embed(["t"], input_type="document")
+
+    assert cached.embed(["t"], input_type="document").cached == (True,)
+
+
+# H16, H17: requests that are started all at once, or one for each text
+
+
+async def test_the_frameworks_batches_do_not_all_go_out_at_once(emulator: Emulator) -> None:
+    """H16: 500 requests in flight for 5,000 texts."""
+    emulator.latency = 0.02
+    model = Model("cohere:embed-v4.0", base_url=emulator.cohere_url, api_key="k", max_concurrency=6)
+    one = router(model)
+    adapter = RouterEmbedding(router=one, embed_batch_size=100)
+    await adapter.aget_text_embedding_batch([f"text {number}" for number in range(5_000)])
+    await one.aclose()
+
+    assert emulator.calls <= 100
+    assert emulator.peak_in_flight <= 6
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_hundred_texts_are_one_request_in_both_forms(emulator: Emulator, asynchronous: bool) -> None:
+    """H17: the asynchronous half made a request for each text."""
+    one = router(Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k"))
+    adapter = RouterEmbedding(router=one)
+    many = [f"text {number}" for number in range(100)]
+
+    async def batch() -> list[list[float]]:
+        try:
+            return await adapter.aget_text_embedding_batch(many)
+        finally:
+            await one.aclose()
+
+    vectors = asyncio.run(batch()) if asynchronous else adapter.get_text_embedding_batch(many)
+
+    assert len(vectors) == 100
+    assert emulator.calls == 1
+
+
+# H22: secrets in what adapters show
+
+
+def test_no_key_is_in_anything_an_adapter_shows() -> None:
+    """H22: to_dict() of an embedder held the API key, and telemetry carries that dictionary."""
+    one = router(Model("openai:text-embedding-3-small", api_key="sk-very-secret"))
+    llama_index, langchain = RouterEmbedding(router=one), RouterEmbeddings(one)
+    shown = [
+        repr(one),
+        repr(llama_index),
+        str(llama_index),
+        repr(langchain),
+        json.dumps(llama_index.to_dict()),
+        llama_index.to_json(),
+        json.dumps(llama_index.to_payload()),
+    ]
+
+    assert not any("secret" in text for text in shown)
+
+
+# H23, H24, H30: fallbacks that leave the space
+
+
+@pytest.mark.parametrize("dimensions", [8, 6])
+def test_a_fallback_of_another_space_cannot_be_configured(dimensions: int) -> None:
+    """H23, H24: an outage, or a shuffle, returned vectors of another model, of other or, worse, of equal length."""
+    primary, backup = FakeBackend(space="one"), FakeBackend(space="two", dimensions=dimensions)
+    with pytest.raises(SpaceMismatchError):
+        router(primary.model("fake:a"), backup.model("fake:b"))
+
+
+def test_an_index_filled_through_an_outage_holds_one_space() -> None:
+    """H30: the store held vectors of two models and ranked them together."""
+    primary = FakeBackend(outcomes=[None, UnavailableError("down"), UnavailableError("down")])
+    backup = FakeBackend()
+    one = router(primary.model("fake:a", price="1"), backup.model("fake:b", price="2"))
+    store = InMemoryVectorStore(RouterEmbeddings(one))
+    store.add_texts(["first"])
+    store.add_texts(["second"])
+    stored = {document["text"]: document["vector"] for document in store.store.values()}
+
+    for text in ("first", "second"):
+        assert np.allclose(stored[text], primary.vector(text, "document"))
+
+
+def test_when_the_only_model_of_a_space_is_down_the_call_fails() -> None:
+    """H23: silently answering from elsewhere is the worst outcome."""
+    fake = FakeBackend(outcomes=[UnavailableError("down")] * 5)
+    with pytest.raises(NoModelAvailableError, match="UnavailableError: down"):
+        router(fake.model()).embed(["t"], input_type="query")
+
+
+# H32: text that is rewritten, and fallbacks under the wrong key
+
+
+def test_texts_reach_the_provider_unchanged(emulator: Emulator) -> None:
+    """H32: lower-cased and stripped before embedding; "US" and "us" shared an entry."""
+    one = router(Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k"))
+    texts = ["US Polish Path", "us polish path", " us\npolish\tpath ", "U\u0308", "\u00dc"]
+    one.embed(texts, input_type="document")
+    one.close()
+
+    assert list(emulator.received[0].texts) == texts
+
+
+def test_a_fallbacks_vector_is_kept_under_the_models_own_key() -> None:
+    """H32: the remote vector was filed under the local model."""
+    local = FakeBackend(outcomes=[UnavailableError("x", retryable=False)])
+    remote = FakeBackend()
+    store = MemoryCache()
+    both = [local.model("fake:local", price="0"), remote.model("fake:remote", price="1")]
+    router(*both, cache=store).embed(["t"], input_type="query")
+
+    alone = router(local.model("fake:local"), cache=store).embed(["t"], input_type="query")
+    assert alone.cached == (False,)
+
+
+def test_a_missing_key_is_an_error_and_not_another_vector() -> None:
+    """The neighbour of H23: no key, no call, and a message that names the variable."""
+    one = router(Model("openai:text-embedding-3-small"))
+    with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
+        one.embed(["t"], input_type="query")
+
+
+def test_a_tiered_router_cannot_feed_one_store() -> None:
+    """Two spaces in one store is every hazard above at once."""
+    from embedrouter import TieredRouter
+
+    both = TieredRouter(
+        {"low": router(FakeBackend(space="one").model()), "high": router(FakeBackend(space="two").model())}
+    )
+    for adapter in (RouterEmbeddings, lambda router: RouterEmbedding(router=router)):
+        with pytest.raises(ConfigError, match=r"tiered\.router\('high'\).*family"):
+            adapter(both)  # type: ignore[arg-type, operator]

@@ -1,0 +1,176 @@
+"""The LangChain adapter: LangChain's own standard tests, and ours."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.embeddings import Embeddings
+from langchain_core.load import dumpd
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import EmbeddingsUnitTests
+
+from embedrouter import Model, Router, tier
+from embedrouter.langchain import RouterEmbeddings
+from embedrouter.testing import FakeBackend
+
+
+class TestStandardUnit(EmbeddingsUnitTests):
+    """LangChain's unit tests for every embedder."""
+
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return RouterEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"router": Router([FakeBackend().model()], cache=None)}
+
+
+class TestStandardIntegration(EmbeddingsIntegrationTests):
+    """LangChain's integration tests, with a real model: the embedded default."""
+
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return RouterEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"router": Router(["wordllama:l2_supercat_256"], cache=None)}
+
+
+@pytest.fixture
+def low() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def high() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def router(low: FakeBackend, high: FakeBackend) -> Router:
+    models = [low.model("fake:low", tier="low", price="1"), high.model("fake:high", tier="high", price="2")]
+    return Router(models, cache=None)
+
+
+async def test_all_four_methods_give_lists_of_python_floats(router: Router, high: FakeBackend) -> None:
+    """Vector stores serialise what they get."""
+    adapter = RouterEmbeddings(router)
+    results = [
+        adapter.embed_documents(["a"])[0],
+        (await adapter.aembed_documents(["a"]))[0],
+        adapter.embed_query("a"),
+        await adapter.aembed_query("a"),
+    ]
+
+    for result, input_type in zip(results, ("document", "document", "query", "query"), strict=True):
+        assert type(result) is list
+        assert {type(number) for number in result} == {float}
+        assert np.allclose(result, high.vector("a", input_type))  # type: ignore[arg-type]
+
+
+def test_documents_and_queries_are_told_apart(router: Router, high: FakeBackend) -> None:
+    """Asymmetric models embed them differently."""
+    adapter = RouterEmbeddings(router)
+    adapter.embed_documents(["a", "b"])
+    adapter.embed_query("c")
+
+    assert [(call.texts, call.input_type) for call in high.calls] == [(("a", "b"), "document"), (("c",), "query")]
+
+
+def test_a_query_asks_for_its_tier_nearest_first(router: Router, low: FakeBackend, high: FakeBackend) -> None:
+    """with tier(…) over the adapter's query_tier over the router's."""
+    adapter = RouterEmbeddings(router, query_tier="low")
+    adapter.embed_query("one")
+    assert (len(low.calls), len(high.calls)) == (1, 0)
+
+    with tier("high"):
+        adapter.embed_query("two")
+    assert (len(low.calls), len(high.calls)) == (1, 1)
+
+    adapter.with_tier("high").embed_query("three")
+    assert (len(low.calls), len(high.calls)) == (1, 2)
+
+
+def test_documents_keep_their_tier_whatever_queries_ask(router: Router, low: FakeBackend, high: FakeBackend) -> None:
+    """They stay in the index for good."""
+    adapter = RouterEmbeddings(router).with_tier("low")
+    with tier("low"):
+        adapter.embed_documents(["one"])
+    assert (len(low.calls), len(high.calls)) == (0, 1)
+
+    with tier(documents="low"):
+        adapter.embed_documents(["two"])
+    adapter.with_tier("high", documents="low").embed_documents(["three"])
+    assert (len(low.calls), len(high.calls)) == (2, 1)
+
+
+async def test_a_chains_configuration_reaches_the_query(router: Router, low: FakeBackend) -> None:
+    """configurable["embedding_tier"], in the places where LangChain passes it down."""
+    retriever = InMemoryVectorStore.from_texts(["a", "b"], RouterEmbeddings(router)).as_retriever()
+    chain = {"context": retriever, "question": RunnablePassthrough()} | RunnableLambda(lambda found: found)
+    config: Any = {"configurable": {"embedding_tier": "low"}}
+    chain.invoke("one", config)
+    await chain.ainvoke("two", config)
+    chain.batch(["three"], config)
+
+    assert [call.texts for call in low.calls] == [("one",), ("two",), ("three",)]
+
+
+def test_an_unknown_tier_is_refused_with_the_known_ones(router: Router) -> None:
+    """When the adapter is built, and when a query asks."""
+    with pytest.raises(ValueError, match="low, medium, high"):
+        RouterEmbeddings(router, query_tier="best")
+    with pytest.raises(ValueError, match="low, medium, high"):
+        RouterEmbeddings(router).with_tier("best")
+    with tier("best"), pytest.raises(ValueError, match="low, medium, high"):
+        RouterEmbeddings(router).embed_query("q")
+
+
+def test_a_vector_store_finds_what_was_put_into_it() -> None:
+    """With a real model, documents one way and queries another."""
+    store = InMemoryVectorStore(RouterEmbeddings(Router(["wordllama:l2_supercat_256"], cache=None)))
+    store.add_texts(["cats sleep all day", "stock markets fell", "bread is baked at night"])
+
+    assert store.similarity_search("a sleeping cat", k=1)[0].page_content == "cats sleep all day"
+
+
+def test_an_adapter_travels_to_another_process(router: Router) -> None:
+    """With its tiers, without connections."""
+    copy = pickle.loads(pickle.dumps(RouterEmbeddings(router, query_tier="low")))
+
+    assert copy.query_tier == "low"
+    assert copy.embed_query("a") == RouterEmbeddings(router, query_tier="low").embed_query("a")
+
+
+def test_serialisation_shows_no_key() -> None:
+    """LangChain's dumpd() shows the repr of what it cannot serialise."""
+    adapter = RouterEmbeddings(Router([Model("openai:text-embedding-3-small", api_key="sk-secret")], cache=None))
+
+    assert "secret" not in str(dumpd(adapter))
+    assert "text-embedding-3-small" in repr(adapter)
+
+
+def test_an_adapter_is_built_from_a_file(tmp_path: Path) -> None:
+    """One line in an existing chain."""
+    (tmp_path / "embedrouter.toml").write_text('cache = false\n[[models]]\nmodel = "wordllama:l2_supercat_256"\n')
+
+    assert len(RouterEmbeddings.from_config(tmp_path / "embedrouter.toml").embed_query("a")) == 256
+
+
+def test_empty_lists_and_bad_texts_have_defined_answers(router: Router) -> None:
+    """An empty list is no call; one string is refused, not read letter by letter."""
+    adapter = RouterEmbeddings(router)
+
+    assert adapter.embed_documents([]) == []
+    with pytest.raises(ValueError, match="list of strings"):
+        adapter.embed_documents("text")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="empty: 1"):
+        adapter.embed_documents(["a", ""])
