@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from contextvars import copy_context
 from typing import Any, TypeVar, assert_never
@@ -122,17 +122,23 @@ class Driver:
 
     def _together(self, flows: Sequence[Flow[None]], width: int) -> None:
         stop = threading.Event()
-        with ThreadPoolExecutor(min(width, len(flows)), "embedrouter") as pool:
-            futures = [pool.submit(copy_context().run, self.run, flow, stop) for flow in flows]
+
+        def work(flow: Flow[None]) -> None:
             try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                if any(not future.done() or future.exception() for future in futures):
-                    stop.set()
-                    pool.shutdown(cancel_futures=True)
+                self.run(flow, stop)
+            except BaseException:
+                stop.set()
+                raise
+
+        with ThreadPoolExecutor(min(width, len(flows)), "embedrouter") as pool:
+            futures = [pool.submit(copy_context().run, work, flow) for flow in flows]
+            try:
+                wait(futures)
+            except BaseException:  # Ctrl-C
+                stop.set()
+                raise
         for future in futures:
-            if not future.cancelled():
-                future.result()
+            future.result()
 
     async def _atogether(self, flows: Sequence[Flow[None]], width: int) -> None:
         stop = asyncio.Event()

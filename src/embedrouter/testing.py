@@ -70,7 +70,7 @@ class FakeBackend(Backend):
         numbers = np.random.default_rng(np.frombuffer(seed, np.uint64)).standard_normal(self.dimensions)
         return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:  # noqa: ARG002
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         with self._lock:
             self.calls.append(FakeCall(tuple(texts), input_type))
             outcome = self._outcomes.pop(0) if self._outcomes else None

@@ -7,7 +7,7 @@ import os
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model
 
-__all__ = ["api_key", "setting"]
+__all__ = ["api_key", "known_key", "setting"]
 
 KEY_VARIABLES = {
     "openai": ("OPENAI_API_KEY",),
@@ -23,17 +23,26 @@ def api_key(model: Model) -> str:
     Raises:
         AuthenticationError: there is none; the message names the variable to set.
     """
-    if model.api_key:
-        return model.api_key
-    variables = (model.api_key_env,) if model.api_key_env else KEY_VARIABLES[model.provider]
-    for variable in variables:
-        if value := os.environ.get(variable, "").strip():
-            return value
+    if key := known_key(model):
+        return key
+    variable = _variables(model)[0]
     raise AuthenticationError(
-        f"No API key for {model.name}: set the environment variable {variables[0]}, or pass Model(…, api_key=…). "
+        f"No API key for {model.name}: set the environment variable {variable}, or pass Model(…, api_key=…). "
         "For a server that needs none pass any text.",
         model=model.name,
     )
+
+
+def known_key(model: Model) -> str | None:
+    """Return the key of a model, if there is one."""
+    if model.api_key:
+        return model.api_key
+    found = (os.environ.get(variable, "").strip() for variable in _variables(model))
+    return next((value for value in found if value), None)
+
+
+def _variables(model: Model) -> tuple[str, ...]:
+    return (model.api_key_env,) if model.api_key_env else KEY_VARIABLES[model.provider]
 
 
 def setting(value: str | None, model: Model, argument: str, variable: str) -> str:

@@ -20,7 +20,9 @@ from ..errors import (
     RequestTimeoutError,
     UnavailableError,
 )
+from ..models import Model
 from ..types import Vectors
+from ._environment import known_key
 
 __all__ = ["from_status", "matrix", "retry_after"]
 
@@ -31,6 +33,9 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """How OpenAI, vLLM, Ollama, Cohere, Voyage and TEI say that a text is over the limit; none has a code for it."""
+
+QUOTED_KEY = re.compile(r"(?<=key provided: )\S+|\bsk-[\w*-]{4,}", re.IGNORECASE)
+"""OpenAI repeats a wrong key, a short one in full."""
 
 
 def matrix(embeddings: Sequence[object], model: str) -> Vectors:
@@ -55,47 +60,65 @@ def from_status(
     status: int,
     message: str,
     *,
-    model: str,
+    model: Model,
     headers: Mapping[str, str] | None = None,
     code: str = "",
     texts: Sequence[str] = (),
+    unknown_model: bool = False,
 ) -> BackendError:
     """Return the error for an HTTP status.
 
     Args:
-        message: what the provider says; shortened, and dropped if it quotes one of ``texts``.
+        message: what the provider says; shortened, without keys, and left out if it quotes one of ``texts``.
         code: the provider's own word for the error.
+        unknown_model: whether the provider says that it does not serve the model.
     """
-    if any(text[:40] in message for text in texts):
-        message = "the provider's message is left out because it quotes a text"
-    story = f"HTTP {status}: {' '.join(message.split())[:LONGEST_MESSAGE]}"
+    story = f"HTTP {status}: {_quotable(message, model, texts)}"
     wait = retry_after(headers or {})
+    name = model.name
     match status:
         case 401 | 403 | 498:
-            return AuthenticationError(f"{story} Check the API key and its permissions.", model=model, status=status)
-        case 404:
+            return AuthenticationError(f"{story} Check the API key and its permissions.", model=name, status=status)
+        case _ if status == 404 or unknown_model:
             return UnavailableError(
                 f"{story} Check the model's name, base_url and your access to it.",
-                model=model,
+                model=name,
                 status=status,
                 retryable=False,
             )
         case 400 | 413 | 422:
             too_long = code != "max_tokens_per_request" and TOO_LONG.search(message) is not None
-            return InputRejectedError(story, model=model, status=status, too_long=too_long)
+            return InputRejectedError(story, model=name, status=status, too_long=too_long)
         case 408:
-            return RequestTimeoutError(story, model=model, status=status, retry_after=wait)
+            return RequestTimeoutError(story, model=name, status=status, retry_after=wait)
         case 429:
             hopeless = code == "insufficient_quota" or "request too large" in message.lower()
-            return RateLimitedError(story, model=model, status=status, retry_after=wait, retryable=not hopeless)
+            return RateLimitedError(story, model=name, status=status, retry_after=wait, retryable=not hopeless)
         case 409 | 425 | 499:
-            return UnavailableError(story, model=model, status=status, retry_after=wait)
+            return UnavailableError(story, model=name, status=status, retry_after=wait)
         case 501 | 505:
-            return UnavailableError(story, model=model, status=status, retryable=False)
+            return UnavailableError(story, model=name, status=status, retryable=False)
         case _ if status >= 500:
-            return UnavailableError(story, model=model, status=status, retry_after=wait)
+            return UnavailableError(story, model=name, status=status, retry_after=wait)
         case _:
-            return BackendError(story, model=model, status=status)
+            return BackendError(story, model=name, status=status)
+
+
+def _quotable(message: str, model: Model, texts: Sequence[str]) -> str:
+    """Return what may be shown of a provider's message."""
+    if any(_quotes(message, text) for text in texts):
+        return "(the provider's message is left out because it quotes a text)"
+    message = QUOTED_KEY.sub("…", message)
+    if key := known_key(model):
+        message = message.replace(key, "…")
+    return " ".join(message.split())[:LONGEST_MESSAGE]
+
+
+def _quotes(message: str, text: str) -> bool:
+    """Say whether a message repeats a text: its beginning, or, where it is as short as a word, all of it in quotes."""
+    if len(text) >= 12:
+        return text[:40] in message
+    return any(f"{mark}{text}{mark}" in message for mark in "\"'`")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

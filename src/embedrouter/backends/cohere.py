@@ -145,7 +145,7 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
             return from_status(
                 status,
                 str(body.get("message") or ""),
-                model=model.name,
+                model=model,
                 headers=error.headers,
                 code=str(body.get("error_type") or ""),
                 texts=texts,

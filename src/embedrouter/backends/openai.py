@@ -61,7 +61,7 @@ class OpenAIBackend(Backend):
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         client = self._clients.sync()
         try:
-            response = client.embeddings.with_raw_response.create(**self._request(texts, input_type), timeout=timeout)
+            response = _ask(client, self._request(texts, input_type), timeout)
         except Exception as error:
             raise _translated(error, self._model, texts) from error
         return _answer(response.content, self._model)
@@ -69,9 +69,7 @@ class OpenAIBackend(Backend):
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         client = self._clients.asynchronous()
         try:
-            response = await client.embeddings.with_raw_response.create(
-                **self._request(texts, input_type), timeout=timeout
-            )
+            response = await _ask(client, self._request(texts, input_type), timeout)
         except Exception as error:
             raise _translated(error, self._model, texts) from error
         return _answer(response.content, self._model)
@@ -102,6 +100,16 @@ class OpenAIBackend(Backend):
         if self._model.encoding_format != "omit":
             request["encoding_format"] = self._model.encoding_format
         return request
+
+
+def _ask(client: Any, request: dict[str, Any], timeout: float) -> Any:
+    """Send a request; an asynchronous client returns an awaitable. The answer's ``content`` is not parsed."""
+    if "encoding_format" in request:
+        return client.embeddings.with_raw_response.create(**request, timeout=timeout)
+    import httpx2
+
+    # the SDK's own method adds encoding_format="base64" where there is none
+    return client.post("/embeddings", cast_to=httpx2.Response, body=request, options={"timeout": timeout})
 
 
 def _client(model: Model, *, asynchronous: bool) -> Any:
@@ -162,7 +170,7 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
             return from_status(
                 error.status_code,
                 str(body.get("message") or error.message),
-                model=model.name,
+                model=model,
                 headers=dict(error.response.headers),
                 code=str(body.get("code") or ""),
                 texts=texts,

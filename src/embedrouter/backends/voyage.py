@@ -39,6 +39,8 @@ def describe(model: Model, card: Card | None, dimensions: int | None) -> Descrip
         )
     if model.client is not None or model.async_client is not None:
         raise ConfigError(f"{model.name} takes api_key= or api_key_env= and base_url=, not a client of the SDK's.")
+    if model.headers:
+        raise ConfigError(f"{model.name}: Voyage's SDK sends no headers but its own. Leave headers= out.")
     return Description(card or custom_card(model, dimensions, texts=1000, tokens=120_000, input_types=INPUT_TYPES))
 
 
@@ -79,7 +81,6 @@ class VoyageBackend(Backend):
             "api_key": key,
             "base_url": self._model.base_url or (MONGODB_URL if key.startswith("al-") else BASE_URL),
             "request_timeout": timeout,
-            "headers": dict(self._model.headers or {}),
             "model": self._model.id,
             "input": [prompt + text for text in texts],
             "input_type": self._input_types[input_type],
@@ -118,24 +119,27 @@ def _answer(response: Any, model: Model) -> Answer:
 
 def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
     """Return our error for one of the SDK's, or ``error`` itself when it is none of its."""
+    import aiohttp
+    import requests
     from voyageai import error as sdk
 
     match error:
         case sdk.Timeout():
             return RequestTimeoutError("no answer in time", model=model.name)
-        case sdk.APIConnectionError():
-            return UnavailableError("the connection failed", model=model.name)
+        case sdk.APIConnectionError() | aiohttp.ClientError() | requests.RequestException():
+            return UnavailableError(f"the connection failed ({type(error).__name__})", model=model.name)
         case sdk.VoyageError(http_status=int(status)) if status >= 300:
             detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
             unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
             return from_status(
-                404 if unknown_model else status,
+                status,
                 detail,
-                model=model.name,
+                model=model,
                 headers=error.headers,
                 texts=texts,
+                unknown_model=unknown_model,
             )
-        case sdk.VoyageError():
+        case sdk.VoyageError() | UnicodeDecodeError():
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case _:
             return error

@@ -1,0 +1,652 @@
+"""Every provider's backend against a strict emulator on a real socket, in both forms."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedrouter import Model, RetryPolicy, Router
+from embedrouter.backends._responses import retry_after
+from embedrouter.errors import (
+    AuthenticationError,
+    BackendError,
+    BadResponseError,
+    ConfigError,
+    InputRejectedError,
+    NoModelAvailableError,
+    RateLimitedError,
+    RequestTimeoutError,
+    UnavailableError,
+)
+from embedrouter.testing import NO_WAITING
+from tests.either import embed
+from tests.emulator import Emulator, Fault, count_tokens, vector
+
+ONCE = RetryPolicy(attempts=1)
+KEY = "sk-test-7f3a9"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One provider as a user declares it."""
+
+    model: str
+    asymmetric: bool
+    url: str
+
+    def declare(self, emulator: Emulator, **settings: Any) -> Model:
+        azure = {"api_version": "2024-10-21"} if self.model.startswith("azure") else {}
+        return Model(self.model, **{"base_url": getattr(emulator, self.url), "api_key": KEY, **azure, **settings})
+
+    def router(self, emulator: Emulator, **settings: Any) -> Router:
+        return Router([self.declare(emulator, **settings)], cache=None, retry=ONCE)
+
+    def expected(self, text: str, input_type: str, dimensions: int | None = None) -> np.ndarray:
+        return vector(self.model.partition(":")[2], dimensions, input_type, text)  # type: ignore[arg-type]
+
+
+PROVIDERS = {
+    "openai": Provider("openai:text-embedding-3-small", False, "openai_url"),
+    "azure": Provider("azure_openai:text-embedding-3-large", False, "azure_url"),
+    "cohere": Provider("cohere:embed-v4.0", True, "cohere_url"),
+    "voyage": Provider("voyage:voyage-4-lite", True, "voyage_url"),
+}
+
+
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> Provider:
+    return PROVIDERS[request.param]
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def asynchronous(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_request_breaks_a_rule(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The emulator is as strict as the vendors; only tests that say so may be refused."""
+    yield
+    if "refused" not in request.keywords:
+        assert emulator.refused == ()
+
+
+def failure(router: Router, asynchronous: bool, texts: list[str]) -> BackendError:
+    """Return the error that one request fails with."""
+    with pytest.raises((NoModelAvailableError, BackendError)) as caught:
+        embed(router, asynchronous, texts, input_type="document")
+    if isinstance(caught.value, NoModelAvailableError):
+        return caught.value.attempts[-1].error
+    return caught.value
+
+
+# Answers
+
+
+@pytest.mark.parametrize("input_type", ["document", "query"])
+def test_vectors_are_the_providers_in_order(
+    provider: Provider, emulator: Emulator, asynchronous: bool, input_type: str
+) -> None:
+    """Bit for bit, for documents and for queries."""
+    texts = ["first text", "second text", "third"]
+    router = provider.router(emulator)
+    result = embed(router, asynchronous, texts, input_type=input_type)
+    router.close()
+
+    assert result.vectors.dtype == np.float32
+    for row, text in zip(result.vectors, texts, strict=True):
+        assert np.array_equal(row, provider.expected(text, input_type))
+
+
+def test_the_bill_is_the_providers(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """Tokens as billed, not as estimated."""
+    texts = ["a text of some words", "another one"]
+    router = provider.router(emulator)
+    result = embed(router, asynchronous, texts, input_type="document")
+    router.close()
+
+    assert result.usage.tokens == sum(emulator.billed.values())
+    assert result.usage.tokens == sum(count_tokens(emulator.received[0].provider, text) for text in texts)
+
+
+def test_dimensions_are_asked_for_and_delivered(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """Under each provider's own name for them; not sent when they are the model's own."""
+    router = provider.router(emulator, dimensions=256)
+    result = embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.received[0].dimensions == 256
+    assert np.array_equal(result.vectors[0], provider.expected("a", "document", 256))
+
+
+def test_the_models_own_dimensions_are_not_sent(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """Older models refuse the parameter."""
+    router = provider.router(emulator)
+    embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.received[0].fields.get("dimensions") is None
+    assert emulator.received[0].fields.get("output_dimension") is None
+
+
+def test_the_input_type_is_told_in_the_providers_words(emulator: Emulator, asynchronous: bool) -> None:
+    """Cohere says search_query, Voyage query, OpenAI knows no difference."""
+    seen = []
+    for provider in PROVIDERS.values():
+        router = provider.router(emulator)
+        for input_type in ("document", "query"):
+            embed(router, asynchronous, ["a"], input_type=input_type)
+            seen.append(emulator.received[-1].fields.get("input_type"))
+        router.close()
+
+    assert seen == [None, None, None, None, "search_document", "search_query", "document", "query"]
+
+
+def test_providers_are_told_not_to_cut_texts(emulator: Emulator, asynchronous: bool) -> None:
+    """Both cut silently by default."""
+    for name, field, off in (("cohere", "truncate", "NONE"), ("voyage", "truncation", False)):
+        router = PROVIDERS[name].router(emulator)
+        embed(router, asynchronous, ["a"], input_type="document")
+        router.close()
+        assert emulator.received[-1].fields[field] == off
+
+
+@pytest.mark.parametrize("name", ["openai", "azure", "voyage"])
+def test_answers_in_another_order_are_put_right(name: str, emulator: Emulator, asynchronous: bool) -> None:
+    """By their index; neither SDK does it."""
+    emulator.script(Fault.shuffled())
+    router = PROVIDERS[name].router(emulator)
+    result = embed(router, asynchronous, ["a", "b", "c"], input_type="document")
+    router.close()
+
+    for row, text in zip(result.vectors, "abc", strict=True):
+        assert np.array_equal(row, PROVIDERS[name].expected(text, "document"))
+
+
+@pytest.mark.parametrize("name", ["openai", "azure"])
+def test_lists_of_numbers_are_understood_although_base64_was_asked_for(
+    name: str, emulator: Emulator, asynchronous: bool
+) -> None:
+    """Many compatible servers answer so."""
+    emulator.script(Fault.floats())
+    router = PROVIDERS[name].router(emulator)
+    result = embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.received[0].fields["encoding_format"] == "base64"
+    assert np.array_equal(result.vectors[0], PROVIDERS[name].expected("a", "document"))
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "omit"])
+def test_the_encoding_can_be_chosen(emulator: Emulator, asynchronous: bool, encoding_format: str) -> None:
+    """Some compatible servers refuse base64, some the field."""
+    router = PROVIDERS["openai"].router(emulator, encoding_format=encoding_format)
+    result = embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.received[0].fields.get("encoding_format") == (None if encoding_format == "omit" else "float")
+    assert np.allclose(result.vectors[0], PROVIDERS["openai"].expected("a", "document"))
+
+
+def test_without_usage_in_the_answer_our_count_stands(
+    provider: Provider, emulator: Emulator, asynchronous: bool
+) -> None:
+    """An answer is not thrown away because the bill is missing."""
+    emulator.script(Fault.no_usage())
+    router = provider.router(emulator)
+    result = embed(router, asynchronous, ["one two three"], input_type="document")
+    router.close()
+
+    assert result.usage.tokens >= 3
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "retryable"),
+    [
+        (Fault.rate_limited(), RateLimitedError, True),
+        (Fault.unavailable(500), UnavailableError, True),
+        (Fault.unavailable(502), UnavailableError, True),
+        (Fault.unavailable(503), UnavailableError, True),
+        (Fault.status(503), UnavailableError, True),
+        (Fault.status(401), AuthenticationError, False),
+        (Fault.status(403), AuthenticationError, False),
+        (Fault.status(404), UnavailableError, False),
+        (Fault.status(408, body="upstream request timeout"), RequestTimeoutError, True),
+        (Fault.status(409, body="conflict"), UnavailableError, True),
+        (Fault.status(429, body="slow down"), RateLimitedError, True),
+        (Fault.reset(), UnavailableError, True),
+        (Fault.lost(), UnavailableError, True),
+        (Fault.html(), BadResponseError, True),
+        (Fault.half_body(), BackendError, True),
+        (Fault.wrong_count(-1), BadResponseError, True),
+        (Fault.wrong_count(3), BadResponseError, True),
+        (Fault.wrong_dimensions(8), BadResponseError, True),
+        (Fault.nan(), BadResponseError, True),
+        (Fault.zeros(), BadResponseError, True),
+    ],
+    ids=lambda value: (
+        getattr(value, "__name__", None) or f"{value.kind}{value.code}" if hasattr(value, "kind") else None
+    ),
+)
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
+def test_every_fault_has_its_error(
+    provider: Provider,
+    emulator: Emulator,
+    asynchronous: bool,
+    fault: Fault,
+    kind: type[BackendError],
+    retryable: bool,
+) -> None:
+    """Whatever the SDK makes of it: its own exception, another library's, or none at all."""
+    emulator.script(fault)
+    router = provider.router(emulator)
+    error = failure(router, asynchronous, ["a", "b"])
+    router.close()
+
+    assert isinstance(error, kind)
+    assert error.retryable is retryable
+    assert error.model == provider.model
+    assert KEY not in str(error)
+
+
+def test_a_529_is_tried_again(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """Voyage's SDK takes it for a success."""
+    emulator.script(Fault.status(529, body={"detail": "overloaded"}))
+    error = failure(router := provider.router(emulator), asynchronous, ["a"])
+    router.close()
+
+    assert error.retryable
+
+
+def test_a_transient_fault_costs_one_more_request(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """The retry loop is ours alone: the SDKs' are off."""
+    emulator.script(Fault.unavailable(503), Fault.reset(), None)
+    router = Router([provider.declare(emulator)], cache=None, retry=NO_WAITING)
+    result = embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.calls == 3
+    assert np.array_equal(result.vectors[0], provider.expected("a", "document"))
+
+
+def test_one_attempt_is_one_request(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """No SDK multiplies it."""
+    emulator.script(*[Fault.rate_limited(0.01)] * 10)
+    failure(router := provider.router(emulator), asynchronous, ["a"])
+    router.close()
+
+    assert emulator.calls == 1
+
+
+def test_the_wait_a_provider_asks_for_is_read(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """Voyage's SDK ignores it, Cohere's shortens it."""
+    emulator.script(Fault.rate_limited("17"))
+    error = failure(router := provider.router(emulator), asynchronous, ["a"])
+    router.close()
+
+    assert error.retry_after == 17
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "2"}, 2),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "1", "retry-after-ms": "0"}, 1),
+        ({"retry-after": "nonsense"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": ""}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    """Azure really sends 1 s next to 0 ms; the longer one counts."""
+    assert retry_after(headers) == seconds
+
+
+def test_retry_after_can_be_a_date() -> None:
+    """As HTTP allows."""
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+
+    assert 38 <= (retry_after({"retry-after": later}) or 0) <= 40
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+
+
+@pytest.mark.parametrize("fault", [Fault.insufficient_quota(), Fault.request_too_large()])
+def test_a_429_that_cannot_pass_is_not_tried_again(emulator: Emulator, asynchronous: bool, fault: Fault) -> None:
+    """OpenAI's SDK would try both twice more."""
+    emulator.script(fault)
+    error = failure(router := PROVIDERS["openai"].router(emulator), asynchronous, ["a"])
+    router.close()
+
+    assert isinstance(error, RateLimitedError)
+    assert not error.retryable
+
+
+def test_an_attempt_has_its_own_time_limit(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
+    """Model.timeout; the SDKs' own are minutes."""
+    emulator.script(Fault.slow(5))
+    error = failure(router := provider.router(emulator, timeout=0.3), asynchronous, ["a"])
+    router.close()
+
+    assert isinstance(error, RequestTimeoutError)
+    assert isinstance(error, TimeoutError)
+
+
+def test_nobody_listening_is_an_unavailable_provider(
+    provider: Provider, emulator: Emulator, asynchronous: bool
+) -> None:
+    """Connection refused reaches us as three libraries' exceptions."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    error = failure(router := provider.router(emulator, base_url=url), asynchronous, ["a"])
+    router.close()
+
+    assert isinstance(error, UnavailableError)
+    assert error.retryable
+
+
+@pytest.mark.refused
+def test_an_unknown_model_is_unavailable_and_the_message_says_what_to_check(
+    provider: Provider, emulator: Emulator, asynchronous: bool
+) -> None:
+    """Voyage says so with a 400."""
+    name = provider.model.partition(":")[0] + ":no-such-model"
+    declared = Provider(name, provider.asymmetric, provider.url).declare(emulator, space="s", dimensions=8)
+    error = failure(router := Router([declared], cache=None, retry=ONCE), asynchronous, ["a"])
+    router.close()
+
+    assert isinstance(error, UnavailableError)
+    assert not error.retryable
+    assert "Check the model's name" in str(error)
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize(("name", "words"), [("cohere", 130_000), ("voyage", 33_000)])
+def test_an_over_long_text_is_refused_by_the_provider_and_named(
+    name: str, words: int, emulator: Emulator, asynchronous: bool
+) -> None:
+    """Where we can only estimate, the provider decides; never a silent cut."""
+    router = PROVIDERS[name].router(emulator)
+    with pytest.raises(InputRejectedError) as caught:
+        embed(router, asynchronous, ["short", "word " * words], input_type="document")
+    router.close()
+
+    assert caught.value.too_long
+    assert caught.value.indices == (1,)
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("policy", ["truncate", "mean"])
+def test_the_policy_for_long_texts_works_where_the_provider_decides(
+    emulator: Emulator, asynchronous: bool, policy: str
+) -> None:
+    """The parts are sent as ordinary texts."""
+    router = Router([PROVIDERS["voyage"].declare(emulator)], cache=None, retry=ONCE, on_too_long=policy)  # type: ignore[arg-type]
+    result = embed(router, asynchronous, ["short", "word " * 40_000], input_type="document")
+    router.close()
+
+    assert result.shortened == (False, True)
+    assert np.isclose(np.linalg.norm(result.vectors[1]), 1, atol=1e-5)
+
+
+def test_openai_knows_beforehand_that_a_text_is_too_long(emulator: Emulator, asynchronous: bool) -> None:
+    """Its tokenizer is at hand, so nothing is sent."""
+    router = PROVIDERS["openai"].router(emulator)
+    with pytest.raises(ValueError, match="8191 tokens"):
+        embed(router, asynchronous, ["word " * 9_000], input_type="document")
+
+    assert emulator.calls == 0
+
+
+def test_messages_never_quote_a_text(emulator: Emulator, asynchronous: bool) -> None:
+    """Validation errors of compatible servers echo the whole input."""
+    secret = "the patient's name is Jane Doe"
+    emulator.script(Fault.status(422, body={"error": {"message": f"input should be shorter: {secret}"}}))
+    error = failure(router := PROVIDERS["openai"].router(emulator), asynchronous, [secret])
+    router.close()
+
+    assert "Jane" not in str(error)
+    assert "422" in str(error)
+
+
+# Keys and addresses
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("openai", "OPENAI_API_KEY"),
+        ("azure", "AZURE_OPENAI_API_KEY"),
+        ("cohere", "CO_API_KEY"),
+        ("cohere", "COHERE_API_KEY"),
+        ("voyage", "VOYAGE_API_KEY"),
+    ],
+)
+def test_the_key_comes_from_the_providers_own_variable(
+    name: str, variable: str, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As users of the SDKs have it."""
+    monkeypatch.setenv(variable, "right")
+    with Emulator(keys={"right"}) as strict:
+        router = PROVIDERS[name].router(strict, api_key=None)
+        embed(router, asynchronous, ["a"], input_type="document")
+        router.close()
+
+
+def test_a_named_variable_is_the_only_one_read(
+    provider: Provider, emulator: Emulator, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration that names one must not fall back on another account's."""
+    for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY"):
+        monkeypatch.setenv(variable, "another account")
+    router = provider.router(emulator, api_key=None, api_key_env="TEAM_KEY")
+    with pytest.raises(AuthenticationError, match="TEAM_KEY"):
+        embed(router, asynchronous, ["a"], input_type="document")
+    monkeypatch.setenv("TEAM_KEY", KEY)
+    embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.calls == 1
+
+
+def test_a_missing_key_is_named_at_the_first_call_that_needs_it(provider: Provider, emulator: Emulator) -> None:
+    """Building the router and warm calls need none."""
+    router = provider.router(emulator, api_key=None)
+
+    with pytest.raises(AuthenticationError, match=r"set the environment variable [A-Z_]+_API_KEY"):
+        router.embed(["a"], input_type="document")
+    assert emulator.calls == 0
+
+
+def test_an_sdks_own_address_variable_is_not_followed(
+    emulator: Emulator, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OPENAI_BASE_URL set for another program must not redirect a declared model."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    router = PROVIDERS["openai"].router(emulator)
+    embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.calls == 1
+
+
+@pytest.mark.parametrize("name", ["openai", "azure", "cohere"])
+def test_headers_are_sent(name: str, emulator: Emulator, asynchronous: bool) -> None:
+    """Gateways ask for some."""
+    router = PROVIDERS[name].router(emulator, headers={"X-Team": "search"})
+    embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert {name.lower(): value for name, value in emulator.received[0].headers.items()}["x-team"] == "search"
+
+
+def test_headers_that_would_not_be_sent_are_refused(emulator: Emulator) -> None:
+    """Voyage's SDK drops them in silence."""
+    with pytest.raises(ConfigError, match="headers"):
+        PROVIDERS["voyage"].router(emulator, headers={"X-Team": "search"})
+
+
+# Azure
+
+
+def test_azure_calls_the_deployment_by_its_name(asynchronous: bool) -> None:
+    """The model's name decides space and price, the deployment's only the address."""
+    with Emulator(deployments={"our-embedder": "text-embedding-3-large"}) as azure:
+        router = PROVIDERS["azure"].router(azure, deployment="our-embedder")
+        result = embed(router, asynchronous, ["a"], input_type="document")
+        router.close()
+
+        assert azure.received[0].deployment == "our-embedder"
+    assert np.array_equal(result.vectors[0], PROVIDERS["azure"].expected("a", "document"))
+
+
+def test_azure_takes_a_token_provider_instead_of_a_key(asynchronous: bool) -> None:
+    """Microsoft Entra tokens are fetched when needed."""
+    with Emulator(keys={"entra-token"}) as azure:
+        router = PROVIDERS["azure"].router(azure, api_key=None, azure_ad_token_provider=lambda: "entra-token")
+        embed(router, asynchronous, ["a"], input_type="document")
+        router.close()
+
+
+@pytest.mark.parametrize("missing", ["api_version", "base_url"])
+def test_azure_needs_an_address_and_a_version(missing: str, emulator: Emulator) -> None:
+    """When the router is built."""
+    with pytest.raises(ConfigError, match=missing):
+        PROVIDERS["azure"].router(emulator, **{missing: None})
+
+
+# Servers that speak OpenAI's protocol
+
+
+def compatible(emulator: Emulator, **settings: Any) -> Model:
+    given = {"base_url": emulator.openai_url, "api_key": "none", "space": "house", "dimensions": 1536, **settings}
+    return Model("openai:house-model", **given)
+
+
+@pytest.fixture
+def _house_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator knows OpenAI's names only, so the declared one is sent as one of those."""
+    monkeypatch.setattr(Model, "id", property(lambda self: "text-embedding-3-small"))
+
+
+@pytest.mark.usefixtures("_house_model")
+def test_a_compatible_server_gets_requests_of_its_own_size(emulator: Emulator, asynchronous: bool) -> None:
+    """text-embeddings-inference takes 32 texts."""
+    router = Router([compatible(emulator, batch_size=32)], cache=None, retry=ONCE)
+    embed(router, asynchronous, [f"text {number}" for number in range(70)], input_type="document")
+    router.close()
+
+    assert sorted(len(received.texts) for received in emulator.received) == [6, 32, 32]
+
+
+@pytest.mark.usefixtures("_house_model")
+def test_a_compatible_server_that_gives_other_dimensions_is_caught(emulator: Emulator, asynchronous: bool) -> None:
+    """Ollama returns its own number whatever is asked for."""
+    router = Router([compatible(emulator, dimensions=1024)], cache=None, retry=ONCE)
+    error = failure(router, asynchronous, ["a"])
+    router.close()
+
+    assert isinstance(error, BadResponseError)
+    assert "1536" in str(error)
+
+
+@pytest.mark.usefixtures("_house_model")
+def test_prompts_are_put_before_texts_for_a_compatible_server(emulator: Emulator, asynchronous: bool) -> None:
+    """Its protocol has no place for them."""
+    model = compatible(emulator, prompts={"query": "query: ", "document": "passage: "})
+    router = Router([model], cache=None, retry=ONCE)
+    embed(router, asynchronous, ["a"], input_type="query")
+    embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert [received.texts for received in emulator.received] == [("query: a",), ("passage: a",)]
+
+
+# Limits of requests
+
+
+@pytest.mark.parametrize(("name", "most"), [("openai", 2048), ("cohere", 96), ("voyage", 1000)])
+def test_requests_hold_as_many_texts_as_the_provider_takes(
+    name: str, most: int, emulator: Emulator, asynchronous: bool
+) -> None:
+    """Neither more, which is refused, nor fewer, which is slow."""
+    router = PROVIDERS[name].router(emulator, dimensions=256)
+    embed(router, asynchronous, [f"t{number}" for number in range(most + 1)], input_type="document")
+    router.close()
+
+    assert sorted(len(received.texts) for received in emulator.received) == [1, most]
+
+
+def test_requests_keep_the_providers_limit_of_tokens(emulator: Emulator, asynchronous: bool) -> None:
+    """300,000 for OpenAI: 60 texts of 7,000 tokens are two requests."""
+    router = PROVIDERS["openai"].router(emulator, dimensions=256)
+    embed(router, asynchronous, [f"{number} " + "word " * 7_000 for number in range(60)], input_type="document")
+    router.close()
+
+    assert emulator.calls == 2
+
+
+# Clients
+
+
+def test_a_clients_connections_are_used_again(provider: Provider, emulator: Emulator) -> None:
+    """Handshakes cost more than embeddings."""
+    router = provider.router(emulator)
+    for text in ("a", "b", "c"):
+        router.embed([text], input_type="document")
+    router.close()
+    router.embed(["d"], input_type="document")
+    router.close()
+
+    assert emulator.calls == 4
+
+
+def test_one_router_serves_one_event_loop_after_another(provider: Provider, emulator: Emulator) -> None:
+    """An SDK's client belongs to the loop that first used it."""
+    router = provider.router(emulator)
+
+    async def call(text: str) -> None:
+        await router.aembed([text], input_type="document")
+        await router.aclose()
+
+    for text in ("a", "b", "c"):
+        asyncio.run(call(text))
+
+    assert emulator.calls == 3
+
+
+def test_a_users_own_client_is_used_and_left_open(emulator: Emulator) -> None:
+    """It may have proxies and certificates that we know nothing of."""
+    import openai
+
+    with openai.OpenAI(api_key=KEY, base_url=emulator.openai_url, max_retries=0) as client:
+        router = Router([Model("openai:text-embedding-3-small", client=client)], cache=None)
+        router.embed(["a"], input_type="document")
+        router.close()
+
+        assert not client.is_closed()
+    assert emulator.calls == 1
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, emulator: Emulator) -> None:
+    """At the first call that needs it."""
+    import sys
+
+    for name, package in (("openai", "openai"), ("cohere", "cohere"), ("voyage", "voyageai")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(ConfigError, match=rf"pip install 'embedrouter\[{name}\]'"):
+            PROVIDERS[name].router(emulator).embed(["a"], input_type="document")

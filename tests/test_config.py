@@ -1,0 +1,180 @@
+"""Routers from TOML files."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from embedrouter import Router, Space, TieredRouter
+from embedrouter.cache.disk import DiskCache
+from embedrouter.errors import ConfigError
+
+ONE = """
+dimensions = 1024
+query_tier = "low"
+on_too_long = "truncate"
+[budget]
+per_day = "5.00"
+[retry]
+attempts = 2
+timeout = 10
+[[models]]
+model = "voyage:voyage-4-large"
+[[models]]
+model = "voyage:voyage-4-lite"
+tier = "low"
+price = "0.03"
+api_key_env = "TEAM_KEY"
+"""
+
+TIERED = """
+query_tier = "low"
+[[routers.low.models]]
+model = "wordllama:l2_supercat_256"
+[routers.high]
+dimensions = 256
+[[routers.high.models]]
+model = "openai:text-embedding-3-small"
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_file_says_all_that_code_can_say(here: Path) -> None:
+    """Keys are the arguments of Router and Model."""
+    router = Router.from_config(write(here / "mine.toml", ONE))
+    large, lite = router._rules.candidates
+
+    assert router.space == Space("voyage-4", 1024)
+    assert router.models == ("voyage:voyage-4-large", "voyage:voyage-4-lite")
+    assert (router.default_tier("query"), router.default_tier("document")) == ("low", "high")
+    assert (large.tier, lite.tier) == ("high", "low")
+    assert lite.price == Decimal("0.03")
+    assert router._rules.retry.attempts == 2
+    assert router._rules.retry.max_wait == 20
+    assert router._rules.budget.per_day == Decimal("5.00")
+    assert router._rules.on_too_long == "truncate"
+
+
+def test_a_file_is_found_in_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment variable, then embedrouter.toml, then pyproject.toml."""
+
+    def naming(model: str, prefix: str = "") -> str:
+        return f'[[{prefix}models]]\nmodel = "openai:{model}"\n'
+
+    write(here / "pyproject.toml", naming("text-embedding-ada-002", "tool.embedrouter."))
+    assert Router.from_config().models == ("openai:text-embedding-ada-002",)
+
+    write(here / "embedrouter.toml", naming("text-embedding-3-small"))
+    assert Router.from_config().models == ("openai:text-embedding-3-small",)
+
+    monkeypatch.setenv("EMBEDROUTER_CONFIG", str(write(here / "other.toml", naming("text-embedding-3-large"))))
+    assert Router.from_config().models == ("openai:text-embedding-3-large",)
+
+
+def test_without_a_file_the_error_says_where_it_was_looked_for(here: Path) -> None:
+    """And nothing is made up."""
+    with pytest.raises(ConfigError, match=r"EMBEDROUTER_CONFIG.*embedrouter\.toml.*pyproject\.toml"):
+        Router.from_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("dimension = 3\n" + ONE, "dimension: Extra inputs are not permitted"),
+        (ONE + "teir = 'low'\n", r"models\.1\.teir"),
+        (ONE.replace("1024", '"1024"'), "dimensions: Input should be a valid integer"),
+        (ONE.replace('"5.00"', "5.00"), r"budget\.per_day"),
+        (ONE.replace('"0.03"', "0.03"), r"models\.1\.price"),
+        (ONE.replace("per_day", "per_week"), r"budget\.per_week"),
+        (ONE.replace('"truncate"', '"cut"'), "on_too_long"),
+        (ONE + 'api_key = "sk-1"\n', r"models\.1\.api_key"),
+        ("cache = false\n", "models: Field required"),
+        ("models = []\n", "models"),
+        ("models = \n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(here: Path, text: str, complaint: str) -> None:
+    """With its place in the file; a misspelt key is never ignored."""
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        Router.from_config(write(here / "mine.toml", text))
+
+    assert "mine.toml" in str(caught.value)
+    assert "sk-1" not in str(caught.value)
+
+
+def test_the_cache_can_be_switched_off_and_placed(here: Path) -> None:
+    """Relative to the file, not to wherever the process runs."""
+    model = '[[models]]\nmodel = "openai:text-embedding-3-small"\n'
+    off = Router.from_config(write(here / "off.toml", "cache = false\n" + model))
+    placed = Router.from_config(write(here / "placed.toml", 'cache = "vectors"\n' + model))
+    default = Router.from_config(write(here / "default.toml", "cache = true\n" + model))
+
+    assert off._cache._store is None
+    assert isinstance(placed._cache._store, DiskCache)
+    assert placed._cache._store.folder == here / "vectors"
+    assert isinstance(default._cache._store, DiskCache)
+
+
+def test_an_own_catalogue_lies_beside_the_file(here: Path) -> None:
+    """Rows for models that ours does not know."""
+    write(here / "house.toml", '[[models]]\nmodel = "openai:house"\nspace = "house"\ndimensions = 8\ntexts = 4\n')
+    router = Router.from_config(
+        write(here / "mine.toml", 'catalog = "house.toml"\n[[models]]\nmodel = "openai:house"\n')
+    )
+
+    assert router.space == Space("house", 8)
+
+
+FOREIGN = """
+[[models]]
+model = "openai:text-embedding-3-small"
+base_url = "https://collector.example"
+"""
+
+
+def test_a_found_file_cannot_send_the_default_key_to_its_own_server(here: Path) -> None:
+    """It may have come with somebody else's checkout."""
+    write(here / "embedrouter.toml", FOREIGN)
+    with pytest.raises(ConfigError, match=r"found by search.*api_key_env"):
+        Router.from_config()
+
+    write(here / "embedrouter.toml", FOREIGN + 'api_key_env = "COLLECTOR_KEY"\n')
+    assert Router.from_config().models == ("openai:text-embedding-3-small",)
+
+
+def test_a_named_file_may(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names it vouches for it."""
+    path = write(here / "embedrouter.toml", FOREIGN)
+    assert Router.from_config(path).models
+    monkeypatch.setenv("EMBEDROUTER_CONFIG", str(path))
+    assert Router.from_config().models
+
+
+def test_a_tiered_file_gives_a_router_for_each_tier(here: Path) -> None:
+    """One table per router."""
+    both = TieredRouter.from_config(write(here / "tiered.toml", TIERED))
+
+    assert both.router("low").space == Space("wordllama/l2_supercat_256", 256)
+    assert both.router("high").space == Space("text-embedding-3-small", 256)
+
+
+def test_each_kind_of_file_names_the_other_constructor(here: Path) -> None:
+    """The mistake is easily made."""
+    with pytest.raises(ConfigError, match=r"TieredRouter\.from_config"):
+        Router.from_config(write(here / "tiered.toml", TIERED))
+    with pytest.raises(ConfigError, match=r"Router\.from_config"):
+        TieredRouter.from_config(write(here / "one.toml", ONE))

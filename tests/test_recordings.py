@@ -1,0 +1,273 @@
+"""Traffic recorded against the real providers, replayed through our backends.
+
+The recordings lie beside the checkout and are third-party data; without them this file is skipped. Tests are made from
+the files themselves, and the first one pins what became of every exchange, so that a new file cannot be passed over.
+
+What is compared: the model and the texts of the request; the vectors, the tokens and the error of the response. What
+is not: how numbers, truncation and input types were asked for, because our backends always ask in the same way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import pytest
+from vcr.errors import CannotOverwriteExistingCassetteException
+
+from embedrouter import Model, RetryPolicy, Router
+from embedrouter.catalog import load
+from embedrouter.errors import (
+    AuthenticationError,
+    BackendError,
+    InputRejectedError,
+    NoModelAvailableError,
+    RateLimitedError,
+    RequestTimeoutError,
+    UnavailableError,
+)
+from embedrouter.types import Answer, EmbeddingResult
+from tests.recordings import FOLDER, KEY, STAND_IN, Exchange, Fate, Recording, exchanges, failure, replayed, success
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there are no recordings in {FOLDER}")
+
+EVERY = exchanges()
+ERRORS = [exchange for exchange in EVERY if exchange.fate is Fate.ERROR]
+VECTORS = [exchange for exchange in EVERY if exchange.fate is Fate.VECTORS]
+BY_CASSETTE = [list(group) for _, group in groupby(VECTORS, key=lambda exchange: exchange.cassette)]
+COUNTED = [
+    exchange
+    for exchange in VECTORS
+    if exchange.provider in ("openai", "azure_openai")
+    and not exchange.placeholders
+    and success(exchange).model.name in load()
+]
+
+CENSUS = {
+    Fate.VECTORS: 76,
+    Fate.ERROR: 39,
+    Fate.COHERE_V1: 8,
+    Fate.TOKEN_IDS: 8,
+    Fate.ELSEWHERE: 6,
+    Fate.NO_BODY: 2,
+    Fate.NOT_FLOAT: 1,
+}
+"""Exchanges by what becomes of them."""
+
+CASSETTES = {"replayed": 79, "left out": 12}
+"""Files of which at least one exchange is replayed, and the others."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one of the providers' errors means to us."""
+
+    provider: str
+    status: int
+    says: str
+    """A word in the recorded body that tells it from the others of its status."""
+    kind: type[BackendError]
+    retryable: bool = False
+    retry_after: float | None = None
+    too_long: bool = False
+
+
+MEANINGS = [
+    Expected("openai", 400, "context length", InputRejectedError, too_long=True),
+    Expected("openai", 400, "minimum of 1", InputRejectedError),
+    Expected("openai", 400, "specifying dimensions", InputRejectedError),
+    Expected("openai", 401, "invalid_api_key", AuthenticationError),
+    Expected("openai", 404, "model_not_found", UnavailableError),
+    # A limit a minute passes, an empty account and a request over the limit do not, and all three are 429.
+    Expected("openai", 429, "per min (RPM)", RateLimitedError, retryable=True, retry_after=20.0),
+    Expected("openai", 429, "images per minute", RateLimitedError, retryable=True),
+    Expected("openai", 429, "Request too large", RateLimitedError),
+    Expected("openai", 429, "insufficient_quota", RateLimitedError),
+    Expected("openai", 500, "server_error", UnavailableError, retryable=True),
+    # A proxy in front of the service answers in plain text.
+    Expected("openai", 503, "upstream connect error", UnavailableError, retryable=True),
+    Expected("azure_openai", 401, "Access denied", AuthenticationError),
+    Expected("azure_openai", 404, "Resource not found", UnavailableError),
+    Expected("azure_openai", 408, "upstream request timeout", RequestTimeoutError, retryable=True),
+    # Asks for a second in one header and for no time at all in the other.
+    Expected("azure_openai", 429, "RateLimitReached", RateLimitedError, retryable=True, retry_after=1.0),
+    Expected("cohere", 400, "TOO_MANY_TOKENS", InputRejectedError, too_long=True),
+    Expected("cohere", 401, "API key", AuthenticationError),
+    Expected("cohere", 404, "not found", UnavailableError),
+    # Voyage has no 404: a model it does not serve is a 400, which here says nothing about the texts.
+    Expected("voyage", 400, "is not supported", UnavailableError),
+]
+
+
+def meanings_of(exchange: Exchange) -> list[Expected]:
+    return [
+        row
+        for row in MEANINGS
+        if (row.provider, row.status) == (exchange.provider, exchange.status) and row.says in exchange.text
+    ]
+
+
+RETRYABLE = [exchange for exchange in ERRORS if any(row.retryable for row in meanings_of(exchange))]
+QUOTING = list({exchange.quoted_key: exchange for exchange in ERRORS if exchange.quoted_key}.values())
+
+each_flavour = pytest.mark.parametrize("flavour", ["sync", "async"])
+
+
+def each(found: Sequence[Exchange]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("exchange", found, ids=str)
+
+
+async def ask(recording: Recording, flavour: str) -> Answer:
+    """Make the recorded request through one of the two forms of our backend."""
+    backend = recording.backend()
+    try:
+        if flavour == "sync":
+            return backend.embed(recording.texts, recording.input_type, timeout=5)
+        return await backend.aembed(recording.texts, recording.input_type, timeout=5)
+    finally:
+        await backend.aclose()
+
+
+async def route(recording: Recording, retry: RetryPolicy, flavour: str) -> EmbeddingResult:
+    """Make the recorded request through a whole router."""
+    async with Router([recording.model], cache=None, retry=retry) as router:
+        if flavour == "sync":
+            return router.embed(recording.texts, input_type=recording.input_type)
+        return await router.aembed(recording.texts, input_type=recording.input_type)
+
+
+def test_every_recorded_exchange_is_replayed_or_left_out_for_a_reason() -> None:
+    """A new recording must change these numbers, or nobody would notice that it is not used."""
+    used = {exchange.cassette for exchange in EVERY if exchange.fate in (Fate.VECTORS, Fate.ERROR)}
+    unused = {exchange.cassette for exchange in EVERY} - used
+
+    assert Counter(exchange.fate for exchange in EVERY) == CENSUS
+    assert {"replayed": len(used), "left out": len(unused)} == CASSETTES
+
+
+def test_every_recorded_error_has_exactly_one_meaning() -> None:
+    """An error that no row or two rows fit is one nobody has thought about; a row without an error tests nothing."""
+    met = [meanings_of(exchange) for exchange in ERRORS]
+
+    assert {str(exchange) for exchange, rows in zip(ERRORS, met, strict=True) if len(rows) != 1} == set()
+    assert {row.says for rows in met for row in rows} == {row.says for row in MEANINGS}
+
+
+@each_flavour
+@pytest.mark.parametrize("recorded", BY_CASSETTE, ids=lambda found: found[0].cassette.removesuffix(".yaml"))
+async def test_recorded_vectors_and_tokens_come_out_as_the_provider_sent_them(
+    recorded: list[Exchange], flavour: str
+) -> None:
+    """Base64 or lists, gzip or plain, any provider: not one bit of a vector and not one billed token may change."""
+    recordings = [success(exchange) for exchange in recorded]
+
+    with replayed(*recordings) as cassette:
+        for played, recording in enumerate(recordings, 1):
+            answer = await ask(recording, flavour)
+
+            assert cassette.play_count == played
+            assert answer.vectors.dtype == np.float32
+            assert answer.vectors.shape[0] == len(recording.texts)
+            np.testing.assert_array_equal(answer.vectors, recording.vectors)
+            assert answer.tokens == recording.tokens
+
+
+@each_flavour
+@each(ERRORS)
+async def test_a_recorded_error_becomes_ours(exchange: Exchange, flavour: str) -> None:
+    """The class and ``retryable`` decide what a router does next, so they must be right for what providers do send."""
+    recording = failure(exchange)
+    [expected] = meanings_of(exchange)
+
+    with replayed(recording), pytest.raises(BackendError) as caught:
+        await ask(recording, flavour)
+
+    error = caught.value
+    assert type(error) is expected.kind
+    assert error.model == recording.model.name
+    assert error.status == exchange.status
+    assert error.retryable is expected.retryable
+    assert error.retry_after == expected.retry_after
+    assert getattr(error, "too_long", False) is expected.too_long
+    assert error.__cause__ is not None, "the SDK's own error stays reachable"
+    assert STAND_IN not in str(error)
+
+
+@each_flavour
+@each(QUOTING)
+async def test_a_key_that_the_provider_repeats_is_not_in_our_error(exchange: Exchange, flavour: str) -> None:
+    """Errors end up in logs, and OpenAI quotes a wrong key in full when it is short."""
+    key = exchange.quoted_key or ""
+    recording = failure(exchange, key=key)
+
+    with replayed(recording), pytest.raises(AuthenticationError) as caught:
+        await ask(recording, flavour)
+
+    assert key not in str(caught.value)
+
+
+@each_flavour
+@each(RETRYABLE)
+async def test_a_router_gets_the_vectors_after_a_recorded_failure(exchange: Exchange, flavour: str) -> None:
+    """A failure that passes must cost time, not the call; one that asks for more time than allowed ends it at once."""
+    [expected] = meanings_of(exchange)
+    following = recovery(exchange)
+    failing = replace(following, exchange=exchange)
+    longest = RetryPolicy(attempts=2, timeout=expected.retry_after or 60, initial_wait=0)
+
+    if expected.retry_after is not None:
+        with replayed(failing, following, unplayed=1), pytest.raises(NoModelAvailableError) as caught:
+            await route(following, longest, flavour)
+
+        [attempt] = caught.value.attempts
+        assert attempt.error.retry_after == expected.retry_after
+        return
+
+    with replayed(failing, following):
+        result = await route(following, longest, flavour)
+
+    np.testing.assert_array_equal(result.vectors, following.vectors)
+    assert (result.usage.requests, result.usage.tokens) == (1, following.tokens)
+
+
+def recovery(exchange: Exchange) -> Recording:
+    """Return the success that was recorded next, or where that was no embedding the smallest of the same provider."""
+    later = [other for other in EVERY if (other.cassette, other.place) == (exchange.cassette, exchange.place + 1)]
+    if later and later[0].status == 200 and later[0].embeds:
+        return success(later[0])
+    able = [other for other in VECTORS if other.provider == exchange.provider and success(other).model.name in load()]
+    return success(min(able, key=lambda other: len(other.content)))
+
+
+def test_a_recorded_sequence_of_failure_and_success_is_among_those_replayed() -> None:
+    """The recovery above should at least once be the provider's own, not one put together from two recordings."""
+    own = [exchange for exchange in RETRYABLE if recovery(exchange).exchange.cassette == exchange.cassette]
+
+    assert [exchange.status for exchange in own] == [500]
+
+
+@each(COUNTED)
+def test_tiktoken_counts_what_openai_billed(exchange: Exchange) -> None:
+    """Limits, budgets and estimates rest on this count; where the vocabulary is at hand it must be exact."""
+    recording = success(exchange)
+    counts = recording.backend().count(recording.texts)
+    if not counts.exact:
+        pytest.skip("tiktoken's vocabulary is not on this machine")
+
+    assert sum(counts.tokens) == recording.tokens
+
+
+@each_flavour
+async def test_a_request_for_another_text_or_model_gets_no_recorded_answer(flavour: str) -> None:
+    """Otherwise one text's vector could pass for another's and every test above would still succeed."""
+    recording = success(VECTORS[0])
+    other = replace(recording, texts=["a text that nobody recorded"])
+
+    with replayed(recording, unplayed=1):
+        with pytest.raises(CannotOverwriteExistingCassetteException):
+            await ask(other, flavour)
+        with pytest.raises(CannotOverwriteExistingCassetteException):
+            await ask(replace(recording, model=Model("openai:text-embedding-3-large", api_key=KEY)), flavour)
