@@ -258,7 +258,7 @@ class Recording:
         """Return the backend that a router would make for the model."""
         known = describe(self.model, load(), None)
         candidate = settle(self.model, known.card, dimensions=None, index=0, rank=0, local=False)
-        return create(self.model, known.card, candidate)
+        return create(self.model, known, candidate)
 
 
 def success(exchange: Exchange) -> Recording:

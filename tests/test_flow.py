@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrouter import Budget, RetryPolicy, Space
+from embedrouter import Budget, Estimate, RetryPolicy, Space, Usage
 from embedrouter.effects import Call, Count, Cut, Effect, Flow, Pause, Read, Together, Write
 from embedrouter.errors import (
     AuthenticationError,
@@ -35,7 +35,17 @@ from embedrouter.job import Job, Rules
 from embedrouter.ledger import MemoryLedger
 from embedrouter.request import _shares
 from embedrouter.tokens import pieces
-from embedrouter.types import Answer, Candidate, EmbeddingResult, Entry, Limits, OverlongPolicy, TokenCounts, Vectors
+from embedrouter.types import (
+    Answer,
+    Candidate,
+    EmbeddingResult,
+    Entry,
+    Limits,
+    OverlongPolicy,
+    TokenCounts,
+    Vectors,
+    dollars,
+)
 
 SPACE = Space("space", 2)
 
@@ -89,7 +99,7 @@ class World:
                 self.cache.update(entries)
             case Count(_, texts):
                 return TokenCounts([len(text) for text in texts], self.exact)
-            case Cut(_, text, limit, policy):
+            case Cut(_, text, _, limit, policy):
                 return pieces(text, limit, policy, len)
             case Pause(seconds):
                 self.now += seconds
@@ -591,7 +601,7 @@ def test_a_spent_budget_stops_the_next_call() -> None:
     ledger = MemoryLedger()
     world = World(outcomes=[answer(["a"], tokens=900_000)])
     ask(world, ["a"], [candidate("a", price="1")], budget=Budget(total="0.91"), ledger=ledger)
-    with pytest.raises(BudgetExceededError, match=r"\$0\.900000 are spent"):
+    with pytest.raises(BudgetExceededError, match=r"\$0\.90 are spent"):
         ask(world, ["b" * 20_000], [candidate("a", price="1")], budget=Budget(total="0.91"), ledger=ledger)
 
 
@@ -624,3 +634,23 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
 
     assert ledger._reserved == 0
     assert sum(ledger._spent.values()) == 4 * Decimal(1) / 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [("4E-8", "$0.00000004"), ("0", "$0.00"), ("12.3", "$12.30"), ("1E+2", "$100.00"), ("0.020", "$0.02")],
+)
+def test_money_is_shown_in_full(amount: str, shown: str) -> None:
+    """Nobody reads $4E-8."""
+    assert dollars(Decimal(amount)) == shown
+
+
+def test_usage_and_estimate_read_as_sentences() -> None:
+    """They are the first thing everybody prints."""
+    usage = Usage(tokens=3, requests=1, cost=Decimal("6E-8"), unpriced_tokens=2)
+    estimate = Estimate(3, 2, 1, 5, 1, None, "x:y", exact=False)
+
+    assert str(usage) == "3 tokens in 1 requests, $0.00000006, 2 tokens of unknown price; saved $0.00"
+    assert str(estimate) == (
+        "3 texts, 2 distinct, 1 cached; the rest is about 5 tokens in 1 requests to x:y: unknown price"
+    )

@@ -253,7 +253,7 @@ def test_a_recorded_sequence_of_failure_and_success_is_among_those_replayed() ->
 def test_tiktoken_counts_what_openai_billed(exchange: Exchange) -> None:
     """Limits, budgets and estimates rest on this count; where the vocabulary is at hand it must be exact."""
     recording = success(exchange)
-    counts = recording.backend().count(recording.texts)
+    counts = recording.backend().count(recording.texts, "document")
     if not counts.exact:
         pytest.skip("tiktoken's vocabulary is not on this machine")
 

@@ -103,6 +103,20 @@ def test_an_unknown_model_must_declare_its_space_and_dimensions() -> None:
     assert space_of(Model("openai:mine", space="mine", dimensions=12)) == Space("mine", 12)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("openai:text-embedding-3-smal", "openai:text-embedding-3-small"),
+        ("text-embedding-3-small", "openai:text-embedding-3-small"),
+        ("voyage:voyage4-lite", "voyage:voyage-4-lite"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_right_one(wrong: str, right: str) -> None:
+    """Declaring it as a new model would make a new space."""
+    with pytest.raises(ConfigError, match=f"Did you mean '{right}'"):
+        space_of(wrong)
+
+
 @pytest.mark.parametrize(("model", "dimensions"), [("openai:text-embedding-ada-002", 256), ("voyage:voyage-4", 1000)])
 def test_dimensions_a_model_does_not_offer_are_refused(model: str, dimensions: int) -> None:
     """Before the provider refuses them at run time, or ignores them."""

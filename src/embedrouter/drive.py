@@ -79,8 +79,8 @@ class Driver:
                 return self._cache.read(keys, dimensions)
             case Write(entries):
                 return self._cache.write(entries)
-            case Count(candidate, texts):
-                return self._backends[candidate.index].count(texts)
+            case Count(candidate, texts, input_type):
+                return self._backends[candidate.index].count(texts, input_type)
             case Cut():
                 return self._cut(effect)
             case Pause(seconds):
@@ -103,8 +103,8 @@ class Driver:
                 return await asyncio.to_thread(self._cache.read, keys, dimensions)
             case Write(entries):
                 return await asyncio.to_thread(self._cache.write, entries)
-            case Count(candidate, texts):
-                return await asyncio.to_thread(self._backends[candidate.index].count, texts)
+            case Count(candidate, texts, input_type):
+                return await asyncio.to_thread(self._backends[candidate.index].count, texts, input_type)
             case Cut():
                 return await asyncio.to_thread(self._cut, effect)
             case Pause(seconds):
@@ -116,7 +116,11 @@ class Driver:
 
     def _cut(self, effect: Cut) -> list[str]:
         backend = self._backends[effect.candidate.index]
-        return tokens.pieces(effect.text, effect.limit, effect.policy, lambda text: backend.count([text]).tokens[0])
+
+        def count(text: str) -> int:
+            return backend.count([text], effect.input_type).tokens[0]
+
+        return tokens.pieces(effect.text, effect.limit, effect.policy, count)
 
     # Side by side, twice: after the first error nobody starts anything, and what is in flight is finished and kept
 

@@ -38,6 +38,7 @@ class Count:
 
     candidate: Candidate
     texts: Sequence[str]
+    input_type: InputType
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Cut:
 
     candidate: Candidate
     text: str
+    input_type: InputType
     limit: int
     policy: OverlongPolicy
 

@@ -54,8 +54,8 @@ def estimate(job: Job) -> Flow[Estimate]:
     first = _first(job)
     items, long, exact = yield from _measure(job, missing, first, job.rules.on_too_long)
     for text in long:
-        parts: list[str] = yield Cut(first, text, _limit(first), job.rules.on_too_long)
-        counts: TokenCounts = yield Count(first, parts)
+        parts: list[str] = yield Cut(first, text, job.input_type, _limit(first), job.rules.on_too_long)
+        counts: TokenCounts = yield Count(first, parts, job.input_type)
         items += [Item(part, tokens) for part, tokens in zip(parts, counts.tokens, strict=True)]
     tokens = sum(item.tokens for item in items)
     return Estimate(
@@ -114,7 +114,7 @@ def _measure(
     job: Job, texts: Sequence[str], candidate: Candidate, on_too_long: OverlongPolicy
 ) -> Flow[tuple[list[Item], list[str], bool]]:
     """Return the texts to send with their tokens, the texts known to be too long, and whether the counts are exact."""
-    counts: TokenCounts = yield Count(candidate, texts)
+    counts: TokenCounts = yield Count(candidate, texts, job.input_type)
     limit = _limit(candidate)
     items = [Item(text, tokens) for text, tokens in zip(texts, counts.tokens, strict=True)]
     if not counts.exact:
@@ -146,7 +146,7 @@ def _shorten(job: Job, texts: Sequence[str], candidate: Candidate, on_too_long: 
     limit = _limit(candidate)
     parts: dict[str, list[str]] = {}
     for text in texts:
-        parts[text] = yield Cut(candidate, text, limit, on_too_long)
+        parts[text] = yield Cut(candidate, text, job.input_type, limit, on_too_long)
     every = [part for own in parts.values() for part in own]
     inner = replace(job, texts=every, found={}, refused=[])
     yield from _look_up(inner, list(dict.fromkeys(every)))

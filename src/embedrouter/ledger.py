@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from .budget import Budget
+from .types import dollars
 
 __all__ = ["MemoryLedger"]
 
@@ -64,12 +65,15 @@ class MemoryLedger:
         if amount is None:
             return "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
         if whole_call and (cap := caps.get("per_call")) is not None and amount > cap:
-            return f"the call would cost about ${amount:.6f}, over per_call=${cap}. Send fewer texts or raise per_call."
+            return (
+                f"the call would cost about {dollars(amount)}, over per_call={dollars(cap)}. "
+                "Send fewer texts or raise per_call."
+            )
         for name, already in spent.items():
             cap = caps.get(name)
             if cap is not None and already + self._reserved + amount > cap:
                 return (
-                    f"${already:.6f} are spent and ${self._reserved:.6f} set aside; ${amount:.6f} more would pass "
-                    f"{name}=${cap}. Raise {name}, or wait for the next window."
+                    f"{dollars(already)} are spent and {dollars(self._reserved)} set aside; {dollars(amount)} more "
+                    f"would pass {name}={dollars(cap)}. Raise {name}, or wait for the next window."
                 )
         return None

@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from .catalog import Card
+from .catalog import Card, load
 from .errors import ConfigError, SpaceMismatchError
 from .prices import as_price
 from .types import Candidate, Space
@@ -88,9 +89,7 @@ class Model:
     def __post_init__(self) -> None:
         provider, _, rest = self.name.partition(":")
         if not provider or not rest:
-            raise ConfigError(
-                f"Model name {self.name!r} must be 'provider:name', for instance 'openai:text-embedding-3-small'."
-            )
+            raise ConfigError(f"Model name {self.name!r} must be written 'provider:name'.{similar(self.name)}")
         as_price(self.price, self.name)
         for name in POSITIVE:
             value = getattr(self, name)
@@ -132,13 +131,19 @@ def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
     missing = [name for name, value in (("space", model.space), ("dimensions", dimensions)) if value is None]
     if model.space is None or dimensions is None:
         raise ConfigError(
-            f"The catalogue does not know {model.name!r}. Check the spelling (embedrouter.catalog.load() lists the "
-            f"names), or declare the model: Model({model.name!r}, "
-            + ", ".join(f"{name}=…" for name in missing)
-            + "). Models are comparable only if their space is the same."
+            f"The catalogue does not know {model.name!r}.{similar(model.name)} If it is a model of your own, declare "
+            f"it: Model({model.name!r}, {', '.join(f'{name}=…' for name in missing)})."
         )
     known = {"model": model.name, "space": model.space, "dimensions": dimensions, "texts": 32, "symmetric": False}
     return Card(**{**known, **facts})
+
+
+def similar(name: str) -> str:
+    """Return the question whether another model of the catalogue was meant, or nothing."""
+    names = list(load())
+    short = {known.partition(":")[2]: known for known in reversed(names)}
+    close = [short[name]] if name in short else get_close_matches(name, names, 1, cutoff=0.8)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def settle(

@@ -150,7 +150,7 @@ class Router:
                 identity=known.identity,
             )
             candidates.append(candidate)
-            backends.append(create(model, known.card, candidate))
+            backends.append(create(model, known, candidate))
         return candidates, backends
 
     def _rank(self, tier: str) -> int:

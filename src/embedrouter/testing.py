@@ -79,12 +79,12 @@ class FakeBackend(Backend):
         if outcome is not None:
             return outcome
         vectors = np.stack([self.vector(text, input_type) for text in texts])
-        return Answer(vectors, sum(self.count(texts).tokens))
+        return Answer(vectors, sum(self.count(texts, input_type).tokens))
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         return self.embed(texts, input_type, timeout=timeout)
 
-    def count(self, texts: Sequence[str]) -> TokenCounts:
+    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count words."""
         return TokenCounts([len(text.split()) or 1 for text in texts], exact=True)
 

@@ -17,6 +17,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+
+def dollars(amount: Decimal) -> str:
+    """Return an amount of money for people: in full, never with an exponent, at least to the cent."""
+    text = f"{amount:f}"
+    whole, _, fraction = text.partition(".")
+    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
 InputType: TypeAlias = Literal["document", "query"]
 """What a text is for: it is stored and searched (document), or it searches (query)."""
 
@@ -121,6 +129,14 @@ class Usage:
     unpriced_tokens: int = 0
     """Billed tokens whose price is unknown: they are in ``tokens`` and missing from ``cost``."""
 
+    def __str__(self) -> str:
+        """Return it for people; money without exponents."""
+        unknown = f", {self.unpriced_tokens} tokens of unknown price" if self.unpriced_tokens else ""
+        return (
+            f"{self.tokens} tokens in {self.requests} requests, {dollars(self.cost)}{unknown}; "
+            f"saved {dollars(self.saved)}"
+        )
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.tokens + other.tokens,
@@ -174,3 +190,12 @@ class Estimate:
     """The model that would be asked first."""
     exact: bool
     """Whether the model's own tokenizer counted; otherwise ``tokens`` is an upper estimate."""
+
+    def __str__(self) -> str:
+        """Return it for people; money without exponents."""
+        amount = "unknown price" if self.cost is None else dollars(self.cost)
+        tokens = f"{'' if self.exact else 'about '}{self.tokens} tokens"
+        return (
+            f"{self.texts} texts, {self.unique} distinct, {self.cached} cached; the rest is {tokens} "
+            f"in {self.requests} requests to {self.model}: {amount}"
+        )

@@ -133,7 +133,7 @@ class Voyage:
             body["usage"] = {"total_tokens": answer.tokens}
         return Reply(200, json.dumps(body, separators=(",", ":")).encode(), _headers())
 
-    def failure(self, status: int, reason: str | None, request: Request) -> Reply:  # noqa: ARG002 - one 429 for all
+    def failure(self, status: int, reason: str | None, request: Request) -> Reply:
         model = self.sketch(request).model or "unknown"
         details = {
             400: _no_model(model),

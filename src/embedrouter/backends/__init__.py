@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .. import tokens
@@ -62,8 +63,8 @@ class Backend(ABC):
         """Make one request without blocking the event loop; by default ``embed`` in a thread."""
         return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
 
-    def count(self, texts: Sequence[str]) -> TokenCounts:
-        """Count the tokens of each text; by default an upper estimate."""
+    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
+        """Count the tokens of each text, its prompt included; by default an upper estimate."""
         return TokenCounts([tokens.estimate(text) for text in texts], exact=False)
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
@@ -83,14 +84,16 @@ class Description:
     """Runs in this process."""
     identity: str | None = None
     """What tells its vectors from others', where the card's name does not (a revision, the hash of a folder)."""
+    files: Path | None = None
+    """The folder the card was read from; ``None`` where the catalogue, or the user, described the model."""
 
 
 class Provider(Protocol):
     """What each module of this package offers."""
 
-    def describe(self, model: Model, card: Card | None, dimensions: int | None) -> Description: ...
+    def describe(self, model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description: ...
 
-    def create(self, model: Model, card: Card, candidate: Candidate) -> Backend: ...
+    def create(self, model: Model, known: Description, candidate: Candidate) -> Backend: ...
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
@@ -99,15 +102,14 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     Raises:
         ConfigError: too little is known; the message says what to declare.
     """
-    card = cards.get(model.name)
     if model.backend is not None:
-        return Description(card or custom_card(model, dimensions))
-    return _provider(model).describe(model, card, dimensions)
+        return Description(cards.get(model.name) or custom_card(model, dimensions))
+    return _provider(model).describe(model, cards, dimensions)
 
 
-def create(model: Model, card: Card, candidate: Candidate) -> Backend:
+def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model. Opens nothing and imports no SDK until the first request."""
-    return model.backend if model.backend is not None else _provider(model).create(model, card, candidate)
+    return model.backend if model.backend is not None else _provider(model).create(model, known, candidate)
 
 
 def _provider(model: Model) -> Provider:

@@ -7,7 +7,7 @@ number, because models before embed-v4 do not know it. Network failures reach us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import Card
@@ -26,13 +26,13 @@ BASE_URL = "https://api.cohere.com"
 INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
 
-def describe(model: Model, card: Card | None, dimensions: int | None) -> Description:
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
-    return Description(card or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
+    return Description(cards.get(model.name) or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
 
 
-def create(model: Model, card: Card, candidate: Candidate) -> Backend:
-    return CohereBackend(model, card, candidate.space.dimensions)
+def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    return CohereBackend(model, known.card, candidate.space.dimensions)
 
 
 class CohereBackend(Backend):

@@ -11,7 +11,7 @@ The tokenizer is tiktoken's, when its vocabulary is on this machine; it is never
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import Card
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 BASE_URL = "https://api.openai.com/v1"
 
 
-def describe(model: Model, card: Card | None, dimensions: int | None) -> Description:
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
     if model.provider == "azure_openai":
         setting(model.api_version, model, "api_version", "OPENAI_API_VERSION")
         setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
-    return Description(card or custom_card(model, dimensions))
+    return Description(cards.get(model.name) or custom_card(model, dimensions))
 
 
-def create(model: Model, card: Card, candidate: Candidate) -> Backend:
-    return OpenAIBackend(model, card, candidate.space.dimensions)
+def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    return OpenAIBackend(model, known.card, candidate.space.dimensions)
 
 
 class OpenAIBackend(Backend):
@@ -74,12 +74,13 @@ class OpenAIBackend(Backend):
             raise _translated(error, self._model, texts) from error
         return _answer(response.content, self._model)
 
-    def count(self, texts: Sequence[str]) -> TokenCounts:
+    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with tiktoken where the model's encoding is known and on this machine, else estimate."""
         encoder = encoding(self._tokenizer) if self._tokenizer else None
         if encoder is None:
-            return super().count(texts)
-        return TokenCounts([len(encoder.encode_ordinary(text)) for text in texts], exact=True)
+            return super().count(texts, input_type)
+        prompt = (self._model.prompts or {}).get(input_type, "")
+        return TokenCounts([len(encoder.encode_ordinary(prompt + text)) for text in texts], exact=True)
 
     def close(self) -> None:
         self._clients.close()

@@ -19,29 +19,27 @@ Promises:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 
-from ..catalog import Card, load
+from ..catalog import Card
 from ..errors import ConfigError, InputRejectedError, UnavailableError
 from ..models import Model, custom_card
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description, missing_extra
+from ._model_files import Facts, choose_prompts, finite, folder_digest, is_symmetric, read_facts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,8 +49,8 @@ logger = logging.getLogger("embedrouter")
 PROVIDER = "sentence-transformers"
 """The provider, the extra, and the organisation whose models the hub knows by their bare name."""
 
-OWN_FILES = "the model's own files"
-"""The source of a card that was read from them."""
+FOLDER = "sha256:"
+"""How the identity of a local folder begins; its hash follows."""
 
 NEEDS_REMOTE_CODE = frozenset({"voyageai/voyage-4-nano"})
 """Catalogued models whose architecture is Python code in the model repository."""
@@ -72,28 +70,34 @@ Counter: TypeAlias = Callable[[Sequence[str]], list[int]]
 # What is known of a model
 
 
-def describe(model: Model, card: Card | None, dimensions: int | None) -> Description:
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the catalogue's facts, or those that the model's files tell.
 
     Raises:
         ConfigError: the files are not on this machine or do not tell enough, or code would run that was not allowed.
     """
     name, folder = _place(model)
-    if folder is None:
-        card = card or load().get(f"{PROVIDER}:{name}")
-        if card is not None:
-            _check_remote_code(model, name)
-            return Description(card, local=True, identity=f"{name}@{model.revision or 'main'}")
-        folder = _snapshot(model, name)
-        if folder is None and model.client is not None:
-            return Description(_client_card(model), local=True, identity=name)
-        if folder is None:
-            raise _not_downloaded(model, name)
-        space, identity = name + (f"@{model.revision}" if model.revision else ""), f"{name}@{folder.name}"
-    else:
-        digest = _digest(folder)
-        space, identity = f"local/{digest[:16]}", f"sha256:{digest}"
-    facts = _facts(model, folder)
+    if folder is not None:
+        digest = folder_digest(folder)
+        return _described(model, dimensions, folder, space=f"local/{digest[:16]}", identity=f"{FOLDER}{digest}")
+    if (card := cards.get(model.name) or cards.get(f"{PROVIDER}:{name}")) is not None:
+        _check_remote_code(model, name)
+        return Description(card, local=True, identity=f"{name}@{model.revision or 'main'}")
+    snapshot = _snapshot(model, name)
+    if snapshot is not None:
+        space = name + (f"@{model.revision}" if model.revision else "")
+        return _described(model, dimensions, snapshot, space=space, identity=f"{name}@{snapshot.name}")
+    if model.client is not None:
+        return Description(_client_card(model), local=True, identity=name)
+    raise _not_downloaded(model, name)
+
+
+def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    return SentenceTransformersBackend(model, known, candidate)
+
+
+def _described(model: Model, dimensions: int | None, files: Path, *, space: str, identity: str) -> Description:
+    facts = read_facts(model, files)
     native = facts.dimensions or model.dimensions or dimensions
     if native is None:
         raise ConfigError(
@@ -109,13 +113,9 @@ def describe(model: Model, card: Card | None, dimensions: int | None) -> Descrip
         texts=TEXTS,
         symmetric=facts.symmetric,
         price=Decimal(0),
-        source=OWN_FILES,
+        source="the model's own files",
     )
-    return Description(card, local=True, identity=identity)
-
-
-def create(model: Model, card: Card, candidate: Candidate) -> Backend:
-    return SentenceTransformersBackend(model, card, candidate)
+    return Description(card, local=True, identity=identity, files=files)
 
 
 def _place(model: Model) -> tuple[str, Path | None]:
@@ -147,9 +147,11 @@ def _snapshot(model: Model, name: str) -> Path | None:
         if isinstance(found, str):
             folder = Path(found).parent
             try:
-                _read(folder)
-            except FileNotFoundError:
-                return None
+                read_facts(model, folder)
+            except ConfigError as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    return None
+                raise
             return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*")) else None
     return None
 
@@ -162,196 +164,23 @@ def _cache_dir() -> str | None:
 def _client_card(model: Model) -> Card:
     """Return the card of a model that exists only as a loaded one; its user must name the space."""
     client = model.client
-    prompts = _prompts(client.prompts, client.default_prompt_name)
+    prompts = choose_prompts(client.prompts, client.default_prompt_name)
     width: int = client.get_embedding_dimension()
     card = custom_card(
         model,
         width,
         allowed="any",
-        input_tokens=_finite(client.max_seq_length),
+        input_tokens=finite(client.max_seq_length),
         texts=TEXTS,
-        symmetric=_symmetric(prompts, (type(module).__name__ for module in client)),
+        symmetric=is_symmetric(prompts, (type(module).__name__ for module in client)),
         price=Decimal(0),
         source="the loaded model",
     )
     return replace(card, dimensions=width)
 
 
-# What a model's files tell
-
-
-SETTINGS = [
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-]
-"""Where the first module keeps its settings, under the names of all ages."""
-
-WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
-"""What architectures call the width of a token's vector."""
-
-SYMMETRIC = frozenset({"Transformer", "StaticEmbedding", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout"})
-"""Modules that treat documents and queries alike; the library's Router does not, of foreign ones nothing is known."""
-
-CONTENT = frozenset({".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"})
-"""Weights, settings, vocabularies, templates, code: the files that can change a vector."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What the loaded model would say of itself."""
-
-    dimensions: int | None
-    input_tokens: int | None
-    prompts: Mapping[InputType, str]
-    symmetric: bool
-    tokenizer: Path | None
-    """The file the library's tokenizer is built from."""
-    static: bool
-    """Whether it averages word vectors, without special tokens."""
-    lower: bool
-    """Whether texts are lower-cased before they are tokenized."""
-
-
-def _facts(model: Model, folder: Path) -> _Facts:
-    """Read what a model's files tell.
-
-    Raises:
-        ConfigError: a file is missing, broken, or of another kind of model.
-    """
-    try:
-        return _read(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{model.name}: {folder} is not a whole sentence-transformers model ({type(error).__name__}: {error}). "
-            "Copy or download it again."
-        ) from error
-
-
-def _read(folder: Path) -> _Facts:
-    saved: dict[str, Any] = {}
-    modules = [("Transformer", folder)]
-    if (folder / "modules.json").exists():
-        modules = [(part["type"].rpartition(".")[2], folder / part["path"]) for part in _json(folder / "modules.json")]
-        saved = _json(folder / "config_sentence_transformers.json", {})
-    if (family := saved.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
-        raise ValueError(f"it is a {family}")
-    kind, first = modules[0]
-    settings: dict[str, Any] = next((_json(first / name) for name in SETTINGS if (first / name).exists()), {})
-    dimensions = _dimensions(modules, settings)
-    if dimensions is not None and saved.get("truncate_dim") is not None:
-        dimensions = min(dimensions, saved["truncate_dim"])
-    named = {"query": None, "document": None, **saved.get("prompts", {})}
-    prompts = _prompts(named, saved.get("default_prompt_name"))
-    tokenizer = first / "tokenizer.json"
-    return _Facts(
-        dimensions=dimensions,
-        input_tokens=_longest_input(kind, first, settings),
-        prompts=prompts,
-        symmetric=_symmetric(prompts, (name for name, _ in modules)),
-        tokenizer=tokenizer if tokenizer.exists() else None,
-        static=kind == "StaticEmbedding",
-        lower=bool(settings.get("do_lower_case")),
-    )
-
-
-def _json(path: Path, default: Any = ...) -> Any:
-    if default is not ... and not path.exists():
-        return default
-    return json.loads(path.read_text("utf-8"))
-
-
-def _dimensions(modules: Sequence[tuple[str, Path]], settings: Mapping[str, Any]) -> int | None:
-    """Return the width of the last module that has one; ``None`` where only its code could tell."""
-    kind, path = next(module for module in reversed(modules) if module[0] not in ("Normalize", "Dropout"))
-    if kind == "StaticEmbedding":
-        return _static_width(path / "model.safetensors")
-    if kind not in ("Dense", "LayerNorm", "Pooling", "Transformer"):
-        return None
-    config: dict[str, Any] = _json(path / "config.json")
-    if kind == "Dense":
-        return cast(int, config["out_features"])
-    if kind == "LayerNorm":
-        return cast(int, config["dimension"])
-    if kind == "Pooling":
-        width = config.get("embedding_dimension") or config["word_embedding_dimension"]
-        return cast(int, width) * _poolings(config)
-    if settings.get("module_output_name") == "sentence_embedding" and "projection_dim" in config:
-        return cast(int, config["projection_dim"])
-    return next((config[name] for name in WIDTHS if name in config), None)
-
-
-def _poolings(config: Mapping[str, Any]) -> int:
-    """Return how many vectors a pooling module joins end to end."""
-    modes = config.get("pooling_mode")
-    if modes is None:  # older files have a switch for each
-        modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on]
-    return 1 if isinstance(modes, str) else max(1, len(modes))
-
-
-def _static_width(path: Path) -> int | None:
-    """Read the width of a table of word vectors from the head of its safetensors file."""
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    table = head.get("embedding.weight") or head.get("embeddings")
-    return cast(int, table["shape"][1]) if table else None
-
-
-def _longest_input(kind: str, first: Path, settings: Mapping[str, Any]) -> int | None:
-    """Return the tokens that the first module takes of one text, special tokens included; ``None``: any number."""
-    if kind == "StaticEmbedding":  # takes everything, unless its tokenizer was saved with a limit
-        return cast("int | None", (_json(first / "tokenizer.json").get("truncation") or {}).get("max_length"))
-    arguments = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
-    declared = arguments.get("model_max_length", settings.get("max_seq_length"))
-    if declared is not None:
-        return _finite(declared)
-    positions = _json(first / "config.json", {}).get("max_position_embeddings", -1)  # XLNet writes -1: no limit
-    limits = (_json(first / "tokenizer_config.json", {}).get("model_max_length"), positions if positions > 0 else None)
-    return _finite(min((limit for limit in limits if limit is not None), default=None))
-
-
-def _finite(limit: float | None) -> int | None:
-    """Return a limit that means something: transformers writes 10^30 where there is none."""
-    return None if limit is None or limit >= 10**9 else int(limit)
-
-
-def _symmetric(prompts: Mapping[InputType, str], modules: Iterable[str]) -> bool:
-    return prompts["document"] == prompts["query"] and SYMMETRIC.issuperset(modules)
-
-
-def _prompts(named: Mapping[str, str | None], default: str | None) -> dict[InputType, str]:
-    """Choose among a model's prompts as the library's ``encode_query`` and ``encode_document`` do."""
-
-    def first(*names: str) -> str:
-        return named[next((name for name in names if name in named), default or "")] or ""
-
-    named = {"": None, **named}
-    return {"document": first("document", "passage", "corpus"), "query": first("query")}
-
-
 def _with_users(model: Model, prompts: Mapping[InputType, str]) -> dict[InputType, str]:
     return {kind: (model.prompts or {}).get(kind, prompts[kind]) for kind in INPUT_TYPES}
-
-
-def _digest(folder: Path) -> str:
-    """Return the sha256 of a model's files: their names within the folder and their contents.
-
-    A file is read again only when its size or time has changed.
-    """
-    whole = hashlib.sha256()
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix in CONTENT}
-    for name, path in sorted(files.items()):
-        if f"/{name}".find("/.") < 0 and path.is_file():  # hidden files are not the model's
-            state = path.stat()
-            whole.update(f"{name}\0{_file_digest(path, state.st_size, state.st_mtime_ns)}\n".encode())
-    return whole.hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _file_digest(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - the key it is remembered by
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # The backend
@@ -369,33 +198,13 @@ class _Loaded:
     """Tokens of one text, its prompt and special tokens included."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What a backend was described from."""
-
-    name: str
-    """A folder's path, or a hub id."""
-    files: Path | None
-    """The folder, or the hub model's snapshot in the local cache; ``None``: the catalogue described it."""
-    digest: str | None
-    """The hash of the folder; a snapshot is named after its commit."""
-
-
-def _source(model: Model, card: Card) -> _Source:
-    name, folder = _place(model)
-    if folder is not None:
-        return _Source(name, folder, _digest(folder))
-    return _Source(name, _snapshot(model, name) if card.source == OWN_FILES else None, None)
-
-
 class SentenceTransformersBackend(Backend):
     """Embeds texts with torch, in this process."""
 
-    def __init__(self, model: Model, card: Card, candidate: Candidate) -> None:
+    def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self._model = model
-        self._card = card
+        self._known = known
         self._candidate = candidate
-        self._source = _source(model, card)
         self._start()
 
     def _start(self) -> None:
@@ -404,7 +213,7 @@ class SentenceTransformersBackend(Backend):
         self._loaded: _Loaded | None = None
         self._counting: tuple[Counter, Mapping[InputType, str]] | None = None
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:  # noqa: ARG002
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Embed texts, 32 in one forward pass.
 
         ``timeout`` has no meaning here: a forward pass cannot be interrupted. ``tokens`` is ``None``: the router has
@@ -427,19 +236,18 @@ class SentenceTransformersBackend(Backend):
             )
         return Answer(self._finished(np.asarray(vectors, np.float32)), tokens=None)
 
-    def count(self, texts: Sequence[str]) -> TokenCounts:
-        """Count with the model's own tokenizer, with special tokens and the longer of its prompts.
+    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
+        """Count with the model's own tokenizer, special tokens and prompt included.
 
-        So a text within the limit is not cut, whichever its input type. Torch is loaded only for a model that has no
-        ``tokenizer.json``. A hub model that is not on this machine is not downloaded for this; the count is an estimate.
+        Torch is loaded only for a model that has no ``tokenizer.json``. A hub model that is not on this machine is not
+        downloaded to count: that is an estimate.
         """
         self._check_process()
         counting = (self._loaded.count, self._loaded.prompts) if self._loaded else self._counting or self._from_files()
         if counting is None:
-            return super().count(texts)
+            return super().count(texts, input_type)
         count, prompts = counting
-        prompt = max(prompts.values(), key=len)
-        return TokenCounts(count([prompt + text for text in texts]), exact=True)
+        return TokenCounts(count([prompts[input_type] + text for text in texts]), exact=True)
 
     def close(self) -> None:
         """Let the model go; the next call loads it again."""
@@ -453,7 +261,7 @@ class SentenceTransformersBackend(Backend):
             with self._lock:
                 loaded = self._loaded
                 if loaded is None:
-                    loaded = self._loaded = _load(self._model, self._card, self._candidate, self._source)
+                    loaded = self._loaded = _load(self._model, self._known, self._candidate)
         return loaded
 
     def _check_process(self) -> None:
@@ -468,10 +276,10 @@ class SentenceTransformersBackend(Backend):
                 torch.set_num_threads(1)
 
     def _from_files(self) -> tuple[Counter, Mapping[InputType, str]] | None:
-        files = self._source.files or _snapshot(self._model, self._source.name)
+        files = self._known.files or _snapshot(self._model, _place(self._model)[0])
         if files is None and self._model.client is None:
             return None
-        facts = _facts(self._model, files) if files else None
+        facts = read_facts(self._model, files) if files else None
         if facts is None or facts.tokenizer is None:
             loaded = self._ready()
             return loaded.count, loaded.prompts
@@ -511,18 +319,18 @@ class SentenceTransformersBackend(Backend):
 # Loading
 
 
-def _load(model: Model, card: Card, candidate: Candidate, source: _Source) -> _Loaded:
+def _load(model: Model, known: Description, candidate: Candidate) -> _Loaded:
     """Load a model and compare it with its description.
 
     Raises:
         ConfigError: the package is missing, or the model is not the one described.
         UnavailableError: it cannot be loaded.
     """
-    client = model.client if model.client is not None else _client(model, source)
-    own = _prompts(client.prompts, client.default_prompt_name)
-    _compare(model, card, source, client.get_embedding_dimension(), own)
+    client = model.client if model.client is not None else _client(model, known)
+    own = choose_prompts(client.prompts, client.default_prompt_name)
+    _compare(model, known, client.get_embedding_dimension(), own)
     count, taken = _client_counter(client)
-    limits = (candidate.limits.input_tokens, _finite(client.max_seq_length), taken)
+    limits = (candidate.limits.input_tokens, finite(client.max_seq_length), taken)
     return _Loaded(
         client=client,
         count=count,
@@ -534,20 +342,21 @@ def _load(model: Model, card: Card, candidate: Candidate, source: _Source) -> _L
     )
 
 
-def _client(model: Model, source: _Source) -> Any:
+def _client(model: Model, known: Description) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise missing_extra(model, PROVIDER, error) from error
+    name, folder = _place(model)
     revision = model.revision
-    files = source.files or _snapshot(model, source.name)
+    files = known.files or _snapshot(model, name)
     if files is None:
-        logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", source.name)
-    elif source.digest is None:
+        logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", name)
+    elif folder is None:
         revision = files.name  # the very commit that is here
     with _without_bar(), _not_loaded(model):
         return SentenceTransformer(
-            source.name,
+            name,
             revision=revision,
             trust_remote_code=model.trust_remote_code,
             device=model.device,
@@ -555,20 +364,23 @@ def _client(model: Model, source: _Source) -> Any:
         )
 
 
-def _compare(model: Model, card: Card, source: _Source, width: int | None, own: Mapping[InputType, str]) -> None:
+def _compare(model: Model, known: Description, width: int | None, own: Mapping[InputType, str]) -> None:
     """Raise ``ConfigError`` where the loaded model contradicts its description."""
-    if source.digest is not None and source.digest != _digest(Path(source.name)):
-        raise ConfigError(f"{source.name} has changed since the router was built. Build the router again.")
+    card, files = known.card, known.files
+    is_folder = (known.identity or "").startswith(FOLDER)
+    if files is not None and is_folder and known.identity != FOLDER + folder_digest(files):
+        raise ConfigError(f"{files} has changed since the router was built. Build the router again.")
     if width != card.dimensions:
         raise ConfigError(
             f"{model.name} makes {width} dimensions and was described with {card.dimensions}. Correct the description "
             "(dimensions=, the catalogue), or give client= without truncate_dim."
         )
-    said = _facts(model, source.files).prompts if source.files else own
-    if own != said or (card.symmetric and len(set(own.values())) > 1):
+    used = _with_users(model, own)
+    said = _with_users(model, read_facts(model, files).prompts) if files else used
+    if used != said or (card.symmetric and not model.prompts and used["document"] != used["query"]):
         raise ConfigError(
-            f"{model.name} puts other prompts before texts than its description says: {dict(own)}. Say so with "
-            f"prompts=, then the vectors are kept apart: Model({model.name!r}, prompts={dict(own)})."
+            f"{model.name} puts other prompts before texts than its description says. Say so, and they are kept "
+            f"apart: Model({model.name!r}, prompts={dict(own)})."
         )
 
 
@@ -588,7 +400,7 @@ def _hidden(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, A
     return bar(*args, **{**options, "disable": True})
 
 
-def _file_counter(model: Model, facts: _Facts) -> Counter:
+def _file_counter(model: Model, facts: Facts) -> Counter:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:

@@ -9,7 +9,7 @@ code from the model hub for it; load it with sentence-transformers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..catalog import Card
@@ -26,7 +26,7 @@ MONGODB_URL = "https://ai.mongodb.com/v1"
 INPUT_TYPES = {"document": "document", "query": "query"}
 
 
-def describe(model: Model, card: Card | None, dimensions: int | None) -> Description:
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``.
 
     Raises:
@@ -41,11 +41,13 @@ def describe(model: Model, card: Card | None, dimensions: int | None) -> Descrip
         raise ConfigError(f"{model.name} takes api_key= or api_key_env= and base_url=, not a client of the SDK's.")
     if model.headers:
         raise ConfigError(f"{model.name}: Voyage's SDK sends no headers but its own. Leave headers= out.")
-    return Description(card or custom_card(model, dimensions, texts=1000, tokens=120_000, input_types=INPUT_TYPES))
+    if (card := cards.get(model.name)) is None:
+        card = custom_card(model, dimensions, texts=1000, tokens=120_000, input_types=INPUT_TYPES)
+    return Description(card)
 
 
-def create(model: Model, card: Card, candidate: Candidate) -> Backend:
-    return VoyageBackend(model, card, candidate.space.dimensions)
+def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    return VoyageBackend(model, known.card, candidate.space.dimensions)
 
 
 class VoyageBackend(Backend):

@@ -2,7 +2,7 @@
 
 Promises:
 
-- No network, no torch, a tenth of a second to load. Only ``l2_supercat_256`` is offered, because its files are part of
+- No network, no torch, 0.15 seconds to load. Only ``l2_supercat_256`` is offered, because its files are part of
   the ``wordllama`` package; the others would be downloaded.
 - Those two files are read with ``safetensors`` and ``tokenizers``, which the package depends on anyway. The package
   itself is never imported: its import configures the root logger (``logging.basicConfig(level=INFO)``), and there is no
@@ -20,7 +20,7 @@ Promises:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..catalog import Card, load
+from ..catalog import Card
 from ..errors import ConfigError, InputRejectedError
 from ..models import Model
 from ..types import Answer, Candidate, InputType, Vectors
@@ -53,7 +53,7 @@ BATCH = 64
 # What is known of the model
 
 
-def describe(model: Model, card: Card | None, dimensions: int | None) -> Description:  # noqa: ARG001 - settle() checks
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the catalogue's facts.
 
     The identity holds the hashes of the files that this version of embedrouter expects, and loading compares them: so
@@ -70,12 +70,12 @@ def describe(model: Model, card: Card | None, dimensions: int | None) -> Descrip
     if model.prompts:
         raise ConfigError(f"{model.name} averages words and knows no prompts. Leave prompts= out.")
     if model.client is not None:
-        raise ConfigError(f"{model.name} reads its files itself, in a tenth of a second. Leave client= out.")
+        raise ConfigError(f"{model.name} reads its files itself, in 0.15 seconds. Leave client= out.")
     files = "+".join(digest[:16] for digest in FILES.values())
-    return Description(card or load()[model.name], local=True, identity=f"{model.name}@{files}")
+    return Description(cards[model.name], local=True, identity=f"{model.name}@{files}")
 
 
-def create(model: Model, card: Card, candidate: Candidate) -> Backend:  # noqa: ARG001 - the candidate has all facts
+def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     return WordLlamaBackend(model, candidate)
 
 
@@ -89,8 +89,8 @@ class WordLlamaBackend(Backend):
         self._model = model
         self._dimensions = candidate.space.dimensions
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:  # noqa: ARG002
-        """Embed texts; ``tokens`` is their exact number. ``timeout`` means nothing here: a request takes milliseconds."""
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        """Embed texts and count their tokens. ``timeout`` has no meaning here: a request takes milliseconds."""
         tokenizer, rows = _load(self._model)
         vectors = np.empty((len(texts), rows.shape[1]), np.float32)
         tokens = 0

@@ -1,0 +1,27 @@
+"""Ask for fewer dimensions: less storage and faster search, for slightly worse retrieval.
+
+Notice that every number of dimensions is a space of its own. Vectors of 256 and of 512 numbers never meet in a router,
+a cache entry or a result; an attempt to mix them is an error when the router is built, not bad search results later.
+
+Needs OPENAI_API_KEY.
+"""
+
+from embedrouter import Model, Router
+from embedrouter.errors import SpaceMismatchError
+
+text = "Shorter vectors keep most of the meaning"
+
+for dimensions in (256, 512, 1024, 1536):
+    router = Router(["openai:text-embedding-3-small"], dimensions=dimensions)
+    result = router.embed([text], input_type="document")
+    print(f"{dimensions:>5} dimensions: vectors of shape {result.vectors.shape} in {result.space}")
+
+try:
+    Router(
+        [
+            Model("openai:text-embedding-3-small", dimensions=256),
+            Model("openai:text-embedding-3-small", dimensions=512),
+        ]
+    )
+except SpaceMismatchError as error:
+    print(f"Refused: {error}")

@@ -1,0 +1,373 @@
+"""``embedrouter demo``, run as users run it: on the standard library's own documentation, with both frameworks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from embedrouter import Router
+from embedrouter.cli import app, levels
+from embedrouter.cli.corpus import MOST, folder, split, standard_library
+from embedrouter.cli.report import money
+from embedrouter.cli.stores import Hit, sources
+from embedrouter.errors import ConfigError, UnavailableError
+from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from embedrouter.types import Answer, InputType
+
+ARGPARSE = "parse command line options"
+LANGCHAIN, LLAMA_INDEX = "LangChain InMemoryVectorStore", "LlamaIndex VectorStoreIndex"
+EXPECTED = {
+    ARGPARSE: {"argparse"},
+    "compress files into a zip archive": {"zipfile"},
+    "send an email message": {"email", "smtplib"},
+    "generate secure random tokens for passwords": {"secrets"},
+    "measure how long a piece of code takes": {"timeit"},
+}
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, with its output piped and warnings as errors."""
+    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
+    program = "from embedrouter.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**plain, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)},
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def first(cache: Path) -> dict[str, Any]:
+    """What a first run over the whole standard library gives."""
+    done = run("demo", "--cache", cache, "--json")
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of somebody's own texts."""
+    texts = tmp_path / "notes"
+    (texts / "kitchen").mkdir(parents=True)
+    (texts / "kitchen/tea.md").write_text("# Tea\n\nGreen tea is brewed with water of 80 degrees.\n")
+    (texts / "car.txt").write_bytes("How to change a tyre\n\nLoosen the nuts, then use the jack.\xff".encode("latin-1"))
+    (texts / "photo.png").write_bytes(b"\x89PNG\r\n")
+    (texts / "empty.txt").write_text("\n")
+    return texts
+
+
+class Stopping(FakeBackend):
+    """Answers once, then somebody presses Ctrl-C."""
+
+    def embed(self, texts: Sequence[str], input_type: InputType, **settings: Any) -> Answer:
+        if self.calls:
+            raise KeyboardInterrupt
+        return super().embed(texts, input_type, **settings)
+
+
+def show(monkeypatch: pytest.MonkeyPatch, router: Router, place: str | None = "memory") -> None:
+    """Let the demo show this router."""
+    monkeypatch.setattr(levels, "choose", lambda *_: (router, place))
+
+
+# The whole standard library
+
+
+def test_thousands_of_real_texts_are_indexed_in_both_frameworks(first: dict[str, Any]) -> None:
+    """The second framework gets every vector from the cache of the first."""
+    langchain, llama_index, low = first["indexes"]
+
+    assert langchain["store"] == low["store"] == LANGCHAIN
+    assert llama_index["store"] == LLAMA_INDEX
+    assert langchain["texts"] == llama_index["texts"] > 4000
+    assert (langchain["cached"], langchain["computed"]) == (0, langchain["distinct"])
+    assert (llama_index["cached"], llama_index["requests"]) == (llama_index["distinct"], 0)
+    assert low["space"] != langchain["space"]
+
+
+@pytest.mark.parametrize("question", EXPECTED)
+def test_every_prepared_question_finds_its_module_with_both_frameworks(first: dict[str, Any], question: str) -> None:
+    """An evident answer is what convinces."""
+    found = {answer["question"]: answer["sources"] for answer in first["answers"]}[question]
+
+    assert found[LANGCHAIN][0] in EXPECTED[question]
+    assert found[LLAMA_INDEX][0] in EXPECTED[question]
+
+
+def test_the_same_question_is_asked_at_two_tiers(first: dict[str, Any]) -> None:
+    """64 dimensions are another space than 256, so each has an index of its own."""
+    low, high = first["tiers"]
+
+    assert (low["tier"], high["tier"]) == ("low", "high")
+    assert "64 dimensions" in low["space"]
+    assert "256 dimensions" in high["space"]
+    assert "argparse" in low["sources"][:3]
+    assert high["sources"][0] == "argparse"
+
+
+def test_money_is_the_catalogues_price_times_the_tokens(first: dict[str, Any]) -> None:
+    """The local model is free; OpenAI's small one is 0.02 and its large one 0.13 dollars for a million tokens."""
+    assert Decimal(first["usage"]["cost"]) == 0
+    small, large = first["elsewhere"]
+    assert Decimal(small["cost"]) == small["tokens"] * Decimal("0.02") / 1_000_000
+    assert Decimal(large["cost"]) == large["tokens"] * Decimal("0.13") / 1_000_000
+    assert small["tokens"] > 100_000
+
+
+def test_a_second_run_makes_no_call_and_says_so_in_plain_text(first: dict[str, Any], cache: Path) -> None:
+    """Documents and questions are in the cache; piped output has neither colours nor moving parts."""
+    done = run("demo", "--cache", cache)
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    texts = first["indexes"][0]["texts"]
+    assert f"All {texts:,} texts and the questions were in the cache: no embedding call was made" in done.stdout
+    assert done.stdout.count("all from cache, 0 calls") == 3
+    assert "text-embedding-3-small" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+
+
+# Other texts, other routers
+
+
+def test_a_folder_of_own_texts_works_and_skipped_files_are_named(own: Path, tmp_path: Path) -> None:
+    """Nobody should wonder why a file was not found."""
+    done = run("demo", own, "--ask", "how hot should the water for tea be", "--cache", tmp_path / "cache")
+
+    assert done.returncode == 0, done.stderr
+    assert "kitchen/tea.md, car.txt" in done.stdout
+    assert "skipped, a .png file: photo.png" in done.stdout
+    assert "skipped, empty: empty.txt" in done.stdout
+
+
+def test_without_questions_a_folder_is_asked_its_own_first_lines(own: Path) -> None:
+    """The user's texts are unknown, and something has to be asked."""
+    assert folder(own).questions == ["How to change a tyre", "Green tea is brewed with water of 80 degrees."]
+
+
+def test_a_configuration_file_is_used(own: Path, tmp_path: Path) -> None:
+    """The user's own router, found by search, with its own cache."""
+    (tmp_path / "embedrouter.toml").write_text('cache = "kept"\n[[models]]\nmodel = "wordllama:l2_supercat_256"\n')
+
+    done = run("demo", own, "--config", "auto", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert f"Cache: {tmp_path / 'kept'}" in done.stdout
+    assert "One tier only" in done.stdout
+    assert (tmp_path / "kept/cache.db").exists()
+
+
+def test_a_tiered_configuration_has_an_index_for_each_tier(own: Path, tmp_path: Path) -> None:
+    """Routers of two spaces never share one."""
+    config = tmp_path / "tiers.toml"
+    config.write_text(
+        "".join(
+            f"[routers.{tier}]\ncache = false\ndimensions = {dimensions}\n[[routers.{tier}.models]]\n"
+            'model = "wordllama:l2_supercat_256"\n'
+            for tier, dimensions in (("low", 128), ("high", 256))
+        )
+    )
+
+    done = run("demo", own, "--config", config, "--no-cache", "--json")
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert [(index["tier"], index["cached"]) for index in facts["indexes"]] == [("high", 0), ("high", 0), ("low", 0)]
+    assert facts["cache"] is None
+
+
+def test_two_tiers_of_one_space_ask_the_same_index(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documents are embedded once, whatever tiers the questions ask for."""
+    lite, large = FakeBackend(), FakeBackend()
+    models = [lite.model("fake:lite", tier="low", price="0.02"), large.model("fake:large", price="0.12")]
+    show(monkeypatch, Router(models, cache=MemoryCache()))
+
+    done = CliRunner().invoke(app, ["demo", str(own), "--yes", "--json"])
+
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert [asked["model"] for asked in facts["tiers"]] == ["fake:lite", "fake:large"]
+    assert len(facts["indexes"]) == 2
+    assert [call.input_type for call in lite.calls] == ["query"]
+    assert [call.input_type for call in large.calls] == ["document", "query", "query"]
+
+
+def test_money_is_spent_only_when_the_user_agrees(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is piped cannot be asked, so it refuses and says how to agree."""
+    backend = FakeBackend()
+    show(monkeypatch, Router([backend.model(price="0.12")], cache=MemoryCache()))
+
+    refused = CliRunner().invoke(app, ["demo", str(own)])
+    calls = len(backend.calls)
+    agreed = CliRunner().invoke(app, ["demo", str(own), "--yes"])
+
+    assert isinstance(refused.exception, ConfigError)
+    assert "--yes" in str(refused.exception)
+    assert calls == 0
+    assert agreed.exit_code == 0
+    assert len(backend.calls) > 0
+
+
+# What can go wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["notes/car.txt"], "is a file. Pass the folder it is in"),
+        (["notes/nothing"], "There is no text in notes/nothing"),
+        (["notes", "--config", "missing.toml"], "missing.toml cannot be read"),
+        (["notes", "--model", "wordllama"], "must be written 'provider:name'"),
+        (["notes", "--model", "openai:text-embedding-3-small"], "Agree with --yes"),
+        (["notes", "--model", "openai:text-embedding-3-small", "--yes"], "OPENAI_API_KEY"),
+    ],
+)
+def test_errors_are_one_paragraph_and_exit_code_1(own: Path, arguments: list[str], says: str) -> None:
+    """They say what to do next, and there is no traceback."""
+    (own / "nothing").mkdir()
+
+    done = run("demo", *arguments, cwd=own.parent)
+
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.startswith("embedrouter: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--model", "a:b", "--config", "c"], ["--cache", "d", "--no-cache"], ["--no"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    """Scripts can tell it from a failure."""
+    assert CliRunner().invoke(app, ["demo", *arguments]).exit_code == 2
+
+
+def test_a_failing_provider_is_an_error_of_ours(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``main`` knows how to print those."""
+    down = FakeBackend(outcomes=[UnavailableError("down")] * 9)
+    show(monkeypatch, Router([down.model(price="0")], cache=None, retry=NO_WAITING), place=None)
+
+    done = CliRunner().invoke(app, ["demo", str(own)])
+
+    assert "down" in str(done.exception)
+
+
+@pytest.mark.parametrize(("place", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
+def test_ctrl_c_says_what_is_kept(place: str | None, says: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 130 is what shells expect of it."""
+    show(monkeypatch, Router([Stopping().model(price="0", batch_size=1)], cache=MemoryCache()), place)
+
+    done = CliRunner().invoke(app, ["demo", str(own)])
+
+    assert done.exit_code == 130
+    assert says in done.stderr
+    assert (place or "") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("absent", "stays", "extra"),
+    [("langchain_core", LLAMA_INDEX, "langchain"), ("llama_index.core", LANGCHAIN, "llama-index")],
+)
+def test_one_framework_is_enough(
+    absent: str, stays: str, extra: str, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is named with the extra that brings it."""
+    monkeypatch.setitem(sys.modules, absent, None)
+
+    done = CliRunner().invoke(app, ["demo", str(own), "--no-cache"])
+
+    assert done.exit_code == 0, done.output
+    assert f"pip install 'embedrouter[{extra}]'" in done.stdout
+    assert f"{stays} index" in done.stdout
+
+
+def test_without_a_framework_the_error_names_both_extras(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to index into."""
+    monkeypatch.setitem(sys.modules, "langchain_core", None)
+    monkeypatch.setitem(sys.modules, "llama_index.core", None)
+
+    done = CliRunner().invoke(app, ["demo", str(own)])
+
+    assert isinstance(done.exception, ConfigError)
+    assert "embedrouter[langchain]" in str(done.exception)
+    assert "embedrouter[llama-index]" in str(done.exception)
+
+
+# The parts
+
+
+def test_help_and_version_load_no_framework() -> None:
+    """They should answer at once."""
+    code = (
+        "import sys\nfrom embedrouter.cli import app\n"
+        "app(['--help'], standalone_mode=False)\napp(['demo', '--help'], standalone_mode=False)\n"
+        "print(sorted({'langchain_core', 'llama_index', 'wordllama', 'tiktoken'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert run("--version").stdout.startswith("embedrouter")
+
+
+def test_the_standard_library_is_read_and_never_run() -> None:
+    """``import this`` prints a poem and ``import antigravity`` opens a browser."""
+    code = (
+        "import sys\nfrom embedrouter.cli.corpus import standard_library\nbefore = set(sys.modules)\n"
+        "texts = standard_library().passages\n"
+        "print(len(texts), sorted({text.source for text in texts} & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+
+    count, imported = done.stdout.split()
+    assert int(count) > 4000
+    assert imported == "[]"
+
+
+def test_the_texts_are_short_and_in_order() -> None:
+    """No model's limit matters, and a small ``--limit`` still has argparse in it."""
+    passages = standard_library().passages
+
+    assert max(len(passage.text.split()) for passage in passages) <= 250
+    assert [passage.title for passage in passages].index("argparse") < 400
+
+
+@pytest.mark.parametrize("text", ["word " * 1000, "x" * 5000, "one\n\ntwo\n\n\n" * 500, "a\r\n\r\nb", "  indented\n"])
+def test_cutting_loses_no_word_and_keeps_the_limit(text: str) -> None:
+    """Texts without blanks are cut too."""
+    parts = split(text)
+
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(0 < len(part) <= MOST for part in parts)
+
+
+def test_a_source_is_worth_its_three_best_passages() -> None:
+    """Neither one lucky passage nor many weak ones decide."""
+    hits = [Hit("lucky", "", 0.9)] + [Hit("right", "", 0.5)] * 3 + [Hit("many", "", 0.2)] * 6
+
+    assert sources(hits) == ["right", "lucky", "many"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [("0", "$0.00"), ("1234.5", "$1,234.50"), ("0.0513", "$0.051"), ("0.00000571", "$0.0000057"), ("0.1", "$0.10")],
+)
+def test_money_is_readable(amount: str, shown: str) -> None:
+    """Small sums keep two digits instead of becoming zero."""
+    assert money(Decimal(amount)) == shown

