@@ -248,6 +248,16 @@ def test_when_a_later_request_fails_the_earlier_ones_are_cached() -> None:
     assert world.calls == [("a", ("b",)), ("a", ("c",))]
 
 
+def test_a_local_model_gets_texts_of_equal_length_together() -> None:
+    """They need no padding; the result is in the user's order all the same."""
+    world = World()
+    texts = ["cccc", "a", "bb", "dddd", "e", "ff"]
+    result = ask(world, texts, [candidate("a", price="0", texts=2, local=True)])
+
+    assert [batch for _, batch in world.calls] == [("a", "e"), ("bb", "ff"), ("cccc", "dddd")]
+    assert [tuple(row) for row in result.vectors] == [tuple(vector(text)) for text in texts]
+
+
 # Trying again
 
 

@@ -15,7 +15,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from embedrouter import Model, Router, tier
+from embedrouter import Model, Router, Space, tier
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.testing import FakeBackend
 
@@ -156,6 +156,7 @@ def test_serialisation_shows_no_key() -> None:
 
     assert "secret" not in str(dumpd(adapter))
     assert "text-embedding-3-small" in repr(adapter)
+    assert adapter.space == Space("text-embedding-3-small", 1536)
 
 
 def test_an_adapter_is_built_from_a_file(tmp_path: Path) -> None:

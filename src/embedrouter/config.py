@@ -48,7 +48,7 @@ class _Table(BaseModel):
 
 def _table(name: str, declared: type, without: set[str], **more: Any) -> type[_Table]:
     """Return the table whose keys are the fields of a dataclass."""
-    hints = get_type_hints(declared, localns={"Backend": Any, "Decimal": Decimal, "Mapping": Mapping})
+    hints = get_type_hints(declared, localns={"Decimal": Decimal, "Mapping": Mapping})
     keys: dict[str, Any] = {
         item.name: (hints[item.name], Field(default=None)) for item in fields(declared) if item.name not in without
     }

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar, assert_never
 
 from . import tokens
-from .backends import Backend
+from .backend import Backend
 from .cache.vectors import VectorCache
 from .effects import Call, Count, Cut, Effect, Flow, Pause, Read, Together, Write
 from .errors import EmbedRouterError

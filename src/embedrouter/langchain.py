@@ -15,9 +15,10 @@ from pathlib import Path
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import var_child_runnable_config
 
-from .router import Router, single
+from .router import Router
+from .tiered import single
 from .tiers import rank, requested
-from .types import InputType
+from .types import InputType, Space
 
 __all__ = ["RouterEmbeddings"]
 
@@ -45,6 +46,11 @@ class RouterEmbeddings(Embeddings):
     def from_config(cls, path: str | Path | None = None) -> RouterEmbeddings:
         """Build the router from a TOML file; see ``Router.from_config``."""
         return cls(Router.from_config(path))
+
+    @property
+    def space(self) -> Space:
+        """The space of every vector."""
+        return self.router.space
 
     def with_tier(self, tier: str, *, documents: str | None = None) -> RouterEmbeddings:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""

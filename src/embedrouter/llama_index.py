@@ -18,7 +18,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from .errors import ConfigError
-from .router import Router, single
+from .router import Router
+from .tiered import single
 from .tiers import rank, requested
 from .types import InputType
 

@@ -12,15 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from .backend import Backend
 from .catalog import Card, load
 from .errors import ConfigError, SpaceMismatchError
 from .prices import as_price
 from .types import Candidate, Space
-
-if TYPE_CHECKING:
-    from .backends import Backend
 
 __all__ = ["Model", "custom_card", "settle", "the_one_space"]
 

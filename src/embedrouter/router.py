@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from . import flow, plan
@@ -21,6 +20,7 @@ from .budget import Budget
 from .cache import DEFAULT, CacheLike, _Default, open_cache
 from .cache.vectors import VectorCache
 from .catalog import load
+from .closing import Closing
 from .drive import Driver
 from .errors import ConfigError
 from .job import Job, Rules
@@ -30,12 +30,12 @@ from .policy import RetryPolicy
 from .tiers import TIERS, rank, requested
 from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
-__all__ = ["Router", "single"]
+__all__ = ["Router"]
 
 T = TypeVar("T")
 
 
-class Router:
+class Router(Closing):
     """Embeds texts with the cheapest model that is good enough, all within one embedding space.
 
     Args:
@@ -234,32 +234,14 @@ class Router:
             self._usage += used
 
     def close(self) -> None:
-        """Release connections and files. Never required; a later call opens them again."""
         for backend in self._backends:
             backend.close()
         self._cache.close()
 
     async def aclose(self) -> None:
-        """Do what ``close`` does, for the running event loop's connections too."""
         for backend in self._backends:
             await backend.aclose()
         self._cache.close()
-
-    def __enter__(self) -> Router:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Router:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def __repr__(self) -> str:
         return f"Router({', '.join(self.models)}; {self.space})"
@@ -270,20 +252,3 @@ class Router:
 
 def _rebuild(settings: dict[str, Any]) -> Router:
     return Router(**settings)
-
-
-def single(router: Router) -> Router:
-    """Return ``router`` if an adapter can take it.
-
-    Raises:
-        ConfigError: it is something else; for a ``TieredRouter`` the message says both ways out.
-    """
-    if isinstance(router, Router):
-        return router
-    if type(router).__name__ == "TieredRouter":
-        raise ConfigError(
-            "A vector store holds one space, a TieredRouter gives several. Pass one of its routers, such as "
-            "tiered.router('high'), and keep a store for each; or put models of one family, such as voyage-4, into a "
-            "single Router, which then has all their tiers over one store."
-        )
-    raise ConfigError(f"router must be an embedrouter.Router, not {type(router).__name__}.")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Backend
+from .backend import Backend
 from .errors import BackendError
 from .models import Model
 from .policy import RetryPolicy

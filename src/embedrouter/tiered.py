@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
+from .closing import Closing
 from .errors import ConfigError, NoModelAvailableError
 from .router import Router
 from .tiers import TIERS, rank, requested
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
-__all__ = ["TieredRouter"]
+__all__ = ["TieredRouter", "single"]
 
 
-class TieredRouter:
+class TieredRouter(Closing):
     """Holds a router per tier and hands each call to the lowest one that has the asked tier or a higher one.
 
     The chosen router then uses its own default tier.
@@ -111,30 +111,29 @@ class TieredRouter:
         return sum((router.usage for router in self._routers.values()), Usage())
 
     def close(self) -> None:
-        """Release connections and files. Never required; a later call opens them again."""
         for router in self._routers.values():
             router.close()
 
     async def aclose(self) -> None:
-        """Do what ``close`` does, for the running event loop's connections too."""
         for router in self._routers.values():
             await router.aclose()
 
-    def __enter__(self) -> TieredRouter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> TieredRouter:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     def __repr__(self) -> str:
         return f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})"
+
+
+def single(router: Router | TieredRouter) -> Router:
+    """Return ``router`` if an adapter can take it.
+
+    Raises:
+        ConfigError: it is something else; for a ``TieredRouter`` the message says both ways out.
+    """
+    if isinstance(router, TieredRouter):
+        raise ConfigError(
+            "A vector store holds one space, a TieredRouter gives several. Pass one of its routers, such as "
+            "tiered.router('high'), and keep a store for each; or put models of one family, such as voyage-4, into a "
+            "single Router, which then has all their tiers over one store."
+        )
+    if not isinstance(router, Router):
+        raise ConfigError(f"router must be an embedrouter.Router, not {type(router).__name__}.")
+    return router

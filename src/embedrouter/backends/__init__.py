@@ -1,26 +1,22 @@
-"""The code that calls one provider for one model.
+"""The providers: what is known of each model before it is called, and the ``Backend`` that calls it.
 
-``Backend`` is the interface: one request in, an ``Answer`` out, in a synchronous and an asynchronous form. A backend
-does no retrying, no caching and no batching; it translates the provider's exceptions into ours and checks nothing that
-the flow checks anyway. Provider modules all read in the same order: what is known of a model (``describe``), the
-backend, the request, the response, the errors. They import their SDK when the first request is made, never earlier.
+Each module serves one provider, and all read in the same order: what is known of a model (``describe``), the backend,
+the request, the response, the errors. They import their SDK when the first request is made, never earlier.
 """
 
 from __future__ import annotations
 
-import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from .. import tokens
+from ..backend import Backend
 from ..catalog import Card
 from ..errors import ConfigError
 from ..models import Model, custom_card
-from ..types import Answer, Candidate, InputType, TokenCounts
+from ..types import Candidate
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,43 +32,6 @@ PROVIDERS = {
     "wordllama": "wordllama",
 }
 """The module of this package that serves each provider."""
-
-
-class Backend(ABC):
-    """Calls one model. Subclass it to bring a provider of your own: ``Model(…, backend=MyBackend())``.
-
-    ``embed`` may be called from several threads at once, ``aembed`` from several tasks and event loops.
-    """
-
-    @abstractmethod
-    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        """Make one request.
-
-        Args:
-            texts: non-empty strings, within the model's limits as far as they are known.
-            timeout: seconds for this attempt.
-
-        Returns:
-            One vector per text, in the order of the texts.
-
-        Raises:
-            BackendError: the request failed; its subclass and ``retryable`` decide what happens next.
-        """
-
-    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        """Make one request without blocking the event loop; by default ``embed`` in a thread."""
-        return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
-
-    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
-        """Count the tokens of each text, its prompt included; by default an upper estimate."""
-        return TokenCounts([tokens.estimate(text) for text in texts], exact=False)
-
-    def close(self) -> None:  # noqa: B027 - most backends hold nothing
-        """Release what is held; the next call opens it again."""
-
-    async def aclose(self) -> None:
-        """Release what is held, and what belongs to the running event loop."""
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)
