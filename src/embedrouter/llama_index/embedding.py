@@ -17,11 +17,11 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
-from .errors import ConfigError
-from .router import Router
-from .tiered import single
-from .tiers import rank, requested
-from .types import InputType
+from ..errors import ConfigError
+from ..router import Router
+from ..tiered import single
+from ..tiers import rank, requested
+from ..types import InputType
 
 __all__ = ["RouterEmbedding"]
 

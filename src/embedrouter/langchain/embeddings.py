@@ -15,10 +15,10 @@ from pathlib import Path
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import var_child_runnable_config
 
-from .router import Router
-from .tiered import single
-from .tiers import rank, requested
-from .types import InputType, Space
+from ..router import Router
+from ..tiered import single
+from ..tiers import rank, requested
+from ..types import InputType, Space
 
 __all__ = ["RouterEmbeddings"]
 
