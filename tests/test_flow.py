@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -40,6 +40,7 @@ from embedrouter.types import (
     Candidate,
     EmbeddingResult,
     Entry,
+    InputType,
     Limits,
     OverlongPolicy,
     TokenCounts,
@@ -140,20 +141,24 @@ def ask(
     deadline: float | None = None,
     ledger: MemoryLedger | None = None,
     chance: Callable[[], float] = lambda: 1.0,
+    input_type: InputType = "document",
+    when_unavailable: Literal["raise", "degrade"] = "raise",
+    space: Space = SPACE,
 ) -> EmbeddingResult:
     job = Job(
         rules=Rules(
             candidates=candidates,
-            space=SPACE,
+            space=space,
             retry=retry or RetryPolicy(attempts=3),
             on_too_long=on_too_long,
+            when_unavailable=when_unavailable,
             budget=budget or Budget(),
             ledger=ledger or MemoryLedger(),
             clock=lambda: world.now,
             chance=chance,
         ),
         texts=texts,
-        input_type="document",
+        input_type=input_type,
         rank=rank,
         deadline=deadline,
     )
@@ -624,6 +629,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             space=SPACE,
             retry=RetryPolicy(),
             on_too_long="error",
+            when_unavailable="raise",
             budget=Budget(),
             ledger=ledger,
             clock=lambda: 0.0,
@@ -664,3 +670,101 @@ def test_usage_and_estimate_read_as_sentences() -> None:
     assert str(estimate) == (
         "3 texts, 2 distinct, 1 cached; the rest is about 5 tokens in 1 requests to x:y: unknown price"
     )
+
+
+# Lower tiers, where the user allows them
+
+
+def test_queries_may_fall_to_a_lower_tier_when_nothing_else_answers() -> None:
+    """Marked, and in the same space."""
+    world = World(outcomes=[UnavailableError("down", retryable=False)])
+    models = [candidate("large", 2, "10"), candidate("lite", 0, "1")]
+    result = ask(world, ["q"], models, rank=2, input_type="query", when_unavailable="degrade")
+
+    assert [name for name, _ in world.calls] == ["large", "lite"]
+    assert result.degraded == (True,)
+    assert result.models == ("lite",)
+
+
+@pytest.mark.parametrize("when_unavailable", ["raise", "degrade"])
+def test_documents_are_never_degraded(when_unavailable: Literal["raise", "degrade"]) -> None:
+    """They stay in the index for good."""
+    world = World(outcomes=[UnavailableError("down", retryable=False)])
+    with pytest.raises(NoModelAvailableError):
+        ask(
+            world,
+            ["d"],
+            [candidate("large", 2, "10"), candidate("lite", 0, "1")],
+            rank=2,
+            when_unavailable=when_unavailable,
+        )
+
+    assert [name for name, _ in world.calls] == ["large"]
+
+
+def test_what_is_cached_below_the_tier_is_used_before_a_lower_model_is_called() -> None:
+    """And is all there is when every model is down."""
+    models = [candidate("large", 2, "10"), candidate("medium", 1, "5"), candidate("lite", 0, "1")]
+    world = World()
+    ask(world, ["known"], models, rank=0, input_type="query")
+    world.outcomes = [UnavailableError("down", retryable=False)] * 3
+    world.effects.clear()
+    result = ask(world, ["known"], models, rank=2, input_type="query", when_unavailable="degrade")
+
+    assert [name for name, _ in world.calls] == ["large", "medium"]
+    assert (result.degraded, result.cached, result.models) == ((True,), (True,), ("lite",))
+
+
+def test_a_missing_key_is_not_degraded_over() -> None:
+    """It is a mistake to mend, not an outage to bridge."""
+    world = World(outcomes=[AuthenticationError("no key")])
+    models = [candidate("large", 2, "10"), candidate("lite", 0, "1")]
+    with pytest.raises(AuthenticationError):
+        ask(world, ["q"], models, rank=2, input_type="query", when_unavailable="degrade")
+
+
+def test_a_spent_budget_degrades_only_if_the_budget_says_so() -> None:
+    """An outage and an empty purse are two questions."""
+    models = [candidate("large", 2, "10"), candidate("free", 0, "0")]
+    asked: dict[str, Any] = {"rank": 2, "input_type": "query"}
+    for budget in (Budget(per_call="0.0000001"), Budget(total="0.0000001")):
+        with pytest.raises(BudgetExceededError):
+            ask(World(), ["q"], models, budget=budget, when_unavailable="degrade", **asked)
+    for budget in (
+        Budget(per_call="0.0000001", when_exceeded="degrade"),
+        Budget(total="0.0000001", when_exceeded="degrade"),
+    ):
+        world = World()
+        result = ask(world, ["q"], models, budget=budget, **asked)
+        assert [name for name, _ in world.calls] == ["free"]
+        assert result.degraded == (True,)
+    with pytest.raises(BudgetExceededError):
+        ask(World(), ["d"], models, budget=Budget(total="0.0000001", when_exceeded="degrade"), rank=2)
+
+
+# Beginnings of longer vectors
+
+
+def test_a_cached_longer_vector_serves_a_shorter_one_where_its_maker_says_so() -> None:
+    """Cut and scaled to length 1; nothing is called."""
+    long = candidate("a", space=Space("space", 2), fingerprint="a at 2")
+    world = World()
+    ask(world, ["text"], [long])
+    world.effects.clear()
+    short = replace(long, space=Space("space", 1), fingerprint="a at 1", longer=((2, "a at 2"),))
+    result = ask(world, ["text"], [short], space=short.space)
+
+    assert world.calls == []
+    assert result.cached == (True,)
+    assert result.vectors.tolist() == [[1.0]]
+
+
+def test_a_shorter_vector_never_serves_a_longer_one() -> None:
+    """Its rest is lost."""
+    short = candidate("a", space=Space("space", 1), fingerprint="a at 1", longer=((2, "a at 2"),))
+    world = World(outcomes=[Answer(np.ones((1, 1), np.float32), 1)])
+    ask(world, ["text"], [short], space=short.space)
+    world.effects.clear()
+    ask(world, ["text"], [candidate("a", fingerprint="a at 2")])
+
+    assert world.calls == [("a", ("text",))]

@@ -15,6 +15,7 @@ from embedrouter import Budget, Model, RetryPolicy, Router, Space, TieredRouter
 from embedrouter.errors import (
     BudgetExceededError,
     ConfigError,
+    DegradedWarning,
     InvalidInputError,
     NoModelAvailableError,
     SpaceMismatchError,
@@ -176,6 +177,40 @@ def test_when_one_member_is_down_a_better_one_answers_in_the_same_space(emulator
     assert result.models == ("voyage:voyage-4",)
     assert np.array_equal(result.vectors[0], vector("voyage-4", 1024, "query", "q"))
     assert result.space == Space("voyage-4", 1024)
+
+
+def test_a_degraded_query_is_marked_and_warned_of(emulator: Emulator, asynchronous: bool) -> None:
+    """Only where the user allowed it."""
+    emulator.fault_for = lambda received: Fault.unavailable() if received.model != "voyage-4-lite" else None
+    router = family(emulator, when_unavailable="degrade")
+    with pytest.warns(DegradedWarning, match="1 of 1 queries were answered by voyage:voyage-4-lite"):
+        result = embed(router, asynchronous, ["q"], input_type="query", tier="high")
+    assert result.degraded == (True,)
+    with pytest.raises(NoModelAvailableError):
+        embed(router, asynchronous, ["d"], input_type="document")
+    with pytest.raises(NoModelAvailableError):
+        embed(family(emulator), asynchronous, ["q"], input_type="query", tier="high")
+
+
+MATRYOSHKA = [
+    ("openai:text-embedding-3-small", "openai_url", 256),
+    ("cohere:embed-v4.0", "cohere_url", 512),
+    ("voyage:voyage-4", "voyage_url", 256),
+]
+
+
+@pytest.mark.parametrize(("name", "url", "dimensions"), MATRYOSHKA)
+def test_a_cached_vector_serves_smaller_dimensions(
+    name: str, url: str, dimensions: int, emulator: Emulator, tmp_path: Path, asynchronous: bool
+) -> None:
+    """Where the maker documents that its beginning is the smaller one: no second bill."""
+    model = Model(name, base_url=getattr(emulator, url), api_key="k")
+    embed(Router([model], cache=tmp_path), asynchronous, ["a", "b"], input_type="document")
+    result = embed(Router([model], dimensions=dimensions, cache=tmp_path), asynchronous, ["a"], input_type="document")
+
+    assert result.cached == (True,)
+    assert emulator.calls == 1
+    assert np.allclose(result.vectors[0], vector(name.partition(":")[2], dimensions, "document", "a"), atol=1e-6)
 
 
 def test_a_tier_above_every_model_is_refused(emulator: Emulator) -> None:

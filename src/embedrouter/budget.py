@@ -22,11 +22,12 @@ class Budget:
     per_day: Decimal | str | int | None = None
     per_month: Decimal | str | int | None = None
     total: Decimal | str | int | None = None
-    when_exceeded: Literal["raise"] = "raise"
+    when_exceeded: Literal["raise", "degrade"] = "raise"
+    """``"degrade"``: queries fall to lower tiers of the space; documents are refused all the same."""
 
     def __post_init__(self) -> None:
-        if self.when_exceeded != "raise":
-            raise ConfigError(f"Budget.when_exceeded must be 'raise', not {self.when_exceeded!r}.")
+        if self.when_exceeded not in ("raise", "degrade"):
+            raise ConfigError(f"Budget.when_exceeded must be 'raise' or 'degrade', not {self.when_exceeded!r}.")
         for item in fields(self):
             if item.name != "when_exceeded" and (value := getattr(self, item.name)) is not None:
                 object.__setattr__(self, item.name, _amount(value, item.name))

@@ -48,6 +48,8 @@ class Card:
     """How ``document`` and ``query`` are told to the provider; ``None`` where it is not told."""
     symmetric: bool
     """Whether documents and queries are embedded alike."""
+    matryoshka: bool = False
+    """Whether the maker documents that shorter vectors are the beginnings of longer ones, scaled to length 1."""
     price: Decimal | None = None
     """US dollars per million tokens; ``None`` is unknown."""
     batch_price: Decimal | None = None
@@ -66,6 +68,11 @@ class Card:
     @property
     def limits(self) -> Limits:
         return Limits(texts=self.texts, tokens=self.tokens, size=self.size, input_tokens=self.input_tokens)
+
+    def longer_than(self, dimensions: int) -> list[int]:
+        """Return the longer vectors whose beginning is the vector of so many dimensions, the shortest first."""
+        others = self.allowed if isinstance(self.allowed, tuple) else ()
+        return sorted(length for length in {self.dimensions, *others} if length > dimensions and self.matryoshka)
 
     def offers(self, dimensions: int) -> bool:
         """Whether the model can be asked for so many dimensions."""

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -70,6 +70,7 @@ class _Router(_Table):
     document_tier: str | None = None
     tiers: list[str] | None = None
     on_too_long: OverlongPolicy | None = None
+    when_unavailable: Literal["raise", "degrade"] | None = None
     catalog: str | None = None
 
 

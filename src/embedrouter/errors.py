@@ -31,6 +31,7 @@ __all__ = [
     "BadResponseError",
     "BudgetExceededError",
     "ConfigError",
+    "DegradedWarning",
     "EmbedRouterError",
     "InputRejectedError",
     "InvalidInputError",
@@ -44,6 +45,10 @@ __all__ = [
 
 class EmbedRouterError(Exception):
     """Base of all errors of this package."""
+
+
+class DegradedWarning(UserWarning):
+    """A query was answered by a lower tier than it asked for, because no other could answer or be paid."""
 
 
 class ConfigError(EmbedRouterError, ValueError):

@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 
-from .effects import Count, Cut, Flow, Read, Together, Write
+from .effects import Count, Cut, Flow, Together, Write
 from .errors import BudgetExceededError, InputRejectedError, InvalidInputError, NoModelAvailableError
 from .job import Found, Item, Job
 from .keys import keyer
 from .plan import listed
 from .prices import MILLION, cost
-from .request import located, packed, send
+from .request import located, look_up, packed, send
 from .types import Candidate, EmbeddingResult, Entry, Estimate, OverlongPolicy, TokenCounts
 
 __all__ = ["embed", "estimate"]
@@ -77,21 +77,11 @@ def _look_up(job: Job, texts: Sequence[str]) -> Flow[None]:
         if candidate.rank < job.rank or candidate.fingerprint in seen:
             continue
         seen.add(candidate.fingerprint)
-        yield from _read(job, [text for text in texts if text not in job.found], candidate, "")
+        yield from look_up(job, texts, candidate)
         limit = candidate.limits.input_tokens
         if limit is not None and job.rules.on_too_long != "error":
-            long = [text for text in texts if text not in job.found and len(text.encode()) > limit]
-            yield from _read(job, long, candidate, _policy_tag(job.rules.on_too_long, limit))
-
-
-def _read(job: Job, texts: Sequence[str], candidate: Candidate, policy: str) -> Flow[None]:
-    if not texts:
-        return
-    key = keyer(candidate, job.input_type, policy=policy)
-    keys = {key(text): text for text in texts}
-    entries: Mapping[bytes, Entry] = yield Read(list(keys), candidate.space.dimensions)
-    for found, entry in entries.items():
-        job.found[keys[found]] = Found(entry.vector, candidate, entry.tokens, cached=True, shortened=bool(policy))
+            long = [text for text in texts if len(text.encode()) > limit]
+            yield from look_up(job, long, candidate, _policy_tag(job.rules.on_too_long, limit))
 
 
 def _compute(job: Job, texts: Sequence[str], on_too_long: OverlongPolicy) -> Flow[None]:
@@ -100,7 +90,9 @@ def _compute(job: Job, texts: Sequence[str], on_too_long: OverlongPolicy) -> Flo
     items, long, _ = yield from _measure(job, texts, first, on_too_long)
     expected = cost(sum(item.tokens for item in items), first.price)
     if refusal := job.rules.ledger.refusal(job.rules.budget, expected):
-        raise BudgetExceededError(f"{first.name} was not called: {refusal}")
+        job.unaffordable = BudgetExceededError(f"{first.name} was not called: {refusal}")
+        if not job.may_degrade(job.unaffordable):
+            raise job.unaffordable
     sends = [send(job, request, on_too_long) for request in _requests(items, first)]
     if len(sends) == 1:
         yield from sends[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol
+from typing import Literal, Protocol
 
 from .budget import Budget
-from .errors import Attempt
+from .errors import Attempt, AuthenticationError, BudgetExceededError, EmbedRouterError
 from .policy import RetryPolicy
 from .prices import cost
 from .types import Candidate, InputType, OverlongPolicy, Space, Usage, Vectors
@@ -37,6 +37,7 @@ class Rules:
     space: Space
     retry: RetryPolicy
     on_too_long: OverlongPolicy
+    when_unavailable: Literal["raise", "degrade"]
     budget: Budget
     ledger: Ledger
     clock: Callable[[], float]
@@ -87,6 +88,8 @@ class Job:
     attempts: list[Attempt] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     """Texts that a provider found too long."""
+    unaffordable: BudgetExceededError | None = None
+    """Why nothing that costs money may be called."""
     saved: Decimal = Decimal(0)
     """What the cache and the removal of duplicates avoided."""
 
@@ -95,6 +98,20 @@ class Job:
         """The models at or above the asked tier, cheapest first, unknown prices last."""
         able = [candidate for candidate in self.rules.candidates if candidate.rank >= self.rank]
         return sorted(able, key=lambda candidate: (candidate.price is None, candidate.price or 0, candidate.index))
+
+    @property
+    def lesser(self) -> list[Candidate]:
+        """The models below the asked tier, the best first."""
+        below = [candidate for candidate in self.rules.candidates if candidate.rank < self.rank]
+        return sorted(below, key=lambda candidate: (-candidate.rank, candidate.index))
+
+    def may_degrade(self, *failures: EmbedRouterError) -> bool:
+        """Say whether a lower tier may answer after these failures. Documents stay in the index for good: never."""
+        if self.input_type == "document" or any(isinstance(failure, AuthenticationError) for failure in failures):
+            return False
+        if all(isinstance(failure, BudgetExceededError) for failure in failures):
+            return self.rules.budget.when_exceeded == "degrade"
+        return self.rules.when_unavailable == "degrade"
 
     def positions(self, texts: Sequence[str]) -> list[int]:
         """Return where ``texts`` stand in the input."""

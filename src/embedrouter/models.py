@@ -177,6 +177,10 @@ def settle(
         )
     prompts = dict(sorted((model.prompts or {}).items()))
     space = card.space + (f"+prompts-{_digest(prompts)}" if prompts else "")
+
+    def fingerprint(length: int) -> str:
+        return json.dumps([identity or _identity(card), card.space, length, prompts, "float32"])
+
     limits = replace(
         card.limits,
         texts=model.batch_size or card.texts,
@@ -189,7 +193,8 @@ def settle(
         tier=model.tier,
         rank=rank,
         space=Space(space, wanted),
-        fingerprint=json.dumps([identity or _identity(card), card.space, wanted, prompts, "float32"]),
+        fingerprint=fingerprint(wanted),
+        longer=tuple((length, fingerprint(length)) for length in card.longer_than(wanted)),
         symmetric=card.symmetric and not prompts,
         price=as_price(model.price, model.name) if model.price is not None else card.price,
         limits=limits,

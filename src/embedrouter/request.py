@@ -8,12 +8,13 @@ table: try again after a pause, go to the next candidate, or stop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 
-from .effects import Call, Flow, Pause, Write
+from .effects import Call, Flow, Pause, Read, Write
 from .errors import (
     Attempt,
     AuthenticationError,
@@ -31,16 +32,27 @@ from .plan import listed, pack
 from .prices import cost
 from .types import Answer, Candidate, Entry, OverlongPolicy, Vectors
 
-__all__ = ["located", "packed", "send"]
+__all__ = ["located", "look_up", "packed", "send"]
 
 logger = logging.getLogger("embedrouter")
 
 
 def send(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:
-    """Take the texts of one request through the candidates until they have vectors."""
+    """Take the texts of one request through the candidates until they have vectors.
+
+    Where the user allows it, queries that no candidate can embed are answered by lower tiers, best first: from the
+    cache and then by a call.
+    """
     failures: list[EmbedRouterError] = []
     dearest: Decimal | None = None
-    for candidate in job.candidates:
+    for candidate in [*job.candidates, *job.lesser]:
+        if candidate.rank < job.rank:
+            if not job.may_degrade(*failures):
+                break
+            yield from look_up(job, [item.text for item in items], candidate)
+            items = [item for item in items if item.text not in job.found]
+            if not items:
+                return
         if dearest is not None and (candidate.price is None or candidate.price > dearest):
             continue
         if failures:
@@ -56,12 +68,35 @@ def send(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[N
         failures.append(failure)
     last = failures[-1]
     if isinstance(last, AuthenticationError) or all(isinstance(failure, BudgetExceededError) for failure in failures):
-        raise last
+        raise failures[0] if isinstance(last, BudgetExceededError) else last
     raise NoModelAvailableError(
         f"No model could embed {len(items)} of the texts; {len(job.attempts)} requests failed. What was answered is in "
         "the cache, so the same call continues from there.",
         attempts=job.attempts,
     ) from last
+
+
+def look_up(job: Job, texts: Sequence[str], candidate: Candidate, policy: str = "") -> Flow[None]:
+    """Fill ``job.found`` with what the cache has of one model: its own vectors, then the beginnings of longer ones."""
+    own = (candidate.space.dimensions, candidate.fingerprint)
+    for length, fingerprint in (own, *candidate.longer):
+        missing = [text for text in texts if text not in job.found]
+        if not missing:
+            return
+        key = keyer(replace(candidate, fingerprint=fingerprint), job.input_type, policy=policy)
+        keys = {key(text): text for text in missing}
+        entries: Mapping[bytes, Entry] = yield Read(list(keys), length)
+        for found, entry in entries.items():
+            vector = entry.vector if length == own[0] else _beginning(entry.vector, own[0])
+            if vector is not None:
+                job.found[keys[found]] = Found(vector, candidate, entry.tokens, cached=True, shortened=bool(policy))
+
+
+def _beginning(vector: Vectors, length: int) -> Vectors | None:
+    """Return the first numbers of a vector, scaled to length 1."""
+    beginning = vector[:length]
+    norm = np.linalg.norm(beginning)
+    return np.asarray(beginning / norm, np.float32) if norm else None
 
 
 def _through(
@@ -105,6 +140,8 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
         remaining = deadline - rules.clock()
         if remaining <= 0:
             return RequestTimeoutError("the time allowed was used up before the request", model=candidate.name)
+        if job.unaffordable is not None and expected != 0:
+            return job.unaffordable
         if refusal := rules.ledger.reserve(rules.budget, expected):
             return BudgetExceededError(f"{candidate.name} was not called: {refusal}")
         spent = expected  # whoever stops us while a request is in flight leaves it counted: it was probably billed

@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import flow, plan
 from .backends import create, describe
@@ -22,7 +23,7 @@ from .cache.vectors import VectorCache
 from .catalog import load
 from .closing import Closing
 from .drive import Driver
-from .errors import ConfigError
+from .errors import ConfigError, DegradedWarning
 from .job import Job, Rules
 from .ledger import MemoryLedger
 from .models import Model, settle, the_one_space
@@ -50,6 +51,9 @@ class Router(Closing):
         tiers: the names of the tiers, lowest first.
         on_too_long: what happens to a text over the model's limit: ``"error"`` refuses it, ``"truncate"`` embeds its
             beginning, ``"mean"`` averages the vectors of its parts.
+        when_unavailable: what happens to queries when every model at or above the asked tier is down: ``"raise"``, or
+            ``"degrade"``, which lets lower tiers answer, marks it in ``result.degraded`` and warns. Documents are never
+            degraded.
         catalog: a TOML file whose rows replace or join the catalogue's.
 
     Raises:
@@ -69,6 +73,7 @@ class Router(Closing):
         document_tier: str | None = None,
         tiers: Sequence[str] = TIERS,
         on_too_long: OverlongPolicy = "error",
+        when_unavailable: Literal["raise", "degrade"] = "raise",
         catalog: str | Path | None = None,
     ) -> None:
         self._settings: dict[str, Any] = {
@@ -81,6 +86,7 @@ class Router(Closing):
             "document_tier": document_tier,
             "tiers": tiers,
             "on_too_long": on_too_long,
+            "when_unavailable": when_unavailable,
             "catalog": catalog,
         }
         if isinstance(models, str | Model) or not models:
@@ -89,6 +95,8 @@ class Router(Closing):
             raise ConfigError(f"tiers must be different names, lowest first, not {tuple(tiers)!r}.")
         if on_too_long not in ("error", "truncate", "mean"):
             raise ConfigError(f"on_too_long must be 'error', 'truncate' or 'mean', not {on_too_long!r}.")
+        if when_unavailable not in ("raise", "degrade"):
+            raise ConfigError(f"when_unavailable must be 'raise' or 'degrade', not {when_unavailable!r}.")
         self.tiers = tuple(tiers)
         candidates, backends = self._settle(models, dimensions, Path(catalog).expanduser() if catalog else None)
         self.space: Space = the_one_space(candidates)
@@ -106,6 +114,7 @@ class Router(Closing):
             space=self.space,
             retry=retry or RetryPolicy(),
             on_too_long=on_too_long,
+            when_unavailable=when_unavailable,
             budget=budget or Budget(),
             ledger=MemoryLedger(),
             clock=time.monotonic,
@@ -210,6 +219,14 @@ class Router(Closing):
     @staticmethod
     def _done(result: T | None) -> T:
         assert result is not None, "a call's own flow is never stopped from outside"
+        if isinstance(result, EmbeddingResult) and any(result.degraded):
+            used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
+            warnings.warn(
+                f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the tier "
+                "that was asked for: nothing better was available or affordable.",
+                DegradedWarning,
+                stacklevel=3,
+            )
         return result
 
     def default_tier(self, input_type: InputType) -> str:

@@ -75,6 +75,8 @@ class Candidate:
     """What makes its vectors the same vectors; keys the cache."""
     symmetric: bool
     """Whether documents and queries are embedded alike, so that one vector serves both."""
+    longer: tuple[tuple[int, str], ...] = ()
+    """Longer vectors of the model whose beginnings, scaled to length 1, are its vectors: dimensions and fingerprint."""
     price: Decimal | None
     """US dollars per million tokens; ``None`` is unknown, never free."""
     limits: Limits

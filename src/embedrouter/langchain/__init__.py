@@ -1,8 +1,8 @@
 """LangChain: a router as ``Embeddings``.
 
-    from embedrouter.langchain import RouterEmbeddings
+from embedrouter.langchain import RouterEmbeddings
 
-    store = InMemoryVectorStore(RouterEmbeddings(router))
+store = InMemoryVectorStore(RouterEmbeddings(router))
 """
 
 from .embeddings import RouterEmbeddings
