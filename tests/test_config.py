@@ -123,10 +123,10 @@ def test_the_cache_can_be_switched_off_and_placed(here: Path) -> None:
     placed = Router.from_config(write(here / "placed.toml", 'cache = "vectors"\n' + model))
     default = Router.from_config(write(here / "default.toml", "cache = true\n" + model))
 
-    assert off._cache._store is None
-    assert isinstance(placed._cache._store, DiskCache)
-    assert placed._cache._store.folder == here / "vectors"
-    assert isinstance(default._cache._store, DiskCache)
+    assert off._cache.store is None
+    assert isinstance(placed._cache.store, DiskCache)
+    assert placed._cache.store.folder == here / "vectors"
+    assert isinstance(default._cache.store, DiskCache)
 
 
 def test_an_own_catalogue_lies_beside_the_file(here: Path) -> None:

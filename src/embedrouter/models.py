@@ -19,6 +19,7 @@ from .catalog import Card, load
 from .errors import ConfigError, SpaceMismatchError
 from .prices import as_price
 from .types import Candidate, Space
+from .wrapped import WrappedBackend
 
 __all__ = ["Model", "custom_card", "settle", "the_one_space"]
 
@@ -97,6 +98,48 @@ class Model:
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
         if unknown := set(self.prompts or ()) - {"document", "query"}:
             raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {sorted(unknown)}.")
+
+    @classmethod
+    def wrap(
+        cls,
+        embedder: Any,
+        *,
+        space: str,
+        dimensions: int | None = None,
+        name: str | None = None,
+        batch_size: int = 256,
+        max_concurrency: int = 1,
+        **settings: Any,
+    ) -> Model:
+        """Return a model that calls an embedder you already have, behind the router's cache, tiers and budget.
+
+        Args:
+            embedder: a LangChain ``Embeddings``, a LlamaIndex ``BaseEmbedding``, or a function from a list of texts
+                (and ``input_type=``, if it has such a parameter) to a list of vectors.
+            space: names what its vectors are comparable with. The same name on two embedders says that they may be
+                mixed: only you can know that.
+            dimensions: of its vectors; may be left out for a space of the catalogue.
+            name: ``provider:name`` for results and messages.
+            batch_size: texts handed over at once.
+            max_concurrency: calls at the same time; more than 1 only if the embedder bears threads.
+            settings: anything else of ``Model``, such as ``tier`` and ``price``.
+
+        Raises:
+            ConfigError: it is no embedder, or its dimensions are unknown.
+        """
+        name = name or f"wrapped:{getattr(embedder, '__name__', None) or type(embedder).__name__}"
+        known = [card.dimensions for card in load().values() if card.space == space]
+        if dimensions is None and not known:
+            raise ConfigError(f"How many dimensions do the vectors of {name} have? Write Model.wrap(…, dimensions=…).")
+        return cls(
+            name,
+            space=space,
+            dimensions=dimensions or known[0],
+            batch_size=batch_size,
+            max_concurrency=max_concurrency,
+            backend=WrappedBackend(embedder, name),
+            **settings,
+        )
 
     @property
     def provider(self) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import platformdirs
+
 from . import flow, plan
 from .backends import create, describe
 from .budget import Budget
@@ -24,10 +26,12 @@ from .catalog import load
 from .closing import Closing
 from .drive import Driver
 from .errors import ConfigError, DegradedWarning
+from .indexes import FOLDER, IndexGuard
 from .job import Job, Rules
 from .ledger import MemoryLedger
 from .models import Model, settle, the_one_space
 from .policy import RetryPolicy
+from .presets import preset
 from .tiers import TIERS, rank, requested
 from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
@@ -141,6 +145,26 @@ class Router(Closing):
 
         return cls(**config.load(path).router())
 
+    @classmethod
+    def preset(
+        cls, name: str, *, revision: str | None = None, trust_remote_code: bool = False, **settings: Any
+    ) -> Router:
+        """Build a router that is ready to use.
+
+        Args:
+            name: ``"voyage-4"`` (documents by -large, queries by -lite unless they ask for more), ``"cohere-v5"`` (-pro
+                and -fast), ``"openai-small"``, ``"openai-large"``, ``"local"`` (all-MiniLM-L6-v2) or ``"offline"``
+                (WordLlama).
+            revision: for voyage-4, together with ``trust_remote_code=True``: this commit of voyage-4-nano joins the low
+                tier. It runs on this machine, so queries are free and go on when the API is down.
+            trust_remote_code: that you have read the Python code of that commit and let it run.
+            settings: arguments of ``Router``, over the preset's.
+
+        Raises:
+            ConfigError: the name is unknown, or a setting is wrong.
+        """
+        return cls(**{**preset(name, revision, trust_remote_code), **settings})
+
     def _settle(
         self, declared: Sequence[str | Model], dimensions: int | None, catalog: Path | None
     ) -> tuple[list[Candidate], list[Any]]:
@@ -228,6 +252,20 @@ class Router(Closing):
                 stacklevel=3,
             )
         return result
+
+    def guard(self, index: str) -> IndexGuard:
+        """Return what holds the vector store named ``index`` to this router's space.
+
+        Raises:
+            SpaceMismatchError: it is recorded in another space.
+        """
+        return IndexGuard(self._folder / FOLDER, index, self.space)
+
+    @property
+    def _folder(self) -> Path:
+        """Where this router keeps what is not a vector: beside the cache, or in the user's data folder."""
+        folder = getattr(self._cache.store, "folder", None)
+        return folder if isinstance(folder, Path) else Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
 
     def default_tier(self, input_type: InputType) -> str:
         """Return the tier of calls that ask for none."""

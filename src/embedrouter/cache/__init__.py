@@ -14,7 +14,7 @@ import platformdirs
 
 from ..errors import ConfigError
 
-__all__ = ["DEFAULT", "Cache", "CacheLike", "open_cache"]
+__all__ = ["DEFAULT", "Cache", "CacheLike", "default_folder", "open_cache"]
 
 
 @runtime_checkable

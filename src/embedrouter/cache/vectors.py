@@ -15,19 +15,20 @@ class VectorCache:
     """Reads and writes entries. Without a store it finds nothing and keeps nothing.
 
     Attributes:
+        store: what keeps the rows.
         damaged: rows found damaged so far; each was treated as absent and written again.
     """
 
     def __init__(self, store: Cache | None) -> None:
-        self._store = store
+        self.store = store
         self.damaged = 0
 
     def read(self, keys: Sequence[bytes], dimensions: int) -> dict[bytes, Entry]:
         """Return the sound entries that exist, by key."""
-        if self._store is None:
+        if self.store is None:
             return {}
         entries: dict[bytes, Entry] = {}
-        for key, row in self._store.get_many(keys).items():
+        for key, row in self.store.get_many(keys).items():
             entry = decode(row, dimensions)
             if entry is None:
                 self.damaged += 1
@@ -37,9 +38,9 @@ class VectorCache:
 
     def write(self, entries: Mapping[bytes, Entry]) -> None:
         """Keep entries."""
-        if self._store is not None:
-            self._store.put_many({key: encode(entry) for key, entry in entries.items()})
+        if self.store is not None:
+            self.store.put_many({key: encode(entry) for key, entry in entries.items()})
 
     def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
+        if self.store is not None:
+            self.store.close()

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import demo
+from . import cache, demo
 
 __all__ = ["app", "main"]
 
@@ -45,6 +45,7 @@ def options(
 
 
 app.command("demo")(demo.command)
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

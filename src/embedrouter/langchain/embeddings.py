@@ -15,6 +15,7 @@ from pathlib import Path
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import var_child_runnable_config
 
+from ..indexes import guarded
 from ..router import Router
 from ..tiered import single
 from ..tiers import rank, requested
@@ -32,10 +33,24 @@ class RouterEmbeddings(Embeddings):
         router: the one router behind it; a ``TieredRouter`` is refused, because a vector store holds one space.
         query_tier: the tier of queries that ask for none, over the router's.
         document_tier: the same for documents.
+        index: a name for the vector store behind it. Its space is recorded with the first documents, and a router of
+            another space is refused from then on.
+
+    Raises:
+        SpaceMismatchError: the index is recorded in another space.
     """
 
-    def __init__(self, router: Router, *, query_tier: str | None = None, document_tier: str | None = None) -> None:
+    def __init__(
+        self,
+        router: Router,
+        *,
+        query_tier: str | None = None,
+        document_tier: str | None = None,
+        index: str | None = None,
+    ) -> None:
         self.router = single(router)
+        self.index = index
+        self._guard = self.router.guard(index) if index is not None else None
         self.query_tier = query_tier
         self.document_tier = document_tier
         for tier in (query_tier, document_tier):
@@ -54,7 +69,8 @@ class RouterEmbeddings(Embeddings):
 
     def with_tier(self, tier: str, *, documents: str | None = None) -> RouterEmbeddings:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
-        return RouterEmbeddings(self.router, query_tier=tier, document_tier=documents or self.document_tier)
+        documents = documents or self.document_tier
+        return RouterEmbeddings(self.router, query_tier=tier, document_tier=documents, index=self.index)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector per text; see ``Router.embed`` for the errors."""
@@ -73,12 +89,14 @@ class RouterEmbeddings(Embeddings):
         return (await self._aembed([text], "query"))[0]
 
     def _embed(self, texts: list[str], input_type: InputType) -> list[list[float]]:
-        result = self.router.embed(texts, input_type=input_type, tier=self._tier(input_type))
+        with guarded(self._guard, texts, input_type):
+            result = self.router.embed(texts, input_type=input_type, tier=self._tier(input_type))
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
 
     async def _aembed(self, texts: list[str], input_type: InputType) -> list[list[float]]:
-        result = await self.router.aembed(texts, input_type=input_type, tier=self._tier(input_type))
+        with guarded(self._guard, texts, input_type):
+            result = await self.router.aembed(texts, input_type=input_type, tier=self._tier(input_type))
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
 
@@ -88,8 +106,8 @@ class RouterEmbeddings(Embeddings):
         return requested("query") or _configured() or self.query_tier
 
     def __repr__(self) -> str:
-        tiers = {"query_tier": self.query_tier, "document_tier": self.document_tier}
-        given = "".join(f", {name}={tier!r}" for name, tier in tiers.items() if tier is not None)
+        settings = {"query_tier": self.query_tier, "document_tier": self.document_tier, "index": self.index}
+        given = "".join(f", {name}={value!r}" for name, value in settings.items() if value is not None)
         return f"RouterEmbeddings({self.router!r}{given})"
 
 

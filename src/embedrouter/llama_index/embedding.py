@@ -18,6 +18,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from ..errors import ConfigError
+from ..indexes import IndexGuard, guarded
 from ..router import Router
 from ..tiered import single
 from ..tiers import rank, requested
@@ -33,6 +34,8 @@ class RouterEmbedding(BaseEmbedding):
         router: the one router behind it; a ``TieredRouter`` is refused, because an index holds one space.
         query_tier: the tier of queries that ask for none, over the router's.
         document_tier: the same for documents.
+        index: a name for the vector store behind it. Its space is recorded with the first documents, and a router of
+            another space is refused from then on.
         settings: fields of ``BaseEmbedding``, such as ``callback_manager``.
     """
 
@@ -43,18 +46,28 @@ class RouterEmbedding(BaseEmbedding):
     query_tier: str | None = Field(default=None, description="The tier of queries, over the router's.")
     document_tier: str | None = Field(default=None, description="The tier of documents, over the router's.")
 
+    index: str | None = Field(default=None, description="The name of the vector store that is held to the space.")
+
     _router: Router = PrivateAttr()
+    _guard: IndexGuard | None = PrivateAttr(default=None)
 
     def __init__(
-        self, *, router: Router, query_tier: str | None = None, document_tier: str | None = None, **settings: Any
+        self,
+        *,
+        router: Router,
+        query_tier: str | None = None,
+        document_tier: str | None = None,
+        index: str | None = None,
+        **settings: Any,
     ) -> None:
         one = single(router)
         for tier in (query_tier, document_tier):
             if tier is not None:
                 rank(tier, one.tiers)
-        tiers = {"query_tier": query_tier, "document_tier": document_tier}
-        super().__init__(**{"model_name": ", ".join(one.models), "space": str(one.space), **tiers, **settings})
+        own = {"query_tier": query_tier, "document_tier": document_tier, "index": index}
+        super().__init__(**{"model_name": ", ".join(one.models), "space": str(one.space), **own, **settings})
         self._router = one
+        self._guard = one.guard(index) if index is not None else None
 
     @field_validator("embeddings_cache")
     @classmethod
@@ -107,12 +120,14 @@ class RouterEmbedding(BaseEmbedding):
         return await self._aembed(texts, "document")
 
     def _embed(self, texts: Sequence[str], input_type: InputType) -> list[list[float]]:
-        result = self._router.embed(texts, input_type=input_type, tier=self._tier(input_type))
+        with guarded(self._guard, texts, input_type):
+            result = self._router.embed(texts, input_type=input_type, tier=self._tier(input_type))
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
 
     async def _aembed(self, texts: Sequence[str], input_type: InputType) -> list[list[float]]:
-        result = await self._router.aembed(texts, input_type=input_type, tier=self._tier(input_type))
+        with guarded(self._guard, texts, input_type):
+            result = await self._router.aembed(texts, input_type=input_type, tier=self._tier(input_type))
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
 

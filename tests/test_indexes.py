@@ -1,0 +1,242 @@
+"""The index guard: a named vector store is held to the space it was filled in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager, index
+from langchain_core.vectorstores import InMemoryVectorStore
+from llama_index.core import Document as LlamaDocument
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores import SimpleVectorStore
+from typer.testing import CliRunner
+
+from embedrouter import Router, Space
+from embedrouter.cli import app
+from embedrouter.errors import ConfigError, SpaceMismatchError
+from embedrouter.indexes import IndexGuard, forget, recorded
+from embedrouter.langchain import RouterEmbeddings
+from embedrouter.llama_index import RouterEmbedding
+from embedrouter.testing import FakeBackend
+
+Adapter = Callable[..., Any]
+
+
+def router(folder: Path, space: str, dimensions: int = 8) -> Router:
+    return Router([FakeBackend(space=space, dimensions=dimensions).model()], cache=folder)
+
+
+def langchain(folder: Path, space: str, **settings: Any) -> RouterEmbeddings:
+    return RouterEmbeddings(router(folder, space), **settings)
+
+
+def llama_index(folder: Path, space: str, **settings: Any) -> RouterEmbedding:
+    return RouterEmbedding(router=router(folder, space), **settings)
+
+
+def add(adapter: Any, texts: list[str], asynchronous: bool) -> None:
+    if isinstance(adapter, RouterEmbeddings):
+        asyncio.run(adapter.aembed_documents(texts)) if asynchronous else adapter.embed_documents(texts)
+    else:
+        embed = adapter.aget_text_embedding_batch if asynchronous else adapter.get_text_embedding_batch
+        asyncio.run(embed(texts)) if asynchronous else embed(texts)
+
+
+def ask(adapter: Any, text: str) -> None:
+    if isinstance(adapter, RouterEmbeddings):
+        adapter.embed_query(text)
+    else:
+        adapter.get_query_embedding(text)
+
+
+@pytest.fixture(params=[langchain, llama_index], ids=["langchain", "llama_index"])
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    made: Adapter = request.param
+    return made
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_first_documents_decide_the_space(adapter: Adapter, tmp_path: Path, asynchronous: bool) -> None:
+    """A router of another space is refused when the adapter is built; the message says how to go on."""
+    add(adapter(tmp_path, "one", index="handbook"), ["text"], asynchronous)
+
+    adapter(tmp_path, "one", index="handbook")
+    with pytest.raises(SpaceMismatchError, match=r"'handbook'.*embed the documents again.*forget-index handbook"):
+        adapter(tmp_path, "two", index="handbook")
+    adapter(tmp_path, "two", index="another")
+    adapter(tmp_path, "two")
+
+
+def test_an_adapter_built_before_is_refused_at_its_next_call(adapter: Adapter, tmp_path: Path) -> None:
+    """Two were built while the index was empty; one of them filled it."""
+    first, second = (adapter(tmp_path, space, index="handbook") for space in ("one", "two"))
+    add(first, ["text"], asynchronous=False)
+
+    with pytest.raises(SpaceMismatchError):
+        ask(second, "query")
+    with pytest.raises(SpaceMismatchError):
+        add(second, ["text"], asynchronous=False)
+    ask(first, "query")
+
+
+def test_equal_dimensions_do_not_make_spaces_equal_nor_different_ones_pass(tmp_path: Path) -> None:
+    """Name and dimensions both count."""
+    add(RouterEmbeddings(router(tmp_path, "one"), index="handbook"), ["text"], asynchronous=False)
+
+    with pytest.raises(SpaceMismatchError, match="6 dimensions"):
+        RouterEmbeddings(router(tmp_path, "one", dimensions=6), index="handbook")
+
+
+def test_neither_queries_nor_empty_lists_decide(adapter: Adapter, tmp_path: Path) -> None:
+    """Only documents stay in an index."""
+    one = adapter(tmp_path, "one", index="handbook")
+    ask(one, "query")
+    add(one, [], asynchronous=False)
+
+    adapter(tmp_path, "two", index="handbook")
+
+
+def test_a_failed_call_decides_nothing(tmp_path: Path) -> None:
+    """Nothing was put into the index."""
+    adapter = langchain(tmp_path, "one", index="handbook")
+    with pytest.raises(ValueError, match="empty"):
+        adapter.embed_documents(["text", ""])
+
+    langchain(tmp_path, "two", index="handbook")
+
+
+def test_copies_of_an_adapter_keep_the_index(adapter: Adapter, tmp_path: Path) -> None:
+    """with_tier() and pickles."""
+    one = adapter(tmp_path, "one", index="handbook")
+
+    assert one.with_tier("high").index == "handbook"
+    assert pickle.loads(pickle.dumps(one)).index == "handbook"
+
+
+def test_both_frameworks_share_the_record(tmp_path: Path) -> None:
+    """An index is an index."""
+    add(langchain(tmp_path, "one", index="handbook"), ["text"], asynchronous=False)
+
+    with pytest.raises(SpaceMismatchError):
+        llama_index(tmp_path, "two", index="handbook")
+
+
+def test_without_a_cache_records_lie_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard does not depend on the cache."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    adapter = RouterEmbeddings(Router([FakeBackend(space="one").model()], cache=None), index="handbook")
+    adapter.embed_documents(["text"])
+
+    assert recorded(tmp_path / "embedrouter/indexes") == {"handbook": Space("one", 8)}
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "ünï çödé", "a.json", "c:\\d", "x" * 60])
+def test_an_index_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """It never becomes a path."""
+    guard = IndexGuard(tmp_path / "indexes", name, Space("s", 1))
+    guard.record()
+
+    assert recorded(tmp_path / "indexes") == {name: Space("s", 1)}
+    assert [path.parent for path in tmp_path.rglob("*.json")] == [tmp_path / "indexes"]
+
+
+def test_an_index_needs_a_name(tmp_path: Path) -> None:
+    """An empty one would hold every index to one space."""
+    with pytest.raises(ConfigError, match="name of the vector store"):
+        langchain(tmp_path, "one", index="")
+
+
+def test_a_damaged_record_is_an_error_and_not_a_licence(tmp_path: Path) -> None:
+    """Nobody knows what the index holds."""
+    add(langchain(tmp_path, "one", index="handbook"), ["text"], asynchronous=False)
+    (tmp_path / "indexes/handbook.json").write_text("{")
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        langchain(tmp_path, "two", index="handbook")
+
+
+def race(folder: Path, space: str, results: Any) -> None:
+    try:
+        IndexGuard(folder, "handbook", Space(space, 1)).record()
+        results.put(space)
+    except SpaceMismatchError:
+        results.put(None)
+
+
+def test_of_processes_that_come_first_together_one_space_wins(tmp_path: Path) -> None:
+    """The others are refused."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    racers = [context.Process(target=race, args=(tmp_path, f"space {number}", results)) for number in range(4)]
+    for racer in racers:
+        racer.start()
+    outcomes = [results.get(timeout=60) for _ in racers]
+    for racer in racers:
+        racer.join()
+
+    (winner,) = [space for space in outcomes if space]
+    assert json.loads((tmp_path / "handbook.json").read_text())["name"] == winner
+
+
+def test_an_index_that_was_embedded_again_is_forgotten_on_the_command_line(tmp_path: Path) -> None:
+    """Then the next documents decide anew."""
+    add(langchain(tmp_path, "one", index="handbook"), ["text"], asynchronous=False)
+    done = CliRunner().invoke(app, ["cache", "forget-index", "handbook", "--cache", str(tmp_path)])
+
+    assert done.exit_code == 0
+    assert "one (8 dimensions)" in done.output
+    add(langchain(tmp_path, "two", index="handbook"), ["text"], asynchronous=False)
+    with pytest.raises(ConfigError, match=r"No index 'other'.*'handbook'"):
+        forget(tmp_path / "indexes", "other")
+
+
+# What frameworks do not notice
+
+
+def test_langchains_indexing_api_cannot_mix_models(tmp_path: Path) -> None:
+    """H7: unchanged documents are skipped, so that after a change of the model old and new vectors lay together."""
+    manager = InMemoryRecordManager("handbook")
+    manager.create_schema()
+    store = InMemoryVectorStore(langchain(tmp_path, "one", index="handbook"))
+    index([Document("a")], manager, store, key_encoder="sha256")
+
+    with pytest.raises(SpaceMismatchError):
+        store.embedding = langchain(tmp_path, "two", index="handbook")
+
+
+def test_llama_indexes_docstore_cannot_mix_models(tmp_path: Path) -> None:
+    """H20: a pipeline with a docstore skips known documents, whatever embeds the new ones."""
+
+    def run(space: str, *texts: str) -> None:
+        pipeline = IngestionPipeline(
+            transformations=[llama_index(tmp_path, space, index="handbook")],
+            docstore=docstore,
+            vector_store=store,
+            disable_cache=True,
+        )
+        pipeline.run(documents=[LlamaDocument(text=text, id_=text) for text in texts])
+
+    docstore, store = SimpleDocumentStore(), SimpleVectorStore()
+    run("one", "a")
+    with pytest.raises(SpaceMismatchError):
+        run("two", "a", "b")
+
+    assert len(store.data.embedding_dict) == 1
+
+
+def test_a_query_embedder_of_equal_dimensions_is_not_enough(tmp_path: Path) -> None:
+    """H34: a separate query embedder was checked by its dimensions only."""
+    documents = langchain(tmp_path, "one", index="handbook")
+    documents.embed_documents(["text"])
+
+    with pytest.raises(SpaceMismatchError):
+        langchain(tmp_path, "two", index="handbook").embed_query("q")
