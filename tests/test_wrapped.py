@@ -1,0 +1,272 @@
+"""Presets, and embedders that users already have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from llama_index.core.base.embeddings.base import BaseEmbedding
+
+from embedrouter import Model, Router, Space
+from embedrouter.errors import (
+    AuthenticationError,
+    ConfigError,
+    NoModelAvailableError,
+    RateLimitedError,
+    RequestTimeoutError,
+    SpaceMismatchError,
+    UnavailableError,
+)
+from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from tests.either import embed
+from tests.emulator import Emulator, Fault, vector
+
+
+class OpenAILike(Embeddings):
+    """As langchain-openai's: one class for documents and queries, its own client behind it."""
+
+    def __init__(self, url: str) -> None:
+        self.client = openai.OpenAI(api_key="k", base_url=url, max_retries=0)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        answer = self.client.embeddings.create(model="text-embedding-3-small", input=texts)
+        return [row.embedding for row in answer.data]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+class Marking(BaseEmbedding):
+    """A LlamaIndex embedder that tells documents from queries and one form from the other."""
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return [float(len(query)), 1.0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return [float(len(text)), 2.0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return [float(len(query)), 3.0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return [float(len(text)), 4.0]
+
+
+def plain(texts: Sequence[str]) -> np.ndarray:
+    return np.array([[len(text), 1.0] for text in texts])
+
+
+def typed(texts: Sequence[str], *, input_type: str) -> list[list[float]]:
+    return [[float(len(text)), 1.0 if input_type == "query" else 2.0] for text in texts]
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def asynchronous(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def wrapped(embedder: Any, **settings: Any) -> Router:
+    model = Model.wrap(embedder, **{"space": "house", "dimensions": 2, **settings})
+    return Router([model], cache=MemoryCache(), retry=NO_WAITING)
+
+
+# Wrapping
+
+
+def test_a_langchain_embedder_gets_cache_dedupe_and_usage(emulator: Emulator, asynchronous: bool) -> None:
+    """Which it has not of its own."""
+    embedder = OpenAILike(emulator.openai_url)
+    router = wrapped(embedder, space="text-embedding-3-small", dimensions=None, price="0.02")
+    first = embed(router, asynchronous, ["a", "b", "a"], input_type="document")
+    again = embed(router, asynchronous, ["b", "a"], input_type="document")
+    embedder.client.close()
+
+    assert emulator.calls == 1
+    assert emulator.received[0].texts == ("a", "b")
+    assert np.allclose(first.vectors[1], vector("text-embedding-3-small", None, "document", "b"))
+    assert again.cached == (True, True)
+    assert first.usage.cost > Decimal(0)
+    assert first.models == ("wrapped:OpenAILike",) * 3
+
+
+def test_a_llama_index_embedder_is_asked_in_its_own_methods(asynchronous: bool) -> None:
+    """Queries as queries, asynchronously where the caller is."""
+    router = wrapped(Marking())
+    marks = [
+        embed(router, asynchronous, ["text"], input_type=input_type).vectors[0][1]
+        for input_type in ("query", "document")
+    ]
+
+    assert marks == ([3.0, 4.0] if asynchronous else [1.0, 2.0])
+
+
+def test_a_function_will_do(asynchronous: bool) -> None:
+    """With or without a parameter for the input type."""
+    assert embed(wrapped(plain), asynchronous, ["abc"], input_type="query").vectors.tolist() == [[3, 1]]
+    assert embed(wrapped(typed), asynchronous, ["abc"], input_type="query").vectors.tolist() == [[3, 1]]
+    assert embed(wrapped(typed), asynchronous, ["abc"], input_type="document").vectors.tolist() == [[3, 2]]
+
+
+def test_the_space_must_be_declared() -> None:
+    """Nobody else can know what its vectors are comparable with."""
+    with pytest.raises(TypeError, match="space"):
+        Model.wrap(plain)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"dimensions=…"):
+        Model.wrap(plain, space="house")
+    assert Model.wrap(plain, space="voyage-4").dimensions == 1024
+
+
+def test_a_wrapped_embedder_joins_a_router_of_its_space_only(emulator: Emulator) -> None:
+    """And can then back up a model of the catalogue."""
+    own = Model.wrap(DeterministicFakeEmbedding(size=1536), space="text-embedding-3-small", tier="low")
+
+    assert Router(["openai:text-embedding-3-small", own], cache=None).space == Space("text-embedding-3-small", 1536)
+    with pytest.raises(SpaceMismatchError):
+        Router(["openai:text-embedding-ada-002", own], cache=None)
+
+
+@pytest.mark.parametrize("wrong", [object(), "openai", 7, None])
+def test_what_is_no_embedder_is_refused(wrong: object) -> None:
+    """When it is wrapped."""
+    with pytest.raises(ConfigError, match="plain function"):
+        Model.wrap(wrong, space="house", dimensions=2)
+
+
+def test_a_coroutine_function_is_refused() -> None:
+    """The synchronous form could not call it."""
+
+    async def later(texts: list[str]) -> list[list[float]]:
+        return [[0.0, 1.0] for _ in texts]
+
+    with pytest.raises(ConfigError, match="plain function"):
+        Model.wrap(later, space="house", dimensions=2)
+
+
+@pytest.mark.parametrize("rows", [[[1.0, 2.0]], [[1.0], [1.0, 2.0]], None, "text", [[float("nan"), 1.0]] * 2])
+def test_what_comes_back_is_checked_like_any_answer(rows: object, asynchronous: bool) -> None:
+    """One vector too few, ragged, nothing, NaN."""
+    with pytest.raises(NoModelAvailableError, match="BadResponseError"):
+        embed(wrapped(lambda texts: rows), asynchronous, ["a", "b"], input_type="document")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault.rate_limited(), RateLimitedError),
+        (Fault.unavailable(), UnavailableError),
+        (Fault.status(401), AuthenticationError),
+    ],
+)
+def test_failures_of_a_provider_behind_it_are_understood(
+    emulator: Emulator, asynchronous: bool, fault: Fault, kind: type[Exception]
+) -> None:
+    """So that the router can try again or say what is wrong."""
+    emulator.script(*[fault] * 5)
+    embedder = OpenAILike(emulator.openai_url)
+    router = wrapped(embedder, space="text-embedding-3-small", dimensions=1536)
+    with pytest.raises((NoModelAvailableError, AuthenticationError)) as caught:
+        embed(router, asynchronous, ["a"], input_type="document")
+    embedder.client.close()
+
+    error = caught.value.attempts[-1].error if isinstance(caught.value, NoModelAvailableError) else caught.value
+    assert isinstance(error, kind)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"), [(TimeoutError(), RequestTimeoutError), (ConnectionResetError(), UnavailableError)]
+)
+def test_failures_of_the_network_are_understood(raised: Exception, kind: type[Exception], asynchronous: bool) -> None:
+    """Retryable, as with any provider."""
+
+    def failing(texts: list[str]) -> object:
+        raise raised
+
+    with pytest.raises(NoModelAvailableError) as caught:
+        embed(wrapped(failing), asynchronous, ["a"], input_type="document")
+
+    assert isinstance(caught.value.attempts[-1].error, kind)
+    assert len(caught.value.attempts) == 5
+
+
+def test_its_own_bugs_pass_unchanged(asynchronous: bool) -> None:
+    """A KeyError in the user's function is not an outage."""
+    with pytest.raises(KeyError):
+        embed(wrapped(lambda texts: {}["x"]), asynchronous, ["a"], input_type="document")
+
+
+# Presets
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "models", "tiers"),
+    [
+        ("voyage-4", Space("voyage-4", 1024), ["voyage-4-large", "voyage-4", "voyage-4-lite"], ("low", "high")),
+        ("cohere-v5", Space("embed-v5", 2048), ["embed-v5.0-pro", "embed-v5.0-fast"], ("low", "high")),
+        ("openai-small", Space("text-embedding-3-small", 1536), ["text-embedding-3-small"], ("high", "high")),
+        ("openai-large", Space("text-embedding-3-large", 3072), ["text-embedding-3-large"], ("high", "high")),
+        (
+            "local",
+            Space("sentence-transformers/all-MiniLM-L6-v2", 384),
+            ["sentence-transformers/all-MiniLM-L6-v2"],
+            ("high", "high"),
+        ),
+        ("offline", Space("wordllama/l2_supercat_256", 256), ["l2_supercat_256"], ("high", "high")),
+    ],
+)
+def test_presets_are_ready_to_use(name: str, space: Space, models: list[str], tiers: tuple[str, str]) -> None:
+    """Families are filled with the best member and asked with the cheapest."""
+    router = Router.preset(name, cache=None)
+
+    assert router.space == space
+    assert [model.partition(":")[2] for model in router.models] == models
+    assert (router.default_tier("query"), router.default_tier("document")) == tiers
+
+
+def test_settings_override_a_preset(tmp_path: Path) -> None:
+    """As if the models had been written out."""
+    router = Router.preset("voyage-4", dimensions=256, query_tier="medium", cache=tmp_path)
+
+    assert router.space == Space("voyage-4", 256)
+    assert router.default_tier("query") == "medium"
+
+
+def test_a_local_member_joins_only_with_a_pinned_revision_and_consent() -> None:
+    """It runs Python code from the model hub."""
+    router = Router.preset("voyage-4", revision="0123abcd", trust_remote_code=True, cache=None)
+
+    assert "sentence-transformers:voyageai/voyage-4-nano" in router.models
+    assert router.estimate(["q"], input_type="query").cost == 0
+    assert router.estimate(["d"], input_type="document").model == "voyage:voyage-4-large"
+    for half in ({"revision": "0123abcd"}, {"trust_remote_code": True}):
+        with pytest.raises(ConfigError, match="voyage-4-nano"):
+            Router.preset("voyage-4", **half)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["voyage-5", "", "openai"])
+def test_an_unknown_preset_is_answered_with_the_known_ones(name: str) -> None:
+    """A typing error must not become a default."""
+    with pytest.raises(ConfigError, match="voyage-4, cohere-v5, openai-small, openai-large, local, offline"):
+        Router.preset(name)
+
+
+def test_a_local_member_is_for_the_voyage_family() -> None:
+    """No other preset has one."""
+    with pytest.raises(ConfigError, match="'voyage-4', not 'cohere-v5'"):
+        Router.preset("cohere-v5", revision="x", trust_remote_code=True)
+
+
+def test_with_a_local_member_queries_go_on_when_the_api_and_the_budget_are_gone() -> None:
+    """The local stand-in answers at the low tier; a higher one only where degrading is allowed."""
+    local, api = FakeBackend(), FakeBackend(outcomes=[UnavailableError("down")] * 50)
+    models = [api.model("fake:api", price="1", tier="high"), local.model("fake:local", price="0", tier="low")]
+    router = Router(models, query_tier="low", cache=None, retry=NO_WAITING, when_unavailable="degrade")
+
+    assert router.embed(["q"], input_type="query").degraded == (False,)
+    with pytest.warns(UserWarning, match="below the tier"):
+        assert router.embed(["q"], input_type="query", tier="high").models == ("fake:local",)
