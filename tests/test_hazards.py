@@ -11,7 +11,7 @@ import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-from embedrouter import Model, Router
+from embedrouter import Model, Router, TieredRouter
 from embedrouter.errors import (
     AuthenticationError,
     ConfigError,
@@ -64,7 +64,7 @@ def test_one_model_at_two_dimensions_keeps_its_vectors_apart(emulator: Emulator,
         with Router([model], dimensions=dimensions, cache=tmp_path) as small:
             return small.embed(["x"], input_type="document").vectors
 
-    assert [ask(1536).shape, ask(256).shape, ask(1536).shape] == [(1, 1536), (1, 256), (1, 1536)]
+    assert [ask(256).shape, ask(1536).shape, ask(256).shape] == [(1, 256), (1, 1536), (1, 256)]
     assert emulator.calls == 2
 
 
@@ -213,6 +213,40 @@ def test_when_the_only_model_of_a_space_is_down_the_call_fails() -> None:
         router(fake.model()).embed(["t"], input_type="query")
 
 
+# H28, H36: queries embedded as documents
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_query_is_told_to_the_provider_as_a_query(emulator: Emulator, asynchronous: bool) -> None:
+    """H28: without an input type Cohere's queries went out as search_document. Here the input type is required."""
+    one = router(Model("cohere:embed-v4.0", base_url=emulator.cohere_url, api_key="k"))
+    embed(one, asynchronous, ["t"], input_type="query")
+    RouterEmbeddings(one).embed_query("u")
+    RouterEmbedding(router=one).get_query_embedding("v")
+
+    assert [received.input_type for received in emulator.received] == ["search_query"] * 3
+
+
+# The smart embedder that many write first: the cache, then cheap or dear by quality, under one key
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_cheap_vector_never_comes_back_for_the_dear_model(emulator: Emulator, asynchronous: bool) -> None:
+    """Low, then high, then low again for one text."""
+    dear = Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k")
+    store = MemoryCache()
+    both = TieredRouter(
+        {"low": router(Model("wordllama:l2_supercat_256"), cache=store), "high": router(dear, cache=store)}
+    )
+    shapes = [
+        embed(both, asynchronous, ["Cheap path"], input_type="document", tier=tier).vectors.shape
+        for tier in ("low", "high", "low", "high")
+    ]
+
+    assert shapes == [(1, 256), (1, 1536)] * 2
+    assert emulator.calls == 1
+
+
 # H32: text that is rewritten, and fallbacks under the wrong key
 
 
@@ -247,8 +281,6 @@ def test_a_missing_key_is_an_error_and_not_another_vector() -> None:
 
 def test_a_tiered_router_cannot_feed_one_store() -> None:
     """Two spaces in one store is every hazard above at once."""
-    from embedrouter import TieredRouter
-
     both = TieredRouter(
         {"low": router(FakeBackend(space="one").model()), "high": router(FakeBackend(space="two").model())}
     )

@@ -11,6 +11,7 @@ The tier of a query is, nearest first: what ``with embedrouter.tier(…)`` says;
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import var_child_runnable_config
@@ -58,9 +59,9 @@ class RouterEmbeddings(Embeddings):
                 rank(tier, self.router.tiers)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None) -> RouterEmbeddings:
-        """Build the router from a TOML file; see ``Router.from_config``."""
-        return cls(Router.from_config(path))
+    def from_config(cls, path: str | Path | None = None, **settings: Any) -> RouterEmbeddings:
+        """Build the router from a TOML file; see ``Router.from_config``. ``settings`` are the other arguments."""
+        return cls(Router.from_config(path), **settings)
 
     @property
     def space(self) -> Space:

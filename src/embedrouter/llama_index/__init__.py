@@ -1,4 +1,4 @@
-"""LlamaIndex: a router as ``BaseEmbedding``.
+"""LlamaIndex: a router as ``BaseEmbedding``, and a retriever over an index for each tier.
 
 from embedrouter.llama_index import RouterEmbedding
 
@@ -6,5 +6,6 @@ index = VectorStoreIndex.from_documents(documents, embed_model=RouterEmbedding(r
 """
 
 from .embedding import RouterEmbedding
+from .retriever import TieredRetriever
 
-__all__ = ["RouterEmbedding"]
+__all__ = ["RouterEmbedding", "TieredRetriever"]

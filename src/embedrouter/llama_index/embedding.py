@@ -83,9 +83,9 @@ class RouterEmbedding(BaseEmbedding):
         return "RouterEmbedding"
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None) -> RouterEmbedding:
-        """Build the router from a TOML file; see ``Router.from_config``."""
-        return cls(router=Router.from_config(path))
+    def from_config(cls, path: str | Path | None = None, **settings: Any) -> RouterEmbedding:
+        """Build the router from a TOML file; see ``Router.from_config``. ``settings`` are the other arguments."""
+        return cls(router=Router.from_config(path), **settings)
 
     @property
     def router(self) -> Router:
