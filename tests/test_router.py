@@ -250,6 +250,21 @@ def test_a_default_tier_that_is_unknown_is_refused() -> None:
         Router([FakeBackend().model()], query_tier="best")
 
 
+def test_an_empty_tier_is_no_tier() -> None:
+    """A configuration that was left blank must not become the default in silence."""
+    router = Router([FakeBackend().model()], cache=None)
+    for asking in (lambda: router.embed(["q"], input_type="query", tier=""), lambda: blank(router)):
+        with pytest.raises(ConfigError, match="Unknown tier ''"):
+            asking()
+    with pytest.raises(ConfigError, match="Unknown tier ''"):
+        Router([FakeBackend().model()], query_tier="")
+
+
+def blank(router: Router) -> None:
+    with embedrouter.tier(""):
+        router.embed(["q"], input_type="query")
+
+
 def test_tier_without_a_name_is_refused() -> None:
     """with tier(): says nothing."""
     with pytest.raises(ConfigError, match=r"tier\('high'\)"):

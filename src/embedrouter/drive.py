@@ -99,14 +99,10 @@ class Driver:
                         return await backend.aembed(texts, input_type, timeout=timeout)
                     except EmbedRouterError as error:
                         return error
-            case Read(keys, dimensions):
-                return await asyncio.to_thread(self._cache.read, keys, dimensions)
-            case Write(entries):
-                return await asyncio.to_thread(self._cache.write, entries)
-            case Count(candidate, texts, input_type):
-                return await asyncio.to_thread(self._backends[candidate.index].count, texts, input_type)
-            case Cut():
-                return await asyncio.to_thread(self._cut, effect)
+            case Read() | Write() if self._cache.store is None:
+                return self._perform(effect, None)
+            case Read() | Write() | Count() | Cut():  # what works or waits without the event loop
+                return await asyncio.to_thread(self._perform, effect, None)
             case Pause(seconds):
                 return await _apause(seconds, stop)
             case Together(flows, width):

@@ -32,7 +32,7 @@ from .ledger import MemoryLedger
 from .models import Model, settle, the_one_space
 from .policy import RetryPolicy
 from .presets import preset
-from .tiers import TIERS, rank, requested
+from .tiers import TIERS, nearest, rank, requested
 from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
 __all__ = ["Router"]
@@ -108,8 +108,8 @@ class Router(Closing):
         self.models = tuple(candidate.name for candidate in candidates)
         highest = self.tiers[max(candidate.rank for candidate in candidates)]
         self._defaults: dict[InputType, str] = {
-            "query": query_tier or highest,
-            "document": document_tier or highest,
+            "query": highest if query_tier is None else query_tier,
+            "document": highest if document_tier is None else document_tier,
         }
         for name in self._defaults.values():
             self._rank(name)
@@ -231,12 +231,12 @@ class Router(Closing):
     def _job(self, texts: Iterable[str], input_type: InputType, tier: str | None, timeout: float | None) -> Job:
         if input_type not in ("document", "query"):
             raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-        asked = tier or requested(input_type) or self._defaults[input_type]
+        name = nearest(tier, requested(input_type))
         return Job(
             rules=self._rules,
             texts=plan.validate(texts),
             input_type=input_type,
-            rank=self._rank(asked),
+            rank=self._rank(self._defaults[input_type] if name is None else name),
             deadline=None if timeout is None else self._rules.clock() + timeout,
         )
 

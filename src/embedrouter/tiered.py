@@ -13,7 +13,7 @@ from pathlib import Path
 from .closing import Closing
 from .errors import ConfigError, NoModelAvailableError
 from .router import Router
-from .tiers import TIERS, rank, requested
+from .tiers import TIERS, nearest, rank, requested
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "single"]
@@ -100,7 +100,8 @@ class TieredRouter(Closing):
     def _pick(self, input_type: InputType, tier: str | None) -> Router:
         if input_type not in self._default:
             raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-        return self.router(tier or requested(input_type) or self._default[input_type])
+        name = nearest(tier, requested(input_type))
+        return self.router(self._default[input_type] if name is None else name)
 
     def _rank(self, tier: str) -> int:
         return rank(tier, self.tiers)

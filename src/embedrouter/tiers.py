@@ -17,7 +17,7 @@ from types import TracebackType
 from .errors import ConfigError
 from .types import InputType
 
-__all__ = ["TIERS", "rank", "requested", "tier"]
+__all__ = ["TIERS", "nearest", "rank", "requested", "tier"]
 
 TIERS = ("low", "medium", "high")
 """The default names, lowest first."""
@@ -48,6 +48,11 @@ class tier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _requested.reset(self._tokens.pop())
+
+
+def nearest(*asked: str | None) -> str | None:
+    """Return the first tier that was asked for at all; the words are given nearest first."""
+    return next((name for name in asked if name is not None), None)
 
 
 def requested(input_type: InputType) -> str | None:

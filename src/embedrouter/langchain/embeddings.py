@@ -19,7 +19,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from ..indexes import guarded
 from ..router import Router
 from ..tiered import single
-from ..tiers import rank, requested
+from ..tiers import nearest, rank, requested
 from ..types import InputType, Space
 
 __all__ = ["RouterEmbeddings"]
@@ -70,7 +70,7 @@ class RouterEmbeddings(Embeddings):
 
     def with_tier(self, tier: str, *, documents: str | None = None) -> RouterEmbeddings:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
-        documents = documents or self.document_tier
+        documents = nearest(documents, self.document_tier)
         return RouterEmbeddings(self.router, query_tier=tier, document_tier=documents, index=self.index)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -103,8 +103,8 @@ class RouterEmbeddings(Embeddings):
 
     def _tier(self, input_type: InputType) -> str | None:
         if input_type == "document":
-            return requested("document") or self.document_tier
-        return requested("query") or _configured() or self.query_tier
+            return nearest(requested("document"), self.document_tier)
+        return nearest(requested("query"), _configured(), self.query_tier)
 
     def __repr__(self) -> str:
         settings = {"query_tier": self.query_tier, "document_tier": self.document_tier, "index": self.index}

@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..indexes import IndexGuard, guarded
 from ..router import Router
 from ..tiered import single
-from ..tiers import rank, requested
+from ..tiers import nearest, rank, requested
 from ..types import InputType
 
 __all__ = ["RouterEmbedding"]
@@ -96,7 +96,7 @@ class RouterEmbedding(BaseEmbedding):
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
         return RouterEmbedding(
             router=self._router,
-            **{**self._settings(), "query_tier": tier, "document_tier": documents or self.document_tier},
+            **{**self._settings(), "query_tier": tier, "document_tier": nearest(documents, self.document_tier)},
         )
 
     # What BaseEmbedding calls: queries, one document, many documents, each in both forms
@@ -132,7 +132,7 @@ class RouterEmbedding(BaseEmbedding):
         return vectors
 
     def _tier(self, input_type: InputType) -> str | None:
-        return requested(input_type) or (self.query_tier if input_type == "query" else self.document_tier)
+        return nearest(requested(input_type), self.query_tier if input_type == "query" else self.document_tier)
 
     # Copies and pickles are built anew, so that the router travels and nothing is dropped on the way
 
