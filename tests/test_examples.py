@@ -145,6 +145,13 @@ def queries_are_the_small_models_unless_asked(_: Ran, world: Emulator) -> None:
     ]
 
 
+def the_cheap_store_alone_would_have_been_wrong(ran: Ran, _: Emulator) -> None:
+    """The two questions that share no word with their answer are among those that were escalated."""
+    cheap = ran.names["retriever"].with_tier("low")
+    for question, answer in ((3, "A doctor's note"), (5, "A lost key card")):
+        assert not cheap.invoke(ran.names["questions"][question])[0].page_content.startswith(answer)
+
+
 def the_file_decides(_: Ran, world: Emulator) -> None:
     assert [(request.model, request.dimensions) for request in world.received] == [(LARGE, 512), (LITE, 512)]
 
@@ -263,6 +270,16 @@ EXPECTED: Mapping[str, Expected] = {
         ),
         requests={LARGE: 2, LITE: 1},
         also=queries_are_the_small_models_unless_asked,
+    ),
+    "cascade.py": Expected(
+        prints=(
+            " low: How many days of holiday do I have? Every employee has thirty days of holiday a year.",
+            "high: I feel unwell, what do you want from me? A doctor's note is needed from the third day of illness.",
+            "high: Somebody found my access pass, whom do I tell? A lost key card must be reported at once.",
+            "Cascade(0.3; escalated 3 of 8)",
+            f"asked for: {MINILM_SPACE}: Bicycles can be locked in the basement.",
+        ),
+        also=the_cheap_store_alone_would_have_been_wrong,
     ),
     "langchain_rag.py": Expected(
         prints=(

@@ -78,6 +78,23 @@ class TieredRouter(Closing):
             f"No router has the tier {tier!r} or a higher one, only {', '.join(self._routers)}. Nothing was called."
         )
 
+    @property
+    def served(self) -> dict[str, Router]:
+        """The router of every tier that can be asked for, lowest first; several tiers may be served by one router."""
+        highest = self._rank(list(self._routers)[-1])
+        return {name: self.router(name) for name in self.tiers[: highest + 1]}
+
+    @property
+    def own_tiers(self) -> list[str]:
+        """One tier for each router, lowest first."""
+        return list({id(router): name for name, router in self._routers.items()}.values())
+
+    def default_tier(self, input_type: InputType) -> str:
+        """Return the tier of calls that ask for none."""
+        if input_type not in self._default:
+            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        return self._default[input_type]
+
     def embed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
@@ -98,10 +115,9 @@ class TieredRouter(Closing):
         return router.estimate(texts, input_type=input_type, tier=router.default_tier(input_type))
 
     def _pick(self, input_type: InputType, tier: str | None) -> Router:
-        if input_type not in self._default:
-            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        default = self.default_tier(input_type)
         name = nearest(tier, requested(input_type))
-        return self.router(self._default[input_type] if name is None else name)
+        return self.router(default if name is None else name)
 
     def _rank(self, tier: str) -> int:
         return rank(tier, self.tiers)

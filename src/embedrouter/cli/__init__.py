@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import cache, demo
+from . import cache, calibrate, demo
 
 __all__ = ["app", "main"]
 
@@ -44,6 +44,7 @@ def options(
     """Embed texts for RAG with the cheapest model that is good enough, and pay for each text once."""
 
 
+app.command("calibrate")(calibrate.command)
 app.command("demo")(demo.command)
 app.add_typer(cache.app, name="cache")
 

@@ -32,10 +32,9 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
 from ..cascade import DEPTH, Cascade
-from ..errors import ConfigError, NoModelAvailableError, SpaceMismatchError
-from ..router import Router
+from ..errors import ConfigError, SpaceMismatchError
 from ..tiered import TieredRouter
-from ..tiers import requested, tier
+from ..tiers import nearest, requested, tier
 from .embeddings import CONFIGURABLE, RouterEmbeddings
 
 __all__ = ["TieredRetriever"]
@@ -105,15 +104,15 @@ class TieredRetriever(BaseRetriever):
                 ``stores=`` to the class instead.
             settings: the retriever's other fields.
         """
-        stores = {name: make(RouterEmbeddings(router.router(name))) for name in _tiers_of(router)}
+        stores = {name: make(RouterEmbeddings(router.router(name))) for name in router.own_tiers}
         return cls(stores, router=router, **settings)
 
     # Checks
 
     def _check(self) -> None:
-        for name in _tiers_of(self.router):
+        for name in self.router.own_tiers:
             self._store(name)
-        if unused := set(self.stores) - {self._name(asked) for asked in _tiers_of(self.router)}:
+        if unused := set(self.stores) - {self._name(asked) for asked in self.router.own_tiers}:
             raise ConfigError(
                 f"The store of the tier {min(unused)!r} would never be asked: {self.router!r} has no router of its own "
                 "for it. Leave the store out, or give the tier a router."
@@ -139,7 +138,7 @@ class TieredRetriever(BaseRetriever):
     def _name(self, asked: str) -> str:
         """Return the tier of the store that serves ``asked``."""
         router = self.router.router(asked)
-        for name, other in _routers(self.router).items():
+        for name, other in self.router.served.items():
             if other is router and name in self.stores:
                 return name
         raise ConfigError(
@@ -171,13 +170,10 @@ class TieredRetriever(BaseRetriever):
         return self.model_copy(update={"query_tier": tier, "cascade": None})
 
     def _asked(self, tier: str | None, configured: str | None) -> str | None:
-        return tier or requested("query") or configured or self.query_tier
-
-    def _default(self) -> str:
-        return self.router._default["query"]
+        return nearest(tier, requested("query"), configured, self.query_tier)
 
     def _pair(self, cascade: Cascade) -> tuple[str, str]:
-        tiers = _tiers_of(self.router)
+        tiers = self.router.own_tiers
         return cascade.cheap or tiers[0], cascade.good or tiers[-1]
 
     # Retrieval. What LangChain does not hand down is read where it is handed in
@@ -208,7 +204,7 @@ class TieredRetriever(BaseRetriever):
         search = {"k": self.k, **self.search_kwargs, **search}
         asked = self._asked(tier, configured)
         if asked is not None or self.cascade is None:
-            return self._search(asked or self._default(), query, search)
+            return self._search(self.router.default_tier("query") if asked is None else asked, query, search)
         cheap, good = self._pair(self.cascade)
         with self._embedding(cheap) as store:
             hits = store.similarity_search_with_score(query, **_deep(search))
@@ -228,7 +224,7 @@ class TieredRetriever(BaseRetriever):
         search = {"k": self.k, **self.search_kwargs, **search}
         asked = self._asked(tier, configured)
         if asked is not None or self.cascade is None:
-            return await self._asearch(asked or self._default(), query, search)
+            return await self._asearch(self.router.default_tier("query") if asked is None else asked, query, search)
         cheap, good = self._pair(self.cascade)
         with self._embedding(cheap) as store:
             hits = await store.asimilarity_search_with_score(query, **_deep(search))
@@ -255,8 +251,8 @@ class TieredRetriever(BaseRetriever):
         """Give the store of a tier; its router uses its own default tiers, whatever was asked outside."""
         store = self._store(asked)
         embedder = _embedder(asked, store)
-        queries = embedder.query_tier or embedder.router.default_tier("query")
-        documents = embedder.document_tier or embedder.router.default_tier("document")
+        queries = nearest(embedder.query_tier, embedder.router.default_tier("query"))
+        documents = nearest(embedder.document_tier, embedder.router.default_tier("document"))
         with tier(queries, documents=documents):
             yield store
 
@@ -352,24 +348,8 @@ class TieredRetriever(BaseRetriever):
         """Return the tiers of the stores to change, highest first."""
         if isinstance(tiers, str):
             raise ConfigError(f"tiers must be a list of tiers, such as [{tiers!r}].")
-        names = {self._name(asked) for asked in (_tiers_of(self.router) if tiers is None else tiers)}
+        names = {self._name(asked) for asked in (self.router.own_tiers if tiers is None else tiers)}
         return sorted(names, key=self.router.tiers.index, reverse=True)
-
-
-def _routers(router: TieredRouter) -> dict[str, Router]:
-    """Return the router of each tier that has one, lowest first; several tiers may be served by the same."""
-    routers = {}
-    for name in router.tiers:
-        try:
-            routers[name] = router.router(name)
-        except NoModelAvailableError:
-            break
-    return routers
-
-
-def _tiers_of(router: TieredRouter) -> list[str]:
-    """Return one tier of each router, lowest first."""
-    return list({id(one): name for name, one in _routers(router).items()}.values())
 
 
 def _embedder(name: str, store: VectorStore) -> RouterEmbeddings:

@@ -30,10 +30,9 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from ..cascade import DEPTH, Cascade
-from ..errors import ConfigError, InvalidInputError, NoModelAvailableError, SpaceMismatchError
-from ..router import Router
+from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
 from ..tiered import TieredRouter
-from ..tiers import requested, tier
+from ..tiers import nearest, requested, tier
 from .embedding import RouterEmbedding
 
 __all__ = ["TieredRetriever"]
@@ -109,15 +108,15 @@ class TieredRetriever(BaseRetriever):
                 stores that need a name of their own, pass ``indices`` to the class instead.
             settings: the retriever's other arguments.
         """
-        indices = {name: make(RouterEmbedding(router=router.router(name))) for name in _tiers_of(router)}
+        indices = {name: make(RouterEmbedding(router=router.router(name))) for name in router.own_tiers}
         return cls(indices, router=router, **settings)
 
     # Checks
 
     def _check(self) -> None:
-        for name in _tiers_of(self.router):
+        for name in self.router.own_tiers:
             self._index(name)
-        if unused := set(self.indices) - {self._name(asked) for asked in _tiers_of(self.router)}:
+        if unused := set(self.indices) - {self._name(asked) for asked in self.router.own_tiers}:
             raise ConfigError(
                 f"The index of the tier {min(unused)!r} would never be asked: {self.router!r} has no router of its own "
                 "for it. Leave the index out, or give the tier a router."
@@ -134,7 +133,7 @@ class TieredRetriever(BaseRetriever):
     def _name(self, asked: str) -> str:
         """Return the tier of the index that serves ``asked``."""
         router = self.router.router(asked)
-        for name, other in _routers(self.router).items():
+        for name, other in self.router.served.items():
             if other is router and name in self.indices:
                 return name
         raise ConfigError(
@@ -175,13 +174,10 @@ class TieredRetriever(BaseRetriever):
         return type(self)(self.indices, **{**settings, **self.search, **other})
 
     def _asked(self) -> str | None:
-        return requested("query") or self.query_tier
-
-    def _default(self) -> str:
-        return self.router._default["query"]
+        return nearest(requested("query"), self.query_tier)
 
     def _pair(self, cascade: Cascade) -> tuple[str, str]:
-        tiers = _tiers_of(self.router)
+        tiers = self.router.own_tiers
         return cascade.cheap or tiers[0], cascade.good or tiers[-1]
 
     # Retrieval
@@ -189,7 +185,7 @@ class TieredRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = self._asked()
         if asked is not None or self.cascade is None:
-            asked = asked or self._default()
+            asked = self.router.default_tier("query") if asked is None else asked
             return self._labelled(self._search(asked, query_bundle), asked)
         cheap, good = self._pair(self.cascade)
         found = self._search(cheap, query_bundle, at_least=DEPTH)
@@ -200,7 +196,7 @@ class TieredRetriever(BaseRetriever):
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = self._asked()
         if asked is not None or self.cascade is None:
-            asked = asked or self._default()
+            asked = self.router.default_tier("query") if asked is None else asked
             return self._labelled(await self._asearch(asked, query_bundle), asked)
         cheap, good = self._pair(self.cascade)
         found = await self._asearch(cheap, query_bundle, at_least=DEPTH)
@@ -224,8 +220,8 @@ class TieredRetriever(BaseRetriever):
         """Give the index of a tier; its router uses its own default tiers, whatever was asked outside."""
         index = self._index(asked)
         embedder = _embedder(asked, index)
-        queries = embedder.query_tier or embedder.router.default_tier("query")
-        documents = embedder.document_tier or embedder.router.default_tier("document")
+        queries = nearest(embedder.query_tier, embedder.router.default_tier("query"))
+        documents = nearest(embedder.document_tier, embedder.router.default_tier("document"))
         with tier(queries, documents=documents):
             yield index
 
@@ -289,24 +285,8 @@ class TieredRetriever(BaseRetriever):
         """Return the tiers of the indices to change, highest first."""
         if isinstance(tiers, str):
             raise ConfigError(f"tiers must be a list of tiers, such as [{tiers!r}].")
-        names = {self._name(asked) for asked in (_tiers_of(self.router) if tiers is None else tiers)}
+        names = {self._name(asked) for asked in (self.router.own_tiers if tiers is None else tiers)}
         return sorted(names, key=self.router.tiers.index, reverse=True)
-
-
-def _routers(router: TieredRouter) -> dict[str, Router]:
-    """Return the router of each tier that has one, lowest first; several tiers may be served by the same."""
-    routers = {}
-    for name in router.tiers:
-        try:
-            routers[name] = router.router(name)
-        except NoModelAvailableError:
-            break
-    return routers
-
-
-def _tiers_of(router: TieredRouter) -> list[str]:
-    """Return one tier of each router, lowest first."""
-    return list({id(one): name for name, one in _routers(router).items()}.values())
 
 
 def _embedder(name: str, index: VectorStoreIndex) -> RouterEmbedding:

