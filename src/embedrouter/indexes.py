@@ -4,6 +4,9 @@ A vector store does not know which model filled it. Whoever names the index when
 ``RouterEmbeddings(router, index="handbook")``, has its space recorded with the first documents, and every router of
 another space is refused from then on, on this machine: before it fills the index, and before it asks it.
 
+LangChain's ``QdrantVectorStore`` embeds a text of its own whenever it is opened, to measure its length, and that counts
+as a document: open a store that is only asked with ``validate_embeddings=False``.
+
 A record is one small JSON file in the folder ``indexes`` beside the cache (without a cache, in the user's data folder).
 It is written once, atomically: of two processes that come first at the same time one wins, and the other is checked
 against it.

@@ -35,7 +35,8 @@ class RouterEmbeddings(Embeddings):
         query_tier: the tier of queries that ask for none, over the router's.
         document_tier: the same for documents.
         index: a name for the vector store behind it. Its space is recorded with the first documents, and a router of
-            another space is refused from then on.
+            another space is refused from then on. Open a ``QdrantVectorStore`` that is only asked with
+            ``validate_embeddings=False``: otherwise it embeds a document, which may decide the space.
 
     Raises:
         SpaceMismatchError: the index is recorded in another space.

@@ -1,0 +1,337 @@
+"""Both adapters under real vector stores: filled here, opened again in another process, asked at every tier.
+
+Documents are embedded by voyage-4-large, and queries by the family's cheaper members against the same index; the
+emulator answers over a socket, with vectors that are close across the family and unrelated across families. Once more
+with a real model, WordLlama, where questions share no word with their answers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.indexing import IndexingResult, index
+
+from embedrouter import tier
+from embedrouter.errors import SpaceMismatchError
+from tests.emulator import Emulator
+from tests.vector_stores import KINDS, MEASURED, NAME, Place, SecondProcess, chroma_client
+
+HOLIDAY = "Employees may take twenty-five days of paid holiday each year."
+LAPTOP = "Report a lost laptop to the security desk within one hour."
+CANTEEN = "The canteen serves hot lunch from noon until two."
+PARENTS = "Parental leave lasts sixteen weeks for both parents."
+ALARM = "The fire alarm is tested every Tuesday morning."
+BICYCLES = "Bicycles can be parked in the cellar of building four."
+SALARIES = "Salaries are paid on the last working day of the month."
+HANDBOOK = [
+    HOLIDAY,
+    LAPTOP,
+    CANTEEN,
+    PARENTS,
+    ALARM,
+    BICYCLES,
+    SALARIES,
+    "Travel expenses are refunded within ten days of the receipt.",
+    "Passwords must be changed after a suspected phishing mail.",
+    "New colleagues meet their mentor in the first week.",
+    "Visitors sign in at the front desk and wear a badge.",
+    "Sick notes are due on the third day of absence.",
+]
+"""Twelve sentences, in the order in which they are filed."""
+LIBRARY = "The library lends novels and magazines on the ground floor."
+GARDEN = "The roof garden closes at sunset."
+"""Two that come later."""
+
+QUESTIONS = {
+    "Where can bicycles be parked?": BICYCLES,
+    "When was the fire alarm tested?": ALARM,
+    "Whom do I tell about a lost laptop?": LAPTOP,
+}
+"""They share words with their answers, which is what the emulator's vectors go by."""
+REPHRASED = {
+    "Where do I leave my bike?": BICYCLES,
+    "What can I eat at midday?": CANTEEN,
+    "When do I get my wages?": SALARIES,
+}
+"""They share no word with them."""
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[SecondProcess]:
+    with SecondProcess() as process:
+        yield process
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path, emulator: Emulator) -> Place:
+    return Place(request.param, tmp_path, emulator.voyage_url)
+
+
+def fill(place: Place, texts: list[str], embedder: Any = None, *, asynchronous: bool = False) -> None:
+    with place.opened(embedder or place.embedder(), asynchronous=asynchronous) as store:
+        store.add(texts)
+
+
+def requests(emulator: Emulator) -> list[tuple[str | None, str | None, tuple[str, ...]]]:
+    """Return model, input type and texts of every request that a user would know of."""
+    return [
+        (request.model, request.input_type, request.texts)
+        for request in emulator.received
+        if request.texts != (MEASURED,)
+    ]
+
+
+# An index is found again, and asked at every tier
+
+
+def ask_at_every_tier(place: Place, space: str, questions: list[str], asynchronous: bool) -> tuple[int, list[str]]:
+    """Ask the first question at the router's own tier, the second at the adapter's, and the third at "low" in a block.
+
+    The block is nearest, so it overrides the adapter that says "high".
+    """
+    default, high, low = questions
+    embedder = place.embedder(space)
+    with place.opened(embedder, asynchronous=asynchronous) as store:
+        found = [store.search(default)[0]]
+    with place.opened(embedder.with_tier("high"), asynchronous=asynchronous) as store:
+        found.append(store.search(high)[0])
+        with tier("low"):
+            found.append(store.search(low)[0])
+    return os.getpid(), found
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_an_index_is_asked_at_every_tier_in_another_process(
+    place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
+) -> None:
+    """One index by the best model, queries by three: each finds its document, and each model was really asked."""
+    fill(place, HANDBOOK, asynchronous=asynchronous)
+    process, found = second.run(ask_at_every_tier, place, "voyage-4", list(QUESTIONS), asynchronous)
+    default, high, low = QUESTIONS
+
+    assert process != os.getpid()
+    assert found == list(QUESTIONS.values())
+    assert requests(emulator) == [
+        ("voyage-4-large", "document", tuple(HANDBOOK)),
+        ("voyage-4", "query", (default,)),
+        ("voyage-4-large", "query", (high,)),
+        ("voyage-4-lite", "query", (low,)),
+    ]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_an_index_of_a_real_model_is_found_again(
+    place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
+) -> None:
+    """What no emulator can show: questions in other words than the documents. Nothing leaves the machine."""
+    fill(place, HANDBOOK, place.embedder("wordllama"), asynchronous=asynchronous)
+    _, found = second.run(ask_at_every_tier, place, "wordllama", list(REPHRASED), asynchronous)
+
+    assert found == list(REPHRASED.values())
+    assert emulator.calls == 0
+
+
+# An index grows
+
+
+def add_and_ask(place: Place, texts: list[str], question: str, asynchronous: bool) -> list[str]:
+    with place.opened(place.embedder(), asynchronous=asynchronous) as store:
+        store.add(texts)
+        with tier("low"):
+            return store.search(question)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_documents_that_come_later_land_in_the_same_space(
+    place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
+) -> None:
+    """Another process adds them: only what nobody has embedded before is paid for, and all are found side by side."""
+    with place.router() as router:
+        router.embed([LIBRARY], input_type="document")
+    fill(place, HANDBOOK, asynchronous=asynchronous)
+    emulator.reset()
+    found = second.run(add_and_ask, place, [LIBRARY, GARDEN], "library novels, magazines", asynchronous)
+
+    assert requests(emulator) == [
+        ("voyage-4-large", "document", (GARDEN,)),
+        ("voyage-4-lite", "query", ("library novels, magazines",)),
+    ]
+    assert found[0] == LIBRARY
+    assert sorted(found) == sorted([*HANDBOOK, LIBRARY, GARDEN])
+    with place.opened(place.embedder()) as store:
+        assert store.search("When does the roof garden close at sunset?")[0] == GARDEN
+        assert store.search("Where can bicycles be parked?")[0] == BICYCLES
+
+
+def test_every_store_after_the_first_is_filled_for_nothing(tmp_path: Path, emulator: Emulator) -> None:
+    """Moving to another store, or to the other framework, embeds nothing again."""
+    for kind in KINDS:
+        fill(Place(kind, tmp_path, emulator.voyage_url), HANDBOOK)
+
+    assert requests(emulator) == [("voyage-4-large", "document", tuple(HANDBOOK))]
+
+
+def open_and_ask(place: Place, question: str) -> str:
+    with place.opened(place.embedder()) as store:
+        return store.search(question)[0]
+
+
+def test_what_langchain_qdrant_embeds_to_measure_a_vector_is_paid_once(
+    tmp_path: Path, second: SecondProcess, emulator: Emulator
+) -> None:
+    """It embeds a text of its own as a document whenever a store is opened, also where nothing is added."""
+    place = Place("langchain/qdrant", tmp_path, emulator.voyage_url)
+    fill(place, HANDBOOK)
+    for question, answer in QUESTIONS.items():
+        assert second.run(open_and_ask, place, question) == answer
+
+    assert [request.texts for request in emulator.received].count((MEASURED,)) == 1
+
+
+# Another space is refused
+
+
+def build_adapter(place: Place, space: str) -> None:
+    place.embedder(space)
+
+
+@pytest.mark.parametrize(("filled", "other"), [("voyage-4", "voyage-3.5"), ("wordllama", "voyage-4 (256)")])
+def test_another_process_is_refused_with_a_router_of_another_space(
+    place: Place, second: SecondProcess, emulator: Emulator, filled: str, other: str
+) -> None:
+    """H8: with equal dimensions, so that no store would notice. The store is not opened and nothing is sent."""
+    fill(place, HANDBOOK, place.embedder(filled))
+    assert place.router(filled).space.dimensions == place.router(other).space.dimensions
+    emulator.reset()
+
+    with pytest.raises(SpaceMismatchError, match=r"'handbook'.*embed the documents again"):
+        second.run(build_adapter, place, other)
+    assert emulator.calls == 0
+
+
+def fill_there(place: Place, texts: list[str]) -> None:
+    fill(place, texts)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_an_adapter_older_than_the_index_is_refused_before_it_adds_or_asks(
+    place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
+) -> None:
+    """It was built while the index was empty, then another process filled it. The store stays as it was."""
+    older = place.embedder("voyage-3.5")
+    second.run(fill_there, place, HANDBOOK)
+    emulator.reset()
+
+    with pytest.raises(SpaceMismatchError), place.opened(older, asynchronous=asynchronous) as store:
+        store.add([GARDEN])
+    with pytest.raises(SpaceMismatchError), place.opened(older, asynchronous=asynchronous) as store:
+        store.search("Where can bicycles be parked?")
+    assert emulator.calls == 0
+    with place.opened(place.embedder()) as store:
+        found = store.search("Where can bicycles be parked?")
+    assert found[0] == BICYCLES
+    assert sorted(found) == sorted(HANDBOOK)
+
+
+def add_and_ask_unguarded(place: Place, space: str) -> list[str]:
+    with place.opened(place.embedder(space, index=None)) as store:
+        store.add([GARDEN])
+        return [store.search(question)[0] for question in QUESTIONS]
+
+
+def test_no_store_notices_another_space_by_itself(place: Place, second: SecondProcess) -> None:
+    """H8: the name of the index is what protects. Without it nothing is raised, and the right documents are lost."""
+    fill(place, HANDBOOK, place.embedder(index=None))
+    found = second.run(add_and_ask_unguarded, place, "voyage-3.5")
+
+    assert all(text != answer for text, answer in zip(found, QUESTIONS.values(), strict=True))
+    with place.opened(place.embedder(index=None)) as store:
+        right = store.search("Where can bicycles be parked?")
+    assert right[0] == BICYCLES
+    assert GARDEN in right
+
+
+def chromas_own(name: str) -> Any:
+    """Return an embedding function as Chroma knows them: it is remembered with the collection, by its name."""
+    from chromadb import EmbeddingFunction
+
+    class Named(EmbeddingFunction[Any]):
+        def __init__(self) -> None:
+            """Chroma warns of functions without one."""
+
+        def __call__(self, input: Any) -> Any:
+            raise AssertionError("nothing is embedded here")
+
+        @staticmethod
+        def name() -> str:
+            return name
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+        @staticmethod
+        def build_from_config(config: dict[str, Any]) -> Any:
+            return Named()
+
+    return Named()
+
+
+def test_langchain_chroma_switches_chromas_own_check_off(tmp_path: Path, emulator: Emulator) -> None:
+    """H8: Chroma holds a collection to the function it was made with; under LangChain it is never told of one."""
+    place = Place("langchain/chroma", tmp_path, emulator.voyage_url)
+    fill(place, HANDBOOK)
+
+    with chroma_client(tmp_path / place.kind) as client:
+        client.create_collection("told", embedding_function=chromas_own("one"))
+        with pytest.raises(ValueError, match="conflict"):
+            client.get_collection("told", embedding_function=chromas_own("two"))
+        assert client.get_collection(NAME, embedding_function=chromas_own("two")).count() == len(HANDBOOK)
+    with pytest.raises(SpaceMismatchError):
+        place.embedder("voyage-3.5")
+
+
+# LangChain's indexing API
+
+
+def index_handbook(place: Place, texts: dict[str, str], space: str = "voyage-4") -> IndexingResult:
+    """Bring the store in step with `texts`, by source, as a nightly job would."""
+    from langchain_classic.indexes import SQLRecordManager
+
+    documents = [Document(text, metadata={"source": source}) for source, text in texts.items()]
+    manager = SQLRecordManager(NAME, db_url=f"sqlite:///{place.folder / 'records.sqlite'}")
+    try:
+        manager.create_schema()
+        with place.opened(place.embedder(space)) as store:
+            return index(documents, manager, store.inner, cleanup="full", key_encoder="sha256")
+    finally:
+        manager.engine.dispose()
+
+
+def test_langchains_indexing_api_pays_for_changed_documents_only(
+    tmp_path: Path, second: SecondProcess, emulator: Emulator
+) -> None:
+    """H7: the record manager knows texts and no models, so the guard is what keeps old and new vectors in one space."""
+    place = Place("langchain/chroma", tmp_path, emulator.voyage_url)
+    monday = {"leave": HOLIDAY, "canteen": CANTEEN, "alarm": ALARM}
+    tuesday = {"leave": HOLIDAY, "canteen": "The canteen is closed for repairs.", "garden": GARDEN}
+    wednesday = {**tuesday, "canteen": CANTEEN}
+    written = index_handbook(place, monday)
+    assert written == {"num_added": 3, "num_updated": 0, "num_skipped": 0, "num_deleted": 0}
+
+    written = second.run(index_handbook, place, tuesday)
+    assert written == {"num_added": 2, "num_updated": 0, "num_skipped": 1, "num_deleted": 2}
+    written = second.run(index_handbook, place, wednesday)
+    assert written == {"num_added": 1, "num_updated": 0, "num_skipped": 2, "num_deleted": 1}
+    with pytest.raises(SpaceMismatchError):
+        second.run(index_handbook, place, monday, "voyage-3.5")
+
+    assert requests(emulator) == [
+        ("voyage-4-large", "document", (HOLIDAY, CANTEEN, ALARM)),
+        ("voyage-4-large", "document", ("The canteen is closed for repairs.", GARDEN)),
+    ]
+    assert second.run(open_and_ask, place, "When is hot lunch served?") == CANTEEN
