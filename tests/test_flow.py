@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, Estimate, RetryPolicy, Space, Usage
-from embedrouter.effects import Call, Count, Cut, Effect, Flow, Pause, Read, Together, Write
+from embedrouter.effects import Afford, Call, Count, Cut, Effect, Flow, Pause, Read, Reserve, Settle, Together, Write
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -32,7 +32,7 @@ from embedrouter.errors import (
 )
 from embedrouter.flow import embed
 from embedrouter.job import Job, Rules
-from embedrouter.ledger import MemoryLedger
+from embedrouter.ledger import Ledger
 from embedrouter.request import _shares
 from embedrouter.tokens import pieces
 from embedrouter.types import (
@@ -78,6 +78,8 @@ class World:
     outcomes: list[Answer | Exception | None] = field(default_factory=list)
     cache: dict[bytes, Entry] = field(default_factory=dict)
     exact: bool = True
+    ledger: Ledger = field(default_factory=Ledger)
+    budget: Budget = field(default_factory=Budget)
     now: float = 0.0
     call_seconds: float = 0.0
     effects: list[Effect] = field(default_factory=list)
@@ -102,6 +104,17 @@ class World:
                 return TokenCounts([len(text) for text in texts], self.exact)
             case Cut(_, text, _, limit, policy):
                 return pieces(text, limit, policy, len)
+            case Afford(amount):
+                return self.ledger.refusal(self.budget, amount)
+            case Reserve(spending):
+                return self.ledger.reserve(self.budget, spending)
+            case Settle(reservation, billed, unconfirmed):
+                if billed is not None:
+                    self.ledger.settle(reservation, *billed)
+                elif unconfirmed:
+                    self.ledger.suspect(reservation)
+                else:
+                    self.ledger.release(reservation)
             case Pause(seconds):
                 self.now += seconds
             case Together(flows):
@@ -139,12 +152,12 @@ def ask(
     retry: RetryPolicy | None = None,
     budget: Budget | None = None,
     deadline: float | None = None,
-    ledger: MemoryLedger | None = None,
     chance: Callable[[], float] = lambda: 1.0,
     input_type: InputType = "document",
     when_unavailable: Literal["raise", "degrade"] = "raise",
     space: Space = SPACE,
 ) -> EmbeddingResult:
+    world.budget = budget or Budget()
     job = Job(
         rules=Rules(
             candidates=candidates,
@@ -153,7 +166,7 @@ def ask(
             on_too_long=on_too_long,
             when_unavailable=when_unavailable,
             budget=budget or Budget(),
-            ledger=ledger or MemoryLedger(),
+            suspect=world.ledger.suspect,
             clock=lambda: world.now,
             chance=chance,
         ),
@@ -404,7 +417,6 @@ def test_every_script_ends_with_vectors_or_an_error_of_ours(
 ) -> None:
     """Within the number of calls that the policy allows; every vector is the one of its text; money is settled."""
     world = World(outcomes=list(outcomes), exact=False)
-    ledger = MemoryLedger()
     models = [candidate("a", price="1", texts=2, longest=5), candidate("b", price="2", texts=3, longest=5)]
     texts = ["t", "uu", "vvv", "wwwwww"]
     try:
@@ -414,7 +426,6 @@ def test_every_script_ends_with_vectors_or_an_error_of_ours(
             models,
             retry=RetryPolicy(attempts=attempts, timeout=20),
             on_too_long=policy,
-            ledger=ledger,
         )
     except (BackendError, NoModelAvailableError):
         pass
@@ -422,7 +433,7 @@ def test_every_script_ends_with_vectors_or_an_error_of_ours(
         for row, text, short in zip(result.vectors, texts, result.shortened, strict=True):
             assert short or tuple(row) == tuple(vector(text))
     assert len(world.calls) <= attempts * len(models) * 8
-    assert ledger._reserved == 0
+    assert states(world.ledger) <= {"settled", "unconfirmed"}
 
 
 # What an answer must be
@@ -613,16 +624,26 @@ def test_a_money_budget_refuses_a_model_of_unknown_price() -> None:
 
 def test_a_spent_budget_stops_the_next_call() -> None:
     """What the provider billed counts, not what was estimated."""
-    ledger = MemoryLedger()
     world = World(outcomes=[answer(["a"], tokens=900_000)])
-    ask(world, ["a"], [candidate("a", price="1")], budget=Budget(total="0.91"), ledger=ledger)
-    with pytest.raises(BudgetExceededError, match=r"\$0\.90 are spent"):
-        ask(world, ["b" * 20_000], [candidate("a", price="1")], budget=Budget(total="0.91"), ledger=ledger)
+    ask(world, ["a"], [candidate("a", price="1")], budget=Budget(total="0.91"))
+    with pytest.raises(BudgetExceededError, match=r"\$0\.90 are spent or set aside"):
+        ask(world, ["b" * 20_000], [candidate("a", price="1")], budget=Budget(total="0.91"))
+
+
+def test_a_refused_request_costs_nothing_and_a_lost_one_stays_counted() -> None:
+    """A 429 was never computed; a timeout may have been."""
+    world = World(outcomes=[RateLimitedError("slow"), RequestTimeoutError("late"), answer(["aaaa"], tokens=5)])
+    ask(world, ["aaaa"], [candidate("a", price="1")])
+    (account,) = world.ledger.totals("model").values()
+
+    assert account.cost == 5 * Decimal(1) / 1_000_000
+    assert account.unconfirmed == 4 * Decimal(1) / 1_000_000
+    assert [item.tokens for item in world.ledger.unconfirmed()] == [4]
 
 
 def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None:
-    """It was probably billed; while it only waits, nothing is."""
-    ledger = MemoryLedger()
+    """It was probably billed."""
+    world = World()
     job = Job(
         rules=Rules(
             candidates=[candidate("a", price="1")],
@@ -631,7 +652,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             on_too_long="error",
             when_unavailable="raise",
             budget=Budget(),
-            ledger=ledger,
+            suspect=world.ledger.suspect,
             clock=lambda: 0.0,
             chance=lambda: 1.0,
         ),
@@ -640,16 +661,20 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
         rank=0,
     )
     flow = embed(job)
-    world = World()
     effect = next(flow)
     while not isinstance(effect, Call):
         effect = flow.send(world.perform(effect))
-    assert ledger._reserved == 4 * Decimal(1) / 1_000_000
+    assert states(world.ledger) == {"reserved"}
 
     flow.close()
 
-    assert ledger._reserved == 0
-    assert sum(ledger._spent.values()) == 4 * Decimal(1) / 1_000_000
+    assert [item.amount for item in world.ledger.unconfirmed()] == [4 * Decimal(1) / 1_000_000]
+
+
+def states(ledger: Ledger) -> set[str]:
+    """Return the states of a ledger's requests."""
+    with ledger._transaction() as database:
+        return {state for (state,) in database.execute("SELECT state FROM requests")}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
-from embedrouter.ledger import MemoryLedger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
@@ -432,6 +430,18 @@ def test_an_estimate_depends_on_the_tier(emulator: Emulator) -> None:
     assert costs[1] * 2 == costs[2]  # type: ignore[operator]
 
 
+def test_tiers_can_be_compared_in_one_call(emulator: Emulator) -> None:
+    """Before choosing; nothing is called."""
+    by_tier = family(emulator).estimate_tiers(["a query", "another"], input_type="query")
+
+    assert {tier: estimate.model for tier, estimate in by_tier.items()} == {
+        "low": "voyage:voyage-4-lite",
+        "medium": "voyage:voyage-4",
+        "high": "voyage:voyage-4-large",
+    }
+    assert emulator.calls == 0
+
+
 def test_an_unknown_price_gives_no_cost(emulator: Emulator) -> None:
     """Not 0."""
     router = Router(["cohere:embed-multilingual-light-v3.0"], cache=None)
@@ -477,37 +487,13 @@ def test_a_budget_refuses_before_the_first_request(emulator: Emulator, asynchron
     assert emulator.calls == 0
 
 
-def test_windows_of_a_budget_are_utc_days_and_months() -> None:
-    """What was spent yesterday does not count today."""
-    days = [date(2026, 11, 29)]
-    ledger = MemoryLedger(today=lambda: days[-1])
-    budget = Budget(per_day="1.00", per_month="1.50", total="2.00")
+def test_accounts_can_be_kept_in_memory(tmp_path: Path) -> None:
+    """For tests: nothing is written anywhere."""
+    router = Router([FakeBackend().model(price="1")], cache=None, ledger=":memory:")
+    router.embed(["one two"], input_type="query")
 
-    def spend(amount: str) -> str | None:
-        refusal = ledger.reserve(budget, Decimal(amount))
-        if refusal is None:
-            ledger.settle(Decimal(amount), Decimal(amount))
-        return refusal
-
-    assert spend("1.00") is None
-    assert "per_day" in str(spend("0.01"))
-    days.append(date(2026, 11, 30))
-    assert "per_month" in str(spend("0.51"))
-    assert spend("0.50") is None
-    days.append(date(2026, 12, 1))
-    assert "total" in str(spend("0.51"))
-    assert spend("0.50") is None
-
-
-def test_money_set_aside_counts_until_it_is_settled() -> None:
-    """Two requests in flight cannot both take the last cent."""
-    ledger = MemoryLedger()
-    budget = Budget(total="1.00")
-
-    assert ledger.reserve(budget, Decimal("0.60")) is None
-    assert ledger.reserve(budget, Decimal("0.60")) is not None
-    ledger.settle(Decimal("0.60"), Decimal("0.10"))
-    assert ledger.reserve(budget, Decimal("0.60")) is None
+    assert router.ledger.totals("model")["fake:model"].tokens == 2
+    assert not list(tmp_path.rglob("*.db"))
 
 
 @pytest.mark.parametrize("amount", [{"per_day": 5.0}, {"total": "much"}, {"per_call": "-1"}, {"when_exceeded": "stop"}])

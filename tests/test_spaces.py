@@ -11,7 +11,7 @@ import pytest
 
 from embedrouter import Model, Router, Space
 from embedrouter.catalog import load
-from embedrouter.errors import ConfigError, SpaceMismatchError
+from embedrouter.errors import ConfigError, SpaceMismatchError, StalePriceWarning
 from embedrouter.testing import FakeBackend
 
 CARDS = load()
@@ -258,6 +258,25 @@ def test_a_users_file_replaces_and_adds_rows(tmp_path: Path) -> None:
     assert router._rules.candidates[0].limits.texts == 100
     assert Router(["openai:house-model"], catalog=own, cache=None).space == Space("house-model", 64)
     assert load(own).keys() > CARDS.keys()
+
+
+def test_prices_read_more_than_a_year_ago_are_warned_of(tmp_path: Path) -> None:
+    """Unless the user says what the price is."""
+    own = tmp_path / "models.toml"
+    own.write_text(
+        '[[models]]\nmodel = "openai:old"\nspace = "old"\ndimensions = 8\ntexts = 4\nprice = "0.1"\n'
+        'source = "https://example.org"\nchecked = 2020-01-02\n'
+    )
+    with pytest.warns(StalePriceWarning, match=r"read on 2020-01-02.*https://example\.org"):
+        Router(["openai:old"], catalog=own, cache=None)
+    Router([Model("openai:old", price="0.2")], catalog=own, cache=None)
+
+
+def test_a_price_finer_than_the_ledger_books_is_refused() -> None:
+    """Sums are exact, so prices have at most six decimals."""
+    assert Model("openai:x", price="0.000001")
+    with pytest.raises(ConfigError, match="more than 6 decimals"):
+        Model("openai:x", price="0.0000001")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ anywhere else is recognised, whatever shape it has.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from hypothesis import settings
@@ -43,11 +45,13 @@ class Routers(RuleBasedStateMachine):
         policy=st.sampled_from(["raise", "degrade"]),
     )
     def build(self, degrade: bool, budget: str | None, policy: str) -> None:
+        self.folder = tempfile.TemporaryDirectory()
         self.cache = MemoryCache()
         self.fakes = {(space, name): FakeBackend(space=space) for space in SPACES for name in ("low", "medium", "high")}
         self.options = {
             "when_unavailable": "degrade" if degrade else "raise",
             "budget": Budget(total=budget, when_exceeded=policy),  # type: ignore[arg-type]
+            "ledger": Path(self.folder.name) / "ledger.db",
         }
         self.routers = {space: self.router(space) for space in SPACES}
         self.tiered = TieredRouter({"low": self.routers["one"], "high": self.routers["two"]})
@@ -139,6 +143,12 @@ class Routers(RuleBasedStateMachine):
             assert np.array_equal(row, fake.vector(text, input_type)), "a vector of another space, text or input type"
             assert model.startswith(f"fake:{space}-")
             assert not (degraded and input_type == "document")
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            for router in self.routers.values():
+                router.close()
+            self.folder.cleanup()
 
     @invariant()
     def mixing_cannot_be_configured(self) -> None:

@@ -51,6 +51,7 @@ def test_the_public_names_are_these() -> None:
         "Space",
         "TieredRouter",
         "Usage",
+        "tag",
         "tier",
     ]
     assert all(hasattr(embedrouter, name) for name in embedrouter.__all__)

@@ -13,6 +13,7 @@ from .budget import Budget
 from .models import Model
 from .policy import RetryPolicy
 from .router import Router
+from .tags import tag
 from .tiered import TieredRouter
 from .tiers import tier
 from .types import EmbeddingResult, Estimate, Space, Usage
@@ -27,5 +28,6 @@ __all__ = [
     "Space",
     "TieredRouter",
     "Usage",
+    "tag",
     "tier",
 ]

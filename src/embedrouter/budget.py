@@ -25,6 +25,12 @@ class Budget:
     when_exceeded: Literal["raise", "degrade"] = "raise"
     """``"degrade"``: queries fall to lower tiers of the space; documents are refused all the same."""
 
+    @property
+    def caps(self) -> dict[str, Decimal]:
+        """The caps that are set, by name."""
+        names = ("per_call", "per_day", "per_month", "total")
+        return {name: Decimal(cap) for name in names if (cap := getattr(self, name)) is not None}
+
     def __post_init__(self) -> None:
         if self.when_exceeded not in ("raise", "degrade"):
             raise ConfigError(f"Budget.when_exceeded must be 'raise' or 'degrade', not {self.when_exceeded!r}.")

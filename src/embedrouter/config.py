@@ -65,6 +65,7 @@ class _Router(_Table):
     dimensions: int | None = None
     cache: str | bool | None = None
     budget: _Budget | None = None  # type: ignore[valid-type]
+    ledger: str | None = None
     retry: _Retry | None = None  # type: ignore[valid-type]
     query_tier: str | None = None
     document_tier: str | None = None
@@ -128,8 +129,9 @@ class Config:
             given["budget"] = Budget(**given["budget"])
         if "retry" in given:
             given["retry"] = RetryPolicy(**given["retry"])
-        if "catalog" in given:
-            given["catalog"] = self._relative(given["catalog"])
+        for name in ("catalog", "ledger"):
+            if given.get(name, ":memory:") != ":memory:":
+                given[name] = self._relative(given[name])
         if given.get("cache") is False:
             given["cache"] = None
         elif given.get("cache") is True:

@@ -16,9 +16,11 @@ from typing import Any, TypeVar, assert_never
 
 from . import tokens
 from .backend import Backend
+from .budget import Budget
 from .cache.vectors import VectorCache
-from .effects import Call, Count, Cut, Effect, Flow, Pause, Read, Together, Write
+from .effects import Afford, Call, Count, Cut, Effect, Flow, Pause, Read, Reserve, Settle, Together, Write
 from .errors import EmbedRouterError
+from .ledger import Ledger
 from .loops import PerLoop
 from .types import Candidate
 
@@ -30,9 +32,18 @@ T = TypeVar("T")
 class Driver:
     """Performs the effects of one router's flows."""
 
-    def __init__(self, backends: Sequence[Backend], candidates: Sequence[Candidate], cache: VectorCache) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        candidates: Sequence[Candidate],
+        cache: VectorCache,
+        ledger: Ledger,
+        budget: Budget,
+    ) -> None:
         self._backends = backends
         self._cache = cache
+        self._ledger = ledger
+        self._budget = budget
         self._slots = [threading.BoundedSemaphore(candidate.concurrency) for candidate in candidates]
         self._aslots = PerLoop(lambda: [asyncio.Semaphore(candidate.concurrency) for candidate in candidates])
 
@@ -83,6 +94,12 @@ class Driver:
                 return self._backends[candidate.index].count(texts, input_type)
             case Cut():
                 return self._cut(effect)
+            case Afford(amount):
+                return self._ledger.refusal(self._budget, amount)
+            case Reserve(spending):
+                return self._ledger.reserve(self._budget, spending)
+            case Settle():
+                return self._settle(effect)
             case Pause(seconds):
                 return (stop or threading.Event()).wait(seconds)
             case Together(flows, width):
@@ -101,7 +118,7 @@ class Driver:
                         return error
             case Read() | Write() if self._cache.store is None:
                 return self._perform(effect, None)
-            case Read() | Write() | Count() | Cut():  # what works or waits without the event loop
+            case Read() | Write() | Count() | Cut() | Afford() | Reserve() | Settle():  # works or waits in a thread
                 return await asyncio.to_thread(self._perform, effect, None)
             case Pause(seconds):
                 return await _apause(seconds, stop)
@@ -109,6 +126,14 @@ class Driver:
                 return await self._atogether(flows, width)
             case _:
                 assert_never(effect)
+
+    def _settle(self, effect: Settle) -> None:
+        if effect.billed is not None:
+            self._ledger.settle(effect.reservation, *effect.billed)
+        elif effect.unconfirmed:
+            self._ledger.suspect(effect.reservation)
+        else:
+            self._ledger.release(effect.reservation)
 
     def _cut(self, effect: Cut) -> list[str]:
         backend = self._backends[effect.candidate.index]

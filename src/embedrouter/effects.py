@@ -8,11 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
-from .types import Candidate, Entry, InputType, OverlongPolicy
+from .types import Candidate, Entry, InputType, OverlongPolicy, Spending
 
-__all__ = ["Call", "Count", "Cut", "Effect", "Flow", "Pause", "Read", "Together", "Write"]
+__all__ = [
+    "Afford",
+    "Call",
+    "Count",
+    "Cut",
+    "Effect",
+    "Flow",
+    "Pause",
+    "Read",
+    "Reserve",
+    "Settle",
+    "Together",
+    "Write",
+]
 
 T = TypeVar("T")
 
@@ -63,6 +77,30 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Afford:
+    """Ask whether a whole call fits the budget. Outcome: ``None``, or why not."""
+
+    amount: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Set the money for one request aside. Outcome: the reservation, or why it does not fit."""
+
+    spending: Spending
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Book what became of a reservation. Outcome: nothing."""
+
+    reservation: int
+    billed: tuple[int, Decimal | None] | None
+    """Tokens and US dollars; ``None`` where nothing was billed, or nobody knows."""
+    unconfirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Wait. Outcome: nothing."""
 
@@ -77,5 +115,5 @@ class Together:
     width: int
 
 
-Effect: TypeAlias = Read | Write | Count | Cut | Call | Pause | Together
+Effect: TypeAlias = Read | Write | Count | Cut | Afford | Reserve | Settle | Call | Pause | Together
 Flow: TypeAlias = Generator[Effect, Any, T]

@@ -39,6 +39,7 @@ __all__ = [
     "RateLimitedError",
     "RequestTimeoutError",
     "SpaceMismatchError",
+    "StalePriceWarning",
     "UnavailableError",
 ]
 
@@ -49,6 +50,10 @@ class EmbedRouterError(Exception):
 
 class DegradedWarning(UserWarning):
     """A query was answered by a lower tier than it asked for, because no other could answer or be paid."""
+
+
+class StalePriceWarning(UserWarning):
+    """A price in use was read from the maker's page more than a year ago."""
 
 
 class ConfigError(EmbedRouterError, ValueError):
@@ -79,9 +84,11 @@ class BackendError(EmbedRouterError):
         retryable: whether the same request may succeed later.
         retry_after: seconds the provider asked to wait, or ``None``.
         status: the HTTP status, or ``None`` where there was no answer.
+        perhaps_billed: whether the request went out and its answer never came.
     """
 
     retryable = False
+    perhaps_billed = False
 
     def __init__(
         self,
@@ -91,6 +98,7 @@ class BackendError(EmbedRouterError):
         retryable: bool | None = None,
         retry_after: float | None = None,
         status: int | None = None,
+        perhaps_billed: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.model = model
@@ -98,6 +106,8 @@ class BackendError(EmbedRouterError):
         self.status = status
         if retryable is not None:
             self.retryable = retryable
+        if perhaps_billed is not None:
+            self.perhaps_billed = perhaps_billed
 
 
 class AuthenticationError(BackendError):
@@ -120,6 +130,7 @@ class RequestTimeoutError(BackendError, TimeoutError):
     """No answer came in time; the request may have been billed."""
 
     retryable = True
+    perhaps_billed = True
 
 
 class InputRejectedError(BackendError, ValueError):

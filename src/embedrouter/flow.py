@@ -24,12 +24,12 @@ from decimal import Decimal
 
 import numpy as np
 
-from .effects import Count, Cut, Flow, Together, Write
+from .effects import Afford, Count, Cut, Flow, Together, Write
 from .errors import BudgetExceededError, InputRejectedError, InvalidInputError, NoModelAvailableError
 from .job import Found, Item, Job
 from .keys import keyer
 from .plan import listed
-from .prices import MILLION, cost
+from .prices import cost
 from .request import located, look_up, packed, send
 from .types import Candidate, EmbeddingResult, Entry, Estimate, OverlongPolicy, TokenCounts
 
@@ -89,7 +89,8 @@ def _compute(job: Job, texts: Sequence[str], on_too_long: OverlongPolicy) -> Flo
     first = _first(job)
     items, long, _ = yield from _measure(job, texts, first, on_too_long)
     expected = cost(sum(item.tokens for item in items), first.price)
-    if refusal := job.rules.ledger.refusal(job.rules.budget, expected):
+    refusal: str | None = yield Afford(expected)
+    if refusal is not None:
         job.unaffordable = BudgetExceededError(f"{first.name} was not called: {refusal}")
         if not job.may_degrade(job.unaffordable):
             raise job.unaffordable
@@ -177,12 +178,16 @@ def _assemble(job: Job) -> EmbeddingResult:
     vectors = np.empty((len(found), job.rules.space.dimensions), np.float32)
     for index, item in enumerate(found):
         vectors[index] = item.vector
-    avoided: Counter[Decimal] = Counter()
+    avoided: dict[int, list[int]] = {}
     for text, times in Counter(job.texts).items():
         item = job.found[text]
-        if item.candidate.price:
-            avoided[item.candidate.price] += item.tokens * (times if item.cached else times - 1)
-    job.saved = sum((tokens * price / MILLION for price, tokens in avoided.items()), Decimal(0))
+        if free := times if item.cached else times - 1:
+            numbers = avoided.setdefault(item.candidate.index, [0, 0])
+            numbers[0] += free
+            numbers[1] += item.tokens * free
+    by_index = {candidate.index: candidate for candidate in job.rules.candidates}
+    job.savings = [(by_index[index], texts, tokens) for index, (texts, tokens) in avoided.items()]
+    job.saved = sum((cost(tokens, candidate.price) or Decimal(0) for candidate, _, tokens in job.savings), Decimal(0))
     return EmbeddingResult(
         vectors=vectors,
         space=job.rules.space,

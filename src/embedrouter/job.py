@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Literal
 
 from .budget import Budget
 from .errors import Attempt, AuthenticationError, BudgetExceededError, EmbedRouterError
@@ -13,20 +13,7 @@ from .policy import RetryPolicy
 from .prices import cost
 from .types import Candidate, InputType, OverlongPolicy, Space, Usage, Vectors
 
-__all__ = ["Charge", "Found", "Item", "Job", "Ledger", "Rules"]
-
-
-class Ledger(Protocol):
-    """Where money is reserved and booked. Every method is one atomic step."""
-
-    def refusal(self, budget: Budget, amount: Decimal | None) -> str | None:
-        """Say why ``amount`` (``None``: unknown) does not fit, or return ``None``."""
-
-    def reserve(self, budget: Budget, amount: Decimal | None) -> str | None:
-        """Set ``amount`` aside and return ``None``, or say why it does not fit."""
-
-    def settle(self, reserved: Decimal | None, spent: Decimal | None) -> None:
-        """Replace what was set aside by what was spent."""
+__all__ = ["Charge", "Found", "Item", "Job", "Rules"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +26,8 @@ class Rules:
     on_too_long: OverlongPolicy
     when_unavailable: Literal["raise", "degrade"]
     budget: Budget
-    ledger: Ledger
+    suspect: Callable[[int], None]
+    """Books a reservation as unconfirmed at once: for a flow that is closed while its request is in flight."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
     chance: Callable[[], float]
@@ -82,6 +70,7 @@ class Job:
     """As the user gave them, for positions in messages."""
     input_type: InputType
     rank: int
+    tag: str = ""
     deadline: float | None = None
     found: dict[str, Found] = field(default_factory=dict)
     charges: list[Charge] = field(default_factory=list)
@@ -92,6 +81,8 @@ class Job:
     """Why nothing that costs money may be called."""
     saved: Decimal = Decimal(0)
     """What the cache and the removal of duplicates avoided."""
+    savings: list[tuple[Candidate, int, int]] = field(default_factory=list)
+    """The same by model: texts and tokens."""
 
     @property
     def candidates(self) -> list[Candidate]:

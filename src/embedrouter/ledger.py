@@ -1,79 +1,382 @@
-"""Where money is reserved before a request and booked after it.
+"""The ledger: what was spent, set aside and saved, in one SQLite file that threads and processes share.
 
-``MemoryLedger`` counts within the process. Its lock is held for arithmetic only.
+Money is set aside before a request and settled with the provider's own bill after it. Each is one transaction that
+takes the write lock first, so that a budget holds for everybody who shares the file. A request that went out and never
+came back (a timeout, a reset, a killed process) may have been billed: its reservation stays counted, at its estimate,
+as *unconfirmed*. So a cap can be passed by no more than the error of the estimate of each request in flight.
+
+Amounts are whole numbers of 10^-12 US dollars, so that sums are exact: prices have at most six decimals per million
+tokens. What the cache and the removal of duplicates saved is summed in memory and written with the next paid request,
+every few seconds, and when the ledger is closed. Texts are never stored.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import sqlite3
 import threading
-from collections.abc import Callable
-from datetime import UTC, date, datetime
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from .budget import Budget
-from .types import dollars
+from .errors import ConfigError
+from .types import Spending, dollars
 
-__all__ = ["MemoryLedger"]
+__all__ = ["Account", "Ledger", "Unconfirmed"]
+
+logger = logging.getLogger("embedrouter")
+
+UNIT = Decimal(10) ** -12
+"""US dollars."""
+BUSY = 30.0
+"""Seconds to wait for another process's transaction."""
+FLUSH = 5.0
+"""Seconds that savings may stay in memory."""
+GRACE = 60.0
+"""Seconds after its time limit when a reservation that nobody settled counts as unconfirmed."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,          -- seconds since 1970
+    day TEXT NOT NULL,         -- UTC
+    state TEXT NOT NULL,       -- reserved, settled, unconfirmed
+    model TEXT NOT NULL,
+    input_type TEXT NOT NULL,
+    tier TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    texts INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,   -- as billed; until settled, as estimated
+    amount INTEGER,            -- 10^-12 US dollars; NULL where the price is unknown
+    attempt INTEGER NOT NULL,
+    until REAL NOT NULL        -- when a reservation becomes unconfirmed
+);
+CREATE INDEX IF NOT EXISTS unsettled ON requests (state) WHERE state != 'settled';
+CREATE TABLE IF NOT EXISTS days (day TEXT PRIMARY KEY, amount INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS savings (
+    day TEXT NOT NULL, model TEXT NOT NULL, tag TEXT NOT NULL,
+    texts INTEGER NOT NULL, tokens INTEGER NOT NULL, amount INTEGER NOT NULL,
+    PRIMARY KEY (day, model, tag)
+) WITHOUT ROWID;
+"""
+
+WINDOWS = {"per_day": "WHERE day = :day", "per_month": "WHERE substr(day, 1, 7) = substr(:day, 1, 7)", "total": ""}
+"""Which days each cap counts."""
+
+Savings: TypeAlias = dict[tuple[str, str, str], tuple[int, int, int]]
+"""Texts, tokens and amount by day, model and tag."""
+
+GROUPS = {"day": "day", "month": "substr(day, 1, 7)", "model": "model", "tag": "tag"}
 
 
-def today() -> date:
-    return datetime.now(UTC).date()
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was spent and saved under one heading. Money is US dollars."""
+
+    requests: int = 0
+    texts: int = 0
+    tokens: int = 0
+    cost: Decimal = Decimal(0)
+    """As billed, where the price is known."""
+    unpriced_tokens: int = 0
+    unconfirmed: Decimal = Decimal(0)
+    """Estimates of requests that may have been billed; not in ``cost``."""
+    saved_texts: int = 0
+    saved_tokens: int = 0
+    saved: Decimal = Decimal(0)
+
+    def __str__(self) -> str:
+        """Return it for people; money without exponents."""
+        unknown = f", {self.unpriced_tokens} tokens of unknown price" if self.unpriced_tokens else ""
+        lost = f", {dollars(self.unconfirmed)} unconfirmed" if self.unconfirmed else ""
+        return (
+            f"{self.requests} requests, {self.tokens} tokens, {dollars(self.cost)}{unknown}{lost}; "
+            f"saved {dollars(self.saved)}"
+        )
 
 
-class MemoryLedger:
-    """Spending of this process, by UTC day, and what is set aside for requests in flight."""
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """A request that went out and never came back."""
 
-    def __init__(self, today: Callable[[], date] = today) -> None:
-        self._today = today
-        self._lock = threading.Lock()
-        self._spent: dict[date, Decimal] = {}
-        self._reserved = Decimal(0)
+    at: datetime
+    model: str
+    tag: str
+    texts: int
+    tokens: int
+    amount: Decimal | None
+
+
+class Ledger:
+    """Keeps accounts in a file that is made when something is first booked.
+
+    Args:
+        file: the same file is the same ledger; ``None`` keeps accounts in memory, for this object alone.
+        required: whether a budget depends on it. Otherwise a file that cannot be opened is no reason to fail: accounts
+            are then kept in memory, and a warning is logged.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self, file: Path | None = None, *, required: bool = False, now: Callable[[], float] = time.time
+    ) -> None:
+        self.file = file
+        self._required = required
+        self._now = now
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        self._savings: Savings = {}
+        self._written = self._now()
+
+    # Money before and after a request
 
     def refusal(self, budget: Budget, amount: Decimal | None) -> str | None:
         """Say why a whole call that costs ``amount`` does not fit the budget, or return ``None``."""
-        with self._lock:
-            return self._exceeded(budget, amount, whole_call=True)
-
-    def reserve(self, budget: Budget, amount: Decimal | None) -> str | None:
-        """Set the cost of one request aside and return ``None``, or say why it does not fit."""
-        with self._lock:
-            refusal = self._exceeded(budget, amount, whole_call=False)
-            if refusal is None:
-                self._reserved += amount or Decimal(0)
-            return refusal
-
-    def settle(self, reserved: Decimal | None, spent: Decimal | None) -> None:
-        """Replace what was set aside for a request by what it cost."""
-        with self._lock:
-            self._reserved -= reserved or Decimal(0)
-            day = self._today()
-            self._spent[day] = self._spent.get(day, Decimal(0)) + (spent or Decimal(0))
-
-    def _exceeded(self, budget: Budget, amount: Decimal | None, *, whole_call: bool) -> str | None:
-        today = self._today()
-        spent = {
-            "per_day": self._spent.get(today, Decimal(0)),
-            "per_month": sum(
-                (money for day, money in self._spent.items() if (day.year, day.month) == (today.year, today.month)),
-                Decimal(0),
-            ),
-            "total": sum(self._spent.values(), Decimal(0)),
-        }
-        caps = {name: cap for name in ("per_call", *spent) if (cap := getattr(budget, name)) is not None}
-        if not caps or amount == 0:
+        if amount == 0 or not budget.caps:
             return None
+        with self._transaction() as database:
+            return self._exceeded(database, budget, amount, whole_call=True)
+
+    def reserve(self, budget: Budget, spending: Spending) -> int | str:
+        """Set the cost of one request aside and return the reservation, or say why it does not fit."""
+        with self._transaction() as database:
+            if spending.amount != 0 and budget.caps:
+                refusal = self._exceeded(database, budget, spending.amount, whole_call=False)
+                if refusal is not None:
+                    return refusal
+            now, units = self._now(), _units(spending.amount)
+            self._add(database, _day(now), units)
+            row = (
+                now, _day(now), spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
+                spending.tokens, units, spending.attempt, now + spending.timeout + GRACE,
+            )  # fmt: skip
+            cursor = database.execute(
+                "INSERT INTO requests"
+                " (at, day, state, model, input_type, tier, tag, texts, tokens, amount, attempt, until)"
+                " VALUES (?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> None:
+        """Book what a request was billed in place of what was set aside."""
+        with self._transaction() as database:
+            self._replace(database, reservation, _units(amount))
+            database.execute(
+                "UPDATE requests SET state = 'settled', tokens = ?, amount = ? WHERE id = ?",
+                (tokens, _units(amount), reservation),
+            )
+            self._write_savings(database)
+
+    def release(self, reservation: int) -> None:
+        """Forget a request that was refused and cost nothing."""
+        with self._transaction() as database:
+            self._replace(database, reservation, 0)
+            database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
+
+    def suspect(self, reservation: int) -> None:
+        """Keep counting a request that went out and never came back: it may have been billed."""
+        with self._transaction() as database:
+            database.execute("UPDATE requests SET state = 'unconfirmed' WHERE id = ?", (reservation,))
+
+    def save(self, model: str, tag: str, texts: int, tokens: int, amount: Decimal) -> None:
+        """Add to what was not paid for. Usually writes nothing."""
+        with self._lock:
+            key = (_day(self._now()), model, tag)
+            before = self._savings.get(key, (0, 0, 0))
+            self._savings[key] = (before[0] + texts, before[1] + tokens, before[2] + (_units(amount) or 0))
+            due = self._now() - self._written > FLUSH
+        if due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write savings that are still in memory."""
+        with self._lock:
+            if self._savings:
+                with self._transaction() as database:
+                    self._write_savings(database)
+
+    def close(self) -> None:
+        """Write what is in memory and close the file; the next call opens it again."""
+        with self._lock:
+            if self._database is None:
+                self.flush()
+            elif self.file is not None:
+                self._finalizer()
+                self._database = None
+
+    # Reading
+
+    def totals(self, by: Literal["day", "month", "model", "tag"]) -> dict[str, Account]:
+        """Return what was spent and saved, by day, month, model or tag, in their order."""
+        self.flush()
+        group = GROUPS[by]
+        with self._transaction() as database:
+            spent = database.execute(
+                f"SELECT {group}, COUNT(*) FILTER (WHERE state = 'settled'),"
+                " COALESCE(SUM(texts) FILTER (WHERE state = 'settled'), 0),"
+                " COALESCE(SUM(tokens) FILTER (WHERE state = 'settled'), 0),"
+                " COALESCE(SUM(amount) FILTER (WHERE state = 'settled'), 0),"
+                " COALESCE(SUM(tokens) FILTER (WHERE state = 'settled' AND amount IS NULL), 0),"
+                " COALESCE(SUM(amount) FILTER (WHERE state = 'unconfirmed' OR (state = 'reserved' AND until < ?)), 0)"
+                f" FROM requests GROUP BY {group}",
+                (self._now(),),
+            ).fetchall()
+            saved = database.execute(
+                f"SELECT {group}, SUM(texts), SUM(tokens), SUM(amount) FROM savings GROUP BY {group}"
+            ).fetchall()
+        accounts: dict[str, dict[str, Any]] = {}
+        for name, requests, texts, tokens, amount, unpriced, unconfirmed in spent:
+            accounts[name] = {
+                "requests": requests,
+                "texts": texts,
+                "tokens": tokens,
+                "cost": amount * UNIT,
+                "unpriced_tokens": unpriced,
+                "unconfirmed": unconfirmed * UNIT,
+            }
+        for name, texts, tokens, amount in saved:
+            accounts.setdefault(name, {}).update(saved_texts=texts, saved_tokens=tokens, saved=amount * UNIT)
+        return {name: Account(**accounts[name]) for name in sorted(accounts)}
+
+    def unconfirmed(self) -> list[Unconfirmed]:
+        """Return the requests that may have been billed, oldest first."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT at, model, tag, texts, tokens, amount FROM requests"
+                " WHERE state = 'unconfirmed' OR (state = 'reserved' AND until < ?) ORDER BY at",
+                (self._now(),),
+            ).fetchall()
+        return [
+            Unconfirmed(datetime.fromtimestamp(at, UTC), model, tag, texts, tokens, None if n is None else n * UNIT)
+            for at, model, tag, texts, tokens, n in rows
+        ]
+
+    # The file
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the file's write lock, and commit unless something is raised."""
+        if self._process != os.getpid():
+            self._start()
+        with self._lock:
+            database = self._database or self._open()
+            if database.in_transaction:  # one inside another
+                yield database
+                return
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            database = _connect(self.file)
+        except (OSError, sqlite3.Error) as error:
+            story = f"the ledger {self.file} cannot be opened ({error})"
+            if self._required:
+                raise ConfigError(
+                    f"{story}, so no budget can hold. Put it where it can be written: ledger=…."
+                ) from error
+            logger.warning("%s; spending is counted in memory until this process ends", story)
+            database = _connect(None)
+        self._finalizer = weakref.finalize(self, _finish, database, self._savings, os.getpid())
+        self._database = database
+        return database
+
+    def _add(self, database: sqlite3.Connection, day: str, units: int | None) -> None:
+        if units:
+            database.execute(
+                "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET amount = amount + excluded.amount",
+                (day, units),
+            )
+
+    def _replace(self, database: sqlite3.Connection, reservation: int, units: int | None) -> None:
+        day, before = database.execute("SELECT day, amount FROM requests WHERE id = ?", (reservation,)).fetchone()
+        self._add(database, day, (units or 0) - (before or 0))
+
+    def _write_savings(self, database: sqlite3.Connection) -> None:
+        _write(database, self._savings)
+        self._written = self._now()
+
+    def _exceeded(
+        self, database: sqlite3.Connection, budget: Budget, amount: Decimal | None, *, whole_call: bool
+    ) -> str | None:
         if amount is None:
             return "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
-        if whole_call and (cap := caps.get("per_call")) is not None and amount > cap:
-            return (
-                f"the call would cost about {dollars(amount)}, over per_call={dollars(cap)}. "
-                "Send fewer texts or raise per_call."
-            )
-        for name, already in spent.items():
-            cap = caps.get(name)
-            if cap is not None and already + self._reserved + amount > cap:
+        for name, cap in budget.caps.items():
+            if name == "per_call":
+                if whole_call and amount > cap:
+                    return (
+                        f"the call would cost about {dollars(amount)}, over per_call={dollars(cap)}. "
+                        "Send fewer texts or raise per_call."
+                    )
+                continue
+            (units,) = database.execute(
+                f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": _day(self._now())}
+            ).fetchone()
+            counted = units * UNIT
+            if counted + amount > cap:
                 return (
-                    f"{dollars(already)} are spent and {dollars(self._reserved)} set aside; {dollars(amount)} more "
-                    f"would pass {name}={dollars(cap)}. Raise {name}, or wait for the next window."
+                    f"{dollars(counted)} are spent or set aside; {dollars(amount)} more would pass "
+                    f"{name}={dollars(cap)}. Raise {name}, or wait for the next window."
                 )
         return None
+
+
+def _connect(file: Path | None) -> sqlite3.Connection:
+    if file is not None:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = sqlite3.connect(file or ":memory:", timeout=BUSY, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.executescript(SCHEMA)
+    return database
+
+
+def _write(database: sqlite3.Connection, savings: Savings) -> None:
+    database.executemany(
+        "INSERT INTO savings VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (day, model, tag) DO UPDATE SET"
+        " texts = texts + excluded.texts, tokens = tokens + excluded.tokens, amount = amount + excluded.amount",
+        [(*key, *numbers) for key, numbers in savings.items()],
+    )
+    savings.clear()
+
+
+def _finish(database: sqlite3.Connection, savings: Savings, process: int) -> None:
+    """Write what is in memory and close, when a ledger is closed, forgotten, or its process ends.
+
+    Not in a forked child: the connection and the savings are its parent's.
+    """
+    if process == os.getpid():
+        with suppress(sqlite3.Error):
+            _write(database, savings)
+        database.close()
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+def _units(amount: Decimal | None) -> int | None:
+    """Return an amount in whole units, rounded up where it has more decimals than there are."""
+    if amount is None:
+        return None
+    whole = amount / UNIT
+    return int(whole) + (whole != int(whole))

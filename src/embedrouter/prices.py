@@ -9,6 +9,8 @@ from .errors import ConfigError
 __all__ = ["as_price", "cost"]
 
 MILLION = Decimal(1_000_000)
+DECIMALS = 6
+"""Of a price: the finest that the ledger books exactly."""
 MAX_PLAUSIBLE_PRICE = Decimal(5)
 """US dollars per million tokens: no embedding model has ever cost this much, a slipped decimal point has."""
 
@@ -32,6 +34,8 @@ def as_price(value: str | int | Decimal | None, where: str) -> Decimal | None:
         price = Decimal(value)
     except InvalidOperation as error:
         raise ConfigError(f"{where}: {value!r} is not a price in US dollars per million tokens.") from error
+    if price.is_finite() and price != round(price, DECIMALS):
+        raise ConfigError(f"{where}: {price} has more than {DECIMALS} decimals; the ledger keeps no finer prices.")
     if not 0 <= price <= MAX_PLAUSIBLE_PRICE:
         raise ConfigError(
             f"{where}: {price} US dollars per million tokens is not plausible for embeddings "

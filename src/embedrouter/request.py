@@ -14,7 +14,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from .effects import Call, Flow, Pause, Read, Write
+from .effects import Call, Flow, Pause, Read, Reserve, Settle, Write
 from .errors import (
     Attempt,
     AuthenticationError,
@@ -30,7 +30,7 @@ from .job import Charge, Found, Item, Job
 from .keys import keyer
 from .plan import listed, pack
 from .prices import cost
-from .types import Answer, Candidate, Entry, OverlongPolicy, Vectors
+from .types import Answer, Candidate, Entry, OverlongPolicy, Spending, Vectors
 
 __all__ = ["located", "look_up", "packed", "send"]
 
@@ -139,28 +139,35 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
         attempt += 1
         remaining = deadline - rules.clock()
         if remaining <= 0:
-            return RequestTimeoutError("the time allowed was used up before the request", model=candidate.name)
+            return RequestTimeoutError(
+                "the time allowed was used up before the request", model=candidate.name, perhaps_billed=False
+            )
         if job.unaffordable is not None and expected != 0:
             return job.unaffordable
-        if refusal := rules.ledger.reserve(rules.budget, expected):
-            return BudgetExceededError(f"{candidate.name} was not called: {refusal}")
-        spent = expected  # whoever stops us while a request is in flight leaves it counted: it was probably billed
+        timeout = min(candidate.timeout, remaining)
+        spending = _spending(job, candidate, items, expected, attempt, timeout)
+        reservation: int | str = yield Reserve(spending)
+        if isinstance(reservation, str):
+            return BudgetExceededError(f"{candidate.name} was not called: {reservation}")
         try:
-            outcome: Answer | EmbedRouterError = yield Call(
-                candidate, texts, job.input_type, min(candidate.timeout, remaining)
-            )
-            spent = Decimal(0)
-            if isinstance(outcome, Answer):
-                tokens = sum(item.tokens for item in items) if outcome.tokens is None else outcome.tokens
-                spent = cost(tokens, candidate.price)
-                job.charges.append(Charge(candidate, tokens))
-        finally:
-            rules.ledger.settle(expected, spent)
+            outcome: Answer | EmbedRouterError = yield Call(candidate, texts, job.input_type, timeout)
+        except GeneratorExit:  # stopped while the request is in flight
+            rules.suspect(reservation)
+            raise
+        spent: Decimal | None = Decimal(0)
         if isinstance(outcome, Answer):
-            if not (fault := _fault(outcome, len(texts), candidate.space.dimensions)):
+            tokens = sum(item.tokens for item in items) if outcome.tokens is None else outcome.tokens
+            spent = cost(tokens, candidate.price)
+            job.charges.append(Charge(candidate, tokens))
+            fault = _fault(outcome, len(texts), candidate.space.dimensions)
+            if fault is None:  # what was paid for is kept before anything else
                 yield from _keep(job, candidate, items, outcome.vectors, tokens)
+            yield Settle(reservation, (tokens, spent))
+            if fault is None:
                 return None
             outcome = BadResponseError(fault, model=candidate.name)
+        else:
+            yield Settle(reservation, None, unconfirmed=isinstance(outcome, BackendError) and outcome.perhaps_billed)
         if not isinstance(outcome, BackendError):
             raise outcome
         job.attempts.append(Attempt(candidate.name, outcome, spent))
@@ -168,6 +175,22 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
         if wait is None or rules.clock() + wait >= deadline:
             return outcome
         yield Pause(wait)
+
+
+def _spending(
+    job: Job, candidate: Candidate, items: Sequence[Item], amount: Decimal | None, attempt: int, timeout: float
+) -> Spending:
+    return Spending(
+        model=candidate.name,
+        input_type=job.input_type,
+        tier=candidate.tier,
+        tag=job.tag,
+        texts=len(items),
+        tokens=sum(item.tokens for item in items),
+        amount=amount,
+        attempt=attempt,
+        timeout=timeout,
+    )
 
 
 def _fault(answer: Answer, texts: int, dimensions: int) -> str | None:

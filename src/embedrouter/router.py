@@ -12,30 +12,36 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import platformdirs
 
-from . import flow, plan
+from . import flow, plan, tags
 from .backends import create, describe
 from .budget import Budget
 from .cache import DEFAULT, CacheLike, _Default, open_cache
 from .cache.vectors import VectorCache
-from .catalog import load
+from .catalog import Card, load
 from .closing import Closing
 from .drive import Driver
-from .errors import ConfigError, DegradedWarning
+from .errors import ConfigError, DegradedWarning, StalePriceWarning
 from .indexes import FOLDER, IndexGuard
 from .job import Job, Rules
-from .ledger import MemoryLedger
+from .ledger import Ledger
 from .models import Model, settle, the_one_space
 from .policy import RetryPolicy
 from .presets import preset
+from .prices import cost
 from .tiers import TIERS, nearest, rank, requested
 from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
 __all__ = ["Router"]
+
+LEDGER = "ledger.db"
+YEAR = timedelta(days=365)
 
 T = TypeVar("T")
 
@@ -48,7 +54,9 @@ class Router(Closing):
         dimensions: what every model is asked for; their own number when left out.
         cache: a folder, an object with the methods of ``embedrouter.cache.Cache``, or ``None`` for no cache. By default
             the user's cache folder.
-        budget: caps on spending, counted by this router since it was built.
+        budget: caps on spending; what everybody spent who shares the ledger counts.
+        ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"`` keeps
+            accounts in memory, for this router alone.
         retry: when failed requests are made again.
         query_tier: the tier of queries that ask for none; the highest any model has when left out.
         document_tier: the same for documents.
@@ -72,6 +80,7 @@ class Router(Closing):
         dimensions: int | None = None,
         cache: CacheLike | _Default = DEFAULT,
         budget: Budget | None = None,
+        ledger: str | Path | None = None,
         retry: RetryPolicy | None = None,
         query_tier: str | None = None,
         document_tier: str | None = None,
@@ -85,6 +94,7 @@ class Router(Closing):
             "dimensions": dimensions,
             "cache": cache,
             "budget": budget,
+            "ledger": ledger,
             "retry": retry,
             "query_tier": query_tier,
             "document_tier": document_tier,
@@ -113,6 +123,9 @@ class Router(Closing):
         }
         for name in self._defaults.values():
             self._rank(name)
+        self._cache = VectorCache(open_cache(cache))
+        self.ledger = Ledger(self._ledger_file(ledger), required=budget is not None and bool(budget.caps))
+        """What was spent, set aside and saved: by everybody who shares the file."""
         self._rules = Rules(
             candidates=candidates,
             space=self.space,
@@ -120,13 +133,12 @@ class Router(Closing):
             on_too_long=on_too_long,
             when_unavailable=when_unavailable,
             budget=budget or Budget(),
-            ledger=MemoryLedger(),
+            suspect=self.ledger.suspect,
             clock=time.monotonic,
             chance=random.random,
         )
         self._backends = backends
-        self._cache = VectorCache(open_cache(cache))
-        self._driver = Driver(backends, candidates, self._cache)
+        self._driver = Driver(backends, candidates, self._cache, self.ledger, self._rules.budget)
         self._usage = Usage()
         self._lock = threading.Lock()
 
@@ -182,6 +194,8 @@ class Router(Closing):
                 local=known.local,
                 identity=known.identity,
             )
+            if model.price is None and candidate.price:
+                _warn_if_stale(known.card)
             candidates.append(candidate)
             backends.append(create(model, known, candidate))
         return candidates, backends
@@ -228,11 +242,18 @@ class Router(Closing):
         """Return what ``embed`` would take, without calling any model."""
         return self._done(self._driver.run(flow.estimate(self._job(texts, input_type, tier, None))))
 
+    def estimate_tiers(self, texts: Iterable[str], *, input_type: InputType) -> dict[str, Estimate]:
+        """Return what ``embed`` would take at each tier that has a model or a better one, lowest first."""
+        items = plan.validate(texts)
+        highest = max(candidate.rank for candidate in self._rules.candidates)
+        return {name: self.estimate(items, input_type=input_type, tier=name) for name in self.tiers[: highest + 1]}
+
     def _job(self, texts: Iterable[str], input_type: InputType, tier: str | None, timeout: float | None) -> Job:
         if input_type not in ("document", "query"):
             raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
         name = nearest(tier, requested(input_type))
         return Job(
+            tag=tags.current(),
             rules=self._rules,
             texts=plan.validate(texts),
             input_type=input_type,
@@ -267,6 +288,11 @@ class Router(Closing):
         folder = getattr(self._cache.store, "folder", None)
         return folder if isinstance(folder, Path) else Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
 
+    def _ledger_file(self, ledger: str | Path | None) -> Path | None:
+        if ledger == ":memory:":
+            return None
+        return self._folder / LEDGER if ledger is None else Path(ledger).expanduser().absolute()
+
     def default_tier(self, input_type: InputType) -> str:
         """Return the tier of calls that ask for none."""
         return self._defaults[input_type]
@@ -287,22 +313,36 @@ class Router(Closing):
         used = job.usage()
         with self._lock:
             self._usage += used
+        for candidate, texts, tokens in job.savings:
+            self.ledger.save(candidate.name, job.tag, texts, tokens, cost(tokens, candidate.price) or Decimal(0))
 
     def close(self) -> None:
         for backend in self._backends:
             backend.close()
         self._cache.close()
+        self.ledger.close()
 
     async def aclose(self) -> None:
         for backend in self._backends:
             await backend.aclose()
         self._cache.close()
+        self.ledger.close()
 
     def __repr__(self) -> str:
         return f"Router({', '.join(self.models)}; {self.space})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._settings,)
+
+
+def _warn_if_stale(card: Card) -> None:
+    if card.checked is not None and datetime.now(UTC).date() - card.checked > YEAR:
+        warnings.warn(
+            f"The price of {card.model} was read on {card.checked}, more than a year ago. Look at {card.source} and "
+            "set Model(…, price=…), or update embedrouter.",
+            StalePriceWarning,
+            stacklevel=4,
+        )
 
 
 def _rebuild(settings: dict[str, Any]) -> Router:

@@ -1,7 +1,7 @@
 """For tests of code that uses embedrouter: a backend that needs no network, and a cache that needs no disk.
 
     fake = FakeBackend(dimensions=8)
-    router = Router([fake.model("fake:small")], cache=None)
+    router = Router([fake.model("fake:small")], cache=None, ledger=":memory:")
     router.embed(["a text"], input_type="document")
     assert fake.calls == [FakeCall(("a text",), "document")]
 

@@ -100,6 +100,25 @@ class Answer:
     tokens: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """One request as the ledger books it, before it is sent."""
+
+    model: str
+    input_type: InputType
+    tier: str
+    tag: str
+    texts: int
+    tokens: int
+    """As estimated."""
+    amount: Decimal | None
+    """As estimated, in US dollars; ``None`` where the price is unknown."""
+    attempt: int
+    """1 for the first try."""
+    timeout: float
+    """Seconds that it may take."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
     """Tokens of each text; ``exact`` when the model's own tokenizer counted them, otherwise an upper estimate."""

@@ -134,5 +134,5 @@ def _translated(error: Exception, model: str) -> Exception:
     if isinstance(error, TimeoutError):
         return RequestTimeoutError("no answer in time", model=model)
     if isinstance(error, OSError):
-        return UnavailableError(f"the connection failed ({reason})", model=model)
+        return UnavailableError(f"the connection failed ({reason})", model=model, perhaps_billed=True)
     return error

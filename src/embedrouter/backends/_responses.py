@@ -24,7 +24,7 @@ from ..models import Model
 from ..types import Vectors
 from ._environment import known_key
 
-__all__ = ["from_status", "matrix", "retry_after"]
+__all__ = ["from_status", "matrix", "retry_after", "was_sent"]
 
 LONGEST_MESSAGE = 300
 
@@ -36,6 +36,20 @@ TOO_LONG = re.compile(
 
 QUOTED_KEY = re.compile(r"(?<=key provided: )\S+|\bsk-[\w*-]{4,}", re.IGNORECASE)
 """OpenAI repeats a wrong key, a short one in full."""
+
+NO_CONNECTION = {
+    "ConnectError",  # httpx, httpx2
+    "ConnectTimeout",  # httpx, httpx2, requests
+    "PoolTimeout",
+    "NewConnectionError",  # urllib3
+    "ConnectTimeoutError",
+    "NameResolutionError",
+    "ClientConnectorError",  # aiohttp
+    "ConnectionTimeoutError",
+    "ConnectionRefusedError",
+    "gaierror",
+}
+"""Exceptions of the libraries below the SDKs that say that no connection was made."""
 
 
 def matrix(embeddings: Sequence[object], model: str) -> Vectors:
@@ -90,7 +104,7 @@ def from_status(
             too_long = code != "max_tokens_per_request" and TOO_LONG.search(message) is not None
             return InputRejectedError(story, model=name, status=status, too_long=too_long)
         case 408:
-            return RequestTimeoutError(story, model=name, status=status, retry_after=wait)
+            return RequestTimeoutError(story, model=name, status=status, retry_after=wait, perhaps_billed=False)
         case 429:
             hopeless = code == "insufficient_quota" or "request too large" in message.lower()
             return RateLimitedError(story, model=name, status=status, retry_after=wait, retryable=not hopeless)
@@ -119,6 +133,16 @@ def _quotes(message: str, text: str) -> bool:
     if len(text) >= 12:
         return text[:40] in message
     return any(f"{mark}{text}{mark}" in message for mark in "\"'`")
+
+
+def was_sent(error: BaseException | None) -> bool:
+    """Say whether a request whose connection failed may have reached the provider: not if none was ever made."""
+    while error is not None:
+        if type(error).__name__ in NO_CONNECTION:
+            return False
+        reasons = [item for item in error.args if isinstance(item, Exception)]
+        error = error.__cause__ or error.__context__ or next(iter(reasons), None)
+    return True
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

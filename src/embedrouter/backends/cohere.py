@@ -17,7 +17,7 @@ from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
 from ._clients import Clients
 from ._environment import api_key
-from ._responses import from_status, matrix
+from ._responses import from_status, matrix, was_sent
 
 if TYPE_CHECKING:
     from cohere import AsyncClientV2, ClientV2
@@ -153,8 +153,10 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
         case ApiError() | ValidationError() | httpx.DecodingError():
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case httpx.TimeoutException():
-            return RequestTimeoutError("no answer in time", model=model.name)
+            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
         case httpx.TransportError():
-            return UnavailableError(f"the connection failed ({type(error).__name__})", model=model.name)
+            return UnavailableError(
+                f"the connection failed ({type(error).__name__})", model=model.name, perhaps_billed=was_sent(error)
+            )
         case _:
             return error

@@ -21,7 +21,7 @@ from ..types import Answer, Candidate, InputType, TokenCounts
 from . import Backend, Description, missing_extra
 from ._clients import Clients
 from ._environment import api_key, setting
-from ._responses import from_status, matrix
+from ._responses import from_status, matrix, was_sent
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -163,9 +163,11 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
 
     match error:
         case openai.APITimeoutError():
-            return RequestTimeoutError("no answer in time", model=model.name)
+            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
         case openai.APIConnectionError():
-            return UnavailableError(f"the connection failed ({_reason(error)})", model=model.name)
+            return UnavailableError(
+                f"the connection failed ({_reason(error)})", model=model.name, perhaps_billed=was_sent(error)
+            )
         case openai.APIStatusError():
             body = error.body if isinstance(error.body, dict) else {}
             return from_status(

@@ -18,7 +18,7 @@ from ..models import Model, custom_card
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
 from ._environment import api_key
-from ._responses import from_status, matrix
+from ._responses import from_status, matrix, was_sent
 
 BASE_URL = "https://api.voyageai.com/v1"
 MONGODB_URL = "https://ai.mongodb.com/v1"
@@ -127,9 +127,11 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
 
     match error:
         case sdk.Timeout():
-            return RequestTimeoutError("no answer in time", model=model.name)
+            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
         case sdk.APIConnectionError() | aiohttp.ClientError() | requests.RequestException():
-            return UnavailableError(f"the connection failed ({type(error).__name__})", model=model.name)
+            return UnavailableError(
+                f"the connection failed ({type(error).__name__})", model=model.name, perhaps_billed=was_sent(error)
+            )
         case sdk.VoyageError(http_status=int(status)) if status >= 300:
             detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
             unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
