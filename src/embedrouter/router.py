@@ -55,8 +55,8 @@ class Router(Closing):
         cache: a folder, an object with the methods of ``embedrouter.cache.Cache``, or ``None`` for no cache. By default
             the user's cache folder.
         budget: caps on spending; what everybody spent who shares the ledger counts.
-        ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"`` keeps
-            accounts in memory, for this router alone.
+        ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"``
+            keeps accounts in memory, for this router alone.
         retry: when failed requests are made again.
         query_tier: the tier of queries that ask for none; the highest any model has when left out.
         document_tier: the same for documents.
