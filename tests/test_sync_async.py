@@ -127,6 +127,7 @@ def slow_router(backend: Slow, **settings: object) -> Router:
     return Router(
         [Model("slow:x", space="s", dimensions=4, backend=backend, batch_size=1, **settings)],  # type: ignore[arg-type]
         cache=MemoryCache(),
+        ledger=":memory:",
         retry=RetryPolicy(attempts=1),
     )
 
@@ -182,6 +183,34 @@ def test_after_a_failure_nothing_new_is_started_and_what_was_in_flight_is_kept(a
     assert backend.started < 9
     assert router.estimate(many, input_type="document").cached == backend.started - 1
     assert router.usage.requests == backend.started - 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_requests_that_were_never_sent_are_not_booked(asynchronous: bool) -> None:
+    """A failing neighbour stops them before they go out; money for them must not stay set aside."""
+    backend = Slow(fail=frozenset({"0"}))
+    router = slow_router(backend, max_concurrency=2, price="1")
+    with pytest.raises(AuthenticationError):
+        embed(router, asynchronous, [str(number) for number in range(30)], input_type="document")
+    (account,) = router.ledger.totals("model").values()
+
+    assert account.requests == backend.started - 1
+    with router.ledger._transaction() as database:
+        assert database.execute("SELECT COUNT(*) FROM requests WHERE state != 'settled'").fetchone() == (0,)
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_for_its_turn_costs_nothing() -> None:
+    """One that is cancelled in flight may have been billed."""
+    backend = Slow(0.2)
+    router = slow_router(backend, max_concurrency=1, price="1")
+    tasks = [asyncio.create_task(router.aembed([text], input_type="document")) for text in ("first", "second")]
+    await asyncio.sleep(0.1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert backend.started == 1
+    assert [item.texts for item in router.ledger.unconfirmed()] == [1]
 
 
 async def test_a_cancelled_call_leaves_nothing_running() -> None:

@@ -44,6 +44,8 @@ class Driver:
         self._cache = cache
         self._ledger = ledger
         self._budget = budget
+        self._sent: set[int] = set()
+        """Reservations whose request went out and is not settled yet."""
         self._slots = [threading.BoundedSemaphore(candidate.concurrency) for candidate in candidates]
         self._aslots = PerLoop(lambda: [asyncio.Semaphore(candidate.concurrency) for candidate in candidates])
 
@@ -58,7 +60,7 @@ class Driver:
                     effect = flow.send(outcome)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
-                if stop is not None and stop.is_set() and isinstance(effect, Call | Pause):
+                if stop is not None and stop.is_set() and isinstance(effect, Reserve | Pause):
                     return None
                 outcome = self._perform(effect, stop)
 
@@ -71,7 +73,7 @@ class Driver:
                     effect = flow.send(outcome)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
-                if stop is not None and stop.is_set() and isinstance(effect, Call | Pause):
+                if stop is not None and stop.is_set() and isinstance(effect, Reserve | Pause):
                     return None
                 outcome = await self._aperform(effect, stop)
 
@@ -79,9 +81,10 @@ class Driver:
 
     def _perform(self, effect: Effect, stop: threading.Event | None) -> Any:
         match effect:
-            case Call(candidate, texts, input_type, timeout):
+            case Call(candidate, texts, input_type, timeout, reservation):
                 backend = self._backends[candidate.index]
                 with self._slots[candidate.index]:
+                    self._sent.add(reservation)
                     try:
                         return backend.embed(texts, input_type, timeout=timeout)
                     except EmbedRouterError as error:
@@ -109,9 +112,10 @@ class Driver:
 
     async def _aperform(self, effect: Effect, stop: asyncio.Event | None) -> Any:
         match effect:
-            case Call(candidate, texts, input_type, timeout):
+            case Call(candidate, texts, input_type, timeout, reservation):
                 backend = self._backends[candidate.index]
                 async with self._aslots.get()[candidate.index]:
+                    self._sent.add(reservation)
                     try:
                         return await backend.aembed(texts, input_type, timeout=timeout)
                     except EmbedRouterError as error:
@@ -127,7 +131,16 @@ class Driver:
             case _:
                 assert_never(effect)
 
+    def abandon(self, reservation: int) -> None:
+        """Book a reservation whose flow was closed: a request that went out may have been billed, others were not."""
+        if reservation in self._sent:
+            self._ledger.suspect(reservation)
+        else:
+            self._ledger.release(reservation)
+        self._sent.discard(reservation)
+
     def _settle(self, effect: Settle) -> None:
+        self._sent.discard(effect.reservation)
         if effect.billed is not None:
             self._ledger.settle(effect.reservation, *effect.billed)
         elif effect.unconfirmed:

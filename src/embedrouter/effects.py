@@ -74,6 +74,8 @@ class Call:
     texts: Sequence[str]
     input_type: InputType
     timeout: float
+    reservation: int
+    """What was set aside for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ class Rules:
     on_too_long: OverlongPolicy
     when_unavailable: Literal["raise", "degrade"]
     budget: Budget
-    suspect: Callable[[int], None]
-    """Books a reservation as unconfirmed at once: for a flow that is closed while its request is in flight."""
+    abandon: Callable[[int], None]
+    """Books what becomes of a reservation whose flow is closed before the answer."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
     chance: Callable[[], float]

@@ -150,9 +150,9 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
         if isinstance(reservation, str):
             return BudgetExceededError(f"{candidate.name} was not called: {reservation}")
         try:
-            outcome: Answer | EmbedRouterError = yield Call(candidate, texts, job.input_type, timeout)
-        except GeneratorExit:  # stopped while the request is in flight
-            rules.suspect(reservation)
+            outcome: Answer | EmbedRouterError = yield Call(candidate, texts, job.input_type, timeout, reservation)
+        except GeneratorExit:  # stopped before the answer
+            rules.abandon(reservation)
             raise
         spent: Decimal | None = Decimal(0)
         if isinstance(outcome, Answer):

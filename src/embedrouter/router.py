@@ -126,19 +126,20 @@ class Router(Closing):
         self._cache = VectorCache(open_cache(cache))
         self.ledger = Ledger(self._ledger_file(ledger), required=budget is not None and bool(budget.caps))
         """What was spent, set aside and saved: by everybody who shares the file."""
+        budget = budget or Budget()
+        self._driver = Driver(backends, candidates, self._cache, self.ledger, budget)
         self._rules = Rules(
             candidates=candidates,
             space=self.space,
             retry=retry or RetryPolicy(),
             on_too_long=on_too_long,
             when_unavailable=when_unavailable,
-            budget=budget or Budget(),
-            suspect=self.ledger.suspect,
+            budget=budget,
+            abandon=self._driver.abandon,
             clock=time.monotonic,
             chance=random.random,
         )
         self._backends = backends
-        self._driver = Driver(backends, candidates, self._cache, self.ledger, self._rules.budget)
         self._usage = Usage()
         self._lock = threading.Lock()
 

@@ -1,10 +1,10 @@
 """Counting tokens without a tokenizer, and cutting texts to a number of tokens.
 
 The estimate is an upper one, because budgets and limits must not be passed: it has to hold for tokenizers of 30,000 to
-250,000 pieces, in any script. ASCII words cost a token for every four letters begun, digits and punctuation one each,
-white space one for every four blanks that follow another; every other script costs four tokens for five bytes of
-UTF-8, which is more than two for a Chinese, Japanese or Korean character. Measured against cl100k_base on English
-prose and Python source it is 1.4 to 1.6 times the true number; only strings of random letters exceed it.
+250,000 pieces, in any script. ASCII words cost a token for every four letters begun, digits and punctuation one each (a
+number one more), white space one for every four blanks that follow another; every other script costs four tokens for
+five bytes of UTF-8, which is more than two for a Chinese, Japanese or Korean character. Measured against cl100k_base on
+English prose and Python source it is 1.4 to 1.6 times the true number; only strings of random letters exceed it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = ["estimate", "pieces"]
 
 _ASCII_WORD = re.compile(r"[A-Za-z]+")
 _BLANKS = re.compile(r"\s+")
+_NUMBER = re.compile(r"\d+")
 
 
 def estimate(text: str) -> int:
@@ -29,7 +30,7 @@ def estimate(text: str) -> int:
     if not rest.isascii():
         marks = len(rest.encode("ascii", "ignore"))
         marks += -(-4 * (len(rest.encode("utf-8")) - marks) // 5)
-    return words + blanks + marks + 2
+    return words + blanks + marks + len(_NUMBER.findall(text)) + 2
 
 
 def pieces(text: str, limit: int, policy: OverlongPolicy, count: Callable[[str], int]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import cache, calibrate, demo
+from . import cache, calibrate, demo, estimate, models, stats, warm
 
 __all__ = ["app", "main"]
 
@@ -46,6 +46,10 @@ def options(
 
 app.command("calibrate")(calibrate.command)
 app.command("demo")(demo.command)
+app.command("estimate")(estimate.command)
+app.command("models")(models.command)
+app.command("stats")(stats.command)
+app.command("warm")(warm.command)
 app.add_typer(cache.app, name="cache")
 
 

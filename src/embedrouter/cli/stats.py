@@ -1,0 +1,143 @@
+"""``embedrouter stats``: what was spent and saved, as the ledger booked it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from ..ledger import Account, Ledger, Unconfirmed
+from ..router import LEDGER
+from ..tiered import TieredRouter
+from .choice import AsJson, CacheFolder, ConfigFile, configured, exclusive
+from .report import money
+from .sheet import Sheet, price
+
+__all__ = ["By", "command"]
+
+SHOWN = 20
+"""Unconfirmed requests that people are shown."""
+
+
+class By(StrEnum):
+    """What to sum up by."""
+
+    DAY = "day"
+    MONTH = "month"
+    MODEL = "model"
+    TAG = "tag"
+
+
+def command(
+    by: Annotated[By, typer.Option(help="What to sum up by.")] = By.DAY,
+    cache: CacheFolder = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was spent and saved, by day, month, model or tag. Days and months are UTC.
+
+    Unconfirmed are requests that went out and never came back: they may have been billed, so budgets count them.
+    """
+    exclusive(cache=cache, config=config)
+    files = _ledgers(cache, config)
+    accounts: dict[str, list[Account]] = {}
+    lost: list[Unconfirmed] = []
+    for file in files:
+        if not file.exists():
+            continue
+        try:
+            with closing(Ledger(file, required=True)) as ledger:
+                for name, account in ledger.totals(by.value).items():
+                    accounts.setdefault(name, []).append(account)
+                lost += ledger.unconfirmed()
+        except (ConfigError, sqlite3.Error) as error:  # the ledger's own words are about budgets
+            raise ConfigError(f"{file} cannot be read as a ledger ({error.__cause__ or error}).") from error
+    rows = {name: _sum(accounts[name]) for name in sorted(accounts)}
+    total = _sum(rows.values())
+    lost.sort(key=lambda request: request.at)
+
+    sheet = Sheet(as_json=as_json)
+    place = ", ".join(map(str, files))
+    if rows:
+        cells = [(name or "(none)", *_row(account)) for name, account in rows.items()]
+        columns = (by.value, "requests", "texts", "tokens", "cost", "saved texts", "saved", "unconfirmed")
+        sheet.table(columns, [*cells, ("total", *_row(total))], numbers=columns[1:], total=True)
+    else:
+        sheet.line(f"Nothing is booked yet in {place}.")
+    if total.unpriced_tokens:
+        sheet.line(f"{total.unpriced_tokens:,} of the tokens have no known price and are not in the cost.")
+    if lost:
+        sheet.line("Unconfirmed: went out and never came back; may have been billed, and are not in the cost.")
+        heads = ("time (UTC)", "model", "tag", "texts", "tokens", "estimate")
+        sheet.table(heads, [_lost(request) for request in lost[-SHOWN:]], numbers=heads[3:])
+        if len(lost) > SHOWN:
+            sheet.line(f"{len(lost) - SHOWN:,} earlier ones are not shown; --json has all.")
+    if rows:
+        sheet.line(f"Ledger: {place}")
+    sheet.json(
+        {
+            "ledgers": list(map(str, files)),
+            "by": by.value,
+            "rows": {name: asdict(account) for name, account in rows.items()},
+            "total": asdict(total),
+            "unconfirmed": [asdict(request) | {"at": request.at.isoformat()} for request in lost],
+        }
+    )
+
+
+def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
+    """Return the ledger beside a cache folder, or those of the configured routers."""
+    if cache is not None:
+        return [cache.expanduser().absolute() / LEDGER]
+    where = configured(config)
+    if where is None:
+        from ..cache import default_folder
+
+        return [default_folder() / LEDGER]
+    from .levels import choose
+
+    router, _ = choose(None, where, "default")
+    routers = [router.router(name) for name in router.own_tiers] if isinstance(router, TieredRouter) else [router]
+    files = [each.ledger.file for each in routers]
+    return list(dict.fromkeys(file for file in files if file is not None))
+
+
+def _sum(accounts: Iterable[Account]) -> Account:
+    every = list(accounts)
+    zero = Account()
+    return Account(
+        **{
+            item.name: sum((getattr(account, item.name) for account in every), getattr(zero, item.name))
+            for item in fields(Account)
+        }
+    )
+
+
+def _row(account: Account) -> tuple[str, ...]:
+    return (
+        f"{account.requests:,}",
+        f"{account.texts:,}",
+        f"{account.tokens:,}",
+        money(account.cost),
+        f"{account.saved_texts:,}",
+        money(account.saved),
+        money(account.unconfirmed),
+    )
+
+
+def _lost(request: Unconfirmed) -> tuple[str, ...]:
+    return (
+        f"{request.at:%Y-%m-%d %H:%M:%S}",
+        request.model,
+        request.tag or "(none)",
+        f"{request.texts:,}",
+        f"{request.tokens:,}",
+        price(request.amount),
+    )

@@ -1,0 +1,768 @@
+"""The commands about money (models, estimate, warm, stats, cache), over real files and sockets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from embedrouter import Model, Router
+from embedrouter.cache.codec import encode
+from embedrouter.cache.disk import DiskCache
+from embedrouter.catalog import load
+from embedrouter.cli import app, share
+from embedrouter.cli.models import stale
+from embedrouter.cli.rows import Folder
+from embedrouter.cli.texts import Item, Texts, slices
+from embedrouter.errors import ConfigError, InvalidInputError
+from embedrouter.ledger import Account
+from embedrouter.types import Entry
+from tests.emulator import Emulator, Fault, Received, count_tokens
+
+PROGRAM = "from embedrouter.cli import main; main()"
+TEXTS = [f"text number {number} about harbours and tea" for number in range(200)]
+BATCH = 10
+REQUESTS = len(TEXTS) // BATCH
+PRICE = Decimal("0.02")
+"""US dollars per million tokens."""
+
+
+def call(*arguments: str | Path, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
+
+
+def answer(*arguments: str | Path, stdin: str | None = None) -> dict[str, Any]:
+    """Return what a command prints with ``--json``."""
+    done = call(*arguments, "--json", stdin=stdin)
+    assert done.exit_code == 0, f"{done.output}{done.exception!r}"
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    """Start the command in a process of its own, with its output piped and warnings as errors."""
+    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**plain, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)},
+    )
+
+
+def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def tokens(texts: list[str]) -> int:
+    """Return what the emulator bills for texts."""
+    return sum(count_tokens("openai", text) for text in texts)
+
+
+@pytest.fixture
+def place(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with texts and a configuration that points at the emulator, entered."""
+    monkeypatch.setenv("HARBOUR_KEY", "sk-harbour")
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(TEXTS))
+    )
+    (tmp_path / "embedrouter.toml").write_text(
+        f'cache = "kept"\n[[models]]\nmodel = "openai:text-embedding-3-small"\nbase_url = "{emulator.openai_url}"\n'
+        f'api_key_env = "HARBOUR_KEY"\nmax_concurrency = 1\nbatch_size = {BATCH}\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without a configuration, entered."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    return tmp_path / "empty"
+
+
+def fill(folder: Path, rows: int = 3, dimensions: int = 8) -> dict[bytes, bytes]:
+    """Put rows into a cache folder, as a router would."""
+    chance = np.random.default_rng(rows)
+    values = {
+        number.to_bytes(20, "big"): encode(Entry(chance.standard_normal(dimensions).astype(np.float32), number))
+        for number in range(rows)
+    }
+    cache = DiskCache(folder)
+    cache.put_many(values)
+    cache.close()
+    return values
+
+
+def all_rows(folder: Path) -> dict[bytes, bytes]:
+    return {row.key: row.value for row in Folder(folder).rows()}
+
+
+def spoil(folder: Path, key: bytes) -> None:
+    """Flip a bit of a row, as a disk might."""
+    cache = DiskCache(folder)
+    row = bytearray(cache.get_many([key])[key])
+    row[-1] ^= 1
+    cache.put_many({key: bytes(row)})
+    cache.close()
+
+
+# models
+
+
+def test_the_catalogue_shows_unknown_prices_as_unknown() -> None:
+    """A missing price is no price of zero."""
+    done = call("models", "--provider", "voyage")
+
+    row = next(line for line in done.stdout.splitlines() if "voyage:voyage-2 " in line)
+    assert row.split()[4:6] == ["unknown", "unknown"]
+    assert "$0.00" not in done.stdout
+    assert "openai:" not in done.stdout
+
+
+def test_every_model_of_the_catalogue_is_listed_with_its_exact_price() -> None:
+    """Rounding to cents would hide that 0.065 is half of 0.13."""
+    listed = {row["model"]: row for row in answer("models")["models"]}
+
+    assert listed.keys() == load().keys()
+    assert listed["openai:text-embedding-3-large"]["batch_price"] == "0.065"
+    assert "$0.065" in call("models", "--provider", "openai").stdout
+
+
+def test_old_prices_are_warned_about() -> None:
+    """A price list that nobody looked at for a year is probably wrong."""
+    cards = list(load().values())
+    newest = max(card.checked for card in cards if card.checked)
+
+    assert stale(cards, newest) is None
+    assert stale(cards, date(newest.year + 2, 1, 1)) is not None
+    assert str(newest) in str(stale(cards, date(newest.year + 2, 1, 1)))
+
+
+def test_the_rows_of_ones_own_catalogue_count(offline: Path) -> None:
+    """They may be old, which is said below the table."""
+    (offline / "own.toml").write_text(
+        '[[models]]\nmodel = "openai:own"\nspace = "own"\ndimensions = 8\ntexts = 9\nchecked = 2020-01-01\n'
+    )
+    (offline / "c.toml").write_text('catalog = "own.toml"\n[[models]]\nmodel = "openai:own"\n')
+
+    facts = answer("models", "--config", "c.toml")
+
+    assert "openai:own" in {row["model"] for row in facts["models"]}
+    assert facts["warning"] is None
+
+
+def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
+    """An empty table would look like an empty catalogue."""
+    error = call("models", "--provider", "acme").exception
+
+    assert isinstance(error, ConfigError)
+    assert "openai" in str(error)
+
+
+# estimate
+
+
+def test_an_estimate_costs_nothing_and_knows_what_is_cached(place: Path, emulator: Emulator) -> None:
+    """The expected money is the catalogue's price times the tokens that the emulator would bill."""
+    with Router.from_config("embedrouter.toml") as router:
+        router.embed(TEXTS[:50], input_type="document")
+    before = emulator.calls
+
+    (row,) = answer("estimate", "corpus.jsonl")["tiers"]
+
+    assert emulator.calls == before
+    assert (row["texts"], row["unique"], row["cached"], row["requests"]) == (200, 200, 50, 15)
+    assert row["tokens"] == tokens(TEXTS[50:])
+    assert Decimal(row["cost"]) == tokens(TEXTS[50:]) * PRICE / 1_000_000
+
+
+def test_every_tier_with_a_model_of_its_own_has_a_row(place: Path) -> None:
+    """Tiers that would ask the same model are one row."""
+    (place / "family.toml").write_text(
+        'cache = false\n[[models]]\nmodel = "voyage:voyage-4-large"\n'
+        '[[models]]\nmodel = "voyage:voyage-4-lite"\ntier = "low"\n'
+    )
+
+    rows = answer("estimate", "corpus.jsonl", "--config", "family.toml")["tiers"]
+    (low,) = answer("estimate", "corpus.jsonl", "--config", "family.toml", "--tier", "low")["tiers"]
+
+    assert [(row["tier"], row["model"]) for row in rows] == [
+        ("low", "voyage:voyage-4-lite"),
+        ("high", "voyage:voyage-4-large"),
+    ]
+    assert low == rows[0]
+    assert Decimal(rows[1]["cost"]) == 6 * Decimal(rows[0]["cost"])
+
+
+def test_texts_that_repeat_across_slices_are_counted_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory holds one slice, and still nobody pays for a text twice."""
+    monkeypatch.setattr("embedrouter.cli.texts.slices.__defaults__", (30,))
+    (place / "twice.jsonl").write_text((place / "corpus.jsonl").read_text() * 2)
+
+    (row,) = answer("estimate", "twice.jsonl")["tiers"]
+
+    assert (row["texts"], row["unique"]) == (400, 200)
+    assert row["tokens"] == tokens(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "count"),
+    [([], "one\n\ntwo\r\nthree", 3), (["--field", "body"], '{"body": "one"}\n{"body": "two"}\n', 2)],
+)
+def test_texts_come_from_stdin(offline: Path, arguments: list[str], stdin: str, count: int) -> None:
+    """One text per line, or JSON lines where a field is named."""
+    (row,) = answer("estimate", "-", *arguments, stdin=stdin)["tiers"]
+
+    assert row["texts"] == count
+    assert row["cost"] == "0"
+
+
+def test_a_folder_gives_one_text_per_file_and_per_json_line(offline: Path) -> None:
+    """What is left out is named, and a text is read as Python reads it."""
+    (offline / "a.md").write_bytes(b"\xef\xbb\xbf# Title\r\n\r\n text \n")
+    (offline / "b.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n')
+    (offline / "c.txt").write_bytes(b"caf\xe9")
+    (offline / "d.png").write_bytes(b"\x89PNG")
+    (offline / ".hidden.md").write_text("no")
+    texts = Texts(str(offline))
+
+    assert [item.text for item in texts] == ["# Title\n\n text \n", "one", "two"]
+    assert [item.text for item in texts] == [item.text for item in texts]
+    assert texts.skipped == {"not UTF-8 text": ["c.txt"], "a .png file": ["d.png"]}
+    assert answer("estimate", ".")["skipped"] == texts.skipped
+
+
+def test_slices_end_at_either_limit() -> None:
+    """A few huge texts fill memory as well as many small ones."""
+    small = [Item("", "x")] * 25
+    huge = [Item("", "x" * 5_000_000)] * 3
+
+    assert [len(part) for part in slices(small, 10)] == [10, 10, 5]
+    assert [len(part) for part in slices(huge)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "a.jsonl",
+            b'{"text": "one"}\n{"body": "two"}\n',
+            "line 2: the field 'text' holds no text. Fields there: 'body'",
+        ),
+        ("a.jsonl", b"one\n", "line 1 is not a JSON object"),
+        ("a.jsonl", b'{"text": "caf\xe9"}\n', "line 1 is not UTF-8"),
+        ("a.txt", b"caf\xe9", "is not UTF-8 text"),
+        ("a.txt", b"", "is empty"),
+        ("a.jsonl", b"", "There is no text"),
+        ("other", b"text", "cannot be read (No such file or directory)"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_named(offline: Path, name: str, content: bytes, says: str) -> None:
+    """Before anything is paid."""
+    (offline / name).write_bytes(content)
+
+    error = call("estimate", name if name != "other" else "absent").exception
+
+    assert isinstance(error, ConfigError)
+    assert says in str(error)
+
+
+def test_a_text_over_the_limit_is_named_by_its_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position in a slice would help nobody."""
+    monkeypatch.setattr("embedrouter.cli.texts.slices.__defaults__", (4,))
+    rows = [*TEXTS[:6], "word " * 9000]
+    (place / "long.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+
+    error = call("estimate", "long.jsonl").exception
+
+    assert isinstance(error, InvalidInputError)
+    assert "long.jsonl, line 7" in str(error)
+
+
+# warm
+
+
+def test_warm_fills_the_cache_and_the_second_run_pays_nothing(place: Path, emulator: Emulator) -> None:
+    """The ledger has the spending under its tag."""
+    first = answer("warm", "corpus.jsonl", "--yes", "--tag", "harbour")
+    calls = emulator.calls
+    second = answer("warm", "corpus.jsonl")
+
+    assert calls == emulator.calls == REQUESTS
+    assert Decimal(first["usage"]["cost"]) == tokens(TEXTS) * PRICE / 1_000_000
+    assert (first["embedded"], second["embedded"], second["usage"]["requests"]) == (200, 0, 0)
+    booked = answer("stats", "--by", "tag")["rows"]["harbour"]
+    assert (booked["requests"], booked["texts"], booked["tokens"]) == (REQUESTS, 200, tokens(TEXTS))
+    assert Decimal(booked["cost"]) == Decimal(first["usage"]["cost"])
+
+
+def test_warm_asks_before_it_spends(place: Path, emulator: Emulator) -> None:
+    """A program that is piped cannot be asked, so it refuses and says how to agree."""
+    code, out, err = run("warm", "corpus.jsonl", cwd=place)
+
+    assert code == 1
+    assert err.startswith("embedrouter: This embeds ")
+    assert "Agree with --yes" in err
+    assert err.count("\n") == 1
+    assert emulator.calls == 0
+    assert "200 texts, 200 distinct, 0 in the cache" in out
+
+
+def test_what_is_free_is_not_asked_about(offline: Path) -> None:
+    """Without a configuration the model is wordllama, which runs here."""
+    facts = answer("warm", "-", stdin="one\ntwo\none\n")
+
+    assert (facts["texts"], facts["distinct"], facts["embedded"]) == (3, 2, 2)
+    assert facts["usage"]["cost"] == "0"
+
+
+def test_warm_without_a_cache_is_refused(place: Path) -> None:
+    """It would pay for nothing."""
+    (place / "none.toml").write_text('cache = false\n[[models]]\nmodel = "wordllama:l2_supercat_256"\n')
+
+    assert "no cache" in str(call("warm", "corpus.jsonl", "--config", "none.toml").exception)
+
+
+def stop_at(emulator: Emulator, request: int, how: int, fault: Fault) -> Callable[[subprocess.Popen[str]], None]:
+    """Send a signal to a process when its request of this number arrives."""
+    started = threading.Event()
+    processes: list[subprocess.Popen[str]] = []
+
+    def rule(_: Received) -> Fault | None:
+        if emulator.calls != request:
+            return None
+        assert started.wait(30)
+        os.kill(processes[0].pid, how)
+        return fault
+
+    def watch(process: subprocess.Popen[str]) -> None:
+        processes.append(process)
+        started.set()
+
+    emulator.fault_for = rule
+    return watch
+
+
+def test_a_run_killed_at_60_percent_pays_for_the_rest_only(place: Path, emulator: Emulator) -> None:
+    """Power cuts do not ask; every answered request is in the cache before the next one is sent."""
+    watch = stop_at(emulator, REQUESTS * 6 // 10 + 1, signal.SIGKILL, Fault.reset())
+    killed = start("warm", "corpus.jsonl", "--yes", cwd=place)
+    watch(killed)
+    killed.communicate(timeout=60)
+    before = emulator.billed.total()
+    assert killed.returncode == -signal.SIGKILL
+    assert before == tokens(TEXTS[: len(TEXTS) * 6 // 10])
+    emulator.fault_for = None
+
+    code, out, err = run("warm", "corpus.jsonl", "--yes", "--json", cwd=place)
+
+    assert code == 0, err
+    assert emulator.billed.total() == tokens(TEXTS)
+    facts = json.loads(out)
+    assert facts["embedded"] == 80
+    assert Decimal(facts["usage"]["cost"]) == (tokens(TEXTS) - before) * PRICE / 1_000_000
+
+
+def test_ctrl_c_keeps_what_was_answered_and_says_so(place: Path, emulator: Emulator) -> None:
+    """The request in flight is finished, because it is paid for anyway."""
+    watch = stop_at(emulator, 13, signal.SIGINT, Fault.slow(0.5))
+    process = start("warm", "corpus.jsonl", "--yes", cwd=place)
+    watch(process)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert f"Spent: ${tokens(TEXTS[:130]) * PRICE / 1_000_000:.6f}" in err
+    assert f"in the cache ({place / 'kept'})" in err
+    assert "Traceback" not in err
+    assert "\x1b" not in out + err
+    emulator.fault_for = None
+    assert answer("warm", "corpus.jsonl", "--yes")["embedded"] == 70
+    assert emulator.billed.total() == tokens(TEXTS)
+    assert emulator.calls == REQUESTS
+    assert answer("stats")["unconfirmed"] == []
+
+
+# stats
+
+
+def test_stats_add_up(place: Path) -> None:
+    """By whatever is asked for, the total is the same, and savings are those of the second run."""
+    answer("warm", "corpus.jsonl", "--yes", "--tag", "one")
+    answer("warm", "corpus.jsonl", "--tag", "two")
+
+    by = {name: answer("stats", "--by", name) for name in ("day", "month", "model", "tag")}
+
+    assert by["day"]["total"] == by["month"]["total"] == by["model"]["total"] == by["tag"]["total"]
+    assert list(by["tag"]["rows"]) == ["one", "two"]
+    assert list(by["model"]["rows"]) == ["openai:text-embedding-3-small"]
+    assert by["tag"]["rows"]["two"]["saved"] == by["tag"]["rows"]["one"]["cost"]
+    assert by["tag"]["rows"]["one"].keys() == set(Account.__slots__)
+
+
+def test_what_may_have_been_billed_is_listed_apart(place: Path, emulator: Emulator) -> None:
+    """An answer that got lost was paid for, and nobody else will say so."""
+    emulator.script(Fault.lost())
+    answer("warm", "corpus.jsonl", "--yes", "--tag", "harbour")
+
+    (lost,) = answer("stats")["unconfirmed"]
+    shown = call("stats").stdout
+
+    assert (lost["model"], lost["tag"], lost["texts"]) == ("openai:text-embedding-3-small", "harbour", BATCH)
+    assert Decimal(lost["amount"]) == lost["tokens"] * PRICE / 1_000_000
+    assert "may have been billed" in shown
+    assert shown.count("harbour") == 1
+
+
+def test_before_anything_is_booked_stats_say_so(offline: Path) -> None:
+    """And make no file."""
+    done = call("stats", "--cache", offline / "none")
+
+    assert done.exit_code == 0
+    assert "Nothing is booked yet" in done.stdout
+    assert not (offline / "none").exists()
+    assert answer("stats", "--cache", offline / "none")["total"]["cost"] == "0"
+
+
+def test_a_file_that_is_no_ledger_is_an_error_of_ours(offline: Path) -> None:
+    """Not a traceback of SQLite's."""
+    (offline / "ledger.db").write_bytes(b"no database" * 100)
+
+    error = call("stats", "--cache", offline).exception
+
+    assert isinstance(error, ConfigError)
+    assert "ledger.db cannot be read as a ledger (file is not a database)" in str(error)
+
+
+def test_the_ledgers_of_all_configured_routers_are_summed(place: Path) -> None:
+    """Each router of a tiered configuration may keep its own."""
+    (place / "tiers.toml").write_text(
+        "".join(
+            f'[routers.{tier}]\ncache = "{tier}"\n[[routers.{tier}.models]]\nmodel = "wordllama:l2_supercat_256"\n'
+            f"dimensions = {dimensions}\n"
+            for tier, dimensions in (("low", 64), ("high", 256))
+        )
+    )
+    for tier in ("low", "high"):
+        answer("warm", "-", "--config", "tiers.toml", "--tier", tier, stdin="one\ntwo\n")
+
+    assert answer("stats", "--config", "tiers.toml")["total"]["texts"] == 4
+
+
+# cache
+
+
+def test_info_tells_what_is_in_a_cache(tmp_path: Path) -> None:
+    """Folder, rows, bytes and recorded indexes."""
+    values = fill(tmp_path / "kept", 5)
+    with Router([Model("wordllama:l2_supercat_256")], cache=tmp_path / "kept") as router:
+        router.guard("handbook").record()
+
+    facts = answer("cache", "info", "--cache", tmp_path / "kept")
+
+    assert facts["folder"] == str(tmp_path / "kept")
+    assert (facts["rows"], facts["bytes"]) == (5, sum(map(len, values.values())))
+    assert "256 dimensions" in facts["indexes"]["handbook"]
+    assert "Index 'handbook'" in call("cache", "info", "--cache", tmp_path / "kept").stdout
+
+
+def test_info_makes_no_folder(tmp_path: Path) -> None:
+    """Looking changes nothing."""
+    assert answer("cache", "info", "--cache", tmp_path / "none")["rows"] == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_verify_finds_every_damaged_row_and_removes_them_when_told(tmp_path: Path) -> None:
+    """More rows than a page, one with a flipped bit, one that is no vector, one that is no bytes at all."""
+    values = fill(tmp_path, 1201)
+    keys = list(values)
+    spoil(tmp_path, keys[700])
+    cache = DiskCache(tmp_path)
+    cache.put_many({keys[3]: b"foreign"})
+    cache.close()
+    with sqlite3.connect(tmp_path / "cache.db") as database:
+        database.execute("UPDATE Cache SET value = 'words' WHERE key = ?", (keys[5],))
+    database.close()
+
+    found = call("cache", "verify", "--cache", tmp_path, "--json")
+    removed = answer("cache", "verify", "--cache", tmp_path, "--remove")
+    again = answer("cache", "verify", "--cache", tmp_path)
+
+    assert found.exit_code == 1
+    assert json.loads(found.stdout) | {"folder": ""} == {
+        "folder": "",
+        "rows": 1201,
+        "sound": 1198,
+        "damaged": 3,
+        "removed": 0,
+    }
+    assert removed["removed"] == 3
+    assert (again["rows"], again["damaged"]) == (1198, 0)
+    assert all_rows(tmp_path) == {key: row for key, row in values.items() if key not in (keys[700], keys[3], keys[5])}
+
+
+def test_a_row_written_anew_meanwhile_is_not_removed(tmp_path: Path) -> None:
+    """Between the check and the removal somebody may have paid for it again."""
+    (key,) = fill(tmp_path, 1)
+    spoil(tmp_path, key)
+    (bad,) = Folder(tmp_path).rows()
+    values = fill(tmp_path, 1)
+
+    assert Folder(tmp_path).remove([bad]) == 0
+    assert all_rows(tmp_path) == values
+
+
+def test_prune_removes_what_is_old_after_it_was_agreed(tmp_path: Path) -> None:
+    """The vectors were paid for, so nobody loses them by a slip."""
+    values = fill(tmp_path, 1200)
+    keys = list(values)
+    with sqlite3.connect(tmp_path / "cache.db") as database:
+        database.execute("UPDATE Cache SET store_time = store_time - 40 * 86400 WHERE rowid <= 700")
+    database.close()
+
+    refused = call("cache", "prune", "--older-than", "30", "--cache", tmp_path)
+    kept = len(all_rows(tmp_path))
+    facts = answer("cache", "prune", "--older-than", "30", "--cache", tmp_path, "--yes")
+
+    assert isinstance(refused.exception, ConfigError)
+    assert "700 rows" in str(refused.exception)
+    assert kept == 1200
+    assert (facts["removed"], facts["bytes"]) == (700, 700 * len(values[keys[0]]))
+    assert all_rows(tmp_path).keys() == set(keys[700:])
+
+
+def test_prune_removes_damaged_rows_and_no_others(tmp_path: Path) -> None:
+    """``--damaged`` alone keeps everything sound, however old."""
+    keys = list(fill(tmp_path, 10))
+    spoil(tmp_path, keys[2])
+
+    assert answer("cache", "prune", "--damaged", "--cache", tmp_path, "--yes")["removed"] == 1
+    assert keys[2] not in all_rows(tmp_path)
+    assert len(all_rows(tmp_path)) == 9
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+def test_vectors_travel_to_a_colleague(name: str, tmp_path: Path) -> None:
+    """Bit for bit; damaged rows stay at home, and importing twice adds nothing."""
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    values = fill(tmp_path / "mine", 1100)
+    keys = list(values)
+    spoil(tmp_path / "mine", keys[9])
+
+    out = answer("cache", "export", tmp_path / name, "--cache", tmp_path / "mine")
+    first = answer("cache", "import", tmp_path / name, "--cache", tmp_path / "theirs")
+    second = answer("cache", "import", tmp_path / name, "--cache", tmp_path / "theirs")
+
+    assert (out["rows"], out["damaged"]) == (1099, 1)
+    assert (first["added"], first["known"], first["damaged"]) == (1099, 0, 0)
+    assert (second["added"], second["known"], second["damaged"]) == (0, 1099, 0)
+    assert all_rows(tmp_path / "theirs") == {key: row for key, row in values.items() if key != keys[9]}
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [name]
+
+
+def test_a_colleague_with_the_vectors_pays_nothing(place: Path, emulator: Emulator) -> None:
+    """Neither the endpoint nor the API key is in a cache key."""
+    answer("warm", "corpus.jsonl", "--yes")
+    answer("cache", "export", "rows.jsonl.gz")
+    answer("cache", "import", "rows.jsonl.gz", "--cache", "theirs")
+    calls = emulator.calls
+
+    assert answer("warm", "corpus.jsonl", "--cache", "theirs")["embedded"] == 0
+    assert emulator.calls == calls
+
+
+def test_an_export_says_what_it_is_and_holds_no_text(place: Path) -> None:
+    """The first line names format and version; the rest are keys and rows."""
+    answer("warm", "corpus.jsonl", "--yes")
+    answer("cache", "export", "rows.jsonl")
+
+    first, *rows = (place / "rows.jsonl").read_text().splitlines()
+    assert json.loads(first) == {"format": "embedrouter-cache", "version": 1}
+    assert len(rows) == len(TEXTS)
+    assert all(json.loads(row).keys() == {"key", "row"} for row in rows)
+    assert "harbour" not in "".join(rows)
+
+
+def test_import_repairs_damage_and_never_replaces_what_is_sound(tmp_path: Path) -> None:
+    """Two sound rows under one key may differ in the billed tokens: the own one stays."""
+    mine = fill(tmp_path / "mine", 3)
+    keys = list(mine)
+    answer("cache", "export", tmp_path / "rows.jsonl", "--cache", tmp_path / "mine")
+    fill(tmp_path / "theirs", 2)
+    own = encode(Entry(np.ones(8, np.float32), 77))
+    theirs = DiskCache(tmp_path / "theirs")
+    theirs.put_many({keys[0]: own})
+    theirs.close()
+    spoil(tmp_path / "theirs", keys[1])
+
+    facts = answer("cache", "import", tmp_path / "rows.jsonl", "--cache", tmp_path / "theirs")
+
+    assert (facts["added"], facts["known"]) == (2, 1)
+    assert all_rows(tmp_path / "theirs") == mine | {keys[0]: own}
+
+
+def test_damaged_lines_of_a_file_are_left_out_and_counted(tmp_path: Path) -> None:
+    """A sound rest is worth having."""
+    fill(tmp_path / "mine", 4)
+    answer("cache", "export", tmp_path / "rows.jsonl", "--cache", tmp_path / "mine")
+    head, one, two, three, four = (tmp_path / "rows.jsonl").read_text().splitlines()
+    flipped = json.dumps(json.loads(one) | {"row": json.loads(two)["row"][:-8] + "AAAAAA=="})
+    short = json.dumps(json.loads(two) | {"key": "00"})
+    (tmp_path / "bad.jsonl").write_text("\n".join([head, flipped, short, three[:-9], "[]", four]) + "\n")
+
+    facts = answer("cache", "import", tmp_path / "bad.jsonl", "--cache", tmp_path / "theirs")
+
+    assert (facts["added"], facts["damaged"]) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b'{"text": "hello"}\n', "is not a file that embedrouter cache export wrote"),
+        ("a.jsonl", b'{"format": "embedrouter-cache", "version": 2}\n', "or a newer version"),
+        ("a.jsonl", b"", "is not a file that"),
+        ("a.jsonl.gz", b"not gzip", "cannot be read (Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b'{"format": "embedrouter-cache", "version": 1}\n' * 9)[:-12], "is cut short"),
+        ("a.csv", b"", "says no format"),
+    ],
+)
+def test_foreign_files_are_refused(name: str, content: bytes, says: str, tmp_path: Path) -> None:
+    """The error names the file and what to do, and no row is added."""
+    (tmp_path / name).write_bytes(content)
+
+    error = call("cache", "import", tmp_path / name, "--cache", tmp_path / "kept").exception
+
+    assert isinstance(error, ConfigError)
+    assert says in str(error)
+    assert not Folder(tmp_path / "kept").exists or not all_rows(tmp_path / "kept")
+
+
+def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves no file."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    fill(tmp_path / "kept")
+
+    error = call("cache", "export", tmp_path / "rows.parquet", "--cache", tmp_path / "kept").exception
+
+    assert "pip install pyarrow" in str(error)
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_export_replaces_no_file(tmp_path: Path) -> None:
+    """It may be somebody's only copy."""
+    fill(tmp_path / "kept")
+    (tmp_path / "rows.jsonl").write_text("precious")
+
+    assert "exists already" in str(
+        call("cache", "export", tmp_path / "rows.jsonl", "--cache", tmp_path / "kept").exception
+    )
+    assert (tmp_path / "rows.jsonl").read_text() == "precious"
+
+
+def test_a_failed_export_leaves_no_file(tmp_path: Path) -> None:
+    """Half a file would look like a whole one."""
+
+    def pairs() -> Any:
+        yield b"k" * 20, b"row"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        share.write(tmp_path / "rows.jsonl.gz", pairs())
+
+    assert list(tmp_path.iterdir()) == []
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models", "--provider", "cohere"],
+        ["estimate", "corpus.jsonl"],
+        ["warm", "corpus.jsonl", "--yes"],
+        ["stats", "--by", "model"],
+        ["cache", "info"],
+        ["cache", "verify"],
+    ],
+)
+def test_piped_output_is_plain_text(arguments: list[str], place: Path) -> None:
+    """No colours, no moving bars, no line cut short."""
+    with Router.from_config("embedrouter.toml") as router:
+        router.embed(TEXTS[:5], input_type="document")
+
+    code, out, err = run(*arguments, cwd=place)
+
+    assert (code, err) == (0, "")
+    assert out
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert "…" not in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["estimate", "x", "--model", "a:b", "--config", "c"],
+        ["estimate", "x", "--input-type", "both"],
+        ["warm"],
+        ["stats", "--by", "year"],
+        ["stats", "--cache", "d", "--config", "c"],
+        ["cache", "prune"],
+        ["cache", "prune", "--older-than", "-1"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    """Scripts can tell it from a failure."""
+    assert call(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["estimate", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+        (["warm", "corpus.jsonl", "--model", "openai:text-embedding-3-small", "--yes"], "OPENAI_API_KEY"),
+        (["estimate", "corpus.jsonl", "--tier", "best"], "Unknown tier 'best'"),
+        (["stats", "--config", "missing.toml"], "missing.toml cannot be read"),
+        (["cache", "verify", "--cache", "nowhere"], "There is no cache in"),
+        (["cache", "import", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+    ],
+)
+def test_errors_are_one_paragraph_and_exit_code_1(place: Path, arguments: list[str], says: str) -> None:
+    """They say what to do next, and there is no traceback."""
+    code, _, err = run(*arguments, cwd=place)
+
+    assert code == 1
+    assert says in err
+    assert err.startswith("embedrouter: ")
+    assert err.count("\n") == 1
+
+
+def test_a_broken_configuration_is_no_missing_one(offline: Path) -> None:
+    """Falling back to wordllama would hide a typing error."""
+    (offline / "embedrouter.toml").write_text("models = [")
+
+    assert "is not valid TOML" in str(call("stats").exception)
+    assert "is not valid TOML" in str(call("cache", "info").exception)
