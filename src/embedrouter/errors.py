@@ -160,6 +160,7 @@ class BadResponseError(BackendError):
     """An answer came that does not hold one finite, non-zero vector of the right dimension for each text."""
 
     retryable = True
+    perhaps_billed = True
 
 
 @dataclass(frozen=True, slots=True)

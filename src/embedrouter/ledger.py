@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from .budget import Budget
-from .errors import ConfigError
+from .errors import ConfigError, EmbedRouterError
 from .types import Spending, dollars
 
 __all__ = ["Account", "Ledger", "Unconfirmed"]
@@ -132,9 +132,9 @@ class Ledger:
         self._required = required
         self._now = now
         self._start()
+        _ledgers.add(self)
 
     def _start(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
         self._savings: Savings = {}
@@ -212,11 +212,8 @@ class Ledger:
     def close(self) -> None:
         """Write what is in memory and close the file; the next call opens it again."""
         with self._lock:
-            if self._database is None:
-                self.flush()
-            elif self.file is not None:
-                self._finalizer()
-                self._database = None
+            self.flush()
+            self._shut()
 
     # Reading
 
@@ -270,8 +267,6 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the file's write lock, and commit unless something is raised."""
-        if self._process != os.getpid():
-            self._start()
         with self._lock:
             database = self._database or self._open()
             if database.in_transaction:  # one inside another
@@ -285,7 +280,15 @@ class Ledger:
                 raise
             database.execute("COMMIT")
 
+    def _shut(self) -> None:
+        """Close the file; accounts that are kept in memory stay."""
+        if self._database is not None and self._in_file:
+            self._finalizer.detach()
+            self._database.close()
+            self._database = None
+
     def _open(self) -> sqlite3.Connection:
+        self._in_file = self.file is not None
         try:
             database = _connect(self.file)
         except (OSError, sqlite3.Error) as error:
@@ -296,6 +299,7 @@ class Ledger:
                 ) from error
             logger.warning("%s; spending is counted in memory until this process ends", story)
             database = _connect(None)
+            self._in_file = False
         self._finalizer = weakref.finalize(self, _finish, database, self._savings, os.getpid())
         self._database = database
         return database
@@ -344,10 +348,27 @@ def _connect(file: Path | None) -> sqlite3.Connection:
     if file is not None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = sqlite3.connect(file or ":memory:", timeout=BUSY, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA journal_mode = WAL")
+    try:
+        _prepare(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Make the tables. SQLite does not wait for others while it switches a new file to its log: so try again."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
     database.execute("PRAGMA synchronous = NORMAL")
     database.executescript(SCHEMA)
-    return database
 
 
 def _write(database: sqlite3.Connection, savings: Savings) -> None:
@@ -368,6 +389,36 @@ def _finish(database: sqlite3.Connection, savings: Savings, process: int) -> Non
         with suppress(sqlite3.Error):
             _write(database, savings)
         database.close()
+
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+_forking: list[Ledger] = []
+
+
+def _before_fork() -> None:
+    """Close every file: a child that inherits an open one takes its parent's locks for its own, and when the parent
+    closes the file the child's bookings are lost. Nobody may be inside a ledger meanwhile.
+    """
+    for ledger in list(_ledgers):
+        ledger._lock.acquire()
+        _forking.append(ledger)
+        with suppress(sqlite3.Error, EmbedRouterError):
+            ledger.flush()
+        ledger._shut()
+
+
+def _after_in_parent() -> None:
+    while _forking:
+        _forking.pop()._lock.release()
+
+
+def _after_in_child() -> None:
+    while _forking:
+        _forking.pop()._start()  # what is saved in memory is the parent's to write
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 
 
 def _day(seconds: float) -> str:

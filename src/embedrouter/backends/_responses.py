@@ -141,7 +141,7 @@ def was_sent(error: BaseException | None) -> bool:
         if type(error).__name__ in NO_CONNECTION:
             return False
         reasons = [item for item in error.args if isinstance(item, Exception)]
-        error = error.__cause__ or error.__context__ or next(iter(reasons), None)
+        error = error.__cause__ or next(iter(reasons), None)  # __context__ may be what the caller was handling
     return True
 
 

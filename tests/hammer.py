@@ -1,0 +1,325 @@
+"""What other processes do in the tests of the ledger: ``python -m tests.hammer TASK '{"setting": …}'``.
+
+Each task says "ready" when its imports are done and waits for a line, so that many start together. Its last line is a
+JSON object about what happened. ``Process`` starts one and talks to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter.errors import BudgetExceededError, NoModelAvailableError
+from embedrouter.ledger import Ledger
+from embedrouter.types import Spending
+
+__all__ = ["MODEL", "Process", "spending", "text"]
+
+ROOT = Path(__file__).parents[1]
+MODEL = "openai:text-embedding-3-small"
+REFUSALS = 3
+"""After so many refusals a thread or task believes that the money is gone."""
+
+
+def spending(amount: str | Decimal | None = "0.01", **other: Any) -> Spending:
+    """Return a request as the ledger books it, with as little said as possible."""
+    told: dict[str, Any] = {
+        "model": MODEL,
+        "input_type": "document",
+        "tier": "high",
+        "tag": "",
+        "texts": 1,
+        "tokens": 100,
+        "attempt": 1,
+        "timeout": 30.0,
+    }
+    return Spending(amount=None if amount is None else Decimal(amount), **{**told, **other})
+
+
+def text(number: int, words: int) -> str:
+    """Return a text that no other number has, of about so many tokens."""
+    return f"text {number}:" + " word" * words
+
+
+class Process:
+    """A task in a process of its own; killed at the end of the block if it still runs."""
+
+    def __init__(self, task: str, **settings: Any) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "tests.hammer", task, json.dumps(settings)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, sys.path)])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+    def ready(self) -> None:
+        """Wait until it is about to begin."""
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        if line != "ready\n":
+            raise AssertionError(f"the process did not begin: {line}{self._child.communicate()[1]}")
+
+    def begin(self) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.write("\n")
+        self._child.stdin.flush()
+
+    def kill(self) -> None:
+        """Kill it so that it can do nothing more about it."""
+        self._child.send_signal(signal.SIGKILL)
+        self._child.wait()
+
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    def killed(self, within: float = 60) -> None:
+        """Wait for it to be killed.
+
+        Raises:
+            AssertionError: it ended in another way.
+        """
+        _, errors = self._child.communicate(timeout=within)
+        assert self._child.returncode == -signal.SIGKILL, errors
+
+    def outcome(self, within: float = 60) -> dict[str, Any]:
+        """Wait for its end and return what it says.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        said, errors = self._child.communicate(timeout=within)
+        assert self._child.returncode == 0, errors
+        assert not errors, errors
+        story: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return story
+
+    @classmethod
+    def run(cls, task: str, **settings: Any) -> dict[str, Any]:
+        """Run a task from its beginning to its end and return what it says."""
+        with cls(task, **settings) as process:
+            process.ready()
+            process.begin()
+            return process.outcome()
+
+
+# Tasks that need a ledger alone
+
+
+def book(file: str, amounts: Sequence[str], tag: str = "") -> dict[str, Any]:
+    """Book requests, each as it was estimated."""
+    ledger = Ledger(Path(file))
+    for amount in amounts:
+        reservation = ledger.reserve(Budget(), spending(amount, tag=tag))
+        assert isinstance(reservation, int)
+        ledger.settle(reservation, 100, Decimal(amount))
+    ledger.close()
+    return {}
+
+
+def die(file: str, amount: str, timeout: float) -> dict[str, Any]:
+    """Die with a request in flight."""
+    Ledger(Path(file)).reserve(Budget(), spending(amount, timeout=timeout))
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def reserve(file: str, amount: str, total: str, times: int) -> dict[str, Any]:
+    """Set money aside as often as the budget lets it."""
+    ledger = Ledger(Path(file))
+    outcomes = [ledger.reserve(Budget(total=total), spending(amount)) for _ in range(times)]
+    return {"accepted": sum(isinstance(outcome, int) for outcome in outcomes)}
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which is what is tested
+        return os.fork()
+
+
+def fork(file: str) -> dict[str, Any]:
+    """Save in a forked child while a thread of the parent was inside the ledger."""
+    ledger = Ledger(Path(file))
+    ledger.save(MODEL, "parent", 1, 10, Decimal("0.5"))
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ledger._lock:
+            inside.set()
+            leave.wait(0.5)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(60)
+    child = _fork()
+    if child == 0:
+        signal.alarm(10)  # what waits for a lock that nobody holds waits for ever
+        ledger.save(MODEL, "child", 2, 20, Decimal("0.25"))
+        ledger.close()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    leave.set()
+    thread.join()
+    ledger.close()
+    return {"child": os.waitstatus_to_exitcode(status)}
+
+
+def inherit(file: str) -> dict[str, Any]:
+    """Spend in a forked child while the parent, whose file was open, closes it."""
+    ledger = Ledger(Path(file))
+
+    def pay(amount: str) -> None:
+        reservation = ledger.reserve(Budget(), spending(amount))
+        assert isinstance(reservation, int)
+        ledger.settle(reservation, 1, Decimal(amount))
+
+    pay("0.01")
+    (parent_hears, child_says), (child_hears, parent_says) = os.pipe(), os.pipe()
+    child = _fork()
+    if child == 0:
+        signal.alarm(10)
+        pay("0.02")
+        os.write(child_says, b"paid")
+        os.read(child_hears, 4)
+        pay("0.04")
+        ledger.close()
+        os._exit(0)
+    os.read(parent_hears, 4)
+    ledger.close()
+    os.write(parent_says, b"shut")
+    _, status = os.waitpid(child, 0)
+    return {"child": os.waitstatus_to_exitcode(status)}
+
+
+# Tasks that need a router
+
+
+def _router(settings: dict[str, Any]) -> Router:
+    model = Model(
+        MODEL,
+        base_url=settings["url"],
+        api_key="k",
+        dimensions=8,
+        price=settings["price"],
+        timeout=settings["timeout"],
+        batch_size=settings.get("batch_size"),
+        max_concurrency=settings.get("max_concurrency"),
+    )
+    return Router(
+        [model],
+        cache=Path(settings["folder"]),
+        budget=Budget(total=settings["cap"]),
+        retry=RetryPolicy(attempts=4, timeout=20, initial_wait=0.01, max_wait=0.05),
+    )
+
+
+def job(**settings: Any) -> dict[str, Any]:
+    """Embed all texts in one call."""
+    with _router(settings) as router:
+        result = router.embed([text(n, settings["words"]) for n in range(settings["texts"])], input_type="document")
+    return {"tokens": result.usage.tokens, "cached": sum(result.cached)}
+
+
+def _calls(settings: dict[str, Any], worker: int) -> Iterator[list[str]]:
+    """Return calls of one to three texts, in an order of the worker's own, until all texts were there."""
+    chance = random.Random(f"{settings['seed']}/{settings['process']}/{worker}")
+    numbers = list(range(settings["texts"]))
+    chance.shuffle(numbers)
+    while numbers:
+        yield [text(numbers.pop(), settings["words"]) for _ in range(min(len(numbers), chance.randint(1, 3)))]
+
+
+def threads(**settings: Any) -> dict[str, Any]:
+    """Embed from many threads until the budget refuses."""
+    story: Counter[str] = Counter()
+    problems: list[str] = []
+    router = _router(settings)
+
+    def work(worker: int) -> None:
+        for texts in _calls(settings, worker):
+            try:
+                router.embed(texts, input_type="document")
+                story["answered"] += 1
+            except NoModelAvailableError:
+                story["failed"] += 1
+            except BudgetExceededError:
+                story["refused"] += 1
+                if story["refused"] >= REFUSALS * settings["workers"]:
+                    return
+            except BaseException as error:
+                problems.append(repr(error))
+                raise
+
+    crew = [threading.Thread(target=work, args=(worker,)) for worker in range(settings["workers"])]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    router.close()
+    return {**story, "problems": problems}
+
+
+def tasks(**settings: Any) -> dict[str, Any]:
+    """Embed from many asyncio tasks until the budget refuses."""
+    story: Counter[str] = Counter()
+
+    async def work(router: Router, worker: int) -> None:
+        for texts in _calls(settings, worker):
+            try:
+                await router.aembed(texts, input_type="document")
+                story["answered"] += 1
+            except NoModelAvailableError:
+                story["failed"] += 1
+            except BudgetExceededError:
+                story["refused"] += 1
+                if story["refused"] >= REFUSALS * settings["workers"]:
+                    return
+
+    async def everybody() -> None:
+        async with _router(settings) as router, asyncio.TaskGroup() as group:
+            for worker in range(settings["workers"]):
+                group.create_task(work(router, worker))
+
+    asyncio.run(everybody())
+    return {**story, "problems": []}
+
+
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    task.__name__: task for task in (book, die, reserve, fork, inherit, job, threads, tasks)
+}
+
+if __name__ == "__main__":
+    if sys.argv[1] in ("job", "threads", "tasks"):
+        import openai  # noqa: F401 - before the start, so that all start together
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.monotonic()
+    told = TASKS[sys.argv[1]](**json.loads(sys.argv[2]))
+    print(json.dumps({**told, "seconds": round(time.monotonic() - began, 2)}), flush=True)

@@ -1,0 +1,1032 @@
+"""The ledger: what was spent, set aside and saved, for threads, processes and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sqlite3
+import tempfile
+import threading
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.schema import TextNode
+
+import embedrouter
+from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter import catalog as catalogue
+from embedrouter.catalog import load
+from embedrouter.errors import (
+    AuthenticationError,
+    BackendError,
+    BudgetExceededError,
+    ConfigError,
+    NoModelAvailableError,
+)
+from embedrouter.ledger import FLUSH, GRACE, Account, Ledger
+from embedrouter.llama_index import RouterEmbedding
+from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from embedrouter.types import Answer, InputType
+from tests.either import embed
+from tests.emulator import Emulator, Fault
+from tests.hammer import MODEL, Process, spending
+from tests.recordings import FOLDER, Exchange, Fate, exchanges, replayed, success
+
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
+"""On the last day of a month."""
+HOUR = 3600.0
+NO_CAP = Budget()
+
+
+class Clock:
+    """Seconds since 1970 that pass when told to."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "money" / "ledger.db"
+
+
+@pytest.fixture
+def ledger(file: Path, clock: Clock) -> Iterator[Ledger]:
+    opened = Ledger(file, now=clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def asynchronous(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def reserved(ledger: Ledger, amount: str | Decimal | None = "0.01", budget: Budget = NO_CAP, **told: object) -> int:
+    """Set money aside that is there."""
+    reservation = ledger.reserve(budget, spending(amount, **told))
+    assert isinstance(reservation, int), reservation
+    return reservation
+
+
+def paid(ledger: Ledger, amount: str | Decimal | None = "0.01", tokens: int = 100, **told: object) -> None:
+    """Book a request that cost what was estimated."""
+    billed = None if amount is None else Decimal(amount)
+    ledger.settle(reserved(ledger, amount, tokens=tokens, **told), tokens, billed)
+
+
+def small(emulator: Emulator, **declared: object) -> Model:
+    told = {"base_url": emulator.openai_url, "api_key": "k", "dimensions": 8, **declared}
+    return Model(MODEL, **told)  # type: ignore[arg-type]
+
+
+# What it keeps
+
+
+def test_a_ledger_survives_a_restart(file: Path, clock: Clock) -> None:
+    """Yesterday's spending counts against a total, whoever was stopped since."""
+    first = Ledger(file, now=clock)
+    paid(first, "0.40", tokens=700)
+    before = first.totals("day")
+    first.close()
+    second = Ledger(file, now=clock)
+
+    assert second.totals("day") == before == {"2026-11-30": Account(1, 1, 700, Decimal("0.40"))}
+    assert isinstance(second.reserve(Budget(total="0.50"), spending("0.11")), str)
+    second.close()
+
+
+def test_a_ledger_that_was_never_closed_is_complete(file: Path, clock: Clock) -> None:
+    """Programs end without saying so."""
+    left = Ledger(file, now=clock)
+    paid(left, "0.40")
+    reader = Ledger(file, now=clock)
+
+    assert reader.totals("day")["2026-11-30"].cost == Decimal("0.40")
+    reader.close()
+    left.close()
+
+
+def test_spending_is_summed_up_by_day_month_model_and_tag(ledger: Ledger, clock: Clock) -> None:
+    """The questions of whoever gets the bill."""
+    paid(ledger, "0.01", tokens=10, model="a:1", tag="ingest")
+    paid(ledger, "0.02", tokens=20, model="b:2", tag="ingest", texts=3)
+    clock.now += 24 * HOUR
+    paid(ledger, "0.04", tokens=40, model="a:1")
+
+    two = Account(1, 3, 20, Decimal("0.02"))
+    three = Account(1, 1, 40, Decimal("0.04"))
+    both = Account(2, 4, 30, Decimal("0.03"))
+    assert ledger.totals("day") == {"2026-11-30": both, "2026-12-01": three}
+    assert ledger.totals("month") == {"2026-11": both, "2026-12": three}
+    assert ledger.totals("model") == {"a:1": Account(2, 2, 50, Decimal("0.05")), "b:2": two}
+    assert ledger.totals("tag") == {"": three, "ingest": both}
+
+
+def test_the_innermost_tag_counts(tmp_path: Path, asynchronous: bool) -> None:
+    """And after an inner block the outer one again, also for what was saved."""
+    router = Router([FakeBackend().model(price="1")], cache=tmp_path)
+    with embedrouter.tag("outer"):
+        embed(router, asynchronous, ["a"], input_type="document")
+        with embedrouter.tag("inner"):
+            embed(router, asynchronous, ["a b", "a"], input_type="document")
+        embed(router, asynchronous, ["a b c"], input_type="document")
+    embed(router, asynchronous, ["a b c d"], input_type="document")
+    totals = router.ledger.totals("tag")
+    router.close()
+
+    assert {tag: account.tokens for tag, account in totals.items()} == {"": 4, "inner": 2, "outer": 1 + 3}
+    assert {tag: account.saved_tokens for tag, account in totals.items()} == {"": 0, "inner": 1, "outer": 0}
+
+
+def test_a_tag_reaches_requests_that_are_made_side_by_side(tmp_path: Path, asynchronous: bool) -> None:
+    """The threads and tasks that make them are not the caller's."""
+    router = Router([FakeBackend().model(price="1", batch_size=1, max_concurrency=4)], cache=tmp_path)
+    with embedrouter.tag("wide"):
+        embed(router, asynchronous, [f"text {number}" for number in range(20)], input_type="document")
+    totals = router.ledger.totals("tag")
+    router.close()
+
+    assert {tag: account.requests for tag, account in totals.items()} == {"wide": 20}
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_a_tag_needs_a_name(name: object) -> None:
+    """An empty one would be the same as none."""
+    with pytest.raises(ConfigError, match="needs a name"):
+        embedrouter.tag(name)  # type: ignore[arg-type]
+
+
+def test_texts_are_nowhere_in_the_files(tmp_path: Path, asynchronous: bool) -> None:
+    """Accounts are shown to people who may not read the documents."""
+    router = Router([FakeBackend().model(price="1")], cache=MemoryCache(), ledger=tmp_path / "own" / "ledger.db")
+    with embedrouter.tag("visible-tag"):
+        embed(router, asynchronous, ["confidential zebra", "confidential zebra"], input_type="document")
+    stored = b"".join(item.read_bytes() for item in (tmp_path / "own").iterdir())
+    router.close()
+    stored += b"".join(item.read_bytes() for item in (tmp_path / "own").iterdir())
+
+    assert b"visible-tag" in stored
+    assert b"confidential" not in stored
+    assert b"zebra" not in stored
+
+
+def test_the_folder_is_for_its_owner_alone(ledger: Ledger, file: Path) -> None:
+    """What is spent on what is nobody else's business."""
+    assert not file.parent.exists(), "nothing is made before something is booked"
+    paid(ledger)
+
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_file_accounts_are_kept_in_memory() -> None:
+    """For as long as the object lives, closed or not."""
+    ledger = Ledger()
+    paid(ledger, "0.25")
+    ledger.close()
+    paid(ledger, "0.25")
+
+    assert sum(account.cost for account in ledger.totals("day").values()) == Decimal("0.50")
+    ledger.close()
+
+
+# What was saved
+
+
+def test_savings_wait_in_memory_for_the_next_paid_request(ledger: Ledger, file: Path, clock: Clock) -> None:
+    """A cache hit that wrote to a file would be slower than it need be."""
+    paid(ledger, "0.01")
+    other = Ledger(file, now=clock)
+    ledger.save(MODEL, "", 2, 30, Decimal("0.003"))
+    before = other.totals("model")[MODEL].saved
+    paid(ledger, "0.01")
+    after = other.totals("model")[MODEL]
+    other.close()
+
+    assert before == 0
+    assert (after.saved_texts, after.saved_tokens, after.saved) == (2, 30, Decimal("0.003"))
+
+
+def test_savings_are_written_after_a_few_seconds(ledger: Ledger, file: Path, clock: Clock) -> None:
+    """A warm server shall not lose hours of them."""
+    paid(ledger, "0.01")
+    other = Ledger(file, now=clock)
+    written = []
+    for _ in range(3):
+        clock.now += FLUSH / 2
+        ledger.save(MODEL, "", 1, 10, Decimal("0.001"))
+        written.append(other.totals("model")[MODEL].saved_texts)
+    other.close()
+
+    assert written == [0, 0, 3]
+
+
+def test_savings_are_written_when_the_ledger_is_closed(file: Path, clock: Clock) -> None:
+    """Also those of a process that paid for nothing."""
+    ledger = Ledger(file, now=clock)
+    ledger.save(MODEL, "t", 1, 10, Decimal("0.001"))
+    assert not file.exists()
+    ledger.close()
+    left = [item.name for item in file.parent.iterdir()]
+    again = Ledger(file, now=clock)
+
+    assert left == ["ledger.db"], "SQLite takes its log away when the last one closes the file"
+    saved = Account(saved_texts=1, saved_tokens=10, saved=Decimal("0.001"))
+    assert again.totals("tag") == {"t": saved}
+    again.close()
+
+
+def test_own_totals_include_what_is_not_written_yet(ledger: Ledger) -> None:
+    """Whoever asks the ledger that saved gets the whole answer."""
+    ledger.save(MODEL, "", 1, 10, Decimal("0.001"))
+
+    assert ledger.totals("model")[MODEL].saved == Decimal("0.001")
+
+
+def test_savings_belong_to_the_day_on_which_they_were_made(ledger: Ledger, clock: Clock) -> None:
+    """Whenever they are written."""
+    clock.now += 12 * HOUR - 1
+    ledger._written = clock.now
+    ledger.save(MODEL, "", 1, 10, Decimal("0.001"))
+    clock.now += 2
+    ledger.save(MODEL, "", 1, 10, Decimal("0.001"))
+
+    assert {day: account.saved_texts for day, account in ledger.totals("day").items()} == {
+        "2026-11-30": 1,
+        "2026-12-01": 1,
+    }
+
+
+def test_a_warm_query_writes_nothing(tmp_path: Path, asynchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit, no byte, no new file: it costs a lookup."""
+    router = Router([FakeBackend().model(price="1")], cache=tmp_path, budget=Budget(per_day="1"))
+    monkeypatch.setattr(router.ledger, "_now", Clock())
+    embed(router, asynchronous, ["a", "b c"], input_type="query")
+    watch = sqlite3.connect(tmp_path / "ledger.db")
+    before = (watch.execute("PRAGMA data_version").fetchone(), _state(tmp_path))
+    for _ in range(20):
+        if asynchronous:
+            asyncio.run(router.aembed(["b c", "a"], input_type="query"))
+        else:
+            router.embed(["b c", "a"], input_type="query")
+    after = (watch.execute("PRAGMA data_version").fetchone(), _state(tmp_path))
+    watch.close()
+    saved = router.ledger.totals("day")["2026-11-30"]
+    router.close()
+
+    assert after == before
+    assert (saved.saved_texts, saved.saved_tokens) == (40, 60)
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of the ledger's files; the index of the log is memory that readers share."""
+    files = (item for item in folder.glob("ledger.db*") if not item.name.endswith("-shm"))
+    return {item.name: (item.stat().st_size, item.stat().st_mtime_ns) for item in files}
+
+
+def test_a_forked_child_saves_for_itself(file: Path) -> None:
+    """Servers fork their workers, perhaps while a thread is inside the ledger; and nothing may count twice."""
+    story = Process.run("fork", file=str(file))
+    ledger = Ledger(file)
+    saved = {tag: account.saved_texts for tag, account in ledger.totals("tag").items()}
+    ledger.close()
+
+    assert story["child"] == 0
+    assert saved == {"parent": 1, "child": 2}
+
+
+def test_a_forked_child_spends_in_the_file_whatever_its_parent_does(file: Path) -> None:
+    """SQLite must not be carried over a fork: a parent that closes could take the child's bookings with it."""
+    story = Process.run("inherit", file=str(file))
+    ledger = Ledger(file)
+    cost = sum(account.cost for account in ledger.totals("day").values())
+    ledger.close()
+
+    assert story["child"] == 0
+    assert cost == Decimal("0.07")
+
+
+# Reserve, settle, release, suspect
+
+
+def test_what_is_set_aside_counts_until_it_is_settled(ledger: Ledger) -> None:
+    """Or two requests at once would each see the whole of the money."""
+    budget = Budget(total="1.00")
+    first = reserved(ledger, "0.60", budget)
+    refused = ledger.reserve(budget, spending("0.41"))
+    ledger.settle(first, 50, Decimal("0.10"))
+
+    assert isinstance(refused, str)
+    assert "$0.60 are spent or set aside; $0.41 more would pass total=$1.00" in refused
+    assert "Raise total" in refused
+    assert isinstance(ledger.reserve(budget, spending("0.90")), int)
+
+
+def test_a_released_request_leaves_no_trace(ledger: Ledger) -> None:
+    """It was refused, and cost nothing."""
+    ledger.release(reserved(ledger, "0.60"))
+
+    assert ledger.totals("day") == {}
+    assert isinstance(ledger.reserve(Budget(total="1.00"), spending("1.00")), int)
+
+
+def test_a_request_that_never_came_back_still_counts_and_is_listed(ledger: Ledger, clock: Clock) -> None:
+    """It may have been billed."""
+    ledger.suspect(reserved(ledger, "0.60", tokens=9, texts=2, tag="t", model="a:1"))
+    (item,) = ledger.unconfirmed()
+    (account,) = ledger.totals("day").values()
+
+    assert (item.at, item.model, item.tag) == (datetime.fromtimestamp(clock.now, UTC), "a:1", "t")
+    assert (item.texts, item.tokens, item.amount) == (2, 9, Decimal("0.60"))
+    assert account == Account(unconfirmed=Decimal("0.60"))
+    assert isinstance(ledger.reserve(Budget(total="1.00"), spending("0.41")), str)
+
+
+def test_a_reservation_that_nobody_settles_becomes_unconfirmed(ledger: Ledger, clock: Clock) -> None:
+    """Whoever made it is gone; a moment before its time it is in flight."""
+    reserved(ledger, "0.60", timeout=30.0)
+    clock.now += 30 + GRACE
+    in_flight = (ledger.unconfirmed(), ledger.totals("day")["2026-11-30"].unconfirmed)
+    clock.now += 1
+
+    assert in_flight == ([], 0)
+    assert [item.amount for item in ledger.unconfirmed()] == [Decimal("0.60")]
+    assert ledger.totals("day")["2026-11-30"].unconfirmed == Decimal("0.60")
+    assert isinstance(ledger.reserve(Budget(total="1.00"), spending("0.41")), str)
+
+
+def test_a_late_answer_confirms_what_was_unconfirmed(ledger: Ledger, clock: Clock) -> None:
+    """A process that was asleep for an hour still books its bill."""
+    late = reserved(ledger, "0.60", timeout=30.0)
+    clock.now += HOUR
+    ledger.settle(late, 50, Decimal("0.50"))
+
+    assert ledger.unconfirmed() == []
+    assert ledger.totals("day") == {"2026-11-30": Account(1, 1, 50, Decimal("0.50"))}
+
+
+def test_a_bill_over_the_estimate_is_booked_in_full(ledger: Ledger) -> None:
+    """The cap may be passed by the error of an estimate; the accounts may not hide it."""
+    budget = Budget(total="1.00")
+    ledger.settle(reserved(ledger, "0.90", budget), 900, Decimal("1.20"))
+
+    assert ledger.totals("day")["2026-11-30"].cost == Decimal("1.20")
+    assert isinstance(ledger.reserve(budget, spending("0.000001")), str)
+
+
+def test_what_costs_nothing_is_never_refused(ledger: Ledger) -> None:
+    """A local model works when the money is gone."""
+    paid(ledger, "1.00")
+
+    assert isinstance(ledger.reserve(Budget(total="1.00"), spending("0")), int)
+    assert ledger.refusal(Budget(per_call="0", total="0"), Decimal(0)) is None
+
+
+def test_an_unknown_price_is_refused_under_a_cap(ledger: Ledger) -> None:
+    """Nobody can say whether it fits. Without a cap its tokens are counted, apart from the cost."""
+    for cap in ("per_call", "per_day", "per_month", "total"):
+        refusal = ledger.refusal(Budget(**{cap: "5"}), None)
+        assert refusal is not None
+        assert "price is unknown" in refusal
+        assert isinstance(ledger.reserve(Budget(**{cap: "5"}), spending(None)), str)
+    paid(ledger, None, tokens=70)
+
+    assert ledger.totals("model") == {MODEL: Account(1, 1, 70, Decimal(0), unpriced_tokens=70)}
+
+
+def test_per_call_caps_whole_calls_not_requests(ledger: Ledger) -> None:
+    """A call of many requests is refused as a whole, before the first."""
+    budget = Budget(per_call="0.10")
+
+    assert "over per_call=$0.10" in (ledger.refusal(budget, Decimal("0.11")) or "")
+    assert ledger.refusal(budget, Decimal("0.10")) is None
+    assert isinstance(ledger.reserve(budget, spending("0.11")), int)
+
+
+# Windows
+
+
+def test_days_and_months_are_those_of_utc(ledger: Ledger, clock: Clock) -> None:
+    """Whatever the time zone of the machine: two machines share a ledger."""
+    daily, monthly, whole = Budget(per_day="1"), Budget(per_month="1"), Budget(total="1")
+    clock.now = datetime(2026, 11, 29, 23, 59, 59, tzinfo=UTC).timestamp()
+    paid(ledger, "1")
+    free = {}
+    for at in (clock.now, clock.now + 1, clock.now + 1 + 24 * HOUR):
+        clock.now = at
+        free[datetime.fromtimestamp(at, UTC).date().isoformat()] = [
+            ledger.refusal(budget, Decimal("0.5")) is None for budget in (daily, monthly, whole)
+        ]
+
+    assert free == {
+        "2026-11-29": [False, False, False],
+        "2026-11-30": [True, False, False],
+        "2026-12-01": [True, True, False],
+    }
+
+
+def test_a_request_over_midnight_belongs_to_the_day_it_was_made(ledger: Ledger, clock: Clock) -> None:
+    """Or yesterday would keep the estimate and today would pay the bill."""
+    clock.now += 12 * HOUR - 1
+    late = reserved(ledger, "0.90")
+    clock.now += 2
+    ledger.settle(late, 10, Decimal("0.40"))
+
+    assert {day: account.cost for day, account in ledger.totals("day").items()} == {"2026-11-30": Decimal("0.40")}
+    assert ledger.refusal(Budget(per_day="1"), Decimal(1)) is None
+    clock.now -= 2
+    assert ledger.refusal(Budget(per_day="1"), Decimal("0.60")) is None
+    assert ledger.refusal(Budget(per_day="1"), Decimal("0.61")) is not None
+
+
+# Exactness
+
+
+CAPS = {"per_day": Decimal("2"), "per_month": Decimal("3"), "total": Decimal("5")}
+CAPPED = Budget(**CAPS)  # type: ignore[arg-type]
+AMOUNTS = st.integers(0, 10**12).map(lambda units: Decimal(units).scaleb(-12))
+STEPS = st.one_of(
+    st.tuples(st.just("reserve"), st.integers(0, 2), AMOUNTS),
+    st.tuples(st.just("settle"), st.integers(0, 50), AMOUNTS),
+    st.tuples(st.just("release"), st.integers(0, 50), st.none()),
+    st.tuples(st.just("suspect"), st.integers(0, 50), st.none()),
+    st.tuples(st.just("wait"), st.integers(0, 40), st.none()),
+)
+
+
+@dataclass
+class Booked:
+    """A request as plain Python remembers it."""
+
+    ledger: int
+    day: str
+    amount: Decimal
+    state: str = "reserved"
+
+
+@dataclass
+class Books:
+    """What a ledger should say, by adding up."""
+
+    booked: dict[int, Booked] = field(default_factory=dict)
+
+    def counted(self, window: str, day: str) -> Decimal:
+        length = {"per_day": 10, "per_month": 7, "total": 0}[window]
+        return sum((item.amount for item in self.booked.values() if item.day[:length] == day[:length]), Decimal(0))
+
+    def pick(self, place: int) -> int | None:
+        """Return one of the requests in flight."""
+        waiting = [key for key, item in self.booked.items() if item.state == "reserved"]
+        return waiting[place % len(waiting)] if waiting else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, max_size=40))
+def test_money_is_exact_in_any_sequence(steps: list[tuple[str, int, Decimal | None]]) -> None:
+    """Several ledgers on one file against addition: every sum to the last digit, no reservation over a cap."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, clock, books = Path(folder) / "ledger.db", Clock(), Books()
+        ledgers = [Ledger(file, now=clock) for _ in range(3)]
+        for action, number, amount in steps:
+            day = datetime.fromtimestamp(clock.now, UTC).date().isoformat()
+            if action == "wait":
+                clock.now += number * HOUR
+            elif action == "reserve":
+                assert amount is not None
+                fits = all(books.counted(name, day) + amount <= cap for name, cap in CAPS.items())
+                outcome = ledgers[number].reserve(CAPPED, spending(amount))
+                assert isinstance(outcome, int) is (fits or amount == 0), outcome
+                if isinstance(outcome, int):
+                    books.booked[outcome] = Booked(number, day, amount)
+            elif (key := books.pick(number)) is not None:
+                item = books.booked[key]
+                if action == "settle":
+                    assert amount is not None
+                    ledgers[item.ledger].settle(key, 1, amount)
+                    item.amount, item.state = amount, "settled"
+                elif action == "release":
+                    ledgers[item.ledger].release(key)
+                    del books.booked[key]
+                else:
+                    ledgers[item.ledger].suspect(key)
+                    item.state = "unconfirmed"
+        clock.now += HOUR  # what is in flight is lost by now
+        for ledger in ledgers:
+            _agrees(ledger, books)
+            ledger.close()
+        _days_agree(file, books)
+
+
+def _agrees(ledger: Ledger, books: Books) -> None:
+    expected: dict[str, Account] = {}
+    for item in books.booked.values():
+        account = expected.get(item.day, Account())
+        if item.state == "settled":
+            account = replace(
+                account,
+                requests=account.requests + 1,
+                texts=account.texts + 1,
+                tokens=account.tokens + 1,
+                cost=account.cost + item.amount,
+            )
+        else:
+            account = replace(account, unconfirmed=account.unconfirmed + item.amount)
+        expected[item.day] = account
+    assert ledger.totals("day") == expected
+    assert sorted(item.amount or 0 for item in ledger.unconfirmed()) == sorted(
+        item.amount for item in books.booked.values() if item.state != "settled"
+    )
+
+
+def _days_agree(file: Path, books: Books) -> None:
+    """Compare the sums that caps are held against."""
+    database = sqlite3.connect(file)
+    days = {day: Decimal(units).scaleb(-12) for day, units in database.execute("SELECT day, amount FROM days")}
+    database.close()
+    for day in {*days, *(item.day for item in books.booked.values())}:
+        assert days.get(day, 0) == books.counted("per_day", day)
+
+
+def test_a_thousand_amounts_of_no_round_number_add_up(ledger: Ledger) -> None:
+    """Floats would be off by now."""
+    for tokens in range(1000):
+        paid(ledger, tokens * Decimal("0.000001") / 1_000_000, tokens=tokens)
+
+    assert ledger.totals("day")["2026-11-30"].cost == Decimal("499500E-12")
+
+
+# Threads and processes
+
+
+def test_threads_that_share_a_ledger_stay_within_the_cap(ledger: Ledger) -> None:
+    """Each asks and sets aside in one step."""
+    outcomes: list[int | str] = []
+
+    def work() -> None:
+        outcomes.extend(ledger.reserve(Budget(total="1.00"), spending("0.01")) for _ in range(30))
+
+    crew = [threading.Thread(target=work) for _ in range(8)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+
+    assert sum(isinstance(outcome, int) for outcome in outcomes) == 100
+
+
+def test_processes_that_share_a_file_stay_within_the_cap(file: Path) -> None:
+    """Also when they make the file at the same moment."""
+    with ExitStack() as stack:
+        crew = [
+            stack.enter_context(Process("reserve", file=str(file), amount="0.01", total="1.00", times=60))
+            for _ in range(6)
+        ]
+        for process in crew:
+            process.ready()
+        for process in crew:
+            process.begin()
+        accepted = [process.outcome()["accepted"] for process in crew]
+
+    assert sum(accepted) == 100
+
+
+def test_two_processes_see_each_others_spending(ledger: Ledger, file: Path) -> None:
+    """The cap is for all of them."""
+    paid(ledger, "0.10", tag="here")
+    Process.run("book", file=str(file), amounts=["0.25", "0.25"], tag="there")
+
+    assert {tag: account.cost for tag, account in ledger.totals("tag").items()} == {
+        "here": Decimal("0.10"),
+        "there": Decimal("0.50"),
+    }
+    assert "$0.60 are spent" in str(ledger.refusal(Budget(total="1"), Decimal("0.41")))
+
+
+def test_a_killed_process_leaves_its_request_unconfirmed(file: Path) -> None:
+    """Nobody will ever settle it, and the provider may have billed it."""
+    with Process("die", file=str(file), amount="0.60", timeout=20.0) as process:
+        process.ready()
+        process.begin()
+        process.killed()
+    clock = Clock(datetime.now(UTC).timestamp())
+    ledger = Ledger(file, now=clock)
+    at_once = (ledger.unconfirmed(), ledger.reserve(Budget(total="1.00"), spending("0.41")))
+    clock.now += 20 + GRACE
+    later = ledger.unconfirmed()
+    ledger.close()
+
+    assert at_once[0] == []
+    assert isinstance(at_once[1], str)
+    assert [item.amount for item in later] == [Decimal("0.60")]
+
+
+def test_a_ledger_is_read_while_another_process_writes(ledger: Ledger, file: Path) -> None:
+    """Every answer is a whole one: as much money as requests."""
+    paid(ledger, "0.01")
+    seen: list[Account] = []
+    with Process("book", file=str(file), amounts=["0.01"] * 300) as process:
+        process.ready()
+        process.begin()
+        while process.running:
+            seen.append(ledger.totals("model")[MODEL])
+        process.outcome()
+    last = ledger.totals("model")[MODEL]
+
+    assert last.requests == 301
+    assert len(seen) > 1
+    assert [account.requests for account in seen] == sorted(account.requests for account in seen)
+    assert all(account.cost == account.requests * Decimal("0.01") for account in [*seen, last])
+
+
+# Through a router
+
+
+def test_a_router_books_what_was_billed(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
+    """Tokens as the provider counts them, at the catalogue's price."""
+    router = Router([small(emulator)], cache=tmp_path)
+    embed(router, asynchronous, ["one two three", "four"], input_type="document")
+    (account,) = router.ledger.totals("model").values()
+    router.close()
+
+    billed = sum(emulator.billed.values())
+    assert account == Account(1, 2, billed, billed * Decimal("0.02") / 1_000_000)
+    assert router.usage.cost == account.cost
+
+
+def test_the_ledger_lies_beside_the_cache_or_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routers share a ledger by naming the same path."""
+    model = FakeBackend().model(price="1")
+    named = Router([model], cache=tmp_path / "cache", ledger=tmp_path / "own.db")
+    twin = Router([model], cache=None, ledger=str(tmp_path / "own.db"))
+    beside = Router([model], cache=tmp_path / "cache")
+    alone = Router([model], cache=None)
+    named.embed(["a b"], input_type="document")
+
+    assert beside.ledger.file == tmp_path / "cache" / "ledger.db"
+    assert alone.ledger.file == tmp_path / "user-data" / "embedrouter" / "ledger.db"
+    assert named.ledger.file == tmp_path / "own.db"
+    assert twin.ledger.totals("model")["fake:model"].tokens == 2
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Router([model], cache=None, ledger="~/own.db").ledger.file == tmp_path / "own.db"
+    for router in (named, twin):
+        router.close()
+
+
+def test_a_configuration_names_a_ledger_from_its_own_folder(tmp_path: Path) -> None:
+    """As it does a cache."""
+    config = tmp_path / "embedrouter.toml"
+    config.write_text('ledger = "accounts/money.db"\ncache = false\n[[models]]\nmodel = "voyage:voyage-4"\n')
+
+    assert Router.from_config(config).ledger.file == tmp_path / "accounts" / "money.db"
+
+
+def test_a_pickled_router_keeps_its_books_in_the_same_file(tmp_path: Path) -> None:
+    """Workers spend from one purse."""
+    router = Router(
+        [FakeBackend().model(price="1")], cache=None, ledger=tmp_path / "own.db", budget=Budget(total="0.000005")
+    )
+    router.embed(["a b c"], input_type="document")
+    copy: Router = pickle.loads(pickle.dumps(router))
+    copy.embed(["d e"], input_type="document")
+
+    assert copy.ledger.file == router.ledger.file
+    assert router.ledger.totals("model")["fake:model"].tokens == 5
+    for one in (router, copy):
+        with pytest.raises(BudgetExceededError, match=r"\$0\.000005 are spent"):
+            one.embed(["f"], input_type="document")
+        one.close()
+
+
+def test_routers_of_one_file_share_a_cap(tmp_path: Path, asynchronous: bool) -> None:
+    """What another router spent is gone."""
+    budget = Budget(per_day="0.000003")
+    routers = [Router([FakeBackend().model(price="1")], cache=tmp_path, budget=budget) for _ in range(2)]
+    embed(routers[0], asynchronous, ["a b"], input_type="document")
+    with pytest.raises(BudgetExceededError, match="per_day"):
+        embed(routers[1], asynchronous, ["c d"], input_type="document")
+    embed(routers[1], asynchronous, ["c"], input_type="document")
+    for router in routers:
+        router.close()
+
+
+@pytest.mark.parametrize("name", ["openai:text-embedding-3-small", "cohere:embed-v4.0", "voyage:voyage-4"])
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")  # of voyageai's own logging
+@pytest.mark.parametrize("fault", [Fault.lost(), Fault.half_body(), Fault.slow(1.0)], ids=lambda fault: fault.kind)
+def test_an_answer_that_was_billed_and_lost_is_listed(
+    name: str, fault: Fault, emulator: Emulator, tmp_path: Path, asynchronous: bool
+) -> None:
+    """With every provider, in both forms: the connection failed after the money was gone."""
+    url = getattr(emulator, f"{name.partition(':')[0]}_url")
+    model = Model(name, base_url=url, api_key="k", timeout=0.4)
+    emulator.script(fault)
+    router = Router([model], cache=tmp_path, retry=NO_WAITING)
+    embed(router, asynchronous, ["one two three"], input_type="document")
+    (account,) = router.ledger.totals("model").values()
+    doubtful = router.ledger.unconfirmed()
+    router.close()
+
+    billed = sum(emulator.billed.values())
+    assert account.tokens == billed / 2
+    assert len(doubtful) == 1
+    assert doubtful[0].tokens >= billed / 2
+    assert account.unconfirmed == doubtful[0].amount
+
+
+@pytest.mark.parametrize("name", ["openai:text-embedding-3-small", "cohere:embed-v4.0", "voyage:voyage-4"])
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_request_that_the_provider_refused_costs_nothing(
+    name: str, code: int, emulator: Emulator, tmp_path: Path, asynchronous: bool
+) -> None:
+    """An error status says that nothing was computed."""
+    url = getattr(emulator, f"{name.partition(':')[0]}_url")
+    emulator.script(Fault.status(code))
+    router = Router([Model(name, base_url=url, api_key="k")], cache=tmp_path, retry=NO_WAITING)
+    embed(router, asynchronous, ["one two three"], input_type="document")
+    (account,) = router.ledger.totals("model").values()
+    doubtful = router.ledger.unconfirmed()
+    router.close()
+
+    assert (account.tokens, doubtful) == (sum(emulator.billed.values()), [])
+
+
+@pytest.mark.parametrize("name", ["openai:text-embedding-3-small", "cohere:embed-v4.0", "voyage:voyage-4"])
+def test_a_provider_that_was_never_reached_costs_nothing(name: str, tmp_path: Path, asynchronous: bool) -> None:
+    """Or a day without network would use up the budget."""
+    model = Model(name, base_url="http://127.0.0.1:9", api_key="k")
+    router = Router([model], cache=tmp_path, retry=RetryPolicy(attempts=3, initial_wait=0))
+    with pytest.raises(NoModelAvailableError):
+        embed(router, asynchronous, ["one two three"], input_type="document")
+    totals = router.ledger.totals("model")
+    router.close()
+
+    assert totals == {}
+
+
+def test_what_the_caller_was_handling_says_nothing_of_a_request(emulator: Emulator, tmp_path: Path) -> None:
+    """Python hangs the caller's exception onto ours: an unreachable database is not an unreachable provider."""
+    emulator.script(Fault.lost())
+    router = Router([small(emulator)], cache=tmp_path, retry=RetryPolicy(attempts=1))
+    try:
+        raise ConnectionRefusedError("the database is down, so embed again")
+    except ConnectionRefusedError:
+        with pytest.raises(NoModelAvailableError):
+            router.embed(["one two three"], input_type="document")
+    doubtful = router.ledger.unconfirmed()
+    router.close()
+
+    assert sum(item.tokens for item in doubtful) == sum(emulator.billed.values()) == 3
+
+
+def test_a_wrong_answer_is_paid_for_all_the_same(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
+    """It was computed."""
+    emulator.script(Fault.wrong_dimensions(16), Fault.zeros())
+    router = Router([small(emulator)], cache=tmp_path, retry=NO_WAITING)
+    embed(router, asynchronous, ["one two three"], input_type="document")
+    (account,) = router.ledger.totals("model").values()
+    router.close()
+
+    assert (account.requests, account.tokens) == (3, 9)
+    assert sum(emulator.billed.values()) == 9
+
+
+def test_an_answer_that_cannot_be_read_may_have_been_billed(
+    emulator: Emulator, tmp_path: Path, asynchronous: bool
+) -> None:
+    """A 200 was computed; what it cost stands in what cannot be read, so the estimate stays counted."""
+    emulator.script(Fault.status(200, body={"data": [{"index": 0, "embedding": "?"}], "usage": {"prompt_tokens": 3}}))
+    router = Router([small(emulator)], cache=tmp_path, retry=RetryPolicy(attempts=1))
+    with pytest.raises(NoModelAvailableError):
+        embed(router, asynchronous, ["one two three"], input_type="document")
+    doubtful = router.ledger.unconfirmed()
+    router.close()
+
+    assert [item.texts for item in doubtful] == [1]
+
+
+class Failing(FakeBackend):
+    """Refuses the text "bad" once another request has set its money aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = threading.Event()
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        if "bad" in texts:
+            self.other.wait(10)
+            raise AuthenticationError("wrong key")
+        return super().embed(texts, input_type, timeout=timeout)
+
+
+def test_a_request_that_was_called_off_before_it_went_out_is_not_suspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one request fails its siblings stop; the money of those that were never sent is free again."""
+    backend = Failing()
+    router = Router([backend.model(price="1", batch_size=1, max_concurrency=2)], cache=tmp_path)
+    reserve = router.ledger.reserve
+    first = threading.Event()
+
+    def slowly(*asked: object) -> int | str:
+        outcome = reserve(*asked)  # type: ignore[arg-type]
+        if first.is_set():
+            backend.other.set()
+            threading.Event().wait(0.3)  # the other request has failed by now
+        first.set()
+        return outcome
+
+    monkeypatch.setattr(router.ledger, "reserve", slowly)
+    with pytest.raises(BackendError, match="wrong key"):
+        router.embed(["bad", "good"], input_type="document")
+    sent = [call.texts for call in backend.calls]
+    totals = router.ledger.totals("model")
+    doubtful = router.ledger.unconfirmed()
+    router.close()
+
+    assert doubtful == []
+    assert sum(account.requests for account in totals.values()) == len(sent)
+
+
+async def test_a_request_that_was_cancelled_before_it_went_out_is_not_suspected(tmp_path: Path) -> None:
+    """Whoever waits for one of the places in flight has sent nothing."""
+    backend = Waiting()
+    router = Router([backend.model(price="1", max_concurrency=1)], cache=tmp_path)
+    sent = asyncio.create_task(router.aembed(["sent"], input_type="document"))
+    await backend.begun.wait()
+    waiting = asyncio.create_task(router.aembed(["still waiting"], input_type="document"))
+    await asyncio.sleep(0.2)
+    waiting.cancel()
+    backend.go_on.set()
+    await asyncio.wait([sent, waiting])
+    doubtful = router.ledger.unconfirmed()
+    await router.aclose()
+
+    assert [call.texts for call in backend.calls] == [("sent",)]
+    assert doubtful == []
+
+
+class Waiting(FakeBackend):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        self.begun.set()
+        await self.go_on.wait()
+        return self.embed(texts, input_type, timeout=timeout)
+
+
+async def test_a_request_that_was_cancelled_in_flight_is_suspected(tmp_path: Path) -> None:
+    """Nobody will hear what it was billed."""
+    backend = Waiting()
+    router = Router([backend.model(price="1")], cache=tmp_path)
+    sent = asyncio.create_task(router.aembed(["on its way"], input_type="document"))
+    await backend.begun.wait()
+    sent.cancel()
+    await asyncio.wait([sent])
+    doubtful = router.ledger.unconfirmed()
+    await router.aclose()
+
+    assert [item.tokens for item in doubtful] == [3]
+
+
+# What goes wrong elsewhere
+
+
+def test_a_cached_repeat_counts_nothing(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
+    """Elsewhere a repeat from the cache doubles the count (H18)."""
+    router = Router([small(emulator)], cache=tmp_path)
+    embed(router, asynchronous, ["one two three"], input_type="document")
+    (before,) = router.ledger.totals("model").values()
+    embed(router, asynchronous, ["one two three"], input_type="document")
+    (after,) = router.ledger.totals("model").values()
+    router.close()
+
+    assert replace(after, saved_texts=0, saved_tokens=0, saved=Decimal(0)) == before
+    assert (after.saved_texts, after.saved_tokens, after.saved) == (1, before.tokens, before.cost)
+
+
+def test_a_token_budget_fires_for_embeddings(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
+    """Elsewhere it never does (H18)."""
+    five_tokens = Budget(total=5 * Decimal("0.02") / 1_000_000)
+    router = Router([small(emulator)], cache=tmp_path, budget=five_tokens)
+    embed(router, asynchronous, ["one two three"], input_type="document")
+    with pytest.raises(BudgetExceededError, match="total"):
+        embed(router, asynchronous, ["four five six"], input_type="document")
+    router.close()
+
+    assert emulator.calls == 1
+
+
+def test_one_more_node_embeds_one_more_node(emulator: Emulator, tmp_path: Path) -> None:
+    """Elsewhere one more node embeds all of them again, and so do a new key and another batch size (H19)."""
+    nodes = [TextNode(text=f"node number {number}") for number in range(5)]
+    tokens = []
+    for count, declared in ((4, {}), (5, {}), (5, {"api_key": "rotated"}), (5, {"batch_size": 2})):
+        with Router([small(emulator, **declared)], cache=tmp_path) as router:
+            IngestionPipeline(transformations=[RouterEmbedding(router=router)]).run(nodes=nodes[:count])
+            tokens.append(router.ledger.totals("model")[MODEL].tokens)
+
+    sent = [text for received in emulator.received for text in received.texts]
+    assert len(sent) == len(set(sent)) == 5
+    assert tokens == [16, 20, 20, 20]
+
+
+def test_a_call_over_the_budget_is_refused_before_it_is_made(
+    emulator: Emulator, tmp_path: Path, asynchronous: bool
+) -> None:
+    """Elsewhere a call of 0.02 passes a budget of 0.015 and the next one is refused (H29)."""
+    router = Router([small(emulator, price="5")], cache=tmp_path, budget=Budget(total="0.015"))
+    with pytest.raises(BudgetExceededError, match=r"\$0\.02\d* more would pass total=\$0\.015"):
+        embed(router, asynchronous, ["word " * 4000], input_type="document")
+    (calls, spent) = (emulator.calls, router.ledger.totals("model"))
+    embed(router, asynchronous, ["word " * 2000], input_type="document")
+    router.close()
+
+    assert (calls, spent) == (0, {})
+    assert emulator.calls == 1
+
+
+def _price_sheet() -> dict[str, Decimal | None]:
+    """Return the prices of the catalogue's file, read without the package's code."""
+    rows = tomllib.loads((Path(catalogue.__file__).parent / "catalog.toml").read_text("utf-8"))["models"]
+    return {row["model"]: Decimal(row["price"]) if "price" in row else None for row in rows}
+
+
+@pytest.mark.parametrize("name", sorted(_price_sheet()))
+def test_every_model_costs_its_own_price(name: str, tmp_path: Path) -> None:
+    """Elsewhere a model whose name begins with another's is billed at the other's price (H35)."""
+    fake = FakeBackend(dimensions=load()[name].dimensions)
+    price = _price_sheet()[name]
+    with Router([Model(name, backend=fake)], cache=tmp_path) as router:
+        router.embed(["one two three"], input_type="document")
+        account = router.ledger.totals("model")[name]
+
+    if price is None:
+        assert (account.cost, account.unpriced_tokens) == (0, 3)
+    else:
+        assert (account.cost, account.unpriced_tokens) == (3 * price / 1_000_000, 0)
+
+
+def test_prices_go_by_the_whole_name() -> None:
+    """The pair that was billed at a third of its price elsewhere, and a family that had none (H35)."""
+    prices = {name.partition(":")[2]: card.price for name, card in load().items() if name.startswith("voyage:")}
+
+    assert prices["voyage-3-large"] == Decimal("0.18")
+    assert prices["voyage-3"] == Decimal("0.06")
+    assert prices["voyage-3-lite"] == Decimal("0.02")
+    assert [prices[name] for name in ("voyage-4-large", "voyage-4", "voyage-4-lite")] == [
+        Decimal("0.12"),
+        Decimal("0.06"),
+        Decimal("0.02"),
+    ]
+
+
+# Bills of real providers
+
+
+RECORDED = [exchange for exchange in exchanges() if exchange.fate is Fate.VECTORS]
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there are no recordings in {FOLDER}")
+@pytest.mark.parametrize("exchange", RECORDED, ids=str)
+def test_a_recorded_bill_is_booked_to_the_last_digit(exchange: Exchange, tmp_path: Path) -> None:
+    """What the provider said it billed, times the price of the model that was asked."""
+    recording = success(exchange)
+    if len(set(recording.texts)) < len(recording.texts):
+        pytest.skip("a router sends equal texts once, so it would not ask for this recording")
+    price = _price_sheet().get(recording.model.name)
+    router = Router([recording.model], cache=None, ledger=tmp_path / "ledger.db", retry=RetryPolicy(attempts=1))
+    with replayed(recording):
+        router.embed(recording.texts, input_type=recording.input_type)
+    totals = router.ledger.totals("model")
+    router.close()
+
+    known = price is not None
+    assert totals == {
+        recording.model.name: Account(
+            requests=1,
+            texts=len(recording.texts),
+            tokens=recording.tokens,
+            cost=recording.tokens * price / 1_000_000 if price is not None else Decimal(0),
+            unpriced_tokens=0 if known else recording.tokens,
+        )
+    }
