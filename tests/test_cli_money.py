@@ -24,10 +24,10 @@ from typer.testing import CliRunner
 from embedrouter import Model, Router
 from embedrouter.cache.codec import encode
 from embedrouter.cache.disk import DiskCache
+from embedrouter.cache.rows import Folder
 from embedrouter.catalog import load
 from embedrouter.cli import app, share
 from embedrouter.cli.models import stale
-from embedrouter.cli.rows import Folder
 from embedrouter.cli.texts import Item, Texts, slices
 from embedrouter.errors import ConfigError, InvalidInputError
 from embedrouter.ledger import Account

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..types import Entry
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "is_row"]
 
 _HEADER = struct.Struct("<2sBBIII")
 _MAGIC = b"ER"
@@ -22,6 +22,8 @@ _VERSION = 1
 _FLOAT32 = 1
 _UNSUMMED = _HEADER.size - 4
 _MOST_TOKENS = 2**32 - 1
+DIMENSIONS = 3
+"""Their place among the header's fields."""
 
 
 def encode(entry: Entry) -> bytes:
@@ -42,3 +44,8 @@ def decode(row: bytes, dimensions: int) -> Entry | None:
     if zlib.crc32(view[_HEADER.size :], zlib.crc32(view[:_UNSUMMED])) != checksum:
         return None
     return Entry(np.frombuffer(row, "<f4", offset=_HEADER.size), tokens)
+
+
+def is_row(row: bytes) -> bool:
+    """Say whether bytes are a sound row, of whatever number of dimensions."""
+    return len(row) >= _HEADER.size and decode(row, _HEADER.unpack_from(row)[DIMENSIONS]) is not None

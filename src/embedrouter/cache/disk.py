@@ -2,8 +2,8 @@
 
 diskcache's own ``Disk`` pickles what is not plain and unpickles what it reads, so that whoever can write the folder
 can run code in whoever reads it (CVE-2025-69872). Ours stores bytes and refuses everything else. Eviction is off: the
-vectors were paid for. diskcache has no bulk read, so ``get_many`` asks its SQLite table directly; this is the one place
-that does, and the reason for the pinned version.
+vectors were paid for. diskcache has no bulk read, so ``get_many`` asks its SQLite table directly, as ``rows`` does for
+the command line; these two modules are the reason for the pinned version.
 """
 
 from __future__ import annotations

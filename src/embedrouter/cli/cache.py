@@ -27,8 +27,8 @@ def options() -> None:
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show where the cache is, how much is in it, and which indexes are recorded."""
     exclusive(cache=cache, config=config)
+    from ..cache.rows import Folder
     from ..indexes import FOLDER, recorded
-    from .rows import Folder
     from .sheet import Sheet
 
     folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
@@ -63,7 +63,7 @@ def verify(
     Damaged rows do no harm: the router takes them for absent and pays for their texts again.
     """
     exclusive(cache=cache, config=config)
-    from .rows import Folder, pages
+    from ..cache.rows import Folder, pages
     from .sheet import Sheet
 
     folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
@@ -101,8 +101,8 @@ def prune(
     exclusive(cache=cache, config=config)
     if older_than is None and not damaged:
         raise typer.BadParameter("Say what to remove: --older-than DAYS, --damaged, or both.")
+    from ..cache.rows import Folder, Row, pages
     from ..errors import ConfigError
-    from .rows import Folder, Row, pages
     from .sheet import Sheet
 
     folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
@@ -139,8 +139,8 @@ def export(
 ) -> None:
     """Write all sound rows to a file that others can import. It holds vectors, no texts and no keys."""
     exclusive(cache=cache, config=config)
+    from ..cache.rows import Folder
     from . import share
-    from .rows import Folder
     from .sheet import Sheet
 
     folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
@@ -176,8 +176,8 @@ def import_(
     from contextlib import closing
 
     from ..cache.disk import DiskCache
+    from ..cache.rows import pages, sound
     from . import share
-    from .rows import pages, sound
     from .sheet import Sheet
 
     path, sheet = cache_folder(cache, config), Sheet(as_json=as_json)

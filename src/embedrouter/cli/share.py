@@ -18,8 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
+from ..cache.rows import PAGE, pages
 from ..errors import ConfigError
-from .rows import PAGE, pages
 
 __all__ = ["KINDS", "Pair", "read", "write"]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from ..cache.codec import decode
 from ..errors import ConfigError
 from ..keys import KEY_BYTES
+from .codec import is_row
 
 __all__ = ["PAGE", "Folder", "Row", "pages", "sound"]
 
@@ -27,8 +27,6 @@ PAGE = 500
 """Rows in memory at once."""
 BUSY = 30.0
 """Seconds to wait for another process."""
-DIMENSIONS = slice(4, 8)
-"""Where a row's header has them."""
 
 T = TypeVar("T")
 
@@ -53,7 +51,7 @@ class Row:
 
 def sound(key: bytes, value: bytes) -> bool:
     """Say whether these are a key and a row that a router could have written."""
-    return len(key) == KEY_BYTES and decode(value, int.from_bytes(value[DIMENSIONS], "little")) is not None
+    return len(key) == KEY_BYTES and is_row(value)
 
 
 def pages(items: Iterable[T]) -> Iterator[list[T]]:
