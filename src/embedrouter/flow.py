@@ -80,7 +80,7 @@ def _look_up(job: Job, texts: Sequence[str]) -> Flow[None]:
         yield from look_up(job, texts, candidate)
         limit = candidate.limits.input_tokens
         if limit is not None and job.rules.on_too_long != "error":
-            long = [text for text in texts if len(text.encode()) > limit]
+            long = [text for text in texts if text not in job.found and len(text.encode()) > limit]
             yield from look_up(job, long, candidate, _policy_tag(job.rules.on_too_long, limit))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from .errors import InvalidInputError
 from .types import Limits
 
-__all__ = ["pack", "validate"]
+__all__ = ["listed", "pack", "validate"]
 
 SHOWN = 20
 """Positions that a message lists before it stops."""

@@ -130,7 +130,7 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
     """
     rules = job.rules
     texts = [item.text for item in items]
-    expected = cost(sum(item.tokens for item in items), candidate.price)
+    spending = _spending(job, candidate, items)
     deadline = rules.clock() + rules.retry.timeout
     if job.deadline is not None:
         deadline = min(deadline, job.deadline)
@@ -142,11 +142,10 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
             return RequestTimeoutError(
                 "the time allowed was used up before the request", model=candidate.name, perhaps_billed=False
             )
-        if job.unaffordable is not None and expected != 0:
+        if job.unaffordable is not None and spending.amount != 0:
             return job.unaffordable
         timeout = min(candidate.timeout, remaining)
-        spending = _spending(job, candidate, items, expected, attempt, timeout)
-        reservation: int | str = yield Reserve(spending)
+        reservation: int | str = yield Reserve(replace(spending, attempt=attempt, timeout=timeout))
         if isinstance(reservation, str):
             return BudgetExceededError(f"{candidate.name} was not called: {reservation}")
         try:
@@ -156,7 +155,7 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
             raise
         spent: Decimal | None = Decimal(0)
         if isinstance(outcome, Answer):
-            tokens = sum(item.tokens for item in items) if outcome.tokens is None else outcome.tokens
+            tokens = spending.tokens if outcome.tokens is None else outcome.tokens
             spent = cost(tokens, candidate.price)
             job.charges.append(Charge(candidate, tokens))
             fault = _fault(outcome, len(texts), candidate.space.dimensions)
@@ -177,19 +176,18 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
         yield Pause(wait)
 
 
-def _spending(
-    job: Job, candidate: Candidate, items: Sequence[Item], amount: Decimal | None, attempt: int, timeout: float
-) -> Spending:
+def _spending(job: Job, candidate: Candidate, items: Sequence[Item]) -> Spending:
+    tokens = sum(item.tokens for item in items)
     return Spending(
         model=candidate.name,
         input_type=job.input_type,
         tier=candidate.tier,
         tag=job.tag,
         texts=len(items),
-        tokens=sum(item.tokens for item in items),
-        amount=amount,
-        attempt=attempt,
-        timeout=timeout,
+        tokens=tokens,
+        amount=cost(tokens, candidate.price),
+        attempt=1,
+        timeout=candidate.timeout,
     )
 
 
