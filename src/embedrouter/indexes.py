@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -62,7 +63,9 @@ class IndexGuard:
                 f"The index {self.name!r} holds vectors in the space {space}; this router gives {self._space}, and a "
                 f"distance between the two means nothing. Use a router of the space {space.name}, or embed the "
                 "documents again into an empty index and then run: "
-                f"embedrouter cache forget-index {self.name} --cache {self._path.parent.parent}"
+                + shlex.join(
+                    ["embedrouter", "cache", "forget-index", self.name, "--cache", str(self._path.parent.parent)]
+                )
             )
 
     def record(self) -> None:
