@@ -1,8 +1,8 @@
 """One request, from the first candidate to the vectors.
 
 ``send`` takes the texts of one request through the candidates, cheapest first. An answer is checked, written to the
-cache and booked before anything else is decided. A failed call arrives as a value, so that what follows from it reads as
-a table: try again after a pause, go to the next candidate, or stop.
+cache and booked before anything else is decided. A failed call arrives as a value, so that what follows from it reads
+as a table: try again after a pause, go to the next candidate, or stop.
 """
 
 from __future__ import annotations
