@@ -527,6 +527,31 @@ def test_policies_do_not_share_cache_entries() -> None:
     assert not np.array_equal(truncated.vectors, averaged.vectors)
 
 
+def test_the_parts_of_a_long_text_count_before_the_first_paid_call() -> None:
+    """A job that does not fit the budget pays for nothing, however its texts are cut."""
+    world = World()
+    with pytest.raises(BudgetExceededError, match=r"\$12\.00 more would pass total=\$11\.00"):
+        ask(
+            world,
+            ["abcd", "abcdefgh"],
+            [candidate("a", longest=5, price="1000000")],
+            on_too_long="mean",
+            budget=Budget(total="11"),
+        )
+
+    assert not world.calls
+
+
+def test_a_part_that_is_another_text_or_cached_is_sent_once() -> None:
+    """Parts are ordinary texts, and travel with the others."""
+    world = World()
+    ask(world, ["fgh"], [candidate("a", longest=5)])
+    result = ask(world, ["abcde", "abcdefgh"], [candidate("a", longest=5)], on_too_long="mean")
+
+    assert world.calls == [("a", ("fgh",)), ("a", ("abcde",))]
+    assert result.shortened == (False, True)
+
+
 def test_where_the_count_is_an_estimate_the_provider_decides() -> None:
     """The doubtful text travels alone, so that its refusal harms no other."""
     world = World(exact=False)

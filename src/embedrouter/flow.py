@@ -10,8 +10,8 @@ effect is performed.
 3. The requests are sent side by side; see ``request``.
 4. The vectors are put in the order of the input.
 
-Texts over the model's limit become ordinary texts, their beginning or their parts, before they are sent: see
-``_shorten``.
+In place of a text over the model's limit its beginning or its parts are sent: ordinary texts, with cache entries of
+their own.
 """
 
 from __future__ import annotations
@@ -19,55 +19,79 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 
 from .effects import Afford, Count, Cut, Flow, Together, Write
-from .errors import BudgetExceededError, InputRejectedError, InvalidInputError, NoModelAvailableError
+from .errors import BudgetExceededError, InvalidInputError, NoModelAvailableError
 from .job import Found, Item, Job
 from .keys import keyer
 from .plan import listed
 from .prices import cost
-from .request import located, look_up, packed, send
+from .request import look_up, packed, send
 from .types import Candidate, EmbeddingResult, Entry, Estimate, OverlongPolicy, TokenCounts
 
-__all__ = ["embed", "estimate"]
+__all__ = ["embed", "estimate", "prepare"]
 
 
 def embed(job: Job) -> Flow[EmbeddingResult]:
     """Return the vectors of ``job.texts`` in order."""
-    distinct = list(dict.fromkeys(job.texts))
-    yield from _look_up(job, distinct)
-    missing = [text for text in distinct if text not in job.found]
-    if missing:
-        yield from _compute(job, missing, job.rules.on_too_long)
+    items, _ = yield from prepare(job)
+    yield from _send_all(job, items, job.rules.on_too_long)
+    if job.refused:
+        items = yield from _cut(job, job.refused)
+        yield from _send_all(job, items, "error")
+    if job.parts:
+        yield from _put_together(job)
     return _assemble(job)
 
 
 def estimate(job: Job) -> Flow[Estimate]:
     """Return what ``embed`` would take. Reads the cache and calls nothing."""
-    distinct = list(dict.fromkeys(job.texts))
-    yield from _look_up(job, distinct)
-    missing = [text for text in distinct if text not in job.found]
+    items, exact = yield from prepare(job)
     first = _first(job)
-    items, long, exact = yield from _measure(job, missing, first, job.rules.on_too_long)
-    for text in long:
-        parts: list[str] = yield Cut(first, text, job.input_type, _limit(first), job.rules.on_too_long)
-        counts: TokenCounts = yield Count(first, parts, job.input_type)
-        items += [Item(part, tokens) for part, tokens in zip(parts, counts.tokens, strict=True)]
+    distinct = set(job.texts)
     tokens = sum(item.tokens for item in items)
     return Estimate(
         texts=len(job.texts),
         unique=len(distinct),
-        cached=len(distinct) - len(missing),
+        cached=sum(text in job.found for text in distinct),
         tokens=tokens,
         requests=len(_requests(items, first)),
         cost=cost(tokens, first.price),
         model=first.name,
         exact=exact,
     )
+
+
+def prepare(job: Job) -> Flow[tuple[list[Item], bool]]:
+    """Fill ``job.found`` from the cache; return what is to be sent for the other texts, and whether tokens are exact.
+
+    A text known to be too long is refused, or it is entered into ``job.parts`` and its parts are sent in its place.
+    """
+    distinct = list(dict.fromkeys(job.texts))
+    yield from _look_up(job, distinct)
+    missing = [text for text in distinct if text not in job.found]
+    if not missing:
+        return [], True
+    candidate = _first(job)
+    counts: TokenCounts = yield Count(candidate, missing, job.input_type)
+    items = [Item(text, tokens) for text, tokens in zip(missing, counts.tokens, strict=True)]
+    limit = _limit(candidate)
+    long = [item.text for item in items if item.tokens > limit]
+    if not long or not counts.exact:  # of texts that may be too long the provider decides
+        return items, counts.exact
+    if job.rules.on_too_long == "error":
+        positions = job.positions(long)
+        raise InvalidInputError(
+            f"{len(long)} of the texts are longer than the {limit} tokens that {candidate.name} takes, nothing was "
+            f"sent. By position: {listed(positions)}. Split them, or build the router with on_too_long='truncate' "
+            "(embed their beginning) or 'mean' (average the vectors of their parts).",
+            indices=positions,
+        )
+    parts = yield from _cut(job, long)
+    return list(dict.fromkeys([*(item for item in items if item.tokens <= limit), *parts])), True
 
 
 def _look_up(job: Job, texts: Sequence[str]) -> Flow[None]:
@@ -84,10 +108,23 @@ def _look_up(job: Job, texts: Sequence[str]) -> Flow[None]:
             yield from look_up(job, long, candidate, _policy_tag(job.rules.on_too_long, limit))
 
 
-def _compute(job: Job, texts: Sequence[str], on_too_long: OverlongPolicy) -> Flow[None]:
-    """Fill ``job.found`` for texts that are not cached."""
+def _cut(job: Job, texts: Sequence[str]) -> Flow[list[Item]]:
+    """Enter texts over the limit into ``job.parts``; return those of their parts that are not cached."""
+    candidate = _first(job)
+    for text in texts:
+        job.parts[text] = yield Cut(candidate, text, job.input_type, _limit(candidate), job.rules.on_too_long)
+    parts = list(dict.fromkeys(part for text in texts for part in job.parts[text]))
+    yield from _look_up(job, parts)
+    missing = [part for part in parts if part not in job.found]
+    counts: TokenCounts = yield Count(candidate, missing, job.input_type)
+    return [Item(part, tokens) for part, tokens in zip(missing, counts.tokens, strict=True)]
+
+
+def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:
+    """Send texts in requests side by side, if the budget has room for all of them."""
+    if not items:
+        return
     first = _first(job)
-    items, long, _ = yield from _measure(job, texts, first, on_too_long)
     expected = cost(sum(item.tokens for item in items), first.price)
     refusal: str | None = yield Afford(expected)
     if refusal is not None:
@@ -97,31 +134,8 @@ def _compute(job: Job, texts: Sequence[str], on_too_long: OverlongPolicy) -> Flo
     sends = [send(job, request, on_too_long) for request in _requests(items, first)]
     if len(sends) == 1:
         yield from sends[0]
-    elif sends:
+    else:
         yield Together(sends, first.concurrency)
-    if too_long := [*long, *job.refused]:
-        yield from _shorten(job, too_long, first, on_too_long)
-
-
-def _measure(
-    job: Job, texts: Sequence[str], candidate: Candidate, on_too_long: OverlongPolicy
-) -> Flow[tuple[list[Item], list[str], bool]]:
-    """Return the texts to send with their tokens, the texts known to be too long, and whether the counts are exact."""
-    counts: TokenCounts = yield Count(candidate, texts, job.input_type)
-    limit = _limit(candidate)
-    items = [Item(text, tokens) for text, tokens in zip(texts, counts.tokens, strict=True)]
-    if not counts.exact:
-        return items, [], False
-    long = [item.text for item in items if item.tokens > limit]
-    if long and on_too_long == "error":
-        positions = job.positions(long)
-        raise InvalidInputError(
-            f"{len(long)} of the texts are longer than the {limit} tokens that {candidate.name} takes, nothing was "
-            f"sent. By position: {listed(positions)}. Split them, or build the router with on_too_long='truncate' "
-            "(embed their beginning) or 'mean' (average the vectors of their parts).",
-            indices=positions,
-        )
-    return [item for item in items if item.tokens <= limit], long, True
 
 
 def _requests(items: Sequence[Item], candidate: Candidate) -> list[list[Item]]:
@@ -134,25 +148,13 @@ def _requests(items: Sequence[Item], candidate: Candidate) -> list[list[Item]]:
     return packed(safe, candidate) + doubtful
 
 
-def _shorten(job: Job, texts: Sequence[str], candidate: Candidate, on_too_long: OverlongPolicy) -> Flow[None]:
-    """Embed texts over the limit by their parts, each an ordinary text with a cache entry of its own."""
-    limit = _limit(candidate)
-    parts: dict[str, list[str]] = {}
-    for text in texts:
-        parts[text] = yield Cut(candidate, text, job.input_type, limit, on_too_long)
-    every = [part for own in parts.values() for part in own]
-    inner = replace(job, texts=every, found={}, refused=[])
-    yield from _look_up(inner, list(dict.fromkeys(every)))
-    missing = [part for part in dict.fromkeys(every) if part not in inner.found]
-    if missing:
-        try:
-            yield from _compute(inner, missing, "error")
-        except InputRejectedError as error:
-            raise located(job, error, texts) from error
+def _put_together(job: Job) -> Flow[None]:
+    """Give each text that was cut the mean of its parts. A part that was cut itself was so later: from the end."""
     entries: dict[bytes, Entry] = {}
-    for text, own in parts.items():
-        whole = job.found[text] = _mean([inner.found[part] for part in own], [len(part) for part in own])
-        key = keyer(whole.candidate, job.input_type, policy=_policy_tag(on_too_long, limit))
+    for text, parts in reversed(job.parts.items()):
+        whole = job.found[text] = _mean([job.found[part] for part in parts], [len(part) for part in parts])
+        tag = _policy_tag(job.rules.on_too_long, _limit(_first(job)))
+        key = keyer(whole.candidate, job.input_type, policy=tag)
         entries[key(text)] = Entry(whole.vector, whole.tokens)
     yield Write(entries)
 

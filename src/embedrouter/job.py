@@ -77,6 +77,8 @@ class Job:
     attempts: list[Attempt] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     """Texts that a provider found too long."""
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    """The parts that stand in for texts over the limit, each an ordinary text."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
     saved: Decimal = Decimal(0)
@@ -105,8 +107,11 @@ class Job:
         return self.rules.when_unavailable == "degrade"
 
     def positions(self, texts: Sequence[str]) -> list[int]:
-        """Return where ``texts`` stand in the input."""
+        """Return where ``texts``, or the texts that they are parts of, stand in the input."""
         wanted = set(texts)
+        for whole, parts in reversed(self.parts.items()):
+            if not wanted.isdisjoint(parts):
+                wanted.add(whole)
         return [index for index, text in enumerate(self.texts) if text in wanted]
 
     def usage(self) -> Usage:
