@@ -16,7 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, Estimate, RetryPolicy, Space, Usage
-from embedrouter.effects import Afford, Call, Count, Cut, Effect, Flow, Pause, Read, Reserve, Settle, Together, Write
+from embedrouter.effects import (
+    Afford,
+    Allowance,
+    Call,
+    Count,
+    Cut,
+    Effect,
+    Flow,
+    Pause,
+    Read,
+    Reserve,
+    Settle,
+    Together,
+    Write,
+)
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -104,14 +118,16 @@ class World:
                 return TokenCounts([len(text) for text in texts], self.exact)
             case Cut(_, text, _, limit, policy):
                 return pieces(text, limit, policy, len)
+            case Allowance(model):
+                return self.ledger.free_tokens(model.name, model.free_tokens)
             case Afford(amount):
                 return self.ledger.refusal(self.budget, amount)
             case Reserve(spending):
                 return self.ledger.reserve(self.budget, spending)
             case Settle(reservation, billed, unconfirmed):
                 if billed is not None:
-                    self.ledger.settle(reservation, *billed)
-                elif unconfirmed:
+                    return self.ledger.settle(reservation, *billed)
+                if unconfirmed:
                     self.ledger.suspect(reservation)
                 else:
                     self.ledger.release(reservation)

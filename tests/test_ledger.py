@@ -9,7 +9,7 @@ import tempfile
 import threading
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -321,6 +321,88 @@ def test_a_forked_child_spends_in_the_file_whatever_its_parent_does(file: Path) 
 
     assert story["child"] == 0
     assert cost == Decimal("0.07")
+
+
+def test_a_file_of_another_version_is_left_alone(file: Path) -> None:
+    """A budget refuses to guess what is in it; without one, accounts are kept in memory."""
+    Ledger(file).save("m", "", 1, 1, Decimal(1))
+    Ledger(file).totals("day")
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConfigError, match="another version of embedrouter wrote it: 99"):
+        Ledger(file, required=True).totals("day")
+
+    assert Ledger(file).totals("day") == {}
+
+
+# Free tokens
+
+
+def test_free_tokens_cost_nothing_until_they_are_used_up(ledger: Ledger) -> None:
+    """The request that uses the last of them pays for its other tokens."""
+    told = {"tokens": 100, "free_tokens": 150}
+    costs = [ledger.settle(reserved(ledger, "1.00", **told), 100, Decimal("1.00")) for _ in range(3)]
+
+    assert costs == [0, Decimal("0.50"), 1]
+    assert ledger.free_tokens(MODEL, 150) == 0
+    assert [account.cost for account in ledger.totals("day").values()] == [Decimal("1.50")]
+
+
+def test_free_tokens_that_were_not_billed_are_there_again(ledger: Ledger) -> None:
+    """A refused request gives them back, an estimate that was too high the rest; a lost request keeps them."""
+    told = {"tokens": 100, "free_tokens": 150}
+    ledger.release(reserved(ledger, "1.00", **told))
+    after_refusal = ledger.free_tokens(MODEL, 150)
+    ledger.settle(reserved(ledger, "1.00", **told), 60, Decimal("0.60"))
+    after_bill = ledger.free_tokens(MODEL, 150)
+    ledger.suspect(reserved(ledger, "1.00", **told))
+
+    assert (after_refusal, after_bill, ledger.free_tokens(MODEL, 150)) == (150, 90, 0)
+    assert [item.amount for item in ledger.unconfirmed()] == [Decimal("0.10")]
+
+
+def test_requests_in_flight_do_not_take_the_same_free_tokens(ledger: Ledger) -> None:
+    """They are set aside with the money, so a cap holds."""
+    budget = Budget(total="0.60")
+    reserved(ledger, "1.00", budget, tokens=100, free_tokens=150)
+    reserved(ledger, "1.00", budget, tokens=100, free_tokens=150)
+
+    assert "$0.50 are spent or set aside" in str(ledger.reserve(budget, spending("1.00", tokens=100, free_tokens=150)))
+
+
+def test_a_router_counts_free_tokens_before_and_after(asynchronous: bool, file: Path) -> None:
+    """Estimate, result, ledger: all speak of the same money."""
+    model = Model("own:model", price="1", free_tokens=7, space="own", dimensions=8, backend=FakeBackend())
+    with Router([model], cache=None, ledger=file) as router:
+        estimated = [router.estimate(texts, input_type="document").cost for texts in (["a"], ["a " * 9])]
+        results = [embed(router, asynchronous, [f"text {number}"], input_type="document") for number in range(3)]
+        booked = router.ledger.totals("model")["own:model"]
+
+    assert estimated[0] == 0
+    assert estimated[1] is not None
+    assert estimated[1] > 0
+    assert results[0].usage.cost == 0
+    assert booked.cost == sum(result.usage.cost for result in results)
+    assert booked.cost == Decimal(booked.tokens - 7) / 1_000_000
+
+
+def test_regional_prices_and_free_tokens_come_from_the_configuration(tmp_path: Path) -> None:
+    """Azure asks more in some regions: the declared price is over the catalogue's."""
+    (tmp_path / "embedrouter.toml").write_text(
+        """
+        cache = "cache"
+        [[models]]
+        model = "azure_openai:text-embedding-3-small"
+        base_url = "https://r.openai.azure.com"
+        api_version = "2024-10-21"
+        price = "0.022"
+        free_tokens = 10
+        """
+    )
+    with Router.from_config(tmp_path / "embedrouter.toml") as router:
+        estimate = router.estimate([" word" * 60], input_type="document")
+
+    assert estimate.cost == Decimal("0.022") * (estimate.tokens - 10) / 1_000_000
 
 
 # Reserve, settle, release, suspect

@@ -12,13 +12,28 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from contextvars import copy_context
+from decimal import Decimal
 from typing import Any, TypeVar, assert_never
 
 from . import tokens
 from .backend import Backend
 from .budget import Budget
 from .cache.vectors import VectorCache
-from .effects import Afford, Call, Count, Cut, Effect, Flow, Pause, Read, Reserve, Settle, Together, Write
+from .effects import (
+    Afford,
+    Allowance,
+    Call,
+    Count,
+    Cut,
+    Effect,
+    Flow,
+    Pause,
+    Read,
+    Reserve,
+    Settle,
+    Together,
+    Write,
+)
 from .errors import EmbedRouterError
 from .ledger import Ledger
 from .loops import PerLoop
@@ -97,6 +112,8 @@ class Driver:
                 return self._backends[candidate.index].count(texts, input_type)
             case Cut():
                 return self._cut(effect)
+            case Allowance(candidate):
+                return self._ledger.free_tokens(candidate.name, candidate.free_tokens)
             case Afford(amount):
                 return self._ledger.refusal(self._budget, amount)
             case Reserve(spending):
@@ -122,7 +139,7 @@ class Driver:
                         return error
             case Read() | Write() if self._cache.store is None:
                 return self._perform(effect, None)
-            case Read() | Write() | Count() | Cut() | Afford() | Reserve() | Settle():  # works or waits in a thread
+            case Read() | Write() | Count() | Cut() | Allowance() | Afford() | Reserve() | Settle():  # in a thread
                 return await asyncio.to_thread(self._perform, effect, None)
             case Pause(seconds):
                 return await _apause(seconds, stop)
@@ -139,14 +156,15 @@ class Driver:
             self._ledger.release(reservation)
         self._sent.discard(reservation)
 
-    def _settle(self, effect: Settle) -> None:
+    def _settle(self, effect: Settle) -> Decimal | None:
         self._sent.discard(effect.reservation)
         if effect.billed is not None:
-            self._ledger.settle(effect.reservation, *effect.billed)
-        elif effect.unconfirmed:
+            return self._ledger.settle(effect.reservation, *effect.billed)
+        if effect.unconfirmed:
             self._ledger.suspect(effect.reservation)
         else:
             self._ledger.release(effect.reservation)
+        return None
 
     def _cut(self, effect: Cut) -> list[str]:
         backend = self._backends[effect.candidate.index]

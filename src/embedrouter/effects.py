@@ -15,6 +15,7 @@ from .types import Candidate, Entry, InputType, OverlongPolicy, Spending
 
 __all__ = [
     "Afford",
+    "Allowance",
     "Call",
     "Count",
     "Cut",
@@ -79,6 +80,13 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """Ask how many of the candidate's free tokens are left. Outcome: their number."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
 class Afford:
     """Ask whether a whole call fits the budget. Outcome: ``None``, or why not."""
 
@@ -94,11 +102,11 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Book what became of a reservation. Outcome: nothing."""
+    """Book what became of a reservation. Outcome: what was booked in US dollars, free tokens deducted."""
 
     reservation: int
     billed: tuple[int, Decimal | None] | None
-    """Tokens and US dollars; ``None`` where nothing was billed, or nobody knows."""
+    """Tokens and their price in US dollars; ``None`` where nothing was billed, or nobody knows."""
     unconfirmed: bool = False
 
 
@@ -117,5 +125,5 @@ class Together:
     width: int
 
 
-Effect: TypeAlias = Read | Write | Count | Cut | Afford | Reserve | Settle | Call | Pause | Together
+Effect: TypeAlias = Read | Write | Count | Cut | Allowance | Afford | Reserve | Settle | Call | Pause | Together
 Flow: TypeAlias = Generator[Effect, Any, T]

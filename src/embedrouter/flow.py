@@ -23,7 +23,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from .effects import Afford, Count, Cut, Flow, Together, Write
+from .effects import Afford, Allowance, Count, Cut, Flow, Together, Write
 from .errors import BudgetExceededError, InvalidInputError, NoModelAvailableError
 from .job import Found, Item, Job
 from .keys import keyer
@@ -52,14 +52,14 @@ def estimate(job: Job) -> Flow[Estimate]:
     items, exact = yield from prepare(job)
     first = _first(job)
     distinct = set(job.texts)
-    tokens = sum(item.tokens for item in items)
+    amount = yield from _cost(items, first)
     return Estimate(
         texts=len(job.texts),
         unique=len(distinct),
         cached=sum(text in job.found for text in distinct),
-        tokens=tokens,
+        tokens=sum(item.tokens for item in items),
         requests=len(_requests(items, first)),
-        cost=cost(tokens, first.price),
+        cost=amount,
         model=first.name,
         exact=exact,
     )
@@ -125,7 +125,7 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
     if not items:
         return
     first = _first(job)
-    expected = cost(sum(item.tokens for item in items), first.price)
+    expected = yield from _cost(items, first)
     refusal: str | None = yield Afford(expected)
     if refusal is not None:
         job.unaffordable = BudgetExceededError(f"{first.name} was not called: {refusal}")
@@ -136,6 +136,13 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
         yield from sends[0]
     else:
         yield Together(sends, first.concurrency)
+
+
+def _cost(items: Sequence[Item], candidate: Candidate) -> Flow[Decimal | None]:
+    """Return what sending texts costs."""
+    tokens = sum(item.tokens for item in items)
+    free: int = (yield Allowance(candidate)) if candidate.free_tokens else 0
+    return cost(max(0, tokens - free), candidate.price)
 
 
 def _requests(items: Sequence[Item], candidate: Candidate) -> list[list[Item]]:

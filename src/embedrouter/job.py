@@ -10,7 +10,6 @@ from typing import Literal
 from .budget import Budget
 from .errors import Attempt, AuthenticationError, BudgetExceededError, EmbedRouterError
 from .policy import RetryPolicy
-from .prices import cost
 from .types import Candidate, InputType, OverlongPolicy, Space, Usage, Vectors
 
 __all__ = ["Charge", "Found", "Item", "Job", "Rules"]
@@ -53,12 +52,13 @@ class Item:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Charge:
     """What one answered request was billed."""
 
-    candidate: Candidate
     tokens: int
+    amount: Decimal | None
+    """US dollars; ``None`` where the price is unknown."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,11 +116,10 @@ class Job:
 
     def usage(self) -> Usage:
         """Return what was billed and avoided so far."""
-        amounts = [cost(charge.tokens, charge.candidate.price) for charge in self.charges]
         return Usage(
             tokens=sum(charge.tokens for charge in self.charges),
             requests=len(self.charges),
-            cost=sum((amount for amount in amounts if amount is not None), Decimal(0)),
+            cost=sum((charge.amount for charge in self.charges if charge.amount is not None), Decimal(0)),
             saved=self.saved,
-            unpriced_tokens=sum(charge.tokens for charge in self.charges if charge.candidate.price is None),
+            unpriced_tokens=sum(charge.tokens for charge in self.charges if charge.amount is None),
         )

@@ -43,6 +43,8 @@ FLUSH = 5.0
 GRACE = 60.0
 """Seconds after its time limit when a reservation that nobody settled counts as unconfirmed."""
 
+VERSION = 1
+"""Of the tables below; changes with them."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY,
@@ -57,10 +59,12 @@ CREATE TABLE IF NOT EXISTS requests (
     tokens INTEGER NOT NULL,   -- as billed; until settled, as estimated
     amount INTEGER,            -- 10^-12 US dollars; NULL where the price is unknown
     attempt INTEGER NOT NULL,
-    until REAL NOT NULL        -- when a reservation becomes unconfirmed
+    until REAL NOT NULL,       -- when a reservation becomes unconfirmed
+    free INTEGER NOT NULL      -- tokens among them that cost nothing
 );
 CREATE INDEX IF NOT EXISTS unsettled ON requests (state) WHERE state != 'settled';
 CREATE TABLE IF NOT EXISTS days (day TEXT PRIMARY KEY, amount INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS allowances (model TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS savings (
     day TEXT NOT NULL, model TEXT NOT NULL, tag TEXT NOT NULL,
     texts INTEGER NOT NULL, tokens INTEGER NOT NULL, amount INTEGER NOT NULL,
@@ -152,39 +156,46 @@ class Ledger:
     def reserve(self, budget: Budget, spending: Spending) -> int | str:
         """Set the cost of one request aside and return the reservation, or say why it does not fit."""
         with self._transaction() as database:
-            if spending.amount != 0 and budget.caps:
-                refusal = self._exceeded(database, budget, spending.amount, whole_call=False)
+            free = min(self.free_tokens(spending.model, spending.free_tokens), spending.tokens)
+            amount = _after(spending.amount, spending.tokens, free)
+            if amount != 0 and budget.caps:
+                refusal = self._exceeded(database, budget, amount, whole_call=False)
                 if refusal is not None:
                     return refusal
-            now, units = self._now(), _units(spending.amount)
+            now, units = self._now(), _units(amount)
             self._add(database, _day(now), units)
+            self._use(database, spending.model, free)
             row = (
                 now, _day(now), spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
-                spending.tokens, units, spending.attempt, now + spending.timeout + GRACE,
+                spending.tokens, units, spending.attempt, now + spending.timeout + GRACE, free,
             )  # fmt: skip
             cursor = database.execute(
                 "INSERT INTO requests"
-                " (at, day, state, model, input_type, tier, tag, texts, tokens, amount, attempt, until)"
-                " VALUES (?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " (at, day, state, model, input_type, tier, tag, texts, tokens, amount, attempt, until, free)"
+                " VALUES (?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             assert cursor.lastrowid is not None
             return cursor.lastrowid
 
-    def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> None:
-        """Book what a request was billed in place of what was set aside."""
+    def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
+        """Book what a request was billed in place of what was set aside; return it without what was free."""
         with self._transaction() as database:
-            self._replace(database, reservation, _units(amount))
+            (free,) = database.execute("SELECT free FROM requests WHERE id = ?", (reservation,)).fetchone()
+            free = min(free, tokens)
+            amount = _after(amount, tokens, free)
+            self._replace(database, reservation, _units(amount), free)
             database.execute(
-                "UPDATE requests SET state = 'settled', tokens = ?, amount = ? WHERE id = ?",
-                (tokens, _units(amount), reservation),
+                "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
+                (tokens, _units(amount), free, reservation),
             )
             self._write_savings(database)
+        return amount
 
     def release(self, reservation: int) -> None:
         """Forget a request that was refused and cost nothing."""
         with self._transaction() as database:
-            self._replace(database, reservation, 0)
+            self._replace(database, reservation, 0, 0)
             database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
 
     def suspect(self, reservation: int) -> None:
@@ -216,6 +227,14 @@ class Ledger:
             self._shut()
 
     # Reading
+
+    def free_tokens(self, model: str, allowance: int) -> int:
+        """Return how many of a model's free tokens are left."""
+        if not allowance:
+            return 0
+        with self._transaction() as database:
+            row = database.execute("SELECT used FROM allowances WHERE model = ?", (model,)).fetchone()
+        return max(0, allowance - (row[0] if row else 0))
 
     def totals(self, by: Literal["day", "month", "model", "tag"]) -> dict[str, Account]:
         """Return what was spent and saved, by day, month, model or tag, in their order."""
@@ -294,9 +313,7 @@ class Ledger:
         except (OSError, sqlite3.Error) as error:
             story = f"the ledger {self.file} cannot be opened ({error})"
             if self._required:
-                raise ConfigError(
-                    f"{story}, so no budget can hold. Put it where it can be written: ledger=…."
-                ) from error
+                raise ConfigError(f"{story}, so no budget can hold. Name another file: ledger=….") from error
             logger.warning("%s; spending is counted in memory until this process ends", story)
             database = _connect(None)
             self._in_file = False
@@ -311,9 +328,19 @@ class Ledger:
                 (day, units),
             )
 
-    def _replace(self, database: sqlite3.Connection, reservation: int, units: int | None) -> None:
-        day, before = database.execute("SELECT day, amount FROM requests WHERE id = ?", (reservation,)).fetchone()
-        self._add(database, day, (units or 0) - (before or 0))
+    def _use(self, database: sqlite3.Connection, model: str, free: int) -> None:
+        if free:
+            database.execute(
+                "INSERT INTO allowances VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET used = used + excluded.used",
+                (model, free),
+            )
+
+    def _replace(self, database: sqlite3.Connection, reservation: int, units: int | None, free: int) -> None:
+        day, model, amount, freed = database.execute(
+            "SELECT day, model, amount, free FROM requests WHERE id = ?", (reservation,)
+        ).fetchone()
+        self._add(database, day, (units or 0) - (amount or 0))
+        self._use(database, model, free - freed)
 
     def _write_savings(self, database: sqlite3.Connection) -> None:
         _write(database, self._savings)
@@ -368,7 +395,13 @@ def _prepare(database: sqlite3.Connection) -> None:
                 raise
             time.sleep(0.01)
     database.execute("PRAGMA synchronous = NORMAL")
-    database.executescript(SCHEMA)
+    tables, version = database.execute(
+        "SELECT COUNT(*), user_version FROM sqlite_master, pragma_user_version"
+    ).fetchone()
+    if not tables:
+        database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
+    elif version != VERSION:
+        raise sqlite3.DatabaseError(f"another version of embedrouter wrote it: {version}, not {VERSION}")
 
 
 def _write(database: sqlite3.Connection, savings: Savings) -> None:
@@ -423,6 +456,11 @@ if hasattr(os, "register_at_fork"):
 
 def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+def _after(amount: Decimal | None, tokens: int, free: int) -> Decimal | None:
+    """Return the part of an amount that is left when some of the tokens are free; exact, as prices are."""
+    return amount if amount is None or not free else amount / tokens * (tokens - free)
 
 
 def _units(amount: Decimal | None) -> int | None:

@@ -48,6 +48,9 @@ class Model:
     """The environment variable that holds the key."""
     price: str | int | Decimal | None = None
     """US dollars per million tokens, over the catalogue's."""
+    free_tokens: int = 0
+    """Tokens that cost nothing before the price applies, such as the 200 million that Voyage gives an account for each
+    model; the ledger counts them."""
     space: str | None = None
     """Name of the embedding space; needed where the catalogue does not know the model."""
     max_concurrency: int | None = None
@@ -94,6 +97,8 @@ class Model:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{self.name}: {name} must be positive, not {value!r}.")
+        if self.free_tokens < 0:
+            raise ConfigError(f"{self.name}: free_tokens must not be negative, not {self.free_tokens!r}.")
         if self.encoding_format not in ("base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
         if unknown := set(self.prompts or ()) - {"document", "query"}:
@@ -240,6 +245,7 @@ def settle(
         longer=tuple((length, fingerprint(length)) for length in card.longer_than(wanted)),
         symmetric=card.symmetric and not prompts,
         price=as_price(model.price, model.name) if model.price is not None else card.price,
+        free_tokens=model.free_tokens,
         limits=limits,
         concurrency=model.max_concurrency or (1 if local else 8),
         timeout=model.timeout,

@@ -157,11 +157,12 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
         if isinstance(outcome, Answer):
             tokens = spending.tokens if outcome.tokens is None else outcome.tokens
             spent = cost(tokens, candidate.price)
-            job.charges.append(Charge(candidate, tokens))
+            charge = Charge(tokens, spent)
+            job.charges.append(charge)
             fault = _fault(outcome, len(texts), candidate.space.dimensions)
             if fault is None:  # what was paid for is kept before anything else
                 yield from _keep(job, candidate, items, outcome.vectors, tokens)
-            yield Settle(reservation, (tokens, spent))
+            charge.amount = spent = yield Settle(reservation, (tokens, spent))
             if fault is None:
                 return None
             outcome = BadResponseError(fault, model=candidate.name)
@@ -186,6 +187,7 @@ def _spending(job: Job, candidate: Candidate, items: Sequence[Item]) -> Spending
         texts=len(items),
         tokens=tokens,
         amount=cost(tokens, candidate.price),
+        free_tokens=candidate.free_tokens,
         attempt=1,
         timeout=candidate.timeout,
     )

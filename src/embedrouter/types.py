@@ -79,6 +79,8 @@ class Candidate:
     """Longer vectors of the model whose beginnings, scaled to length 1, are its vectors: dimensions and fingerprint."""
     price: Decimal | None
     """US dollars per million tokens; ``None`` is unknown, never free."""
+    free_tokens: int = 0
+    """Tokens that cost nothing before the price applies."""
     limits: Limits
     concurrency: int
     """Requests in flight at once."""
@@ -112,7 +114,9 @@ class Spending:
     tokens: int
     """As estimated."""
     amount: Decimal | None
-    """As estimated, in US dollars; ``None`` where the price is unknown."""
+    """As estimated, in US dollars, before free tokens; ``None`` where the price is unknown."""
+    free_tokens: int = 0
+    """Tokens of the model that cost nothing, in the whole life of the ledger."""
     attempt: int
     """1 for the first try."""
     timeout: float
