@@ -158,6 +158,20 @@ class Exchange:
         found = QUOTED_KEY.search(self.text) if self.status == 401 else None
         return found[1] if found else None
 
+    @property
+    def billed(self) -> int | None:
+        """The tokens that the provider says it billed; ``None`` where it says nothing."""
+        answer = self.answer
+        tokens: int | None
+        match self.provider:
+            case "cohere":
+                tokens = answer.get("meta", {}).get("billed_units", {}).get("input_tokens")
+            case "voyage":
+                tokens = answer["usage"]["total_tokens"]
+            case _:
+                tokens = answer["usage"]["prompt_tokens"]
+        return tokens
+
     def header(self, name: str) -> Sequence[str]:
         return next((value for key, value in self.headers.items() if key.lower() == name), ())
 
@@ -227,15 +241,8 @@ class Recording:
     @property
     def tokens(self) -> int:
         """What the provider says it billed."""
-        answer = self.exchange.answer
-        billed: int
-        match self.exchange.provider:
-            case "cohere":
-                billed = answer["meta"]["billed_units"]["input_tokens"]
-            case "voyage":
-                billed = answer["usage"]["total_tokens"]
-            case _:
-                billed = answer["usage"]["prompt_tokens"]
+        billed = self.exchange.billed
+        assert billed is not None, f"{self.exchange} says nothing of tokens"
         return billed
 
     @property
@@ -270,6 +277,12 @@ def success(exchange: Exchange) -> Recording:
     dimensions = len(_numbers(rows[0]))
     texts = exchange.texts or [f"{STAND_IN}, {place}" for place in range(len(rows))]
     return Recording(exchange, _model(exchange, dimensions), texts, exchange.uri)
+
+
+def question(exchange: Exchange) -> Recording:
+    """Return the recorded texts and the model that was asked, whatever came back; not for replay."""
+    assert exchange.texts is not None, f"{exchange} does not say its texts"
+    return Recording(exchange, _model(exchange, None), exchange.texts, exchange.uri)
 
 
 def failure(exchange: Exchange, *, key: str = KEY) -> Recording:
