@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from click.testing import Result
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from embedrouter import Model, Router
@@ -29,9 +31,9 @@ from embedrouter.catalog import load
 from embedrouter.cli import app, share
 from embedrouter.cli.models import stale
 from embedrouter.cli.texts import Item, Texts, slices
-from embedrouter.errors import ConfigError, InvalidInputError
+from embedrouter.errors import BudgetExceededError, ConfigError, InvalidInputError, NoModelAvailableError
 from embedrouter.ledger import Account
-from embedrouter.types import Entry
+from embedrouter.types import Entry, dollars
 from tests.emulator import Emulator, Fault, Received, count_tokens
 
 PROGRAM = "from embedrouter.cli import main; main()"
@@ -54,11 +56,11 @@ def answer(*arguments: str | Path, stdin: str | None = None) -> dict[str, Any]:
     return facts
 
 
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, cwd: Path, program: str = PROGRAM) -> subprocess.Popen[str]:
     """Start the command in a process of its own, with its output piped and warnings as errors."""
     plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, arguments)],
+        [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -68,8 +70,8 @@ def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd)
+def run(*arguments: str | Path, cwd: Path, program: str = PROGRAM) -> tuple[int, str, str]:
+    process = start(*arguments, cwd=cwd, program=program)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
@@ -345,6 +347,127 @@ def test_warm_without_a_cache_is_refused(place: Path) -> None:
     assert "no cache" in str(call("warm", "corpus.jsonl", "--config", "none.toml").exception)
 
 
+def test_a_job_over_the_budget_is_refused_before_the_first_request(
+    place: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every slice would fit by itself, so without a look at the whole the money would be gone half-way."""
+    monkeypatch.setattr("embedrouter.cli.texts.slices.__defaults__", (20,))
+    whole = tokens(TEXTS) * PRICE / 1_000_000
+    for cap in ("per_call", "per_day", "per_month", "total"):
+        setting = f'\n[budget]\n{cap} = "{whole / 2:f}"\n'
+        (place / "poor.toml").write_text((place / "embedrouter.toml").read_text() + setting)
+
+        error = call("warm", "corpus.jsonl", "--yes", "--config", "poor.toml").exception
+
+        assert isinstance(error, BudgetExceededError)
+        assert dollars(whole) in str(error)
+        assert f"{cap}={dollars(whole / 2)}" in str(error)
+        assert emulator.received == ()
+
+
+def test_a_job_is_refused_before_anybody_is_asked_to_agree(place: Path) -> None:
+    """Agreement to something that cannot be done would be taken in vain."""
+    with (place / "embedrouter.toml").open("a") as file:
+        file.write('\n[budget]\ntotal = "0.000001"\n')
+
+    code, _, err = run("warm", "corpus.jsonl", cwd=place)
+
+    assert code == 1
+    assert err.startswith("embedrouter: Nothing was called: ")
+    assert "total=$0.000001" in err
+    assert "--yes" not in err
+
+
+def test_what_is_cached_needs_no_budget(place: Path, emulator: Emulator) -> None:
+    """Only what is still missing is held against the caps."""
+    answer("warm", "corpus.jsonl", "--yes")
+    with (place / "embedrouter.toml").open("a") as file:
+        file.write('\n[budget]\ntotal = "0"\n')
+
+    assert answer("warm", "corpus.jsonl")["embedded"] == 0
+    assert emulator.calls == REQUESTS
+
+
+def test_each_tier_has_the_budget_of_its_own_router(place: Path, emulator: Emulator) -> None:
+    """A tier that is used up says nothing about another."""
+    model = (
+        f'model = "openai:text-embedding-3-small"\nbase_url = "{emulator.openai_url}"\napi_key_env = "HARBOUR_KEY"\n'
+    )
+    (place / "tiers.toml").write_text(
+        f'[routers.low]\ncache = "low"\n[[routers.low.models]]\n{model}dimensions = 256\n'
+        f'[routers.low.budget]\ntotal = "0.000001"\n'
+        f'[routers.high]\ncache = "high"\n[[routers.high.models]]\n{model}'
+    )
+
+    refused = call("warm", "corpus.jsonl", "--yes", "--config", "tiers.toml", "--tier", "low")
+    calls = emulator.calls
+    done = answer("warm", "corpus.jsonl", "--yes", "--config", "tiers.toml", "--tier", "high")
+
+    assert isinstance(refused.exception, BudgetExceededError)
+    assert calls == 0
+    assert done["embedded"] == len(TEXTS)
+
+
+SLICED = f"from embedrouter.cli import texts; texts.slices.__defaults__ = (50,); {PROGRAM}"
+
+
+def test_a_budget_that_ends_midway_leaves_a_job_that_continues(place: Path, emulator: Emulator) -> None:
+    """Somebody else spends from the same ledger meanwhile. What was paid for is kept, and the message says so."""
+    plain = (place / "embedrouter.toml").read_text()
+    (place / "embedrouter.toml").write_text(f'{plain}\n[budget]\ntotal = "0.01"\n')
+    answered = 12
+    emulator.fault_for = lambda _: Fault.reported_tokens(500_000) if emulator.calls == answered else None
+
+    code, out, err = run("warm", "corpus.jsonl", "--yes", cwd=place, program=SLICED)
+
+    assert code == 1
+    assert emulator.calls == answered
+    assert "total=$0.01" in err
+    assert f"\n{answered * BATCH} of 200 texts are embedded. Spent: $0.01" in err
+    assert f"in {answered} requests. What was answered is in the cache ({place / 'kept'})" in err
+    assert "the same command continues from there and pays for nothing twice." in err
+    assert "Traceback" not in err
+    assert "\x1b" not in out + err
+
+    emulator.fault_for = None
+    (place / "embedrouter.toml").write_text(f'{plain}\n[budget]\ntotal = "0.02"\n')
+    assert answer("warm", "corpus.jsonl", "--yes")["embedded"] == len(TEXTS) - answered * BATCH
+    assert emulator.billed.total() == tokens(TEXTS)
+
+
+def test_a_provider_that_goes_down_midway_leaves_a_job_that_continues(place: Path, emulator: Emulator) -> None:
+    """After the story of what failed comes what was not lost."""
+    with (place / "embedrouter.toml").open("a") as file:
+        file.write("\n[retry]\nattempts = 2\ninitial_wait = 0\n")
+    answered = 7
+    emulator.fault_for = lambda _: Fault.unavailable() if emulator.calls > answered else None
+
+    code, _, err = run("warm", "corpus.jsonl", "--yes", cwd=place, program=SLICED)
+
+    first, *story, last = err.splitlines()
+    assert code == 1
+    assert first.startswith("embedrouter: No model could embed ")
+    assert [line.split()[0] for line in story] == ["1.", "2."]
+    assert last.startswith(f"{answered * BATCH} of 200 texts are embedded. Spent: ")
+    assert "the same command continues" in last
+
+    emulator.fault_for = None
+    assert answer("warm", "corpus.jsonl", "--yes")["embedded"] == len(TEXTS) - answered * BATCH
+    assert emulator.billed.total() == tokens(TEXTS)
+
+
+def test_an_error_before_anything_was_embedded_says_nothing_of_progress(place: Path, emulator: Emulator) -> None:
+    """There is nothing to continue."""
+    with (place / "embedrouter.toml").open("a") as file:
+        file.write("\n[retry]\nattempts = 1\n")
+    emulator.fault_for = lambda _: Fault.unavailable()
+
+    error = call("warm", "corpus.jsonl", "--yes").exception
+
+    assert isinstance(error, NoModelAvailableError)
+    assert "texts are embedded" not in str(error)
+
+
 def stop_at(emulator: Emulator, request: int, how: int, fault: Fault) -> Callable[[subprocess.Popen[str]], None]:
     """Send a signal to a process when its request of this number arrives."""
     started = threading.Event()
@@ -565,8 +688,6 @@ def test_prune_removes_damaged_rows_and_no_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
 def test_vectors_travel_to_a_colleague(name: str, tmp_path: Path) -> None:
     """Bit for bit; damaged rows stay at home, and importing twice adds nothing."""
-    if name.endswith(".parquet"):
-        pytest.importorskip("pyarrow")
     values = fill(tmp_path / "mine", 1100)
     keys = list(values)
     spoil(tmp_path / "mine", keys[9])
@@ -646,6 +767,8 @@ def test_damaged_lines_of_a_file_are_left_out_and_counted(tmp_path: Path) -> Non
         ("a.jsonl.gz", b"not gzip", "cannot be read (Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"format": "embedrouter-cache", "version": 1}\n' * 9)[:-12], "is cut short"),
         ("a.csv", b"", "says no format"),
+        ("a.parquet", b"", "is not a file that"),
+        ("a.parquet", b"PAR1 and then no more PAR1", "is not a file that"),
     ],
 )
 def test_foreign_files_are_refused(name: str, content: bytes, says: str, tmp_path: Path) -> None:
@@ -659,6 +782,17 @@ def test_foreign_files_are_refused(name: str, content: bytes, says: str, tmp_pat
     assert not Folder(tmp_path / "kept").exists or not all_rows(tmp_path / "kept")
 
 
+def test_a_parquet_file_of_other_things_is_refused(tmp_path: Path) -> None:
+    """Columns of these names may hold anything; the schema's metadata says whether we wrote them."""
+    table = pyarrow.table({"key": [b"k" * 20], "row": [b"row"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+
+    error = call("cache", "import", tmp_path / "a.parquet", "--cache", tmp_path / "kept").exception
+
+    assert isinstance(error, ConfigError)
+    assert "is not a file that embedrouter cache export wrote" in str(error)
+
+
 def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And leaves no file."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -666,7 +800,7 @@ def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: 
 
     error = call("cache", "export", tmp_path / "rows.parquet", "--cache", tmp_path / "kept").exception
 
-    assert "pip install pyarrow" in str(error)
+    assert "pip install 'embedrouter[parquet]'" in str(error)
     assert not (tmp_path / "rows.parquet").exists()
 
 

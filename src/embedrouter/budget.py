@@ -16,6 +16,9 @@ class Budget:
     """Caps in US dollars; ``None`` is no cap. Days and months are UTC calendar days and months.
 
     Write amounts as strings (``per_day="5.00"``): a float cannot hold most amounts exactly.
+
+    ``per_call`` caps each ``embed`` or ``aembed`` by its estimate, and a whole ``embedrouter warm``, which is one call
+    to whoever types it. The others count what is spent and set aside by everybody who shares the ledger.
     """
 
     per_call: Decimal | str | int | None = None

@@ -27,7 +27,7 @@ from .cache.vectors import VectorCache
 from .catalog import Card, load
 from .closing import Closing
 from .drive import Driver
-from .errors import ConfigError, DegradedWarning, StalePriceWarning
+from .errors import BudgetExceededError, ConfigError, DegradedWarning, StalePriceWarning
 from .indexes import FOLDER, IndexGuard
 from .job import Job, Rules
 from .ledger import Ledger
@@ -248,6 +248,19 @@ class Router(Closing):
         items = plan.validate(texts)
         highest = max(candidate.rank for candidate in self._rules.candidates)
         return {name: self.estimate(items, input_type=input_type, tier=name) for name in self.tiers[: highest + 1]}
+
+    def afford(self, amount: Decimal | None) -> None:
+        """Refuse a job of several calls that costs this much (``None``: unknown) where the budget does not suffice.
+
+        All caps are held against the whole amount, ``per_call`` too, whatever ``when_exceeded`` says. Nothing is set
+        aside.
+
+        Raises:
+            BudgetExceededError: the message says which cap, and what is spent already.
+        """
+        refusal = self.ledger.refusal(self._rules.budget, amount)
+        if refusal is not None:
+            raise BudgetExceededError(f"Nothing was called: {refusal}")
 
     def _job(self, texts: Iterable[str], input_type: InputType, tier: str | None, timeout: float | None) -> Job:
         if input_type not in ("document", "query"):

@@ -148,6 +148,6 @@ def _arrow() -> tuple[Any, Any]:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         raise ConfigError(
-            f"Parquet files need {error.name or 'pyarrow'}, which is not installed. Run: pip install pyarrow; "
-            "or use .jsonl.gz, which needs nothing."
+            f"Parquet files need {error.name or 'pyarrow'}, which is not installed. "
+            "Run: pip install 'embedrouter[parquet]'; or use .jsonl.gz, which needs nothing."
         ) from error

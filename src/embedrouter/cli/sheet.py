@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from rich import box
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -17,8 +19,11 @@ from .report import Report, money
 
 __all__ = ["Advance", "Sheet", "price"]
 
-WIDE = 1000
-"""Characters of a piped line: nothing is cut."""
+WIDE = 100_000
+"""Characters of a piped line: nothing is cut or wrapped."""
+INDENT = "    "
+GLUE = "\0"
+"""Stands for a blank at which a line must not end."""
 
 
 class Advance(Protocol):
@@ -42,14 +47,38 @@ class Sheet(Report):
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[str], total: bool = False
     ) -> None:
-        """Print a table. Columns named in ``numbers`` end at the right; with ``total`` the last row is set apart."""
+        """Print a table. Columns named in ``numbers`` end at the right; with ``total`` the last row is set apart.
+
+        On a terminal that is too narrow for it each row becomes a short paragraph: folded cells cannot be read, and a
+        name in two pieces cannot be copied.
+        """
         table = Table(box=box.SIMPLE_HEAD)
         for name in columns:
             justify: Literal["left", "right"] = "right" if name in numbers else "left"
-            table.add_column(name, justify=justify, overflow="fold", no_wrap=name == columns[0])
+            table.add_column(name, justify=justify, no_wrap=True)
         for number, row in enumerate(rows, 1):
             table.add_row(*row, end_section=total and number == len(rows) - 1)
-        self._console.print(table)
+        width = Measurement.get(self._console, self._console.options.update(width=WIDE), table).maximum
+        if width <= self._console.width:
+            self._console.print(table)
+        else:
+            self._paragraphs(columns, rows)
+
+    def _paragraphs(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print each row as a heading and its cells with their names. Lines end between cells, never inside one."""
+        for head, *cells in rows:
+            self.line(head, style="bold")
+            named = [f"{name}: {cell}".replace(" ", GLUE) for name, cell in zip(columns[1:], cells, strict=True)]
+            for line in textwrap.wrap(
+                "; ".join(named),
+                self._console.width,
+                initial_indent=INDENT,
+                subsequent_indent=INDENT,
+                break_long_words=False,
+                break_on_hyphens=False,
+            ):
+                self.line(line.replace(GLUE, " "))
+        self.line()
 
     def json(self, content: object) -> None:
         """Print an object, if that is what was asked for."""

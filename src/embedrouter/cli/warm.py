@@ -15,8 +15,9 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, EmbedRouterError
 from ..tags import tag as tagged
+from ..tiered import TieredRouter
 from ..types import Estimate
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, Yes, exclusive
 from .estimate import Field, Kind, Source, chosen_by, estimates, input_type_of, placed
@@ -47,7 +48,8 @@ def command(
 ) -> None:
     """Embed texts into the cache. Stop it whenever you like: the next run continues and pays for nothing twice.
 
-    Says what it costs and asks, unless nothing is to be paid. Texts are read as by estimate.
+    Says what it costs and asks, unless nothing is to be paid. If the whole does not fit the budget nothing is embedded;
+    for per_call the whole is one call. Texts are read as by estimate.
     """
     exclusive(model=model, config=config)
     kind, sheet = input_type_of(input_type), Sheet(as_json=as_json)
@@ -61,19 +63,30 @@ def command(
         with router, closing(Texts(path, field)) as texts, tagged(tag) if tag else nullcontext():
             with sheet.busy("counting tokens"):
                 expected = estimates(router, texts, [name], kind)[name]
+            if isinstance(router, TieredRouter):
+                router.afford(expected.cost, tier=name)
+            else:
+                router.afford(expected.cost)
             _agree(expected, yes, path == STDIN, sheet)
             began = time.monotonic()
             done, computed = 0, 0
             with sheet.spending("embedding", expected.texts) as advance:
                 for part in slices(texts, FREE_SLICE) if expected.cost == 0 else slices(texts):
-                    with placed(part):
-                        result = router.embed([item.text for item in part], input_type=kind, tier=name)
+                    wanted = [item.text for item in part]
+                    try:
+                        with placed(part):
+                            result = router.embed(wanted, input_type=kind, tier=name)
+                    except EmbedRouterError as error:
+                        if router.usage.requests:  # otherwise there is nothing to add
+                            there = done + router.estimate(wanted, input_type=kind, tier=name).cached
+                            so_far = f"{there:,} of {expected.texts:,} texts are embedded. {_kept(router, place)}"
+                            error.args = (f"{error}\n{so_far}",)
+                        raise
                     done += len(result)
                     computed += len({item.text for item, known in zip(part, result.cached, strict=True) if not known})
                     advance(done, speed=done / max(time.monotonic() - began, 1e-6), spent=router.usage.cost)
     except KeyboardInterrupt:
-        print(f"\nStopped. {_spent(router)} What was answered is in the cache ({place}): the next run continues from "
-              "there and pays for nothing twice.", file=sys.stderr)  # fmt: skip
+        print(f"\nStopped. {_kept(router, place)}", file=sys.stderr)
         raise typer.Exit(130) from None
     seconds = time.monotonic() - began
     if computed:
@@ -104,6 +117,13 @@ def _agree(expected: Estimate, yes: bool, piped: bool, sheet: Sheet) -> None:
     asked = f"This embeds {expected.tokens:,} tokens for {cost} with {expected.model}"
     if not yes and (piped or not sheet.confirm(f"{asked}. Go ahead?")):
         raise ConfigError(f"{asked}. Nothing was embedded. Agree with --yes.")
+
+
+def _kept(router: AnyRouter, place: str) -> str:
+    return (
+        f"{_spent(router)} What was answered is in the cache ({place}): the same command continues from there and pays "
+        "for nothing twice."
+    )
 
 
 def _spent(router: AnyRouter) -> str:

@@ -1,0 +1,58 @@
+"""Whether a job of several calls fits the budget, asked before the first of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from embedrouter import Budget, Router, TieredRouter
+from embedrouter.errors import BudgetExceededError, NoModelAvailableError
+
+MODEL = "openai:text-embedding-3-small"
+
+
+def router(budget: Budget | None, **settings: object) -> Router:
+    return Router([MODEL], cache=None, ledger=":memory:", budget=budget, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cap", ["per_call", "per_day", "per_month", "total"])
+def test_every_cap_is_held_against_the_whole_job(cap: str) -> None:
+    """A job is one call to whoever started it, so ``per_call`` counts too."""
+    asked = router(Budget(**{cap: "1.00"}))  # type: ignore[arg-type]
+
+    asked.afford(Decimal("1.00"))
+    with pytest.raises(BudgetExceededError, match=rf"^Nothing was called: .*\$1\.01.*{cap}=\$1\.00"):
+        asked.afford(Decimal("1.01"))
+
+
+def test_what_costs_nothing_always_fits_and_what_nobody_knows_never_does() -> None:
+    """A budget cannot hold where the price is unknown; without a budget there is nothing to hold."""
+    poor = router(Budget(total="0"))
+
+    poor.afford(Decimal(0))
+    with pytest.raises(BudgetExceededError, match="its price is unknown"):
+        poor.afford(None)
+    router(None).afford(None)
+    router(Budget()).afford(Decimal(1_000_000))
+
+
+def test_asking_books_nothing(tmp_path: Path) -> None:
+    """Neither in the accounts nor as something set aside."""
+    with Router([MODEL], cache=None, ledger=tmp_path / "ledger.db", budget=Budget(total="1.00")) as asked:
+        for _ in range(3):
+            asked.afford(Decimal("0.60"))
+
+        assert asked.ledger.totals("day") == {}
+
+
+def test_of_several_routers_the_tiers_own_is_asked() -> None:
+    """Each has its own budget."""
+    tiered = TieredRouter({"low": router(Budget(total="0.10"), dimensions=256), "medium": router(Budget(total="5.00"))})
+
+    tiered.afford(Decimal("1.00"), tier="medium")
+    with pytest.raises(BudgetExceededError, match=r"total=\$0\.10"):
+        tiered.afford(Decimal("1.00"), tier="low")
+    with pytest.raises(NoModelAvailableError):
+        tiered.afford(Decimal("1.00"), tier="high")

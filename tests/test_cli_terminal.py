@@ -1,0 +1,213 @@
+"""The command line on a terminal: the real program behind a pty, where it can ask and knows how wide the window is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from select import select
+
+import pytest
+
+from embedrouter import Router
+from embedrouter.catalog import load
+from tests.emulator import Emulator
+
+PROGRAM = "from embedrouter.cli import main; main()"
+TEXTS = [f"text number {number} about lighthouses" for number in range(30)]
+PATIENCE = 60.0
+"""Seconds until a program that neither ends nor prints what is waited for has failed."""
+STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """The program on a terminal of so many columns; what it prints, and what is typed."""
+
+    def __init__(self, *arguments: str, cwd: Path, columns: int = 100, variable: bool = False) -> None:
+        self.raw = ""
+        self._end, inside = pty.openpty()
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 500 if variable else columns, 0, 0))
+        kept = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "LINES")
+        environment = {name: value for name, value in os.environ.items() if name not in kept}
+        environment |= {"COLUMNS": str(columns)} if variable else {}
+        environment["TERM"] = "xterm"
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PROGRAM, *arguments],
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(inside)
+
+    @property
+    def shown(self) -> str:
+        """Everything printed so far, without colours."""
+        return STYLES.sub("", self.raw).replace("\r\n", "\n")
+
+    def answer(self, question: str, typed: str) -> None:
+        """Wait for a question and type an answer."""
+        self._read_until(question)
+        os.write(self._end, f"{typed}\n".encode())
+
+    def end(self) -> int:
+        """Wait until the program has ended and return its exit code."""
+        self._read_until(None)
+        os.close(self._end)
+        return self._process.wait(PATIENCE)
+
+    def _read_until(self, words: str | None) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while words is None or words not in self.shown:
+            if time.monotonic() > deadline or not select([self._end], [], [], PATIENCE)[0]:
+                self._process.kill()
+                raise AssertionError(f"{words!r} did not come: {self.shown}")
+            try:
+                printed = os.read(self._end, 65536)
+            except OSError:  # so Linux says that nobody is at the other end any more
+                printed = b""
+            if not printed:
+                assert words is None, f"the program ended without {words!r}: {self.shown}"
+                return
+            self.raw += printed.decode()
+
+
+@pytest.fixture
+def place(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with texts and a configuration that points at the emulator."""
+    monkeypatch.setenv("LIGHT_KEY", "sk-light")
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    (tmp_path / "embedrouter.toml").write_text(
+        f'cache = "kept"\n[[models]]\nmodel = "openai:text-embedding-3-small"\nbase_url = "{emulator.openai_url}"\n'
+        'api_key_env = "LIGHT_KEY"\n'
+    )
+    return tmp_path
+
+
+# Asking before money is spent
+
+
+@pytest.mark.parametrize("typed", ["n", "", "no way\nn"])
+def test_warm_embeds_nothing_when_the_answer_is_no(typed: str, place: Path, emulator: Emulator) -> None:
+    """No is what a mere return means too; something else is asked again."""
+    terminal = Terminal("warm", "corpus.jsonl", cwd=place)
+    terminal.answer("Go ahead? [y/n]", typed)
+    code = terminal.end()
+
+    assert code == 1
+    assert emulator.received == ()
+    assert "This embeds " in terminal.shown
+    assert "Nothing was embedded." in terminal.shown
+    assert "Traceback" not in terminal.shown
+
+
+def test_warm_goes_on_when_the_answer_is_yes(place: Path, emulator: Emulator) -> None:
+    """And the second run has nothing to ask, because nothing is left to pay."""
+    terminal = Terminal("warm", "corpus.jsonl", cwd=place)
+    terminal.answer("Go ahead? [y/n]", "y")
+    code = terminal.end()
+    calls = emulator.calls
+    again = Terminal("warm", "corpus.jsonl", cwd=place)
+
+    assert code == 0, terminal.shown
+    assert calls > 0
+    assert "30 texts: 30 embedded" in terminal.shown
+    assert again.end() == 0
+    assert "Go ahead?" not in again.shown
+    assert "All 30 texts were in the cache" in again.shown
+    assert emulator.calls == calls
+
+
+# How wide the window is
+
+
+def cells(shown: str) -> dict[str, str]:
+    """Return what is printed of each model, in one line."""
+    found: dict[str, str] = {}
+    for line in shown.splitlines():
+        if line in load():
+            name = line
+            found[name] = ""
+        elif found and line.startswith("    "):
+            found[name] += f"{line.strip()} "
+        elif not line:
+            return found
+    return found
+
+
+@pytest.mark.parametrize("variable", [False, True], ids=["window", "COLUMNS"])
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_on_a_narrow_terminal_the_catalogue_is_paragraphs(columns: int, variable: bool, tmp_path: Path) -> None:
+    """A name stands alone in its line, where it can be copied, and no number is folded or cut short."""
+    terminal = Terminal("models", cwd=tmp_path, columns=columns, variable=variable)
+    assert terminal.end() == 0, terminal.shown
+    paragraphs = cells(terminal.shown)
+
+    assert paragraphs.keys() == load().keys()
+    for name, card in load().items():
+        assert f"space: {card.space}; dimensions: {card.dimensions}" in paragraphs[name]
+        assert f"checked: {card.checked}; source: " in paragraphs[name]
+    assert (
+        "dimensions: 2048 (1536, 1024, 768, 512, 256); longest input: 128,000; price: $0.12; "
+        in (paragraphs["cohere:embed-v5.0-pro"])
+    )
+    assert "price: $0.13; batch price: $0.065; " in paragraphs["openai:text-embedding-3-large"]
+    assert max(map(len, terminal.shown.partition("\n\n")[0].splitlines())) <= columns
+    assert "…" not in terminal.shown
+    assert "https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json" in terminal.shown
+
+
+def test_on_a_wide_terminal_the_catalogue_is_a_table(tmp_path: Path) -> None:
+    """One line for each model, under one heading."""
+    terminal = Terminal("models", cwd=tmp_path, columns=240)
+    assert terminal.end() == 0, terminal.shown
+    rows = [line.split() for line in terminal.shown.splitlines()]
+
+    assert ["model", "space", "dimensions", "longest", "input", "price", "batch", "price", "checked", "source"] in rows
+    assert load().keys() <= {row[0] for row in rows if row}
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_no_table_about_money_loses_a_figure(columns: int, place: Path, emulator: Emulator) -> None:
+    """Estimates and accounts are read on small windows too."""
+    with Router.from_config(place / "embedrouter.toml") as router:
+        expected = router.estimate(TEXTS, input_type="document").tokens
+        router.embed(TEXTS, input_type="document")
+    booked = Terminal("stats", "--by", "model", "--cache", str(place / "kept"), cwd=place, columns=columns)
+    asked = Terminal("estimate", "corpus.jsonl", "--cache", "other", cwd=place, columns=columns)
+    assert booked.end() == asked.end() == 0
+
+    for shown in (booked.shown, asked.shown):
+        assert "openai:text-embedding-3-small" in shown
+        assert f"{expected:,}" in shown
+        assert "…" not in shown.replace("counting tokens …", "")
+
+
+@pytest.mark.parametrize("columns", ["20", "80", None])
+def test_piped_the_catalogue_is_one_line_for_each_model(columns: str | None, tmp_path: Path) -> None:
+    """Whoever pipes it into grep or awk has no window, whatever ``COLUMNS`` says; and wants no colours."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
+    environment |= {"COLUMNS": columns} if columns else {}
+    environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM, "models"],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.split()[:1]}
+
+    assert load().keys() <= lines.keys()
+    assert all(card.space in lines[name] and str(card.checked) in lines[name] for name, card in load().items())
+    assert "2048 (1536, 1024, 768, 512, 256)" in lines["cohere:embed-v5.0-pro"]
+    assert "\x1b" not in done.stdout
+    assert "…" not in done.stdout
