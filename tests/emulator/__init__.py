@@ -7,10 +7,14 @@ bill; and fails on command.
     with Emulator() as emulator:
         client = openai.OpenAI(api_key="any", base_url=emulator.openai_url, max_retries=0)
         emulator.script(Fault.rate_limited(retry_after=0.05), None)
+
+OpenAI's Batch API with its files is there as well; `emulator.batches` lets its time pass.
 """
 
 from __future__ import annotations
 
+from tests.emulator.batch_input import Limits, Line
+from tests.emulator.batches import Batches
 from tests.emulator.emulator import Emulator, Rule
 from tests.emulator.exchange import Received, Refused
 from tests.emulator.faults import Fault
@@ -20,8 +24,11 @@ from tests.emulator.vectors import Vector, vector
 
 __all__ = [
     "MODELS",
+    "Batches",
     "Emulator",
     "Fault",
+    "Limits",
+    "Line",
     "Model",
     "Received",
     "Refused",

@@ -1,23 +1,28 @@
-"""The emulator itself: four makers behind one port, a journal, and a script of faults.
+"""The emulator itself: four makers and one Batch API behind one port, a journal, and a script of faults.
 
 The order of one exchange: the request is written down; a fault is chosen (the script first, then the rule); an error
 status or a reset answers at once; otherwise the maker's checks run, the vectors are computed and *billed*; then the
 fault spoils the answer, the latency passes, and the answer is sent. Billing comes before waiting on purpose: a client
-that gives up has paid all the same.
+that gives up has paid all the same. Requests to the Batch API take the same road; they are answered without vectors,
+so the faults that spoil vectors cannot be played there.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 
 from tests.emulator.azure import Azure
+from tests.emulator.batch_api import BatchApi
+from tests.emulator.batches import Batches
+from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
 from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused, Reply, Request
 from tests.emulator.faults import Fault
+from tests.emulator.files import Files
 from tests.emulator.journal import Journal
 from tests.emulator.openai import OpenAI
 from tests.emulator.server import Delivery, Server
@@ -45,13 +50,19 @@ class Emulator:
         self.latency = latency
         self.fault_for: Rule | None = None
         self._initial_latency = latency
+        openai = OpenAI(keys)
         self._providers: dict[str, Provider] = {
-            "openai-api": OpenAI(keys),
+            "openai-api": openai,
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": Voyage(keys),
         }
         self._journal = Journal()
+        clock = Clock()
+        files = Files(clock)
+        self.batches = Batches(openai, files, clock, self._journal)
+        """OpenAI's Batch API: what is to happen to the batches there."""
+        self._batch_api = BatchApi(openai, files, self.batches)
         self._script: deque[Fault | None] = deque()
         self._stopping = threading.Event()
         self._crashes: list[Exception] = []
@@ -117,7 +128,7 @@ class Emulator:
     @property
     def received(self) -> tuple[Received, ...]:
         """Every embeddings request so far, accepted or not, in order of arrival."""
-        return self._journal.received
+        return tuple(received for received in self._journal.received if received.endpoint == "embeddings")
 
     @property
     def calls(self) -> int:
@@ -135,13 +146,19 @@ class Emulator:
         return self._journal.billed
 
     @property
+    def billed_in_batches(self) -> Counter[tuple[str, str]]:
+        """Tokens of all requests that batches have done, by (provider, model): at half the price, not in `billed`."""
+        return self._journal.billed_in_batches
+
+    @property
     def peak_in_flight(self) -> int:
         """The most requests that were being answered at one moment."""
         return self._journal.peak
 
     def reset(self) -> None:
-        """Forget what happened, the script, the rule and the latency."""
+        """Forget what happened, the batches and files, the script, the rule and the latency."""
         self._journal.forget()
+        self.batches.reset()
         self._script.clear()
         self.fault_for = None
         self.latency = self._initial_latency
@@ -150,9 +167,11 @@ class Emulator:
 
     def _respond(self, request: Request) -> Delivery | None:
         prefix, _, rest = request.path.lstrip("/").partition("/")
-        provider = self._providers.get(prefix)
         local = replace(request, path=f"/{rest}")
-        if provider is None or not provider.serves(local.path):
+        provider = self._provider(prefix, local.path)
+        if not isinstance(provider, BatchApi) and request.method != "POST":
+            return Delivery(Reply(405, b'{"message":"method not allowed"}', {"allow": "POST"}))
+        if provider is None:
             return Delivery(_not_found(request.path))
         received = self._journal.arrive(provider.name, local, provider.sketch(local))
         try:
@@ -166,30 +185,62 @@ class Emulator:
         finally:
             self._journal.leave()
 
+    def _provider(self, prefix: str, path: str) -> Provider | BatchApi | None:
+        if prefix == "openai-api" and self._batch_api.serves(path):
+            return self._batch_api
+        provider = self._providers.get(prefix)
+        return provider if provider is not None and provider.serves(path) else None
+
     def _next_fault(self, received: Received) -> Fault | None:
         try:
             return self._script.popleft()
         except IndexError:
             return self.fault_for(received) if self.fault_for else None
 
-    def _perform(self, provider: Provider, request: Request, received: Received, fault: Fault | None) -> Delivery:
+    def _perform(
+        self, provider: Provider | BatchApi, request: Request, received: Received, fault: Fault | None
+    ) -> Delivery:
         if fault is not None and fault.kind in ("status", "reset", "html"):
             return Delivery(_failed(provider, request, fault), "reset" if fault.kind == "reset" else "whole")
         try:
-            job = provider.accept(request)
+            if isinstance(provider, BatchApi):
+                _check_playable(fault, received)
+                reply = self._watched(provider.answer(request))
+            else:
+                reply = self._embed(provider, request, fault)
         except Refusal as refusal:
             self._journal.refuse(Refused(received, refusal.reply.status, refusal.message))
             return Delivery(refusal.reply)
-        vectors = tuple(vector(job.model.name, job.dimensions, job.input_type, text) for text in job.texts)
-        self._journal.bill(provider.name, job)
-        answer = Answer(job, vectors, tuple(range(len(vectors))), job.tokens)
-        reply = provider.render(fault.spoil(answer) if fault else answer)
         if fault is not None and fault.kind in ("lost", "half"):
             return Delivery(reply, "reset" if fault.kind == "lost" else "half")
         return Delivery(reply)
 
+    def _embed(self, provider: Provider, request: Request, fault: Fault | None) -> Reply:
+        job = provider.accept(request)
+        vectors = tuple(vector(job.model.name, job.dimensions, job.input_type, text) for text in job.texts)
+        self._journal.bill(provider.name, job)
+        answer = Answer(job, vectors, tuple(range(len(vectors))), job.tokens)
+        return provider.render(fault.spoil(answer) if fault else answer)
 
-def _failed(provider: Provider, request: Request, fault: Fault) -> Reply:
+    def _watched(self, reply: Reply) -> Reply:
+        """Return the reply such that an error while its pieces are made is not swallowed by the server."""
+        return reply if reply.pieces is None else replace(reply, pieces=self._made(reply.pieces))
+
+    def _made(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        try:
+            yield from pieces
+        except Exception as error:
+            self._crashes.append(error)
+            raise
+
+
+def _check_playable(fault: Fault | None, received: Received) -> None:
+    if fault is not None and fault.kind not in ("slow", "lost", "half"):
+        asked = f"{received.method} {received.path}"
+        raise ValueError(f"Fault {fault.kind!r} spoils vectors and {asked} answers none: use batches.spoil_lines()")
+
+
+def _failed(provider: Provider | BatchApi, request: Request, fault: Fault) -> Reply:
     """Return the provider's own error, or the body and headers that the fault brings along."""
     if fault.kind == "reset":
         return Reply(500, b"")

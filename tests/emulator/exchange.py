@@ -9,13 +9,15 @@ handler thread can pass them on without a lock.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tests.emulator.models import Model, ProviderName
 from tests.emulator.vectors import Vector
+
+EndpointName = Literal["embeddings", "files", "batches"]
 
 _SECRETS = frozenset({"authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"})
 
@@ -28,6 +30,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
 
     @property
     def key(self) -> str | None:
@@ -43,6 +46,8 @@ class Request:
 
     def fields(self) -> dict[str, Any] | None:
         """Return the JSON object in the body, or None when it holds no such thing."""
+        if self.headers.get("content-type", "").startswith("multipart/"):
+            return None  # an upload may have 200 MB
         try:
             decoded = json.loads(self.body)
         except ValueError:
@@ -52,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One embeddings request as it arrived, accepted or not."""
+    """One request as it arrived, accepted or not."""
 
     provider: ProviderName
     model: str | None
@@ -69,6 +74,11 @@ class Received:
     """Azure only: the deployment named in the URL."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The decoded JSON body, for everything the other attributes do not name."""
+    endpoint: EndpointName = "embeddings"
+    """What was asked for: vectors, or something of the Batch API."""
+    method: str = "POST"
+    path: str = ""
+    """The path without the emulator's prefix, such as `/v1/batches/batch_…/cancel`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,8 @@ class Reply:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    pieces: Iterable[bytes] | None = None
+    """In place of `body`, what is too big to be held: made while it is sent, in chunks."""
 
 
 class Refusal(Exception):
@@ -134,6 +146,7 @@ class Sketch:
     input_type: str | None
     dimensions: int | None
     deployment: str | None = None
+    endpoint: EndpointName = "embeddings"
 
 
 class Provider(Protocol):

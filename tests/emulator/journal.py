@@ -19,6 +19,7 @@ class _Pages:
     received: list[Received] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     billed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    billed_in_batches: Counter[tuple[str, str]] = field(default_factory=Counter)
     peak: int = 0
 
 
@@ -47,6 +48,9 @@ class Journal:
                 in_flight=self._in_flight,
                 deployment=sketch.deployment,
                 fields=fields,
+                endpoint=sketch.endpoint,
+                method=request.method,
+                path=request.path,
             )
             self._pages.received.append(received)
         return received
@@ -60,9 +64,11 @@ class Journal:
         with self._lock:
             self._pages.refused.append(refused)
 
-    def bill(self, provider: ProviderName, job: Job) -> None:
+    def bill(self, provider: ProviderName, job: Job, *, batch: bool = False) -> None:
+        """Add the job's tokens; those of a batch go to an account of their own, because they cost half."""
         with self._lock:
-            self._pages.billed[provider, job.model.name] += job.tokens
+            account = self._pages.billed_in_batches if batch else self._pages.billed
+            account[provider, job.model.name] += job.tokens
 
     def forget(self) -> None:
         """Start over; requests in flight stay in flight."""
@@ -83,6 +89,11 @@ class Journal:
     def billed(self) -> Counter[tuple[str, str]]:
         with self._lock:
             return self._pages.billed.copy()
+
+    @property
+    def billed_in_batches(self) -> Counter[tuple[str, str]]:
+        with self._lock:
+            return self._pages.billed_in_batches.copy()
 
     @property
     def peak(self) -> int:

@@ -36,7 +36,7 @@ class OpenAI:
 
     def sketch(self, request: Request) -> Sketch:
         fields = request.fields() or {}
-        texts = _inputs(fields.get("input")) or texts_in(fields.get("input"))
+        texts = inputs(fields.get("input")) or texts_in(fields.get("input"))
         return Sketch(as_text(fields.get("model")), texts, None, as_count(fields.get("dimensions")))
 
     def accept(self, request: Request) -> Job:
@@ -67,6 +67,10 @@ class OpenAI:
         fields = request.fields()
         if fields is None:
             self.refuse(400, "We could not parse the JSON body of your request.")
+        return self.known(fields)
+
+    def known(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return `fields`, refusing one that the endpoint does not know."""
         unknown = sorted(fields.keys() - _FIELDS)
         if unknown:
             plural = "s" if len(unknown) > 1 else ""
@@ -81,7 +85,7 @@ class OpenAI:
             self.refuse(400, f"{encoding!r} is not one of ['float', 'base64'] - 'encoding_format'")
         if not isinstance(fields.get("user", ""), str):
             self.refuse(400, f"{fields['user']!r} is not of type 'string' - 'user'")
-        texts = _inputs(fields.get("input"))
+        texts = inputs(fields.get("input"))
         if not texts or len(texts) > MAX_INPUTS or not all(texts):
             self.refuse(400, _BAD_INPUT)
         counts = [count_tokens("openai", text) for text in texts]
@@ -152,22 +156,32 @@ class OpenAI:
             text = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
             return Reply(503, text.encode(), self.error_headers(), "text/plain")
         model = self.sketch(request).model or "unknown"
-        message, kind, code = _failure(status, reason, model, request.key or "")
+        message, kind, code = scripted_error(status, reason, model, request.key or "")
         return self.error(status, message, kind, code)
 
     def refuse(
-        self, status: int, message: str, *, kind: str = "invalid_request_error", code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
     ) -> NoReturn:
         """Raise the refusal with this maker's error body."""
-        raise Refusal(self.error(status, message, kind, code), message)
+        raise Refusal(self.error(status, message, kind, code, param), message)
 
-    def error(self, status: int, message: str, kind: str, code: str | None) -> Reply:
-        body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-        text = json.dumps(body, indent=4) + "\n"
+    def error(self, status: int, message: str, kind: str, code: str | None, param: str | None = None) -> Reply:
+        text = json.dumps(error_body(message, kind, code, param), indent=4) + "\n"
         return Reply(status, text.encode(), self.error_headers(), "application/json; charset=utf-8")
 
 
-def _inputs(value: object) -> tuple[str, ...] | None:
+def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> dict[str, Any]:
+    """Return the shape that every error of this maker has."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def inputs(value: object) -> tuple[str, ...] | None:
     """Return the inputs as text, or None when the field holds anything but strings or token ids."""
     if isinstance(value, str):
         return (value,)
@@ -190,7 +204,7 @@ def _wrong_key(key: str) -> str:
     )
 
 
-def _failure(status: int, reason: str | None, model: str, key: str) -> tuple[str, str, str | None]:
+def scripted_error(status: int, reason: str | None, model: str, key: str) -> tuple[str, str, str | None]:
     """Return message, type and code of a scripted error."""
     if reason == "insufficient_quota":
         message = (

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import http
+import itertools
 import socket
 import socketserver
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import Literal, cast
@@ -78,13 +79,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("content-length") or 0)
         url = urlsplit(self.path)
         request = Request(
             path=unquote(url.path),
             query=dict(parse_qsl(url.query)),
             headers={name.lower(): value for name, value in self.headers.items()},
-            body=self.rfile.read(length),
+            body=self._body(),
+            method=self.command,
         )
         delivery = self.server.respond(request)
         if delivery is None:
@@ -94,25 +95,40 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(delivery)
 
-    def do_GET(self) -> None:
-        self._send(Delivery(Reply(405, b'{"message":"method not allowed"}', {"allow": "POST"})))
+    do_GET = do_DELETE = do_POST
+
+    def _body(self) -> bytes:
+        """Read what was sent, be its length announced or not."""
+        if self.headers.get("transfer-encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            """Trailers say nothing of interest."""
+        return b"".join(chunks)
 
     def _send(self, delivery: Delivery) -> None:
         reply = delivery.reply
+        framing = {"content-length": str(len(reply.body))} if reply.pieces is None else {"transfer-encoding": "chunked"}
         headers = {
             "date": self.date_time_string(),
             "content-type": reply.content_type,
-            "content-length": str(len(reply.body)),
+            **framing,
             **{name.lower(): value for name, value in reply.headers.items()},
         }
         lines = [f"HTTP/1.1 {reply.status} {_phrase(reply.status)}", *(f"{k}: {v}" for k, v in headers.items())]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        body = reply.body
-        if delivery.ending == "half":
-            body = body[: len(body) // 2]
+        half = delivery.ending == "half"
+        if half:
             self.close_connection = True
         try:
-            self.wfile.write(head + body)
+            if reply.pieces is None:
+                self.wfile.write(head + (reply.body[: len(reply.body) // 2] if half else reply.body))
+            else:
+                for data in itertools.chain((head,), _chunks(reply.pieces, half=half)):
+                    self.wfile.write(data)
         except OSError:
             self.close_connection = True  # the client did not wait
 
@@ -125,6 +141,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing: what happened is in the journal."""
+
+
+def _chunks(pieces: Iterable[bytes], *, half: bool) -> Iterator[bytes]:
+    """Frame the pieces; half of them lack the end that would make the body complete."""
+    if half:
+        whole = b"".join(pieces)
+        pieces = (whole[: len(whole) // 2],)
+    for piece in filter(None, pieces):
+        yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    if not half:
+        yield b"0\r\n\r\n"
 
 
 def _phrase(status: int) -> str:
