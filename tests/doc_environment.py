@@ -41,6 +41,7 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
     work.mkdir()
     refused: list[str] = []
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
+        emulator.batches.instant = True
         patch.chdir(work)
         patch.setenv("HOME", str(home))
         for kind in ("CACHE", "CONFIG", "DATA", "STATE"):

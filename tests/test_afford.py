@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from embedrouter import Budget, Router, TieredRouter
-from embedrouter.errors import BudgetExceededError, NoModelAvailableError
+from embedrouter import Budget, Router
+from embedrouter.errors import BudgetExceededError
 
 MODEL = "openai:text-embedding-3-small"
 
@@ -47,12 +47,3 @@ def test_asking_books_nothing(tmp_path: Path) -> None:
         assert asked.ledger.totals("day") == {}
 
 
-def test_of_several_routers_the_tiers_own_is_asked() -> None:
-    """Each has its own budget."""
-    tiered = TieredRouter({"low": router(Budget(total="0.10"), dimensions=256), "medium": router(Budget(total="5.00"))})
-
-    tiered.afford(Decimal("1.00"), tier="medium")
-    with pytest.raises(BudgetExceededError, match=r"total=\$0\.10"):
-        tiered.afford(Decimal("1.00"), tier="low")
-    with pytest.raises(NoModelAvailableError):
-        tiered.afford(Decimal("1.00"), tier="high")

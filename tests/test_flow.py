@@ -714,7 +714,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
 
 def states(ledger: Ledger) -> set[str]:
     """Return the states of a ledger's requests."""
-    with ledger._transaction() as database:
+    with ledger.transaction() as database:
         return {state for (state,) in database.execute("SELECT state FROM requests")}
 
 

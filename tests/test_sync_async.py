@@ -195,7 +195,7 @@ def test_requests_that_were_never_sent_are_not_booked(asynchronous: bool) -> Non
     (account,) = router.ledger.totals("model").values()
 
     assert account.requests == backend.started - 1
-    with router.ledger._transaction() as database:
+    with router.ledger.transaction() as database:
         assert database.execute("SELECT COUNT(*) FROM requests WHERE state != 'settled'").fetchone() == (0,)
 
 

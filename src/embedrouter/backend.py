@@ -1,5 +1,7 @@
 """The code that calls one model: one request in, an ``Answer`` out, synchronously and asynchronously.
 
+A provider may offer a cheaper and slower way besides: a ``BatchEndpoint`` takes many texts at once and has a day.
+
 A backend does no retrying, no caching and no batching. It translates the failures of whatever it calls into the errors
 of ``embedrouter.errors``, and checks nothing that the flow checks anyway.
 """
@@ -8,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from . import tokens
-from .types import Answer, InputType, TokenCounts
+from .types import Answer, BatchProgress, InputType, TokenCounts
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "BatchEndpoint"]
 
 
 class Backend(ABC):
@@ -45,9 +47,52 @@ class Backend(ABC):
         """Count the tokens of each text, its prompt included; by default an upper estimate."""
         return TokenCounts([tokens.estimate(text) for text in texts], exact=False)
 
+    @property
+    def batches(self) -> BatchEndpoint | None:
+        """The provider's batch endpoint, if it has one."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
         """Release what is held; the next call opens it again."""
 
     async def aclose(self) -> None:
         """Release what is held, and what belongs to the running event loop."""
         self.close()
+
+
+class BatchEndpoint(ABC):
+    """Takes many texts at once, answers within a day, and asks less for it.
+
+    Every method makes one request and raises ``BackendError`` when it fails. Texts go by names that the caller chooses.
+    """
+
+    texts: int
+    """In one batch, at most."""
+    size: int
+    """Bytes of one batch, at most, ``overhead`` included."""
+    overhead: int
+    """Bytes that a text takes besides itself, as JSON."""
+
+    @abstractmethod
+    def upload(self, texts: Mapping[str, str], input_type: InputType, *, timeout: float) -> str:
+        """Hand texts over, by name; costs nothing yet. Return the provider's name for them."""
+
+    @abstractmethod
+    def submit(self, uploaded: str, mark: str, *, timeout: float) -> str:
+        """Have what was uploaded embedded, and return the provider's name for the batch."""
+
+    @abstractmethod
+    def find(self, mark: str, *, timeout: float) -> str | None:
+        """Return the name of the batch with ``mark``, if there is one."""
+
+    @abstractmethod
+    def look(self, batch: str, *, timeout: float) -> BatchProgress:
+        """Return how far a batch is."""
+
+    @abstractmethod
+    def answers(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
+        """Return what became of each text that was tried, by name: its vector, of shape (1, dimensions), or why not."""
+
+    @abstractmethod
+    def cancel(self, batch: str, *, timeout: float) -> None:
+        """Ask for no more answers. What is answered already is billed."""

@@ -19,12 +19,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 
 from .effects import Afford, Allowance, Count, Cut, Flow, Together, Write
-from .errors import BudgetExceededError, InvalidInputError, NoModelAvailableError
+from .errors import BudgetExceededError, ConfigError, InvalidInputError, NoModelAvailableError
 from .job import Found, Item, Job
 from .keys import keyer
 from .plan import listed
@@ -211,6 +212,11 @@ def _assemble(job: Job) -> EmbeddingResult:
 def _first(job: Job) -> Candidate:
     """Return the candidate that is asked first."""
     if not job.candidates:
+        if able := replace(job, batch=False).candidates:
+            raise ConfigError(
+                f"No batch endpoint is known of {', '.join(candidate.name for candidate in able)}. Nothing was called. "
+                "OpenAI's own models have one; everything else is embedded with embed."
+            )
         raise NoModelAvailableError(
             "No model of this router has the tier that was asked for or a higher one; nothing was called. "
             "Ask for a lower tier, or give a model a higher one: Model(…, tier=…)."

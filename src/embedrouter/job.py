@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -71,6 +71,8 @@ class Job:
     input_type: InputType
     rank: int
     tag: str = ""
+    batch: bool = False
+    """It goes through a batch endpoint: only models that have one are candidates, at its price."""
     deadline: float | None = None
     found: dict[str, Found] = field(default_factory=dict)
     charges: list[Charge] = field(default_factory=list)
@@ -90,6 +92,8 @@ class Job:
     def candidates(self) -> list[Candidate]:
         """The models at or above the asked tier, cheapest first, unknown prices last."""
         able = [candidate for candidate in self.rules.candidates if candidate.rank >= self.rank]
+        if self.batch:
+            able = [replace(item, price=item.batch_price) for item in able if item.batch_price is not None]
         return sorted(able, key=lambda candidate: (candidate.price is None, candidate.price or 0, candidate.index))
 
     @property

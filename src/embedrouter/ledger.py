@@ -150,12 +150,12 @@ class Ledger:
         """Say why a whole call that costs ``amount`` does not fit the budget, or return ``None``."""
         if amount == 0 or not budget.caps:
             return None
-        with self._transaction() as database:
+        with self.transaction() as database:
             return self._exceeded(database, budget, amount, whole_call=True)
 
     def reserve(self, budget: Budget, spending: Spending) -> int | str:
         """Set the cost of one request aside and return the reservation, or say why it does not fit."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             free = min(self.free_tokens(spending.model, spending.free_tokens), spending.tokens)
             amount = _after(spending.amount, spending.tokens, free)
             if amount != 0 and budget.caps:
@@ -180,7 +180,7 @@ class Ledger:
 
     def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             (free,) = database.execute("SELECT free FROM requests WHERE id = ?", (reservation,)).fetchone()
             free = min(free, tokens)
             amount = _after(amount, tokens, free)
@@ -194,13 +194,13 @@ class Ledger:
 
     def release(self, reservation: int) -> None:
         """Forget a request that was refused and cost nothing."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             self._replace(database, reservation, 0, 0)
             database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
 
     def suspect(self, reservation: int) -> None:
         """Keep counting a request that went out and never came back: it may have been billed."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             database.execute("UPDATE requests SET state = 'unconfirmed' WHERE id = ?", (reservation,))
 
     def save(self, model: str, tag: str, texts: int, tokens: int, amount: Decimal) -> None:
@@ -217,7 +217,7 @@ class Ledger:
         """Write savings that are still in memory."""
         with self._lock:
             if self._savings:
-                with self._transaction() as database:
+                with self.transaction() as database:
                     self._write_savings(database)
 
     def close(self) -> None:
@@ -228,11 +228,17 @@ class Ledger:
 
     # Reading
 
+    @property
+    def lasting(self) -> bool:
+        """Whether accounts are in a file, and not in memory."""
+        with self.transaction():
+            return self._in_file
+
     def free_tokens(self, model: str, allowance: int) -> int:
         """Return how many of a model's free tokens are left."""
         if not allowance:
             return 0
-        with self._transaction() as database:
+        with self.transaction() as database:
             row = database.execute("SELECT used FROM allowances WHERE model = ?", (model,)).fetchone()
         return max(0, allowance - (row[0] if row else 0))
 
@@ -240,7 +246,7 @@ class Ledger:
         """Return what was spent and saved, by day, month, model or tag, in their order."""
         self.flush()
         group = GROUPS[by]
-        with self._transaction() as database:
+        with self.transaction() as database:
             spent = database.execute(
                 f"SELECT {group}, COUNT(*) FILTER (WHERE state = 'settled'),"
                 " COALESCE(SUM(texts) FILTER (WHERE state = 'settled'), 0),"
@@ -270,7 +276,7 @@ class Ledger:
 
     def unconfirmed(self) -> list[Unconfirmed]:
         """Return the requests that may have been billed, oldest first."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             rows = database.execute(
                 "SELECT at, model, tag, texts, tokens, amount FROM requests"
                 " WHERE state = 'unconfirmed' OR (state = 'reserved' AND until < ?) ORDER BY at",
@@ -284,8 +290,8 @@ class Ledger:
     # The file
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the file's write lock, and commit unless something is raised."""
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the file's write lock, and commit unless something is raised; for what must change with the accounts."""
         with self._lock:
             database = self._database or self._open()
             if database.in_transaction:  # one inside another

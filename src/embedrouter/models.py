@@ -17,7 +17,7 @@ from typing import Any, Literal
 from .backend import Backend
 from .catalog import Card, load
 from .errors import ConfigError, SpaceMismatchError
-from .prices import as_price
+from .prices import DECIMALS, as_price
 from .types import Candidate, Space
 from .wrapped import WrappedBackend
 
@@ -200,12 +200,15 @@ def settle(
     index: int,
     rank: int,
     local: bool,
+    batches: bool = False,
     identity: str | None = None,
 ) -> Candidate:
     """Decide every fact about a model of a router.
 
     Args:
         dimensions: what the router asks all its models for.
+        local: it runs in this process.
+        batches: its provider has a batch endpoint.
         identity: what tells this model's vectors from others', where that is more than the card's name (a revision, the
             hash of a local folder).
 
@@ -245,12 +248,21 @@ def settle(
         longer=tuple((length, fingerprint(length)) for length in card.longer_than(wanted)),
         symmetric=card.symmetric and not prompts,
         price=as_price(model.price, model.name) if model.price is not None else card.price,
+        batch_price=_batch_price(model, card) if batches else None,
         free_tokens=model.free_tokens,
         limits=limits,
         concurrency=model.max_concurrency or (1 if local else 8),
         timeout=model.timeout,
         local=local,
     )
+
+
+def _batch_price(model: Model, card: Card) -> Decimal | None:
+    """Return the price through the batch endpoint; of a price that the user declares, the same share."""
+    price = as_price(model.price, model.name)
+    if price is None or card.batch_price is None or not card.price:
+        return card.batch_price
+    return round(price * card.batch_price / card.price, DECIMALS)
 
 
 def _identity(card: Card) -> str:

@@ -6,7 +6,7 @@ from decimal import Decimal, InvalidOperation
 
 from .errors import ConfigError
 
-__all__ = ["as_price", "cost"]
+__all__ = ["DECIMALS", "as_price", "cost"]
 
 MILLION = Decimal(1_000_000)
 DECIMALS = 6

@@ -32,7 +32,7 @@ from .plan import listed, pack
 from .prices import cost
 from .types import Answer, Candidate, Entry, OverlongPolicy, Spending, Vectors
 
-__all__ = ["located", "look_up", "packed", "send"]
+__all__ = ["fault", "located", "look_up", "packed", "send"]
 
 logger = logging.getLogger("embedrouter")
 
@@ -159,13 +159,13 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
             spent = cost(tokens, candidate.price)
             charge = Charge(tokens, spent)
             job.charges.append(charge)
-            fault = _fault(outcome, len(texts), candidate.space.dimensions)
-            if fault is None:  # what was paid for is kept before anything else
+            wrong = fault(outcome, len(texts), candidate.space.dimensions)
+            if wrong is None:  # what was paid for is kept before anything else
                 yield from _keep(job, candidate, items, outcome.vectors, tokens)
             charge.amount = spent = yield Settle(reservation, (tokens, spent))
-            if fault is None:
+            if wrong is None:
                 return None
-            outcome = BadResponseError(fault, model=candidate.name)
+            outcome = BadResponseError(wrong, model=candidate.name)
         else:
             yield Settle(reservation, None, unconfirmed=isinstance(outcome, BackendError) and outcome.perhaps_billed)
         if not isinstance(outcome, BackendError):
@@ -193,7 +193,7 @@ def _spending(job: Job, candidate: Candidate, items: Sequence[Item]) -> Spending
     )
 
 
-def _fault(answer: Answer, texts: int, dimensions: int) -> str | None:
+def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     """Say what is wrong with an answer, or return ``None``."""
     vectors = answer.vectors
     if vectors.dtype != np.float32:

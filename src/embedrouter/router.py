@@ -21,6 +21,7 @@ import platformdirs
 
 from . import flow, plan, tags
 from .backends import create, describe
+from .batches import Batches, BatchJob
 from .budget import Budget
 from .cache import DEFAULT, CacheLike, _Default, open_cache
 from .cache.vectors import VectorCache
@@ -139,6 +140,9 @@ class Router(Closing):
             clock=time.monotonic,
             chance=random.random,
         )
+        self._batches = Batches(
+            backends, candidates, self._cache, self.ledger, budget, self._rules.retry, self._add_usage
+        )
         self._backends = backends
         self._usage = Usage()
         self._lock = threading.Lock()
@@ -193,6 +197,7 @@ class Router(Closing):
                 index=index,
                 rank=self._rank(model.tier),
                 local=known.local,
+                batches=known.batches,
                 identity=known.identity,
             )
             if model.price is None and candidate.price:
@@ -239,9 +244,11 @@ class Router(Closing):
         finally:
             self._book(job)
 
-    def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
-        """Return what ``embed`` would take, without calling any model."""
-        return self._done(self._driver.run(flow.estimate(self._job(texts, input_type, tier, None))))
+    def estimate(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
+    ) -> Estimate:
+        """Return what ``embed`` would take, or ``submit_batch``, without calling any model."""
+        return self._done(self._driver.run(flow.estimate(self._job(texts, input_type, tier, batch=batch))))
 
     def estimate_tiers(self, texts: Iterable[str], *, input_type: InputType) -> dict[str, Estimate]:
         """Return what ``embed`` would take at each tier that has a model or a better one, lowest first."""
@@ -262,12 +269,54 @@ class Router(Closing):
         if refusal is not None:
             raise BudgetExceededError(f"Nothing was called: {refusal}")
 
-    def _job(self, texts: Iterable[str], input_type: InputType, tier: str | None, timeout: float | None) -> Job:
+    def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
+        """Return what so many more tokens of a model cost in US dollars, without its free tokens; ``None``: unknown."""
+        candidate = next(item for item in self._rules.candidates if item.name == model)
+        free = self.ledger.free_tokens(model, candidate.free_tokens)
+        return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
+
+    # Batches
+
+    def submit_batch(
+        self, texts: Iterable[str], *, input_type: InputType = "document", tier: str | None = None
+    ) -> BatchJob:
+        """Hand texts to the provider's batch endpoint: OpenAI asks half the price and takes up to 24 hours.
+
+        What is cached already, or in a batch under way, is not submitted again. ``BatchJob.wait`` puts the vectors into
+        the cache, where ``embed`` finds them. The process may end meanwhile: ``batches`` finds the job again. In
+        asynchronous code: ``await asyncio.to_thread(router.submit_batch, texts)``.
+
+        Raises:
+            ConfigError: no model of the tier has a batch endpoint, or the router has no cache or no ledger in a file.
+            InvalidInputError: some texts cannot be embedded; nothing was submitted.
+            BudgetExceededError: the money does not suffice; nothing was submitted.
+            BackendError: the provider could not be reached, or refused.
+        """
+        self._batches.check()
+        job = self._job(texts, input_type, tier, batch=True)
+        prepared = self._driver.run(flow.prepare(job))
+        assert prepared is not None, "a call's own flow is never stopped from outside"
+        return self._batches.submit(job, prepared[0])
+
+    def batches(self, *, ended: bool = False) -> list[BatchJob]:
+        """Return the batches of this router's models that are under way, or ended, whoever submitted them."""
+        return self._batches.jobs(ended=ended)
+
+    def _job(
+        self,
+        texts: Iterable[str],
+        input_type: InputType,
+        tier: str | None,
+        timeout: float | None = None,
+        *,
+        batch: bool = False,
+    ) -> Job:
         if input_type not in ("document", "query"):
             raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
         name = nearest(tier, requested(input_type))
         return Job(
             tag=tags.current(),
+            batch=batch,
             rules=self._rules,
             texts=plan.validate(texts),
             input_type=input_type,
@@ -323,10 +372,12 @@ class Router(Closing):
         """Cache rows found damaged so far; each was treated as missing and written again."""
         return self._cache.damaged
 
-    def _book(self, job: Job) -> None:
-        used = job.usage()
+    def _add_usage(self, usage: Usage) -> None:
         with self._lock:
-            self._usage += used
+            self._usage += usage
+
+    def _book(self, job: Job) -> None:
+        self._add_usage(job.usage())
         for candidate, texts, tokens in job.savings:
             self.ledger.save(candidate.name, job.tag, texts, tokens, cost(tokens, candidate.price) or Decimal(0))
 

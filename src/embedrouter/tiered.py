@@ -8,7 +8,6 @@ is in. It is no embedder for a vector store, because a store holds one space: gi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 
 from .closing import Closing
@@ -114,13 +113,6 @@ class TieredRouter(Closing):
         """Return what ``embed`` would take, without calling any model."""
         router = self._pick(input_type, tier)
         return router.estimate(texts, input_type=input_type, tier=router.default_tier(input_type))
-
-    def afford(self, amount: Decimal | None, *, tier: str) -> None:
-        """Refuse a job that costs this much where the budget of the tier's router does not suffice.
-
-        See ``Router.afford``.
-        """
-        self.router(tier).afford(amount)
 
     def _pick(self, input_type: InputType, tier: str | None) -> Router:
         default = self.default_tier(input_type)

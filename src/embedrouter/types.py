@@ -79,6 +79,8 @@ class Candidate:
     """Longer vectors of the model whose beginnings, scaled to length 1, are its vectors: dimensions and fingerprint."""
     price: Decimal | None
     """US dollars per million tokens; ``None`` is unknown, never free."""
+    batch_price: Decimal | None = None
+    """The same through the provider's batch endpoint; ``None`` where there is none."""
     free_tokens: int = 0
     """Tokens that cost nothing before the price applies."""
     limits: Limits
@@ -100,6 +102,18 @@ class Answer:
 
     vectors: Vectors
     tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a provider is with a batch."""
+
+    ended: bool
+    """Nothing more will be answered: all is done, or it expired, was cancelled or refused."""
+    texts: int
+    answered: int
+    refusal: str = ""
+    """Why the whole batch was refused; then nothing was billed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

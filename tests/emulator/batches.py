@@ -39,6 +39,8 @@ class Batches:
 
     automatic: bool
     """Whether each GET of a batch lets it take one step first."""
+    instant: bool
+    """Whether each GET of a batch lets it take every step first."""
     shuffled: bool
     """Whether output and error files have another order than the input, as the service's have."""
     seed: int
@@ -60,7 +62,7 @@ class Batches:
         with self._lock:
             self._batches.clear()
             self._files.forget()
-            self.automatic, self.shuffled, self.seed, self.limits = False, True, 0, Limits()
+            self.automatic, self.instant, self.shuffled, self.seed, self.limits = False, False, True, 0, Limits()
             self._failing: tuple[Which, int, bool] = ((), 500, False)
             self._spoiling: tuple[Which, Fault | None] = ((), None)
             self._failed_once: set[str] = set()
@@ -152,7 +154,9 @@ class Batches:
         """Return a batch as it is, or after a step in automatic mode; None when there is none."""
         with self._lock:
             batch = self._batches.get(id)
-            if batch is not None and self.automatic:
+            if batch is not None and self.instant:
+                self.finish(id)
+            elif batch is not None and self.automatic:
                 self._step(batch)
             return batch.shown() if batch else None
 

@@ -41,6 +41,8 @@ class Description:
     card: Card
     local: bool = False
     """Runs in this process."""
+    batches: bool = False
+    """Its provider has a batch endpoint."""
     identity: str | None = None
     """What tells its vectors from others', where the card's name does not (a revision, the hash of a folder)."""
     files: Path | None = None

@@ -10,18 +10,17 @@ The tokenizer is tiktoken's, when its vocabulary is on this machine; it is never
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import Card
-from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Model, custom_card
 from ..types import Answer, Candidate, InputType, TokenCounts
 from . import Backend, Description, missing_extra
 from ._clients import Clients
 from ._environment import api_key, setting
-from ._responses import from_status, matrix, was_sent
+from ._openai_batches import OpenAIBatches
+from ._openai_protocol import read, translated
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -35,7 +34,8 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     if model.provider == "azure_openai":
         setting(model.api_version, model, "api_version", "OPENAI_API_VERSION")
         setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
-    return Description(cards.get(model.name) or custom_card(model, dimensions))
+    card = cards.get(model.name) or custom_card(model, dimensions)
+    return Description(card, batches=model.provider == "openai")
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
@@ -63,16 +63,16 @@ class OpenAIBackend(Backend):
         try:
             response = _ask(client, self._request(texts, input_type), timeout)
         except Exception as error:
-            raise _translated(error, self._model, texts) from error
-        return _answer(response.content, self._model)
+            raise translated(error, self._model, texts) from error
+        return read(response.content, self._model)
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         client = self._clients.asynchronous()
         try:
             response = await _ask(client, self._request(texts, input_type), timeout)
         except Exception as error:
-            raise _translated(error, self._model, texts) from error
-        return _answer(response.content, self._model)
+            raise translated(error, self._model, texts) from error
+        return read(response.content, self._model)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with tiktoken where the model's encoding is known and on this machine, else estimate."""
@@ -81,6 +81,10 @@ class OpenAIBackend(Backend):
             return super().count(texts, input_type)
         prompt = (self._model.prompts or {}).get(input_type, "")
         return TokenCounts([len(encoder.encode_ordinary(prompt + text)) for text in texts], exact=True)
+
+    @property
+    def batches(self) -> OpenAIBatches:
+        return OpenAIBatches(self._clients, self._model, self._request)
 
     def close(self) -> None:
         self._clients.close()
@@ -132,59 +136,3 @@ def _client(model: Model, *, asynchronous: bool) -> Any:
         api_version=setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
         **common,
     )
-
-
-# The response
-
-
-def _answer(content: bytes, model: Model) -> Answer:
-    try:
-        body = json.loads(content)
-        rows = body["data"]
-        if all("index" in row for row in rows):
-            rows = sorted(rows, key=lambda row: row["index"])
-            if [row["index"] for row in rows] != list(range(len(rows))):
-                raise BadResponseError("the answer repeats or skips an index", model=model.name)
-        embeddings = [row["embedding"] for row in rows]
-        tokens = (body.get("usage") or {}).get("prompt_tokens")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadResponseError(
-            f"the answer is not an embeddings response ({len(content)} bytes)", model=model.name
-        ) from error
-    return Answer(matrix(embeddings, model.name), tokens if isinstance(tokens, int) else None)
-
-
-# The errors
-
-
-def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
-    """Return our error for one of the SDK's, or ``error`` itself when it is none of its."""
-    import openai
-
-    match error:
-        case openai.APITimeoutError():
-            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
-        case openai.APIConnectionError():
-            return UnavailableError(
-                f"the connection failed ({_reason(error)})", model=model.name, perhaps_billed=was_sent(error)
-            )
-        case openai.APIStatusError():
-            body = error.body if isinstance(error.body, dict) else {}
-            return from_status(
-                error.status_code,
-                str(body.get("message") or error.message),
-                model=model,
-                headers=dict(error.response.headers),
-                code=str(body.get("code") or ""),
-                texts=texts,
-            )
-        case openai.APIResponseValidationError():
-            return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case openai.OpenAIError():
-            return BackendError(f"{type(error).__name__}: {error}", model=model.name)
-        case _:
-            return error
-
-
-def _reason(error: Exception) -> str:
-    return type(error.__cause__ or error).__name__

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import cache, calibrate, demo, estimate, models, stats, warm
+from . import batch, cache, calibrate, demo, estimate, models, stats, warm
 
 __all__ = ["app", "main"]
 
@@ -50,6 +50,7 @@ app.command("estimate")(estimate.command)
 app.command("models")(models.command)
 app.command("stats")(stats.command)
 app.command("warm")(warm.command)
+app.add_typer(batch.app, name="batch")
 app.add_typer(cache.app, name="cache")
 
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError, InvalidInputError, NoModelAvailableError
 from ..tiered import TieredRouter
 from ..types import Estimate, InputType
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, configured, exclusive
-from .levels import WORDLLAMA, AnyRouter, choose
+from .levels import WORDLLAMA, AnyRouter, at_tier, choose
 from .sheet import Sheet, price
 from .texts import Item, Texts, slices
 
@@ -40,6 +40,7 @@ def command(
     model: ModelName = None,
     config: ConfigFile = None,
     cache: CacheFolder = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Through the provider's batch endpoint: see warm.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what embedding texts would cost: tokens, requests, money, and what is already in the cache.
@@ -51,7 +52,7 @@ def command(
     router, place = chosen_by(model, config, cache)
     with router, closing(Texts(path, field)) as texts:
         with sheet.busy("counting tokens"):
-            found = estimates(router, texts, tier or tiers_of(router, kind), kind)
+            found = estimates(router, texts, tier or tiers_of(router, kind), kind, batch=batch)
         skipped = texts.skipped
     columns = ("tier", "model", "texts", "distinct", "cached", "tokens", "requests", "cost")
     sheet.table(columns, [(name, *row(estimate)) for name, estimate in found.items()], numbers=columns[2:])
@@ -95,7 +96,7 @@ def tiers_of(router: AnyRouter, input_type: InputType) -> list[str]:
 
 
 def estimates(
-    router: AnyRouter, texts: Iterable[Item], tiers: Sequence[str], input_type: InputType
+    router: AnyRouter, texts: Iterable[Item], tiers: Sequence[str], input_type: InputType, *, batch: bool = False
 ) -> dict[str, Estimate]:
     """Return the estimate of each tier, reading the texts once and holding few of them.
 
@@ -118,11 +119,19 @@ def estimates(
     for part in slices(new()):
         with placed(part):
             for tier in tiers:
-                of_part = router.estimate([item.text for item in part], input_type=input_type, tier=tier)
+                one, own = at_tier(router, tier, input_type)
+                of_part = one.estimate([item.text for item in part], input_type=input_type, tier=own, batch=batch)
                 found[tier] = _sum(found[tier], of_part) if tier in found else of_part
     if not count:
         raise ConfigError("There is no text to embed. Pass a file, a folder of text and .jsonl files, or - for stdin.")
-    return {tier: replace(estimate, texts=count) for tier, estimate in found.items()}
+    return {
+        tier: replace(
+            of_tier,
+            texts=count,
+            cost=at_tier(router, tier, input_type)[0].cost(of_tier.model, of_tier.tokens, batch=batch),
+        )
+        for tier, of_tier in found.items()
+    }
 
 
 @contextmanager
@@ -157,6 +166,5 @@ def _sum(one: Estimate, other: Estimate) -> Estimate:
         cached=one.cached + other.cached,
         tokens=one.tokens + other.tokens,
         requests=one.requests + other.requests,
-        cost=None if one.cost is None or other.cost is None else one.cost + other.cost,
         exact=one.exact and other.exact,
     )

@@ -16,8 +16,9 @@ from ..errors import NoModelAvailableError
 from ..models import Model
 from ..router import Router
 from ..tiered import TieredRouter
+from ..types import InputType
 
-__all__ = ["AnyRouter", "Level", "choose", "levels_of"]
+__all__ = ["AnyRouter", "Level", "at_tier", "choose", "levels_of"]
 
 AnyRouter: TypeAlias = Router | TieredRouter
 
@@ -59,6 +60,15 @@ def choose(model: str | None, config: str | None, cache: Path | str | None) -> t
     low = Router([Model(WORDLLAMA, dimensions=64, tier="low")], **given)
     high = Router([Model(WORDLLAMA, dimensions=256, tier="high")], **given)
     return TieredRouter({"low": low, "high": high}), place
+
+
+def at_tier(chosen: AnyRouter, tier: str | None, input_type: InputType) -> tuple[Router, str]:
+    """Return the one router that serves a tier, by default the usual one, and what to ask it for."""
+    name = tier or chosen.default_tier(input_type)
+    if isinstance(chosen, TieredRouter):
+        router = chosen.router(name)
+        return router, router.default_tier(input_type)
+    return chosen, name
 
 
 def levels_of(chosen: AnyRouter, question: str) -> list[Level]:

@@ -9,25 +9,28 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, EmbedRouterError
+from ..router import Router
 from ..tags import tag as tagged
-from ..tiered import TieredRouter
-from ..types import Estimate
+from ..types import Estimate, InputType
+from .batch import Every, collect
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, Yes, exclusive
 from .estimate import Field, Kind, Source, chosen_by, estimates, input_type_of, placed
-from .levels import AnyRouter
+from .levels import at_tier
 from .report import money
 from .sheet import Sheet
 from .texts import STDIN, Texts, slices
 
 __all__ = ["command"]
 
+BATCH_SLICE = 50_000
+"""Texts submitted at once."""
 FREE_SLICE = 512
 """Texts of a slice where nothing is paid: a local model is slow, and its bar should move."""
 
@@ -43,6 +46,11 @@ def command(
     model: ModelName = None,
     config: ConfigFile = None,
     cache: CacheFolder = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Use the provider's batch endpoint: OpenAI's costs half and takes a day.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="With --batch: submit, and do not wait.")] = False,
+    every: Every = 60.0,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -52,53 +60,90 @@ def command(
     for per_call the whole is one call. Texts are read as by estimate.
     """
     exclusive(model=model, config=config)
+    if detach and not batch:
+        raise typer.BadParameter("--detach goes with --batch.")
     kind, sheet = input_type_of(input_type), Sheet(as_json=as_json)
-    router, place = chosen_by(model, config, cache)
+    chosen, place = chosen_by(model, config, cache)
     if place is None:
         raise ConfigError(
             "This configuration has no cache, so there is nothing to warm. Set cache=, or name one: --cache DIR."
         )
-    name = tier or router.default_tier(kind)
-    try:
-        with router, closing(Texts(path, field)) as texts, tagged(tag) if tag else nullcontext():
-            with sheet.busy("counting tokens"):
-                expected = estimates(router, texts, [name], kind)[name]
-            if isinstance(router, TieredRouter):
-                router.afford(expected.cost, tier=name)
-            else:
-                router.afford(expected.cost)
-            _agree(expected, yes, path == STDIN, sheet)
-            began = time.monotonic()
-            done, computed = 0, 0
-            with sheet.spending("embedding", expected.texts) as advance:
-                for part in slices(texts, FREE_SLICE) if expected.cost == 0 else slices(texts):
+    router, own = at_tier(chosen, tier, kind)
+    began = time.monotonic()
+    with router, closing(Texts(path, field)) as texts, tagged(tag) if tag else nullcontext():
+        if batch:
+            collect([router], every, wait=not detach, sheet=sheet)
+        with sheet.busy("counting tokens"):
+            expected = estimates(router, texts, [own], kind, batch=batch)[own]
+        router.afford(expected.cost)
+        _agree(expected, yes, path == STDIN, sheet)
+        run = Run(router, texts, kind, own, place, sheet)
+        facts = run.in_batches(every, wait=not detach) if batch else run.directly(expected)
+    sheet.line(f"{_spent(router)} Cache: {place}.")
+    facts |= {"distinct": expected.unique, "tier": tier or chosen.default_tier(kind), "tag": tag or "", "cache": place}
+    facts |= {"input_type": kind, "usage": asdict(router.usage), "expected": expected.cost}
+    sheet.json({**facts, "seconds": time.monotonic() - began})
+    if facts.get("failures"):
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The part of the command that spends."""
+
+    router: Router
+    texts: Texts
+    kind: InputType
+    tier: str
+    place: str
+    sheet: Sheet
+
+    def directly(self, expected: Estimate) -> dict[str, Any]:
+        """Embed slice after slice; return what is to be reported."""
+        router = self.router
+        began = time.monotonic()
+        done = computed = 0
+        try:
+            with self.sheet.spending("embedding", expected.texts) as advance:
+                for part in slices(self.texts, FREE_SLICE) if expected.cost == 0 else slices(self.texts):
                     wanted = [item.text for item in part]
                     try:
                         with placed(part):
-                            result = router.embed(wanted, input_type=kind, tier=name)
+                            result = router.embed(wanted, input_type=self.kind, tier=self.tier)
                     except EmbedRouterError as error:
                         if router.usage.requests:  # otherwise there is nothing to add
-                            there = done + router.estimate(wanted, input_type=kind, tier=name).cached
-                            so_far = f"{there:,} of {expected.texts:,} texts are embedded. {_kept(router, place)}"
+                            there = done + router.estimate(wanted, input_type=self.kind, tier=self.tier).cached
+                            so_far = f"{there:,} of {expected.texts:,} texts are embedded. {self._kept()}"
                             error.args = (f"{error}\n{so_far}",)
                         raise
                     done += len(result)
                     computed += len({item.text for item, known in zip(part, result.cached, strict=True) if not known})
                     advance(done, speed=done / max(time.monotonic() - began, 1e-6), spent=router.usage.cost)
-    except KeyboardInterrupt:
-        print(f"\nStopped. {_kept(router, place)}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    seconds = time.monotonic() - began
-    if computed:
-        sheet.line(f"{done:,} texts: {computed:,} embedded, the others were in the cache or the same. {seconds:.1f} s.")
-    else:
-        sheet.line(f"All {done:,} texts were in the cache. {seconds:.1f} s.")
-    sheet.line(f"{_spent(router)} Cache: {place}.")
-    facts = {"texts": done, "distinct": expected.unique, "embedded": computed, "tier": name, "tag": tag or ""}
-    usage = asdict(router.usage)
-    sheet.json(
-        {**facts, "input_type": kind, "cache": place, "usage": usage, "expected": expected.cost, "seconds": seconds}
-    )
+        except KeyboardInterrupt:
+            print(f"\nStopped. {self._kept()}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        seconds = f"{time.monotonic() - began:.1f} s."
+        if computed:
+            others = "the others were in the cache or the same"
+            self.sheet.line(f"{done:,} texts: {computed:,} embedded, {others}. {seconds}")
+        else:
+            self.sheet.line(f"All {done:,} texts were in the cache. {seconds}")
+        return {"texts": done, "embedded": computed}
+
+    def in_batches(self, every: float, *, wait: bool) -> dict[str, Any]:
+        """Submit slice after slice, and wait for what is under way; return what is to be reported."""
+        done = 0
+        for part in slices(self.texts, BATCH_SLICE):
+            with placed(part):
+                self.router.submit_batch([item.text for item in part], input_type=self.kind, tier=self.tier)
+            done += len(part)
+        return {"texts": done, **collect([self.router], every, wait=wait, sheet=self.sheet)}
+
+    def _kept(self) -> str:
+        return (
+            f"{_spent(self.router)} What was answered is in the cache ({self.place}): the same command continues from "
+            "there and pays for nothing twice."
+        )
 
 
 def _agree(expected: Estimate, yes: bool, piped: bool, sheet: Sheet) -> None:
@@ -119,14 +164,7 @@ def _agree(expected: Estimate, yes: bool, piped: bool, sheet: Sheet) -> None:
         raise ConfigError(f"{asked}. Nothing was embedded. Agree with --yes.")
 
 
-def _kept(router: AnyRouter, place: str) -> str:
-    return (
-        f"{_spent(router)} What was answered is in the cache ({place}): the same command continues from there and pays "
-        "for nothing twice."
-    )
-
-
-def _spent(router: AnyRouter) -> str:
+def _spent(router: Router) -> str:
     usage = router.usage
     unknown = f", and {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
     saved = f", {money(usage.saved)} saved" if usage.saved else ""

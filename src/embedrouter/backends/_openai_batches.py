@@ -1,0 +1,153 @@
+"""OpenAI's Batch API: half the price, an answer within 24 hours.
+
+Each text is a request of its own, because only then does a refused text leave the others alone; a batch may hold as
+many requests as texts, so this costs nothing. The file of requests is built in memory: texts are not written to disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ..backend import BatchEndpoint
+from ..errors import BackendError, BadResponseError
+from ..models import Model
+from ..types import Answer, BatchProgress, InputType
+from ._clients import Clients
+from ._openai_protocol import answer, translated
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+__all__ = ["OpenAIBatches"]
+
+ENDPOINT: Final = "/v1/embeddings"
+MARK = "embedrouter"
+"""The key of a batch's metadata under which its mark stands."""
+OVER = frozenset({"completed", "expired", "cancelled"})
+
+
+class OpenAIBatches(BatchEndpoint):
+    """Calls ``/files`` and ``/batches``.
+
+    Args:
+        clients: the backend's.
+        model: whose texts these are.
+        request: makes the body of an embeddings request.
+    """
+
+    texts = 50_000
+    size = 200_000_000
+    overhead = 400
+
+    def __init__(
+        self,
+        clients: Clients[OpenAI, AsyncOpenAI],
+        model: Model,
+        request: Callable[[Sequence[str], InputType], dict[str, Any]],
+    ) -> None:
+        self._clients, self._model, self._request = clients, model, request
+
+    def upload(self, texts: Mapping[str, str], input_type: InputType, *, timeout: float) -> str:
+        lines = (
+            {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": self._request([text], input_type)}
+            for name, text in texts.items()
+        )
+        content = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+        client = self._clients.sync()
+        with self._errors(list(texts.values())):
+            return client.files.create(file=("texts.jsonl", content), purpose="batch", timeout=timeout).id
+
+    def submit(self, uploaded: str, mark: str, *, timeout: float) -> str:
+        client = self._clients.sync()
+        with self._errors():
+            batch = client.batches.create(
+                input_file_id=uploaded,
+                endpoint=ENDPOINT,
+                completion_window="24h",
+                metadata={MARK: mark},
+                timeout=timeout,
+            )
+            return batch.id
+
+    def find(self, mark: str, *, timeout: float) -> str | None:
+        client = self._clients.sync()
+        with self._errors():
+            batches = client.batches.list(limit=100, timeout=timeout)
+            return next((batch.id for batch in batches if (batch.metadata or {}).get(MARK) == mark), None)
+
+    def look(self, batch: str, *, timeout: float) -> BatchProgress:
+        client = self._clients.sync()
+        with self._errors():
+            found = client.batches.retrieve(batch, timeout=timeout)
+            counts = found.request_counts
+            codes = dict.fromkeys(str(error.code) for error in (found.errors.data if found.errors else None) or [])
+            return BatchProgress(
+                ended=found.status in OVER or found.status == "failed",
+                texts=counts.total if counts else 0,
+                answered=counts.completed if counts else 0,
+                refusal=", ".join(codes) or "no reason was given" if found.status == "failed" else "",
+            )
+
+    def answers(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
+        client = self._clients.sync()
+        with self._errors():
+            found = client.batches.retrieve(batch, timeout=timeout)
+            for file in (found.output_file_id, found.error_file_id):
+                if file is None:
+                    continue
+                with client.files.with_streaming_response.content(file, timeout=timeout) as response:
+                    for line in _lines(response.iter_bytes()):
+                        yield self._line(line)
+
+    def cancel(self, batch: str, *, timeout: float) -> None:
+        client = self._clients.sync()
+        import openai
+
+        with self._errors(), suppress(openai.ConflictError):  # it is over, or about to be
+            client.batches.cancel(batch, timeout=timeout)
+
+    def _line(self, line: bytes) -> tuple[str, Answer | str]:
+        """Read one line of an output or error file. What it says in words may quote the text: only codes are kept."""
+        try:
+            fields = json.loads(line)
+            name = str(fields["custom_id"])
+            if fields.get("error"):
+                return name, str(fields["error"]["code"])
+            status, body = fields["response"]["status_code"], fields["response"]["body"]
+            if status != 200:
+                code = (body.get("error") or {}).get("code") if isinstance(body, dict) else None
+                return name, f"{status} {code}" if code else f"{status}"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadResponseError(
+                "a line of the batch's answers cannot be understood", model=self._model.name
+            ) from error
+        try:
+            return name, answer(body, self._model)
+        except BadResponseError:  # billed like any other
+            return name, Answer(np.empty((0, 0), np.float32), None)
+
+    @contextmanager
+    def _errors(self, texts: Sequence[str] = ()) -> Iterator[None]:
+        try:
+            yield
+        except BackendError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:  # how the SDK meets a web page, or broken JSON
+            raise BadResponseError("the answer is none of the Batch API's", model=self._model.name) from error
+        except Exception as error:
+            raise translated(error, self._model, texts) from error
+
+
+def _lines(content: Iterator[bytes]) -> Iterator[bytes]:
+    """Split at line feeds alone: JSON may hold other characters that end a line, such as U+2028."""
+    rest = b""
+    for piece in content:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from filter(None, lines)
+    if rest:
+        yield rest

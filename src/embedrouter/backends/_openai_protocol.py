@@ -1,0 +1,74 @@
+"""What servers of OpenAI's protocol answer, as vectors and as errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
+from ..models import Model
+from ..types import Answer
+from ._responses import from_status, matrix, was_sent
+
+__all__ = ["answer", "read", "translated"]
+
+
+def read(content: bytes, model: Model) -> Answer:
+    """Return what an embeddings response says."""
+    try:
+        body = json.loads(content)
+    except ValueError as error:
+        raise BadResponseError(f"the answer is no JSON ({len(content)} bytes)", model=model.name) from error
+    return answer(body, model)
+
+
+def answer(body: Any, model: Model) -> Answer:
+    """Return what the parsed body of an embeddings response says."""
+    try:
+        rows = body["data"]
+        if all("index" in row for row in rows):
+            rows = sorted(rows, key=lambda row: row["index"])
+            if [row["index"] for row in rows] != list(range(len(rows))):
+                raise BadResponseError("the answer repeats or skips an index", model=model.name)
+        embeddings = [row["embedding"] for row in rows]
+        tokens = (body.get("usage") or {}).get("prompt_tokens")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
+    return Answer(matrix(embeddings, model.name), tokens if isinstance(tokens, int) else None)
+
+
+def translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
+    """Return our error for one of the SDK's, or ``error`` itself when it is none of its."""
+    import httpx2
+    import openai
+
+    match error:
+        case openai.APITimeoutError():
+            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
+        case openai.APIConnectionError():
+            return UnavailableError(
+                f"the connection failed ({_reason(error)})", model=model.name, perhaps_billed=was_sent(error)
+            )
+        case openai.APIStatusError():
+            body = error.body if isinstance(error.body, dict) else {}
+            return from_status(
+                error.status_code,
+                str(body.get("message") or error.message),
+                model=model,
+                headers=dict(error.response.headers),
+                code=str(body.get("code") or ""),
+                texts=texts,
+            )
+        case openai.APIResponseValidationError():
+            return BadResponseError("the answer is not an embeddings response", model=model.name)
+        case httpx2.TransportError():  # in the middle of an answer that is read bit by bit
+            return UnavailableError(f"the connection failed ({type(error).__name__})", model=model.name)
+        case openai.OpenAIError():
+            return BackendError(f"{type(error).__name__}: {error}", model=model.name)
+        case _:
+            return error
+
+
+def _reason(error: Exception) -> str:
+    return type(error.__cause__ or error).__name__
