@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter import Budget, Model, RetryPolicy, Router, batches
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
 from embedrouter.ledger import Ledger
 from embedrouter.types import Spending
@@ -311,12 +311,47 @@ def tasks(**settings: Any) -> dict[str, Any]:
     return {**story, "problems": []}
 
 
+def submit(first: int, **settings: Any) -> dict[str, Any]:
+    """Submit texts in a batch, from the given number on."""
+    with _router(settings) as router:
+        router.submit_batch([text(first + n, settings["words"]) for n in range(settings["texts"])])
+    return {}
+
+
+def collect(**settings: Any) -> dict[str, Any]:
+    """Collect all batches."""
+    with _router(settings) as router:
+        states = [job.poll() for job in router.batches()]
+    answered = sum(status.answered for status in states)
+    return {"ended": all(status.ended for status in states), "answered": answered, "tokens": router.usage.tokens}
+
+
+def die_collecting(page: int, **settings: Any) -> dict[str, Any]:
+    """Die when the second page of a batch's answers is in the cache."""
+    batches.PAGE = page
+    router = _router(settings)
+    write, written = router._cache.write, 0
+
+    def count(entries: Any) -> None:
+        nonlocal written
+        write(entries)
+        written += 1
+        if written == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    router._cache.write = count  # type: ignore[method-assign]
+    for job in router.batches():
+        job.poll()
+    return {}
+
+
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {
-    task.__name__: task for task in (book, die, reserve, fork, inherit, job, threads, tasks)
+    task.__name__: task
+    for task in (book, die, reserve, fork, inherit, job, threads, tasks, submit, collect, die_collecting)
 }
 
 if __name__ == "__main__":
-    if sys.argv[1] in ("job", "threads", "tasks"):
+    if sys.argv[1] in ("job", "threads", "tasks", "submit", "collect"):
         import openai  # noqa: F401 - before the start, so that all start together
     print("ready", flush=True)
     sys.stdin.readline()

@@ -45,5 +45,3 @@ def test_asking_books_nothing(tmp_path: Path) -> None:
             asked.afford(Decimal("0.60"))
 
         assert asked.ledger.totals("day") == {}
-
-

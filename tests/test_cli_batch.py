@@ -138,3 +138,17 @@ def test_a_provider_that_is_down_for_a_moment_is_asked_again(place: Path, emulat
     facts = answer("warm", "corpus.jsonl", "--batch", *QUICK)
 
     assert facts["batches"][0]["answered"] == 200
+
+
+def test_a_batch_that_cannot_be_collected_is_given_up(place: Path, emulator: Emulator) -> None:
+    """Its answers are gone: the money stays counted, and the texts are free to be submitted again."""
+    emulator.batches.automatic = True
+    call("warm", "corpus.jsonl", "--batch", "--detach", *QUICK)
+    (row,) = answer("batch", "list")["batches"]
+    forgotten = call("batch", "forget", row["id"])
+    facts = answer("warm", "corpus.jsonl", "--batch", *QUICK)
+    lost = answer("stats")["unconfirmed"]
+
+    assert forgotten.exit_code == 0, forgotten.output
+    assert facts["batches"][0]["answered"] == 200
+    assert [item["texts"] for item in lost] == [200]

@@ -145,7 +145,7 @@ class BatchRecords:
         return True
 
     def drop(self, mark: str) -> None:
-        """Forget a batch that was never submitted."""
+        """Forget a batch."""
         with self.transaction() as database:
             database.execute("DELETE FROM batches WHERE mark = ?", (mark,))
             database.execute("DELETE FROM batch_texts WHERE mark = ?", (mark,))

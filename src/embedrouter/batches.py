@@ -22,7 +22,7 @@ from .backend import Backend, BatchEndpoint
 from .batch_records import BatchFailure, BatchRecord, BatchRecords, Sent
 from .budget import Budget
 from .cache.vectors import VectorCache
-from .errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
+from .errors import BackendError, BudgetExceededError, ConfigError, EmbedRouterError, UnavailableError
 from .job import Item, Job
 from .keys import keyer
 from .ledger import Ledger
@@ -61,6 +61,9 @@ class BatchStatus:
 class BatchJob:
     """Texts that a provider embeds within a day, in one batch or several.
 
+    Texts that were under way already are in a batch of another call: that batch is part of this job too, and positions
+    of failures in it are those in the texts of that other call.
+
     Attributes:
         ids: names the batches on this side.
     """
@@ -80,7 +83,15 @@ class BatchJob:
         Raises:
             BackendError: the provider cannot be asked; nothing is lost, ask again.
         """
-        parts = [self._batches.poll(mark) for mark in self.ids]
+        parts: list[BatchStatus] = []
+        errors: list[EmbedRouterError] = []
+        for mark in self.ids:
+            try:
+                parts.append(self._batches.poll(mark))
+            except EmbedRouterError as error:  # the others are collected all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]
         return BatchStatus(
             ended=all(part.ended for part in parts),
             texts=sum(part.texts for part in parts),
@@ -102,6 +113,14 @@ class BatchJob:
             if status.ended or left <= 0:
                 return status
             time.sleep(min(every, left))
+
+    def forget(self) -> None:
+        """Give up batches that cannot be collected: their answers have expired, or their key is gone.
+
+        What they may have cost stays counted as unconfirmed spending, and their texts can be submitted again.
+        """
+        for mark in self.ids:
+            self._batches.give_up(mark)
 
     def cancel(self) -> None:
         """Ask the provider to stop. What is answered until then is billed, and collected when ``poll`` sees the end."""
@@ -157,12 +176,14 @@ class Batches:
         endpoint = self._endpoint(candidate)
         key = keyer(candidate, job.input_type)
         texts = {key(item.text): item for item in items}
+        limits = Limits(texts=endpoint.texts, size=endpoint.size)
+        sizes = {name: _size(item.text) + endpoint.overhead for name, item in texts.items()}
         with self._records.transaction():
             known = self._records.under_way(list(texts))
-            new = [item for name, item in texts.items() if name not in known]
-            limits = Limits(texts=endpoint.texts, size=endpoint.size)
-            sizes = [len(json.dumps(item.text, ensure_ascii=False).encode()) + endpoint.overhead for item in new]
-            parts = [new[part] for part in pack([item.tokens for item in new], sizes, limits)]
+            new = {name: item for name, item in texts.items() if name not in known}
+            tokens = [item.tokens for item in new.values()]
+            slices = pack(tokens, [sizes[name] for name in new], limits)
+            parts = [list(new.values())[part] for part in slices]
             marks = self._claim(job, candidate, parts, key)
         for number, (mark, part) in enumerate(zip(marks, parts, strict=True), 1):
             try:
@@ -237,6 +258,14 @@ class Batches:
     def _forget(self, mark: str) -> None:
         with self._records.transaction():
             self._ledger.release(self._records.get(mark).reservation)
+            self._records.drop(mark)
+
+    def give_up(self, mark: str) -> None:
+        """Drop the record of a batch that may have been billed."""
+        with self._records.transaction():
+            record = self._records.get(mark)
+            if not record.ended:
+                self._ledger.suspect(record.reservation)
             self._records.drop(mark)
 
     # Looking, collecting, cancelling
@@ -370,6 +399,11 @@ class Batches:
                 if wait is None or wait > self._retry.timeout or (once and error.perhaps_billed):
                     raise
             time.sleep(wait)
+
+
+def _size(text: str) -> int:
+    """Return the bytes of a text as JSON."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _positions(job: Job) -> dict[str, int]:

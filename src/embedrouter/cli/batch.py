@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..plan import listed
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
 
 if TYPE_CHECKING:
-    from ..batches import BatchRecord
+    from ..batches import BatchJob, BatchRecord
     from ..router import Router
     from .sheet import Sheet
 
@@ -26,6 +27,9 @@ __all__ = ["Every", "app", "collect"]
 app = typer.Typer(no_args_is_help=True, help="Look after batches: texts that a provider embeds within a day.")
 
 Every: TypeAlias = Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds between two looks at a batch.")]
+
+
+Named: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The batch, as list shows it.")]
 
 
 @app.callback()
@@ -81,7 +85,7 @@ def wait(
 
 @app.command("cancel")
 def cancel(
-    name: Annotated[str, typer.Argument(metavar="ID", help="The batch, as list shows it.")],
+    name: Named,
     model: ModelName = None,
     config: ConfigFile = None,
     cache: CacheFolder = None,
@@ -89,14 +93,24 @@ def cancel(
     """Ask the provider to stop a batch. What is answered until then is billed; wait collects it."""
     from .sheet import Sheet
 
-    for router in _routers(model, config, cache):
-        with router:
-            for job in router.batches():
-                if name in job.ids:
-                    job.cancel()
-                    Sheet(as_json=False).line(f"{name} is being cancelled. embedrouter batch wait collects the rest.")
-                    return
-    raise ConfigError(f"No batch {name!r} is under way. See: embedrouter batch list")
+    with closing(_under_way(name, model, config, cache)) as router:
+        _job(router, name).cancel()
+        Sheet(as_json=False).line(f"{name} is being cancelled. embedrouter batch wait collects the rest.")
+
+
+@app.command("forget")
+def forget(
+    name: Named,
+    model: ModelName = None,
+    config: ConfigFile = None,
+    cache: CacheFolder = None,
+) -> None:
+    """Give up a batch that cannot be collected. What it may have cost stays counted as unconfirmed."""
+    from .sheet import Sheet
+
+    with closing(_under_way(name, model, config, cache)) as router:
+        _job(router, name).forget()
+        Sheet(as_json=False).line(f"{name} is forgotten. Its texts can be submitted again.")
 
 
 def collect(routers: Sequence[Router], every: float, *, wait: bool, sheet: Sheet) -> dict[str, Any]:
@@ -134,6 +148,18 @@ def collect(routers: Sequence[Router], every: float, *, wait: bool, sheet: Sheet
         for job, status in zip(jobs, found, strict=True)
     ]
     return {"batches": batches, "failures": failures}
+
+
+def _under_way(name: str, model: str | None, config: str | None, cache: Path | None) -> Router:
+    for router in _routers(model, config, cache):
+        if any(name in job.ids for job in router.batches()):
+            return router
+        router.close()
+    raise ConfigError(f"No batch {name!r} is under way. See: embedrouter batch list")
+
+
+def _job(router: Router, name: str) -> BatchJob:
+    return next(job for job in router.batches() if name in job.ids)
 
 
 def _row(record: BatchRecord) -> dict[str, Any]:
