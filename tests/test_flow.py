@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from embedrouter import Budget, Estimate, RetryPolicy, Space, Usage
 from embedrouter.effects import (
+    Admit,
     Afford,
     Allowance,
     Call,
@@ -24,6 +26,7 @@ from embedrouter.effects import (
     Cut,
     Effect,
     Flow,
+    Join,
     Pause,
     Read,
     Reserve,
@@ -44,7 +47,9 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
+from embedrouter.flights import Flights
 from embedrouter.flow import embed
+from embedrouter.health import Gate
 from embedrouter.job import Job, Rules
 from embedrouter.ledger import Ledger
 from embedrouter.request import _shares
@@ -97,6 +102,9 @@ class World:
     now: float = 0.0
     call_seconds: float = 0.0
     effects: list[Effect] = field(default_factory=list)
+    gate: Callable[[], Gate] = lambda: Gate(requests=None, tokens=None, cooldown=0, lease=60)  # noqa: E731
+    gates: dict[str, Gate] = field(default_factory=dict)
+    under_way: dict[Hashable, Future[Any]] = field(default_factory=dict)
 
     def play(self, flow: Flow[Any]) -> Any:
         outcome: Any = None
@@ -131,15 +139,24 @@ class World:
                     self.ledger.suspect(reservation)
                 else:
                     self.ledger.release(reservation)
+            case Join(names):
+                return {name: future for name, future in self.under_way.items() if name in names}
+            case Admit(model, amount):
+                return self.gates.setdefault(model.name, self.gate()).admit(amount, self.now)
             case Pause(seconds):
                 self.now += seconds
             case Together(flows):
                 for flow in flows:
                     self.play(flow)
-            case Call(_, texts):
+            case Call(model, texts):
                 self.now += self.call_seconds
-                outcome = self.outcomes.pop(0) if self.outcomes else None
-                return outcome if outcome is not None else answer(texts)
+                outcome = (self.outcomes.pop(0) if self.outcomes else None) or answer(texts)
+                gate = self.gates[model.name]
+                if isinstance(outcome, Answer):
+                    gate.answered(effect.admission, outcome.tokens, outcome.limits, self.now)
+                elif isinstance(outcome, BackendError):
+                    gate.failed(outcome, self.now)
+                return outcome
         return None
 
     def asked(self, kind: type[Any]) -> list[Any]:
@@ -182,6 +199,7 @@ def ask(
             on_too_long=on_too_long,
             when_unavailable=when_unavailable,
             budget=budget or Budget(),
+            flights=Flights(),
             abandon=world.ledger.suspect,
             clock=lambda: world.now,
             chance=chance,
@@ -693,6 +711,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             on_too_long="error",
             when_unavailable="raise",
             budget=Budget(),
+            flights=Flights(),
             abandon=world.ledger.suspect,
             clock=lambda: 0.0,
             chance=lambda: 1.0,
@@ -701,10 +720,13 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
         input_type="document",
         rank=0,
     )
-    flow = embed(job)
-    effect = next(flow)
+    effect: Effect = Together([embed(job)], 1)
     while not isinstance(effect, Call):
-        effect = flow.send(world.perform(effect))
+        if isinstance(effect, Together):
+            (flow,) = effect.flows
+            effect = next(flow)
+        else:
+            effect = flow.send(world.perform(effect))
     assert states(world.ledger) == {"reserved"}
 
     flow.close()

@@ -200,17 +200,21 @@ def test_requests_that_were_never_sent_are_not_booked(asynchronous: bool) -> Non
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_for_its_turn_costs_nothing() -> None:
-    """One that is cancelled in flight may have been billed."""
+    """One that is in flight was paid for: it is finished behind the caller's back, kept and booked."""
     backend = Slow(0.2)
     router = slow_router(backend, max_concurrency=1, price="1")
     tasks = [asyncio.create_task(router.aembed([text], input_type="document")) for text in ("first", "second")]
     await asyncio.sleep(0.1)
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    await router.aclose()
 
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
     assert backend.started == 1
-    assert [item.texts for item in router.ledger.unconfirmed()] == [1]
+    assert router.estimate(["first", "second"], input_type="document").cached == 1
+    assert [account.requests for account in router.ledger.totals("day").values()] == [1]
+    assert not router.ledger.unconfirmed()
 
 
 async def test_a_cancelled_call_leaves_nothing_running() -> None:

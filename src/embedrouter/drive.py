@@ -2,16 +2,23 @@
 
 ``Driver.run`` and ``Driver.arun`` are the same loop. What differs between synchronous and asynchronous calls is what
 ``_perform`` and ``_aperform`` do with each effect, and nothing else.
+
+A call can be stopped at any moment, by Ctrl-C or by cancelling its task: nothing new is begun then, and requests that
+are out already are finished, kept in the cache and booked. Ctrl-C waits for that; a cancelled task does not, the rest
+goes on behind it and ``finish`` waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from contextvars import copy_context
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar, assert_never
 
@@ -20,6 +27,7 @@ from .backend import Backend
 from .budget import Budget
 from .cache.vectors import VectorCache
 from .effects import (
+    Admit,
     Afford,
     Allowance,
     Call,
@@ -27,6 +35,8 @@ from .effects import (
     Cut,
     Effect,
     Flow,
+    Follow,
+    Join,
     Pause,
     Read,
     Reserve,
@@ -34,18 +44,41 @@ from .effects import (
     Together,
     Write,
 )
-from .errors import EmbedRouterError
+from .errors import BackendError, EmbedRouterError, LeftAloneError, RequestTimeoutError
+from .flights import Flights
+from .health import Gate, ModelHealth
+from .job import Found
 from .ledger import Ledger
 from .loops import PerLoop
-from .types import Candidate
+from .types import Answer, Candidate
 
 __all__ = ["Driver"]
 
 T = TypeVar("T")
 
+STOPPED = LeftAloneError("the call was stopped before this request")
+BEGINNINGS = (Admit, Reserve, Pause, Follow)
+"""Effects at which a flow that was stopped ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What belongs to one process. A forked child makes its own: nobody would release a lock held at the fork."""
+
+    process: int
+    slots: Sequence[threading.BoundedSemaphore]
+    aslots: PerLoop[Sequence[asyncio.Semaphore]]
+    gates: Sequence[Gate]
+    unfinished: set[asyncio.Task[Any]]
+    """Tasks whose caller was cancelled, and that finish what is paid for."""
+
 
 class Driver:
-    """Performs the effects of one router's flows."""
+    """Performs the effects of one router's flows.
+
+    Args:
+        cooldown: seconds that a model which keeps failing is left alone.
+    """
 
     def __init__(
         self,
@@ -54,15 +87,49 @@ class Driver:
         cache: VectorCache,
         ledger: Ledger,
         budget: Budget,
+        cooldown: float,
     ) -> None:
         self._backends = backends
+        self._candidates = candidates
         self._cache = cache
         self._ledger = ledger
         self._budget = budget
+        self._cooldown = cooldown
+        self.flights: Flights[Found] = Flights()
+        """Texts that are being embedded at this moment."""
         self._sent: set[int] = set()
         """Reservations whose request went out and is not settled yet."""
-        self._slots = [threading.BoundedSemaphore(candidate.concurrency) for candidate in candidates]
-        self._aslots = PerLoop(lambda: [asyncio.Semaphore(candidate.concurrency) for candidate in candidates])
+        self._own = self._start()
+
+    def _start(self) -> _Here:
+        candidates = self._candidates
+        return _Here(
+            process=os.getpid(),
+            slots=[threading.BoundedSemaphore(candidate.concurrency) for candidate in candidates],
+            aslots=PerLoop(lambda: [asyncio.Semaphore(candidate.concurrency) for candidate in candidates]),
+            gates=[
+                Gate(
+                    requests=candidate.requests_per_minute,
+                    tokens=candidate.tokens_per_minute,
+                    cooldown=self._cooldown,
+                    lease=2 * candidate.timeout,
+                )
+                for candidate in candidates
+            ],
+            unfinished=set(),
+        )
+
+    @property
+    def _here(self) -> _Here:
+        if self._own.process != os.getpid():
+            self._own = self._start()
+        return self._own
+
+    def health(self) -> list[ModelHealth]:
+        """Return how each model has been doing, in the order of the candidates."""
+        now = time.monotonic()
+        gates = self._here.gates
+        return [gates[candidate.index].health(candidate.name, now) for candidate in self._candidates]
 
     # The loop, twice
 
@@ -75,22 +142,63 @@ class Driver:
                     effect = flow.send(outcome)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
-                if stop is not None and stop.is_set() and isinstance(effect, Reserve | Pause):
+                if stop is not None and stop.is_set() and isinstance(effect, BEGINNINGS):
                     return None
                 outcome = self._perform(effect, stop)
 
-    async def arun(self, flow: Flow[T], stop: asyncio.Event | None = None) -> T | None:
-        """Run a flow to its end and return its result; ``None`` when ``stop`` was set before it got there."""
-        with closing(flow):
-            outcome: Any = None
+    async def arun(self, flow: Flow[T]) -> T | None:
+        """Run a flow to its end and return its result.
+
+        From where it makes requests it runs in a task of its own, which is not cancelled with the caller's but stopped.
+        """
+        outcome: Any = None
+        task: asyncio.Task[T | None] | None = None
+        try:
             while True:
                 try:
                     effect = flow.send(outcome)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
-                if stop is not None and stop.is_set() and isinstance(effect, Reserve | Pause):
-                    return None
-                outcome = await self._aperform(effect, stop)
+                if isinstance(effect, Together):
+                    stop = asyncio.Event()
+                    task = asyncio.create_task(self._acarry_on(flow, stop, effect))
+                    return await self._shielded(task, stop)
+                outcome = await self._aperform(effect, None)
+        finally:
+            if task is None:
+                flow.close()
+
+    async def _shielded(self, task: asyncio.Task[T], stop: asyncio.Event) -> T:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            stop.set()
+            if not task.done():
+                unfinished = self._here.unfinished
+                unfinished.add(task)
+                task.add_done_callback(unfinished.discard)
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to be told
+            raise
+
+    async def _acarry_on(self, flow: Flow[T], stop: asyncio.Event, effect: Effect | None = None) -> T | None:
+        """Run a flow from ``effect`` on to its end; ``None`` when ``stop`` was set before it got there."""
+        with closing(flow):
+            try:
+                effect = effect or next(flow)
+                while not (stop.is_set() and isinstance(effect, BEGINNINGS)):
+                    effect = flow.send(await self._aperform(effect, stop))
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+        return None
+
+    async def finish(self) -> None:
+        """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._here.unfinished if task.get_loop() is loop]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=max(candidate.timeout for candidate in self._candidates))
+            for task in late:
+                task.cancel()
 
     # Every effect, twice
 
@@ -98,12 +206,14 @@ class Driver:
         match effect:
             case Call(candidate, texts, input_type, timeout, reservation):
                 backend = self._backends[candidate.index]
-                with self._slots[candidate.index]:
+                with self._here.slots[candidate.index]:
+                    if stop is not None and stop.is_set():
+                        return STOPPED
                     self._sent.add(reservation)
                     try:
-                        return backend.embed(texts, input_type, timeout=timeout)
+                        return self._heard(effect, backend.embed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
-                        return error
+                        return self._heard(effect, error)
             case Read(keys, dimensions):
                 return self._cache.read(keys, dimensions)
             case Write(entries):
@@ -116,6 +226,14 @@ class Driver:
                 return self._ledger.free_tokens(candidate.name, candidate.free_tokens)
             case Afford(amount):
                 return self._ledger.refusal(self._budget, amount)
+            case Join(names):
+                if _inside_a_loop():  # who blocks a loop must not wait for a task of that loop
+                    return {}
+                return self.flights.join(names)
+            case Follow(futures, seconds):
+                return wait(futures, seconds)
+            case Admit(candidate, amount):
+                return self._here.gates[candidate.index].admit(amount, time.monotonic())
             case Reserve(spending):
                 return self._ledger.reserve(self._budget, spending)
             case Settle():
@@ -131,22 +249,40 @@ class Driver:
         match effect:
             case Call(candidate, texts, input_type, timeout, reservation):
                 backend = self._backends[candidate.index]
-                async with self._aslots.get()[candidate.index]:
+                async with self._here.aslots.get()[candidate.index]:
+                    if stop is not None and stop.is_set():
+                        return STOPPED
                     self._sent.add(reservation)
                     try:
-                        return await backend.aembed(texts, input_type, timeout=timeout)
+                        return self._heard(effect, await backend.aembed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
-                        return error
+                        return self._heard(effect, error)
             case Read() | Write() if self._cache.store is None:
                 return self._perform(effect, None)
             case Read() | Write() | Count() | Cut() | Allowance() | Afford() | Reserve() | Settle():  # in a thread
                 return await asyncio.to_thread(self._perform, effect, None)
+            case Join(names):
+                return self.flights.join(names)
+            case Follow(futures, seconds):
+                return await asyncio.wait([asyncio.wrap_future(future) for future in futures], timeout=seconds)
+            case Admit():
+                return self._perform(effect, None)
             case Pause(seconds):
                 return await _apause(seconds, stop)
             case Together(flows, width):
-                return await self._atogether(flows, width)
+                return await self._atogether(flows, width, stop or asyncio.Event())
             case _:
                 assert_never(effect)
+
+    def _heard(self, call: Call, outcome: Answer | EmbedRouterError) -> Answer | EmbedRouterError:
+        """Note what a request says of its model's health."""
+        gate = self._here.gates[call.candidate.index]
+        if isinstance(outcome, Answer):
+            gate.answered(call.admission, outcome.tokens, outcome.limits, time.monotonic())
+        elif isinstance(outcome, BackendError):
+            hurried = isinstance(outcome, RequestTimeoutError) and call.timeout < call.candidate.timeout
+            gate.failed(outcome, time.monotonic(), counts=not hurried)
+        return outcome
 
     def abandon(self, reservation: int) -> None:
         """Book a reservation whose flow was closed: a request that went out may have been billed, others were not."""
@@ -177,6 +313,9 @@ class Driver:
     # Side by side, twice: after the first error nobody starts anything, and what is in flight is finished and kept
 
     def _together(self, flows: Sequence[Flow[None]], width: int) -> None:
+        if len(flows) == 1 and threading.current_thread() is not threading.main_thread():
+            self.run(flows[0])
+            return
         stop = threading.Event()
 
         def work(flow: Flow[None]) -> None:
@@ -190,21 +329,20 @@ class Driver:
             futures = [pool.submit(copy_context().run, work, flow) for flow in flows]
             try:
                 wait(futures)
-            except BaseException:  # Ctrl-C
+            except BaseException:  # Ctrl-C, which only the main thread hears: it makes no request itself
                 stop.set()
                 raise
         for future in futures:
             future.result()
 
-    async def _atogether(self, flows: Sequence[Flow[None]], width: int) -> None:
-        stop = asyncio.Event()
+    async def _atogether(self, flows: Sequence[Flow[None]], width: int, stop: asyncio.Event) -> None:
         waiting = iter(flows)
         errors: list[Exception] = []
 
         async def work() -> None:
             for flow in waiting:
                 try:
-                    await self.arun(flow, stop)
+                    await self._acarry_on(flow, stop)
                 except Exception as error:  # noqa: BLE001 - raised below, when the others have kept what they paid for
                     errors.append(error)
                     stop.set()
@@ -214,6 +352,14 @@ class Driver:
                 group.create_task(work())
         if errors:
             raise errors[0]
+
+
+def _inside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _apause(seconds: float, stop: asyncio.Event | None) -> None:

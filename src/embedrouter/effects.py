@@ -6,14 +6,17 @@ generator that yields effects and returns a ``T``.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
+from .health import Admission
 from .types import Candidate, Entry, InputType, OverlongPolicy, Spending
 
 __all__ = [
+    "Admit",
     "Afford",
     "Allowance",
     "Call",
@@ -21,6 +24,8 @@ __all__ = [
     "Cut",
     "Effect",
     "Flow",
+    "Follow",
+    "Join",
     "Pause",
     "Read",
     "Reserve",
@@ -77,6 +82,30 @@ class Call:
     timeout: float
     reservation: int
     """What was set aside for it."""
+    admission: Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Ask whether a request of so many tokens may go out now. Outcome: an ``Admission`` or a ``Wait``."""
+
+    candidate: Candidate
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Lead texts, by name, or follow whoever leads them already. Outcome: a future for each that is followed."""
+
+    names: Sequence[Hashable]
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Wait for futures, at most so many seconds. Outcome: nothing."""
+
+    futures: Sequence[Future[Any]]
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +154,7 @@ class Together:
     width: int
 
 
-Effect: TypeAlias = Read | Write | Count | Cut | Allowance | Afford | Reserve | Settle | Call | Pause | Together
+Effect: TypeAlias = (
+    Read | Write | Count | Cut | Allowance | Afford | Join | Follow | Admit | Reserve | Settle | Call | Pause | Together
+)
 Flow: TypeAlias = Generator[Effect, Any, T]

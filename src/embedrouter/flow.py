@@ -18,19 +18,22 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from decimal import Decimal
+from typing import Literal
 
 import numpy as np
 
-from .effects import Afford, Allowance, Count, Cut, Flow, Together, Write
+from .effects import Afford, Allowance, Count, Cut, Flow, Follow, Join, Together, Write
 from .errors import BudgetExceededError, ConfigError, InvalidInputError, NoModelAvailableError
+from .flights import Landing
 from .job import Found, Item, Job
 from .keys import keyer
 from .plan import listed
 from .prices import cost
-from .request import look_up, packed, send
+from .request import look_up, packed, rejection, send
 from .types import Candidate, EmbeddingResult, Entry, Estimate, OverlongPolicy, TokenCounts
 
 __all__ = ["embed", "estimate", "prepare"]
@@ -43,6 +46,8 @@ def embed(job: Job) -> Flow[EmbeddingResult]:
     if job.refused:
         items = yield from _cut(job, job.refused)
         yield from _send_all(job, items, "error")
+    if job.rejected:
+        raise rejection(job)
     if job.parts:
         yield from _put_together(job)
     return _assemble(job)
@@ -72,6 +77,7 @@ def prepare(job: Job) -> Flow[tuple[list[Item], bool]]:
     A text known to be too long is refused, or it is entered into ``job.parts`` and its parts are sent in its place.
     """
     distinct = list(dict.fromkeys(job.texts))
+    job.landed = job.rules.flights.landed
     yield from _look_up(job, distinct)
     missing = [text for text in distinct if text not in job.found]
     if not missing:
@@ -122,6 +128,36 @@ def _cut(job: Job, texts: Sequence[str]) -> Flow[list[Item]]:
 
 
 def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:
+    """Have texts embedded: send those that nobody else is sending at this moment, and wait for the others."""
+    flights = job.rules.flights
+    alone = False
+    while items:
+        names = {job.name(item.text): item for item in items}
+        followed: dict[Hashable, Future[Landing[Found]]] = {} if alone else (yield Join(list(names)))
+        led = [name for name in names if name not in followed]
+        left: Literal["handed over", "failed"] = "failed"
+        try:
+            if flights.landed != job.landed:  # perhaps one of these, between our look into the cache and now
+                yield from _look_up(job, [names[name].text for name in led])
+            yield from _lead(job, [names[name] for name in led if names[name].text not in job.found], on_too_long)
+        except GeneratorExit:
+            left = "handed over"
+            raise
+        finally:
+            if not alone:
+                flights.land((name, job.found.get(names[name].text, left)) for name in led)
+        if not followed:
+            return
+        yield Follow(list(followed.values()), None if job.deadline is None else job.deadline - job.rules.clock())
+        outcomes = {name: future.result() if future.done() else "failed" for name, future in followed.items()}
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, Found):
+                job.found[names[name].text] = replace(outcome, cached=True)
+        items = [names[name] for name, outcome in outcomes.items() if not isinstance(outcome, Found)]
+        alone = "failed" in outcomes.values()
+
+
+def _lead(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:
     """Send texts in requests side by side, if the budget has room for all of them."""
     if not items:
         return
@@ -132,11 +168,7 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
         job.unaffordable = BudgetExceededError(f"{first.name} was not called: {refusal}")
         if not job.may_degrade(job.unaffordable):
             raise job.unaffordable
-    sends = [send(job, request, on_too_long) for request in _requests(items, first)]
-    if len(sends) == 1:
-        yield from sends[0]
-    else:
-        yield Together(sends, first.concurrency)
+    yield Together([send(job, request, on_too_long) for request in _requests(items, first)], first.concurrency)
 
 
 def _cost(items: Sequence[Item], candidate: Candidate) -> Flow[Decimal | None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
 from .budget import Budget
-from .errors import Attempt, AuthenticationError, BudgetExceededError, EmbedRouterError
+from .errors import Attempt, AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
+from .flights import Flights
 from .policy import RetryPolicy
 from .types import Candidate, InputType, OverlongPolicy, Space, Usage, Vectors
 
@@ -25,6 +26,8 @@ class Rules:
     on_too_long: OverlongPolicy
     when_unavailable: Literal["raise", "degrade"]
     budget: Budget
+    flights: Flights[Found]
+    """What is being embedded at this moment."""
     abandon: Callable[[int], None]
     """Books what becomes of a reservation whose flow is closed before the answer."""
     clock: Callable[[], float]
@@ -77,6 +80,10 @@ class Job:
     found: dict[str, Found] = field(default_factory=dict)
     charges: list[Charge] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    landed: int = 0
+    """How many texts had been embedded here when the cache was read."""
+    rejected: dict[str, InputRejectedError] = field(default_factory=dict)
+    """Texts that a provider refused, and why."""
     refused: list[str] = field(default_factory=list)
     """Texts that a provider found too long."""
     parts: dict[str, list[str]] = field(default_factory=dict)
@@ -109,6 +116,10 @@ class Job:
         if all(isinstance(failure, BudgetExceededError) for failure in failures):
             return self.rules.budget.when_exceeded == "degrade"
         return self.rules.when_unavailable == "degrade"
+
+    def name(self, text: str) -> Hashable:
+        """Return what tells a text from others that are under way: whoever shares it can use the same vector."""
+        return (self.rank, self.input_type, text)
 
     def positions(self, texts: Sequence[str]) -> list[int]:
         """Return where ``texts``, or the texts that they are parts of, stand in the input."""

@@ -23,7 +23,16 @@ from .wrapped import WrappedBackend
 
 __all__ = ["Model", "custom_card", "settle", "the_one_space"]
 
-POSITIVE = ("dimensions", "max_concurrency", "timeout", "batch_size", "max_input_tokens", "max_request_tokens")
+POSITIVE = (
+    "dimensions",
+    "max_concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout",
+    "batch_size",
+    "max_input_tokens",
+    "max_request_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,10 @@ class Model:
     """Name of the embedding space; needed where the catalogue does not know the model."""
     max_concurrency: int | None = None
     """Requests in flight at once; 8 for providers, 1 for local models."""
+    requests_per_minute: int | None = None
+    """Requests that this process may send in a minute; otherwise what the provider reports, if it does."""
+    tokens_per_minute: int | None = None
+    """The same of tokens."""
     timeout: float = 30.0
     """Seconds for one HTTP attempt."""
     client: Any = field(default=None, repr=False, compare=False)
@@ -252,6 +265,8 @@ def settle(
         free_tokens=model.free_tokens,
         limits=limits,
         concurrency=model.max_concurrency or (1 if local else 8),
+        requests_per_minute=model.requests_per_minute,
+        tokens_per_minute=model.tokens_per_minute,
         timeout=model.timeout,
         local=local,
     )

@@ -24,11 +24,13 @@ class RetryPolicy:
     """Seconds for one provider request with all its tries and waits. A longer ``Retry-After`` is not waited for."""
     initial_wait: float = 0.5
     max_wait: float = 20.0
+    cooldown: float = 10.0
+    """Seconds that a model is left alone when it keeps failing, before one request probes it; 0 asks it always."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigError(f"RetryPolicy.attempts must be at least 1, not {self.attempts!r}.")
-        for name in ("timeout", "initial_wait", "max_wait"):
+        for name in ("timeout", "initial_wait", "max_wait", "cooldown"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"RetryPolicy.{name} must not be negative, not {getattr(self, name)!r}.")
 

@@ -8,13 +8,13 @@ as a table: try again after a pause, go to the next candidate, or stop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 
-from .effects import Call, Flow, Pause, Read, Reserve, Settle, Write
+from .effects import Admit, Call, Flow, Pause, Read, Reserve, Settle, Write
 from .errors import (
     Attempt,
     AuthenticationError,
@@ -23,16 +23,21 @@ from .errors import (
     BudgetExceededError,
     EmbedRouterError,
     InputRejectedError,
+    LeftAloneError,
     NoModelAvailableError,
     RequestTimeoutError,
 )
+from .health import Admission, Wait
 from .job import Charge, Found, Item, Job
 from .keys import keyer
 from .plan import listed, pack
 from .prices import cost
 from .types import Answer, Candidate, Entry, OverlongPolicy, Spending, Vectors
 
-__all__ = ["fault", "located", "look_up", "packed", "send"]
+__all__ = ["fault", "look_up", "packed", "rejection", "send"]
+
+HOPELESS = 3
+"""Texts refused one by one, with none embedded before, after which the others are not tried."""
 
 logger = logging.getLogger("embedrouter")
 
@@ -40,15 +45,16 @@ logger = logging.getLogger("embedrouter")
 def send(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:
     """Take the texts of one request through the candidates until they have vectors.
 
-    Where the user allows it, queries that no candidate can embed are answered by lower tiers, best first: from the
-    cache and then by a call.
+    A candidate that keeps failing is asked after the others. Where the user allows it, queries that no candidate can
+    embed are answered by lower tiers, best first: from the cache and then by a call.
     """
     failures: list[EmbedRouterError] = []
+    demoted: list[Candidate] = []
     dearest: Decimal | None = None
-    for candidate in [*job.candidates, *job.lesser]:
+    for candidate, patient in _turns(job, demoted):
         if candidate.rank < job.rank:
             if not job.may_degrade(*failures):
-                break
+                continue
             yield from look_up(job, [item.text for item in items], candidate)
             items = [item for item in items if item.text not in job.found]
             if not items:
@@ -57,12 +63,14 @@ def send(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[N
             continue
         if failures:
             logger.warning("embedding with %s instead, after %s", candidate.name, type(failures[-1]).__name__)
-        failure, items = yield from _through(job, candidate, items, on_too_long)
+        failure, items = yield from _through(job, candidate, items, on_too_long, patient)
         match failure:
             case None:
                 return
             case InputRejectedError():
                 raise failure
+            case LeftAloneError() if not patient:
+                demoted.append(candidate)
             case AuthenticationError():  # a missing key is never a silent step to a dearer model
                 dearest = candidate.price if candidate.price is not None else Decimal(0)
         failures.append(failure)
@@ -74,6 +82,17 @@ def send(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[N
         "the cache, so the same call continues from there.",
         attempts=job.attempts,
     ) from last
+
+
+def _turns(job: Job, demoted: Sequence[Candidate]) -> Iterator[tuple[Candidate, bool]]:
+    """Return the candidates in the order in which they are asked, and whether to wait for one that keeps failing."""
+    able = job.candidates
+    for candidate in able:
+        yield candidate, len(able) == 1 and not job.may_degrade(LeftAloneError(""))
+    for candidate in job.lesser:
+        yield candidate, False
+    for candidate in [*demoted]:
+        yield candidate, True
 
 
 def look_up(job: Job, texts: Sequence[str], candidate: Candidate, policy: str = "") -> Flow[None]:
@@ -100,29 +119,42 @@ def _beginning(vector: Vectors, length: int) -> Vectors | None:
 
 
 def _through(
-    job: Job, candidate: Candidate, items: Sequence[Item], on_too_long: OverlongPolicy
+    job: Job, candidate: Candidate, items: Sequence[Item], on_too_long: OverlongPolicy, patient: bool
 ) -> Flow[tuple[EmbedRouterError | None, Sequence[Item]]]:
-    """Send texts to one model, in requests of its own size. Return what stopped it and the texts still to do."""
+    """Send texts to one model, in requests of its own size. Return what stopped it and the texts still to do.
+
+    A request that is refused because of some of its texts is halved until they stand alone: the others are embedded.
+    """
     parts = packed(items, candidate)
     while parts:
-        failure = yield from _request(job, candidate, parts[0])
+        part = parts[0]
+        failure = yield from _request(job, candidate, part, patient)
         if failure is None:
             del parts[0]
-            continue
-        if isinstance(failure, InputRejectedError):
-            texts = [item.text for item in parts[0]]
-            at_fault = [texts[index] for index in failure.indices] or texts
-            if failure.too_long and on_too_long != "error" and (failure.indices or len(texts) == 1):
-                job.refused += at_fault
-                parts[:1] = packed([item for item in parts[0] if item.text not in at_fault], candidate)
+        elif isinstance(failure, InputRejectedError):
+            at_fault = {part[index].text for index in failure.indices}
+            if not at_fault and len(part) > 1:
+                parts[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
                 continue
-            failure = located(job, failure, at_fault)
-        return failure, [item for part in parts for item in part]
+            at_fault = at_fault or {part[0].text}
+            parts[:1] = packed([item for item in part if item.text not in at_fault], candidate)
+            if failure.too_long and on_too_long != "error":
+                job.refused += at_fault
+                continue
+            job.rejected |= dict.fromkeys(at_fault, failure)
+            if not job.charges and len(job.rejected) >= HOPELESS:  # so it is not because of a text
+                job.rejected |= dict.fromkeys((item.text for part in parts for item in part), failure)
+                raise rejection(job)
+        else:
+            return failure, [item for part in parts for item in part]
     return None, []
 
 
-def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[EmbedRouterError | None]:
+def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: bool) -> Flow[EmbedRouterError | None]:
     """Make one request until it is answered.
+
+    Args:
+        patient: whether to wait for a model that keeps failing.
 
     Returns:
         ``None`` when ``job.found`` has the vectors; otherwise the last error: tries or time ran out, trying again is
@@ -131,25 +163,32 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
     rules = job.rules
     texts = [item.text for item in items]
     spending = _spending(job, candidate, items)
-    deadline = rules.clock() + rules.retry.timeout
-    if job.deadline is not None:
-        deadline = min(deadline, job.deadline)
+    spent_time = 0.0
     attempt = 0
     while True:
         attempt += 1
-        remaining = deadline - rules.clock()
-        if remaining <= 0:
+        admission: Admission | BackendError = yield from _admitted(job, candidate, spending.tokens, patient)
+        if isinstance(admission, BackendError):
+            job.attempts.append(Attempt(candidate.name, admission))
+            return admission
+        began = rules.clock()
+        deadline = began + rules.retry.timeout - spent_time
+        if job.deadline is not None:
+            deadline = min(deadline, job.deadline)
+        if deadline <= began:
             return RequestTimeoutError(
                 "the time allowed was used up before the request", model=candidate.name, perhaps_billed=False
             )
         if job.unaffordable is not None and spending.amount != 0:
             return job.unaffordable
-        timeout = min(candidate.timeout, remaining)
+        timeout = min(candidate.timeout, deadline - began)
         reservation: int | str = yield Reserve(replace(spending, attempt=attempt, timeout=timeout))
         if isinstance(reservation, str):
             return BudgetExceededError(f"{candidate.name} was not called: {reservation}")
         try:
-            outcome: Answer | EmbedRouterError = yield Call(candidate, texts, job.input_type, timeout, reservation)
+            outcome: Answer | EmbedRouterError = yield Call(
+                candidate, texts, job.input_type, timeout, reservation, admission
+            )
         except GeneratorExit:  # stopped before the answer
             rules.abandon(reservation)
             raise
@@ -175,6 +214,35 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item]) -> Flow[Embe
         if wait is None or rules.clock() + wait >= deadline:
             return outcome
         yield Pause(wait)
+        spent_time += rules.clock() - began
+
+
+def _admitted(job: Job, candidate: Candidate, tokens: int, patient: bool) -> Flow[Admission | BackendError]:
+    """Wait until a request may go out: for the pace its provider bears, and for a model that keeps failing."""
+    rules = job.rules
+    began = rules.clock()
+    while True:
+        answer: Admission | Wait = yield Admit(candidate, tokens)
+        if isinstance(answer, Admission):
+            return answer
+        if answer.down and not patient:
+            story = f"left alone for {answer.seconds:.1f} s, because it keeps failing"
+            return LeftAloneError(story, model=candidate.name)
+        until = rules.clock() + answer.seconds
+        if answer.down and until > began + rules.retry.timeout:
+            return LeftAloneError(
+                f"left alone for {answer.seconds:.0f} s, because it keeps failing; that is longer than "
+                f"RetryPolicy.timeout={rules.retry.timeout:g}",
+                model=candidate.name,
+            )
+        if job.deadline is not None and until > job.deadline:
+            why = "it keeps failing" if answer.down else "its rate limit"
+            return RequestTimeoutError(
+                f"the time allowed ends before the next request may go out, in {answer.seconds:.1f} s ({why})",
+                model=candidate.name,
+                perhaps_billed=False,
+            )
+        yield Pause(answer.seconds)
 
 
 def _spending(job: Job, candidate: Candidate, items: Sequence[Item]) -> Spending:
@@ -215,6 +283,7 @@ def _keep(job: Job, candidate: Candidate, items: Sequence[Item], vectors: Vector
     yield Write(entries)
     for item, entry in zip(items, entries.values(), strict=True):
         job.found[item.text] = Found(entry.vector, candidate, entry.tokens, False)
+    job.rules.flights.land((job.name(item.text), job.found[item.text]) for item in items)
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
@@ -236,18 +305,24 @@ def packed(items: Sequence[Item], candidate: Candidate) -> list[list[Item]]:
     return [list(items[part]) for part in pack(tokens, sizes, candidate.limits)]
 
 
-def located(job: Job, error: InputRejectedError, at_fault: Sequence[str]) -> InputRejectedError:
-    """Return a refusal with positions in the user's input instead of the request."""
-    positions = job.positions(at_fault)
-    advice = ""
-    if error.too_long and job.rules.on_too_long == "error":
-        advice = " Split the text, or build the router with on_too_long='truncate' or 'mean'."
-    located = InputRejectedError(
-        f"{error} (texts at {listed(positions)}).{advice}",
-        model=error.model,
-        status=error.status,
-        too_long=error.too_long,
-        indices=positions,
+def rejection(job: Job) -> InputRejectedError:
+    """Return the error for all texts that were rejected, with their positions in the user's input and the reasons."""
+    reasons: dict[str, list[str]] = {}
+    for text, error in job.rejected.items():
+        reasons.setdefault(str(error), []).append(text)
+    stories = [f"{reason} (texts at {listed(job.positions(texts))})." for reason, texts in reasons.items()]
+    errors = list(job.rejected.values())
+    if any(error.too_long for error in errors) and job.rules.on_too_long == "error":
+        stories.append("Split the text, or build the router with on_too_long='truncate' or 'mean'.")
+    if job.charges:
+        stories.append("The other texts were embedded and are in the cache.")
+    first = errors[0]
+    rejection = InputRejectedError(
+        " ".join(stories),
+        model=first.model,
+        status=first.status,
+        too_long=any(error.too_long for error in errors),
+        indices=job.positions(list(job.rejected)),
     )
-    located.__cause__ = error.__cause__
-    return located
+    rejection.__cause__ = first.__cause__
+    return rejection

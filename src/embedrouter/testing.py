@@ -27,7 +27,7 @@ from .types import Answer, InputType, TokenCounts, Vectors
 
 __all__ = ["NO_WAITING", "FakeBackend", "FakeCall", "MemoryCache"]
 
-NO_WAITING = RetryPolicy(initial_wait=0, max_wait=0)
+NO_WAITING = RetryPolicy(initial_wait=0, max_wait=0, cooldown=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,8 @@ class Candidate:
     limits: Limits
     concurrency: int
     """Requests in flight at once."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     timeout: float
     """Seconds for one HTTP attempt."""
     local: bool = False
@@ -93,15 +95,31 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What a provider says of its limits with an answer; ``None`` where it does not say."""
+
+    requests: int | None = None
+    """A minute."""
+    requests_left: int | None = None
+    requests_reset: float | None = None
+    """Seconds until all are left again."""
+    tokens: int | None = None
+    """A minute."""
+    tokens_left: int | None = None
+    tokens_reset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a backend returns for one request.
 
     ``vectors`` has shape (texts, dimensions) and dtype float32, in the order of the texts. ``tokens`` is what the
-    provider says it bills, ``None`` where it does not say.
+    provider says it bills, ``None`` where it does not say; ``limits`` what it says of the pace it bears.
     """
 
     vectors: Vectors
     tokens: int | None
+    limits: RateLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Model
 from ..types import Answer
-from ._responses import from_status, matrix, was_sent
+from ._responses import from_status, matrix, rate_limits, was_sent
 
 __all__ = ["answer", "read", "translated"]
 
 
-def read(content: bytes, model: Model) -> Answer:
-    """Return what an embeddings response says."""
+def read(response: Any, model: Model) -> Answer:
+    """Return what an embeddings response of the SDK says, and what its headers say of the limits."""
     try:
-        body = json.loads(content)
+        body = json.loads(response.content)
     except ValueError as error:
-        raise BadResponseError(f"the answer is no JSON ({len(content)} bytes)", model=model.name) from error
-    return answer(body, model)
+        raise BadResponseError(f"the answer is no JSON ({len(response.content)} bytes)", model=model.name) from error
+    return replace(answer(body, model), limits=rate_limits(response.headers))
 
 
 def answer(body: Any, model: Model) -> Answer:

@@ -21,13 +21,15 @@ from ..errors import (
     UnavailableError,
 )
 from ..models import Model
-from ..types import Vectors
+from ..types import RateLimits, Vectors
 from ._environment import known_key
 
-__all__ = ["from_status", "matrix", "retry_after", "was_sent"]
+__all__ = ["from_status", "matrix", "rate_limits", "retry_after", "was_sent"]
 
 LONGEST_MESSAGE = 300
 
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 TOO_LONG = re.compile(
     r"maximum context length|context length|too many tokens|too long|must have less than \d+ tokens|max(imum)? input",
     re.IGNORECASE,
@@ -105,9 +107,11 @@ def from_status(
             return InputRejectedError(story, model=name, status=status, too_long=too_long)
         case 408:
             return RequestTimeoutError(story, model=name, status=status, retry_after=wait, perhaps_billed=False)
+        case 429 if "request too large" in message.lower():  # for a minute of the account: smaller ones may pass
+            return InputRejectedError(story, model=name, status=status)
         case 429:
-            hopeless = code == "insufficient_quota" or "request too large" in message.lower()
-            return RateLimitedError(story, model=name, status=status, retry_after=wait, retryable=not hopeless)
+            exhausted = code == "insufficient_quota"
+            return RateLimitedError(story, model=name, status=status, retry_after=wait, retryable=not exhausted)
         case 409 | 425 | 499:
             return UnavailableError(story, model=name, status=status, retry_after=wait)
         case 501 | 505:
@@ -153,6 +157,30 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         waits.append(_until(date))
     known = [wait for wait in waits if wait is not None and wait >= 0]
     return max(known, default=None)
+
+
+def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """Return what the headers ``x-ratelimit-…`` of an answer say; ``None`` where they are missing."""
+    said = {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-ratelimit-")}
+    if not said:
+        return None
+
+    def amount(name: str) -> int | None:
+        text = said.get(f"x-ratelimit-{name}", "")
+        return int(text) if text.isdecimal() else None
+
+    def seconds(name: str) -> float | None:
+        parts = DURATION.findall(said.get(f"x-ratelimit-reset-{name}", ""))
+        return sum(float(number) * UNITS[unit] for number, unit in parts) if parts else None
+
+    return RateLimits(
+        requests=amount("limit-requests"),
+        requests_left=amount("remaining-requests"),
+        requests_reset=seconds("requests"),
+        tokens=amount("limit-tokens"),
+        tokens_left=amount("remaining-tokens"),
+        tokens_reset=seconds("tokens"),
+    )
 
 
 def _number(text: str | None, scale: float) -> float | None:

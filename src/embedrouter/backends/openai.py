@@ -64,7 +64,7 @@ class OpenAIBackend(Backend):
             response = _ask(client, self._request(texts, input_type), timeout)
         except Exception as error:
             raise translated(error, self._model, texts) from error
-        return read(response.content, self._model)
+        return read(response, self._model)
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         client = self._clients.asynchronous()
@@ -72,7 +72,7 @@ class OpenAIBackend(Backend):
             response = await _ask(client, self._request(texts, input_type), timeout)
         except Exception as error:
             raise translated(error, self._model, texts) from error
-        return read(response.content, self._model)
+        return read(response, self._model)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with tiktoken where the model's encoding is known and on this machine, else estimate."""
