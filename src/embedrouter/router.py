@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import platformdirs
 
-from . import flow, plan, tags
+from . import flow, plan, probes, tags
 from .backends import create, describe
 from .batches import Batches, BatchJob
 from .budget import Budget
@@ -28,7 +29,8 @@ from .cache.vectors import VectorCache
 from .catalog import Card, load
 from .closing import Closing
 from .drive import Driver
-from .errors import BudgetExceededError, ConfigError, DegradedWarning, StalePriceWarning
+from .errors import BudgetExceededError, ConfigError, DegradedWarning, EmbedRouterError, StalePriceWarning
+from .health import ModelHealth
 from .indexes import FOLDER, IndexGuard
 from .job import Job, Rules
 from .ledger import Ledger
@@ -128,14 +130,16 @@ class Router(Closing):
         self.ledger = Ledger(self._ledger_file(ledger), required=budget is not None and bool(budget.caps))
         """What was spent, set aside and saved: by everybody who shares the file."""
         budget = budget or Budget()
-        self._driver = Driver(backends, candidates, self._cache, self.ledger, budget)
+        retry = retry or RetryPolicy()
+        self._driver = Driver(backends, candidates, self._cache, self.ledger, budget, retry.cooldown)
         self._rules = Rules(
             candidates=candidates,
             space=self.space,
-            retry=retry or RetryPolicy(),
+            retry=retry,
             on_too_long=on_too_long,
             when_unavailable=when_unavailable,
             budget=budget,
+            flights=self._driver.flights,
             abandon=self._driver.abandon,
             clock=time.monotonic,
             chance=random.random,
@@ -275,6 +279,49 @@ class Router(Closing):
         free = self.ledger.free_tokens(model, candidate.free_tokens)
         return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
 
+    def embed_with(self, position: int, texts: Iterable[str], *, input_type: InputType) -> EmbeddingResult:
+        """Embed texts with the model at ``position`` in ``models`` alone, past the cache, even if it keeps failing.
+
+        What it costs is booked, and the budget holds.
+        """
+        candidate = self._rules.candidates[position]
+        rules, nowhere = self._rules, VectorCache(None)
+        driver = Driver(self._backends, rules.candidates, nowhere, self.ledger, rules.budget, cooldown=0)
+        job = self._job(texts, input_type, candidate.tier)
+        job.rules = replace(rules, candidates=[candidate], flights=driver.flights, abandon=driver.abandon)
+        try:
+            return self._done(driver.run(flow.embed(job)))
+        finally:
+            self._book(job)
+
+    def check_agreement(self) -> list[probes.Agreement]:
+        """Embed a few short texts with every model, and check that their vectors may be mixed, for instance at start.
+
+        Places that claim to be the same model must give the same vectors; of different models of one space each text's
+        vectors must be far nearer to each other than to other texts. Nothing is read from the cache or written to it;
+        each model takes about 300 tokens. In asynchronous code: ``await asyncio.to_thread(router.check_agreement)``.
+
+        Raises:
+            SpaceMismatchError: two models do not agree; the message says which, and how far they are apart.
+            EmbedRouterError: a model could not be asked; those that could agree.
+        """
+        places: list[probes.Place] = []
+        failures: list[EmbedRouterError] = []
+        for position, name in enumerate(probes.labels(self.models) if len(self.models) > 1 else ()):
+            try:
+                vectors = {
+                    kind: self.embed_with(position, probes.TEXTS, input_type=kind).vectors for kind in self._defaults
+                }
+            except EmbedRouterError as error:
+                failures.append(error)
+            else:
+                places.append(probes.Place(name, self.candidates[position].fingerprint, vectors))
+        found = probes.agreements(places)
+        probes.require(found)
+        if failures:
+            raise failures[0]
+        return found
+
     # Batches
 
     def submit_batch(
@@ -343,10 +390,10 @@ class Router(Closing):
         Raises:
             SpaceMismatchError: it is recorded in another space.
         """
-        return IndexGuard(self._folder / FOLDER, index, self.space)
+        return IndexGuard(self.folder / FOLDER, index, self.space)
 
     @property
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
         """Where this router keeps what is not a vector: beside the cache, or in the user's data folder."""
         folder = getattr(self._cache.store, "folder", None)
         return folder if isinstance(folder, Path) else Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
@@ -354,11 +401,16 @@ class Router(Closing):
     def _ledger_file(self, ledger: str | Path | None) -> Path | None:
         if ledger == ":memory:":
             return None
-        return self._folder / LEDGER if ledger is None else Path(ledger).expanduser().absolute()
+        return self.folder / LEDGER if ledger is None else Path(ledger).expanduser().absolute()
 
     def default_tier(self, input_type: InputType) -> str:
         """Return the tier of calls that ask for none."""
         return self._defaults[input_type]
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every fact about each model, in the order declared."""
+        return tuple(self._rules.candidates)
 
     # Totals and life cycle
 
@@ -366,6 +418,10 @@ class Router(Closing):
     def usage(self) -> Usage:
         """What was billed and avoided since the router was built, failed calls included."""
         return self._usage
+
+    def health(self) -> dict[str, ModelHealth]:
+        """Return how each model has been doing in this process, and whether it is left alone because it keeps failing."""
+        return {health.model: health for health in self._driver.health()}
 
     @property
     def damaged(self) -> int:
@@ -388,6 +444,7 @@ class Router(Closing):
         self.ledger.close()
 
     async def aclose(self) -> None:
+        await self._driver.finish()
         for backend in self._backends:
             await backend.aclose()
         self._cache.close()

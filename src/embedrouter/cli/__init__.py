@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import batch, cache, calibrate, demo, estimate, models, stats, warm
+from . import batch, cache, calibrate, demo, doctor, estimate, models, stats, warm
 
 __all__ = ["app", "main"]
 
@@ -46,6 +46,7 @@ def options(
 
 app.command("calibrate")(calibrate.command)
 app.command("demo")(demo.command)
+app.command("doctor")(doctor.command)
 app.command("estimate")(estimate.command)
 app.command("models")(models.command)
 app.command("stats")(stats.command)

@@ -1,0 +1,38 @@
+"""What a check found out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["Finding", "Level", "fine", "problem", "warning"]
+
+Level: TypeAlias = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    """What was looked at: a model, or a part of the machine."""
+    check: str
+    level: Level
+    story: str
+    advice: str = ""
+    """What to do next; never empty for a warning or a problem."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """The same for programs."""
+
+
+def fine(subject: str, check: str, story: str, **facts: Any) -> Finding:
+    return Finding(subject, check, "ok", story, facts=facts)
+
+
+def warning(subject: str, check: str, story: str, advice: str, **facts: Any) -> Finding:
+    return Finding(subject, check, "warning", story, advice, facts)
+
+
+def problem(subject: str, check: str, story: str, advice: str, **facts: Any) -> Finding:
+    return Finding(subject, check, "problem", story, advice, facts)

@@ -1,0 +1,806 @@
+"""``embedrouter doctor`` and ``Router.check_agreement``: what is found out, and what it costs to find out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from embedrouter import Budget, Model, RetryPolicy, Router, doctor, probes
+from embedrouter.cache.codec import encode
+from embedrouter.cache.disk import DiskCache
+from embedrouter.cache.rows import Folder
+from embedrouter.catalog import load
+from embedrouter.cli import app
+from embedrouter.doctor import check_models
+from embedrouter.doctor.records import Records
+from embedrouter.errors import (
+    BudgetExceededError,
+    NoModelAvailableError,
+    SpaceMismatchError,
+    StalePriceWarning,
+    UnavailableError,
+)
+from embedrouter.ledger import Ledger
+from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from embedrouter.types import Answer, Entry, InputType, Vectors
+from tests.emulator import Emulator, Fault, count_tokens
+
+SMALL = "openai:text-embedding-3-small"
+SECRET = "sk-harbour-0123456789abcdef"
+PRICE = Decimal("0.02")
+"""US dollars per million tokens of text-embedding-3-small."""
+TODAY = date(2026, 11, 21)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, entered, and a key."""
+    monkeypatch.setenv("HARBOUR_KEY", SECRET)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def configure(*models: str, top: str = "") -> None:
+    """Write a configuration with a cache in ``kept`` that gives up after the first try."""
+    tables = "".join(f"[[models]]\n{model}\n" for model in models)
+    Path("embedrouter.toml").write_text(f'cache = "kept"\n{top}\n[retry]\nattempts = 1\n{tables}')
+
+
+def small(emulator: Emulator, **more: str) -> str:
+    return rows(model=SMALL, base_url=emulator.openai_url, **more)
+
+
+def azure(emulator: Emulator, **more: str) -> str:
+    return rows(
+        model="azure_openai:text-embedding-3-small", base_url=emulator.azure_url, api_version="2024-10-21", **more
+    )
+
+
+def rows(**settings: str) -> str:
+    settings = {"api_key_env": "HARBOUR_KEY", **settings}
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["doctor", *map(str, arguments)])
+
+
+def examine(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
+    """Return what the command prints with ``--json``."""
+    done = call(*arguments, "--json")
+    assert done.exit_code == code, f"{done.output}{done.exception!r}"
+    facts: dict[str, Any] = json.loads(done.stdout)
+    assert facts["ok"] is (code == 0)
+    return facts
+
+
+def found(facts: dict[str, Any], check: str, subject: str | None = None) -> dict[str, Any]:
+    """Return the one finding of a check."""
+    matching = [item for item in facts["findings"] if item["check"] == check and subject in (None, item["subject"])]
+    assert len(matching) == 1, facts["findings"]
+    item: dict[str, Any] = matching[0]
+    return item
+
+
+def problems(facts: dict[str, Any]) -> list[str]:
+    return [item["check"] for item in facts["findings"] if item["level"] == "problem"]
+
+
+def contents(folder: Path) -> dict[bytes, tuple[bytes, float]]:
+    return {row.key: (row.value, row.stored) for row in Folder(folder).rows()}
+
+
+Versions = Callable[..., None]
+
+
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch) -> Versions:
+    """Say what is installed, and what this package asks for."""
+
+    def install(requires: list[str], **found: str) -> None:
+        def version(name: str) -> str:
+            try:
+                return {"embedrouter": "0.1.0", **found}[name]
+            except KeyError:
+                raise metadata.PackageNotFoundError(name) from None
+
+        monkeypatch.setattr(metadata, "version", version)
+        monkeypatch.setattr(metadata, "requires", lambda name: requires)
+
+    return install
+
+
+# All is well
+
+
+def test_a_healthy_router_is_found_healthy(place: Path, emulator: Emulator) -> None:
+    """Nothing is wrong, and the second run compares with the first."""
+    configure(small(emulator))
+
+    first, second = examine(), examine()
+
+    assert found(first, "answer")["facts"]["dimensions"] == 1536
+    assert found(first, "price")["facts"]["price"] == "0.02"
+    assert found(first, "drift, query")["facts"]["stored"] is True
+    assert found(second, "drift, document")["facts"]["cosine"] == pytest.approx(1.0)
+    assert found(second, "drift, query")["facts"]["stored"] is False
+    assert problems(first) == problems(second) == []
+
+
+def test_without_a_key_and_a_configuration_wordllama_is_examined(place: Path) -> None:
+    """The command works on a machine that has nothing else."""
+    facts = examine()
+
+    assert found(facts, "answer")["subject"] == "wordllama:l2_supercat_256"
+    assert facts["usage"]["cost"] == "0"
+    assert facts["usage"]["requests"] == 2
+
+
+def test_what_people_read_ends_with_the_verdict(place: Path, emulator: Emulator, versions: Versions) -> None:
+    """One line a finding, the next step under it."""
+    versions(["openai<4,>=3.0; extra == 'openai'"], openai="3.52.0")
+    configure(small(emulator))
+
+    lines = call().stdout.splitlines()
+
+    assert lines[0] == SMALL
+    assert any(line.startswith("  ok       drift, document: today's vectors are stored") for line in lines)
+    assert lines[-2].startswith("The probes took 2 requests, ")
+    assert lines[-1] == "All is well."
+
+
+def test_every_router_of_a_tiered_configuration_is_examined(place: Path, emulator: Emulator) -> None:
+    """One that cannot be built does not hide the other."""
+    Path("embedrouter.toml").write_text(
+        '[routers.low]\n[[routers.low.models]]\nmodel = "wordllama:l2_supercat_256"\n'
+        '[routers.high]\n[[routers.high.models]]\nmodel = "openai:text-embedding-4"\n'
+    )
+
+    facts = examine(code=1)
+
+    assert found(facts, "answer")["subject"] == "wordllama:l2_supercat_256"
+    assert "text-embedding-4" in found(facts, "settings", "router high")["story"]
+
+
+# What it costs
+
+
+def test_probes_are_booked_under_a_tag(place: Path, emulator: Emulator) -> None:
+    """The expected money is the catalogue's price times what the emulator bills."""
+    configure(small(emulator))
+
+    facts = examine()
+
+    expected = 2 * sum(count_tokens("openai", text) for text in probes.TEXTS)
+    account = Ledger(place / "kept/ledger.db").totals("tag")["doctor"]
+    assert account.tokens == expected == emulator.billed["openai", "text-embedding-3-small"]
+    assert account.cost == Decimal(facts["usage"]["cost"]) == expected * PRICE / 1_000_000
+
+
+def test_the_vector_cache_is_neither_read_nor_written(place: Path, emulator: Emulator) -> None:
+    """A cached probe would hide every drift; a probe in the cache would be one more row that nobody asked for."""
+    configure(small(emulator))
+    with Router.from_config("embedrouter.toml") as router:
+        router.embed(probes.TEXTS, input_type="document")
+    before, calls = contents(place / "kept"), emulator.calls
+
+    examine()
+
+    assert contents(place / "kept") == before
+    assert emulator.calls == calls + 2
+
+
+def test_a_budget_that_does_not_suffice_is_kept(place: Path, emulator: Emulator) -> None:
+    """Looking whether all is well is no reason to overspend."""
+    configure(small(emulator), top='[budget]\ntotal = "0.000001"')
+
+    facts = examine(code=1)
+
+    assert problems(facts) == ["budget"]
+    assert "total=$0.000001" in found(facts, "budget")["story"]
+    assert emulator.calls == 0
+
+
+# Models that do not answer
+
+
+def test_a_missing_key_does_not_hide_the_other_models(place: Path, emulator: Emulator) -> None:
+    """The finding names the variable to set."""
+    configure(small(emulator), azure(emulator, api_key_env="QUAY_KEY"))
+
+    facts = examine(code=1)
+
+    assert "QUAY_KEY" in found(facts, "key", "azure_openai:text-embedding-3-small")["story"]
+    assert found(facts, "answer", SMALL)["level"] == "ok"
+    assert problems(facts) == ["key"]
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("output", [(), ("--json",)])
+def test_a_refused_key_is_reported_and_never_printed(place: Path, output: tuple[str, ...]) -> None:
+    """OpenAI repeats the key in its refusal."""
+    with Emulator(keys={"sk-another"}) as emulator:
+        configure(small(emulator))
+        done = call(*output)
+
+    assert done.exit_code == 1
+    assert "HTTP 401" in done.output
+    assert SECRET not in done.output
+    assert SECRET[-6:] not in done.output
+
+
+def test_a_key_is_in_no_file_that_is_written(place: Path, emulator: Emulator) -> None:
+    """Neither the ledger nor the stored probes know it, nor the texts."""
+    configure(small(emulator))
+    examine()
+
+    for file in (place / "kept").rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert SECRET.encode() not in content
+            assert probes.TEXTS[0].encode() not in content
+
+
+def test_an_unreachable_server_is_reported(place: Path, emulator: Emulator) -> None:
+    """The advice says where to look."""
+    configure(rows(model=SMALL, base_url="http://127.0.0.1:9/v1"), azure(emulator))
+
+    facts = examine(code=1)
+
+    assert found(facts, "reachable", SMALL)["facts"]["error"] == "UnavailableError"
+    assert "base_url" in found(facts, "reachable", SMALL)["advice"]
+    assert found(facts, "answer")["subject"].startswith("azure_openai")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault.wrong_dimensions(8), "vectors of shape (5, 8) came for 5 texts in 1536 dimensions"),
+        (Fault.nan(), "not finite"),
+        (Fault.zeros(), "all zeros"),
+    ],
+)
+def test_wrong_vectors_are_reported(place: Path, emulator: Emulator, fault: Fault, said: str) -> None:
+    """They are never stored for comparison."""
+    configure(small(emulator))
+    emulator.fault_for = lambda _: fault
+
+    facts = examine(code=1)
+
+    assert said in found(facts, "answer")["story"]
+    assert "dimensions=" in found(facts, "answer")["advice"]
+    assert not (place / "kept/probes").exists()
+
+
+def test_a_server_that_treats_queries_in_its_own_way_is_found_out(tmp_path: Path) -> None:
+    """The cache would serve a document's vector to a query."""
+    row = '[[models]]\nmodel = "fake:model"\nspace = "fake"\ndimensions = 8\ntexts = 9\nsymmetric = true\nprice = "0"\n'
+    (tmp_path / "own.toml").write_text(row)
+    fake = FakeBackend()
+    router = Router([Model("fake:model", backend=fake)], catalog=tmp_path / "own.toml", cache=None, ledger=":memory:")
+
+    findings = check_models(router, Records(tmp_path / "p"), cards=load(), today=TODAY).findings
+
+    assert [finding.check for finding in findings if finding.level == "problem"] == ["symmetry"]
+
+
+def test_vectors_that_are_not_of_length_1_are_worth_a_warning(tmp_path: Path) -> None:
+    """A store that compares by inner product would rank by length."""
+    numbers = np.random.default_rng(1).standard_normal((len(probes.TEXTS), 8)).astype(np.float32)
+    fake = FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)])
+    router = Router([fake.model()], cache=None, ledger=":memory:")
+
+    findings = check_models(router, Records(tmp_path / "p"), cards={}, today=TODAY).findings
+
+    assert [finding.check for finding in findings if finding.level == "warning"] == ["length", "price"]
+
+
+def test_a_server_that_gives_every_text_the_same_vector_is_found_out(tmp_path: Path) -> None:
+    """Its vectors are finite, of the right number and length, and worth nothing."""
+    numbers = np.tile(np.eye(1, 8, dtype=np.float32), (len(probes.TEXTS), 1))
+    fakes = [FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)]) for _ in range(2)]
+    models = [fake.model(name, price="0") for fake, name in zip(fakes, ("fake:a", "fake:b"), strict=True)]
+    router = Router(models, cache=None, ledger=":memory:")
+
+    findings = check_models(router, Records(tmp_path / "p"), cards={}, today=TODAY).findings
+
+    wrong = [finding.check for finding in findings if finding.level == "problem"]
+    assert wrong == ["texts", "texts", "models of one space"]
+
+
+# Drift
+
+
+def test_a_provider_that_changed_the_model_is_found_out_and_can_be_accepted(place: Path) -> None:
+    """The same name, the same dimensions, other vectors: nothing else would notice."""
+    with Emulator() as honest:
+        configure(azure(honest))
+        examine()
+    stored = (place / "kept/probes").glob("*.json")
+    for file in stored:
+        file.write_text(file.read_text().replace(date.today().isoformat(), "2026-01-31"))
+
+    with Emulator(deployments={"text-embedding-3-small": "text-embedding-ada-002"}) as changed:
+        configure(azure(changed))
+        drifted = examine(code=1)
+        still = examine(code=1)
+        accepted = examine("--accept")
+        again = examine()
+
+    assert problems(drifted) == problems(still) == ["drift, document", "drift, query"]
+    finding = found(drifted, "drift, document")
+    assert finding["facts"]["since"] == "2026-01-31"
+    assert "2026-01-31" in finding["story"]
+    assert abs(finding["facts"]["cosine"]) < 0.5
+    assert "--accept" in finding["advice"]
+    assert found(accepted, "drift, query")["facts"]["stored"] is True
+    assert found(again, "drift, query")["facts"]["cosine"] == pytest.approx(1.0)
+
+
+def test_wordllama_is_held_to_its_own_vectors(place: Path) -> None:
+    """A local model changes with its files, or with the code that reads them."""
+    examine()
+    (file, *_) = (place.parent / "user-cache/embedrouter/probes").glob("*.json")
+    content = json.loads(file.read_text())
+    other = np.random.default_rng(2).standard_normal((len(probes.TEXTS), 256)).astype("<f4")
+    records = Records(file.parent)
+    records.write(content["fingerprint"], content["input_type"], doctor.records.Record(TODAY, "x", other))
+
+    facts = examine(code=1)
+
+    assert problems(facts) == [f"drift, {content['input_type']}"]
+
+
+def test_noise_of_the_hardware_is_no_drift() -> None:
+    """bfloat16 rounds to eight bits and changes the cosine in the fifth decimal."""
+    vectors = np.random.default_rng(3).standard_normal((5, 1024)).astype(np.float32)
+    rounded = (vectors.view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+    assert probes.SAME < probes.cosine(vectors, rounded) < 1.0
+    assert probes.cosine(vectors, vectors[:, :512]) == 0.0
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"vectors": "AAAA", "day": "2026-01-31", "model": "x"}'])
+def test_a_damaged_record_is_no_silent_new_beginning(place: Path, content: str) -> None:
+    """Otherwise a drift would pass whenever the record is broken."""
+    examine()
+    for file in (place.parent / "user-cache/embedrouter/probes").glob("*.json"):
+        file.write_text(content)
+
+    facts = examine(code=1)
+
+    assert problems(facts) == ["drift, document", "drift, query"]
+    assert problems(examine("--accept")) == []
+    assert problems(examine()) == []
+
+
+def test_another_set_of_probe_texts_is_another_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of other texts say nothing of drift."""
+    records = Records(tmp_path / "cache/probes")
+    vectors = np.eye(5, 8, dtype=np.float32)
+    records.write("f", "query", doctor.records.Record(TODAY, "m", vectors))
+
+    assert records.read("f", "query", (5, 8)) is not None
+    assert records.read("f", "document", (5, 8)) is None
+    assert records.read("g", "query", (5, 8)) is None
+    monkeypatch.setattr(probes, "VERSION", probes.VERSION + 1)
+    assert records.read("f", "query", (5, 8)) is None
+    assert [folder.stat().st_mode & 0o777 for folder in (tmp_path / "cache", tmp_path / "cache/probes")] == [0o700] * 2
+
+
+# Agreement
+
+
+def test_two_places_of_one_model_agree(place: Path, emulator: Emulator) -> None:
+    """OpenAI and Azure; both hold to one record."""
+    configure(small(emulator), azure(emulator))
+
+    facts = examine()
+
+    assert found(facts, "the same model")["facts"]["cosine"] == pytest.approx(1.0)
+    assert len(list((place / "kept/probes").iterdir())) == 2
+
+
+def test_a_place_that_disagrees_is_found_out_and_not_stored(place: Path) -> None:
+    """A deployment of another model under the model's name would mix spaces at the first failover."""
+    with Emulator(deployments={"text-embedding-3-small": "text-embedding-ada-002"}) as emulator:
+        configure(small(emulator), azure(emulator))
+        facts = examine("--accept", code=1)
+
+    finding = found(facts, "the same model")
+    assert problems(facts) == ["the same model"]
+    assert finding["facts"]["places"] == [SMALL, "azure_openai:text-embedding-3-small"]
+    assert "deployment" in finding["advice"]
+    assert not (place / "kept/probes").exists()
+
+
+def test_places_of_one_name_can_be_told_apart(place: Path, emulator: Emulator) -> None:
+    """Two regions have the same name; only one of them fails here."""
+    configure(azure(emulator), azure(emulator, api_key_env="QUAY_KEY"))
+
+    facts = examine(code=1)
+
+    assert found(facts, "key")["subject"] == "azure_openai:text-embedding-3-small (no. 2)"
+
+
+def test_a_family_is_checked_by_what_its_texts_say(place: Path, emulator: Emulator) -> None:
+    """Its members never give equal vectors."""
+    url = emulator.voyage_url
+    configure(rows(model="voyage:voyage-4-large", base_url=url), rows(model="voyage:voyage-4-lite", base_url=url))
+
+    facts = examine()
+
+    found_out = found(facts, "models of one space")["facts"]
+    assert found_out["nearest_other"] < 0.5 < found_out["cosine"] < probes.SAME
+
+
+def test_check_agreement_lets_places_pass_that_agree(emulator: Emulator) -> None:
+    """Nothing is read from the cache and nothing is written to it."""
+    cache = MemoryCache()
+    models = [
+        Model(SMALL, base_url=emulator.openai_url, api_key="x"),
+        Model(
+            "azure_openai:text-embedding-3-small",
+            base_url=emulator.azure_url,
+            api_version="2024-10-21",
+            api_key="x",
+        ),
+    ]
+    with Router(models, cache=cache, ledger=":memory:") as router:
+        (item,) = router.check_agreement()
+
+        assert item.agrees
+        assert item.claim == "same model"
+        assert item.cosine > 0.9999
+        assert cache.rows == {}
+        assert emulator.calls == 4
+        assert router.usage.requests == 4
+
+
+def test_check_agreement_of_a_single_model_calls_nothing(emulator: Emulator) -> None:
+    """There is nothing to compare."""
+    assert Router([Model(SMALL, base_url=emulator.openai_url)], cache=None, ledger=":memory:").check_agreement() == []
+    assert emulator.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("fake:a", "fake:a"), "fake:a (no. 1) and fake:a (no. 2) do not agree: .* They claim to be the same model"),
+        (("fake:a", "fake:b"), "fake:a and fake:b do not agree: .* give each space a router of its own"),
+    ],
+)
+def test_check_agreement_refuses_vectors_that_may_not_be_mixed(names: tuple[str, str], said: str) -> None:
+    """Two models that only claim to share a space."""
+    one = FakeBackend(dimensions=64, space="one").model(names[0], space="shared")
+    other = FakeBackend(dimensions=64, space="other").model(names[1], space="shared")
+    router = Router([one, other], cache=None, ledger=":memory:")
+
+    with pytest.raises(SpaceMismatchError, match=said.replace("(", r"\(").replace(")", r"\)")):
+        router.check_agreement()
+
+
+class Cousin(FakeBackend):
+    """A model whose vectors are near to those of another, with so much noise."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__(dimensions=256)
+        self.noise = noise
+
+    def vector(self, text: str, input_type: InputType) -> Vectors:
+        noise = FakeBackend(dimensions=self.dimensions, space="noise").vector(text, input_type)
+        mixed = super().vector(text, input_type) + np.float32(self.noise) * noise
+        return mixed / np.linalg.norm(mixed)
+
+
+def test_models_of_a_family_may_differ() -> None:
+    """What counts is which text a vector is near to, not that the vectors are equal."""
+    models = [Cousin(0).model("fake:a", tier="high"), Cousin(0.4).model("fake:b", tier="low")]
+
+    (item,) = Router(models, cache=None, ledger=":memory:").check_agreement()
+
+    assert item.claim == "same space"
+    assert 0.85 < item.cosine < 0.97
+
+
+def test_places_of_one_model_may_not_differ_as_by_a_prompt() -> None:
+    """Two words in front of the text leave a cosine of 0.99: near enough to look right, too far to be the same."""
+    router = Router([Cousin(0).model(), Cousin(0.13).model()], cache=None, ledger=":memory:")
+
+    with pytest.raises(SpaceMismatchError, match=r"cosine of the same text at least 0\.99"):
+        router.check_agreement()
+
+
+def test_check_agreement_compares_who_answers_and_then_says_who_did_not() -> None:
+    """A place that is down is no reason to overlook two that disagree; nor is silence agreement."""
+    down = FakeBackend(outcomes=[UnavailableError("down", retryable=False)] * 9)
+    up = [FakeBackend(space="fake") for _ in range(2)]
+    router = Router([fake.model() for fake in (down, *up)], cache=None, ledger=":memory:", retry=NO_WAITING)
+
+    with pytest.raises(NoModelAvailableError, match="down"):
+        router.check_agreement()
+    assert [len(fake.calls) for fake in up] == [2, 2]
+
+    other = FakeBackend(space="other").model(space="fake")
+    with pytest.raises(SpaceMismatchError):
+        Router([down.model(), up[0].model(), other], cache=None, ledger=":memory:", retry=NO_WAITING).check_agreement()
+
+
+def test_embedding_with_one_model_keeps_to_budget_and_model() -> None:
+    """No failover, and no way around the caps."""
+    cheap, dear = FakeBackend(), FakeBackend()
+    models = [cheap.model("fake:cheap", price="0"), dear.model("fake:dear", price="1", tier="low")]
+    router = Router(
+        models, cache=None, ledger=":memory:", budget=Budget(total="0.000002"), retry=RetryPolicy(attempts=1)
+    )
+
+    assert router.embed_with(1, ["text"], input_type="query").models == ("fake:dear",)
+    with pytest.raises(BudgetExceededError):
+        router.embed_with(1, ["two words"], input_type="query")
+    assert [len(cheap.calls), len(dear.calls)] == [0, 1]
+    assert router.usage.cost == Decimal("0.000001")
+
+
+# Prices and tokens
+
+
+def test_an_unknown_price_is_wrong_where_a_budget_is_set(place: Path, emulator: Emulator) -> None:
+    """The model would never be called; without a budget nobody would know what was spent."""
+    model = rows(model="voyage:voyage-2", base_url=emulator.voyage_url)
+    configure(model)
+    without = examine()
+    configure(model, top='[budget]\nper_day = "1"')
+    with_one = examine(code=1)
+
+    assert found(without, "price")["level"] == "warning"
+    assert without["usage"]["unpriced_tokens"] > 0
+    assert problems(with_one) == ["budget", "price"]
+    assert "price=" in found(with_one, "price")["advice"]
+
+
+def test_an_old_price_is_a_warning_with_its_source(place: Path, emulator: Emulator) -> None:
+    """The constructor's own warning does not end the examination."""
+    Path("own.toml").write_text(
+        '[[models]]\nmodel = "openai:text-embedding-3-small"\nspace = "text-embedding-3-small"\ndimensions = 1536\n'
+        'texts = 9\nprice = "0.02"\nsource = "https://example.com/prices"\nchecked = 2020-01-01\n'
+    )
+    configure(small(emulator), top='catalog = "own.toml"')
+    with pytest.warns(StalePriceWarning):
+        Router.from_config("embedrouter.toml")
+
+    price = found(examine(), "price")
+
+    assert price["level"] == "warning"
+    assert "2020-01-01" in price["story"]
+    assert "https://example.com/prices" in price["advice"]
+
+
+def test_a_price_of_ones_own_is_taken_for_granted(place: Path, emulator: Emulator) -> None:
+    """It has no date."""
+    configure(small(emulator, price="0.5"))
+
+    assert found(examine(), "price")["story"] == "$0.50 per million tokens, as declared"
+
+
+def test_counting_without_the_vocabulary_is_said(
+    place: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Estimates are then too high, and look it."""
+    configure(small(emulator))
+    exact = found(examine(), "tokens")
+    monkeypatch.setattr("embedrouter.doctor.models.encoding", lambda name: None)
+    estimated = found(examine(), "tokens")
+
+    assert exact["level"] == "ok"
+    assert estimated["level"] == "warning"
+    assert "cl100k_base" in estimated["story"]
+
+
+# Cache and ledger
+
+
+def fill(folder: Path) -> None:
+    """Put three rows into a cache folder, the last with a flipped bit."""
+    values = {n.to_bytes(20, "big"): encode(Entry(np.ones(8, np.float32), n)) for n in range(3)}
+    values[(2).to_bytes(20, "big")] = values[(2).to_bytes(20, "big")][:-1] + b"\xff"
+    cache = DiskCache(folder)
+    cache.put_many(values)
+    cache.close()
+
+
+def test_damaged_rows_are_counted_and_left_alone(place: Path) -> None:
+    """Removing them is another command, which is named."""
+    fill(place / "kept")
+    before = contents(place / "kept")
+
+    facts = examine("--cache", "kept", code=1)
+
+    assert found(facts, "rows")["facts"] == {"rows": 3, "checked": 3, "damaged": 1}
+    assert f"embedrouter cache verify --remove --cache {place / 'kept'}" in found(facts, "rows")["advice"]
+    assert contents(place / "kept") == before
+
+
+def test_of_a_large_cache_some_rows_are_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole takes minutes; the report says what was looked at."""
+    fill(place / "kept")
+    monkeypatch.setattr("embedrouter.doctor.stores.ROWS", 2)
+
+    rows_found = found(examine("--cache", "kept"), "rows")
+
+    assert rows_found["facts"] == {"rows": 3, "checked": 2, "damaged": 0}
+    assert "the first 2" in rows_found["story"]
+
+
+def test_a_database_that_is_none_is_reported(place: Path) -> None:
+    """And nothing else is hidden by it."""
+    (place / "kept").mkdir(mode=0o700)
+    (place / "kept/cache.db").write_bytes(b"not a database, whatever its name says" * 99)
+
+    facts = examine("--cache", "kept", code=1)
+
+    assert problems(facts) == ["rows"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_a_cache_that_others_may_read_is_a_warning(place: Path) -> None:
+    """Texts can be guessed from their vectors."""
+    (place / "kept").mkdir()
+    (place / "kept").chmod(0o755)
+
+    mode = found(examine("--cache", "kept"), "mode")
+
+    assert mode["level"] == "warning"
+    assert mode["advice"] == f"Run: chmod 700 {place / 'kept'}"
+
+
+def test_a_folder_that_cannot_be_written_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs this as root may write everywhere, so the answer of the system is changed."""
+    monkeypatch.setattr("embedrouter.doctor.stores.os.access", lambda *_: False)
+
+    assert problems(examine("--cache", "kept", code=1)) == ["folder"]
+
+
+def test_a_file_in_place_of_the_cache_is_reported(place: Path) -> None:
+    """The ledger and the probes have no place either."""
+    Path("kept").write_text("a file")
+
+    facts = examine("--cache", "kept", code=1)
+
+    assert problems(facts) == ["drift, document", "drift, query", "folder", "file"]
+
+
+@pytest.mark.parametrize(("free", "level", "code"), [(10**10, "ok", 0), (10**8, "warning", 0), (10**6, "problem", 1)])
+def test_little_room_on_the_disk_is_reported(
+    place: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: str, code: int
+) -> None:
+    """Vectors that cannot be kept are paid for again."""
+    monkeypatch.setattr("embedrouter.doctor.stores.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+
+    assert found(examine(code=code), "disk")["level"] == level
+
+
+def test_a_router_without_a_cache_is_a_warning(place: Path, emulator: Emulator) -> None:
+    """It works, and pays for everything every time; its records lie in the user's data folder."""
+    Path("embedrouter.toml").write_text(f"cache = false\n[[models]]\n{small(emulator)}")
+
+    assert found(examine(), "folder")["level"] == "warning"
+    assert list((place.parent / "user-data/embedrouter/probes").glob("*.json"))
+
+
+def test_requests_that_never_came_back_are_a_warning(place: Path, emulator: Emulator) -> None:
+    """They count towards budgets, although perhaps nobody billed them."""
+    configure(small(emulator))
+    emulator.script(Fault.lost())
+    with Router.from_config("embedrouter.toml") as router, pytest.raises(NoModelAvailableError):
+        router.embed(["lost on the way"], input_type="document")
+
+    lost = found(examine(), "unconfirmed")
+
+    assert lost["level"] == "warning"
+    assert lost["facts"]["requests"] == 1
+    assert Decimal(lost["facts"]["amount"]) == count_tokens("openai", "lost on the way") * PRICE / 1_000_000
+    assert "embedrouter stats" in lost["advice"]
+
+
+@pytest.mark.parametrize("top", ["", '[budget]\nper_day = "1"'])
+def test_a_ledger_that_cannot_be_read_is_reported(place: Path, emulator: Emulator, top: str) -> None:
+    """With a budget no model is called; without one spending would be forgotten."""
+    (place / "kept").mkdir(mode=0o700)
+    (place / "kept/ledger.db").write_bytes(b"not a database, whatever its name says" * 99)
+    configure(small(emulator), top=top)
+
+    facts = examine(code=1)
+
+    assert found(facts, "file", "ledger")["level"] == "problem"
+    assert emulator.calls == (0 if top else 2)
+
+
+def test_accounts_in_memory_are_a_warning(place: Path, emulator: Emulator) -> None:
+    """A budget begins anew with each process."""
+    configure(small(emulator), top='ledger = ":memory:"')
+
+    assert found(examine(), "file", "ledger")["level"] == "warning"
+
+
+# Installation
+
+
+@pytest.mark.parametrize(
+    ("requirement", "version", "fits"),
+    [
+        ("openai<4,>=3.0; extra == 'openai'", "3.52.0", True),
+        ("openai<4,>=3.0; extra == 'openai'", "2.9.1", False),
+        ("openai<4,>=3.0; extra == 'openai'", "4.0.0", False),
+        ("openai<4,>=3.0; extra == 'openai'", "3.0rc1", True),
+        ("openai (>=3.0,<4) ; extra == 'openai'", "3.1", True),
+        ("openai==0.4.0.post1; extra == 'openai'", "0.4.0.post1", True),
+        ("openai==0.4.0.post1; extra == 'openai'", "0.4.0", False),
+        ("openai==5.6.3", "5.6.3", True),
+        ("openai==5.6.3", "5.6.4", False),
+        ("openai>=2.0", "2", True),
+        ("openai[datalib]!=2.1,>=2; python_version >= '3.11' and extra == 'openai'", "2.1.0", False),
+    ],
+)
+def test_versions_are_held_against_the_bounds(versions: Versions, requirement: str, version: str, fits: bool) -> None:
+    """As pip would, for the forms that this package's metadata has."""
+    versions([requirement], openai=version)
+
+    first, *wrong = doctor.installed({"openai"})
+
+    assert first.level == "ok"
+    assert [finding.level for finding in wrong] == ([] if fits else ["problem"])
+
+
+def test_a_wrong_version_of_what_is_not_used_is_a_warning(versions: Versions) -> None:
+    """It may be there for something else; what is missing was not asked for."""
+    lines = ["cohere<8,>=7.0; extra == 'cohere'", "voyageai>=0.4; extra == 'voyage'", "pytest>=99; extra == 'dev'"]
+    versions([*lines, "embedrouter[openai]; extra == 'all'"], cohere="5.1", pytest="8.4")
+
+    (_, unused), (_, used) = doctor.installed({"openai"}), doctor.installed({"cohere"})
+
+    assert (unused.level, used.level) == ("warning", "problem")
+    assert used.advice == "Run: pip install 'embedrouter[cohere]==0.1.0'"
+
+
+def test_this_projects_own_metadata_can_be_read(versions: Versions) -> None:
+    """Every requirement in pyproject.toml is understood."""
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    lines = [f"{line}; extra == '{name}'" for name, extra in project["optional-dependencies"].items() for line in extra]
+    lines += project["dependencies"]
+    names = {"numpy", "openai", "cohere", "voyageai", "wordllama", "langchain-core", "llama-index-core", "tiktoken"}
+    real = {name: metadata.version(name) for name in names}
+    versions(lines, **real)
+
+    (finding,) = doctor.installed({"openai", "cohere", "voyage", "wordllama"})
+
+    assert finding.facts["packages"] == dict(sorted(real.items()))
+
+
+def test_every_finding_that_is_not_well_says_what_to_do(place: Path, emulator: Emulator) -> None:
+    """Here most of what can be wrong is wrong at once."""
+    (place / "kept").mkdir()
+    (place / "kept").chmod(0o755)
+    (place / "kept/cache.db").write_bytes(b"no")
+    (place / "kept/ledger.db").write_bytes(b"no")
+    configure(
+        small(emulator), azure(emulator, api_key_env="QUAY_KEY"), rows(model=SMALL, base_url="http://127.0.0.1:9")
+    )
+
+    facts = examine(code=1)
+
+    for finding in facts["findings"]:
+        assert bool(finding["advice"]) == (finding["level"] != "ok"), finding
