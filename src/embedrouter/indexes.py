@@ -7,6 +7,10 @@ another space is refused from then on, on this machine: before it fills the inde
 LangChain's ``QdrantVectorStore`` embeds a text of its own whenever it is opened, to measure its length, and that counts
 as a document: open a store that is only asked with ``validate_embeddings=False``.
 
+For Chroma there is a second guard, ``embedrouter.chroma``: it writes the space into the collection itself, holds on
+every machine, and looks when the collection is opened. This one needs nothing of the store, holds on one machine, and
+looks at each call. Neither knows of the other, and both may be used.
+
 A record is one small JSON file in the folder ``indexes`` beside the cache (without a cache, in the user's data folder).
 It is written once, atomically: of two processes that come first at the same time one wins, and the other is checked
 against it.
