@@ -155,7 +155,7 @@ class World:
                 if isinstance(outcome, Answer):
                     gate.answered(effect.admission, outcome.tokens, outcome.limits, self.now)
                 elif isinstance(outcome, BackendError):
-                    gate.failed(outcome, self.now)
+                    gate.failed(effect.admission, outcome, self.now)
                 return outcome
         return None
 
@@ -200,6 +200,7 @@ def ask(
             when_unavailable=when_unavailable,
             budget=budget or Budget(),
             flights=Flights(),
+            book=lambda job: None,
             abandon=world.ledger.suspect,
             clock=lambda: world.now,
             chance=chance,
@@ -712,6 +713,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             when_unavailable="raise",
             budget=Budget(),
             flights=Flights(),
+            book=lambda job: None,
             abandon=world.ledger.suspect,
             clock=lambda: 0.0,
             chance=lambda: 1.0,

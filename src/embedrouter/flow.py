@@ -41,16 +41,19 @@ __all__ = ["embed", "estimate", "prepare"]
 
 def embed(job: Job) -> Flow[EmbeddingResult]:
     """Return the vectors of ``job.texts`` in order."""
-    items, _ = yield from prepare(job)
-    yield from _send_all(job, items, job.rules.on_too_long)
-    if job.refused:
-        items = yield from _cut(job, job.refused)
-        yield from _send_all(job, items, "error")
-    if job.rejected:
-        raise rejection(job)
-    if job.parts:
-        yield from _put_together(job)
-    return _assemble(job)
+    try:
+        items, _ = yield from prepare(job)
+        yield from _send_all(job, items, job.rules.on_too_long)
+        if job.refused:
+            items = yield from _cut(job, job.refused)
+            yield from _send_all(job, items, "error")
+        if job.rejected:
+            raise rejection(job)
+        if job.parts:
+            yield from _put_together(job)
+        return _assemble(job)
+    finally:
+        job.rules.book(job)
 
 
 def estimate(job: Job) -> Flow[Estimate]:

@@ -28,6 +28,8 @@ class Rules:
     budget: Budget
     flights: Flights[Found]
     """What is being embedded at this moment."""
+    book: Callable[[Job], None]
+    """Adds what a call was billed and saved to the totals, however it ended."""
     abandon: Callable[[int], None]
     """Books what becomes of a reservation whose flow is closed before the answer."""
     clock: Callable[[], float]

@@ -140,6 +140,7 @@ class Router(Closing):
             when_unavailable=when_unavailable,
             budget=budget,
             flights=self._driver.flights,
+            book=self._book,
             abandon=self._driver.abandon,
             clock=time.monotonic,
             chance=random.random,
@@ -233,20 +234,14 @@ class Router(Closing):
             BackendError: a request failed in a way that no other model should hide: a missing key, a refused text.
         """
         job = self._job(texts, input_type, tier, timeout)
-        try:
-            return self._done(self._driver.run(flow.embed(job)))
-        finally:
-            self._book(job)
+        return self._done(self._driver.run(flow.embed(job)))
 
     async def aembed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
         job = self._job(texts, input_type, tier, timeout)
-        try:
-            return self._done(await self._driver.arun(flow.embed(job)))
-        finally:
-            self._book(job)
+        return self._done(await self._driver.arun(flow.embed(job)))
 
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
@@ -289,10 +284,7 @@ class Router(Closing):
         driver = Driver(self._backends, rules.candidates, nowhere, self.ledger, rules.budget, cooldown=0)
         job = self._job(texts, input_type, candidate.tier)
         job.rules = replace(rules, candidates=[candidate], flights=driver.flights, abandon=driver.abandon)
-        try:
-            return self._done(driver.run(flow.embed(job)))
-        finally:
-            self._book(job)
+        return self._done(driver.run(flow.embed(job)))
 
     def check_agreement(self) -> list[probes.Agreement]:
         """Embed a few short texts with every model, and check that their vectors may be mixed, for instance at start.
