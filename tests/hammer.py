@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +24,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from embedrouter import Budget, Model, RetryPolicy, Router, batches
+from embedrouter.cache.disk import DiskCache
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
 from embedrouter.ledger import Ledger
 from embedrouter.types import Spending
+from tests.emulator.vectors import vector
 
 __all__ = ["MODEL", "Process", "spending", "text"]
 
@@ -218,6 +223,41 @@ def inherit(file: str) -> dict[str, Any]:
     return {"child": os.waitstatus_to_exitcode(status)}
 
 
+def fork_cache(folder: str) -> dict[str, Any]:
+    """Read in forked children while threads of the parent read and write."""
+    cache = DiskCache(folder)
+    stop = threading.Event()
+
+    def work(worker: int) -> None:
+        while not stop.is_set():
+            cache.put_many({bytes([worker]): bytes([worker]) * 5000})
+            cache.get_many([bytes([number]) for number in range(4)])
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(cache.get_many([bytes([number]) for number in range(4)])) < 4:
+        pass
+    statuses, inherited = [], 0
+    for _ in range(10):
+        child = _fork()
+        if child == 0:
+            signal.alarm(10)
+            links = list(Path("/proc/self/fd").iterdir())
+            held = any(link.is_symlink() and folder in str(link.readlink()) for link in links)
+            rows = cache.get_many([bytes([number]) for number in range(4)])
+            cache.put_many({b"child": b"c"})
+            os._exit(2 if held else 0 if all(rows[key] == key * 5000 for key in rows) and len(rows) == 4 else 1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        statuses.append(code)
+        inherited += code == 2
+    stop.set()
+    for thread in threads:
+        thread.join()
+    cache.close()
+    return {"children": statuses, "inherited": inherited}
+
+
 # Tasks that need a router
 
 
@@ -311,6 +351,42 @@ def tasks(**settings: Any) -> dict[str, Any]:
     return {**story, "problems": []}
 
 
+def serve(**settings: Any) -> dict[str, Any]:
+    """Embed, fork four children, and embed in all five at once, partly the same texts."""
+    router = _router(settings)
+    router.embed([text(0, 3)], input_type="document")
+    wrong = 0
+
+    def work(process: int) -> int:
+        bad = 0
+        for number in range(12):
+            texts = [text(number, 3), text(1000 * process + number, 3)]
+            got = router.embed(texts, input_type="document").vectors
+            bad += any(
+                not np.allclose(one, vector("text-embedding-3-small", 8, None, item), atol=1e-6)
+                for one, item in zip(got, texts, strict=True)
+            )
+        return bad
+
+    children = []
+    for process in range(1, 5):
+        child = _fork()
+        if child == 0:
+            signal.alarm(30)
+            try:
+                bad = work(process)
+                router.close()
+            except BaseException:  # noqa: BLE001 - nothing of the parent's may run on in the child
+                traceback.print_exc()
+                bad = 9
+            os._exit(bad)
+        children.append(child)
+    wrong = work(5)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    router.close()
+    return {"children": codes, "wrong": wrong}
+
+
 def submit(first: int, **settings: Any) -> dict[str, Any]:
     """Submit texts in a batch, from the given number on."""
     with _router(settings) as router:
@@ -332,12 +408,13 @@ def die_collecting(page: int, **settings: Any) -> dict[str, Any]:
     router = _router(settings)
     write, written = router._cache.write, 0
 
-    def count(entries: Any) -> None:
+    def count(entries: Any) -> bool:
         nonlocal written
-        write(entries)
+        kept = write(entries)
         written += 1
         if written == 2:
             os.kill(os.getpid(), signal.SIGKILL)
+        return kept
 
     router._cache.write = count  # type: ignore[method-assign]
     for job in router.batches():
@@ -347,11 +424,25 @@ def die_collecting(page: int, **settings: Any) -> dict[str, Any]:
 
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     task.__name__: task
-    for task in (book, die, reserve, fork, inherit, job, threads, tasks, submit, collect, die_collecting)
+    for task in (
+        book,
+        die,
+        reserve,
+        fork,
+        inherit,
+        fork_cache,
+        serve,
+        job,
+        threads,
+        tasks,
+        submit,
+        collect,
+        die_collecting,
+    )
 }
 
 if __name__ == "__main__":
-    if sys.argv[1] in ("job", "threads", "tasks", "submit", "collect"):
+    if sys.argv[1] in ("job", "serve", "threads", "tasks", "submit", "collect"):
         import openai  # noqa: F401 - before the start, so that all start together
     print("ready", flush=True)
     sys.stdin.readline()

@@ -1310,3 +1310,20 @@ def test_waiting_asks_nobody_about_what_has_ended(emulator: Emulator, build: Bui
 
     assert job.wait() == found.wait() == first
     assert len(emulator.batches.received) == heard
+
+
+def test_a_batch_is_not_over_while_the_cache_cannot_keep_it(
+    emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers are paid for: they stay at the provider until there is a place for them."""
+    router = build()
+    job = router.submit_batch(["one", "two"])
+    emulator.batches.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(router._cache, "write", lambda entries: False)
+        with pytest.raises(ConfigError, match="poll again"):
+            job.poll()
+    status = job.poll()
+
+    assert status.answered == 2
+    assert router.embed(["one", "two"], input_type="document").cached == (True, True)

@@ -976,18 +976,41 @@ class Waiting(FakeBackend):
         return self.embed(texts, input_type, timeout=timeout)
 
 
-async def test_a_request_that_was_cancelled_in_flight_is_suspected(tmp_path: Path) -> None:
-    """Nobody will hear what it was billed."""
+async def test_a_request_that_was_cancelled_in_flight_is_finished_kept_and_booked(tmp_path: Path) -> None:
+    """It is paid for: the caller goes on at once, the answer is kept behind its back."""
     backend = Waiting()
     router = Router([backend.model(price="1")], cache=tmp_path)
     sent = asyncio.create_task(router.aembed(["on its way"], input_type="document"))
     await backend.begun.wait()
     sent.cancel()
     await asyncio.wait([sent])
-    doubtful = router.ledger.unconfirmed()
+    backend.go_on.set()
     await router.aclose()
 
-    assert [item.tokens for item in doubtful] == [3]
+    assert sent.cancelled()
+    assert router.estimate(["on its way"], input_type="document").cached == 1
+    assert router.usage.requests == 1
+    assert [account.tokens for account in router.ledger.totals("day").values()] == [3]
+    assert router.ledger.unconfirmed() == []
+
+
+def test_a_request_in_flight_when_the_event_loop_ends_is_suspected(tmp_path: Path) -> None:
+    """Nobody will hear what it was billed."""
+    backend: list[Waiting] = []
+
+    async def leave() -> Router:
+        backend.append(Waiting())
+        router = Router([backend[0].model(price="1")], cache=tmp_path)
+        sent = asyncio.create_task(router.aembed(["on its way"], input_type="document"))
+        await backend[0].begun.wait()
+        sent.cancel()
+        await asyncio.wait([sent])
+        return router
+
+    router = asyncio.run(leave())
+
+    assert [item.tokens for item in router.ledger.unconfirmed()] == [3]
+    router.close()
 
 
 # What goes wrong elsewhere

@@ -349,9 +349,9 @@ class Batches:
             else:
                 failures[key] = outcome
             if len(page) >= PAGE:
-                self._cache.write(page)
+                self._keep(page)
                 page = {}
-        self._cache.write(page)
+        self._keep(page)
         if answered < expected:
             raise UnavailableError(
                 f"{answered} answers of the batch could be read, the provider counts {expected}; what was read is in "
@@ -362,6 +362,13 @@ class Batches:
             if self._records.end(record.mark, failures):
                 amount = self._ledger.settle(record.reservation, tokens, cost(tokens, candidate.batch_price))
                 self._book(_usage(tokens, amount))
+
+    def _keep(self, page: Mapping[bytes, Entry]) -> None:
+        if not self._cache.write(page):
+            raise ConfigError(
+                "The cache cannot keep a batch's answers (see the warning before this). Nothing is lost: set it right, "
+                "and poll again."
+            )
 
     def _end(self, record: BatchRecord, reason: str) -> None:
         """Close the record of a batch that was not billed."""
@@ -395,6 +402,8 @@ class Batches:
             try:
                 return ask()
             except BackendError as error:
+                if error.__cause__ is None:
+                    error.__context__ = None  # the library's error, which repeats a text or a key
                 wait = self._retry.wait(attempt, error, random.random())
                 if wait is None or wait > self._retry.timeout or (once and error.perhaps_billed):
                     raise

@@ -5,17 +5,19 @@
     │   └── SpaceMismatchError              vectors would not be comparable
     ├── InvalidInputError (ValueError)      the texts are at fault; nothing was called
     ├── BudgetExceededError                 the money does not suffice
+    ├── LedgerError                         the ledger failed, and without it no budget can hold
     ├── NoModelAvailableError               every candidate was tried or none fits
     └── BackendError                        one provider request failed
         ├── AuthenticationError             the key is missing, wrong or not allowed
         ├── RateLimitedError                429
         ├── UnavailableError                the provider or the way to it is down, or the model is gone
+        │   └── LeftAloneError              it was not asked, because it keeps failing
         ├── RequestTimeoutError (TimeoutError)
         ├── InputRejectedError (ValueError) the provider refuses these texts
         └── BadResponseError                200, but not the vectors that were asked for
 
 Attributes are the interface; a message ends with what to do next. Provider SDK exceptions are translated in the
-backends only and stay reachable as ``__cause__``. Neither texts nor keys are ever part of a message.
+backends only and stay reachable as ``__cause__``, unless they repeat a text or a key: neither is ever part of a message.
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ __all__ = [
     "BackendError",
     "BadResponseError",
     "BudgetExceededError",
+    "CacheWarning",
     "ConfigError",
     "DegradedWarning",
     "EmbedRouterError",
     "InputRejectedError",
     "InvalidInputError",
+    "LedgerError",
+    "LeftAloneError",
     "NoModelAvailableError",
     "RateLimitedError",
     "RequestTimeoutError",
@@ -50,6 +55,10 @@ class EmbedRouterError(Exception):
 
 class DegradedWarning(UserWarning):
     """A query was answered by a lower tier than it asked for, because no other could answer or be paid."""
+
+
+class CacheWarning(UserWarning):
+    """The cache failed: texts are embedded as if it were not there, and what is paid for is not kept."""
 
 
 class StalePriceWarning(UserWarning):
@@ -74,6 +83,10 @@ class InvalidInputError(EmbedRouterError, ValueError):
 
 class BudgetExceededError(EmbedRouterError):
     """The next paid step would pass the budget; it was not taken."""
+
+
+class LedgerError(EmbedRouterError):
+    """The ledger's file failed while it was in use, and a budget depends on it; no more money is spent."""
 
 
 class BackendError(EmbedRouterError):
@@ -124,6 +137,12 @@ class UnavailableError(BackendError):
     """The provider failed, could not be reached, or does not serve the model (then not retryable)."""
 
     retryable = True
+
+
+class LeftAloneError(UnavailableError):
+    """The model was not asked, because it keeps failing; it is probed again after a while."""
+
+    retryable = False
 
 
 class RequestTimeoutError(BackendError, TimeoutError):

@@ -75,7 +75,8 @@ class IndexGuard:
     def record(self) -> None:
         """Remember the space, if nothing is remembered yet."""
         if not self._path.exists():
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self._path.parent.parent, self._path.parent):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self._path.parent, suffix=".tmp", encoding="utf-8") as file:
                 json.dump({"index": self.name, **asdict(self._space)}, file)
                 file.flush()

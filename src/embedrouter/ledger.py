@@ -8,6 +8,10 @@ as *unconfirmed*. So a cap can be passed by no more than the error of the estima
 Amounts are whole numbers of 10^-12 US dollars, so that sums are exact: prices have at most six decimals per million
 tokens. What the cache and the removal of duplicates saved is summed in memory and written with the next paid request,
 every few seconds, and when the ledger is closed. Texts are never stored.
+
+The file may fail at any moment. Under a budget that is an error before a request, and nothing is spent; without one,
+accounts go on in memory. After a request it is never an error, because there is an answer to return: the bill waits in
+memory for the next transaction that succeeds, and what was set aside for it stays counted in the file until then.
 """
 
 from __future__ import annotations
@@ -23,11 +27,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial, wraps
+from glob import escape
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from .budget import Budget
-from .errors import ConfigError, EmbedRouterError
+from .errors import ConfigError, LedgerError
 from .types import Spending, dollars
 
 __all__ = ["Account", "Ledger", "Unconfirmed"]
@@ -42,6 +49,8 @@ FLUSH = 5.0
 """Seconds that savings may stay in memory."""
 GRACE = 60.0
 """Seconds after its time limit when a reservation that nobody settled counts as unconfirmed."""
+MOST_WAITING = 10_000
+"""Bookings that wait in memory; of older ones, the estimates stay counted."""
 
 VERSION = 1
 """Of the tables below; changes with them."""
@@ -77,6 +86,11 @@ WINDOWS = {"per_day": "WHERE day = :day", "per_month": "WHERE substr(day, 1, 7) 
 
 Savings: TypeAlias = dict[tuple[str, str, str], tuple[int, int, int]]
 """Texts, tokens and amount by day, model and tag."""
+
+Booking: TypeAlias = Callable[[sqlite3.Connection], object]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 GROUPS = {"day": "day", "month": "substr(day, 1, 7)", "model": "model", "tag": "tag"}
 
@@ -119,14 +133,38 @@ class Unconfirmed:
     amount: Decimal | None
 
 
+def _or_in_memory(method: Callable[Concatenate[Ledger, P], T], /) -> Callable[Concatenate[Ledger, P], T]:
+    """Let a method do in memory, when the file fails and no budget depends on it, what it would have done in the file.
+
+    Inside a transaction SQLite's own errors pass through: the outermost gives up the whole.
+    """
+
+    @wraps(method)
+    def done(self: Ledger, /, *args: P.args, **settings: P.kwargs) -> T:
+        with self._lock:
+            try:
+                return method(self, *args, **settings)
+            except (LedgerError, ConfigError) as error:
+                if self._required:
+                    raise
+                self._leave(error)
+            return method(self, *args, **settings)
+
+    return done
+
+
 class Ledger:
     """Keeps accounts in a file that is made when something is first booked.
 
     Args:
         file: the same file is the same ledger; ``None`` keeps accounts in memory, for this object alone.
-        required: whether a budget depends on it. Otherwise a file that cannot be opened is no reason to fail: accounts
-            are then kept in memory, and a warning is logged.
+        required: whether a budget depends on it. Otherwise a file that fails is no reason to fail: accounts are then
+            kept in memory, and a warning is logged.
         now: seconds since 1970.
+
+    Raises:
+        ConfigError: from the first method that needs it: the file cannot be opened, and ``required`` is set.
+        LedgerError: from every method that books nothing afterwards: it could be opened before, and failed now.
     """
 
     def __init__(
@@ -135,17 +173,23 @@ class Ledger:
         self.file = file
         self._required = required
         self._now = now
+        self._identity: tuple[int, int] | None = None
+        """Of the file that was opened first, since when it must not be replaced."""
+        self._told: set[str] = set()
         self._start()
         _ledgers.add(self)
 
     def _start(self) -> None:
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
+        self._in_file = self.file is not None
         self._savings: Savings = {}
+        self._waiting: list[Booking] = []
         self._written = self._now()
 
     # Money before and after a request
 
+    @_or_in_memory
     def refusal(self, budget: Budget, amount: Decimal | None) -> str | None:
         """Say why a whole call that costs ``amount`` does not fit the budget, or return ``None``."""
         if amount == 0 or not budget.caps:
@@ -153,6 +197,7 @@ class Ledger:
         with self.transaction() as database:
             return self._exceeded(database, budget, amount, whole_call=True)
 
+    @_or_in_memory
     def reserve(self, budget: Budget, spending: Spending) -> int | str:
         """Set the cost of one request aside and return the reservation, or say why it does not fit."""
         with self.transaction() as database:
@@ -163,16 +208,18 @@ class Ledger:
                 if refusal is not None:
                     return refusal
             now, units = self._now(), _units(amount)
-            self._add(database, _day(now), units)
-            self._use(database, spending.model, free)
+            _add(database, _day(now), units)
+            _use(database, spending.model, free)
+            left = self.file is not None and not self._in_file
             row = (
+                next(_ids) if left else None,
                 now, _day(now), spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
                 spending.tokens, units, spending.attempt, now + spending.timeout + GRACE, free,
             )  # fmt: skip
             cursor = database.execute(
                 "INSERT INTO requests"
-                " (at, day, state, model, input_type, tier, tag, texts, tokens, amount, attempt, until, free)"
-                " VALUES (?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " (id, at, day, state, model, input_type, tier, tag, texts, tokens, amount, attempt, until, free)"
+                " VALUES (?, ?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             assert cursor.lastrowid is not None
@@ -180,28 +227,30 @@ class Ledger:
 
     def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free."""
-        with self.transaction() as database:
-            (free,) = database.execute("SELECT free FROM requests WHERE id = ?", (reservation,)).fetchone()
-            free = min(free, tokens)
-            amount = _after(amount, tokens, free)
-            self._replace(database, reservation, _units(amount), free)
-            database.execute(
-                "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
-                (tokens, _units(amount), free, reservation),
-            )
-            self._write_savings(database)
-        return amount
+        return self._book(partial(_settle, reservation, tokens, amount), amount)
 
     def release(self, reservation: int) -> None:
         """Forget a request that was refused and cost nothing."""
-        with self.transaction() as database:
-            self._replace(database, reservation, 0, 0)
-            database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
+        self._book(partial(_release, reservation), None)
 
     def suspect(self, reservation: int) -> None:
         """Keep counting a request that went out and never came back: it may have been billed."""
-        with self.transaction() as database:
-            database.execute("UPDATE requests SET state = 'unconfirmed' WHERE id = ?", (reservation,))
+        self._book(partial(_suspect, reservation), None)
+
+    def _book(self, booking: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Write down what has happened already, now or with the next transaction that succeeds."""
+        with self._lock:
+            if not self._waiting:  # or the file failed a moment ago: whoever spends next tries it again
+                try:
+                    with self.transaction() as database:
+                        outcome = booking(database)
+                        self._write_savings(database)
+                    return outcome
+                except (LedgerError, ConfigError) as error:
+                    self._tell(error, "what was billed waits in memory to be booked")
+            self._waiting.append(booking)
+            del self._waiting[:-MOST_WAITING]
+            return otherwise
 
     def save(self, model: str, tag: str, texts: int, tokens: int, amount: Decimal) -> None:
         """Add to what was not paid for. Usually writes nothing."""
@@ -214,26 +263,33 @@ class Ledger:
             self.flush()
 
     def flush(self) -> None:
-        """Write savings that are still in memory."""
+        """Write what is still in memory; what cannot be written stays there."""
         with self._lock:
-            if self._savings:
-                with self.transaction() as database:
-                    self._write_savings(database)
+            if self._savings or self._waiting:
+                try:
+                    with self.transaction() as database:
+                        self._write_savings(database)
+                except (LedgerError, ConfigError) as error:
+                    self._written = self._now()
+                    self._tell(error, "savings stay in memory")
 
     def close(self) -> None:
         """Write what is in memory and close the file; the next call opens it again."""
         with self._lock:
             self.flush()
             self._shut()
+            self._identity = None
 
     # Reading
 
     @property
+    @_or_in_memory
     def lasting(self) -> bool:
         """Whether accounts are in a file, and not in memory."""
         with self.transaction():
             return self._in_file
 
+    @_or_in_memory
     def free_tokens(self, model: str, allowance: int) -> int:
         """Return how many of a model's free tokens are left."""
         if not allowance:
@@ -242,6 +298,7 @@ class Ledger:
             row = database.execute("SELECT used FROM allowances WHERE model = ?", (model,)).fetchone()
         return max(0, allowance - (row[0] if row else 0))
 
+    @_or_in_memory
     def totals(self, by: Literal["day", "month", "model", "tag"]) -> dict[str, Account]:
         """Return what was spent and saved, by day, month, model or tag, in their order."""
         self.flush()
@@ -274,6 +331,7 @@ class Ledger:
             accounts.setdefault(name, {}).update(saved_texts=texts, saved_tokens=tokens, saved=amount * UNIT)
         return {name: Account(**accounts[name]) for name in sorted(accounts)}
 
+    @_or_in_memory
     def unconfirmed(self) -> list[Unconfirmed]:
         """Return the requests that may have been billed, oldest first."""
         with self.transaction() as database:
@@ -293,60 +351,71 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the file's write lock, and commit unless something is raised; for what must change with the accounts."""
         with self._lock:
-            database = self._database or self._open()
-            if database.in_transaction:  # one inside another
-                yield database
+            if self._database is not None and self._database.in_transaction:  # one inside another
+                yield self._database
                 return
-            database.execute("BEGIN IMMEDIATE")
+            waiting, savings = list(self._waiting), dict(self._savings)
             try:
+                database = self._open()
+                database.execute("BEGIN IMMEDIATE")
+                while self._waiting:
+                    self._waiting.pop(0)(database)
                 yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
+                database.execute("COMMIT")
+            except BaseException as error:
+                self._waiting[:] = waiting
+                self._savings.update(savings)
+                self._undo()
+                if not isinstance(error, sqlite3.Error):
+                    raise
+                self._shut()  # whatever state it is in
+                opened = LedgerError if self._identity else ConfigError
+                raise opened(
+                    f"{self._story(error)}, so no budget can hold. Free space on its disk, give the right to write it, "
+                    "end the process that locks it, or move a damaged file away; or name another file: ledger=…."
+                ) from error
+
+    def _undo(self) -> None:
+        if self._database is not None:
+            with suppress(sqlite3.Error):  # SQLite may have done it
+                self._database.execute("ROLLBACK")
 
     def _shut(self) -> None:
         """Close the file; accounts that are kept in memory stay."""
         if self._database is not None and self._in_file:
             self._finalizer.detach()
-            self._database.close()
+            with suppress(sqlite3.Error):
+                self._database.close()
             self._database = None
 
     def _open(self) -> sqlite3.Connection:
-        self._in_file = self.file is not None
-        try:
-            database = _connect(self.file)
-        except (OSError, sqlite3.Error) as error:
-            story = f"the ledger {self.file} cannot be opened ({error})"
-            if self._required:
-                raise ConfigError(f"{story}, so no budget can hold. Name another file: ledger=….") from error
-            logger.warning("%s; spending is counted in memory until this process ends", story)
-            database = _connect(None)
-            self._in_file = False
-        self._finalizer = weakref.finalize(self, _finish, database, self._savings, os.getpid())
-        self._database = database
-        return database
+        if self._identity and _identity(self.file) != self._identity:
+            raise sqlite3.OperationalError("it was removed or replaced; close the router to begin a new one")
+        if self._database is None:
+            file = self.file if self._in_file else None
+            try:
+                self._database = _connect(file)
+            except OSError as error:
+                raise sqlite3.OperationalError(str(error)) from error
+            self._identity = _identity(file)
+            self._finalizer = weakref.finalize(self, _finish, self._database, self._savings, self._waiting, os.getpid())
+        return self._database
 
-    def _add(self, database: sqlite3.Connection, day: str, units: int | None) -> None:
-        if units:
-            database.execute(
-                "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET amount = amount + excluded.amount",
-                (day, units),
-            )
+    def _leave(self, error: Exception) -> None:
+        """Keep accounts in memory from now on."""
+        self._tell(error, "spending is counted in memory until this process ends")
+        self._shut()
+        self._in_file, self._identity = False, None
 
-    def _use(self, database: sqlite3.Connection, model: str, free: int) -> None:
-        if free:
-            database.execute(
-                "INSERT INTO allowances VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET used = used + excluded.used",
-                (model, free),
-            )
+    def _story(self, error: BaseException | None) -> str:
+        return f"The ledger {self.file} {'failed' if self._identity else 'cannot be opened'} ({error})"
 
-    def _replace(self, database: sqlite3.Connection, reservation: int, units: int | None, free: int) -> None:
-        day, model, amount, freed = database.execute(
-            "SELECT day, model, amount, free FROM requests WHERE id = ?", (reservation,)
-        ).fetchone()
-        self._add(database, day, (units or 0) - (amount or 0))
-        self._use(database, model, free - freed)
+    def _tell(self, error: Exception, consequence: str) -> None:
+        """Log what the file did, once."""
+        story = f"{self._story(error.__cause__)}; {consequence}"
+        if story not in self._told:
+            self._told.add(story)
+            logger.warning("%s", story)
 
     def _write_savings(self, database: sqlite3.Connection) -> None:
         _write(database, self._savings)
@@ -377,12 +446,62 @@ class Ledger:
         return None
 
 
+def _add(database: sqlite3.Connection, day: str, units: int | None) -> None:
+    if units:
+        database.execute(
+            "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET amount = amount + excluded.amount",
+            (day, units),
+        )
+
+
+def _use(database: sqlite3.Connection, model: str, free: int) -> None:
+    if free:
+        database.execute(
+            "INSERT INTO allowances VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET used = used + excluded.used",
+            (model, free),
+        )
+
+
+def _settle(reservation: int, tokens: int, amount: Decimal | None, database: sqlite3.Connection) -> Decimal | None:
+    row = database.execute("SELECT free FROM requests WHERE id = ?", (reservation,)).fetchone()
+    free = min(row[0], tokens) if row else 0
+    amount = _after(amount, tokens, free)
+    _replace(database, reservation, _units(amount), free)
+    database.execute(
+        "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
+        (tokens, _units(amount), free, reservation),
+    )
+    return amount
+
+
+def _release(reservation: int, database: sqlite3.Connection) -> None:
+    _replace(database, reservation, 0, 0)
+    database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
+
+
+def _suspect(reservation: int, database: sqlite3.Connection) -> None:
+    database.execute("UPDATE requests SET state = 'unconfirmed' WHERE id = ?", (reservation,))
+
+
+def _replace(database: sqlite3.Connection, reservation: int, units: int | None, free: int) -> None:
+    """Count other money and free tokens in place of what was set aside, if that is in this file at all."""
+    row = database.execute("SELECT day, model, amount, free FROM requests WHERE id = ?", (reservation,)).fetchone()
+    if row is not None:
+        day, model, amount, freed = row
+        _add(database, day, (units or 0) - (amount or 0))
+        _use(database, model, free - freed)
+
+
 def _connect(file: Path | None) -> sqlite3.Connection:
+    new = file is not None and not file.exists()
     if file is not None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = sqlite3.connect(file or ":memory:", timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:
         _prepare(database)
+        if file is not None and new:
+            for made in file.parent.glob(f"{escape(file.name)}*"):
+                made.chmod(0o600)
     except BaseException:
         database.close()
         raise
@@ -419,17 +538,34 @@ def _write(database: sqlite3.Connection, savings: Savings) -> None:
     savings.clear()
 
 
-def _finish(database: sqlite3.Connection, savings: Savings, process: int) -> None:
+def _finish(database: sqlite3.Connection, savings: Savings, waiting: list[Booking], process: int) -> None:
     """Write what is in memory and close, when a ledger is closed, forgotten, or its process ends.
 
     Not in a forked child: the connection and the savings are its parent's.
     """
     if process == os.getpid():
         with suppress(sqlite3.Error):
-            _write(database, savings)
-        database.close()
+            if savings or waiting:
+                database.execute("BEGIN IMMEDIATE")
+                for booking in waiting:
+                    booking(database)
+                _write(database, savings)
+                database.execute("COMMIT")
+        with suppress(sqlite3.Error):
+            database.close()
 
 
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name."""
+    try:
+        found = file.stat() if file is not None else None
+    except OSError:
+        found = None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+_ids = count(-1, -1)
+"""Of reservations in memory, after a file failed that has others."""
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
 _forking: list[Ledger] = []
 
@@ -441,8 +577,7 @@ def _before_fork() -> None:
     for ledger in list(_ledgers):
         ledger._lock.acquire()
         _forking.append(ledger)
-        with suppress(sqlite3.Error, EmbedRouterError):
-            ledger.flush()
+        ledger.flush()
         ledger._shut()
 
 

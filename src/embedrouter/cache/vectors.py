@@ -1,14 +1,33 @@
-"""Vectors in a store of bytes: every row is checked on its way out, and what is damaged counts as absent."""
+"""Vectors in a store of bytes: every row is checked on its way out, and what is damaged counts as absent.
+
+A store that fails, whoever made it, fails no call: what cannot be read is absent, what cannot be written is not kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+import logging
+import sqlite3
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from ..errors import CacheWarning
 from ..types import Entry
 from . import Cache
 from .codec import decode, encode
 
 __all__ = ["VectorCache"]
+
+logger = logging.getLogger("embedrouter")
+
+BUGS = (TypeError, ValueError, AttributeError, NameError, LookupError, ArithmeticError, AssertionError, ImportError)
+"""Errors of who wrote a store, not of what it runs on."""
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+T = TypeVar("T")
 
 
 class VectorCache:
@@ -17,18 +36,25 @@ class VectorCache:
     Attributes:
         store: what keeps the rows.
         damaged: rows found damaged so far; each was treated as absent and written again.
+        failures: how often the store could not be read, written or closed so far.
     """
 
     def __init__(self, store: Cache | None) -> None:
         self.store = store
         self.damaged = 0
+        self.failures = 0
+        self._told: set[tuple[object, ...]] = set()
 
     def read(self, keys: Sequence[bytes], dimensions: int) -> dict[bytes, Entry]:
         """Return the sound entries that exist, by key."""
-        if self.store is None:
+        store = self.store
+        if store is None:
             return {}
+        rows: dict[bytes, bytes] | None = self._tried(
+            lambda: dict(store.get_many(keys)), "read", "its texts are embedded, and paid for, as if it were empty"
+        )
         entries: dict[bytes, Entry] = {}
-        for key, row in self.store.get_many(keys).items():
+        for key, row in (rows or {}).items():
             entry = decode(row, dimensions)
             if entry is None:
                 self.damaged += 1
@@ -36,11 +62,43 @@ class VectorCache:
                 entries[key] = entry
         return entries
 
-    def write(self, entries: Mapping[bytes, Entry]) -> None:
-        """Keep entries."""
-        if self.store is not None:
-            self.store.put_many({key: encode(entry) for key, entry in entries.items()})
+    def write(self, entries: Mapping[bytes, Entry]) -> bool:
+        """Keep entries, and say whether they are kept."""
+        store = self.store
+        if store is None or not entries:
+            return store is not None
+        rows = {key: encode(entry) for key, entry in entries.items()}
+        failures = self.failures
+        self._tried(lambda: store.put_many(rows), "written", "vectors that are paid for are returned, but not kept")
+        return self.failures == failures
 
     def close(self) -> None:
         if self.store is not None:
-            self.store.close()
+            self._tried(self.store.close, "closed", "what was written before is kept")
+
+    def _tried(self, action: Callable[[], T], what: str, consequence: str) -> T | None:
+        try:
+            return action()
+        except BUGS:
+            raise
+        except Exception as error:  # noqa: BLE001 - a store of the user's may have errors of its own
+            self.failures += 1
+            place = getattr(self.store, "folder", None) or type(self.store).__name__
+            cause = (what, type(error), getattr(error, "sqlite_errorcode", None), getattr(error, "errno", None))
+            if cause not in self._told:
+                self._told.add(cause)
+                story = f"The cache {place} could not be {what} ({error}): {consequence}. {_advice(error, place)}"
+                logger.warning("%s", story)
+                warnings.warn(story, CacheWarning, stacklevel=3)
+            return None
+
+
+def _advice(error: Exception, place: object) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in DAMAGED:
+        return f"Look at it with: embedrouter cache verify --cache {place}; or move it away, and a new one is made."
+    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in FULL:
+        return "Free space on its disk."
+    if code in HELD:
+        return "Another process has locked it: wait for it, or end it."
+    return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
 from .choice import AsJson, CacheFolder, ConfigFile, Yes, cache_folder, exclusive
 
 __all__ = ["app"]
@@ -182,16 +184,22 @@ def import_(
 
     path, sheet = cache_folder(cache, config), Sheet(as_json=as_json)
     added = known = damaged = 0
-    with sheet.busy("reading rows"), closing(DiskCache(path)) as store:
-        for page in pages(share.read(file.expanduser())):
-            pairs = {key: row for key, row in filter(None, page) if sound(key, row)}
-            there = {key for key, row in store.get_many(list(pairs)).items() if sound(key, row)}
-            fresh = {key: row for key, row in pairs.items() if key not in there}
-            if fresh:
-                store.put_many(fresh)
-            damaged += sum(pair is None or not sound(*pair) for pair in page)
-            known += len(there)
-            added += len(fresh)
+    try:
+        with sheet.busy("reading rows"), closing(DiskCache(path)) as store:
+            for page in pages(share.read(file.expanduser())):
+                pairs = {key: row for key, row in filter(None, page) if sound(key, row)}
+                there = {key for key, row in store.get_many(list(pairs)).items() if sound(key, row)}
+                fresh = {key: row for key, row in pairs.items() if key not in there}
+                if fresh:
+                    store.put_many(fresh)
+                damaged += sum(pair is None or not sound(*pair) for pair in page)
+                known += len(there)
+                added += len(fresh)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error}). {added:,} rows were added before. Check its rights and the space on "
+            "its disk, and import again: it does no harm."
+        ) from error
     left = f", {damaged:,} damaged ones were left out" if damaged else ""
     sheet.line(f"{added:,} rows were added to {path}, {known:,} were there already{left}.")
     sheet.json({"folder": str(path), "file": str(file), "added": added, "known": known, "damaged": damaged})

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, LedgerError
 from ..ledger import Account, Ledger, Unconfirmed
 from ..router import LEDGER
 from ..tiered import TieredRouter
@@ -57,7 +57,7 @@ def command(
                 for name, account in ledger.totals(by.value).items():
                     accounts.setdefault(name, []).append(account)
                 lost += ledger.unconfirmed()
-        except (ConfigError, sqlite3.Error) as error:  # the ledger's own words are about budgets
+        except (ConfigError, LedgerError, sqlite3.Error) as error:  # the ledger's own words are about budgets
             raise ConfigError(f"{file} cannot be read as a ledger ({error.__cause__ or error}).") from error
     rows = {name: _sum(accounts[name]) for name in sorted(accounts)}
     total = _sum(rows.values())

@@ -1,0 +1,583 @@
+"""Disks that fail, folders that others wrote, processes that die or fork: an error or a miss, never a wrong vector."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedrouter import Budget, Router
+from embedrouter import ledger as ledger_module
+from embedrouter.cache.codec import VERSION, decode, encode, is_row
+from embedrouter.cache.disk import DiskCache
+from embedrouter.cache.rows import sound
+from embedrouter.cache.vectors import VectorCache
+from embedrouter.errors import CacheWarning, ConfigError, LedgerError
+from embedrouter.keys import KEY_BYTES
+from embedrouter.ledger import Ledger
+from embedrouter.testing import FakeBackend, MemoryCache
+from embedrouter.types import Entry
+from tests.emulator import Emulator
+from tests.hammer import Process, spending
+
+KEYS = [blake2b(bytes([number]), digest_size=KEY_BYTES).digest() for number in range(60)]
+TEXTS = ["a", "b", "c"]
+
+
+def entry(key: bytes) -> Entry:
+    """Return the one right entry of a key: 1,536 numbers."""
+    return Entry(np.full(1536, 1 + KEYS.index(key), np.float32), 7)
+
+
+def fill(folder: Path) -> None:
+    store = DiskCache(folder)
+    assert VectorCache(store).write({key: entry(key) for key in KEYS})
+    store.close()
+
+
+def right(found: dict[bytes, Entry]) -> bool:
+    return all(np.array_equal(vector.vector, entry(key).vector) for key, vector in found.items())
+
+
+def answers(router: Router, times: int = 1) -> None:
+    """Check that a router answers as one without a cache does."""
+    fake = FakeBackend()
+    with Router([fake.model()], cache=None) as other:
+        expected = other.embed(TEXTS, input_type="document").vectors
+
+    for _ in range(times):
+        assert np.array_equal(router.embed(TEXTS, input_type="document").vectors, expected)
+
+
+def reserved(ledger: Ledger, amount: str = "0.10") -> int:
+    reservation = ledger.reserve(Budget(total="1"), spending(amount))
+    assert isinstance(reservation, int)
+    return reservation
+
+
+def spent(file: Path) -> Decimal:
+    with closing(Ledger(file)) as ledger:
+        return sum((account.cost for account in ledger.totals("day").values()), Decimal(0))
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting needs rights")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def stuff(disk: Path) -> None:
+    """Leave no byte."""
+    with (disk / "stuff").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+
+
+# The cache
+
+
+def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
+    """What was written before is still found, and when there is room again all is kept again."""
+    fake = FakeBackend(dimensions=1536)
+    router = Router([fake.model()], cache=full / "cache", ledger=":memory:")
+    router.embed(["before"], input_type="document")
+    stuff(full)
+    with pytest.warns(CacheWarning, match=r"could not be written.*not kept. Free space") as told:
+        answered = [
+            len(router.embed([f"{number} {text}" for text in range(100)], input_type="document")) for number in range(4)
+        ]
+    found = router.embed(["before"], input_type="document").cached
+    (full / "stuff").unlink()
+    router.embed(["after"], input_type="document")
+    again = router.embed(["after"], input_type="document").cached
+    router.close()
+
+    assert answered == [100] * 4
+    assert len(told) == 1, [str(one.message) for one in told]
+    assert router._cache.failures >= 4
+    assert (found, again) == ((True,), (True,))
+
+
+def test_a_file_that_may_not_grow_fails_no_call(tmp_path: Path) -> None:
+    """A quota gives another error than a full disk."""
+    store = DiskCache(tmp_path / "cache")
+    cache = VectorCache(store)
+    cache.write({KEYS[0]: entry(KEYS[0])})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.warns(CacheWarning):
+            kept = cache.write({key: entry(key) for key in KEYS})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = cache.read(KEYS, 1536)
+
+    assert not kept
+    assert list(found) == [KEYS[0]]
+    assert cache.write({key: entry(key) for key in KEYS})
+    store.close()
+
+
+@pytest.mark.parametrize("place", ["/proc/cache", "/dev/null/cache", "file"])
+def test_a_folder_that_cannot_be_made_fails_no_call(place: str, tmp_path: Path) -> None:
+    """Reading and writing are two causes."""
+    (tmp_path / "file").touch()
+    router = Router([FakeBackend().model()], cache=tmp_path / place, ledger=":memory:")
+    with pytest.warns(CacheWarning, match="Give the right to read and write it") as told:
+        answers(router, times=2)
+    router.close()
+
+    assert len(told) == 2
+
+
+READ_ONLY = """
+import os, sys, warnings
+from pathlib import Path
+from embedrouter import Router
+from embedrouter.testing import FakeBackend
+router = Router([FakeBackend().model()], cache=Path(sys.argv[1]), ledger=":memory:")
+os.setgid(65534)
+os.setuid(65534)
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    router.embed(["a"], input_type="document")
+print([str(one.message) for one in told])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_that_is_read_only_fails_no_call(mode: int) -> None:
+    """For whom rights are binding."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / "cache"
+        fill(folder)
+        (folder / "cache.db").chmod(0o444)
+        folder.chmod(mode)
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, str(folder)], capture_output=True, text=True, check=True, timeout=30
+        )
+
+    assert str(folder) in done.stdout
+    assert "could not be read" in done.stdout
+    assert "could not be written" in done.stdout
+
+
+def test_the_folder_and_its_files_are_its_owners_alone(tmp_path: Path) -> None:
+    """Cache and ledger; vectors can be turned back into text, roughly."""
+    router = Router([FakeBackend().model(price="1")], cache=tmp_path / "new" / "cache")
+    router.embed(["a"], input_type="document")
+    modes = {item.name: item.stat().st_mode & 0o777 for item in (tmp_path / "new" / "cache").iterdir()}
+    router.close()
+
+    assert (tmp_path / "new" / "cache").stat().st_mode & 0o777 == 0o700
+    assert {"cache.db", "cache.db-wal", "ledger.db", "ledger.db-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_folder_that_the_user_made_keeps_its_rights(tmp_path: Path) -> None:
+    """They had their reasons."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own").chmod(0o755)
+    fill(tmp_path / "own")
+
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "own" / "cache.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_is_removed_in_use_is_made_anew(tmp_path: Path) -> None:
+    """What is written to a file without a name would be lost."""
+    cache = VectorCache(DiskCache(tmp_path / "cache"))
+    cache.write({KEYS[0]: entry(KEYS[0])})
+    shutil.rmtree(tmp_path / "cache")
+    cache.write({KEYS[1]: entry(KEYS[1])})
+    cache.close()
+
+    assert list(VectorCache(DiskCache(tmp_path / "cache")).read(KEYS, 1536)) == [KEYS[1]]
+
+
+@pytest.mark.parametrize("damage", [b"no database at all, but text" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_folder_that_is_no_cache_any_more_is_told_and_left_alone(damage: bytes, tmp_path: Path) -> None:
+    """Nothing is removed: somebody may be able to save it."""
+    (tmp_path / "cache.db").write_bytes(damage)
+    router = Router([FakeBackend().model()], cache=tmp_path, ledger=":memory:")
+    with pytest.warns(CacheWarning, match="embedrouter cache verify --cache"):
+        answers(router)
+    router.close()
+
+    assert (tmp_path / "cache.db").read_bytes() == damage
+
+
+def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: Path) -> None:
+    """Nor does writing over what was damaged. Every third time it is in the index of keys."""
+    fill(tmp_path / "whole")
+    whole = (tmp_path / "whole" / "cache.db").read_bytes()
+    with closing(sqlite3.connect(tmp_path / "whole" / "cache.db")) as database:
+        page = database.execute("PRAGMA page_size").fetchone()[0]
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
+    chance = np.random.default_rng(5)
+    failures = 0
+    for number in range(60):
+        damaged = bytearray(whole)
+        start, end = ((root - 1) * page, root * page) if number % 3 == 0 else (100, len(whole))
+        for position in chance.integers(start, end, 30):
+            damaged[position] ^= 1 << int(chance.integers(8))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "cache.db").write_bytes(damaged)
+        cache = VectorCache(DiskCache(folder))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            first = cache.read(KEYS, 1536)
+            cache.write({key: entry(key) for key in KEYS[::2]})
+            second = cache.read(KEYS, 1536)
+            cache.close()
+        assert right(first)
+        assert right(second)
+        assert {warning.category for warning in told} <= {CacheWarning}
+        failures += cache.failures
+
+    assert failures
+
+
+def test_an_index_that_leads_to_another_row_is_no_hit(tmp_path: Path) -> None:
+    """One bit in the index would give the vector of another text, with a sound checksum."""
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
+        page = database.execute("PRAGMA page_size").fetchone()[0]
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
+    data = bytearray((tmp_path / "cache.db").read_bytes())
+    place = data.index(KEYS[7], (root - 1) * page, root * page)
+    data[place + KEY_BYTES] ^= 1  # the row's number
+    (tmp_path / "cache.db").write_bytes(data)
+    cache = VectorCache(DiskCache(tmp_path))
+    first = cache.read(KEYS, 1536)
+    cache.write({KEYS[7]: entry(KEYS[7])})
+    second = cache.read(KEYS, 1536)
+    cache.close()
+
+    assert KEYS[7] not in first
+    assert right(first)
+    assert right(second)
+
+
+def test_rows_of_a_newer_version_are_absent_and_not_taken_for_damage(tmp_path: Path) -> None:
+    """The command line must not remove them; and whoever raises the version changes the keys with it."""
+    row = bytearray(encode(entry(KEYS[1])))
+    row[2] = VERSION + 1
+
+    assert VERSION == 1, "change what keys hash too, so that versions share a folder"
+    assert decode(bytes(row), 1536) is None
+    assert is_row(bytes(row))
+    assert sound(KEYS[1], bytes(row))
+
+
+@pytest.mark.parametrize("name", ["disk_new", "_sql", "_directory", "sqlite_new", "eviction_policy"])
+def test_settings_of_another_version_of_the_folder_fail_no_call(name: str, tmp_path: Path) -> None:
+    """diskcache takes every setting it finds for an attribute."""
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
+        database.execute("INSERT OR REPLACE INTO Settings VALUES (?, 'x; y')", (name,))
+    cache = VectorCache(DiskCache(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheWarning)
+        found = cache.read(KEYS, 1536)
+    cache.close()
+
+    assert right(found)
+
+
+class Planted:
+    """Unpickling it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+def test_pickles_planted_as_rows_files_and_settings_are_inert(tmp_path: Path) -> None:
+    """Values in the table, values in files beside it, keys, settings."""
+    folder, mark = tmp_path / "cache", tmp_path / "mark"
+    fill(folder)
+    payload = pickle.dumps(Planted(mark))
+    (folder / "planted.val").write_bytes(payload)
+    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as database:
+        database.execute("UPDATE Cache SET mode = 4, value = ? WHERE rowid % 4 = 0", (payload,))
+        database.execute("UPDATE Cache SET mode = 4, value = NULL, filename = 'planted.val' WHERE rowid % 4 = 1")
+        database.execute("UPDATE Cache SET raw = 0, key = ? || rowid WHERE rowid % 4 = 2", (payload,))
+        database.execute("INSERT INTO Settings VALUES ('planted', ?)", (payload,))
+    cache = VectorCache(DiskCache(folder))
+    found = cache.read(KEYS, 1536)
+    cache.write({key: entry(key) for key in KEYS})
+    again = cache.read(KEYS, 1536)
+    cache.close()
+
+    assert len(found) == len(KEYS) // 4
+    assert len(again) == len(KEYS)
+    assert right(again)
+    assert not mark.exists()
+
+
+class Broken(MemoryCache):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def get_many(self, keys: object) -> dict[bytes, bytes]:
+        raise self.error
+
+    put_many = get_many  # type: ignore[assignment]
+
+
+class ServerError(Exception):
+    """As client libraries have them: of no built-in kind."""
+
+
+def test_any_store_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    """Also those that users make."""
+    router = Router([FakeBackend().model()], cache=Broken(ServerError("gone")))
+    with pytest.warns(CacheWarning, match=r"The cache Broken could not be (read|written) \(gone\)") as told:
+        answers(router, times=2)
+
+    assert len(told) == 2 == len([record for record in caplog.records if "Broken" in record.message])
+
+
+def test_a_store_that_is_wrong_is_not_covered_up() -> None:
+    """Its maker wants to know."""
+    with pytest.raises(TypeError, match="argument"):
+        VectorCache(Broken(TypeError("missing argument"))).read([b"k"], 4)
+
+
+def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers wait for their turn, not for ever."""
+    monkeypatch.setattr("embedrouter.cache.disk.BUSY", 0.1)
+    fill(tmp_path)
+    cache = VectorCache(DiskCache(tmp_path))
+    cache.read(KEYS, 1536)
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = cache.read(KEYS, 1536)
+        with pytest.warns(CacheWarning, match="Another process has locked it"):
+            kept = cache.write({KEYS[0]: entry(KEYS[0])})
+        other.execute("ROLLBACK")
+
+    assert len(found) == len(KEYS)
+    assert not kept
+    assert cache.write({KEYS[0]: entry(KEYS[0])})
+    cache.close()
+
+
+def hammer(folder: Path, worker: int) -> None:
+    cache = VectorCache(DiskCache(folder))
+    chance = np.random.default_rng(worker)
+    for _ in range(10**6 if worker % 2 else 15):
+        some = [KEYS[number] for number in chance.integers(0, len(KEYS), 10)]
+        cache.write({key: entry(key) for key in some})
+        assert right(cache.read(KEYS, 1536))
+    assert cache.failures == 0
+    cache.close()
+
+
+def test_sixteen_processes_share_a_folder_though_half_of_them_are_killed(tmp_path: Path) -> None:
+    """In the middle of writing, with overlapping keys."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_disk"])
+    workers = [context.Process(target=hammer, args=(tmp_path, number)) for number in range(16)]
+    for worker in workers:
+        worker.start()
+    time.sleep(3)
+    for worker in workers[1::2]:
+        worker.kill()
+    for worker in workers:
+        worker.join(60)
+    cache = VectorCache(DiskCache(tmp_path))
+    cache.write({key: entry(key) for key in KEYS})
+    found = cache.read(KEYS, 1536)
+    cache.close()
+
+    assert [worker.exitcode for worker in workers] == [0, -signal.SIGKILL] * 8
+    assert len(found) == len(KEYS)
+    assert right(found)
+    assert cache.damaged == 0
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# The ledger
+
+
+def test_under_a_budget_a_ledger_that_fails_refuses_before_money_is_spent(full: Path) -> None:
+    """It worked before; the answers in flight are booked when there is room again."""
+    fake = FakeBackend()
+    file = full / "ledger.db"
+    router = Router([fake.model(price="1")], cache=None, ledger=file, budget=Budget(total="1"))
+    router.embed(["a"], input_type="document")
+    calls = len(fake.calls)
+    stuff(full)
+
+    def spend() -> None:
+        nonlocal calls
+        for number in range(200):
+            router.embed([f"text {number}"], input_type="document")
+            calls += 1
+
+    with pytest.raises(LedgerError, match=r"ledger.db failed \(.*Free space on its disk"):
+        spend()
+    (full / "stuff").unlink()
+    made = len(fake.calls)
+    router.embed(["b"], input_type="document")
+    router.close()
+
+    assert calls == made
+    tokens = sum(len(text.split()) for call in fake.calls for text in call.texts)
+    assert spent(file) == Decimal(tokens) / 1_000_000
+
+
+def test_bills_wait_in_memory_while_the_ledger_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer that was paid for reaches its caller, and its cost the accounts."""
+    monkeypatch.setattr(ledger_module, "BUSY", 0.1)
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, required=True)
+    first, second, third = (reserved(ledger) for _ in range(3))
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.settle(first, 10, Decimal("0.01"))
+        ledger.release(second)
+        ledger.suspect(third)
+        ledger.save("m", "", 1, 1, Decimal("0.5"))
+        ledger.flush()
+        with pytest.raises(LedgerError, match="database is locked"):
+            ledger.reserve(Budget(total="1"), spending("0.1"))
+        ledger.close()
+        other.execute("ROLLBACK")
+    totals = ledger.totals("day")
+    ledger.close()
+    (account,) = totals.values()
+
+    assert (account.cost, account.requests, account.unconfirmed) == (Decimal("0.01"), 1, Decimal("0.10"))
+    assert sum(one.saved for one in totals.values()) == Decimal("0.5")
+    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_ledger_that_was_removed_does_not_begin_anew_under_a_budget(tmp_path: Path, replaced: bool) -> None:
+    """What was spent would be forgotten. Closing is the way to say that this is meant."""
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, required=True)
+    late = reserved(ledger)
+    for item in tmp_path.iterdir():
+        item.unlink()
+    if replaced:
+        Ledger(file).totals("day")
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="removed or replaced"):
+            ledger.reserve(Budget(total="1"), spending("0.1"))
+    ledger.settle(late, 10, Decimal("0.01"))
+    ledger.close()
+
+    assert ledger.totals("day") == {}
+    ledger.close()
+
+
+def test_without_a_budget_accounts_go_on_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever becomes of the file, also with a request in flight."""
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file)
+    late = reserved(ledger)
+    ledger._shut()
+    file.write_bytes(b"no database" * 1000)
+    assert ledger.settle(late, 10, Decimal("0.01")) == Decimal("0.01")
+    for _ in range(2):
+        ledger.settle(reserved(ledger), 10, Decimal("0.25"))
+    totals = ledger.totals("day")
+    ledger.close()
+
+    assert [account.cost for account in totals.values()] == [Decimal("0.50")]
+    assert len([record for record in caplog.records if "counted in memory" in record.message]) == 1
+    assert file.read_bytes() == b"no database" * 1000
+
+
+def test_a_ledger_that_never_opened_is_a_wrong_setting(tmp_path: Path) -> None:
+    """Nothing was called yet."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be opened.*so no budget can hold"):
+        Ledger(tmp_path / "file" / "ledger.db", required=True).refusal(Budget(total="1"), Decimal(1))
+
+
+# Forks
+
+
+def test_children_of_a_server_embed_beside_their_parent(tmp_path: Path, emulator: Emulator) -> None:
+    """As gunicorn --preload does it: connections, locks and files are the parent's, and open."""
+    story = Process.run("serve", url=emulator.openai_url, folder=str(tmp_path), price="1", timeout=10, cap="1")
+
+    assert story["children"] == [0] * 4
+    assert story["wrong"] == 0
+    with closing(DiskCache(tmp_path)) as cache, closing(sqlite3.connect(cache.folder / "cache.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert spent(tmp_path / "ledger.db") == Decimal(emulator.billed.total()) / 1_000_000
+
+
+def test_a_child_works_though_a_thread_was_inside_the_cache_at_the_fork(tmp_path: Path) -> None:
+    """Nobody in the child would release its lock; and no open file may be carried over."""
+    story = Process.run("fork_cache", folder=str(tmp_path))
+
+    assert story == {"children": [0] * 10, "inherited": 0, "seconds": story["seconds"]}
+
+
+def test_the_threads_of_a_process_leave_no_file_open(tmp_path: Path) -> None:
+    """diskcache would leave one connection for each of them."""
+    cache = DiskCache(tmp_path)
+    wait = threading.Event()
+
+    def work() -> None:
+        cache.put_many({b"k": b"v"})
+        wait.wait(10)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while not cache.get_many([b"k"]):
+        pass
+    cache.close()
+    wait.set()
+    for thread in threads:
+        thread.join()
+    cache.close()
+
+    assert not [item for item in tmp_path.iterdir() if item.name.endswith("-wal")]
