@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import numpy as np
 import pytest
 
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.backends._responses import retry_after
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -22,8 +18,6 @@ from embedrouter.errors import (
     ConfigError,
     InputRejectedError,
     NoModelAvailableError,
-    RateLimitedError,
-    RequestTimeoutError,
     UnavailableError,
 )
 from embedrouter.testing import NO_WAITING
@@ -208,65 +202,7 @@ def test_without_usage_in_the_answer_our_count_stands(
     assert result.usage.tokens >= 3
 
 
-# Faults
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind", "retryable"),
-    [
-        (Fault.rate_limited(), RateLimitedError, True),
-        (Fault.unavailable(500), UnavailableError, True),
-        (Fault.unavailable(502), UnavailableError, True),
-        (Fault.unavailable(503), UnavailableError, True),
-        (Fault.status(503), UnavailableError, True),
-        (Fault.status(401), AuthenticationError, False),
-        (Fault.status(403), AuthenticationError, False),
-        (Fault.status(404), UnavailableError, False),
-        (Fault.status(408, body="upstream request timeout"), RequestTimeoutError, True),
-        (Fault.status(409, body="conflict"), UnavailableError, True),
-        (Fault.status(429, body="slow down"), RateLimitedError, True),
-        (Fault.reset(), UnavailableError, True),
-        (Fault.lost(), UnavailableError, True),
-        (Fault.html(), BadResponseError, True),
-        (Fault.half_body(), BackendError, True),
-        (Fault.wrong_count(-1), BadResponseError, True),
-        (Fault.wrong_count(3), BadResponseError, True),
-        (Fault.wrong_dimensions(8), BadResponseError, True),
-        (Fault.nan(), BadResponseError, True),
-        (Fault.zeros(), BadResponseError, True),
-    ],
-    ids=lambda value: (
-        getattr(value, "__name__", None) or f"{value.kind}{value.code}" if hasattr(value, "kind") else None
-    ),
-)
-@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
-def test_every_fault_has_its_error(
-    provider: Provider,
-    emulator: Emulator,
-    asynchronous: bool,
-    fault: Fault,
-    kind: type[BackendError],
-    retryable: bool,
-) -> None:
-    """Whatever the SDK makes of it: its own exception, another library's, or none at all."""
-    emulator.script(fault)
-    router = provider.router(emulator)
-    error = failure(router, asynchronous, ["a", "b"])
-    router.close()
-
-    assert isinstance(error, kind)
-    assert error.retryable is retryable
-    assert error.model == provider.model
-    assert KEY not in str(error)
-
-
-def test_a_529_is_tried_again(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
-    """Voyage's SDK takes it for a success."""
-    emulator.script(Fault.status(529, body={"detail": "overloaded"}))
-    error = failure(router := provider.router(emulator), asynchronous, ["a"])
-    router.close()
-
-    assert error.retryable
+# Faults: what follows from each is in test_failures
 
 
 def test_a_transient_fault_costs_one_more_request(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
@@ -287,76 +223,6 @@ def test_one_attempt_is_one_request(provider: Provider, emulator: Emulator, asyn
     router.close()
 
     assert emulator.calls == 1
-
-
-def test_the_wait_a_provider_asks_for_is_read(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
-    """Voyage's SDK ignores it, Cohere's shortens it."""
-    emulator.script(Fault.rate_limited("17"))
-    error = failure(router := provider.router(emulator), asynchronous, ["a"])
-    router.close()
-
-    assert error.retry_after == 17
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "2"}, 2),
-        ({"Retry-After": "0.5"}, 0.5),
-        ({"retry-after-ms": "250"}, 0.25),
-        ({"retry-after": "1", "retry-after-ms": "0"}, 1),
-        ({"retry-after": "nonsense"}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": ""}, None),
-    ],
-)
-def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
-    """Azure really sends 1 s next to 0 ms; the longer one counts."""
-    assert retry_after(headers) == seconds
-
-
-def test_retry_after_can_be_a_date() -> None:
-    """As HTTP allows."""
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
-
-    assert 38 <= (retry_after({"retry-after": later}) or 0) <= 40
-    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-
-
-@pytest.mark.parametrize("fault", [Fault.insufficient_quota(), Fault.request_too_large()])
-def test_a_429_that_cannot_pass_is_not_tried_again(emulator: Emulator, asynchronous: bool, fault: Fault) -> None:
-    """OpenAI's SDK would try both twice more."""
-    emulator.script(fault)
-    error = failure(router := PROVIDERS["openai"].router(emulator), asynchronous, ["a"])
-    router.close()
-
-    assert isinstance(error, RateLimitedError)
-    assert not error.retryable
-
-
-def test_an_attempt_has_its_own_time_limit(provider: Provider, emulator: Emulator, asynchronous: bool) -> None:
-    """Model.timeout; the SDKs' own are minutes."""
-    emulator.script(Fault.slow(5))
-    error = failure(router := provider.router(emulator, timeout=0.3), asynchronous, ["a"])
-    router.close()
-
-    assert isinstance(error, RequestTimeoutError)
-    assert isinstance(error, TimeoutError)
-
-
-def test_nobody_listening_is_an_unavailable_provider(
-    provider: Provider, emulator: Emulator, asynchronous: bool
-) -> None:
-    """Connection refused reaches us as three libraries' exceptions."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    error = failure(router := provider.router(emulator, base_url=url), asynchronous, ["a"])
-    router.close()
-
-    assert isinstance(error, UnavailableError)
-    assert error.retryable
 
 
 @pytest.mark.refused

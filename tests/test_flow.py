@@ -102,7 +102,7 @@ class World:
     now: float = 0.0
     call_seconds: float = 0.0
     effects: list[Effect] = field(default_factory=list)
-    gate: Callable[[], Gate] = lambda: Gate(requests=None, tokens=None, cooldown=0, lease=60)  # noqa: E731
+    gate: Callable[[], Gate] = lambda: Gate(requests=None, tokens=None, cooldown=0, lease=60)
     gates: dict[str, Gate] = field(default_factory=dict)
     under_way: dict[Hashable, Future[Any]] = field(default_factory=dict)
 

@@ -1,24 +1,32 @@
-"""Mistakes that embedding caches, routers and adapters are known to make. None of them may exist here."""
+"""Mistakes that embedding caches, routers and adapters are known to make. None of them may exist here.
+
+H38, a configuration's tier that retrievers drop, is in test_tier_matrix; more of H15 is in test_health.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
+from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-from embedrouter import Model, Router, TieredRouter
+from embedrouter import Model, Router, TieredRouter, tier
 from embedrouter.errors import (
     AuthenticationError,
     ConfigError,
+    EmbedRouterError,
     NoModelAvailableError,
     SpaceMismatchError,
     UnavailableError,
 )
+from embedrouter.keys import keyer
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
@@ -124,6 +132,81 @@ def test_any_model_name_can_be_cached(tmp_path: Path, name: str) -> None:
     assert cached.embed(["t"], input_type="document").cached == (True,)
 
 
+# H11, H21: failures that pass by themselves, and are fatal
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("name", ["voyage:voyage-3.5", "cohere:embed-v4.0"])
+def test_the_first_429_is_not_the_end(emulator: Emulator, name: str, asynchronous: bool) -> None:
+    """H11, H21: Voyage's adapters asked once and gave up, a Cohere adapter tried only 5xx again."""
+    url = {"voyage": emulator.voyage_url, "cohere": emulator.cohere_url}[name.partition(":")[0]]
+    one = router(Model(name, base_url=url, api_key="k"))
+
+    async def call(adapter: RouterEmbeddings | RouterEmbedding) -> list[list[float]]:
+        try:
+            if isinstance(adapter, RouterEmbedding):
+                return await adapter.aget_text_embedding_batch([f"{adapter.class_name()} text"])
+            return await adapter.aembed_documents(["a text"])
+        finally:
+            await one.aclose()
+
+    for adapter in (RouterEmbeddings(one), RouterEmbedding(router=one)):
+        emulator.script(Fault.rate_limited(retry_after=0.01), Fault.rate_limited(), None)
+        if asynchronous:
+            vectors = asyncio.run(call(adapter))
+        elif isinstance(adapter, RouterEmbedding):
+            vectors = adapter.get_text_embedding_batch([f"{adapter.class_name()} text"])
+        else:
+            vectors = adapter.embed_documents(["a text"])
+        assert len(vectors) == 1
+    assert emulator.calls == 6
+
+
+# H13: asynchronous requests one after the other
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_requests_of_one_call_go_out_side_by_side(emulator: Emulator, asynchronous: bool) -> None:
+    """H13: the asynchronous half awaited each request before it sent the next."""
+    emulator.latency = 0.1
+    model = Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k", batch_size=2)
+    one = router(model)
+    adapter = RouterEmbeddings(one)
+    many = [f"text {number}" for number in range(8)]
+
+    async def call() -> list[list[float]]:
+        try:
+            return await adapter.aembed_documents(many)
+        finally:
+            await one.aclose()
+
+    vectors = asyncio.run(call()) if asynchronous else adapter.embed_documents(many)
+    one.close()
+
+    assert len(vectors) == 8
+    assert emulator.calls == 4
+    assert emulator.peak_in_flight > 1
+
+
+# H15: limiters that count calls that were never made, and none that were
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("limit", [{"requests_per_minute": 2}, {"tokens_per_minute": 10}])
+def test_a_limit_counts_requests_and_nothing_else(
+    emulator: Emulator, asynchronous: bool, limit: dict[str, int]
+) -> None:
+    """H15: in front of a cache a limiter was acquired for hits in one half, and never in the other."""
+    one = router(Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k", **limit))  # type: ignore[arg-type]
+    for text in ("one two three", "one two three", "one two three", "four five six"):
+        embed(one, asynchronous, [text], input_type="document", timeout=30)
+
+    assert emulator.calls == 2
+    with pytest.raises(EmbedRouterError, match="its rate limit"):
+        embed(one, asynchronous, ["seven eight nine ten eleven"], input_type="document", timeout=5)
+    assert emulator.calls == 2
+
+
 # H16, H17: requests that are started all at once, or one for each text
 
 
@@ -213,6 +296,52 @@ def test_when_the_only_model_of_a_space_is_down_the_call_fails() -> None:
         router(fake.model()).embed(["t"], input_type="query")
 
 
+# H27: a hit that needs more packages than a miss
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_hit_needs_no_package_that_a_miss_did_not_need(
+    emulator: Emulator, tmp_path: Path, asynchronous: bool
+) -> None:
+    """H27: the second equal call imported a web server. Here it imports not even the provider's SDK."""
+    script = (
+        "import asyncio, sys\n"
+        "from embedrouter import Model, Router\n"
+        f"model = Model('openai:text-embedding-3-small', base_url={emulator.openai_url!r}, api_key='k')\n"
+        f"router = Router([model], cache={str(tmp_path / 'cache')!r})\n"
+        f"result = asyncio.run(router.aembed(['t'], input_type='document')) if {asynchronous} else "
+        "router.embed(['t'], input_type='document')\n"
+        "print(*result.cached, *{name.partition('.')[0] for name in sys.modules})\n"
+    )
+    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True) for _ in range(2)]
+    miss, hit = (run.stdout.split() for run in runs)
+
+    assert [miss[0], hit[0]] == ["False", "True"], [run.stderr for run in runs]
+    assert set(hit[1:]) <= set(miss[1:])
+    assert set(hit[1:]) & {"openai", "httpx2", "fastapi", "orjson", "soundfile"} == set()
+
+
+# H33: failed batches that pass
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_documents_never_pass_without_a_vector(asynchronous: bool) -> None:
+    """H33: a failed batch was logged, and its documents went on to the store without a vector."""
+    fake = FakeBackend(outcomes=[None, *[UnavailableError("down")] * 10])
+    one = router(fake.model(batch_size=1, max_concurrency=1))
+    adapter = RouterEmbedding(router=one)
+    nodes = [TextNode(text="first"), TextNode(text="second")]
+    fill = (lambda: asyncio.run(adapter.acall(nodes))) if asynchronous else (lambda: adapter(nodes))
+    with pytest.raises(NoModelAvailableError):
+        fill()
+    with pytest.raises(NoModelAvailableError):
+        InMemoryVectorStore(RouterEmbeddings(one)).add_texts(["first", "second"])
+    fill()
+
+    assert all(node.embedding for node in nodes)
+    assert [call.texts for call in fake.calls].count(("first",)) == 1
+
+
 # H28, H36: queries embedded as documents
 
 
@@ -225,6 +354,78 @@ def test_a_query_is_told_to_the_provider_as_a_query(emulator: Emulator, asynchro
     RouterEmbedding(router=one).get_query_embedding("v")
 
     assert [received.input_type for received in emulator.received] == ["search_query"] * 3
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("name", ["cohere:embed-v4.0", "voyage:voyage-3.5"])
+def test_queries_and_documents_are_told_apart_by_every_provider_that_can(
+    emulator: Emulator, name: str, asynchronous: bool
+) -> None:
+    """H36: both went out alike, to Cohere both as documents."""
+    url = {"voyage": emulator.voyage_url, "cohere": emulator.cohere_url}[name.partition(":")[0]]
+    one = router(Model(name, base_url=url, api_key="k"), cache=None)
+    query, document = (embed(one, asynchronous, ["t"], input_type=kind).vectors[0] for kind in ("query", "document"))
+
+    said = [str(received.input_type).removeprefix("search_") for received in emulator.received]
+    assert said == ["query", "document"]
+    assert not np.array_equal(query, document)
+
+
+# H37: keys that lack what tells vectors apart
+
+
+def test_everything_that_changes_a_vector_is_in_the_key(tmp_path: Path) -> None:
+    """H37: the key was the text; models, revisions and types that shared a path shared vectors."""
+    nano = {"trust_remote_code": True, "base_url": None}
+    name = "sentence-transformers:voyageai/voyage-4-nano"
+    variants = [
+        Router([Model(name, revision="abc", **nano)], cache=tmp_path, dimensions=1024),
+        Router([Model(name, revision="def", **nano)], cache=tmp_path, dimensions=1024),
+        Router([Model(name, revision="abc", prompts={"query": "q: "}, **nano)], cache=tmp_path, dimensions=1024),
+        Router([Model(name, revision="abc", **nano)], cache=tmp_path, dimensions=512),
+        Router([Model("voyage:voyage-4")], cache=tmp_path, dimensions=1024),
+    ]
+    keys = {
+        keyer(one._rules.candidates[0], input_type)("the text")
+        for one in variants
+        for input_type in ("document", "query")
+    }
+
+    assert len(keys) == 2 * len(variants)
+
+
+# H39, H40: models that are swapped behind an index
+
+
+@pytest.mark.parametrize(
+    ("models", "dimensions"),
+    [
+        (["openai:text-embedding-3-small", "cohere:embed-v4.0"], 1536),
+        (["openai:text-embedding-3-small", "openai:text-embedding-3-large"], 1536),
+        (["voyage:voyage-4", "voyage:voyage-3.5"], 1024),
+        (["cohere:embed-v4.0", "cohere:embed-v5.0-pro"], 1024),
+    ],
+)
+def test_real_models_of_equal_dimensions_and_other_spaces_are_refused(models: list[str], dimensions: int) -> None:
+    """H39: a gateway's fallback treats embedding models like chat models, and dimensions that agree hide it."""
+    with pytest.raises(SpaceMismatchError, match="means nothing, even at equal dimensions"):
+        Router(models, dimensions=dimensions, cache=None)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_surrounding_block_changes_the_tier_and_never_the_space(asynchronous: bool) -> None:
+    """H40: a block around a call could put any model in the place of another."""
+    low, high, foreign = FakeBackend(), FakeBackend(), FakeBackend(space="foreign")
+    one = router(low.model("fake:low", tier="low"), high.model("fake:high", tier="high"))
+    spaces = set()
+    for name in ("low", "medium", "high"):
+        with tier(name):
+            spaces.add(embed(one, asynchronous, [f"a {name} query"], input_type="query").space)
+
+    assert spaces == {one.space}
+    with tier(foreign.model("fake:foreign").name), pytest.raises(ConfigError, match="fake:foreign"):
+        embed(one, asynchronous, ["a query"], input_type="query")
+    assert foreign.calls == []
 
 
 # The smart embedder that many write first: the cache, then cheap or dear by quality, under one key

@@ -102,7 +102,7 @@ MEANINGS = [
     # A limit a minute passes, an empty account and a request over the limit do not, and all three are 429.
     Expected("openai", 429, "per min (RPM)", RateLimitedError, retryable=True, retry_after=20.0),
     Expected("openai", 429, "images per minute", RateLimitedError, retryable=True),
-    Expected("openai", 429, "Request too large", RateLimitedError),
+    Expected("openai", 429, "Request too large", InputRejectedError),
     Expected("openai", 429, "insufficient_quota", RateLimitedError),
     Expected("openai", 500, "server_error", UnavailableError, retryable=True),
     # A proxy in front of the service answers in plain text.

@@ -15,7 +15,8 @@ A tiered configuration has a table ``[routers.NAME]`` of the same form for each 
 an error. API keys are not written here: ``api_key_env`` names the environment variable.
 
 A file that was found by search, rather than named, may come with a checkout somebody else wrote. It may therefore not
-send your default key to a server of its choice: with ``base_url`` it has to name ``api_key_env``.
+send your default key to a server of its choice: with ``base_url`` it has to name ``api_key_env``. Nor may it let a
+model run code, with ``trust_remote_code``.
 """
 
 from __future__ import annotations
@@ -116,11 +117,11 @@ class Config:
     def _checked(self, form: type[Any]) -> Any:
         try:
             return form.model_validate(self.content)
-        except ValidationError as error:
+        except ValidationError as error:  # it quotes the file, where somebody may have written a key
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            hint = f" Keys are {', '.join(sorted(form.model_fields))}." if len(first["loc"]) == 1 else ""
-            raise ConfigError(f"{self.path}: {where}: {first['msg']}.{hint}") from None
+        where = ".".join(str(part) for part in first["loc"])
+        hint = f" Keys are {', '.join(sorted(form.model_fields))}." if len(first["loc"]) == 1 else ""
+        raise ConfigError(f"{self.path}: {where}: {first['msg']}.{hint}")
 
     def _arguments(self, table: Any) -> dict[str, Any]:
         given: dict[str, Any] = table.model_dump(exclude_unset=True)
@@ -141,14 +142,21 @@ class Config:
         return given
 
     def _model(self, row: dict[str, Any]) -> Model:
-        name = row.pop("model")
-        if row.get("base_url") and not row.get("api_key_env") and not self.named:
+        model = Model(row.pop("model"), **row)
+        if self.named:
+            return model
+        if row.get("trust_remote_code"):
             raise ConfigError(
-                f"{self.path} was found by search and sends {name} to {row['base_url']}, which would hand your default "
-                f"API key to that server. Name the key's variable with api_key_env, or name the file: "
+                f"{self.path} was found by search and lets {model.name} run Python code on this machine. Read that "
+                f"code and the file, then name the file: from_config({str(self.path.name)!r}) or ${ENVIRONMENT}."
+            )
+        if row.get("base_url") and not row.get("api_key_env"):
+            raise ConfigError(
+                f"{self.path} was found by search and sends {model.name} to {row['base_url']}, which would hand your "
+                f"default API key to that server. Name the key's variable with api_key_env, or name the file: "
                 f"from_config({str(self.path.name)!r}) or ${ENVIRONMENT}."
             )
-        return Model(name, **row)
+        return model
 
     def _relative(self, path: str) -> Path:
         return self.path.parent / Path(path).expanduser()

@@ -4,8 +4,8 @@
 ``_perform`` and ``_aperform`` do with each effect, and nothing else.
 
 A call can be stopped at any moment, by Ctrl-C or by cancelling its task: nothing new is begun then, and requests that
-are out already are finished, kept in the cache and booked. Ctrl-C waits for that; a cancelled task does not, the rest
-goes on behind it and ``finish`` waits for it.
+are out already are finished, kept in the cache and booked. Ctrl-C waits for that, a second one leaves at once; a
+cancelled task does not wait, the rest goes on behind it and ``finish`` waits for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ from .effects import (
     Together,
     Write,
 )
-from .errors import BackendError, EmbedRouterError, LeftAloneError, RequestTimeoutError
+from .errors import BackendError, EmbedRouterError, RequestTimeoutError
 from .flights import Flights
-from .health import Gate, ModelHealth
+from .health import Gate, ModelHealth, Wait
 from .job import Found
 from .ledger import Ledger
 from .loops import PerLoop
@@ -56,7 +56,6 @@ __all__ = ["Driver"]
 
 T = TypeVar("T")
 
-STOPPED = LeftAloneError("the call was stopped before this request")
 BEGINNINGS = (Admit, Reserve, Pause, Follow)
 """Effects at which a flow that was stopped ends."""
 
@@ -69,6 +68,8 @@ class _Here:
     slots: Sequence[threading.BoundedSemaphore]
     aslots: PerLoop[Sequence[asyncio.Semaphore]]
     gates: Sequence[Gate]
+    sent: set[int]
+    """Reservations whose request went out and is not settled yet."""
     unfinished: set[asyncio.Task[Any]]
     """Tasks whose caller was cancelled, and that finish what is paid for."""
 
@@ -97,8 +98,6 @@ class Driver:
         self._cooldown = cooldown
         self.flights: Flights[Found] = Flights()
         """Texts that are being embedded at this moment."""
-        self._sent: set[int] = set()
-        """Reservations whose request went out and is not settled yet."""
         self._own = self._start()
 
     def _start(self) -> _Here:
@@ -116,6 +115,7 @@ class Driver:
                 )
                 for candidate in candidates
             ],
+            sent=set(),
             unfinished=set(),
         )
 
@@ -186,7 +186,10 @@ class Driver:
             try:
                 effect = effect or next(flow)
                 while not (stop.is_set() and isinstance(effect, BEGINNINGS)):
-                    effect = flow.send(await self._aperform(effect, stop))
+                    outcome = await self._aperform(effect, stop)
+                    if stop.is_set() and isinstance(effect, Together):  # some of its flows ended before their requests
+                        break
+                    effect = flow.send(outcome)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
         return None
@@ -199,17 +202,17 @@ class Driver:
             _, late = await asyncio.wait(tasks, timeout=max(candidate.timeout for candidate in self._candidates))
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     # Every effect, twice
 
     def _perform(self, effect: Effect, stop: threading.Event | None) -> Any:
         match effect:
-            case Call(candidate, texts, input_type, timeout, reservation):
+            case Call(candidate, texts, input_type, timeout):
                 backend = self._backends[candidate.index]
                 with self._here.slots[candidate.index]:
-                    if stop is not None and stop.is_set():
-                        return STOPPED
-                    self._sent.add(reservation)
+                    if wait_more := self._held_back(effect, stop is not None and stop.is_set()):
+                        return wait_more
                     try:
                         return self._heard(effect, backend.embed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
@@ -228,7 +231,7 @@ class Driver:
                 return self._ledger.refusal(self._budget, amount)
             case Join(names):
                 if _inside_a_loop():  # who blocks a loop must not wait for a task of that loop
-                    return {}
+                    return None
                 return self.flights.join(names)
             case Follow(futures, seconds):
                 return wait(futures, seconds)
@@ -247,12 +250,11 @@ class Driver:
 
     async def _aperform(self, effect: Effect, stop: asyncio.Event | None) -> Any:
         match effect:
-            case Call(candidate, texts, input_type, timeout, reservation):
+            case Call(candidate, texts, input_type, timeout):
                 backend = self._backends[candidate.index]
                 async with self._here.aslots.get()[candidate.index]:
-                    if stop is not None and stop.is_set():
-                        return STOPPED
-                    self._sent.add(reservation)
+                    if wait_more := self._held_back(effect, stop is not None and stop.is_set()):
+                        return wait_more
                     try:
                         return self._heard(effect, await backend.aembed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
@@ -264,7 +266,7 @@ class Driver:
             case Join(names):
                 return self.flights.join(names)
             case Follow(futures, seconds):
-                return await asyncio.wait([asyncio.wrap_future(future) for future in futures], timeout=seconds)
+                return await _followed(futures, seconds)
             case Admit():
                 return self._perform(effect, None)
             case Pause(seconds):
@@ -274,6 +276,17 @@ class Driver:
             case _:
                 assert_never(effect)
 
+    def _held_back(self, call: Call, stopped: bool) -> Wait | None:
+        """Send a request whose turn has come on its way, unless it may not go out any more."""
+        gate = self._here.gates[call.candidate.index]
+        if stopped:
+            gate.withdraw(call.admission)
+            return Wait(0.0, down=False)
+        longer = gate.depart(call.admission, time.monotonic())
+        if longer is None:
+            self._here.sent.add(call.reservation)
+        return longer
+
     def _heard(self, call: Call, outcome: Answer | EmbedRouterError) -> Answer | EmbedRouterError:
         """Note what a request says of its model's health."""
         gate = self._here.gates[call.candidate.index]
@@ -281,19 +294,19 @@ class Driver:
             gate.answered(call.admission, outcome.tokens, outcome.limits, time.monotonic())
         elif isinstance(outcome, BackendError):
             hurried = isinstance(outcome, RequestTimeoutError) and call.timeout < call.candidate.timeout
-            gate.failed(outcome, time.monotonic(), counts=not hurried)
+            gate.failed(call.admission, outcome, time.monotonic(), counts=not hurried)
         return outcome
 
     def abandon(self, reservation: int) -> None:
         """Book a reservation whose flow was closed: a request that went out may have been billed, others were not."""
-        if reservation in self._sent:
+        if reservation in self._here.sent:
             self._ledger.suspect(reservation)
         else:
             self._ledger.release(reservation)
-        self._sent.discard(reservation)
+        self._here.sent.discard(reservation)
 
     def _settle(self, effect: Settle) -> Decimal | None:
-        self._sent.discard(effect.reservation)
+        self._here.sent.discard(effect.reservation)
         if effect.billed is not None:
             return self._ledger.settle(effect.reservation, *effect.billed)
         if effect.unconfirmed:
@@ -317,23 +330,36 @@ class Driver:
             self.run(flows[0])
             return
         stop = threading.Event()
+        waiting = iter(flows)
+        errors: list[BaseException] = []
 
-        def work(flow: Flow[None]) -> None:
-            try:
-                self.run(flow, stop)
-            except BaseException:
-                stop.set()
-                raise
+        def work(end: Future[None]) -> None:
+            for flow in waiting:
+                try:
+                    self.run(flow, stop)
+                except BaseException as error:  # noqa: BLE001 - raised below
+                    errors.append(error)
+                    stop.set()
+            end.set_result(None)
 
-        with ThreadPoolExecutor(min(width, len(flows)), "embedrouter") as pool:
-            futures = [pool.submit(copy_context().run, work, flow) for flow in flows]
-            try:
-                wait(futures)
-            except BaseException:  # Ctrl-C, which only the main thread hears: it makes no request itself
-                stop.set()
-                raise
-        for future in futures:
-            future.result()
+        ends: list[Future[None]] = []
+        try:
+            for _ in range(min(width, len(flows))):
+                end: Future[None] = Future()
+                thread = threading.Thread(target=copy_context().run, args=(work, end), name="embedrouter", daemon=True)
+                ends.append(end)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more of them
+                    ends.remove(end)
+                    raise
+            wait(ends)
+        except BaseException:  # Ctrl-C, which only the main thread hears: it makes no request itself
+            stop.set()
+            wait(ends)  # the second Ctrl-C ends this, too; nobody waits for daemons
+            raise
+        if errors:
+            raise errors[0]
 
     async def _atogether(self, flows: Sequence[Flow[None]], width: int, stop: asyncio.Event) -> None:
         waiting = iter(flows)
@@ -360,6 +386,15 @@ def _inside_a_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+async def _followed(futures: Sequence[Future[Any]], seconds: float | None) -> None:
+    waiting = [asyncio.wrap_future(future) for future in futures]
+    try:
+        await asyncio.wait(waiting, timeout=seconds)
+    finally:
+        for future in waiting:  # nobody is to look for this loop, when it may be closed, to tell it of one
+            future.cancel()
 
 
 async def _apause(seconds: float, stop: asyncio.Event | None) -> None:

@@ -74,7 +74,9 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Make one request. Outcome: an ``Answer``, or the ``EmbedRouterError`` it failed with."""
+    """Make one request. Outcome: an ``Answer``, the ``EmbedRouterError`` it failed with, or a ``Wait`` if it stood in
+    line for so long that it may not go out any more; then nothing was sent.
+    """
 
     candidate: Candidate
     texts: Sequence[str]
@@ -95,7 +97,9 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Lead texts, by name, or follow whoever leads them already. Outcome: a future for each that is followed."""
+    """Lead texts, by name, or follow whoever leads them already. Outcome: a future for each that is followed, or
+    ``None`` for a caller who can do neither.
+    """
 
     names: Sequence[Hashable]
 

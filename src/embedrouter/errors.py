@@ -17,7 +17,8 @@
         └── BadResponseError                200, but not the vectors that were asked for
 
 Attributes are the interface; a message ends with what to do next. Provider SDK exceptions are translated in the
-backends only and stay reachable as ``__cause__``, unless they repeat a text or a key: neither is ever part of a message.
+backends only and stay reachable as ``__cause__``, unless they repeat a text or a key: neither is ever part of a
+message.
 """
 
 from __future__ import annotations

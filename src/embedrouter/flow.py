@@ -38,6 +38,10 @@ from .types import Candidate, EmbeddingResult, Entry, Estimate, OverlongPolicy, 
 
 __all__ = ["embed", "estimate", "prepare"]
 
+STUCK = 120.0
+"""Seconds in which no text landed, after which nobody is followed any more: a leader may belong to an event loop that
+somebody blocks, perhaps until we are done."""
+
 
 def embed(job: Job) -> Flow[EmbeddingResult]:
     """Return the vectors of ``job.texts`` in order."""
@@ -136,7 +140,8 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
     alone = False
     while items:
         names = {job.name(item.text): item for item in items}
-        followed: dict[Hashable, Future[Landing[Found]]] = {} if alone else (yield Join(list(names)))
+        joined: dict[Hashable, Future[Landing[Found]]] | None = None if alone else (yield Join(list(names)))
+        alone, followed = joined is None, joined or {}
         led = [name for name in names if name not in followed]
         left: Literal["handed over", "failed"] = "failed"
         try:
@@ -151,13 +156,30 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
                 flights.land((name, job.found.get(names[name].text, left)) for name in led)
         if not followed:
             return
-        yield Follow(list(followed.values()), None if job.deadline is None else job.deadline - job.rules.clock())
-        outcomes = {name: future.result() if future.done() else "failed" for name, future in followed.items()}
+        yield from _follow(job, list(followed.values()))
+        outcomes = {name: _landed(future) for name, future in followed.items()}
         for name, outcome in outcomes.items():
             if isinstance(outcome, Found):
                 job.found[names[name].text] = replace(outcome, cached=True)
         items = [names[name] for name, outcome in outcomes.items() if not isinstance(outcome, Found)]
         alone = "failed" in outcomes.values()
+
+
+def _follow(job: Job, futures: Sequence[Future[Landing[Found]]]) -> Flow[None]:
+    """Wait until texts land, or the time is up, or nothing at all lands any more: their leader may be stuck."""
+    rules = job.rules
+    before = -1
+    while before != rules.flights.landed and not all(future.done() for future in futures):
+        before = rules.flights.landed
+        left = STUCK if job.deadline is None else min(STUCK, job.deadline - rules.clock())
+        yield Follow(futures, left)
+        if left < STUCK:
+            return
+
+
+def _landed(future: Future[Landing[Found]]) -> Landing[Found]:
+    """Return what became of a text, or of the wait for it."""
+    return future.result() if future.done() and not future.cancelled() else "failed"
 
 
 def _lead(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:

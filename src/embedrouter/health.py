@@ -13,10 +13,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import BackendError, BadResponseError, RateLimitedError, RequestTimeoutError, UnavailableError
+from .errors import (
+    BackendError,
+    BadResponseError,
+    InputRejectedError,
+    RateLimitedError,
+    RequestTimeoutError,
+    UnavailableError,
+)
 from .types import RateLimits
 
-__all__ = ["Admission", "Gate", "ModelHealth", "Wait"]
+__all__ = ["MINUTE", "Admission", "Gate", "ModelHealth", "Wait"]
 
 MINUTE = 61.0
 """Seconds in which a limit per minute must not be passed: a little more, because the provider's clock is not ours."""
@@ -26,6 +33,8 @@ LONGEST = 300.0
 """Seconds that a model is left alone at most."""
 PROBE = 1.0
 """Seconds after which to ask again whether a probe has come back."""
+STALE = 1.0
+"""Seconds between admission and departure after which a request is admitted anew."""
 
 
 @dataclass(slots=True)
@@ -34,6 +43,8 @@ class Admission:
 
     at: float
     tokens: int
+    recent: bool = True
+    """Whether it is among those of the last minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +99,43 @@ class Gate:
     def admit(self, tokens: int, now: float) -> Admission | Wait:
         """Let a request of so many tokens out, or say how long it has to wait."""
         with self._lock:
-            down = self._down(now)
-            seconds = max(down, self._held_until - now, self._paced(tokens, now))
-            if seconds > 0:
-                return Wait(seconds, down > 0)
-            if self._failures >= FAILURES:
-                self._probe_until = now + self._lease
-            admission = Admission(now, tokens)
-            self._sent.append(admission)
-            self._tokens += tokens
-            self._since += tokens
-            return admission
+            return self._admit(tokens, now)
+
+    def depart(self, admission: Admission, now: float) -> Wait | None:
+        """Let an admitted request out that had to stand in line, or take its admission back: it has to wait again."""
+        with self._lock:
+            if now - admission.at < STALE and now >= max(self._down_until, self._held_until):
+                return None
+            self._take_back(admission)
+            answer = self._admit(admission.tokens, now)
+            if isinstance(answer, Wait):
+                return answer
+            self._sent[-1] = admission
+            admission.at, admission.recent = now, True
+            return None
+
+    def withdraw(self, admission: Admission) -> None:
+        """Forget a request that was admitted and not sent."""
+        with self._lock:
+            self._take_back(admission)
 
     def answered(self, admission: Admission, tokens: int | None, limits: RateLimits | None, now: float) -> None:
         """Note an answer: what was billed, and what the provider says of its limits."""
         with self._lock:
-            self._failures = self._trips = 0
-            self._error = None
-            if tokens is not None:
+            self._recover()
+            if tokens is not None and admission.recent:
                 self._tokens += tokens - admission.tokens
                 admission.tokens = tokens
             if limits is not None:
                 self._reported, self._reported_at, self._since = limits, now, 0
 
-    def failed(self, error: BackendError, now: float, *, counts: bool = True) -> None:
+    def failed(self, admission: Admission, error: BackendError, now: float, *, counts: bool = True) -> None:
         """Note a failure; ``counts`` is whether it may be the model's fault."""
         with self._lock:
+            if isinstance(error, InputRejectedError):  # an answer, too
+                self._recover()
+                return
+            probed = admission.at >= self._down_until
             if isinstance(error, RateLimitedError):
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST))
@@ -121,10 +143,11 @@ class Gate:
             elif counts and error.retryable and isinstance(error, SICK):
                 self._failures += 1
                 self._error = error
-                if self._failures >= FAILURES and now >= self._down_until:
+                if self._failures >= FAILURES and probed:
                     self._down_until = now + min(self._cooldown * 2.0**self._trips, LONGEST)
                     self._trips += 1
-                    self._probe_until = 0.0
+            if probed:
+                self._probe_until = 0.0
 
     def health(self, model: str, now: float) -> ModelHealth:
         """Return how the model has been doing."""
@@ -134,6 +157,33 @@ class Gate:
                 state = "down" if now < self._down_until else "probing"
             wait = max(0.0, self._down(now), self._held_until - now)
             return ModelHealth(model, state, self._failures, wait, self._error)
+
+    def _admit(self, tokens: int, now: float) -> Admission | Wait:
+        down = self._down(now)
+        seconds = max(down, self._held_until - now, self._paced(tokens, now))
+        if seconds > 0:
+            return Wait(seconds, down > 0)
+        if self._failures >= FAILURES:
+            self._probe_until = now + self._lease
+        admission = Admission(now, tokens)
+        self._sent.append(admission)
+        self._tokens += tokens
+        self._since += tokens
+        return admission
+
+    def _take_back(self, admission: Admission) -> None:
+        if admission.recent:
+            self._sent = deque(other for other in self._sent if other is not admission)
+            self._tokens -= admission.tokens
+            admission.recent = False
+        self._since = max(0, self._since - admission.tokens)
+        if admission.at >= self._down_until:
+            self._probe_until = 0.0
+
+    def _recover(self) -> None:
+        self._failures = self._trips = 0
+        self._down_until = self._probe_until = 0.0
+        self._error = None
 
     def _down(self, now: float) -> float:
         """Return how long the breaker keeps the model from being asked."""
@@ -146,7 +196,9 @@ class Gate:
     def _paced(self, tokens: int, now: float) -> float:
         """Return how long the limits keep a request back."""
         while self._sent and self._sent[0].at <= now - MINUTE:
-            self._tokens -= self._sent.popleft().tokens
+            old = self._sent.popleft()
+            old.recent = False
+            self._tokens -= old.tokens
         wait = 0.0
         most_requests = self._declared[0] or self._reported.requests
         if most_requests is not None and len(self._sent) >= most_requests:

@@ -541,10 +541,12 @@ def _write(database: sqlite3.Connection, savings: Savings) -> None:
 def _finish(database: sqlite3.Connection, savings: Savings, waiting: list[Booking], process: int) -> None:
     """Write what is in memory and close, when a ledger is closed, forgotten, or its process ends.
 
-    Not in a forked child: the connection and the savings are its parent's.
+    Not in a forked child: the connection and the savings are its parent's. It waits for nobody: the garbage collector
+    may have come while this very thread writes to the same file.
     """
     if process == os.getpid():
         with suppress(sqlite3.Error):
+            database.execute("PRAGMA busy_timeout = 100")
             if savings or waiting:
                 database.execute("BEGIN IMMEDIATE")
                 for booking in waiting:

@@ -7,12 +7,14 @@ price and limits decided once, when the router is built, so that nothing further
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from .backend import Backend
 from .catalog import Card, load
@@ -21,7 +23,7 @@ from .prices import DECIMALS, as_price
 from .types import Candidate, Space
 from .wrapped import WrappedBackend
 
-__all__ = ["Model", "custom_card", "settle", "the_one_space"]
+__all__ = ["Model", "check_address", "custom_card", "is_secret", "settle", "the_one_space"]
 
 POSITIVE = (
     "dimensions",
@@ -40,7 +42,8 @@ class Model:
     """One model as the user declares it; whatever is left out comes from the catalogue.
 
     A literal ``api_key``, SDK clients and secret headers do not travel in a pickle: the copy reads ``api_key_env`` or
-    the provider's own environment variable.
+    the provider's own environment variable. An ``azure_ad_token_provider`` travels if it is a
+    function of a module, by its name.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Model:
     dimensions: int | None = None
     """Dimensions to ask for; the model's own number when left out."""
     base_url: str | None = None
-    """Another server that speaks the provider's protocol; for Azure the resource's endpoint."""
+    """Another server that speaks the provider's protocol; for Azure the resource's endpoint. No place for passwords."""
     api_key: str | None = field(default=None, repr=False)
     api_key_env: str | None = None
     """The environment variable that holds the key."""
@@ -93,7 +96,7 @@ class Model:
     revision: str | None = None
     """Local: the commit of the model repository."""
     trust_remote_code: bool = False
-    """Local: run Python code from the model repository. Read it first, and pin ``revision``."""
+    """Local: run Python code from the model repository. Read it first; needs the commit as ``revision``."""
     prompts: Mapping[str, str] | None = None
     """Text put before each input, by input type, over the model's own; makes another space."""
     device: str | None = None
@@ -106,6 +109,10 @@ class Model:
         if not provider or not rest:
             raise ConfigError(f"Model name {self.name!r} must be written 'provider:name'.{similar(self.name)}")
         as_price(self.price, self.name)
+        check_address(self.base_url, f"{self.name}: base_url")
+        for name, content in (self.headers or {}).items():
+            if not content.isprintable():
+                raise ConfigError(f"{self.name}: the header {name!r} holds a line end or another control character.")
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -172,12 +179,42 @@ class Model:
         state = {item.name: getattr(self, item.name) for item in fields(self)}
         state.update(api_key=None, client=None, async_client=None)
         if self.headers is not None:
-            state["headers"] = {name: value for name, value in self.headers.items() if not _is_secret(name)}
+            state["headers"] = {name: value for name, value in self.headers.items() if not is_secret(name, value)}
+        if not _has_name(self.azure_ad_token_provider):
+            state["azure_ad_token_provider"] = None
         return state
 
 
-def _is_secret(header: str) -> bool:
-    return any(word in header.lower() for word in ("auth", "key", "token", "secret", "cookie"))
+SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session", "signature", "jwt")
+SECRET_VALUES = ("bearer ", "basic ", "sk-")
+
+
+def is_secret(header: str, value: str) -> bool:
+    """Say whether a header is one that must not be shown."""
+    return any(word in header.lower() for word in SECRET_HEADERS) or value.lower().startswith(SECRET_VALUES)
+
+
+def check_address(url: str | None, what: str) -> None:
+    """Refuse an address that holds a secret: it would be shown in messages, logs and tracebacks.
+
+    Raises:
+        ConfigError: it has a user, a password, a query or a fragment; the message does not repeat it.
+    """
+    try:
+        parts = urlsplit(url or "")
+        plain = "@" not in parts.netloc and not parts.query and not parts.fragment
+    except ValueError:  # which quotes it
+        plain = False
+    if not plain:
+        raise ConfigError(
+            f"{what} must be an address without user, password, query and fragment. Give a key with api_key_env= or "
+            "api_key=, and what else the server asks for with headers=."
+        )
+
+
+def _has_name(function: object) -> bool:
+    """Say whether a pickle would hold the name of a function, and not what it carries along."""
+    return inspect.isfunction(function) and "<" not in function.__qualname__
 
 
 def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:

@@ -27,7 +27,7 @@ from .errors import (
     NoModelAvailableError,
     RequestTimeoutError,
 )
-from .health import Admission, Wait
+from .health import MINUTE, Admission, Wait
 from .job import Charge, Found, Item, Job
 from .keys import keyer
 from .plan import listed, pack
@@ -36,8 +36,8 @@ from .types import Answer, Candidate, Entry, OverlongPolicy, Spending, Vectors
 
 __all__ = ["fault", "look_up", "packed", "rejection", "send"]
 
-HOPELESS = 3
-"""Texts refused one by one, with none embedded before, after which the others are not tried."""
+HOPELESS = 24
+"""Refusals of one request and its parts, with none embedded, after which no more are tried: every half had its turn."""
 
 logger = logging.getLogger("embedrouter")
 
@@ -67,8 +67,6 @@ def send(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[N
         match failure:
             case None:
                 return
-            case InputRejectedError():
-                raise failure
             case LeftAloneError() if not patient:
                 demoted.append(candidate)
             case AuthenticationError():  # a missing key is never a silent step to a dearer model
@@ -124,29 +122,36 @@ def _through(
     """Send texts to one model, in requests of its own size. Return what stopped it and the texts still to do.
 
     A request that is refused because of some of its texts is halved until they stand alone: the others are embedded.
+    When one stands alone and none is embedded yet, the larger parts go first: perhaps it is not because of a text.
     """
     parts = packed(items, candidate)
+    refusals, alone, embedded = 0, False, False
     while parts:
-        part = parts[0]
+        part, *parts = parts
         failure = yield from _request(job, candidate, part, patient)
         if failure is None:
-            del parts[0]
+            embedded = True
         elif isinstance(failure, InputRejectedError):
             at_fault = {part[index].text for index in failure.indices}
+            refusals += not at_fault
+            if refusals >= HOPELESS and not embedded:
+                job.rejected |= dict.fromkeys((item.text for part in [part, *parts] for item in part), failure)
+                if not job.charges:  # other requests need not find out for themselves
+                    raise rejection(job)
+                return None, []
             if not at_fault and len(part) > 1:
-                parts[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
+                halves = [part[: len(part) // 2], part[len(part) // 2 :]]
+                parts = [*parts, *halves] if alone and not embedded else [*halves, *parts]
                 continue
             at_fault = at_fault or {part[0].text}
-            parts[:1] = packed([item for item in part if item.text not in at_fault], candidate)
+            parts = [*packed([item for item in part if item.text not in at_fault], candidate), *parts]
             if failure.too_long and on_too_long != "error":
                 job.refused += at_fault
-                continue
-            job.rejected |= dict.fromkeys(at_fault, failure)
-            if not job.charges and len(job.rejected) >= HOPELESS:  # so it is not because of a text
-                job.rejected |= dict.fromkeys((item.text for part in parts for item in part), failure)
-                raise rejection(job)
+            else:
+                job.rejected |= dict.fromkeys(at_fault, failure)
+                alone = True
         else:
-            return failure, [item for part in parts for item in part]
+            return failure, [item for part in [part, *parts] for item in part]
     return None, []
 
 
@@ -176,9 +181,11 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
         if job.deadline is not None:
             deadline = min(deadline, job.deadline)
         if deadline <= began:
-            return RequestTimeoutError(
+            late = RequestTimeoutError(
                 "the time allowed was used up before the request", model=candidate.name, perhaps_billed=False
             )
+            job.attempts.append(Attempt(candidate.name, late))
+            return late
         if job.unaffordable is not None and spending.amount != 0:
             return job.unaffordable
         timeout = min(candidate.timeout, deadline - began)
@@ -186,12 +193,16 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
         if isinstance(reservation, str):
             return BudgetExceededError(f"{candidate.name} was not called: {reservation}")
         try:
-            outcome: Answer | EmbedRouterError = yield Call(
+            outcome: Answer | EmbedRouterError | Wait = yield Call(
                 candidate, texts, job.input_type, timeout, reservation, admission
             )
         except GeneratorExit:  # stopped before the answer
             rules.abandon(reservation)
             raise
+        if isinstance(outcome, Wait):  # nothing was sent
+            yield Settle(reservation, None)
+            attempt -= 1
+            continue
         spent: Decimal | None = Decimal(0)
         if isinstance(outcome, Answer):
             tokens = spending.tokens if outcome.tokens is None else outcome.tokens
@@ -200,7 +211,11 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             job.charges.append(charge)
             wrong = fault(outcome, len(texts), candidate.space.dimensions)
             if wrong is None:  # what was paid for is kept before anything else
-                yield from _keep(job, candidate, items, outcome.vectors, tokens)
+                try:
+                    yield from _keep(job, candidate, items, outcome.vectors, tokens)
+                except GeneratorExit:
+                    rules.abandon(reservation)
+                    raise
             charge.amount = spent = yield Settle(reservation, (tokens, spent))
             if wrong is None:
                 return None
@@ -225,16 +240,11 @@ def _admitted(job: Job, candidate: Candidate, tokens: int, patient: bool) -> Flo
         answer: Admission | Wait = yield Admit(candidate, tokens)
         if isinstance(answer, Admission):
             return answer
-        if answer.down and not patient:
-            story = f"left alone for {answer.seconds:.1f} s, because it keeps failing"
-            return LeftAloneError(story, model=candidate.name)
         until = rules.clock() + answer.seconds
-        if answer.down and until > began + rules.retry.timeout:
-            return LeftAloneError(
-                f"left alone for {answer.seconds:.0f} s, because it keeps failing; that is longer than "
-                f"RetryPolicy.timeout={rules.retry.timeout:g}",
-                model=candidate.name,
-            )
+        down = answer.down or answer.seconds > MINUTE  # as its provider asked
+        if down and (not patient or until > began + rules.retry.timeout):
+            reason = "because it keeps failing" if answer.down else "as its provider asks"
+            return LeftAloneError(f"left alone for {answer.seconds:.1f} s, {reason}", model=candidate.name)
         if job.deadline is not None and until > job.deadline:
             why = "it keeps failing" if answer.down else "its rate limit"
             return RequestTimeoutError(

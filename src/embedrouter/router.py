@@ -8,7 +8,6 @@ closed opens again.
 from __future__ import annotations
 
 import random
-import threading
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -39,6 +38,7 @@ from .policy import RetryPolicy
 from .presets import preset
 from .prices import cost
 from .tiers import TIERS, nearest, rank, requested
+from .totals import Totals
 from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
 __all__ = ["Router"]
@@ -129,6 +129,7 @@ class Router(Closing):
         self._cache = VectorCache(open_cache(cache))
         self.ledger = Ledger(self._ledger_file(ledger), required=budget is not None and bool(budget.caps))
         """What was spent, set aside and saved: by everybody who shares the file."""
+        self._totals = Totals(self.ledger)
         budget = budget or Budget()
         retry = retry or RetryPolicy()
         self._driver = Driver(backends, candidates, self._cache, self.ledger, budget, retry.cooldown)
@@ -140,17 +141,15 @@ class Router(Closing):
             when_unavailable=when_unavailable,
             budget=budget,
             flights=self._driver.flights,
-            book=self._book,
+            book=self._totals.book,
             abandon=self._driver.abandon,
             clock=time.monotonic,
             chance=random.random,
         )
         self._batches = Batches(
-            backends, candidates, self._cache, self.ledger, budget, self._rules.retry, self._add_usage
+            backends, candidates, self._cache, self.ledger, budget, self._rules.retry, self._totals.add
         )
         self._backends = backends
-        self._usage = Usage()
-        self._lock = threading.Lock()
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Router:
@@ -409,25 +408,16 @@ class Router(Closing):
     @property
     def usage(self) -> Usage:
         """What was billed and avoided since the router was built, failed calls included."""
-        return self._usage
+        return self._totals.usage
 
     def health(self) -> dict[str, ModelHealth]:
-        """Return how each model has been doing in this process, and whether it is left alone because it keeps failing."""
+        """Return how each model has been doing in this process: whether it is asked, or left alone because it fails."""
         return {health.model: health for health in self._driver.health()}
 
     @property
     def damaged(self) -> int:
         """Cache rows found damaged so far; each was treated as missing and written again."""
         return self._cache.damaged
-
-    def _add_usage(self, usage: Usage) -> None:
-        with self._lock:
-            self._usage += usage
-
-    def _book(self, job: Job) -> None:
-        self._add_usage(job.usage())
-        for candidate, texts, tokens in job.savings:
-            self.ledger.save(candidate.name, job.tag, texts, tokens, cost(tokens, candidate.price) or Decimal(0))
 
     def close(self) -> None:
         for backend in self._backends:

@@ -24,6 +24,7 @@ from .errors import (
     RequestTimeoutError,
     UnavailableError,
 )
+from .quotes import harmless
 from .types import Answer, InputType
 
 __all__ = ["WrappedBackend"]
@@ -68,16 +69,18 @@ class WrappedBackend(Backend):
         """Call the embedder; it keeps its own time limit."""
         try:
             return self._answer(self._ask(list(texts), input_type))
-        except Exception as error:
-            raise _translated(error, self._name) from error
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = _translated(error, self._name, texts)
+        raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Call the embedder's asynchronous form, for at most ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 return self._answer(await self._aask(list(texts), input_type))
-        except Exception as error:
-            raise _translated(error, self._name) from error
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = _translated(error, self._name, texts)
+        raise failure
 
     def _answer(self, rows: Any) -> Answer:
         try:
@@ -114,8 +117,18 @@ class WrappedBackend(Backend):
         return await asyncio.to_thread(self._function, texts, input_type)
 
 
-def _translated(error: Exception, model: str) -> Exception:
-    """Return our error for a failure of the network or of a provider behind the embedder, or ``error`` itself."""
+def _translated(error: Exception, model: str, texts: Sequence[str]) -> Exception:
+    """Return our error for a failure of the network or of a provider behind the embedder, or ``error`` itself.
+
+    What the embedder raised is its cause, unless that repeats a text.
+    """
+    ours = _ours(error, model)
+    if ours is not error:
+        ours.__cause__ = error if harmless(error, texts) else None
+    return ours
+
+
+def _ours(error: Exception, model: str) -> Exception:
     if isinstance(error, BackendError):
         return error
     reason = type(error).__name__

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from ..errors import AuthenticationError, ConfigError
-from ..models import Model
+from ..models import Model, is_secret
 
-__all__ = ["api_key", "known_key", "setting"]
+__all__ = ["api_key", "known_key", "secrets", "setting"]
 
 KEY_VARIABLES = {
     "openai": ("OPENAI_API_KEY",),
@@ -21,9 +21,14 @@ def api_key(model: Model) -> str:
     """Return the key of a model: ``api_key``, then ``api_key_env``, then the provider's own variables.
 
     Raises:
-        AuthenticationError: there is none; the message names the variable to set.
+        AuthenticationError: there is none, or it cannot be one; the message names the variable to set.
     """
     if key := known_key(model):
+        if not (key.isascii() and key.isprintable()):  # libraries quote a header that they cannot send
+            raise AuthenticationError(
+                f"The API key for {model.name} holds a line end or a character that no key has. Copy it again.",
+                model=model.name,
+            )
         return key
     variable = _variables(model)[0]
     raise AuthenticationError(
@@ -35,10 +40,21 @@ def api_key(model: Model) -> str:
 
 def known_key(model: Model) -> str | None:
     """Return the key of a model, if there is one."""
-    if model.api_key:
-        return model.api_key
+    if model.api_key and (key := model.api_key.strip()):
+        return key
     found = (os.environ.get(variable, "").strip() for variable in _variables(model))
     return next((value for value in found if value), None)
+
+
+def secrets(model: Model) -> list[str]:
+    """Return what must not be shown of how a model is reached: keys, also those of clients, and secret headers."""
+    clients = [model.client, model.async_client]
+    found: list[object] = [known_key(model), *(getattr(client, "api_key", None) for client in clients)]
+    found += [getattr(getattr(client, "_client_wrapper", None), "_token", None) for client in clients]  # Cohere's
+    for name, value in (model.headers or {}).items():
+        if is_secret(name, value):
+            found += value.split()
+    return [secret for secret in found if isinstance(secret, str) and secret]
 
 
 def _variables(model: Model) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ many requests as texts, so this costs nothing. The file of requests is built in 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,7 @@ __all__ = ["OpenAIBatches"]
 ENDPOINT: Final = "/v1/embeddings"
 MARK = "embedrouter"
 """The key of a batch's metadata under which its mark stands."""
+CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 OVER = frozenset({"completed", "expired", "cancelled"})
 
 
@@ -85,7 +87,7 @@ class OpenAIBatches(BatchEndpoint):
         with self._errors():
             found = client.batches.retrieve(batch, timeout=timeout)
             counts = found.request_counts
-            codes = dict.fromkeys(str(error.code) for error in (found.errors.data if found.errors else None) or [])
+            codes = dict.fromkeys(_code(error.code) for error in (found.errors.data if found.errors else None) or [])
             return BatchProgress(
                 ended=found.status in OVER or found.status == "failed",
                 texts=counts.total if counts else 0,
@@ -117,12 +119,12 @@ class OpenAIBatches(BatchEndpoint):
             fields = json.loads(line)
             name = str(fields["custom_id"])
             if fields.get("error"):
-                return name, str(fields["error"]["code"])
+                return name, _code(fields["error"]["code"])
             status, body = fields["response"]["status_code"], fields["response"]["body"]
             if status != 200:
                 code = (body.get("error") or {}).get("code") if isinstance(body, dict) else None
-                return name, f"{status} {code}" if code else f"{status}"
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                return name, f"{int(status)} {_code(code)}" if code else f"{int(status)}"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadResponseError(
                 "a line of the batch's answers cannot be understood", model=self._model.name
             ) from error
@@ -135,12 +137,19 @@ class OpenAIBatches(BatchEndpoint):
     def _errors(self, texts: Sequence[str] = ()) -> Iterator[None]:
         try:
             yield
+            return
         except BackendError:
             raise
         except (AttributeError, TypeError, ValueError) as error:  # how the SDK meets a web page, or broken JSON
             raise BadResponseError("the answer is none of the Batch API's", model=self._model.name) from error
-        except Exception as error:
-            raise translated(error, self._model, texts) from error
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = translated(error, self._model, texts)
+        raise failure
+
+
+def _code(said: object) -> str:
+    """Return a word for an error; whatever is no single word may be a quotation."""
+    return said if isinstance(said, str) and CODE.fullmatch(said) else "without a code"
 
 
 def _lines(content: Iterator[bytes]) -> Iterator[bytes]:

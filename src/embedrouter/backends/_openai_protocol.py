@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Model
 from ..types import Answer
-from ._responses import from_status, matrix, rate_limits, was_sent
+from ._responses import billed, failed, from_status, matrix, rate_limits, was_sent
 
 __all__ = ["answer", "read", "translated"]
 
@@ -19,7 +19,7 @@ def read(response: Any, model: Model) -> Answer:
     """Return what an embeddings response of the SDK says, and what its headers say of the limits."""
     try:
         body = json.loads(response.content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadResponseError(f"the answer is no JSON ({len(response.content)} bytes)", model=model.name) from error
     return replace(answer(body, model), limits=rate_limits(response.headers))
 
@@ -28,7 +28,7 @@ def answer(body: Any, model: Model) -> Answer:
     """Return what the parsed body of an embeddings response says."""
     try:
         rows = body["data"]
-        if all("index" in row for row in rows):
+        if any("index" in row for row in rows):
             rows = sorted(rows, key=lambda row: row["index"])
             if [row["index"] for row in rows] != list(range(len(rows))):
                 raise BadResponseError("the answer repeats or skips an index", model=model.name)
@@ -36,11 +36,22 @@ def answer(body: Any, model: Model) -> Answer:
         tokens = (body.get("usage") or {}).get("prompt_tokens")
     except (KeyError, TypeError, AttributeError) as error:
         raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
-    return Answer(matrix(embeddings, model.name), tokens if isinstance(tokens, int) else None)
+    return Answer(matrix(embeddings, model.name), billed(tokens))
 
 
 def translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
-    """Return our error for one of the SDK's, or ``error`` itself when it is none of its."""
+    """Return our error for one of the SDK's, or ``error`` itself when it is none of its; see ``failed``."""
+    sent = _keys(error)
+    return failed(error, _ours(error, model, texts, sent), model, texts, sent)
+
+
+def _keys(error: Exception) -> list[str]:
+    """Return the keys that went with a request, such as a token that only its provider knew."""
+    headers = getattr(getattr(error, "request", None), "headers", None) or {}
+    return [word for name in ("authorization", "api-key") for word in headers.get(name, "").split()]
+
+
+def _ours(error: Exception, model: Model, texts: Sequence[str], sent: Sequence[str]) -> Exception:
     import httpx2
     import openai
 
@@ -60,13 +71,14 @@ def translated(error: Exception, model: Model, texts: Sequence[str]) -> Exceptio
                 headers=dict(error.response.headers),
                 code=str(body.get("code") or ""),
                 texts=texts,
+                sent=sent,
             )
         case openai.APIResponseValidationError():
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case httpx2.TransportError():  # in the middle of an answer that is read bit by bit
             return UnavailableError(f"the connection failed ({type(error).__name__})", model=model.name)
         case openai.OpenAIError():
-            return BackendError(f"{type(error).__name__}: {error}", model=model.name)
+            return BackendError(f"the openai library failed ({type(error).__name__})", model=model.name)
         case _:
             return error
 

@@ -21,12 +21,19 @@ from ..errors import (
     UnavailableError,
 )
 from ..models import Model
+from ..quotes import harmless, hidden, repeats
 from ..types import RateLimits, Vectors
-from ._environment import known_key
+from ._environment import secrets
 
-__all__ = ["from_status", "matrix", "rate_limits", "retry_after", "was_sent"]
+__all__ = ["billed", "failed", "from_status", "matrix", "rate_limits", "retry_after", "unreadable", "was_sent"]
 
 LONGEST_MESSAGE = 300
+MOST_TOKENS = 10**9
+"""That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
+
+MOST_DIGITS = 20
+LONGEST_RESET = 86400.0
+"""Seconds after which a limit per minute is surely whole again; who says more means something else."""
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -35,9 +42,6 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """How OpenAI, vLLM, Ollama, Cohere, Voyage and TEI say that a text is over the limit; none has a code for it."""
-
-QUOTED_KEY = re.compile(r"(?<=key provided: )\S+|\bsk-[\w*-]{4,}", re.IGNORECASE)
-"""OpenAI repeats a wrong key, a short one in full."""
 
 NO_CONNECTION = {
     "ConnectError",  # httpx, httpx2
@@ -49,9 +53,13 @@ NO_CONNECTION = {
     "ClientConnectorError",  # aiohttp
     "ConnectionTimeoutError",
     "ConnectionRefusedError",
+    "SSLCertVerificationError",
     "gaierror",
 }
-"""Exceptions of the libraries below the SDKs that say that no connection was made."""
+"""Exceptions of the libraries below the SDKs that say, as do their subclasses, that no connection was made."""
+
+STUMBLES = (TypeError, AttributeError, LookupError, RecursionError, ValueError)
+"""How SDKs that do not check answers fail at them."""
 
 
 def matrix(embeddings: Sequence[object], model: str) -> Vectors:
@@ -61,15 +69,23 @@ def matrix(embeddings: Sequence[object], model: str) -> Vectors:
         BadResponseError: they are neither, or differ in length.
     """
     try:
-        rows = [
-            np.frombuffer(base64.b64decode(row, validate=True), "<f4")
-            if isinstance(row, str)
-            else np.asarray(row, np.float32)
-            for row in embeddings
-        ]
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
+            rows = [
+                np.frombuffer(base64.b64decode(row, validate=True), "<f4")
+                if isinstance(row, str)
+                else np.asarray(row, np.float32)
+                for row in embeddings
+            ]
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
         raise BadResponseError(f"the vectors cannot be read: {type(error).__name__}", model=model) from error
+
+
+def billed(tokens: object) -> int | None:
+    """Return the tokens that an answer says it is billed; ``None`` where it says nothing, or nothing that can be."""
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or not 0 <= tokens <= MOST_TOKENS:
+        return None
+    return int(tokens) if tokens == int(tokens) else None
 
 
 def from_status(
@@ -80,6 +96,7 @@ def from_status(
     headers: Mapping[str, str] | None = None,
     code: str = "",
     texts: Sequence[str] = (),
+    sent: Sequence[str] = (),
     unknown_model: bool = False,
 ) -> BackendError:
     """Return the error for an HTTP status.
@@ -87,9 +104,10 @@ def from_status(
     Args:
         message: what the provider says; shortened, without keys, and left out if it quotes one of ``texts``.
         code: the provider's own word for the error.
+        sent: keys that went with the request, besides those of ``model``.
         unknown_model: whether the provider says that it does not serve the model.
     """
-    story = f"HTTP {status}: {_quotable(message, model, texts)}"
+    story = f"HTTP {status}: {_quotable(message, [*secrets(model), *sent], texts)}"
     wait = retry_after(headers or {})
     name = model.name
     match status:
@@ -122,31 +140,41 @@ def from_status(
             return BackendError(story, model=name, status=status)
 
 
-def _quotable(message: str, model: Model, texts: Sequence[str]) -> str:
+def failed(
+    error: Exception, ours: Exception, model: Model, texts: Sequence[str], sent: Sequence[str] = ()
+) -> Exception:
+    """Return our error for one of a library's, which becomes its cause unless it repeats a text or a key.
+
+    Raise it outside the ``except`` clause: inside, Python would attach the library's error as the context all the same.
+    """
+    if ours is not error:
+        ours.__cause__ = error if harmless(error, texts, [*secrets(model), *sent]) else None
+    return ours
+
+
+def _quotable(message: str, secret: Sequence[str], texts: Sequence[str]) -> str:
     """Return what may be shown of a provider's message."""
-    if any(_quotes(message, text) for text in texts):
+    if repeats(message, texts):
         return "(the provider's message is left out because it quotes a text)"
-    message = QUOTED_KEY.sub("…", message)
-    if key := known_key(model):
-        message = message.replace(key, "…")
-    return " ".join(message.split())[:LONGEST_MESSAGE]
-
-
-def _quotes(message: str, text: str) -> bool:
-    """Say whether a message repeats a text: its beginning, or, where it is as short as a word, all of it in quotes."""
-    if len(text) >= 12:
-        return text[:40] in message
-    return any(f"{mark}{text}{mark}" in message for mark in "\"'`")
+    return " ".join(hidden(message, secret).split())[:LONGEST_MESSAGE]
 
 
 def was_sent(error: BaseException | None) -> bool:
     """Say whether a request whose connection failed may have reached the provider: not if none was ever made."""
     while error is not None:
-        if type(error).__name__ in NO_CONNECTION:
+        if any(kind.__name__ in NO_CONNECTION for kind in type(error).__mro__):
+            return False
+        if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":  # of ssl.SSLError: it does not speak TLS
             return False
         reasons = [item for item in error.args if isinstance(item, Exception)]
         error = error.__cause__ or next(iter(reasons), None)  # __context__ may be what the caller was handling
     return True
+
+
+def unreadable(error: Exception) -> bool:
+    """Say whether an SDK stumbled, inside itself and not where it is called, over an answer that is none."""
+    inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+    return inside and isinstance(error, STUMBLES) and not isinstance(error, UnicodeEncodeError)  # of a key or a header
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -167,17 +195,18 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
 
     def amount(name: str) -> int | None:
         text = said.get(f"x-ratelimit-{name}", "")
-        return int(text) if text.isdecimal() else None
+        return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MOST_DIGITS else None
 
     def seconds(name: str) -> float | None:
         parts = DURATION.findall(said.get(f"x-ratelimit-reset-{name}", ""))
-        return sum(float(number) * UNITS[unit] for number, unit in parts) if parts else None
+        total = sum(float(number) * UNITS[unit] for number, unit in parts)
+        return total if parts and total <= LONGEST_RESET else None
 
-    return RateLimits(
-        requests=amount("limit-requests"),
+    return RateLimits(  # a limit of 0 is how some say that there is none
+        requests=amount("limit-requests") or None,
         requests_left=amount("remaining-requests"),
         requests_reset=seconds("requests"),
-        tokens=amount("limit-tokens"),
+        tokens=amount("limit-tokens") or None,
         tokens_left=amount("remaining-tokens"),
         tokens_reset=seconds("tokens"),
     )
@@ -193,7 +222,7 @@ def _number(text: str | None, scale: float) -> float | None:
 def _until(date: str) -> float | None:
     try:
         when = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # all of which it raises for what is no date
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -17,7 +17,7 @@ from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
 from ._clients import Clients
 from ._environment import api_key
-from ._responses import from_status, matrix, was_sent
+from ._responses import billed, failed, from_status, matrix, unreadable, was_sent
 
 if TYPE_CHECKING:
     from cohere import AsyncClientV2, ClientV2
@@ -53,19 +53,25 @@ class CohereBackend(Backend):
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         client = self._clients.sync()
+        request = self._request(texts, input_type, timeout)
         try:
-            response = client.embed(**self._request(texts, input_type, timeout))
-        except Exception as error:
-            raise _translated(error, self._model, texts) from error
-        return _answer(response, self._model)
+            response = client.embed(**request)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
+        else:
+            return _answer(response, self._model)
+        raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         client = self._clients.asynchronous()
+        request = self._request(texts, input_type, timeout)
         try:
-            response = await client.embed(**self._request(texts, input_type, timeout))
-        except Exception as error:
-            raise _translated(error, self._model, texts) from error
-        return _answer(response, self._model)
+            response = await client.embed(**request)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
+        else:
+            return _answer(response, self._model)
+        raise failure
 
     def close(self) -> None:
         self._clients.close()
@@ -127,7 +133,7 @@ def _answer(response: Any, model: Model) -> Answer:
         raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
     if embeddings is None:
         raise BadResponseError("the answer holds no float vectors", model=model.name)
-    return Answer(matrix(embeddings, model.name), None if tokens is None else int(tokens))
+    return Answer(matrix(embeddings, model.name), billed(tokens))
 
 
 # The errors
@@ -137,6 +143,7 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
     """Return our error for one of the SDK's or of httpx, or ``error`` itself when it is neither."""
     import httpx
     from cohere.core.api_error import ApiError
+    from cohere.core.parse_error import ParsingError
     from pydantic import ValidationError
 
     match error:
@@ -150,13 +157,15 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
                 code=str(body.get("error_type") or ""),
                 texts=texts,
             )
-        case ApiError() | ValidationError() | httpx.DecodingError():
+        case ApiError() | ParsingError() | ValidationError() | httpx.DecodingError():
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case httpx.TimeoutException():
             return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
-        case httpx.TransportError():
+        case httpx.RequestError():
             return UnavailableError(
                 f"the connection failed ({type(error).__name__})", model=model.name, perhaps_billed=was_sent(error)
             )
+        case _ if unreadable(error):
+            return BadResponseError("the answer is not an embeddings response", model=model.name)
         case _:
             return error

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import Card
-from ..models import Model, custom_card
+from ..models import Model, check_address, custom_card
 from ..types import Answer, Candidate, InputType, TokenCounts
 from . import Backend, Description, missing_extra
 from ._clients import Clients
@@ -33,7 +33,8 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
     if model.provider == "azure_openai":
         setting(model.api_version, model, "api_version", "OPENAI_API_VERSION")
-        setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
+        endpoint = setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
+        check_address(endpoint, f"{model.name}: AZURE_OPENAI_ENDPOINT")
     card = cards.get(model.name) or custom_card(model, dimensions)
     return Description(card, batches=model.provider == "openai")
 
@@ -62,17 +63,21 @@ class OpenAIBackend(Backend):
         client = self._clients.sync()
         try:
             response = _ask(client, self._request(texts, input_type), timeout)
-        except Exception as error:
-            raise translated(error, self._model, texts) from error
-        return read(response, self._model)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = translated(error, self._model, texts)
+        else:
+            return read(response, self._model)
+        raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         client = self._clients.asynchronous()
         try:
             response = await _ask(client, self._request(texts, input_type), timeout)
-        except Exception as error:
-            raise translated(error, self._model, texts) from error
-        return read(response, self._model)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = translated(error, self._model, texts)
+        else:
+            return read(response, self._model)
+        raise failure
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with tiktoken where the model's encoding is known and on this machine, else estimate."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 import threading
@@ -55,6 +56,9 @@ FOLDER = "sha256:"
 NEEDS_REMOTE_CODE = frozenset({"voyageai/voyage-4-nano"})
 """Catalogued models whose architecture is Python code in the model repository."""
 
+COMMIT = re.compile(r"[0-9a-f]+")
+"""A revision that stays what it is: no branch, no tag."""
+
 TEXTS = 256
 """Texts in one request."""
 
@@ -80,8 +84,8 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     if folder is not None:
         digest = folder_digest(folder)
         return _described(model, dimensions, folder, space=f"local/{digest[:16]}", identity=f"{FOLDER}{digest}")
+    _check_remote_code(model, name)
     if (card := cards.get(model.name) or cards.get(f"{PROVIDER}:{name}")) is not None:
-        _check_remote_code(model, name)
         return Description(card, local=True, identity=f"{name}@{model.revision or 'main'}")
     snapshot = _snapshot(model, name)
     if snapshot is not None:
@@ -129,7 +133,8 @@ def _place(model: Model) -> tuple[str, Path | None]:
 
 
 def _check_remote_code(model: Model, name: str) -> None:
-    if name in NEEDS_REMOTE_CODE and not (model.trust_remote_code and model.revision):
+    pinned = COMMIT.fullmatch(model.revision or "") is not None
+    if (model.trust_remote_code and not pinned) or (name in NEEDS_REMOTE_CODE and not model.trust_remote_code):
         raise ConfigError(
             f"{model.name} runs Python code from https://huggingface.co/{name}. Read that code, then allow the commit "
             f'that you have read and no other: Model("{model.name}", revision="<commit>", trust_remote_code=True).'

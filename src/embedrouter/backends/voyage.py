@@ -18,7 +18,7 @@ from ..models import Model, custom_card
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
 from ._environment import api_key
-from ._responses import from_status, matrix, was_sent
+from ._responses import billed, failed, from_status, matrix, unreadable, was_sent
 
 BASE_URL = "https://api.voyageai.com/v1"
 MONGODB_URL = "https://ai.mongodb.com/v1"
@@ -60,19 +60,25 @@ class VoyageBackend(Backend):
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         resource = _resource(self._model)
+        request = self._request(texts, input_type, timeout)
         try:
-            response = resource.create(**self._request(texts, input_type, timeout))
-        except Exception as error:
-            raise _translated(error, self._model, texts) from error
-        return _answer(response, self._model)
+            response = resource.create(**request)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
+        else:
+            return _answer(response, self._model)
+        raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         resource = _resource(self._model)
+        request = self._request(texts, input_type, timeout)
         try:
-            response = await resource.acreate(**self._request(texts, input_type, timeout))
-        except Exception as error:
-            raise _translated(error, self._model, texts) from error
-        return _answer(response, self._model)
+            response = await resource.acreate(**request)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
+        else:
+            return _answer(response, self._model)
+        raise failure
 
     # The request
 
@@ -112,8 +118,10 @@ def _answer(response: Any, model: Model) -> Answer:
         embeddings = [row["embedding"] for row in rows]
         tokens = (response.get("usage") or {}).get("total_tokens")
     except (KeyError, TypeError, AttributeError) as error:
+        if isinstance(response, dict) and "detail" in response:  # an error of a status that the SDK takes for a success
+            raise UnavailableError("the server failed", model=model.name) from error
         raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
-    return Answer(matrix(embeddings, model.name), tokens if isinstance(tokens, int) else None)
+    return Answer(matrix(embeddings, model.name), billed(tokens))
 
 
 # The errors
@@ -143,7 +151,9 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
                 texts=texts,
                 unknown_model=unknown_model,
             )
-        case sdk.VoyageError() | UnicodeDecodeError():
+        case sdk.VoyageError():
+            return BadResponseError("the answer is not an embeddings response", model=model.name)
+        case _ if unreadable(error):
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case _:
             return error

@@ -1,0 +1,726 @@
+"""What follows from each way in which a request can fail, through the makers' own SDKs and over a real socket.
+
+The tables below are the policy: whether a request is made again and after how long, whether the next model is asked
+instead, which error it is, and what the ledger says. Time does not pass in these tests: pauses are noted and skipped,
+and chance always says 1, the longest wait.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, Literal, TypeAlias
+
+import httpx2
+import pytest
+import requests
+import urllib3
+
+import embedrouter.drive
+import embedrouter.router
+from embedrouter import Model, RetryPolicy, Router
+from embedrouter.backends import _openai_protocol
+from embedrouter.backends import cohere as cohere_backend
+from embedrouter.backends import voyage as voyage_backend
+from embedrouter.backends._responses import retry_after, was_sent
+from embedrouter.drive import Driver
+from embedrouter.effects import Effect, Pause
+from embedrouter.errors import (
+    AuthenticationError,
+    BackendError,
+    BadResponseError,
+    InputRejectedError,
+    NoModelAvailableError,
+    RateLimitedError,
+    RequestTimeoutError,
+    UnavailableError,
+)
+from tests.either import embed
+from tests.emulator import Emulator, Fault
+
+KEY = "sk-test-7f3a9"
+TEXTS = ["a text of some words", "another one"]
+
+MODELS = {
+    "openai": ("openai:text-embedding-3-small", "azure_openai:text-embedding-3-small"),
+    "azure": ("azure_openai:text-embedding-3-small", "openai:text-embedding-3-small"),
+    "cohere": ("cohere:embed-v5.0-fast", "cohere:embed-v5.0-pro"),
+    "voyage": ("voyage:voyage-4-lite", "voyage:voyage-4"),
+}
+"""By provider, the model that fails and a dearer one of the same space."""
+
+ALL = ("openai", "cohere", "voyage")
+"""Azure is served by OpenAI's code; it has rows where what it says differs."""
+
+
+def declare(emulator: Emulator, name: str, **settings: Any) -> Model:
+    provider = name.partition(":")[0]
+    url = {"azure_openai": "azure_url"}.get(provider, f"{provider}_url")
+    azure = {"api_version": "2024-10-21"} if provider == "azure_openai" else {}
+    return Model(name, **{"base_url": getattr(emulator, url), "api_key": KEY, "price": "1", **azure, **settings})
+
+
+def says(status: int, message: str, code: str | None = None, **headers: str) -> Callable[[str], Fault]:
+    """Return a refusal in the shape of each provider's errors."""
+
+    def fault(provider: str) -> Fault:
+        body = {
+            "cohere": {"id": "1", "message": message},
+            "voyage": {"detail": message},
+        }.get(provider, {"error": {"message": message, "type": code, "param": None, "code": code}})
+        return Fault.status(status, body=body, headers=headers)
+
+    return fault
+
+
+# Time that does not pass
+
+
+@dataclass
+class Clock:
+    """Notes every pause and lets its time be over at once."""
+
+    pauses: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + sum(self.pauses)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    perform = Driver._perform
+
+    def skipping(self: Driver, effect: Effect, stop: Any) -> Any:
+        if isinstance(effect, Pause):
+            return clock.pauses.append(effect.seconds)
+        return perform(self, effect, stop)
+
+    async def apause(seconds: float, stop: Any) -> None:
+        clock.pauses.append(seconds)
+
+    monkeypatch.setattr(Driver, "_perform", skipping)
+    monkeypatch.setattr(embedrouter.drive, "_apause", apause)
+    monkeypatch.setattr(embedrouter.drive, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(embedrouter.router, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(embedrouter.router, "random", SimpleNamespace(random=lambda: 1.0))
+    return clock
+
+
+@dataclass(frozen=True)
+class Remembering(RetryPolicy):
+    """A policy that remembers what it was asked about."""
+
+    errors: list[BackendError] = field(default_factory=list)
+
+    def wait(self, attempt: int, error: BackendError, chance: float) -> float | None:
+        self.errors.append(error)
+        return RetryPolicy.wait(self, attempt, error, chance)
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def asynchronous(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+# The policy
+
+Then: TypeAlias = Literal["again", "next model", "stop"]
+Booked: TypeAlias = Literal["free", "billed", "unconfirmed"]
+
+OWN = 1.0
+"""Seconds of the first wait where the provider asks for none: ``initial_wait * 2``, at most."""
+
+
+def asked(seconds: float) -> float:
+    """Return how long is waited at most where the provider asks for so many seconds."""
+    return seconds + min(0.5, seconds)
+
+
+def date(seconds: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to fail, and what follows."""
+
+    name: str
+    fault: Fault | Callable[[str], Fault]
+    error: type[BackendError]
+    then: Then
+    wait: float | None
+    """Seconds before it is made again."""
+    booked: Booked
+    """What the ledger says of the failed request."""
+    of: tuple[str, ...] = ALL
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the model."""
+
+
+def headers(**sent: str) -> Fault:
+    return Fault.status(429, headers={name.replace("_", "-"): value for name, value in sent.items()})
+
+
+WITH_AZURE = ("openai", "azure", "cohere", "voyage")
+OPENAI, COHERE, VOYAGE = ("openai",), ("cohere",), ("voyage",)
+LISTED = "Model voyage-4-lite is not supported. Supported models are []."
+TRIAL = "You are using a Trial key, which is limited to 1000 API calls / month."
+PAGE = "<html><body>Bad gateway</body></html>"
+
+# fmt: off
+TABLE = [
+    # The provider asks to slow down: wait as long as it says, in whatever form; longer than the time allowed is not
+    Row("429", Fault.rate_limited(), RateLimitedError, "again", OWN, "free", WITH_AZURE),
+    Row("429 without JSON", Fault.status(429, body="slow down"), RateLimitedError, "again", OWN, "free"),
+    Row("429 without detail", Fault.status(429, body={"message": "slow"}), RateLimitedError, "again", OWN, "free"),
+    Row("429 after 17 s", headers(retry_after="17"), RateLimitedError, "again", asked(17), "free", WITH_AZURE),
+    Row("429 after 0.2 s", headers(retry_after="0.2"), RateLimitedError, "again", asked(0.2), "free"),
+    Row("429 after 250 ms", headers(retry_after_ms="250"), RateLimitedError, "again", asked(0.25), "free"),
+    Row("429 after 1 s and 0 ms", headers(retry_after="1", retry_after_ms="0"),
+        RateLimitedError, "again", asked(1), "free", WITH_AZURE),
+    Row("429 after 0 ms", headers(retry_after_ms="0"), RateLimitedError, "again", OWN, "free"),
+    Row("429 after 0 s", headers(retry_after="0"), RateLimitedError, "again", OWN, "free"),
+    Row("429 after -3 s", headers(retry_after="-3"), RateLimitedError, "again", OWN, "free"),
+    Row("429 after nan s", headers(retry_after="nan"), RateLimitedError, "again", OWN, "free"),
+    Row("429 after nonsense", headers(retry_after="soon"), RateLimitedError, "again", OWN, "free"),
+    Row("429 after a date", lambda _: headers(retry_after=date(40)), RateLimitedError, "again", asked(40), "free"),
+    Row("429 after a past date", headers(retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
+        RateLimitedError, "again", OWN, "free"),
+    Row("429 after 61 s", headers(retry_after="61"), RateLimitedError, "next model", None, "free"),
+    Row("429 after a day", headers(retry_after_ms="86400000"), RateLimitedError, "next model", None, "free"),
+    Row("429 after a far date", lambda _: headers(retry_after=date(4000)),
+        RateLimitedError, "next model", None, "free"),
+    Row("429 after inf s", headers(retry_after="inf"), RateLimitedError, "next model", None, "free"),
+    # The account is out of money: OpenAI says so with a code; Cohere's words are not relied on
+    Row("429 quota", Fault.insufficient_quota(), RateLimitedError, "next model", None, "free", OPENAI),
+    Row("429 trial", says(429, TRIAL), RateLimitedError, "again", OWN, "free", COHERE),
+    Row("402", says(402, "Payment required."), BackendError, "next model", None, "free"),
+    # The key: never a silent step to a dearer model
+    Row("401", Fault.status(401), AuthenticationError, "stop", None, "free", WITH_AZURE),
+    Row("403", Fault.status(403), AuthenticationError, "stop", None, "free"),
+    Row("403 page", Fault.status(403, body=PAGE), AuthenticationError, "stop", None, "free"),
+    Row("498", says(498, "invalid token"), AuthenticationError, "stop", None, "free", COHERE),
+    # The model is not there
+    Row("404", Fault.status(404), UnavailableError, "next model", None, "free", WITH_AZURE),
+    Row("404 page", Fault.status(404, body=PAGE), UnavailableError, "next model", None, "free"),
+    Row("400 unknown model", says(400, LISTED), UnavailableError, "next model", None, "free", VOYAGE),
+    # The provider, or what stands before it, is in trouble
+    Row("408", Fault.status(408, body="upstream request timeout"),
+        RequestTimeoutError, "again", OWN, "free", WITH_AZURE),
+    Row("409", Fault.status(409, body="conflict"), UnavailableError, "again", OWN, "free"),
+    Row("425", Fault.status(425, body=""), UnavailableError, "again", OWN, "free"),
+    Row("499", says(499, "client closed request"), UnavailableError, "again", OWN, "free", COHERE),
+    Row("500", Fault.status(500), UnavailableError, "again", OWN, "free"),
+    Row("500 without a word", Fault.status(500, body=""), UnavailableError, "again", OWN, "free"),
+    Row("501", Fault.status(501, body="not implemented"), UnavailableError, "next model", None, "free"),
+    Row("502 page", Fault.status(502, body=PAGE), UnavailableError, "again", OWN, "free"),
+    Row("503", Fault.unavailable(503), UnavailableError, "again", OWN, "free", WITH_AZURE),
+    Row("503 after 3 s", Fault.status(503, retry_after=3, body="busy"), UnavailableError, "again", asked(3), "free"),
+    Row("504", Fault.unavailable(504), UnavailableError, "again", OWN, "free"),
+    Row("505", Fault.status(505, body=""), UnavailableError, "next model", None, "free"),
+    Row("520 page", Fault.status(520, body=PAGE), UnavailableError, "again", OWN, "free"),
+    Row("529", Fault.status(529, body={"detail": "overloaded"}), UnavailableError, "again", OWN, "free"),
+    Row("529 page", Fault.status(529, body=PAGE), UnavailableError, "again", OWN, "free"),
+    # The answer never came, or not all of it: it may have been billed
+    Row("reset before the answer", Fault.reset(), UnavailableError, "again", OWN, "unconfirmed", WITH_AZURE),
+    Row("reset after it was computed", Fault.lost(), UnavailableError, "again", OWN, "unconfirmed"),
+    Row("half an answer", Fault.half_body(), BackendError, "again", OWN, "unconfirmed"),
+    Row("read timeout", Fault.slow(3), RequestTimeoutError, "again", OWN, "unconfirmed", settings={"timeout": 0.2}),
+    # An answer came that says nothing of vectors, nor of a bill
+    Row("200 page", Fault.html(), BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 empty", Fault.status(200, body=""), BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 null", Fault.status(200, body="null"), BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 {}", Fault.status(200, body={}), BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 error", Fault.status(200, body={"error": {"message": "no"}}),
+        BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 not UTF-8", Fault.status(200, body=b"\xff\xfe{}"), BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 half a JSON", Fault.status(200, body='{"data": [{"index": 0, "embedding": "AAAA'),
+        BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 rows of another kind", Fault.status(200, body={"data": [1, 2], "embeddings": {"float": 1}, "usage": None}),
+        BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 vectors of another kind", lambda provider: Fault.status(200, body={
+        "data": [{"index": 0, "embedding": "a"}, {"index": 1, "embedding": None}],
+        "embeddings": {"float": ["a", None]}, "id": "1", "texts": TEXTS,
+    }), BadResponseError, "again", OWN, "unconfirmed"),
+    Row("204", Fault.status(204, body=""), BadResponseError, "again", OWN, "unconfirmed"),
+    # Vectors came, and a bill, but not the right vectors
+    Row("a vector too few", Fault.wrong_count(-1), BadResponseError, "again", OWN, "billed"),
+    Row("no vectors", Fault.wrong_count(-2), BadResponseError, "again", OWN, "billed"),
+    Row("vectors too many", Fault.wrong_count(3), BadResponseError, "again", OWN, "billed"),
+    Row("other dimensions", Fault.wrong_dimensions(8), BadResponseError, "again", OWN, "billed"),
+    Row("not a number", Fault.nan(), BadResponseError, "again", OWN, "billed"),
+    Row("all zeros", Fault.zeros(), BadResponseError, "again", OWN, "billed"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("row", "provider"), [pytest.param(row, name, id=f"{row.name}-{name}") for row in TABLE for name in row.of]
+)
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
+def test_what_follows_from_a_failure(
+    row: Row, provider: str, asynchronous: bool, emulator: Emulator, clock: Clock
+) -> None:
+    """Answers in another order are no failure: see test_backends, where they are put right."""
+    emulator.script(row.fault if isinstance(row.fault, Fault) else row.fault(provider))
+    first, second = MODELS[provider]
+    policy = Remembering()
+    router = Router(
+        [declare(emulator, first, **row.settings), declare(emulator, second, price="2")],
+        cache=None,
+        ledger=":memory:",
+        retry=policy,
+    )
+    if row.then == "stop":
+        with pytest.raises(row.error) as caught:
+            embed(router, asynchronous, TEXTS, input_type="document")
+        assert policy.errors == [caught.value]
+    else:
+        result = embed(router, asynchronous, TEXTS, input_type="document")
+        assert set(result.models) == {first if row.then == "again" else second}
+    router.close()
+    (error,) = policy.errors
+
+    assert isinstance(error, row.error)
+    assert error.retryable is (row.then == "again" or row.name.startswith("429 after"))
+    assert error.model == first
+    assert KEY not in str(error)
+    assert clock.pauses == ([] if row.wait is None else [pytest.approx(row.wait, abs=1.5 if "date" in row.name else 0)])
+    assert emulator.calls == (1 if row.then == "stop" else 2)
+    assert emulator.unplayed == ()
+    assert booked(router, first, answered=row.then == "again") == row.booked
+    assert_the_bill_is_within_the_ledger(router, emulator)
+
+
+def booked(router: Router, model: str, *, answered: bool) -> Booked:
+    """Return what the ledger says of a model's one failed request."""
+    account = router.ledger.totals("model").get(model)
+    doubtful = router.ledger.unconfirmed()
+    settled = (account.requests if account else 0) - answered
+    assert settled + len(doubtful) <= 1
+    if doubtful:
+        return "unconfirmed"
+    return "billed" if settled else "free"
+
+
+def assert_the_bill_is_within_the_ledger(router: Router, emulator: Emulator) -> None:
+    """What the provider billed is what was booked, but for what is said to be in doubt."""
+    certain = sum(account.tokens for account in router.ledger.totals("model").values())
+    doubtful = sum(item.tokens for item in router.ledger.unconfirmed())
+    assert certain <= sum(emulator.billed.values()) <= certain + doubtful
+
+
+def test_a_failure_that_may_pass_is_tried_as_often_as_the_policy_says_with_longer_and_longer_waits(
+    emulator: Emulator, clock: Clock, asynchronous: bool
+) -> None:
+    """Then the next model is asked, once."""
+    first, second = MODELS["voyage"]
+    emulator.fault_for = lambda received: Fault.unavailable(503) if received.model == "voyage-4-lite" else None
+    policy = RetryPolicy(attempts=4, initial_wait=1, max_wait=5)
+    models = [declare(emulator, first), declare(emulator, second, price="2")]
+    router = Router(models, cache=None, ledger=":memory:", retry=policy)
+    result = embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert set(result.models) == {second}
+    assert clock.pauses == [2, 4, 5]
+    assert [received.model for received in emulator.received] == ["voyage-4-lite"] * 4 + ["voyage-4"]
+
+
+def test_with_nobody_else_to_ask_the_error_has_what_the_provider_asked_for(
+    emulator: Emulator, clock: Clock, asynchronous: bool
+) -> None:
+    """Whoever called may come back then."""
+    emulator.script(headers(retry_after="3600"))
+    router = Router([declare(emulator, MODELS["cohere"][0])], cache=None, ledger=":memory:")
+    with pytest.raises(NoModelAvailableError) as caught:
+        embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert caught.value.attempts[0].error.retry_after == 3600
+    assert clock.pauses == []
+
+
+def test_a_wait_beyond_the_calls_own_time_is_not_begun(emulator: Emulator, clock: Clock, asynchronous: bool) -> None:
+    """embed(…, timeout=) covers the whole call."""
+    emulator.script(headers(retry_after="17"))
+    first, second = MODELS["openai"]
+    models = [declare(emulator, first), declare(emulator, second, price="2")]
+    router = Router(models, cache=None, ledger=":memory:")
+    result = embed(router, asynchronous, TEXTS, input_type="document", timeout=10)
+    router.close()
+
+    assert set(result.models) == {second}
+    assert clock.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"RETRY-AFTER-MS": "250"}, 0.25),
+        ({"retry-after": "1", "retry-after-ms": "0"}, 1),
+        ({"retry-after": "1", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00"}, 0),
+        ({"retry-after": "Wed, 21 Oct 99999 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 41 Oct 2015 07:28:00 GMT", "retry-after-ms": "500"}, 0.5),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(sent: dict[str, str], seconds: float | None) -> None:
+    """Azure really sends 1 s next to 0 ms; the longer one counts."""
+    assert retry_after(sent) == seconds
+
+
+# Connections that are never made
+
+
+@dataclass(frozen=True)
+class Door:
+    """An address at which no connection comes about."""
+
+    name: str
+    url: Callable[[ExitStack, Emulator], str]
+    error: type[BackendError]
+    booked: dict[str, Booked] = field(default_factory=dict)
+    """Where it is not free: by provider, or by provider and form."""
+
+
+def nobody(stack: ExitStack, emulator: Emulator) -> str:
+    closed = stack.enter_context(socket.socket())
+    closed.bind(("127.0.0.1", 0))
+    return f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+
+def no_such_host(stack: ExitStack, emulator: Emulator) -> str:
+    return "http://no-such-host.invalid"
+
+
+def no_tls(stack: ExitStack, emulator: Emulator) -> str:
+    return emulator.openai_url.replace("http:", "https:")
+
+
+def never_accepted(stack: ExitStack, emulator: Emulator) -> str:
+    """Fill the queue of those who wait to be accepted, so that the next who knocks hears nothing."""
+    full = stack.enter_context(socket.socket())
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    for _ in range(2):
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(full.getsockname())
+    return f"http://127.0.0.1:{full.getsockname()[1]}"
+
+
+DOORS = [
+    Door("nobody listens", nobody, UnavailableError),
+    Door("no such host", no_such_host, UnavailableError),
+    Door("no TLS where it is expected", no_tls, UnavailableError),
+    Door("connect timeout", never_accepted, RequestTimeoutError, {"voyage async": "unconfirmed"}),
+]
+"""All are tried again, then the next model is asked. aiohttp does not say whether a connection was made in time."""
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("provider", ALL)
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+def test_what_follows_when_no_connection_is_made(
+    door: Door, provider: str, asynchronous: bool, emulator: Emulator, clock: Clock, stack: ExitStack
+) -> None:
+    """The request was never sent, so it was not billed."""
+    first, second = MODELS[provider]
+    policy = Remembering(attempts=2)
+    shut = declare(emulator, first, base_url=door.url(stack, emulator), timeout=0.2)
+    router = Router([shut, declare(emulator, second, price="2")], cache=None, ledger=":memory:", retry=policy)
+    result = embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+    form = f"{provider} {'async' if asynchronous else 'sync'}"
+    expected: Booked = door.booked.get(form, door.booked.get(provider, "free"))
+
+    assert set(result.models) == {second}
+    assert [type(error) for error in policy.errors] == [door.error] * 2
+    assert all(error.retryable for error in policy.errors)
+    assert clock.pauses == [OWN]
+    assert {error.perhaps_billed for error in policy.errors} == {expected == "unconfirmed"}
+    assert len(router.ledger.unconfirmed()) == (2 if expected == "unconfirmed" else 0)
+
+
+# Requests that are refused: made smaller as long as they hold several texts
+
+MANY = "Requested 453357 tokens, max 300000 tokens per request"
+CONTEXT = "This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in your prompt)."
+BATCH = (
+    "Request to model 'voyage-4-lite' failed. The max allowed tokens per submitted batch is 1000000. Your batch has "
+    "1200000 tokens after truncation. Please lower the number of tokens in the batch."
+)
+EXAMPLE = (
+    "Request to model 'voyage-4-lite' failed. The example at index 0 in your batch has too many tokens and does not "
+    "fit into the model's context window of 32000 tokens."
+)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A refusal, and whether it says that a text is too long."""
+
+    name: str
+    fault: Callable[[str], Fault]
+    too_long: bool = False
+    of: tuple[str, ...] = ALL
+
+
+REFUSALS = [
+    Refused("429 request too large", lambda _: Fault.request_too_large(), of=OPENAI),
+    Refused("400 too many tokens a request", says(400, MANY, "max_tokens_per_request"), of=OPENAI),
+    Refused("400 too many tokens a batch", says(400, BATCH), of=VOYAGE),
+    Refused("400 too many texts", says(400, "invalid request: total number of texts must be at most 2"), of=COHERE),
+    Refused("413 page", lambda _: Fault.status(413, body="<html>Request Entity Too Large</html>")),
+    Refused("400", says(400, "'$.input' is invalid.")),
+    Refused("400 page", lambda _: Fault.status(400, body=PAGE)),
+    Refused("422", says(422, "invalid request: texts must be strings")),
+    Refused("400 over-long text", says(400, CONTEXT), too_long=True, of=OPENAI),
+    Refused("400 over-long text", says(400, "too many tokens: size limit exceeded by 7 tokens."), True, COHERE),
+    Refused("400 over-long text", says(400, EXAMPLE), too_long=True, of=VOYAGE),
+]
+refusals = pytest.mark.parametrize(
+    ("row", "provider"), [pytest.param(row, name, id=f"{row.name}-{name}") for row in REFUSALS for name in row.of]
+)
+
+
+@refusals
+def test_a_refused_request_is_sent_in_parts(
+    row: Refused, provider: str, asynchronous: bool, emulator: Emulator, clock: Clock
+) -> None:
+    """Here nothing is wrong with the texts, only with their number. Each is paid once."""
+    refusal = row.fault(provider)
+    emulator.fault_for = lambda received: refusal if len(received.texts) > 2 else None
+    router = Router([declare(emulator, MODELS[provider][0])], cache=None, ledger=":memory:")
+    texts = [f"text {number}" for number in range(8)]
+    result = embed(router, asynchronous, texts, input_type="document")
+    router.close()
+
+    assert [len(received.texts) for received in emulator.received] == [8, 4, 2, 2, 4, 2, 2]
+    assert result.usage.tokens == sum(emulator.billed.values())
+    assert result.usage.requests == 4
+    assert clock.pauses == []
+
+
+@refusals
+def test_a_refused_text_is_named_and_no_other_model_is_asked(
+    row: Refused, provider: str, asynchronous: bool, emulator: Emulator, clock: Clock
+) -> None:
+    """The text is at fault, not the model."""
+    refusal = row.fault(provider)
+    emulator.fault_for = lambda received: refusal if "poison" in received.texts else None
+    first, second = MODELS[provider]
+    models = [declare(emulator, first, batch_size=1, max_concurrency=1), declare(emulator, second, price="2")]
+    router = Router(models, cache=None, ledger=":memory:")
+    with pytest.raises(InputRejectedError) as caught:
+        embed(router, asynchronous, ["good", "poison"], input_type="document")
+    router.close()
+
+    assert caught.value.indices == (1,)
+    assert caught.value.too_long is row.too_long
+    assert caught.value.model == first
+    assert ("on_too_long" in str(caught.value)) is row.too_long
+    assert emulator.calls == 2
+    assert clock.pauses == []
+    assert booked(router, first, answered=True) == "free"
+
+
+# Every exception of the SDKs has a place
+
+
+Given: TypeAlias = dict[str, Any]
+
+ASKED = httpx2.Request("POST", "https://api.openai.com/v1/embeddings")
+
+
+def answered(status: int) -> Given:
+    return {"message": "words", "response": httpx2.Response(status, request=ASKED), "body": None}
+
+
+OPENAI_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
+    "OpenAIError": ({}, BackendError),
+    "SubjectTokenProviderError": ({"message": "words"}, BackendError),
+    "APIError": ({"message": "words", "request": ASKED, "body": None}, BackendError),
+    "APIResponseValidationError": ({"response": httpx2.Response(200, request=ASKED), "body": None}, BadResponseError),
+    "APIConnectionError": ({"request": ASKED}, UnavailableError),
+    "APITimeoutError": ({"request": ASKED}, RequestTimeoutError),
+    "APIStatusError": (answered(413), InputRejectedError),
+    "BadRequestError": (answered(400), InputRejectedError),
+    "AuthenticationError": (answered(401), AuthenticationError),
+    "OAuthError": ({"response": httpx2.Response(401, request=ASKED), "body": None}, AuthenticationError),
+    "PermissionDeniedError": (answered(403), AuthenticationError),
+    "NotFoundError": (answered(404), UnavailableError),
+    "ConflictError": (answered(409), UnavailableError),
+    "UnprocessableEntityError": (answered(422), InputRejectedError),
+    "RateLimitError": (answered(429), RateLimitedError),
+    "InternalServerError": (answered(500), UnavailableError),
+    # None of these comes from a request for embeddings
+    "LengthFinishReasonError": ({"completion": SimpleNamespace(usage=None)}, BackendError),
+    "ContentFilterFinishReasonError": ({}, BackendError),
+    "WebSocketConnectionClosedError": ({"message": "words", "unsent_messages": []}, BackendError),
+    "WebSocketQueueFullError": ({}, BackendError),
+    "InvalidWebhookSignatureError": ({}, None),
+}
+
+COHERE_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
+    "ApiError": ({"status_code": 413, "body": "words"}, InputRejectedError),
+    "ParsingError": ({"status_code": 200}, BadResponseError),
+    "BadRequestError": ({"body": {"message": "words"}}, InputRejectedError),
+    "UnauthorizedError": ({"body": {"message": "words"}}, AuthenticationError),
+    "ForbiddenError": ({"body": {"message": "words"}}, AuthenticationError),
+    "InvalidTokenError": ({"body": {"message": "words"}}, AuthenticationError),
+    "NotFoundError": ({"body": {"message": "words"}}, UnavailableError),
+    "UnprocessableEntityError": ({"body": {"message": "words"}}, InputRejectedError),
+    "TooManyRequestsError": ({"body": {"message": "words"}}, RateLimitedError),
+    "ClientClosedRequestError": ({"body": {"message": "words"}}, UnavailableError),
+    "InternalServerError": ({"body": None}, UnavailableError),
+    "NotImplementedError": ({"body": None}, UnavailableError),
+    "ServiceUnavailableError": ({"body": None}, UnavailableError),
+    "GatewayTimeoutError": ({"body": None}, UnavailableError),
+    # Of the library below, which the SDK lets through
+    "SSEError": ({"message": "words"}, UnavailableError),
+    "HTTPError": ({"message": "words"}, None),
+    "HTTPStatusError": ({"message": "words", "request": None, "response": None}, None),
+    "InvalidURL": ({"message": "words"}, None),
+    "CookieConflict": ({"message": "words"}, None),
+    "RequestError": ({"message": "words"}, UnavailableError),
+    "TransportError": ({"message": "words"}, UnavailableError),
+    "NetworkError": ({"message": "words"}, UnavailableError),
+    "ConnectError": ({"message": "words"}, UnavailableError),
+    "ReadError": ({"message": "words"}, UnavailableError),
+    "WriteError": ({"message": "words"}, UnavailableError),
+    "CloseError": ({"message": "words"}, UnavailableError),
+    "ProxyError": ({"message": "words"}, UnavailableError),
+    "UnsupportedProtocol": ({"message": "words"}, UnavailableError),
+    "ProtocolError": ({"message": "words"}, UnavailableError),
+    "LocalProtocolError": ({"message": "words"}, UnavailableError),
+    "RemoteProtocolError": ({"message": "words"}, UnavailableError),
+    "TooManyRedirects": ({"message": "words"}, UnavailableError),
+    "DecodingError": ({"message": "words"}, BadResponseError),
+    "TimeoutException": ({"message": "words"}, RequestTimeoutError),
+    "ConnectTimeout": ({"message": "words"}, RequestTimeoutError),
+    "ReadTimeout": ({"message": "words"}, RequestTimeoutError),
+    "WriteTimeout": ({"message": "words"}, RequestTimeoutError),
+    "PoolTimeout": ({"message": "words"}, RequestTimeoutError),
+    # Of answers that are read bit by bit, which these are not
+    "StreamError": ({"message": "words"}, None),
+    "StreamConsumed": ({}, None),
+    "StreamClosed": ({}, None),
+    "ResponseNotRead": ({}, None),
+    "RequestNotRead": ({}, None),
+}
+
+VOYAGE_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
+    "VoyageError": ({}, BadResponseError),
+    "APIError": ({"http_status": 413, "http_body": "words"}, InputRejectedError),
+    "InvalidRequestError": ({"http_status": 400, "json_body": {"detail": "words"}}, InputRejectedError),
+    "MalformedRequestError": ({"http_status": 422, "json_body": {"detail": "words"}}, InputRejectedError),
+    "AuthenticationError": ({"http_status": 401, "json_body": {"detail": "words"}}, AuthenticationError),
+    "RateLimitError": ({"http_status": 429, "json_body": {"detail": "words"}}, RateLimitedError),
+    "ServerError": ({"http_status": 500, "http_body": "words"}, UnavailableError),
+    "ServiceUnavailableError": ({"http_status": 503, "http_body": "words"}, UnavailableError),
+    "APIConnectionError": ({"message": "words"}, UnavailableError),
+    "Timeout": ({"message": "words"}, RequestTimeoutError),
+    # None of these is raised by this version for a request for embeddings
+    "TryAgain": ({}, BadResponseError),
+    "VideoProcessingError": ({}, BadResponseError),
+}
+
+SDKS: dict[str, tuple[dict[str, tuple[Given, type[BackendError] | None]], Callable[..., Exception]]] = {
+    "openai": (OPENAI_EXCEPTIONS, _openai_protocol.translated),
+    "cohere": (COHERE_EXCEPTIONS, cohere_backend._translated),
+    "voyage": (VOYAGE_EXCEPTIONS, voyage_backend._translated),
+}
+"""By provider, what each exception is made with and becomes (``None``: it passes as it is), and what translates it."""
+
+
+def exceptions(provider: str) -> dict[str, type[Exception]]:
+    """Return the exceptions that a provider's SDK, and what it lets through of the library below, defines."""
+    names = {
+        "openai": ["openai._exceptions"],
+        "cohere": ["httpx", "cohere.core", "cohere.errors"],
+        "voyage": ["voyageai.error"],
+    }[provider]
+    modules = [import_module(name) for name in names]
+    for package in modules[:]:
+        if package.__name__.startswith("cohere."):
+            below = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+            modules += [import_module(found.name) for found in below]
+    return {
+        value.__name__: value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Exception)
+        and value.__module__.partition(".")[0] == module.__name__.partition(".")[0]
+    }
+
+
+@pytest.mark.parametrize("provider", SDKS)
+def test_every_exception_of_an_sdk_has_a_place_in_the_table(provider: str) -> None:
+    """A new version that brings a new one fails here, by name; one that takes an old one away as well."""
+    assert set(exceptions(provider)) ^ set(SDKS[provider][0]) == set()
+
+
+@pytest.mark.parametrize(("provider", "name"), [(provider, name) for provider in SDKS for name in SDKS[provider][0]])
+def test_every_exception_of_an_sdk_becomes_ours(provider: str, name: str) -> None:
+    """What is none of the provider's failures passes as it is."""
+    table, translated = SDKS[provider]
+    given, kind = table[name]
+    error = exceptions(provider)[name](**given) if given else exceptions(provider)[name]()
+    ours = translated(error, Model(MODELS[provider][0], api_key=KEY), TEXTS)
+
+    if kind is None:
+        assert ours is error
+    else:
+        assert type(ours) is kind
+        assert isinstance(ours, BackendError)
+        assert ours.model == MODELS[provider][0]
+
+
+def test_exceptions_from_other_corners_of_openais_sdk_are_translated_too() -> None:
+    """Whatever is derived from its base class, in modules that a request may load."""
+    import openai
+
+    waiting: list[type[Exception]] = [openai.OpenAIError]
+    for kind in waiting:
+        waiting += kind.__subclasses__()
+        if kind.__module__ != "openai":
+            ours = _openai_protocol.translated(kind.__new__(kind), Model(MODELS["openai"][0], api_key=KEY), TEXTS)
+            assert isinstance(ours, BackendError), kind
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x"), MemoryError()])
+@pytest.mark.parametrize("provider", SDKS)
+def test_mistakes_in_programs_pass_unrelabelled(provider: str, error: Exception) -> None:
+    """They are no failure of a provider."""
+    assert SDKS[provider][1](error, Model(MODELS[provider][0], api_key=KEY), TEXTS) is error
+
+
+def test_a_certificate_that_is_refused_says_that_nothing_was_sent() -> None:
+    """Whatever the libraries wrap it in."""
+    error = requests.exceptions.SSLError(retried := urllib3.exceptions.MaxRetryError(None, "/"))  # type: ignore[arg-type]
+    retried.__cause__ = urllib3.exceptions.SSLError(ssl.SSLCertVerificationError(1, "certificate verify failed"))
+
+    assert not was_sent(error)
