@@ -17,8 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
-from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar, assert_never
 
@@ -51,6 +50,7 @@ from .job import Found
 from .ledger import Ledger
 from .loops import PerLoop
 from .types import Answer, Candidate
+from .workers import Workers
 
 __all__ = ["Driver"]
 
@@ -68,6 +68,7 @@ class _Here:
     slots: Sequence[threading.BoundedSemaphore]
     aslots: PerLoop[Sequence[asyncio.Semaphore]]
     gates: Sequence[Gate]
+    workers: Workers
     sent: set[int]
     """Reservations whose request went out and is not settled yet."""
     unfinished: set[asyncio.Task[Any]]
@@ -115,6 +116,7 @@ class Driver:
                 )
                 for candidate in candidates
             ],
+            workers=Workers(),
             sent=set(),
             unfinished=set(),
         )
@@ -162,6 +164,7 @@ class Driver:
                 if isinstance(effect, Together):
                     stop = asyncio.Event()
                     task = asyncio.create_task(self._acarry_on(flow, stop, effect))
+                    task.add_done_callback(lambda _: flow.close())  # also if it was cancelled before it began
                     return await self._shielded(task, stop)
                 outcome = await self._aperform(effect, None)
         finally:
@@ -193,6 +196,10 @@ class Driver:
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
         return None
+
+    def close(self) -> None:
+        """End the threads that are kept for the next call."""
+        self._here.workers.close()
 
     async def finish(self) -> None:
         """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
@@ -261,7 +268,9 @@ class Driver:
                         return self._heard(effect, error)
             case Read() | Write() if self._cache.store is None:
                 return self._perform(effect, None)
-            case Read() | Write() | Count() | Cut() | Allowance() | Afford() | Reserve() | Settle():  # in a thread
+            case Reserve():
+                return await self._areserve(effect)
+            case Read() | Write() | Count() | Cut() | Allowance() | Afford() | Settle():  # in a thread
                 return await asyncio.to_thread(self._perform, effect, None)
             case Join(names):
                 return self.flights.join(names)
@@ -291,11 +300,30 @@ class Driver:
         """Note what a request says of its model's health."""
         gate = self._here.gates[call.candidate.index]
         if isinstance(outcome, Answer):
+            outcome = replace(outcome, tokens=tokens.billed(outcome.tokens))  # a backend of the user's may say anything
             gate.answered(call.admission, outcome.tokens, outcome.limits, time.monotonic())
         elif isinstance(outcome, BackendError):
             hurried = isinstance(outcome, RequestTimeoutError) and call.timeout < call.candidate.timeout
             gate.failed(call.admission, outcome, time.monotonic(), counts=not hurried)
         return outcome
+
+    async def _areserve(self, effect: Reserve) -> int | str:
+        """Set money aside in a thread; give it back if meanwhile the task was cancelled and nobody hears of it."""
+        made: Future[int | str] = Future()
+
+        def reserve() -> None:
+            made.set_result(self._perform(effect, None))
+
+        def give_back(done: Future[int | str]) -> None:
+            if isinstance(reservation := done.result(), int):
+                self._ledger.release(reservation)
+
+        try:
+            await asyncio.to_thread(reserve)
+        except asyncio.CancelledError:
+            made.add_done_callback(give_back)
+            raise
+        return made.result()
 
     def abandon(self, reservation: int) -> None:
         """Book a reservation whose flow was closed: a request that went out may have been billed, others were not."""
@@ -333,26 +361,19 @@ class Driver:
         waiting = iter(flows)
         errors: list[BaseException] = []
 
-        def work(end: Future[None]) -> None:
+        def work() -> None:
             for flow in waiting:
                 try:
                     self.run(flow, stop)
                 except BaseException as error:  # noqa: BLE001 - raised below
                     errors.append(error)
                     stop.set()
-            end.set_result(None)
 
+        workers = self._here.workers
         ends: list[Future[None]] = []
         try:
             for _ in range(min(width, len(flows))):
-                end: Future[None] = Future()
-                thread = threading.Thread(target=copy_context().run, args=(work, end), name="embedrouter", daemon=True)
-                ends.append(end)
-                try:
-                    thread.start()
-                except RuntimeError:  # the system has no more of them
-                    ends.remove(end)
-                    raise
+                ends.append(workers.start(work))
             wait(ends)
         except BaseException:  # Ctrl-C, which only the main thread hears: it makes no request itself
             stop.set()

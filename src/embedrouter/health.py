@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import (
@@ -127,7 +127,7 @@ class Gate:
                 self._tokens += tokens - admission.tokens
                 admission.tokens = tokens
             if limits is not None:
-                self._reported, self._reported_at, self._since = limits, now, 0
+                self._reported, self._reported_at, self._since = _plausible(limits), now, 0
 
     def failed(self, admission: Admission, error: BackendError, now: float, *, counts: bool = True) -> None:
         """Note a failure; ``counts`` is whether it may be the model's fault."""
@@ -224,3 +224,18 @@ class Gate:
             if missing > 0:
                 wait = max(wait, self._reported_at + min(said.tokens_reset, missing * 60 / said.tokens) - now)
         return wait
+
+
+def _plausible(said: RateLimits) -> RateLimits:
+    """Return what can be believed of reported limits: none of zero, and no wait beyond the longest."""
+
+    def seconds(reset: float | None) -> float | None:
+        return None if reset is None or not reset >= 0 else min(reset, LONGEST)
+
+    return replace(
+        said,
+        requests=said.requests or None,
+        tokens=said.tokens or None,
+        requests_reset=seconds(said.requests_reset),
+        tokens_reset=seconds(said.tokens_reset),
+    )

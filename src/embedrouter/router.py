@@ -411,8 +411,11 @@ class Router(Closing):
         return self._totals.usage
 
     def health(self) -> dict[str, ModelHealth]:
-        """Return how each model has been doing in this process: whether it is asked, or left alone because it fails."""
-        return {health.model: health for health in self._driver.health()}
+        """Return how each model has been doing in this process: whether it is asked, or left alone because it fails.
+
+        Of a model that is declared several times the keys say which place it is.
+        """
+        return dict(zip(probes.labels(self.models), self._driver.health(), strict=True))
 
     @property
     def damaged(self) -> int:
@@ -420,6 +423,7 @@ class Router(Closing):
         return self._cache.damaged
 
     def close(self) -> None:
+        self._driver.close()
         for backend in self._backends:
             backend.close()
         self._cache.close()
@@ -427,6 +431,7 @@ class Router(Closing):
 
     async def aclose(self) -> None:
         await self._driver.finish()
+        self._driver.close()
         for backend in self._backends:
             await backend.aclose()
         self._cache.close()

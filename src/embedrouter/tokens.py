@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 from .types import OverlongPolicy
 
-__all__ = ["estimate", "pieces"]
+__all__ = ["MOST_TOKENS", "billed", "estimate", "pieces"]
 
+MOST_TOKENS = 10**9
+"""That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
 _ASCII_WORD = re.compile(r"[A-Za-z]+")
 _BLANKS = re.compile(r"\s+")
 _NUMBER = re.compile(r"\d+")
@@ -31,6 +35,12 @@ def estimate(text: str) -> int:
         marks = len(rest.encode("ascii", "ignore"))
         marks += -(-4 * (len(rest.encode("utf-8")) - marks) // 5)
     return words + blanks + marks + len(_NUMBER.findall(text)) + 2
+
+
+def billed(tokens: Any) -> int | None:
+    """Return the tokens that an answer says it is billed; ``None`` where it says nothing, or nothing that can be."""
+    number = isinstance(tokens, Real) and not isinstance(tokens, bool)
+    return int(tokens) if number and 0 <= tokens <= MOST_TOKENS and tokens == int(tokens) else None
 
 
 def pieces(text: str, limit: int, policy: OverlongPolicy, count: Callable[[str], int]) -> list[str]:

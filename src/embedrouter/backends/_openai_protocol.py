@@ -9,8 +9,9 @@ from typing import Any
 
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Model
+from ..tokens import billed
 from ..types import Answer
-from ._responses import billed, failed, from_status, matrix, rate_limits, was_sent
+from ._responses import failed, from_status, matrix, rate_limits, was_sent
 
 __all__ = ["answer", "read", "translated"]
 

@@ -22,14 +22,13 @@ from ..errors import (
 )
 from ..models import Model
 from ..quotes import harmless, hidden, repeats
+from ..tokens import MOST_TOKENS
 from ..types import RateLimits, Vectors
 from ._environment import secrets
 
-__all__ = ["billed", "failed", "from_status", "matrix", "rate_limits", "retry_after", "unreadable", "was_sent"]
+__all__ = ["failed", "from_status", "matrix", "rate_limits", "retry_after", "unreadable", "was_sent"]
 
 LONGEST_MESSAGE = 300
-MOST_TOKENS = 10**9
-"""That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
 
 MOST_DIGITS = 20
 LONGEST_RESET = 86400.0
@@ -79,13 +78,6 @@ def matrix(embeddings: Sequence[object], model: str) -> Vectors:
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
         raise BadResponseError(f"the vectors cannot be read: {type(error).__name__}", model=model) from error
-
-
-def billed(tokens: object) -> int | None:
-    """Return the tokens that an answer says it is billed; ``None`` where it says nothing, or nothing that can be."""
-    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or not 0 <= tokens <= MOST_TOKENS:
-        return None
-    return int(tokens) if tokens == int(tokens) else None
 
 
 def from_status(

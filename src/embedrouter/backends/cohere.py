@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from ..catalog import Card
 from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Model, custom_card
+from ..tokens import billed
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
 from ._clients import Clients
 from ._environment import api_key
-from ._responses import billed, failed, from_status, matrix, unreadable, was_sent
+from ._responses import failed, from_status, matrix, unreadable, was_sent
 
 if TYPE_CHECKING:
     from cohere import AsyncClientV2, ClientV2

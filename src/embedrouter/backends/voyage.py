@@ -15,10 +15,11 @@ from typing import Any
 from ..catalog import Card
 from ..errors import BadResponseError, ConfigError, RequestTimeoutError, UnavailableError
 from ..models import Model, custom_card
+from ..tokens import billed
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
 from ._environment import api_key
-from ._responses import billed, failed, from_status, matrix, unreadable, was_sent
+from ._responses import failed, from_status, matrix, unreadable, was_sent
 
 BASE_URL = "https://api.voyageai.com/v1"
 MONGODB_URL = "https://ai.mongodb.com/v1"

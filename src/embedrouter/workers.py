@@ -1,0 +1,77 @@
+"""Threads that are used again.
+
+An SDK may keep its connections for each thread (Voyage's does): a new thread for each call would shake hands anew each
+time. They are daemons: after a second Ctrl-C nobody waits for them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+__all__ = ["Workers"]
+
+IDLE = 30.0
+"""Seconds without work after which a thread ends."""
+
+BUSY, WAITING = "embedrouter", "idle embedrouter"
+"""Names of threads."""
+
+Work: TypeAlias = tuple[Callable[[], None], "Future[None]"]
+
+
+class Workers:
+    """Runs functions side by side, each in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[Work | None]] = []
+
+    def start(self, function: Callable[[], None]) -> Future[None]:
+        """Run a function, which raises nothing, in a copy of the caller's context.
+
+        Raises:
+            RuntimeError: the system has no more threads.
+        """
+        context = copy_context()
+        work = (lambda: context.run(function)), Future[None]()
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = SimpleQueue()
+            threading.Thread(target=self._serve, args=(inbox,), name=BUSY, daemon=True).start()
+        inbox.put(work)
+        return work[1]
+
+    def close(self) -> None:
+        """End the threads that have nothing to do."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for inbox in idle:
+            inbox.put(None)
+
+    def _serve(self, inbox: SimpleQueue[Work | None]) -> None:
+        thread = threading.current_thread()
+        while True:
+            try:
+                work = inbox.get(timeout=IDLE)
+            except Empty:
+                with self._lock:
+                    if inbox in self._idle:
+                        self._idle.remove(inbox)
+                        return
+                continue  # it was given work at this very moment
+            if work is None:
+                return
+            function, end = work
+            thread.name = BUSY
+            function()
+            del work, function  # they hold what the caller holds
+            thread.name = WAITING
+            with self._lock:
+                self._idle.append(inbox)
+            end.set_result(None)

@@ -1,0 +1,519 @@
+"""A campaign of faults: whatever providers do, and whoever calls, what must hold holds.
+
+An episode is a router, a provider on a loopback socket that fails in every way it knows, and a few dozen calls through
+the makers' own SDKs: from threads, tasks or both, some of them cancelled, some in a hurry, some short of money. What
+happens to a request depends on the seed, its texts and how often they came, and on nothing else. A failure shows the
+episode, its calls and what happened to each request. ``EMBEDROUTER_CAMPAIGN_SEED`` plays another campaign,
+``EMBEDROUTER_CAMPAIGN_EPISODES`` a longer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router
+from embedrouter.errors import EmbedRouterError
+from embedrouter.keys import keyer
+from embedrouter.testing import FakeBackend, MemoryCache
+from embedrouter.types import InputType
+from tests.emulator import Emulator, Fault, Received, count_tokens, vector
+
+SEED = int(os.environ.get("EMBEDROUTER_CAMPAIGN_SEED", "20261121"))
+EPISODES = int(os.environ.get("EMBEDROUTER_CAMPAIGN_EPISODES", "5"))
+"""Of each form and family."""
+
+TIMEOUT = 0.5
+"""Seconds; of an attempt."""
+LATE = 0.7
+
+Verdict = Literal["sound", "wrong", "lost", "refused"]
+"""Of an outcome: a good answer, an answer that is billed and useless, no answer that can be read, an error status."""
+
+FAULTS: dict[str, tuple[int, Fault | None, Verdict]] = {
+    "good": (500, None, "sound"),
+    "good, a little later": (30, Fault.slow(0.03), "sound"),
+    "shuffled": (40, Fault.shuffled(), "sound"),
+    "numbers as lists": (40, Fault.floats(), "sound"),
+    "no usage": (25, Fault.no_usage(), "sound"),
+    "usage of 0": (6, Fault.reported_tokens(0), "sound"),
+    "usage below 0": (6, Fault.reported_tokens(-7), "sound"),
+    "usage beyond reason": (6, Fault.reported_tokens(10**30), "sound"),
+    "too few": (12, Fault.wrong_count(-1), "wrong"),
+    "too many": (12, Fault.wrong_count(2), "wrong"),
+    "none at all": (8, Fault.wrong_count(-1000), "wrong"),
+    "wrong dimensions": (12, Fault.wrong_dimensions(7), "wrong"),
+    "NaN": (12, Fault.nan(), "wrong"),
+    "zeros": (12, Fault.zeros(), "wrong"),
+    "reset": (15, Fault.reset(), "lost"),
+    "lost": (20, Fault.lost(), "lost"),
+    "half": (15, Fault.half_body(), "lost"),
+    "too late": (6, Fault.slow(LATE), "lost"),
+    "web page": (15, Fault.html(), "lost"),
+    "an empty object": (5, Fault.status(200, body="{}"), "lost"),
+    "a list": (5, Fault.status(200, body="[1]"), "lost"),
+    "a string": (5, Fault.status(200, body='"data"'), "lost"),
+    "nothing": (5, Fault.status(200, body=""), "lost"),
+    "429": (20, Fault.rate_limited(), "refused"),
+    "429 and seconds": (20, Fault.rate_limited(retry_after=0.01), "refused"),
+    "429 and milliseconds": (10, Fault.status(429, retry_after="0", retry_after_ms=15), "refused"),
+    "429 and a date": (10, Fault.rate_limited("Wed, 21 Oct 2015 07:28:00 GMT"), "refused"),
+    "429 and a date that is none": (5, Fault.rate_limited("Wed, 21 Oct 99999999999 07:28:00 GMT"), "refused"),
+    "429 in plain text": (5, Fault.status(429, body="slow down"), "refused"),
+    "out of money": (4, Fault.insufficient_quota(), "refused"),
+    "request too large": (12, Fault.request_too_large(), "refused"),
+    "400": (3, Fault.status(400), "refused"),
+    "401": (2, Fault.status(401), "refused"),
+    "404": (3, Fault.status(404), "refused"),
+    "408": (6, Fault.status(408, body="upstream request timeout"), "refused"),
+    "409": (6, Fault.status(409, body="conflict"), "refused"),
+    "413": (3, Fault.status(413, body="too large"), "refused"),
+    "500": (12, Fault.status(500), "refused"),
+    "502": (8, Fault.unavailable(502), "refused"),
+    "503": (10, Fault.unavailable(), "refused"),
+    "503, slowly": (6, Fault.unavailable().after(0.05), "refused"),
+    "504": (6, Fault.unavailable(504), "refused"),
+    "529": (6, Fault.status(529, body={"detail": "overloaded"}), "refused"),
+}  # fmt: skip
+"""How often each happens, and what it is worth."""
+
+FAMILIES: dict[str, tuple[int, tuple[str, ...]]] = {
+    "one model, two places": (16, ("openai:text-embedding-3-small", "azure_openai:text-embedding-3-small")),
+    "Voyage's family": (256, ("voyage:voyage-4-lite", "voyage:voyage-4", "voyage:voyage-4-large")),
+    "Cohere's family": (256, ("cohere:embed-v5.0-fast", "cohere:embed-v5.0-pro")),
+}
+"""Dimensions, and the models from the cheapest to the dearest."""
+FORMS = ("sync", "threads", "async", "tasks", "both")
+WORKERS = {"sync": 1, "threads": 5, "async": 1, "tasks": 6, "both": 4}
+
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "mats",
+    "7",
+    "3.14",
+    "naïve",
+    "Füße",
+    "猫は座る",
+    "🎉",
+    "x=y;",
+    "<|endoftext|>",
+    "—",
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call."""
+
+    texts: tuple[str, ...]
+    input_type: InputType
+    timeout: float | None
+    cancel: float | None
+    """Seconds after which its task is cancelled."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """All that is decided beforehand, by the seed alone."""
+
+    name: str
+    form: str
+    dimensions: int
+    models: tuple[str, ...]
+    retry: RetryPolicy
+    batch: int
+    width: int
+    on_disk: bool
+    cap: Decimal | None
+    storm: str | None
+    """A model that fails whatever it is asked."""
+    script: dict[str, str]
+    """What happens to texts when they are sent for the first time."""
+    calls: tuple[tuple[Asked, ...], ...]
+    """Of each worker."""
+
+
+@dataclass
+class Story:
+    """What happened, for the checks and for whoever has to understand a failure."""
+
+    events: list[tuple[Received, str]] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+
+def compose(family: str, form: str, number: int) -> Episode:
+    name = f"{SEED}/{family}/{form}/{number}"
+    chance = random.Random(name)
+    dimensions, models = FAMILIES[family]
+    scripted = number == 0  # every fault at least once
+    pool = [f"{what} {index}" for index, what in enumerate(FAULTS)]
+    if not scripted:
+        pool = [_text(chance, index) for index in range(chance.randint(15, 120))]
+    workers = range(WORKERS[form])
+    calls = tuple(tuple(_asked(chance, pool, form) for _ in range(30 // len(workers))) for _ in workers)
+    if scripted:
+        alone = [Asked((text,), "document", None, None) for text in pool]
+        calls = tuple((*crew, *alone[worker :: len(workers)]) for worker, crew in enumerate(calls))
+    whole = sum(map(len, pool)) * Decimal(2) / 1_000_000
+    return Episode(
+        name=name,
+        form=form,
+        dimensions=dimensions,
+        models=models,
+        retry=RetryPolicy(
+            attempts=chance.choice((1, 2, 3, 5)),
+            timeout=6,
+            initial_wait=0.002,
+            max_wait=0.01,
+            cooldown=0 if scripted else chance.choice((0, 0, 0.03)),
+        ),
+        batch=1 if scripted else chance.choice((1, 2, 3, 5, 8)),
+        width=chance.choice((1, 3, 6)),
+        on_disk=chance.random() < 0.5,
+        cap=None if scripted else chance.choice((None, Decimal(1), round(whole * chance.randint(1, 20) / 20, 6))),
+        storm=None if scripted else chance.choice((None, None, *models)),
+        script=dict(zip(pool, FAULTS, strict=True)) if scripted else {},
+        calls=calls,
+    )
+
+
+def _text(chance: random.Random, index: int) -> str:
+    if chance.random() < 0.05:
+        return chance.choice((" ", "\n", "\u2028", "a", '"', "\\", "\x00"))
+    return f"{' '.join(chance.choices(WORDS, k=chance.randint(1, 9)))} {index}"
+
+
+def _asked(chance: random.Random, pool: Sequence[str], form: str) -> Asked:
+    cancelled = form in ("tasks", "both", "async") and chance.random() < 0.25
+    return Asked(
+        texts=tuple(chance.choices(pool, k=chance.choice((1, 2, 5, 12, 30)))),
+        input_type=chance.choice(("document", "document", "query")),
+        timeout=chance.uniform(0.02, 0.6) if chance.random() < 0.15 else None,
+        cancel=chance.uniform(0, 0.12) if cancelled else None,
+    )
+
+
+class Fire:
+    """Chooses what happens to a request by its texts and how often they came, whatever the order of arrival."""
+
+    def __init__(self, episode: Episode, story: Story) -> None:
+        self._episode, self._story = episode, story
+        self._lock = threading.Lock()
+        self._seen: Counter[object] = Counter()
+
+    def __call__(self, received: Received) -> Fault | None:
+        request = (received.provider, received.model, received.input_type, received.texts)
+        with self._lock:
+            self._seen[request] += 1
+            chance = random.Random(f"{self._episode.name}/{request}/{self._seen[request]}")
+            name = chance.choices(list(FAULTS), [weight for weight, _, _ in FAULTS.values()])[0]
+            if _model(received) == self._episode.storm and chance.random() < 0.9:
+                name = chance.choice(("503", "lost", "429", "NaN", "reset"))
+            if self._seen[request] == 1:
+                name = self._episode.script.get(received.texts[0], name)
+            if received.provider == "cohere" and name == "shuffled":  # its answers carry no index
+                name = "numbers as lists"
+            self._story.events.append((received, name))
+        return FAULTS[name][1]
+
+
+def _model(received: Received) -> str:
+    provider = "azure_openai" if received.provider == "azure" else received.provider
+    return f"{provider}:{received.model}"
+
+
+def _kind(received: Received) -> InputType:
+    return "query" if received.input_type in ("query", "search_query") else "document"
+
+
+def build(episode: Episode, emulator: Emulator, folder: Path) -> Router:
+    urls = {
+        "openai": emulator.openai_url,
+        "azure_openai": emulator.azure_url,
+        "voyage": emulator.voyage_url,
+        "cohere": emulator.cohere_url,
+    }
+    models = [
+        Model(
+            name,
+            base_url=urls[name.partition(":")[0]],
+            api_key="k",
+            api_version="2024-10-21" if name.startswith("azure") else None,
+            dimensions=episode.dimensions,
+            price=str(place),
+            timeout=TIMEOUT,
+            batch_size=episode.batch,
+            max_concurrency=episode.width,
+        )
+        for place, name in enumerate(episode.models, 1)
+    ]
+    return Router(
+        models,
+        cache=folder if episode.on_disk else MemoryCache(),
+        ledger=folder / "ledger.db",
+        budget=Budget(total=episode.cap),
+        retry=episode.retry,
+    )
+
+
+# Playing an episode
+
+
+def play(episode: Episode, router: Router, story: Story) -> None:
+    """Make all calls, and close what was opened."""
+    if episode.form in ("async", "tasks"):
+        asyncio.run(_loop(episode.calls, router, story, None))
+    elif episode.form == "sync":
+        _calls(episode.calls[0], router, story)
+    else:
+        together = threading.Barrier(2)
+        work: list[Any] = [(_calls, (calls, router, story)) for calls in episode.calls]
+        if episode.form == "both":
+            half = len(episode.calls) // 2
+            loops = [episode.calls[:1], episode.calls[1:half]]
+            work[:half] = [(asyncio.run, (_loop(calls, router, story, together),)) for calls in loops]
+        crew = [threading.Thread(target=target, args=arguments) for target, arguments in work]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+    router.close()
+
+
+def _calls(calls: Sequence[Asked], router: Router, story: Story) -> None:
+    for asked in calls:
+        with _watched(asked, story) as said:
+            said.append(router.embed(asked.texts, input_type=asked.input_type, timeout=asked.timeout))
+
+
+async def _loop(
+    crew: Sequence[Sequence[Asked]], router: Router, story: Story, together: threading.Barrier | None
+) -> None:
+    async def work(calls: Sequence[Asked]) -> None:
+        for asked in calls:
+            with _watched(asked, story) as said:
+                task = asyncio.create_task(
+                    router.aembed(asked.texts, input_type=asked.input_type, timeout=asked.timeout)
+                )
+                if asked.cancel is not None:
+                    asyncio.get_running_loop().call_later(asked.cancel, task.cancel)
+                said.append(await task)
+
+    async with asyncio.TaskGroup() as group:
+        for calls in crew:
+            group.create_task(work(calls))
+    if together is not None:
+        await asyncio.to_thread(together.wait, 60)
+    await router.aclose()
+
+
+@contextmanager
+def _watched(asked: Asked, story: Story) -> Iterator[list[EmbeddingResult]]:
+    """Note how a call ends: with the right vectors, with an error of ours, or as it was told to."""
+    said: list[EmbeddingResult] = []
+    try:
+        yield said
+        (result,) = said
+        _compare(asked, result)
+        story.outcomes["answered"] += 1
+    except EmbedRouterError as error:
+        story.outcomes[type(error).__name__] += 1
+    except asyncio.CancelledError:
+        story.outcomes["cancelled"] += 1
+        if asked.cancel is None:
+            story.problems.append(f"{asked} was cancelled by nobody")
+    except BaseException as error:  # noqa: BLE001 - told at the end, with the whole story
+        story.problems.append(f"{asked} ended with {error!r}")
+
+
+def _compare(asked: Asked, result: EmbeddingResult) -> None:
+    assert len(result) == len(asked.texts) == len(result.vectors)
+    for text, model, row in zip(asked.texts, result.models, result.vectors, strict=True):
+        expected = vector(model.partition(":")[2], result.space.dimensions, asked.input_type, text)
+        assert np.array_equal(row, expected), f"{text!r} got the vector of another text"
+
+
+# What must hold
+
+
+def check(episode: Episode, router: Router, emulator: Emulator, story: Story) -> None:
+    """Compare what the router keeps with what the provider knows, when nothing is under way any more."""
+    assert not story.problems
+    assert not emulator.refused, "a request broke a rule of its provider"
+    driver = router._driver
+    assert not driver.flights._waiting
+    assert not driver._here.sent
+    assert not driver._here.unfinished
+    assert [slot._value for slot in driver._here.slots] == [episode.width] * len(episode.models)
+    for name, candidate in zip(episode.models, router.candidates, strict=True):
+        events = [(received, what) for received, what in story.events if _model(received) == name]
+        backend = router._backends[candidate.index]
+        with router.ledger.transaction() as database:
+            rows = database.execute("SELECT state, tokens FROM requests WHERE model = ?", (name,)).fetchall()
+        booked = sum(tokens for state, tokens in rows if state == "settled")
+        doubtful = [tokens for state, tokens in rows if state == "unconfirmed"]
+
+        assert {state for state, _ in rows} <= {"settled", "unconfirmed"}, "money is still set aside"
+        provider = "azure" if name.startswith("azure") else name.partition(":")[0]
+        billed = emulator.billed[provider, name.partition(":")[2]]
+        over = under = 0
+        for received, what in events:
+            bill = sum(count_tokens(provider, text) for text in received.texts)
+            estimate = sum(backend.count(received.texts, "document").tokens)
+            assert estimate >= bill, "an estimate is an upper one"
+            told = estimate if what in ("no usage", "usage below 0", "usage beyond reason") else bill
+            told = 0 if what == "usage of 0" else told
+            over, under = over + max(0, told - bill), under + max(0, bill - told)
+        assert billed - under <= booked + sum(doubtful), "the ledger knows less than was billed"
+        assert booked <= billed + over, "the ledger knows more than was billed"
+        lost = sum(FAULTS[what][2] == "lost" for _, what in events)
+        assert len(doubtful) >= lost, "each answer that never came is listed"
+        accidents = len(doubtful) - lost  # answers that a busy machine was late for
+
+        missing = []
+        for received, what in events:
+            if FAULTS[what][2] == "sound":
+                kind = _kind(received)
+                keys = list(map(keyer(candidate, kind), received.texts))
+                found = router._cache.read(keys, episode.dimensions)
+                if len(found) < len(set(keys)):
+                    missing.append((received.texts, what))
+                for key, text in zip(keys, received.texts, strict=True):
+                    expected = vector(name.partition(":")[2], episode.dimensions, kind, text)
+                    assert key not in found or np.array_equal(found[key].vector, expected)
+        assert len(missing) <= accidents, f"paid, sound and not in the cache: {missing}"
+
+        again = 2 if episode.retry.cooldown else 1  # what is left alone in the middle of its tries is asked last
+        sent = Counter((received.input_type and _kind(received), received.texts) for received, _ in events)
+        for (told_kind, texts), times in sent.items():
+            callers = sum(
+                told_kind in (None, asked.input_type) and set(texts) <= set(asked.texts)
+                for calls in episode.calls
+                for asked in calls
+            )
+            assert times <= episode.retry.attempts * again * callers, f"{texts} were sent {times} times"
+        assert not any(len(set(texts)) < len(texts) for _, texts in sent), "a text stands twice in a request"
+    _check_money(episode, router)
+
+
+def _check_money(episode: Episode, router: Router) -> None:
+    accounts = router.ledger.totals("model")
+    spent = sum((account.cost + account.unconfirmed for account in accounts.values()), Decimal(0))
+    with router.ledger.transaction() as database:
+        (counted,) = database.execute("SELECT COALESCE(SUM(amount), 0) FROM days").fetchone()
+        (rows,) = database.execute("SELECT COALESCE(SUM(amount), 0) FROM requests").fetchone()
+    assert counted == rows, "what the caps count is not what was spent"
+    assert counted == spent * 10**12
+    assert episode.cap is None or spent <= episode.cap
+    usage = router.usage
+    assert usage.tokens == sum(account.tokens for account in accounts.values())
+    assert usage.requests == sum(account.requests for account in accounts.values())
+    assert usage.cost == sum((account.cost for account in accounts.values()), Decimal(0))
+
+
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whatever_happens_vectors_money_and_cache_are_right(family: str, form: str, tmp_path: Path) -> None:
+    """Vectors are those of their texts; what was paid and sound is kept; ledger and bill agree; nothing is left."""
+    outcomes: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for number in range(EPISODES):
+        episode, story = compose(family, form, number), Story()
+        before = set(threading.enumerate())
+        with Emulator() as emulator:
+            emulator.fault_for = Fire(episode, story)
+            router = build(episode, emulator, tmp_path / str(number))
+            play(episode, router, story)
+        try:
+            check(episode, router, emulator, story)
+            assert not _left(before), "threads were left behind"
+        except AssertionError as error:
+            events = "\n".join(f"  {_model(received)} {what}: {received.texts}" for received, what in story.events)
+            asked = "\n".join(f"  {worker}: {call}" for worker, crew in enumerate(episode.calls) for call in crew)
+            print(f"EMBEDROUTER_CAMPAIGN_SEED={SEED}, episode {episode}\ncalls:\n{asked}\nrequests:\n{events}")
+            print(f"problems: {story.problems}")
+            error.add_note(f"EMBEDROUTER_CAMPAIGN_SEED={SEED}, episode {episode.name}; its script is printed")
+            raise
+        finally:
+            router.close()
+        outcomes.update(what for _, what in story.events)
+        assert number or set(FAULTS) - set(outcomes) <= {"shuffled"}, "the script was played"
+        calls.update(story.outcomes)
+    print(f"{sum(calls.values())} calls: {dict(calls)}")
+    print(f"{sum(outcomes.values())} requests: {dict(outcomes)}")
+
+
+def _left(before: set[threading.Thread]) -> set[threading.Thread]:
+    """Return the threads that there are more than before; those that are ending may take a moment."""
+    deadline = time.monotonic() + 5
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+# An event loop that ends in the middle, as asyncio.run does after Ctrl-C: it cancels every task there is
+
+
+async def test_a_task_that_is_cancelled_before_it_begins_lets_its_texts_go() -> None:
+    """Otherwise whoever needs the same texts later follows somebody who is gone."""
+    router = _router_of(FakeBackend())
+    call = asyncio.create_task(router.aembed(["a"], input_type="query"))
+    while not (begun := [task for task in asyncio.all_tasks() if _name(task) == "_acarry_on"]):
+        await asyncio.sleep(0)
+    for task in (*begun, call):
+        task.cancel()
+    (outcome,) = await asyncio.gather(call, return_exceptions=True)
+
+    assert isinstance(outcome, asyncio.CancelledError)
+    assert not router._driver.flights._waiting
+
+
+async def test_money_set_aside_while_a_task_is_cancelled_is_given_back() -> None:
+    """The ledger is asked in a thread, which goes on; the request is never made, and must not count as unconfirmed."""
+    fake = FakeBackend()
+    router = _router_of(fake)
+    begun, reserve = threading.Event(), router.ledger.reserve
+
+    def slowly(*arguments: Any) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        return reserve(*arguments)
+
+    router.ledger.reserve = slowly  # type: ignore[method-assign]
+    call = asyncio.create_task(router.aembed(["a"], input_type="query"))
+    await asyncio.to_thread(begun.wait, 5)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    with router.ledger.transaction() as database:
+        rows = database.execute("SELECT state FROM requests").fetchall()
+
+    assert not fake.calls
+    assert not rows
+
+
+def _router_of(fake: FakeBackend) -> Router:
+    return Router([fake.model(price="1")], cache=MemoryCache(), ledger=":memory:")
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__name__", "")

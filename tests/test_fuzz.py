@@ -1,0 +1,706 @@
+"""Arbitrary bytes, values, outcomes and times, wherever something from outside is read.
+
+What a provider sends may be anything: it becomes the right vectors or an error of ours, never another exception and
+never a wrong vector. The same of rows in the cache, of headers, and of the decisions of a call, whatever happens to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from embedrouter import Model, RetryPolicy, Router
+from embedrouter.backends import Backend, create, describe
+from embedrouter.backends._openai_batches import _lines
+from embedrouter.backends._openai_protocol import answer
+from embedrouter.backends._responses import LONGEST_RESET, matrix, rate_limits, retry_after
+from embedrouter.cache.codec import decode, encode, is_row
+from embedrouter.catalog import load
+from embedrouter.effects import Call, Effect, Pause
+from embedrouter.errors import (
+    AuthenticationError,
+    BackendError,
+    BadResponseError,
+    EmbedRouterError,
+    InputRejectedError,
+    RateLimitedError,
+    RequestTimeoutError,
+    UnavailableError,
+)
+from embedrouter.flow import _requests
+from embedrouter.health import MINUTE, Admission, Gate
+from embedrouter.job import Item
+from embedrouter.keys import keyer
+from embedrouter.models import settle
+from embedrouter.request import fault, packed
+from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from embedrouter.tokens import MOST_TOKENS, billed
+from embedrouter.types import Answer, Entry, Limits, RateLimits
+from tests.test_flow import World, ask, candidate, states, vector
+
+DIMENSIONS = 4
+TEXTS = ("first", "second", "third")
+RIGHT = np.arange(1, 13, dtype=np.float32).reshape(3, DIMENSIONS)
+"""Their vectors."""
+MODEL = Model("openai:text-embedding-3-small", api_key="k")
+
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.integers(-(10**400), 10**400)
+)
+values: st.SearchStrategy[Any] = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["data", "embedding", "index", "usage", "prompt_tokens", "embeddings", "float", "meta", "error"]
+            )
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+"""Anything that Python reads as JSON."""
+deep = st.sampled_from([b"[" * 100_000, b'{"data":' * 50_000, b"[" * 900 + b"]" * 900, b"9" * 5000, b"\xff\xfe", b""])
+bodies = st.binary(max_size=40) | values.map(lambda value: json.dumps(value).encode()) | deep
+
+
+# Answers of three makers, through their SDKs, without a network
+
+
+@dataclass
+class Wire:
+    """A provider's backend whose SDK gets the answer that is laid here."""
+
+    backend: Backend
+    asynchronous: bool
+    status: int = 200
+    headers: dict[str, str] | None = None
+    body: bytes = b""
+
+    def ask(self, status: int, headers: dict[str, str], body: bytes) -> Answer | BackendError:
+        """Return what the backend makes of an answer.
+
+        Raises:
+            Exception: anything but an error of ours.
+        """
+        self.status, self.headers, self.body = status, headers, body
+        try:
+            if self.asynchronous:
+                return asyncio.run(self.backend.aembed(TEXTS, "document", timeout=5))
+            return self.backend.embed(TEXTS, "document", timeout=5)
+        except BackendError as error:
+            str(error)
+            return error
+
+
+def wire(provider: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    name, _, form = provider.partition(" ")
+    laid = Wire(None, form == "async")  # type: ignore[arg-type]
+    laid.backend = {"openai": _openai, "cohere": _cohere, "voyage": _voyage}[name](laid, monkeypatch)
+    return laid
+
+
+def _create(model: Model) -> Backend:
+    known = describe(model, load(None), DIMENSIONS)
+    settled = settle(
+        model, known.card, dimensions=DIMENSIONS, index=0, rank=0, local=False, batches=False, identity=known.identity
+    )
+    return create(model, known, settled)
+
+
+def _openai(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    import httpx2
+    import openai
+
+    transport = httpx2.MockTransport(
+        lambda request: httpx2.Response(laid.status, headers=laid.headers, content=laid.body)
+    )
+    common: dict[str, Any] = {"api_key": "k", "max_retries": 0}
+    model = Model(
+        "openai:own",
+        space="own",
+        dimensions=DIMENSIONS,
+        client=openai.OpenAI(http_client=httpx2.Client(transport=transport), **common),
+        async_client=openai.AsyncOpenAI(http_client=httpx2.AsyncClient(transport=transport), **common),
+    )
+    return _create(model)
+
+
+def _cohere(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    import cohere
+    import httpx
+
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(laid.status, headers=laid.headers, content=laid.body)
+    )
+    model = Model(
+        "cohere:own",
+        space="own",
+        dimensions=DIMENSIONS,
+        client=cohere.ClientV2(api_key="k", max_retries=0, httpx_client=httpx.Client(transport=transport)),
+        async_client=cohere.AsyncClientV2(
+            api_key="k", max_retries=0, httpx_client=httpx.AsyncClient(transport=transport)
+        ),
+    )
+    return _create(model)
+
+
+def _voyage(laid: Wire, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    import requests
+    from voyageai.api_resources import api_requestor
+
+    class Adapter(requests.adapters.BaseAdapter):
+        def send(self, request: requests.PreparedRequest, **_: object) -> requests.Response:  # type: ignore[override]
+            response = requests.Response()
+            response.status_code = laid.status
+            response._content = laid.body
+            response.headers.update(laid.headers or {})
+            response.request, response.url = request, request.url or ""
+            return response
+
+        def close(self) -> None:
+            """Holds nothing."""
+
+    session = requests.Session()
+    session.mount("https://", Adapter())
+    monkeypatch.setattr(api_requestor._thread_context, "session", session, raising=False)
+    monkeypatch.setattr(api_requestor._thread_context, "session_create_time", time.time(), raising=False)
+    return _create(Model("voyage:own", space="own", dimensions=DIMENSIONS, api_key="k"))
+
+
+def good(provider: str) -> dict[str, Any]:
+    """Return the body of the right answer."""
+    if provider.startswith("cohere"):
+        meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 3}}
+        return {"id": "1", "texts": list(TEXTS), "embeddings": {"float": RIGHT.tolist()}, "meta": meta}
+    rows = [{"object": "embedding", "index": place, "embedding": row.tolist()} for place, row in enumerate(RIGHT)]
+    for row in rows[1:]:
+        row["embedding"] = base64.b64encode(np.asarray(row["embedding"], "<f4").tobytes()).decode()
+    return {"object": "list", "data": rows, "model": "own", "usage": {"prompt_tokens": 3, "total_tokens": 3}}
+
+
+def damaged(draw: st.DrawFn, value: Any) -> Any:
+    """Return a JSON value with one part of it replaced, removed or doubled."""
+    if isinstance(value, dict) and value and draw(st.integers(0, 3)):
+        name = draw(st.sampled_from(sorted(value)))
+        if draw(st.integers(0, 3)):
+            return {**value, name: damaged(draw, value[name])}
+        return {key: item for key, item in value.items() if key != name}
+    if isinstance(value, list) and value and draw(st.integers(0, 3)):
+        place = draw(st.integers(0, len(value) - 1))
+        what = draw(st.sampled_from(["inside", "inside", "remove", "double"]))
+        part = {"inside": [damaged(draw, value[place])], "remove": [], "double": [value[place]] * 2}[what]
+        return [*value[:place], *part, *value[place + 1 :]]
+    return draw(values)
+
+
+@st.composite
+def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
+    return lambda value: damaged(draw, value)
+
+
+PROVIDERS = ["openai", "cohere", "voyage", "openai async", "cohere async"]
+often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+sent_headers = st.fixed_dictionaries(
+    {},
+    optional={
+        "content-type": st.sampled_from(["application/json", "text/plain", "text/html; charset=latin-1", "nonsense"]),
+        "retry-after": st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12),
+        "x-ratelimit-remaining-requests": st.text("0123456789-", max_size=30),
+        "x-ratelimit-reset-requests": st.text("0123456789smhd.", max_size=40),
+    },
+)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_right_answer_is_understood(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the tests below would prove nothing."""
+    got = wire(provider, monkeypatch).ask(
+        200, {"content-type": "application/json"}, json.dumps(good(provider)).encode()
+    )
+
+    assert isinstance(got, Answer)
+    assert np.array_equal(got.vectors, RIGHT)
+    assert got.tokens == 3
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_whatever_bytes_come_they_become_an_answer_or_an_error_of_ours(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any status, with any headers: no exception of an SDK, of JSON or of numpy comes out."""
+    laid = wire(provider, monkeypatch)
+
+    @often
+    @given(status=st.just(200) | st.integers(200, 599), headers=sent_headers, body=bodies)
+    def run(status: int, headers: dict[str, str], body: bytes) -> None:
+        got = laid.ask(status, headers, body)
+        if isinstance(got, Answer):
+            assert got.tokens is None or 0 <= got.tokens <= MOST_TOKENS
+            assert fault(got, len(TEXTS), DIMENSIONS) is not None, "nothing here is three vectors"
+
+    run()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_damaged_answer_never_gives_a_text_the_vector_of_another(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One part of a good answer is replaced, removed or doubled: no vector moves to another text."""
+    laid = wire(provider, monkeypatch)
+
+    @often
+    @given(damages(), st.permutations(range(len(TEXTS))))
+    def run(damage: Callable[[Any], Any], order: list[int]) -> None:
+        body = good(provider)
+        if "data" in body:
+            body["data"] = [body["data"][place] for place in order]
+        got = laid.ask(200, {"content-type": "application/json"}, json.dumps(damage(body)).encode())
+        if isinstance(got, Answer) and fault(got, len(TEXTS), DIMENSIONS) is None:
+            for place, row in enumerate(got.vectors):
+                others = np.delete(RIGHT, place, axis=0)
+                assert not any(np.array_equal(row, other) for other in others)
+            assert sum(np.array_equal(row, right) for row, right in zip(got.vectors, RIGHT, strict=True)) >= 2
+
+    run()
+
+
+@given(st.binary(max_size=60) | bodies)
+def test_lines_of_a_batchs_answers_are_read_or_refused(line: bytes) -> None:
+    """The file is a provider's; one line that is none must not hide the others behind a foreign exception."""
+    endpoint = _batches()
+    try:
+        name, outcome = endpoint._line(line)
+    except BackendError:
+        return
+    assert isinstance(name, str)
+    assert isinstance(outcome, str) or fault(outcome, 1, DIMENSIONS) is not None
+
+
+@given(values, values, st.integers(0, 700))
+def test_lines_of_a_batch_that_look_right_are_read_or_refused(one: Any, other: Any, status: int) -> None:
+    """A name and a body that is anything."""
+    lines = [
+        {"custom_id": one, "response": {"status_code": status, "body": other}, "error": None},
+        {"custom_id": "1", "response": {"status_code": 200, "body": {"data": [{"embedding": one}], "usage": other}}},
+        {"custom_id": "1", "error": one, "response": other},
+    ]
+    for line in lines:
+        try:
+            name, outcome = _batches()._line(json.dumps(line).encode())
+        except BackendError:
+            continue
+        assert isinstance(name, str)
+        assert isinstance(outcome, str | Answer)
+
+
+def _batches() -> Any:
+    endpoint = _create(Model("openai:own", space="own", dimensions=DIMENSIONS, api_key="k")).batches
+    assert endpoint is not None
+    return endpoint
+
+
+@given(st.lists(st.binary(max_size=12)), st.integers(1, 7))
+def test_lines_are_split_at_line_feeds_however_they_arrive(lines: list[bytes], size: int) -> None:
+    """Pieces of the network end anywhere."""
+    content = b"\n".join(lines)
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
+
+    assert list(_lines(iter(pieces))) == [line for line in content.split(b"\n") if line]
+
+
+@given(st.lists(values, max_size=4))
+def test_what_is_no_vector_is_refused(embeddings: list[Any]) -> None:
+    """Numbers too large for float32 are infinite, and so no vector; nothing warns."""
+    try:
+        vectors = matrix(embeddings, "model")
+    except BadResponseError:
+        return
+    assert vectors.dtype == np.float32
+
+
+@given(values)
+def test_what_is_no_number_of_tokens_is_none(said: Any) -> None:
+    """A bill below zero would let a budget grow; one beyond reason fits into no column."""
+    tokens = billed(said)
+
+    assert tokens is None or (type(tokens) is int and tokens == said and 0 <= tokens <= MOST_TOKENS)
+
+
+@pytest.mark.parametrize("rows", [[{"embedding": [1.0], "index": 1}, {"embedding": [2.0]}], {"0": 1}, [None], "ab", 3])
+def test_rows_that_only_partly_say_their_place_are_refused(rows: object) -> None:
+    """Their order is anybody's guess."""
+    with pytest.raises(BadResponseError):
+        answer({"data": rows}, MODEL)
+
+
+# Headers
+
+
+header_texts = st.text(max_size=40) | st.from_regex(r"[0-9٣²]{1,30}(\.[0-9]{1,400})?(ms|s|m|h|d)?", fullmatch=True)
+dates = st.builds(
+    "{}, {} {} {} {}:{}:{} {}".format,
+    st.sampled_from(["Wed", "Mon", "x"]),
+    st.integers(-1, 40),
+    st.sampled_from(["Oct", "Feb", "Foo", "13"]),
+    st.integers(-5, 10**12),
+    st.integers(-1, 99),
+    st.integers(-1, 99),
+    st.integers(-1, 99),
+    st.sampled_from(["GMT", "+9999", "-2400", "+99999999999999999999", "", "EST"]),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["retry-after", "Retry-After", "retry-after-ms"]), header_texts | dates))
+def test_a_wait_is_never_below_zero_and_never_an_exception(headers: dict[str, str]) -> None:
+    """Numbers, dates, dates that are none."""
+    wait = retry_after(headers)
+
+    assert wait is None or wait >= 0
+
+
+names = [
+    f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")
+]  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(names), header_texts), st.lists(st.integers(0, 10**6), max_size=8))
+def test_whatever_a_provider_says_of_its_limits_nobody_waits_for_ever(
+    headers: dict[str, str], sizes: list[int]
+) -> None:
+    """A limit of 0, of a thousand digits, or a reset in a million years would stop every call of this model."""
+    gate = Gate(requests=None, tokens=None, cooldown=0, lease=60)
+    now = 0.0
+    for size in sizes:
+        waited = 0
+        while not isinstance(admission := gate.admit(size, now), Admission):
+            assert 0 < admission.seconds <= LONGEST_RESET
+            now += admission.seconds
+            waited += 1
+            assert waited < 20
+        gate.answered(admission, size, rate_limits(headers), now)
+
+
+@given(
+    st.builds(
+        RateLimits,
+        requests=st.none() | st.integers(1, 100),
+        requests_left=st.none() | st.integers(0, 100),
+        requests_reset=st.none() | st.floats(0, 90),
+        tokens=st.none() | st.integers(1, 1000),
+        tokens_left=st.none() | st.integers(0, 1000),
+        tokens_reset=st.none() | st.floats(0, 90),
+    ),
+    st.lists(st.tuples(st.integers(0, 300), st.floats(0, 70)), max_size=30),
+    st.none() | st.integers(1, 5),
+)
+def test_no_minute_holds_more_requests_than_the_limit(
+    said: RateLimits, requests: list[tuple[int, float]], declared: int | None
+) -> None:
+    """Whatever else the provider says, and however unevenly requests come."""
+    gate = Gate(requests=declared, tokens=None, cooldown=0, lease=60)
+    now, sent = 0.0, []
+    for size, pause in requests:
+        now += pause
+        while not isinstance(admission := gate.admit(size, now), Admission):
+            now += admission.seconds
+        sent.append(now)
+        gate.answered(admission, size, said, now)
+    most = declared or said.requests
+    if most is not None:
+        for begin in sent[1:]:  # the first came before the provider had said anything
+            assert declared is None or sum(begin <= at < begin + MINUTE - 1 for at in sent) <= most
+            assert sum(begin <= at < begin + MINUTE - 1 for at in sent[1:]) <= most
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RateLimits(requests=0),
+        RateLimits(requests_left=0, requests_reset=math.inf),
+        RateLimits(requests_left=0, requests_reset=1e300),
+    ],
+    ids=["no requests", "never", "never, almost"],
+)
+def test_limits_that_cannot_be_stop_nobody(said: RateLimits) -> None:
+    """Ours read no such headers, but a backend of the user's may say anything."""
+    gate = Gate(requests=None, tokens=None, cooldown=0, lease=60)
+    admission = gate.admit(1, 0.0)
+    assert isinstance(admission, Admission)
+    gate.answered(admission, 1, said, 0.0)
+    again = gate.admit(1, MINUTE + 1)
+
+    assert isinstance(again, Admission) or again.seconds < LONGEST_RESET
+
+
+@pytest.mark.parametrize("tokens", [-5, 10**30, 1.5, math.nan, "7", np.int64(3)], ids=repr)
+def test_a_bill_that_cannot_be_leaves_the_estimate(tokens: Any) -> None:
+    """From a backend of the user's: the vector is there, the estimate is booked, and nothing stays set aside."""
+    fake = FakeBackend(outcomes=[Answer(np.ones((1, 8), np.float32), tokens)])
+    with Router([fake.model(price="1")], cache=MemoryCache(), ledger=":memory:", retry=NO_WAITING) as router:
+        router.embed(["one two"], input_type="query")
+        with router.ledger.transaction() as database:
+            rows = database.execute("SELECT state, tokens, typeof(tokens) FROM requests").fetchall()
+
+    assert rows == [("settled", 3 if tokens == 3 else 2, "integer")]
+
+
+# Rows of the cache
+
+
+entries = st.builds(
+    lambda numbers, tokens: Entry(np.array(numbers, np.float32), tokens),
+    st.lists(st.floats(width=32), min_size=1, max_size=12),
+    st.integers(0, 2**32 - 1),
+)
+
+
+def same(one: Entry, other: Entry) -> bool:
+    return one.vector.tobytes() == other.vector.tobytes() and one.tokens == other.tokens
+
+
+@given(entries, st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=6), st.booleans())
+def test_a_row_with_flipped_bits_is_absent_or_the_very_same(
+    entry: Entry, flips: list[tuple[int, int]], is_header: bool
+) -> None:
+    """Any number of bytes, in the header or in the numbers."""
+    row = encode(entry)
+    changed = bytearray(row)
+    for place, mask in flips:
+        changed[place % (16 if is_header else len(row))] ^= mask
+    got = decode(bytes(changed), entry.vector.size)
+
+    assert (got is not None) == (bytes(changed) == row)
+    assert got is None or same(got, entry)
+
+
+@given(entries, entries, st.integers(0, 80), st.integers(0, 80), st.binary(max_size=8))
+def test_a_row_made_of_two_is_absent_or_one_of_them(
+    one: Entry, other: Entry, cut: int, start: int, between: bytes
+) -> None:
+    """A torn write leaves the beginning of one row and the end of another."""
+    torn = encode(one)[:cut] + between + encode(other)[start:]
+    for entry in (one, other):
+        got = decode(torn, entry.vector.size)
+        assert got is None or same(got, one) or same(got, other)
+    assert is_row(torn) in (True, False)
+
+
+@given(entries, st.integers(0, 20))
+def test_a_row_is_read_in_its_own_dimensions_alone(entry: Entry, dimensions: int) -> None:
+    """Vectors of two spaces never meet."""
+    got = decode(encode(entry), dimensions)
+
+    assert (got is not None) == (dimensions == entry.vector.size)
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_a_row_or_none(row: bytes) -> None:
+    """Looking over a folder raises nothing, whoever wrote into it."""
+    assert is_row(row) in (True, False)
+    assert is_row(b"ER\x01\x01" + row) in (True, False)
+
+
+@pytest.mark.parametrize("tokens", [-1, 2**32, 10**30])
+def test_tokens_that_no_row_can_hold_cost_no_vector(tokens: int) -> None:
+    """The vector is paid for, whatever its share of the bill."""
+    entry = decode(encode(Entry(np.ones(2, np.float32), tokens)), 2)
+
+    assert entry is not None
+    assert entry.tokens == max(0, min(tokens, 2**32 - 1))
+
+
+# Keys
+
+
+@given(
+    st.lists(st.text("a\x00\x01\x08|:", max_size=9), min_size=5, max_size=5),
+    st.tuples(*[st.integers(0, 40)] * 4),
+    st.tuples(*[st.integers(0, 40)] * 4),
+)
+def test_the_same_letters_cut_elsewhere_have_another_key(
+    parts: list[str], one: tuple[int, ...], other: tuple[int, ...]
+) -> None:
+    """Also where the letters look like the lengths that stand between the parts."""
+    letters = "".join(parts)
+
+    def cut(places: tuple[int, ...]) -> tuple[str, ...]:
+        ends = [0, *sorted(min(place, len(letters)) for place in places), len(letters)]
+        return tuple(letters[begin:end] for begin, end in pairwise(ends))
+
+    def key(parts: tuple[str, ...]) -> bytes:
+        fingerprint, dtype, input_type, policy, text = parts
+        return keyer(replace(candidate("a"), fingerprint=fingerprint), input_type, dtype=dtype, policy=policy)(text)  # type: ignore[arg-type]
+
+    assert (key(cut(one)) == key(cut(other))) == (cut(one) == cut(other))
+
+
+@given(st.lists(st.text(max_size=6), unique=True, max_size=30))
+def test_a_key_does_not_depend_on_the_texts_before_it(texts: list[str]) -> None:
+    """One function makes the keys of a whole call."""
+    many = keyer(candidate("a"), "query", policy="truncate:9")
+
+    assert [many(text) for text in texts] == [
+        keyer(candidate("a"), "query", policy="truncate:9")(text) for text in texts
+    ]
+    assert len(set(map(many, texts))) == len(texts)
+    assert {keyer(candidate("a"), "query")(text) for text in texts}.isdisjoint(map(many, texts))
+
+
+# Requests
+
+
+@given(
+    texts=st.lists(st.text("aü猫🎉", min_size=1, max_size=9), unique=True, max_size=40),
+    limits=st.builds(
+        Limits,
+        texts=st.integers(1, 6),
+        tokens=st.none() | st.integers(1, 30),
+        size=st.none() | st.integers(1, 60),
+        input_tokens=st.none() | st.integers(1, 8),
+    ),
+    local=st.booleans(),
+)
+def test_requests_hold_every_text_once_within_the_limits(texts: list[str], limits: Limits, local: bool) -> None:
+    """In bytes of UTF-8, not in letters; a text that may be too long travels alone."""
+    model = candidate("a", limits=limits, local=local)
+    items = [Item(text, len(text)) for text in texts]
+    for requests in (_requests(items, model), packed(items, model)):
+        assert sorted(item.text for request in requests for item in request) == sorted(texts)
+        for request in requests:
+            assert 1 <= len(request) <= limits.texts
+            if len(request) > 1:
+                assert limits.tokens is None or sum(item.tokens for item in request) <= limits.tokens
+                assert limits.size is None or sum(len(item.text.encode()) for item in request) <= limits.size
+    assert [item for request in packed(items, model) for item in request] == items
+    long = [item for item in items if item.tokens > (limits.input_tokens or 99)]
+    assert all([item] in _requests(items, model) for item in long)
+
+
+# The decisions of a call, in time
+
+
+class TimedWorld(World):
+    """A world in which each request takes its own time, no longer than it may, and nothing goes on for ever."""
+
+    def __init__(self, script: Sequence[tuple[Answer | Exception | None, float]], gate: Callable[[], Gate]) -> None:
+        super().__init__(outcomes=[outcome for outcome, _ in script], gate=gate)
+        self._seconds = [seconds for _, seconds in script]
+
+    def perform(self, effect: Effect) -> Any:
+        assert len(self.effects) < 5000, "it does not end"
+        if isinstance(effect, Pause):
+            assert 0 <= effect.seconds < math.inf
+        if isinstance(effect, Call):
+            assert effect.timeout > 0
+            seconds = self._seconds.pop(0) if self._seconds else 0.0
+            if seconds >= effect.timeout:
+                self.outcomes[:1] = [RequestTimeoutError("late")]
+            self.call_seconds = min(seconds, effect.timeout)
+        return super().perform(effect)
+
+
+waits = st.none() | st.sampled_from([0.0, 0.5, 7.0, 50.0, 4000.0, math.inf])
+happenings: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.builds(lambda wait: RateLimitedError("slow", retry_after=wait), waits),
+    st.builds(lambda wait: UnavailableError("down", retry_after=wait), waits),
+    st.builds(lambda said: replace(good_answer(), limits=said), st.builds(
+        RateLimits,
+        requests=st.none() | st.integers(1, 3),
+        requests_left=st.none() | st.integers(0, 2),
+        requests_reset=st.none() | st.floats(0, 100),
+        tokens=st.none() | st.integers(1, 20),
+        tokens_left=st.none() | st.integers(0, 20),
+        tokens_reset=st.none() | st.floats(0, 100),
+    )),
+    st.sampled_from([
+        RequestTimeoutError("late"),
+        RateLimitedError("no money", retryable=False),
+        UnavailableError("gone", retryable=False),
+        AuthenticationError("key"),
+        InputRejectedError("refused"),
+        BackendError("odd"),
+        Answer(np.full((1, 2), np.nan, np.float32), 5),
+    ]),
+)  # fmt: skip
+
+
+def good_answer() -> Answer:
+    return Answer(vector("t")[None], 1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    script=st.lists(st.tuples(happenings, st.sampled_from([0.0, 0.1, 3.0, 40.0])), max_size=40),
+    retry=st.builds(
+        RetryPolicy,
+        attempts=st.integers(1, 6),
+        timeout=st.sampled_from([0.0, 1.0, 20.0, 300.0]),
+        initial_wait=st.sampled_from([0.0, 0.5, 30.0]),
+        max_wait=st.sampled_from([0.0, 20.0]),
+    ),
+    deadline=st.none() | st.sampled_from([0.0, 0.5, 15.0, 200.0]),
+    chance=st.floats(0, 1),
+    cooldown=st.sampled_from([0.0, 5.0, 100.0]),
+    per_minute=st.none() | st.integers(1, 4),
+    models=st.integers(1, 3),
+    unavailable=st.sampled_from(["raise", "degrade"]),
+)
+def test_every_call_ends_in_time_with_the_right_vectors_or_an_error_of_ours(
+    script: list[tuple[Any, float]],
+    retry: RetryPolicy,
+    deadline: float | None,
+    chance: float,
+    cooldown: float,
+    per_minute: int | None,
+    models: int,
+    unavailable: Any,
+) -> None:
+    """Whatever fails, however long it takes, and whoever asks to wait: rate limits and the breaker included."""
+    world = TimedWorld(script, lambda: Gate(requests=per_minute, tokens=None, cooldown=cooldown, lease=60))
+    made = [candidate(name, rank, price, texts=1) for name, rank, price in MADE[:models]]
+    texts = ["t", "uu", "vvv"]
+    try:
+        result = ask(
+            world,
+            texts,
+            made,
+            retry=retry,
+            deadline=deadline,
+            chance=lambda: chance,
+            input_type="query",
+            rank=1,
+            when_unavailable=unavailable,
+        )
+    except EmbedRouterError:
+        pass
+    else:
+        assert all(
+            tuple(row) in {tuple(vector(text)), (1.0, 117.0)} for row, text in zip(result.vectors, texts, strict=True)
+        )
+    assert deadline is None or world.now <= deadline + 1e-6
+    assert len(world.calls) <= retry.attempts * models * len(texts) * 2
+    assert states(world.ledger) <= {"settled", "unconfirmed"}
+    spans = [call.timeout for call in world.asked(Call)]
+    assert all(span <= min(30, retry.timeout) for span in spans)
+
+
+MADE = (("a", 2, "1"), ("b", 1, "2"), ("c", 0, "1"))
+"""The last is below the tier that is asked for."""
