@@ -163,7 +163,8 @@ import os, sys, warnings
 from pathlib import Path
 from embedrouter import Router
 from embedrouter.testing import FakeBackend
-router = Router([FakeBackend().model()], cache=Path(sys.argv[1]), ledger=":memory:")
+router, other = [Router([FakeBackend().model()], cache=Path(name), ledger=":memory:") for name in sys.argv[1:]]
+other.embed(["a"], input_type="document")  # imports, perhaps from where only the owner may read
 os.setgid(65534)
 os.setuid(65534)
 with warnings.catch_warnings(record=True) as told:
@@ -183,8 +184,9 @@ def test_a_folder_that_is_read_only_fails_no_call(mode: int) -> None:
         fill(folder)
         (folder / "cache.db").chmod(0o444)
         folder.chmod(mode)
+        names = [str(folder), str(Path(place) / "other")]
         done = subprocess.run(
-            [sys.executable, "-c", READ_ONLY, str(folder)], capture_output=True, text=True, check=True, timeout=30
+            [sys.executable, "-c", READ_ONLY, *names], capture_output=True, text=True, check=True, timeout=30
         )
 
     assert str(folder) in done.stdout

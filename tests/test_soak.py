@@ -51,6 +51,7 @@ class Sight:
     resident: int
     """Bytes, as the system sees them."""
     threads: int
+    """That have work; one that waits for more is used again or ends."""
     descriptors: int
 
 
@@ -68,7 +69,7 @@ def look(requests: int) -> Sight:
         requests=requests,
         blocks=sys.getallocatedblocks(),
         resident=int((FOLDERS / "statm").read_text().split()[1]) * PAGE,
-        threads=threading.active_count(),
+        threads=sum("idle" not in thread.name for thread in threading.enumerate()),
         descriptors=len(list((FOLDERS / "fd").iterdir())),
     )
 
