@@ -38,7 +38,7 @@ EPISODES = int(os.environ.get("EMBEDROUTER_CAMPAIGN_EPISODES", "5"))
 
 TIMEOUT = 0.5
 """Seconds; of an attempt."""
-LATE = 0.7
+LATE = 1.5
 
 Verdict = Literal["sound", "wrong", "lost", "refused"]
 """Of an outcome: a good answer, an answer that is billed and useless, no answer that can be read, an error status."""
