@@ -21,6 +21,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 
+import diskcache
 import numpy as np
 import pytest
 
@@ -214,6 +215,63 @@ def test_a_folder_that_the_user_made_keeps_its_rights(tmp_path: Path) -> None:
 
     assert (tmp_path / "own").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "own" / "cache.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "a first table", "a table without its index"])
+def test_a_folder_that_was_not_made_to_the_end_is_made(left: str, tmp_path: Path) -> None:
+    """Whoever made it was killed: pages, rights and tables are as if nobody had been there."""
+    if left == "a file without a byte":
+        (tmp_path / "cache.db").touch()
+    elif left == "a first table":
+        with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
+            DiskCache(tmp_path)._create(database)
+    elif left == "a table without its index":
+        DiskCache(tmp_path).get_many([])
+        with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
+            database.execute("DROP INDEX Cache_key_raw")
+    fill(tmp_path)
+
+    assert (tmp_path / "cache.db").stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
+        assert database.execute("PRAGMA page_size").fetchone() == (32_768,)
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("SELECT COUNT(*) FROM Cache").fetchone() == (len(KEYS),)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dimensions", [256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072])
+def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str, tmp_path: Path) -> None:
+    """Pages decide: of 4 KiB they hold one vector of 512 dimensions, and half of each is lost."""
+    size = dimensions * np.dtype(dtype).itemsize
+    rows = 2**23 // size
+    vector = Entry(np.ones(dimensions, np.float32), 7)
+    keys = [blake2b(number.to_bytes(4, "big"), digest_size=KEY_BYTES).digest() for number in range(rows)]
+    cache = VectorCache(DiskCache(tmp_path), dtype)
+    cache.write(dict.fromkeys(keys, vector))
+    cache.close()
+
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1.4 * rows * size
+
+
+def test_writing_a_row_touches_the_row_and_its_key_only(tmp_path: Path) -> None:
+    """diskcache would count rows and sort them by age as well, for an eviction that is off."""
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
+        beside = database.execute("SELECT type, name FROM sqlite_master WHERE tbl_name = 'Cache' AND type != 'table'")
+
+        assert beside.fetchall() == [("index", "Cache_key_raw")]
+
+
+def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
+    """With its small pages, triggers and indexes."""
+    diskcache.Cache(str(tmp_path)).close()
+    fill(tmp_path)
+    cache = VectorCache(DiskCache(tmp_path))
+    found = cache.read(KEYS, 1536)
+    cache.close()
+
+    assert len(found) == len(KEYS)
+    assert right(found)
 
 
 def test_a_folder_that_is_removed_in_use_is_made_anew(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ model served elsewhere, or paid with another key, gives the same vector.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 
 from .types import Candidate, InputType
@@ -18,21 +19,29 @@ KEY_BYTES = 20
 
 
 def keyer(
-    candidate: Candidate, input_type: InputType, *, dtype: str = "float32", policy: str = ""
+    candidate: Candidate,
+    input_type: InputType,
+    *,
+    fingerprint: str = "",
+    dtype: str = "float32",
+    policy: str = "",
 ) -> Callable[[str], bytes]:
     """Return the function from a text to its cache key under one model.
 
+    Args:
+        fingerprint: in place of the model's own, for its longer vectors.
+
     Each part is preceded by its length, so no two different tuples of parts give the same bytes to hash.
     """
-    prefix = blake2b(digest_size=KEY_BYTES)
-    for part in (candidate.fingerprint, dtype, "" if candidate.symmetric else input_type, policy):
-        data = part.encode()
-        prefix.update(len(data).to_bytes(8, "big"))
-        prefix.update(data)
+    asymmetry = "" if candidate.symmetric else input_type
+    return _keyer(fingerprint or candidate.fingerprint, dtype, asymmetry, policy)
+
+
+@lru_cache(maxsize=256)
+def _keyer(*parts: str) -> Callable[[str], bytes]:
+    prefix = b"".join(len(data).to_bytes(8, "big") + data for data in map(str.encode, parts))
 
     def key(text: str) -> bytes:
-        digest = prefix.copy()
-        digest.update(text.encode())  # the last part needs no length
-        return digest.digest()
+        return blake2b(prefix + text.encode(), digest_size=KEY_BYTES).digest()  # the last part needs no length
 
     return key

@@ -1,8 +1,11 @@
-"""The bytes of one cache row: a small header, then the vector's numbers.
+"""The bytes of one cache row: a small header, the vector's numbers, and a checksum.
 
-Header, little-endian, 16 bytes: magic ``ER``, version, number type, dimensions (uint32), billed tokens (uint32),
-CRC-32 of everything else (uint32). A row that does not fit its header, is of another version or fails the checksum is
-no row: ``decode`` returns ``None`` and the text is embedded again.
+Header, little-endian, 12 bytes: magic ``ER``, version, number type, dimensions (uint32), billed tokens (uint32). The
+CRC-32 (uint32) of everything before it stands at the end, so that the CRC-32 of a whole sound row is always the same
+number. A row that does not fit its header, is of another version or fails the checksum is no row: ``decode`` returns
+``None`` and the text is embedded again.
+
+Numbers are float32, or float16 for half the space. Either way a vector comes out as float32.
 
 Versions share a folder. So whoever changes this version also changes what ``keys`` hashes: rows of two versions then
 have different keys, and neither writes over the other's. Rows of a newer one are not ours to judge or remove.
@@ -10,49 +13,80 @@ have different keys, and neither writes over the other's. Rows of a newer one ar
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..types import Entry
+from ..types import Entry, Vectors
 
-__all__ = ["decode", "encode", "is_row"]
+__all__ = ["decode", "encode", "is_row", "rounded"]
 
-_HEADER = struct.Struct("<2sBBIII")
+_START = struct.Struct("<2sBBI")
+_HEADER = struct.Struct("<8sI")
+_CHECKSUM = 4
+_EMPTY = _HEADER.size + _CHECKSUM
+_SOUND = 0x2144DF1C
+"""CRC-32 of whatever ends with its own CRC-32."""
 _MAGIC = b"ER"
 VERSION = 1
-_FLOAT32 = 1
-_UNSUMMED = _HEADER.size - 4
+_NUMBERS: dict[str, tuple[int, np.dtype[Any]]] = {"float32": (1, np.dtype("<f4")), "float16": (2, np.dtype("<f2"))}
+"""Number types, and what the header calls them."""
 _MOST_TOKENS = 2**32 - 1
-DIMENSIONS = 3
-"""Their place among the header's fields."""
 
 
-def encode(entry: Entry) -> bytes:
-    """Return the row that keeps ``entry``."""
-    numbers = np.ascontiguousarray(entry.vector, dtype="<f4")
+def rounded(vectors: Vectors, dtype: str) -> Vectors:
+    """Return vectors of any shape as they come back from rows of ``dtype``, "float32" or "float16".
+
+    Float16 keeps eleven bits of a number: values from 6.1e-5 to 65,504 change by less than 0.05 %. Smaller ones change
+    by up to 3e-8, and those below 3e-8 become 0. Larger ones become infinite, which no row should hold.
+    """
+    return _as(_as(vectors, _NUMBERS[dtype][1]), np.dtype(np.float32))
+
+
+def encode(entry: Entry, dtype: str = "float32") -> bytes:
+    """Return the row that keeps ``entry``, its numbers as "float32" or "float16"."""
+    code, number = _NUMBERS[dtype]
+    numbers = np.ascontiguousarray(_as(entry.vector, number)).data
     tokens = max(0, min(entry.tokens, _MOST_TOKENS))
-    start = _HEADER.pack(_MAGIC, VERSION, _FLOAT32, numbers.size, tokens, 0)[:_UNSUMMED]
-    return b"".join((start, zlib.crc32(numbers.data, zlib.crc32(start)).to_bytes(4, "little"), numbers.data))
+    header = _HEADER.pack(_START.pack(_MAGIC, VERSION, code, entry.vector.size), tokens)
+    return b"".join((header, numbers, zlib.crc32(numbers, zlib.crc32(header)).to_bytes(_CHECKSUM, "little")))
 
 
 def decode(row: bytes, dimensions: int) -> Entry | None:
     """Return the entry of a row, or ``None`` if the row is damaged, foreign or of another number of dimensions."""
-    if len(row) != _HEADER.size + 4 * dimensions:
+    if len(row) < _EMPTY or zlib.crc32(row) != _SOUND:
         return None
-    magic, version, dtype, size, tokens, checksum = _HEADER.unpack_from(row)
-    if (magic, version, dtype, size) != (_MAGIC, VERSION, _FLOAT32, dimensions):
+    start, tokens = _HEADER.unpack_from(row)
+    number = _starts(dimensions).get(start)
+    if number is None or len(row) != _EMPTY + number.itemsize * dimensions:
         return None
-    view = memoryview(row)
-    if zlib.crc32(view[_HEADER.size :], zlib.crc32(view[:_UNSUMMED])) != checksum:
-        return None
-    return Entry(np.frombuffer(row, "<f4", offset=_HEADER.size), tokens)
+    vector = np.frombuffer(row, number, dimensions, _HEADER.size)
+    if number.itemsize == 2:
+        vector = _as(vector, np.dtype(np.float32))
+        vector.flags.writeable = False
+    return Entry(vector, tokens)
 
 
 def is_row(row: bytes) -> bool:
     """Say whether bytes are a sound row, of whatever number of dimensions, or one of a newer version."""
-    if len(row) < _HEADER.size:
+    if len(row) < _EMPTY:
         return False
-    fields = _HEADER.unpack_from(row)
-    return (fields[0] == _MAGIC and fields[1] > VERSION) or decode(row, fields[DIMENSIONS]) is not None
+    magic, version, _, dimensions = _START.unpack_from(row)
+    return (magic == _MAGIC and version > VERSION) or decode(row, dimensions) is not None
+
+
+@functools.lru_cache(maxsize=64)
+def _starts(dimensions: int) -> dict[bytes, np.dtype[Any]]:
+    """Return the first half of the header for each number type: one look-up compares four fields."""
+    return {_START.pack(_MAGIC, VERSION, code, dimensions): number for code, number in _NUMBERS.values()}
+
+
+def _as(vectors: NDArray[Any], number: np.dtype[Any]) -> NDArray[Any]:
+    if vectors.dtype == number:
+        return vectors
+    with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite
+        return vectors.astype(number)

@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from ..errors import CacheWarning
-from ..types import Entry
+from ..types import Entry, Vectors
 from . import Cache
-from .codec import decode, encode
+from .codec import decode, encode, rounded
 
 __all__ = ["VectorCache"]
 
@@ -35,12 +37,14 @@ class VectorCache:
 
     Attributes:
         store: what keeps the rows.
+        dtype: the number type of the rows it writes. It reads those of every type.
         damaged: rows found damaged so far; each was treated as absent and written again.
         failures: how often the store could not be read, written or closed so far.
     """
 
-    def __init__(self, store: Cache | None) -> None:
+    def __init__(self, store: Cache | None, dtype: str = "float32") -> None:
         self.store = store
+        self.dtype = dtype
         self.damaged = 0
         self.failures = 0
         self._told: set[tuple[object, ...]] = set()
@@ -62,12 +66,18 @@ class VectorCache:
                 entries[key] = entry
         return entries
 
+    def rounded(self, vectors: Vectors) -> Vectors:
+        """Return vectors as they will be read again, so that they are the same before and after."""
+        if self.dtype == "float32" or vectors.dtype != np.float32:  # what is no vector is refused later
+            return vectors
+        return rounded(vectors, self.dtype)
+
     def write(self, entries: Mapping[bytes, Entry]) -> bool:
         """Keep entries, and say whether they are kept."""
         store = self.store
         if store is None or not entries:
             return store is not None
-        rows = {key: encode(entry) for key, entry in entries.items()}
+        rows = {key: encode(entry, self.dtype) for key, entry in entries.items()}
         failures = self.failures
         self._tried(lambda: store.put_many(rows), "written", "vectors that are paid for are returned, but not kept")
         return self.failures == failures
