@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -188,6 +189,45 @@ def test_the_encoding_can_be_chosen(emulator: Emulator, asynchronous: bool, enco
 
     assert emulator.received[0].fields.get("encoding_format") == (None if encoding_format == "omit" else "float")
     assert np.allclose(result.vectors[0], PROVIDERS["openai"].expected("a", "document"))
+
+
+@pytest.mark.parametrize(("encoding_format", "asked"), [(None, "float"), ("float", "float"), ("base64", "base64")])
+def test_coheres_encoding_can_be_chosen(
+    emulator: Emulator, asynchronous: bool, encoding_format: str | None, asked: str
+) -> None:
+    """Lists unless base64 is asked for, which the SDK reads far sooner."""
+    router = PROVIDERS["cohere"].router(emulator, encoding_format=encoding_format)
+    result = embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert emulator.received[0].fields["embedding_types"] == [asked]
+    assert np.array_equal(result.vectors[0], PROVIDERS["cohere"].expected("a", "document"))
+
+
+@pytest.mark.parametrize("embeddings", [[[1.0, 2.0]], "AACAPw==", 3, [], None], ids=repr)
+def test_coheres_vectors_without_a_type_are_a_bad_response(
+    emulator: Emulator, asynchronous: bool, embeddings: object
+) -> None:
+    """As its v1 interface gave them; the SDK dies of them with a bare TypeError."""
+    emulator.script(Fault.status(200, body={"id": "1", "embeddings": embeddings, "texts": ["a"]}))
+    error = failure(router := PROVIDERS["cohere"].router(emulator), asynchronous, ["a"])
+    router.close()
+
+    assert isinstance(error, BadResponseError)
+    assert "not an embeddings response" in str(error)
+
+
+@pytest.mark.parametrize("written", ["base64", "float"])
+def test_cohere_may_answer_base64_or_lists(emulator: Emulator, asynchronous: bool, written: str) -> None:
+    """Whatever was asked for."""
+    numbers = PROVIDERS["cohere"].expected("a", "document")
+    rows = [base64.b64encode(numbers.tobytes()).decode() if written == "base64" else numbers.tolist()]
+    emulator.script(Fault.status(200, body={"id": "1", "embeddings": {written: rows}, "texts": ["a"]}))
+    router = PROVIDERS["cohere"].router(emulator)
+    result = embed(router, asynchronous, ["a"], input_type="document")
+    router.close()
+
+    assert np.array_equal(result.vectors[0], numbers)
 
 
 def test_without_usage_in_the_answer_our_count_stands(

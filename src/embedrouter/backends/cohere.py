@@ -1,8 +1,10 @@
 """Cohere, through the v2 interface.
 
 Documents and queries are told apart by ``input_type``. The server's default is to cut over-long texts silently; here
-truncation is off, so that it refuses them. ``output_dimension`` is sent only when it differs from the model's own
-number, because models before embed-v4 do not know it. Network failures reach us as plain httpx exceptions.
+truncation is off, so that it refuses them. Numbers are asked for as lists, in which the SDK looks at each for what it
+might be; ``encoding_format="base64"`` avoids that and was not tried on Cohere itself. ``output_dimension`` is sent only
+when it differs from the model's own number, because models before embed-v4 do not know it. Network failures reach us as
+plain httpx exceptions.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class CohereBackend(Backend):
     def __init__(self, model: Model, card: Card, dimensions: int) -> None:
         self._model = model
         self._input_types = card.input_types or INPUT_TYPES
+        self._encoding = "base64" if model.encoding_format == "base64" else "float"
         self._dimensions = dimensions if dimensions != card.dimensions else None
         self._clients: Clients[ClientV2, AsyncClientV2] = Clients(
             lambda: _client(model, asynchronous=False),
@@ -88,7 +91,7 @@ class CohereBackend(Backend):
             "model": self._model.id,
             "texts": [prompt + text for text in texts],
             "input_type": self._input_types[input_type],
-            "embedding_types": ["float"],
+            "embedding_types": [self._encoding],
             "truncate": "NONE",
             "request_options": {
                 "timeout": timeout,
@@ -127,13 +130,14 @@ def _http(client: Any) -> Any:
 
 def _answer(response: Any, model: Model) -> Answer:
     try:
-        embeddings = response.embeddings.float_
+        given = response.embeddings
+        embeddings = given.float_ if given.base64 is None else given.base64
         units = response.meta.billed_units if response.meta is not None else None
         tokens = units.input_tokens if units is not None else None
     except AttributeError as error:
         raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
     if embeddings is None:
-        raise BadResponseError("the answer holds no float vectors", model=model.name)
+        raise BadResponseError("the answer holds neither base64 nor float vectors", model=model.name)
     return Answer(matrix(embeddings, model.name), billed(tokens))
 
 

@@ -108,17 +108,18 @@ class OpenAIBackend(Backend):
         if self._dimensions is not None:
             request["dimensions"] = self._dimensions
         if self._model.encoding_format != "omit":
-            request["encoding_format"] = self._model.encoding_format
+            request["encoding_format"] = self._model.encoding_format or "base64"
         return request
 
 
 def _ask(client: Any, request: dict[str, Any], timeout: float) -> Any:
-    """Send a request; an asynchronous client returns an awaitable. The answer's ``content`` is not parsed."""
-    if "encoding_format" in request:
-        return client.embeddings.with_raw_response.create(**request, timeout=timeout)
+    """Send a request; an asynchronous client returns an awaitable. The answer's ``content`` is not parsed.
+
+    ``embeddings.create`` would look at every text for types to convert, which takes as long as sending them, and would
+    add ``encoding_format`` where it is left out.
+    """
     import httpx2
 
-    # the SDK's own method adds encoding_format="base64" where there is none
     return client.post("/embeddings", cast_to=httpx2.Response, body=request, options={"timeout": timeout})
 
 

@@ -99,7 +99,7 @@ class WordLlamaBackend(Backend):
             for index, encoding in enumerate(encodings, start):
                 if not encoding.ids:
                     raise _empty(self._model, texts)
-                vectors[index] = rows[encoding.ids].mean(axis=0)
+                np.add.reduce(rows.take(encoding.ids, axis=0), axis=0, out=vectors[index])  # the sum points as the mean
                 tokens += len(encoding.ids)
         vectors = np.ascontiguousarray(vectors[:, : self._dimensions])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
