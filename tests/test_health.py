@@ -29,7 +29,7 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.health import FAILURES, LONGEST, MINUTE, Admission, Gate, Wait
+from embedrouter.health import AGAIN, FAILURES, LONGEST, MINUTE, TRAVEL, Admission, Gate, Wait
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed
@@ -116,10 +116,10 @@ def test_a_steady_sender_reaches_nearly_all_of_the_limit() -> None:
 def test_a_request_over_the_whole_limit_still_goes_out_alone() -> None:
     """The provider decides about it; here it would wait for ever."""
     door = gate(tokens=100)
-    admitted(door, 0.0, 60)
+    door.answered(admitted(door, 0.0, 60), 60, None, 0.0)
 
     assert wait(door, 1.0, 1000).seconds == MINUTE - 1
-    admitted(door, MINUTE, 1000)
+    door.answered(admitted(door, MINUTE, 1000), 1000, None, MINUTE)
     assert wait(door, MINUTE + 1, 1).seconds == MINUTE - 1
 
 
@@ -133,26 +133,78 @@ def test_what_was_billed_takes_the_place_of_the_estimate() -> None:
     admitted(door, 1.0, 50)
 
 
+def test_while_requests_are_in_flight_a_small_bill_is_waited_for() -> None:
+    """For a second at a time; where no bill could help, until a minute has passed."""
+    door = gate(tokens=100)
+    admitted(door, 0.0, 90)
+
+    assert wait(door, 0.0, 50).seconds == AGAIN
+    door.answered(admitted(door, 0.0, 10), 10, None, 0.0)
+    assert wait(door, 0.5, 100).seconds == MINUTE
+
+
+def test_the_minute_of_a_request_begins_with_its_answer() -> None:
+    """It may have arrived only then; but not later than TRAVEL seconds after it went out."""
+    door = gate(requests=1)
+    door.answered(admitted(door, 0.0), 1, None, 2.0)
+    assert wait(door, 10.0).seconds == MINUTE - 8
+    late = MINUTE + 2 + TRAVEL
+    door.answered(admitted(door, MINUTE + 2), 1, None, late + 10)
+
+    assert wait(door, late + 10).seconds == pytest.approx(MINUTE - 10)
+
+
+def test_answers_out_of_turn_make_no_wait_that_does_not_end() -> None:
+    """A late one counts from before its answer, but not from before others: it is forgotten after them."""
+    door = gate(tokens=100)
+    slow = admitted(door, 0.0, 10)
+    door.answered(admitted(door, 61.0, 80), 80, None, 61.0)
+    door.answered(slow, 10, None, 64.0)
+    now, asked = 65.0, 0
+    while isinstance(answer := door.admit(100, now), Wait):
+        now += answer.seconds
+        asked += 1
+
+    assert (now, asked) == (61.0 + MINUTE, 1)
+
+
 def test_an_answer_that_took_more_than_a_minute_does_not_change_the_next_one() -> None:
     """Its request is forgotten by then: counting the difference again would shift the limit for good."""
     door = gate(tokens=100)
     slow = admitted(door, 0.0, 90)
-    admitted(door, MINUTE, 100)
-    door.answered(slow, 1, None, MINUTE + 1)
+    over = TRAVEL + MINUTE
+    door.answered(admitted(door, over, 100), 100, None, over)
+    door.answered(slow, 1, None, over + 1)
 
-    assert isinstance(door.admit(1, MINUTE + 2), Wait)
-    admitted(door, 2 * MINUTE, 100)
+    assert isinstance(door.admit(1, over + 2), Wait)
+    admitted(door, over + MINUTE, 100)
 
 
 def test_a_request_that_stood_in_line_counts_from_when_it_goes_out() -> None:
     """For a slot, behind slow ones: a whole minute's requests would go out on top of the next minute's."""
     door = gate(requests=2)
     early = [admitted(door, 0.0) for _ in range(2)]
-    later = [admitted(door, MINUTE) for _ in range(2)]
+    over = TRAVEL + MINUTE
+    for admission in (admitted(door, over) for _ in range(2)):
+        assert door.depart(admission, over) is None
+        door.answered(admission, 1, None, over)
 
-    assert door.depart(later[0], MINUTE) is None
-    assert [door.depart(admission, MINUTE + 10) for admission in early] == [Wait(MINUTE - 10, down=False)] * 2
-    assert isinstance(door.admit(1, MINUTE + 10), Wait)
+    assert [door.depart(admission, over + 10) for admission in early] == [Wait(MINUTE - 10, down=False)] * 2
+    assert isinstance(door.admit(1, over + 10), Wait)
+
+
+def test_of_a_request_that_does_not_fit_the_beginning_may_go_first() -> None:
+    """As much as there is room for, when nothing is in flight and no more becomes free at once."""
+    door = gate(tokens=100)
+    flying = admitted(door, 0.0, 60)
+    assert door.admit(90, 0.0, least=10) == Wait(AGAIN, down=False)
+    door.answered(flying, 40, None, 0.0)
+    part = door.admit(90, 0.0, least=10)
+
+    assert isinstance(part, Admission)
+    assert part.tokens == 60
+    door.answered(part, 60, None, 30.0)
+    assert door.admit(90, 30.0, least=10) == Wait(MINUTE - 30, down=False)
 
 
 def test_a_request_that_stood_in_line_does_not_go_out_to_a_model_that_fails_by_now() -> None:
@@ -176,9 +228,9 @@ def test_limits_that_an_answer_reports_are_kept_where_none_are_declared() -> Non
     """OpenAI and Voyage say them with each answer."""
     door = gate()
     door.answered(admitted(door, 0.0, 10), 10, RateLimits(requests=3, tokens=100), 0.0)
-    admitted(door, 0.0, 10)
+    door.answered(admitted(door, 0.0, 10), 10, None, 0.0)
     assert wait(door, 0.0, 81).seconds == MINUTE
-    admitted(door, 0.0, 10)
+    door.answered(admitted(door, 0.0, 10), 10, None, 0.0)
 
     assert wait(door, 1.0, 1).seconds == MINUTE - 1
 
@@ -556,7 +608,7 @@ async def test_tasks_in_line_do_not_each_find_out_that_a_model_is_down() -> None
 
     dead, other = Dead(outcomes=[DOWN] * 999), FakeBackend()
     models = [dead.model("fake:dead", price="1", max_concurrency=4), other.model("fake:other", price="2")]
-    router = Router(models, cache=None, ledger=":memory:", retry=one_try())
+    router = Router(models, cache=None, ledger=":memory:", retry=one_try(), micro_batch_window=0)
     results = await asyncio.gather(*(router.aembed([str(n)], input_type="document") for n in range(100)))
 
     assert {result.models for result in results} == {("fake:other",)}

@@ -1,15 +1,17 @@
 """Whether a model may be asked now: how its provider wants to be paced, and a breaker for what keeps failing.
 
 A ``Gate`` stands in front of each model. It lets a request out when the last minute has room for it, under the limits
-the user declared or the provider reports, and when no answer asked to wait. After ``FAILURES`` failed requests in a row
-the model is left alone for a while, then one probe decides: an answer opens the gate, a failure closes it for twice the
-time. Times are seconds of a monotonic clock and are passed in.
+the user declared or the provider reports, and when no answer asked to wait. A request in flight counts as it was
+estimated. Its minute begins with its answer, because nobody knows when before that it arrived, and from then on it
+counts as billed: so no minute of the provider's holds more than the limit, however long the network takes. After
+``FAILURES`` failed requests in a row the model is left alone for a while, then one probe decides: an answer opens the
+gate, a failure closes it for twice the time. Times are seconds of a monotonic clock and are passed in.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,33 +25,41 @@ from .errors import (
 )
 from .types import RateLimits
 
-__all__ = ["MINUTE", "Admission", "Gate", "ModelHealth", "Wait"]
+__all__ = ["FINEST", "MINUTE", "Admission", "Gate", "ModelHealth", "Wait"]
 
-MINUTE = 61.0
-"""Seconds in which a limit per minute must not be passed: a little more, because the provider's clock is not ours."""
+MINUTE = 60.5
+"""Seconds in which a limit per minute must not be passed: a little more, because providers may count whole seconds."""
+TRAVEL = 60.0
+"""Seconds after which a request has arrived, answered or not. On a busy machine the first ones take several: an SDK is
+imported and connections are made before anything is sent.
+"""
+FINEST = 40
+"""Parts of a limit of tokens. Smaller requests fill it no better, and each of them takes a journey."""
+AGAIN = 1.0
+"""Seconds after which to ask again where an answer may change much: a probe's, or a bill below its estimate."""
 SICK = (UnavailableError, RequestTimeoutError, BadResponseError)
+INSTANT = 1e-6
+"""Seconds that are none: a wait so short would not move a clock."""
 FAILURES = 8
 LONGEST = 300.0
 """Seconds that a model is left alone at most."""
-PROBE = 1.0
-"""Seconds after which to ask again whether a probe has come back."""
 STALE = 1.0
 """Seconds between admission and departure after which a request is admitted anew."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Admission:
-    """A request that may go out now. ``tokens`` are those estimated, after the answer those billed."""
+    """A request that may go out now."""
 
     at: float
+    """When it was let out; after the answer, from when its minute counts."""
     tokens: int
-    recent: bool = True
-    """Whether it is among those of the last minute."""
+    """As estimated, after the answer as billed. Fewer than were asked for where only the first of its texts may go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A request that has to wait so many seconds; ``down`` says that the model keeps failing."""
+    """A request that has to wait so many seconds before it asks again; ``down`` says that the model keeps failing."""
 
     seconds: float
     down: bool
@@ -85,10 +95,11 @@ class Gate:
         self._declared = (requests, tokens)
         self._reported = RateLimits()
         self._reported_at = 0.0
-        self._sent: deque[Admission] = deque()
-        """Of the last minute."""
-        self._tokens = 0
-        """Their tokens."""
+        self._flying: OrderedDict[Admission, None] = OrderedDict()
+        """Let out and not answered, oldest first."""
+        self._landed: deque[Admission] = deque()
+        """Answered in the last minute, oldest first."""
+        self._flying_tokens = self._landed_tokens = 0
         self._since = 0
         """Tokens sent after the provider last reported what remains."""
         self._cooldown, self._lease = cooldown, lease
@@ -96,22 +107,30 @@ class Gate:
         self._error: BackendError | None = None
         self._down_until = self._held_until = self._probe_until = 0.0
 
-    def admit(self, tokens: int, now: float) -> Admission | Wait:
-        """Let a request of so many tokens out, or say how long it has to wait."""
+    def admit(self, tokens: int, now: float, *, least: int | None = None) -> Admission | Wait:
+        """Let a request of so many tokens out, or say how long it has to wait.
+
+        Args:
+            least: the tokens of its first text, where a part of it may go before the rest. The admission says how many
+                tokens may.
+        """
         with self._lock:
-            return self._admit(tokens, now)
+            return self._admit(tokens, tokens if least is None else least, now)
 
     def depart(self, admission: Admission, now: float) -> Wait | None:
         """Let an admitted request out that had to stand in line, or take its admission back: it has to wait again."""
         with self._lock:
             if now - admission.at < STALE and now >= max(self._down_until, self._held_until):
+                self._flying.move_to_end(admission)
+                admission.at = now
                 return None
             self._take_back(admission)
-            answer = self._admit(admission.tokens, now)
+            answer = self._admit(admission.tokens, admission.tokens, now)
             if isinstance(answer, Wait):
                 return answer
-            self._sent[-1] = admission
-            admission.at, admission.recent = now, True
+            del self._flying[answer]
+            self._flying[admission] = None
+            admission.at = now
             return None
 
     def withdraw(self, admission: Admission) -> None:
@@ -123,19 +142,18 @@ class Gate:
         """Note an answer: what was billed, and what the provider says of its limits."""
         with self._lock:
             self._recover()
-            if tokens is not None and admission.recent:
-                self._tokens += tokens - admission.tokens
-                admission.tokens = tokens
+            self._land(admission, tokens, now)
             if limits is not None:
                 self._reported, self._reported_at, self._since = _plausible(limits), now, 0
 
     def failed(self, admission: Admission, error: BackendError, now: float, *, counts: bool = True) -> None:
         """Note a failure; ``counts`` is whether it may be the model's fault."""
         with self._lock:
+            probed = admission.at >= self._down_until
+            self._land(admission, None, now)
             if isinstance(error, InputRejectedError):  # an answer, too
                 self._recover()
                 return
-            probed = admission.at >= self._down_until
             if isinstance(error, RateLimitedError):
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST))
@@ -158,27 +176,48 @@ class Gate:
             wait = max(0.0, self._down(now), self._held_until - now)
             return ModelHealth(model, state, self._failures, wait, self._error)
 
-    def _admit(self, tokens: int, now: float) -> Admission | Wait:
+    def _admit(self, tokens: int, least: int, now: float) -> Admission | Wait:
+        self._forget(now)
         down = self._down(now)
-        seconds = max(down, self._held_until - now, self._paced(tokens, now))
+        tokens, pace = self._fitting(tokens, least, now)
+        seconds = max(down, self._held_until - now, self._turn(now), pace)
         if seconds > 0:
             return Wait(seconds, down > 0)
         if self._failures >= FAILURES:
             self._probe_until = now + self._lease
         admission = Admission(now, tokens)
-        self._sent.append(admission)
-        self._tokens += tokens
+        self._flying[admission] = None
+        self._flying_tokens += tokens
         self._since += tokens
         return admission
 
     def _take_back(self, admission: Admission) -> None:
-        if admission.recent:
-            self._sent = deque(other for other in self._sent if other is not admission)
-            self._tokens -= admission.tokens
-            admission.recent = False
+        if admission in self._flying:
+            del self._flying[admission]
+            self._flying_tokens -= admission.tokens
         self._since = max(0, self._since - admission.tokens)
         if admission.at >= self._down_until:
             self._probe_until = 0.0
+
+    def _land(self, admission: Admission, tokens: int | None, now: float) -> None:
+        """Begin the minute of a request that has arrived by now."""
+        if admission not in self._flying:  # it was out for so long that it is forgotten
+            return
+        del self._flying[admission]
+        self._flying_tokens -= admission.tokens
+        earlier = self._landed[-1].at if self._landed else 0.0
+        admission.at = max(earlier, min(now, admission.at + TRAVEL))  # in order, or a wait for one would never end
+        admission.tokens = admission.tokens if tokens is None else tokens
+        self._landed.append(admission)
+        self._landed_tokens += admission.tokens
+
+    def _forget(self, now: float) -> None:
+        """Drop what is older than a minute, and what nobody heard of again."""
+        while self._landed and _ends(self._landed[0], now) < INSTANT:
+            self._landed_tokens -= self._landed.popleft().tokens
+        while self._flying and (oldest := next(iter(self._flying))).at + TRAVEL <= now - MINUTE:
+            del self._flying[oldest]
+            self._flying_tokens -= oldest.tokens
 
     def _recover(self) -> None:
         self._failures = self._trips = 0
@@ -191,39 +230,62 @@ class Gate:
             return 0.0
         if now < self._down_until:
             return self._down_until - now
-        return min(PROBE, max(0.0, self._probe_until - now))
+        return min(AGAIN, max(0.0, self._probe_until - now))
 
-    def _paced(self, tokens: int, now: float) -> float:
-        """Return how long the limits keep a request back."""
-        while self._sent and self._sent[0].at <= now - MINUTE:
-            old = self._sent.popleft()
-            old.recent = False
-            self._tokens -= old.tokens
-        wait = 0.0
-        most_requests = self._declared[0] or self._reported.requests
-        if most_requests is not None and len(self._sent) >= most_requests:
-            wait = self._sent[len(self._sent) - most_requests].at + MINUTE - now
-        most_tokens = self._declared[1] or self._reported.tokens
-        if most_tokens is not None and self._sent and self._tokens + tokens > most_tokens:
-            excess = self._tokens + tokens - most_tokens
-            for admission in self._sent:
-                excess -= admission.tokens
-                if excess <= 0:
-                    break
-            wait = max(wait, admission.at + MINUTE - now)
-        return max(wait, self._reported_wait(tokens, now))
-
-    def _reported_wait(self, tokens: int, now: float) -> float:
-        """Return how long to wait where the provider said that little remains: others may share the account."""
+    def _turn(self, now: float) -> float:
+        """Return how long the limit of requests keeps one back."""
         said = self._reported
         wait = 0.0
-        if said.requests_left == 0 and said.requests_reset is not None:
+        if said.requests_left == 0 and said.requests_reset is not None:  # others may share the account
             wait = self._reported_at + said.requests_reset - now
-        if said.tokens_left is not None and said.tokens_reset is not None and said.tokens:
-            missing = min(tokens, said.tokens) + self._since - said.tokens_left
-            if missing > 0:
-                wait = max(wait, self._reported_at + min(said.tokens_reset, missing * 60 / said.tokens) - now)
+        most = self._declared[0] or said.requests
+        over = 0 if most is None else len(self._landed) + len(self._flying) + 1 - most
+        if over > len(self._landed):
+            return MINUTE
+        return max(wait, _ends(self._landed[over - 1], now)) if over > 0 else wait
+
+    def _fitting(self, tokens: int, least: int, now: float) -> tuple[int, float]:
+        """Return how many of the tokens may go out next, and how long the limit of tokens keeps these back."""
+        most = self._declared[1] or self._reported.tokens
+        if most is None:
+            return tokens, 0.0
+        room, wait = most - self._landed_tokens - self._flying_tokens, 0.0
+        if tokens > room and least < tokens:
+            tokens = min(tokens, max(room, least, most // FINEST))
+            wait = self._more(now)
+        wait = max(wait, self._free(min(tokens, most) - room, now))  # over the whole limit: its provider decides
+        return tokens, max(wait, self._reported_wait(tokens, now))
+
+    def _more(self, now: float) -> float:
+        """Return how long it takes until more becomes free, if soon: one request then is better than two."""
+        if self._flying:
+            return AGAIN
+        wait = _ends(self._landed[0], now) if self._landed else 0.0
+        return wait if wait <= AGAIN else 0.0
+
+    def _free(self, missing: int, now: float) -> float:
+        """Return how long it takes until so many tokens are no longer of the last minute."""
+        if missing <= 0:
+            return 0.0
+        wait = MINUTE if missing > self._flying_tokens else AGAIN  # bills are often below the estimates
+        for admission in self._landed:
+            missing -= admission.tokens
+            if missing <= 0:
+                return min(wait, _ends(admission, now))
         return wait
+
+    def _reported_wait(self, tokens: int, now: float) -> float:
+        """Return how long to wait where the provider said that few tokens remain: others may share the account."""
+        said = self._reported
+        if said.tokens_left is None or said.tokens_reset is None or not said.tokens:
+            return 0.0
+        missing = min(tokens, said.tokens) + self._since - said.tokens_left
+        return self._reported_at + min(said.tokens_reset, missing * 60 / said.tokens) - now if missing > 0 else 0.0
+
+
+def _ends(admission: Admission, now: float) -> float:
+    """Return how long the minute of an answered request still takes."""
+    return MINUTE - (now - admission.at)
 
 
 def _plausible(said: RateLimits) -> RateLimits:

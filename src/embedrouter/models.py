@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from .backend import Backend
 from .catalog import Card, load
 from .errors import ConfigError, SpaceMismatchError
+from .health import FINEST
 from .prices import DECIMALS, as_price
 from .types import Candidate, Space
 from .wrapped import WrappedBackend
@@ -85,8 +86,9 @@ class Model:
     """Tokens in one text, over the catalogue's."""
     max_request_tokens: int | None = None
     """Tokens in one request, over the catalogue's."""
-    encoding_format: Literal["base64", "float", "omit"] = "base64"
-    """How an OpenAI-compatible server is asked to write numbers; ``"omit"`` for servers that refuse the field."""
+    encoding_format: Literal["base64", "float", "omit"] | None = None
+    """How the server is asked to write numbers: OpenAI's protocol in base64 unless it is told otherwise, ``"omit"`` for
+    servers that refuse the field; Cohere in lists, which its SDK reads 50 times slower than ``"base64"``."""
     deployment: str | None = None
     """Azure: the deployment's name; the model's own name when left out."""
     api_version: str | None = None
@@ -119,7 +121,7 @@ class Model:
                 raise ConfigError(f"{self.name}: {name} must be positive, not {value!r}.")
         if self.free_tokens < 0:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {self.free_tokens!r}.")
-        if self.encoding_format not in ("base64", "float", "omit"):
+        if self.encoding_format not in (None, "base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
         if unknown := set(self.prompts or ()) - {"document", "query"}:
             raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {sorted(unknown)}.")
@@ -285,7 +287,7 @@ def settle(
     limits = replace(
         card.limits,
         texts=model.batch_size or card.texts,
-        tokens=model.max_request_tokens or card.tokens,
+        tokens=_request_tokens(model, card),
         input_tokens=model.max_input_tokens or card.input_tokens,
     )
     return Candidate(
@@ -307,6 +309,20 @@ def settle(
         timeout=model.timeout,
         local=local,
     )
+
+
+def _request_tokens(model: Model, card: Card) -> int | None:
+    """Return how many tokens one request may hold: few enough that requests fill a limit of tokens a minute.
+
+    Half of the requests of a minute have to suffice for that, because the bill may be little more than half of an
+    estimate.
+    """
+    most = model.max_request_tokens or card.tokens
+    if model.tokens_per_minute is None:
+        return most
+    parts = min(FINEST, (model.requests_per_minute or 2 * FINEST) // 2) or 1
+    share = max(1, model.tokens_per_minute // parts)
+    return share if most is None else min(most, share)
 
 
 def _batch_price(model: Model, card: Card) -> Decimal | None:

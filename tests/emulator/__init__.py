@@ -19,20 +19,25 @@ from tests.emulator.emulator import Emulator, Rule
 from tests.emulator.exchange import Received, Refused
 from tests.emulator.faults import Fault
 from tests.emulator.models import MODELS, Model
+from tests.emulator.pace import Aligned, Bucket, Pace, Sliding
 from tests.emulator.tokens import count_tokens
 from tests.emulator.vectors import Vector, vector
 
 __all__ = [
     "MODELS",
+    "Aligned",
     "Batches",
+    "Bucket",
     "Emulator",
     "Fault",
     "Limits",
     "Line",
     "Model",
+    "Pace",
     "Received",
     "Refused",
     "Rule",
+    "Sliding",
     "Vector",
     "count_tokens",
     "vector",

@@ -25,6 +25,7 @@ from tests.emulator.faults import Fault
 from tests.emulator.files import Files
 from tests.emulator.journal import Journal
 from tests.emulator.openai import OpenAI
+from tests.emulator.pace import Pace
 from tests.emulator.server import Delivery, Server
 from tests.emulator.vectors import vector
 from tests.emulator.voyage import Voyage
@@ -37,7 +38,8 @@ class Emulator:
 
     Use it as a context manager. `keys` are the only keys accepted (None: any that is not empty). `deployments` maps
     Azure deployment names to models (None: every model is deployed under its own name). `latency` delays every answer
-    by that many seconds. An error inside the emulator or in `fault_for` is raised when the context ends.
+    by that many seconds. `pace` limits requests and tokens a minute; makers that report theirs in headers report it. An
+    error inside the emulator or in `fault_for` is raised when the context ends.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Emulator:
         keys: Collection[str] | None = None,
         deployments: Mapping[str, str] | None = None,
         latency: float = 0.0,
+        pace: Pace | None = None,
     ) -> None:
         self.latency = latency
+        self.pace = pace
         self.fault_for: Rule | None = None
         self._initial_latency = latency
         openai = OpenAI(keys)
@@ -207,7 +211,7 @@ class Emulator:
                 _check_playable(fault, received)
                 reply = self._watched(provider.answer(request))
             else:
-                reply = self._embed(provider, request, fault)
+                reply = self._embed(provider, request, fault, received.at)
         except Refusal as refusal:
             self._journal.refuse(Refused(received, refusal.reply.status, refusal.message))
             return Delivery(refusal.reply)
@@ -215,12 +219,18 @@ class Emulator:
             return Delivery(reply, "reset" if fault.kind == "lost" else "half")
         return Delivery(reply)
 
-    def _embed(self, provider: Provider, request: Request, fault: Fault | None) -> Reply:
+    def _embed(self, provider: Provider, request: Request, fault: Fault | None, at: float) -> Reply:
         job = provider.accept(request)
+        if self.pace is not None and not self.pace.take(job.tokens, at):
+            raise Refusal(provider.failure(429, None, request), "over the limit of a minute")
         vectors = tuple(vector(job.model.name, job.dimensions, job.input_type, text) for text in job.texts)
         self._journal.bill(provider.name, job)
         answer = Answer(job, vectors, tuple(range(len(vectors))), job.tokens)
-        return provider.render(fault.spoil(answer) if fault else answer)
+        reply = provider.render(fault.spoil(answer) if fault else answer)
+        if self.pace is None:
+            return reply
+        said = {name: value for name, value in self.pace.headers(at).items() if name in reply.headers}
+        return replace(reply, headers={**reply.headers, **said})
 
     def _watched(self, reply: Reply) -> Reply:
         """Return the reply such that an error while its pieces are made is not swallowed by the server."""
