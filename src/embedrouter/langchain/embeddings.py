@@ -10,11 +10,11 @@ The tier of a query is, nearest first: what ``with embedrouter.tier(…)`` says;
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables.config import var_child_runnable_config
 
 from ..indexes import guarded
 from ..router import Router
@@ -115,5 +115,6 @@ class RouterEmbeddings(Embeddings):
 
 def _configured() -> str | None:
     """Return the tier in the configuration of the chain that is running, if any."""
-    config = var_child_runnable_config.get()
+    running = sys.modules.get("langchain_core.runnables.config")  # where no chain was imported none is running
+    config = running.var_child_runnable_config.get() if running else None
     return config.get("configurable", {}).get(CONFIGURABLE) if config else None
