@@ -1,7 +1,8 @@
-"""Embed from asyncio, with a bound on the requests in flight.
+"""Embed from asyncio, many callers at once.
 
-Notice that fifty callers may ask at once: ``max_concurrency`` decides how many requests are under way, the rest wait
-their turn. Where you hold all the texts yourself one call is better than fifty: it makes a single request.
+Notice that fifty callers make a request or two: the first goes at once, those who come within ``micro_batch_window``
+go together. Where callers hold many texts, ``max_concurrency`` decides how many requests are under way, and the rest
+wait their turn.
 
 Needs OPENAI_API_KEY.
 """
@@ -17,7 +18,7 @@ model = Model("openai:text-embedding-3-small", max_concurrency=10)
 async def main() -> None:
     async with Router([model], cache=None) as router:
         results = await asyncio.gather(*(router.aembed([text], input_type="document") for text in texts))
-        print(f"{len(results)} callers: {router.usage.requests} requests, at most {model.max_concurrency} at once")
+        print(f"{len(results)} callers: {router.usage.requests} requests")
 
         result = await router.aembed(texts, input_type="document")
         print(f"one caller with {len(result)} texts: {result.usage.requests} request")

@@ -148,6 +148,17 @@ class Episode:
     calls: tuple[tuple[Asked, ...], ...]
     """Of each worker."""
 
+    @property
+    def window(self) -> float:
+        """How long calls of few texts wait for each other: not at all in every second episode."""
+        return 0.01 * (int(self.name[-1]) % 2)
+
+    def may_send(self, texts: Sequence[str], asked: Asked) -> bool:
+        """Return whether a call may have been behind a request of these texts."""
+        if self.window:
+            return not set(texts).isdisjoint(asked.texts)
+        return set(texts) <= set(asked.texts)
+
 
 @dataclass
 class Story:
@@ -270,6 +281,7 @@ def build(episode: Episode, emulator: Emulator, folder: Path) -> Router:
         ledger=folder / "ledger.db",
         budget=Budget(total=episode.cap),
         retry=episode.retry,
+        micro_batch_window=episode.window,
     )
 
 
@@ -404,7 +416,7 @@ def check(episode: Episode, router: Router, emulator: Emulator, story: Story) ->
         sent = Counter((received.input_type and _kind(received), received.texts) for received, _ in events)
         for (told_kind, texts), times in sent.items():
             callers = sum(
-                told_kind in (None, asked.input_type) and set(texts) <= set(asked.texts)
+                told_kind in (None, asked.input_type) and episode.may_send(texts, asked)
                 for calls in episode.calls
                 for asked in calls
             )

@@ -52,6 +52,7 @@ from embedrouter.flow import embed
 from embedrouter.health import Gate
 from embedrouter.job import Job, Rules
 from embedrouter.ledger import Ledger
+from embedrouter.memory import Memory
 from embedrouter.request import _shares
 from embedrouter.tokens import pieces
 from embedrouter.types import (
@@ -141,8 +142,8 @@ class World:
                     self.ledger.release(reservation)
             case Join(names):
                 return {name: future for name, future in self.under_way.items() if name in names}
-            case Admit(model, amount):
-                return self.gates.setdefault(model.name, self.gate()).admit(amount, self.now)
+            case Admit(model, amount, least):
+                return self.gates.setdefault(model.name, self.gate()).admit(amount, self.now, least=least)
             case Pause(seconds):
                 self.now += seconds
             case Together(flows):
@@ -200,8 +201,13 @@ def ask(
             when_unavailable=when_unavailable,
             budget=budget or Budget(),
             flights=Flights(),
+            memory=Memory(0),
+            cached=True,
+            cache_dtype="float32",
+            together=False,
             book=lambda job: None,
             abandon=world.ledger.suspect,
+            withdraw=lambda model, admission: world.gates[model.name].withdraw(admission),
             clock=lambda: world.now,
             chance=chance,
         ),
@@ -713,8 +719,13 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             when_unavailable="raise",
             budget=Budget(),
             flights=Flights(),
+            memory=Memory(0),
+            cached=True,
+            cache_dtype="float32",
+            together=False,
             book=lambda job: None,
             abandon=world.ledger.suspect,
+            withdraw=lambda model, admission: world.gates[model.name].withdraw(admission),
             clock=lambda: 0.0,
             chance=lambda: 1.0,
         ),

@@ -272,7 +272,9 @@ async def test_a_cancelled_leader_in_flight_serves_its_followers() -> None:
 async def test_a_leader_that_is_cancelled_before_its_request_hands_over() -> None:
     """One of the followers leads; the others follow it."""
     fake = Gated()
-    router = Router([fake.model(max_concurrency=1)], cache=MemoryCache(), ledger=":memory:", retry=NO_WAITING)
+    router = Router(
+        [fake.model(max_concurrency=1)], cache=MemoryCache(), ledger=":memory:", retry=NO_WAITING, micro_batch_window=0
+    )
     first = asyncio.create_task(router.aembed(["first"], input_type="document"))
     await asyncio.to_thread(fake.arrived.wait, HANG)
     leader = asyncio.create_task(router.aembed(["a"], input_type="document"))
@@ -539,8 +541,8 @@ def test_landing_tells_each_follower_once() -> None:
     assert flights.join(["a", "b"]) == {}
     waiting: list[Future[Any]] = [*flights.join(["a", "b"]).values(), *flights.join(["a"]).values()]
     waiting[2].cancel()
-    flights.land([("a", 1), ("c", 3)])
-    flights.land([("a", 2), ("b", "failed")])
+    flights.land(["a", "c"], {"a": 1, "c": 3}.__getitem__)  # type: ignore[arg-type]
+    flights.land(["a", "b"], {"a": 2, "b": "failed"}.__getitem__)  # type: ignore[arg-type]
 
     assert [future.result() for future in waiting[:2]] == [1, "failed"]
     assert flights.landed == 2

@@ -13,7 +13,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
@@ -24,7 +24,6 @@ from .budget import Budget
 from .cache.vectors import VectorCache
 from .errors import BackendError, BudgetExceededError, ConfigError, EmbedRouterError, UnavailableError
 from .job import Item, Job
-from .keys import keyer
 from .ledger import Ledger
 from .plan import pack
 from .policy import RetryPolicy
@@ -174,7 +173,7 @@ class Batches:
             return BatchJob(self, [])
         candidate = job.candidates[0]
         endpoint = self._endpoint(candidate)
-        key = keyer(candidate, job.input_type)
+        key = job.key(candidate)
         texts = {key(item.text): item for item in items}
         limits = Limits(texts=endpoint.texts, size=endpoint.size)
         sizes = {name: _size(item.text) + endpoint.overhead for name, item in texts.items()}
@@ -340,6 +339,7 @@ class Batches:
                 answered += 1
                 billed = texts[key] if outcome.tokens is None else outcome.tokens
                 tokens += billed
+                outcome = replace(outcome, vectors=self._cache.rounded(outcome.vectors))
                 wrong = fault(outcome, 1, candidate.space.dimensions)
                 if wrong is None:
                     page[key] = Entry(outcome.vectors[0], billed)

@@ -73,6 +73,9 @@ class _Router(_Table):
     tiers: list[str] | None = None
     on_too_long: OverlongPolicy | None = None
     when_unavailable: Literal["raise", "degrade"] | None = None
+    cache_dtype: Literal["float32", "float16"] | None = None
+    cache_memory: int | None = None
+    micro_batch_window: float | None = None
     catalog: str | None = None
 
 

@@ -11,14 +11,16 @@ cancelled task does not wait, the rest goes on behind it and ``finish`` waits fo
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar, assert_never
 
 from . import tokens
@@ -35,6 +37,7 @@ from .effects import (
     Effect,
     Flow,
     Follow,
+    Gather,
     Join,
     Pause,
     Read,
@@ -45,16 +48,19 @@ from .effects import (
 )
 from .errors import BackendError, EmbedRouterError, RequestTimeoutError
 from .flights import Flights
-from .health import Gate, ModelHealth, Wait
-from .job import Found
+from .gatherings import Gathering, Gatherings
+from .health import Admission, Gate, ModelHealth, Wait
 from .ledger import Ledger
 from .loops import PerLoop
-from .types import Answer, Candidate
+from .sharing import Member
+from .types import Answer, Candidate, Found
 from .workers import Workers
 
 __all__ = ["Driver"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("embedrouter")
 
 BEGINNINGS = (Admit, Reserve, Pause, Follow)
 """Effects at which a flow that was stopped ends."""
@@ -68,11 +74,14 @@ class _Here:
     slots: Sequence[threading.BoundedSemaphore]
     aslots: PerLoop[Sequence[asyncio.Semaphore]]
     gates: Sequence[Gate]
+    gatherings: Gatherings[Member]
+    """Of calls from threads."""
+    agatherings: PerLoop[Gatherings[Member]]
     workers: Workers
     sent: set[int]
     """Reservations whose request went out and is not settled yet."""
     unfinished: set[asyncio.Task[Any]]
-    """Tasks whose caller was cancelled, and that finish what is paid for."""
+    """Tasks that nobody may be waiting for, and that finish what is paid for."""
 
 
 class Driver:
@@ -80,6 +89,7 @@ class Driver:
 
     Args:
         cooldown: seconds that a model which keeps failing is left alone.
+        window: seconds that calls of few texts wait for each other.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class Driver:
         ledger: Ledger,
         budget: Budget,
         cooldown: float,
+        window: float,
     ) -> None:
         self._backends = backends
         self._candidates = candidates
@@ -97,6 +108,7 @@ class Driver:
         self._ledger = ledger
         self._budget = budget
         self._cooldown = cooldown
+        self._window = window
         self.flights: Flights[Found] = Flights()
         """Texts that are being embedded at this moment."""
         self._own = self._start()
@@ -116,6 +128,8 @@ class Driver:
                 )
                 for candidate in candidates
             ],
+            gatherings=Gatherings(),
+            agatherings=PerLoop(Gatherings),
             workers=Workers(),
             sent=set(),
             unfinished=set(),
@@ -137,8 +151,8 @@ class Driver:
 
     def run(self, flow: Flow[T], stop: threading.Event | None = None) -> T | None:
         """Run a flow to its end and return its result; ``None`` when ``stop`` was set before it got there."""
-        with closing(flow):
-            outcome: Any = None
+        outcome: Any = None
+        try:
             while True:
                 try:
                     effect = flow.send(outcome)
@@ -147,6 +161,8 @@ class Driver:
                 if stop is not None and stop.is_set() and isinstance(effect, BEGINNINGS):
                     return None
                 outcome = self._perform(effect, stop)
+        finally:
+            flow.close()
 
     async def arun(self, flow: Flow[T]) -> T | None:
         """Run a flow to its end and return its result.
@@ -190,7 +206,7 @@ class Driver:
                 effect = effect or next(flow)
                 while not (stop.is_set() and isinstance(effect, BEGINNINGS)):
                     outcome = await self._aperform(effect, stop)
-                    if stop.is_set() and isinstance(effect, Together):  # some of its flows ended before their requests
+                    if stop.is_set() and isinstance(effect, Together) and outcome is None:  # some ended before requests
                         break
                     effect = flow.send(outcome)
             except StopIteration as end:
@@ -236,14 +252,16 @@ class Driver:
                 return self._ledger.free_tokens(candidate.name, candidate.free_tokens)
             case Afford(amount):
                 return self._ledger.refusal(self._budget, amount)
+            case Gather():
+                return self._gather(effect)
             case Join(names):
                 if _inside_a_loop():  # who blocks a loop must not wait for a task of that loop
                     return None
                 return self.flights.join(names)
             case Follow(futures, seconds):
                 return wait(futures, seconds)
-            case Admit(candidate, amount):
-                return self._here.gates[candidate.index].admit(amount, time.monotonic())
+            case Admit(candidate, amount, least):
+                return self._here.gates[candidate.index].admit(amount, time.monotonic(), least=least)
             case Reserve(spending):
                 return self._ledger.reserve(self._budget, spending)
             case Settle():
@@ -272,6 +290,8 @@ class Driver:
                 return await self._areserve(effect)
             case Read() | Write() | Count() | Cut() | Allowance() | Afford() | Settle():  # in a thread
                 return await asyncio.to_thread(self._perform, effect, None)
+            case Gather():
+                return await self._agather(effect)
             case Join(names):
                 return self.flights.join(names)
             case Follow(futures, seconds):
@@ -300,7 +320,8 @@ class Driver:
         """Note what a request says of its model's health."""
         gate = self._here.gates[call.candidate.index]
         if isinstance(outcome, Answer):
-            outcome = replace(outcome, tokens=tokens.billed(outcome.tokens))  # a backend of the user's may say anything
+            billed = tokens.billed(outcome.tokens)  # a backend of the user's may say anything
+            outcome = replace(outcome, vectors=self._cache.rounded(outcome.vectors), tokens=billed)
             gate.answered(call.admission, outcome.tokens, outcome.limits, time.monotonic())
         elif isinstance(outcome, BackendError):
             hurried = isinstance(outcome, RequestTimeoutError) and call.timeout < call.candidate.timeout
@@ -324,6 +345,10 @@ class Driver:
             made.add_done_callback(give_back)
             raise
         return made.result()
+
+    def withdraw(self, candidate: Candidate, admission: Admission) -> None:
+        """Take back what was let out and will not be sent."""
+        self._here.gates[candidate.index].withdraw(admission)
 
     def abandon(self, reservation: int) -> None:
         """Book a reservation whose flow was closed: a request that went out may have been billed, others were not."""
@@ -351,12 +376,98 @@ class Driver:
 
         return tokens.pieces(effect.text, effect.limit, effect.policy, count)
 
+    # Together with other calls, twice: whoever comes first has them sent, but none of the callers has it in hand
+
+    def _gather(self, effect: Gather) -> EmbedRouterError | Callable[[], None] | None:
+        if _inside_a_loop():  # who blocks a loop goes alone
+            return None
+        gatherings, member = self._here.gatherings, effect.member
+        gathering = (gatherings.join if effect.waiting else gatherings.enter)(effect.name, member)
+        if gathering is None:
+            return None if effect.waiting else partial(gatherings.leave, effect.name)
+        if gathering.first is member:
+            depart = partial(self._depart, gatherings, gathering, effect.send)
+            try:
+                self._here.workers.start(depart)
+            except RuntimeError:  # the system has no more threads: in this one
+                depart()
+            except BaseException:  # Ctrl-C: perhaps there is no thread that will
+                if gatherings.withdraw(gathering, member):
+                    gatherings.end(gathering)
+                    _dismiss(gathering)
+                raise
+        try:
+            wait([member.told], effect.seconds)
+        except BaseException:  # Ctrl-C
+            if not gatherings.withdraw(gathering, member):
+                wait([member.told])
+            raise
+        if not member.told.cancel():
+            return member.told.result()
+        gatherings.withdraw(gathering, member)
+        return None
+
+    def _depart(
+        self,
+        gatherings: Gatherings[Member],
+        gathering: Gathering[Member],
+        send: Callable[[Sequence[Member]], Flow[None]],
+    ) -> None:
+        try:
+            time.sleep(self._window)
+            if members := gatherings.depart(gathering):
+                self.run(send(members))
+        except Exception:
+            logger.exception("what was sent for several calls failed")
+        finally:
+            gatherings.end(gathering)
+            _dismiss(gathering)
+
+    async def _agather(self, effect: Gather) -> EmbedRouterError | Callable[[], None] | None:
+        gatherings, member = self._here.agatherings.get(), effect.member
+        gathering = (gatherings.join if effect.waiting else gatherings.enter)(effect.name, member)
+        if gathering is None:
+            return None if effect.waiting else partial(gatherings.leave, effect.name)
+        if gathering.first is member:
+            task = asyncio.create_task(self._adepart(gatherings, gathering, effect.send))
+            gathering.stop = task.cancel
+            self._here.unfinished.add(task)
+            task.add_done_callback(self._here.unfinished.discard)
+        try:
+            async with asyncio.timeout(effect.seconds):
+                return await asyncio.wrap_future(member.told)
+        except TimeoutError:
+            return None
+        finally:
+            gatherings.withdraw(gathering, member)
+            if all(other.told.cancelled() for other in gathering.members):
+                gathering.stop()
+
+    async def _adepart(
+        self,
+        gatherings: Gatherings[Member],
+        gathering: Gathering[Member],
+        send: Callable[[Sequence[Member]], Flow[None]],
+    ) -> None:
+        try:
+            await asyncio.sleep(self._window)
+            if members := gatherings.depart(gathering):
+                await self.arun(send(members))
+        except Exception:
+            logger.exception("what was sent for several calls failed")
+        finally:
+            gatherings.end(gathering)
+            _dismiss(gathering)
+
     # Side by side, twice: after the first error nobody starts anything, and what is in flight is finished and kept
 
-    def _together(self, flows: Sequence[Flow[None]], width: int) -> None:
+    def _together(self, flows: Sequence[Flow[None]], width: int) -> EmbedRouterError | None:
         if len(flows) == 1 and threading.current_thread() is not threading.main_thread():
-            self.run(flows[0])
-            return
+            try:
+                self.run(flows[0])
+            except EmbedRouterError as error:
+                return error
+            return None
         stop = threading.Event()
         waiting = iter(flows)
         errors: list[BaseException] = []
@@ -379,10 +490,9 @@ class Driver:
             stop.set()
             wait(ends)  # the second Ctrl-C ends this, too; nobody waits for daemons
             raise
-        if errors:
-            raise errors[0]
+        return _failure(errors)
 
-    async def _atogether(self, flows: Sequence[Flow[None]], width: int, stop: asyncio.Event) -> None:
+    async def _atogether(self, flows: Sequence[Flow[None]], width: int, stop: asyncio.Event) -> EmbedRouterError | None:
         waiting = iter(flows)
         errors: list[Exception] = []
 
@@ -397,8 +507,24 @@ class Driver:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(width, len(flows))):
                 group.create_task(work())
-        if errors:
-            raise errors[0]
+        return _failure(errors)
+
+
+def _failure(errors: Sequence[BaseException]) -> EmbedRouterError | None:
+    """Return the first error for the flow to decide; one that is a bug ends everything."""
+    if not errors:
+        return None
+    if isinstance(errors[0], EmbedRouterError):
+        return errors[0]
+    raise errors[0]
+
+
+def _dismiss(gathering: Gathering[Member]) -> None:
+    """Let those who got no share try for themselves."""
+    for member in gathering.members:
+        told = member.told
+        if not told.done() and (told.running() or told.set_running_or_notify_cancel()):
+            told.set_result(None)
 
 
 def _inside_a_loop() -> bool:

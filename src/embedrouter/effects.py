@@ -6,13 +6,14 @@ generator that yields effects and returns a ``T``.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
 from .health import Admission
+from .sharing import Member
 from .types import Candidate, Entry, InputType, OverlongPolicy, Spending
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Effect",
     "Flow",
     "Follow",
+    "Gather",
     "Join",
     "Pause",
     "Read",
@@ -89,10 +91,31 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Ask whether a request of so many tokens may go out now. Outcome: an ``Admission`` or a ``Wait``."""
+    """Ask whether a request of so many tokens may go out now. Outcome: an ``Admission``, perhaps of fewer tokens, or a
+    ``Wait``.
+    """
 
     candidate: Candidate
     tokens: int
+    least: int
+    """Of its first text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Wait a moment for calls of the same name and go with them, which enters what is found and billed into the job.
+    Outcome: ``None``, or why some texts were not found; when this call is the only one under way and goes alone, a
+    function to be called when it has ended.
+    """
+
+    name: Hashable
+    member: Member
+    send: Callable[[Sequence[Member]], Flow[None]]
+    """What becomes of those who go together."""
+    waiting: bool
+    """Go only with calls that wait already."""
+    seconds: float | None
+    """How long the call may wait at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +175,29 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Run flows side by side, ``width`` at once. After an error the others finish what is in flight and stop."""
+    """Run flows side by side, ``width`` at once. After an error the others finish what is in flight and stop. Outcome:
+    that error, or ``None``.
+    """
 
     flows: Sequence[Flow[None]]
     width: int
 
 
 Effect: TypeAlias = (
-    Read | Write | Count | Cut | Allowance | Afford | Join | Follow | Admit | Reserve | Settle | Call | Pause | Together
+    Read
+    | Write
+    | Count
+    | Cut
+    | Allowance
+    | Afford
+    | Gather
+    | Join
+    | Follow
+    | Admit
+    | Reserve
+    | Settle
+    | Call
+    | Pause
+    | Together
 )
 Flow: TypeAlias = Generator[Effect, Any, T]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -46,12 +46,14 @@ class Flights(Generic[T]):
                     waiting.append(following[name])
         return following
 
-    def land(self, outcomes: Iterable[tuple[Hashable, Landing[T]]]) -> None:
+    def land(self, names: Iterable[Hashable], outcome: Callable[[Hashable], Landing[T]]) -> None:
         """Tell the followers what became of texts that this caller leads; what has landed already is left out."""
         with self._lock:
-            told = [(self._waiting.pop(name, ()), outcome) for name, outcome in outcomes if name in self._waiting]
+            told = [(name, self._waiting.pop(name)) for name in names if name in self._waiting]
             self.landed += len(told)
-        for waiting, outcome in told:
-            for future in waiting:
-                if future.set_running_or_notify_cancel():
-                    future.set_result(outcome)
+        for name, waiting in told:
+            if waiting:
+                became = outcome(name)
+                for future in waiting:
+                    if future.set_running_or_notify_cancel():
+                        future.set_result(became)

@@ -6,6 +6,7 @@ in. All logic that synchronous and asynchronous calls share is here and in ``req
 effect is performed.
 
 1. Each distinct text is looked up in the cache under every model at or above the asked tier, best first.
+   Few missing ones may wait a moment for those of other calls, and are sent as one call's.
 2. What is missing is counted, checked against the model's limit and the budget, and packed into requests.
 3. The requests are sent side by side; see ``request``.
 4. The vectors are put in the order of the input.
@@ -17,8 +18,7 @@ their own.
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from decimal import Decimal
@@ -26,17 +26,27 @@ from typing import Literal
 
 import numpy as np
 
-from .effects import Afford, Allowance, Count, Cut, Flow, Follow, Join, Together, Write
-from .errors import BudgetExceededError, ConfigError, InvalidInputError, NoModelAvailableError
+from .effects import Afford, Allowance, Count, Cut, Flow, Follow, Gather, Join, Together, Write
+from .errors import (
+    BudgetExceededError,
+    ConfigError,
+    EmbedRouterError,
+    InputRejectedError,
+    InvalidInputError,
+    NoModelAvailableError,
+)
 from .flights import Landing
-from .job import Found, Item, Job
-from .keys import keyer
+from .job import Item, Job
 from .plan import listed
 from .prices import cost
 from .request import look_up, packed, rejection, send
-from .types import Candidate, EmbeddingResult, Entry, Estimate, OverlongPolicy, TokenCounts
+from .sharing import Member, share_out
+from .types import Candidate, EmbeddingResult, Entry, Estimate, Found, OverlongPolicy, TokenCounts
 
 __all__ = ["embed", "estimate", "prepare"]
+
+FEW = 16
+"""Texts of a call that may wait a moment for others, to be sent with theirs."""
 
 STUCK = 120.0
 """Seconds in which no text landed, after which nobody is followed any more: a leader may belong to an event loop that
@@ -46,17 +56,18 @@ somebody blocks, perhaps until we are done."""
 def embed(job: Job) -> Flow[EmbeddingResult]:
     """Return the vectors of ``job.texts`` in order."""
     try:
-        items, _ = yield from prepare(job)
-        yield from _send_all(job, items, job.rules.on_too_long)
-        if job.refused:
-            items = yield from _cut(job, job.refused)
-            yield from _send_all(job, items, "error")
-        if job.rejected:
-            raise rejection(job)
-        if job.parts:
-            yield from _put_together(job)
+        missing = _recall(job)
+        if missing:
+            missing = yield from _with_others(job, missing, waiting=True)
+        if missing:
+            missing = yield from _look_up(job, missing)
+        if missing:
+            missing = yield from _with_others(job, missing, waiting=False)
+        if missing:
+            yield from _fill(job, missing)
         return _assemble(job)
     finally:
+        job.leave()
         job.rules.book(job)
 
 
@@ -79,19 +90,30 @@ def estimate(job: Job) -> Flow[Estimate]:
 
 
 def prepare(job: Job) -> Flow[tuple[list[Item], bool]]:
-    """Fill ``job.found`` from the cache; return what is to be sent for the other texts, and whether tokens are exact.
+    """Enter what is known; return what is to be sent for the other texts, and whether its tokens are exact."""
+    missing = _recall(job)
+    if missing:
+        missing = yield from _look_up(job, missing)
+    return (yield from _sized(job, missing)) if missing else ([], True)
+
+
+def _recall(job: Job) -> list[str]:
+    """Enter what is known of queries asked lately; return the other distinct texts."""
+    if job.input_type == "query":
+        for text in job.rows:
+            if found := job.rules.memory.recall(text, job.rank):
+                job.put(text, found)
+    return job.missing(job.rows)
+
+
+def _sized(job: Job, texts: Sequence[str]) -> Flow[tuple[list[Item], bool]]:
+    """Return what is to be sent for texts, and whether its tokens are exact.
 
     A text known to be too long is refused, or it is entered into ``job.parts`` and its parts are sent in its place.
     """
-    distinct = list(dict.fromkeys(job.texts))
-    job.landed = job.rules.flights.landed
-    yield from _look_up(job, distinct)
-    missing = [text for text in distinct if text not in job.found]
-    if not missing:
-        return [], True
     candidate = _first(job)
-    counts: TokenCounts = yield Count(candidate, missing, job.input_type)
-    items = [Item(text, tokens) for text, tokens in zip(missing, counts.tokens, strict=True)]
+    counts: TokenCounts = yield Count(candidate, texts, job.input_type)
+    items = [Item(text, tokens) for text, tokens in zip(texts, counts.tokens, strict=True)]
     limit = _limit(candidate)
     long = [item.text for item in items if item.tokens > limit]
     if not long or not counts.exact:  # of texts that may be too long the provider decides
@@ -108,8 +130,77 @@ def prepare(job: Job) -> Flow[tuple[list[Item], bool]]:
     return list(dict.fromkeys([*(item for item in items if item.tokens <= limit), *parts])), True
 
 
-def _look_up(job: Job, texts: Sequence[str]) -> Flow[None]:
-    """Fill ``job.found`` from the cache, the best model's vectors first."""
+def _with_others(job: Job, texts: Sequence[str], *, waiting: bool) -> Flow[list[str]]:
+    """Have few texts embedded together with those of other calls that come at the same time; return what is left.
+
+    Args:
+        waiting: go along with calls that wait already, without a look into the cache: they look for all.
+    """
+    first = _first(job)
+    if not job.rules.together or len(texts) > FEW or first.local or first.limits.texts == 1:
+        return [*texts]
+    name = (job.rank, job.input_type, job.tag)
+    left = None if job.deadline is None else job.deadline - job.rules.clock()
+    outcome: EmbedRouterError | Callable[[], None] | None = yield Gather(
+        name, Member(job, texts), send_together, waiting, left
+    )
+    missing = job.missing(texts)
+    if isinstance(outcome, EmbedRouterError):
+        if missing:
+            raise outcome
+    elif outcome is not None:
+        job.leave = outcome
+    return missing
+
+
+def send_together(members: Sequence[Member]) -> Flow[None]:
+    """Have the texts of several calls embedded as if they were of one, and give each call its share."""
+    first = members[0].job
+    deadlines = [member.job.deadline for member in members]
+    job = Job(
+        rules=first.rules,
+        texts=[text for member in members for text in member.texts],
+        input_type=first.input_type,
+        rank=first.rank,
+        tag=first.tag,
+        deadline=None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None),
+    )
+    error: EmbedRouterError | None = None
+    try:
+        missing = yield from _look_up(job, list(job.rows))
+        served = [member for member in members if not job.missing(member.texts)]
+        if served:  # by the cache: they need not wait for the others' request
+            share_out(job, served, None)
+            members = [member for member in members if member not in served]
+        if missing:
+            yield from _fill(job, missing)
+    except (InvalidInputError, InputRejectedError, BudgetExceededError):  # each call meets its own again, alone
+        pass
+    except EmbedRouterError as failure:
+        error = failure
+    finally:
+        share_out(job, members, error)
+
+
+def _fill(job: Job, texts: Sequence[str]) -> Flow[None]:
+    """Have texts embedded."""
+    if all(_boundless(candidate) for candidate in job.rules.candidates):
+        items = [Item(text, len(text)) for text in texts]
+    else:
+        items, _ = yield from _sized(job, texts)
+    yield from _send_all(job, items, job.rules.on_too_long)
+    if job.refused:
+        items = yield from _cut(job, job.refused)
+        yield from _send_all(job, items, "error")
+    if job.rejected:
+        raise rejection(job)
+    if job.parts:
+        yield from _put_together(job)
+
+
+def _look_up(job: Job, texts: Sequence[str]) -> Flow[list[str]]:
+    """Enter what the cache has, the best model's vectors first; return the other texts."""
+    job.landed = job.rules.flights.landed
     seen: set[str] = set()
     for candidate in sorted(job.rules.candidates, key=lambda candidate: (-candidate.rank, candidate.index)):
         if candidate.rank < job.rank or candidate.fingerprint in seen:
@@ -118,8 +209,9 @@ def _look_up(job: Job, texts: Sequence[str]) -> Flow[None]:
         yield from look_up(job, texts, candidate)
         limit = candidate.limits.input_tokens
         if limit is not None and job.rules.on_too_long != "error":
-            long = [text for text in texts if text not in job.found and len(text.encode()) > limit]
+            long = [text for text in job.missing(texts) if len(text.encode()) > limit]
             yield from look_up(job, long, candidate, _policy_tag(job.rules.on_too_long, limit))
+    return job.missing(texts)
 
 
 def _cut(job: Job, texts: Sequence[str]) -> Flow[list[Item]]:
@@ -129,7 +221,7 @@ def _cut(job: Job, texts: Sequence[str]) -> Flow[list[Item]]:
         job.parts[text] = yield Cut(candidate, text, job.input_type, _limit(candidate), job.rules.on_too_long)
     parts = list(dict.fromkeys(part for text in texts for part in job.parts[text]))
     yield from _look_up(job, parts)
-    missing = [part for part in parts if part not in job.found]
+    missing = job.missing(parts)
     counts: TokenCounts = yield Count(candidate, missing, job.input_type)
     return [Item(part, tokens) for part, tokens in zip(missing, counts.tokens, strict=True)]
 
@@ -139,7 +231,7 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
     flights = job.rules.flights
     alone = False
     while items:
-        names = {job.name(item.text): item for item in items}
+        names: dict[Hashable, Item] = {job.name(item.text): item for item in items}
         joined: dict[Hashable, Future[Landing[Found]]] | None = None if alone else (yield Join(list(names)))
         alone, followed = joined is None, joined or {}
         led = [name for name in names if name not in followed]
@@ -148,19 +240,19 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
             if flights.landed != job.landed:  # perhaps one of these, between our look into the cache and now
                 yield from _look_up(job, [names[name].text for name in led])
             yield from _lead(job, [names[name] for name in led if names[name].text not in job.found], on_too_long)
-        except GeneratorExit:
+        except (GeneratorExit, EmbedRouterError):  # stopped, or its requests failed: a follower leads
             left = "handed over"
             raise
         finally:
             if not alone:
-                flights.land((name, job.found.get(names[name].text, left)) for name in led)
+                job.land([names[name].text for name in led], left)
         if not followed:
             return
         yield from _follow(job, list(followed.values()))
         outcomes = {name: _landed(future) for name, future in followed.items()}
         for name, outcome in outcomes.items():
             if isinstance(outcome, Found):
-                job.found[names[name].text] = replace(outcome, cached=True)
+                job.put(names[name].text, outcome._replace(cached=True))
         items = [names[name] for name, outcome in outcomes.items() if not isinstance(outcome, Found)]
         alone = "failed" in outcomes.values()
 
@@ -193,7 +285,10 @@ def _lead(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[
         job.unaffordable = BudgetExceededError(f"{first.name} was not called: {refusal}")
         if not job.may_degrade(job.unaffordable):
             raise job.unaffordable
-    yield Together([send(job, request, on_too_long) for request in _requests(items, first)], first.concurrency)
+    requests = [send(job, request, on_too_long) for request in _requests(items, first)]
+    failure: EmbedRouterError | None = yield Together(requests, first.concurrency)
+    if failure is not None:
+        raise failure
 
 
 def _cost(items: Sequence[Item], candidate: Candidate) -> Flow[Decimal | None]:
@@ -217,19 +312,19 @@ def _put_together(job: Job) -> Flow[None]:
     """Give each text that was cut the mean of its parts. A part that was cut itself was so later: from the end."""
     entries: dict[bytes, Entry] = {}
     for text, parts in reversed(job.parts.items()):
-        whole = job.found[text] = _mean([job.found[part] for part in parts], [len(part) for part in parts])
+        whole = _mean([job.found[part] for part in parts], [len(part) for part in parts], job.rules.cache_dtype)
         tag = _policy_tag(job.rules.on_too_long, _limit(_first(job)))
-        key = keyer(whole.candidate, job.input_type, policy=tag)
-        entries[key(text)] = Entry(whole.vector, whole.tokens)
+        entries[job.key(whole.candidate, policy=tag)(text)] = Entry(whole.vector, whole.tokens)
+        job.put(text, whole)
     yield Write(entries)
 
 
-def _mean(found: Sequence[Found], weights: Sequence[int]) -> Found:
-    """Return the unit vector between those of a text's parts; of a single part its own."""
+def _mean(found: Sequence[Found], weights: Sequence[int], dtype: str) -> Found:
+    """Return the unit vector between those of the parts, rounded as the cache keeps it; of a single part its own."""
     vector = found[0].vector
     if len(found) > 1:
         mean = np.average([item.vector for item in found], axis=0, weights=weights)
-        vector = (mean / np.linalg.norm(mean)).astype(np.float32)
+        vector = (mean / np.linalg.norm(mean)).astype(np.float32).astype(dtype).astype(np.float32)
     return Found(
         vector=vector,
         candidate=min((item.candidate for item in found), key=lambda candidate: candidate.rank),
@@ -241,27 +336,20 @@ def _mean(found: Sequence[Found], weights: Sequence[int]) -> Found:
 
 def _assemble(job: Job) -> EmbeddingResult:
     """Put the vectors in the order of the input and add up what was avoided."""
-    found = [job.found[text] for text in job.texts]
-    vectors = np.empty((len(found), job.rules.space.dimensions), np.float32)
-    for index, item in enumerate(found):
-        vectors[index] = item.vector
-    avoided: dict[int, list[int]] = {}
-    for text, times in Counter(job.texts).items():
-        item = job.found[text]
-        if free := times if item.cached else times - 1:
-            numbers = avoided.setdefault(item.candidate.index, [0, 0])
-            numbers[0] += free
-            numbers[1] += item.tokens * free
-    by_index = {candidate.index: candidate for candidate in job.rules.candidates}
-    job.savings = [(by_index[index], texts, tokens) for index, (texts, tokens) in avoided.items()]
-    job.saved = sum((cost(tokens, candidate.price) or Decimal(0) for candidate, _, tokens in job.savings), Decimal(0))
+    job.save()
+    whole = len(job.texts) == len(job.rows)
+    origins = [
+        (found.candidate.name, found.cached, found.candidate.rank < job.rank, found.shortened)
+        for found in map(job.found.__getitem__, job.texts)
+    ]
+    models, cached, degraded, shortened = zip(*origins, strict=True) if origins else ((), (), (), ())
     return EmbeddingResult(
-        vectors=vectors,
+        vectors=job.vectors if whole else job.vectors[[job.rows[text] for text in job.texts]],
         space=job.rules.space,
-        models=tuple(item.candidate.name for item in found),
-        cached=tuple(item.cached for item in found),
-        degraded=tuple(item.candidate.rank < job.rank for item in found),
-        shortened=tuple(item.shortened for item in found),
+        models=models,
+        cached=cached,
+        degraded=degraded,
+        shortened=shortened,
         usage=job.usage(),
     )
 
@@ -279,6 +367,11 @@ def _first(job: Job) -> Candidate:
             "Ask for a lower tier, or give a model a higher one: Model(…, tier=…)."
         )
     return job.candidates[0]
+
+
+def _boundless(candidate: Candidate) -> bool:
+    """Say whether nothing depends on how many tokens its texts have."""
+    return candidate.local and candidate.limits.tokens is None and candidate.limits.input_tokens is None
 
 
 def _limit(candidate: Candidate) -> int:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from .budget import Budget
 from .errors import Attempt, AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
-from .flights import Flights
+from .flights import Flights, Landing
+from .health import Admission
+from .keys import keyer
+from .memory import Memory
 from .policy import RetryPolicy
-from .types import Candidate, InputType, OverlongPolicy, Space, Usage, Vectors
+from .prices import cost
+from .types import Candidate, Found, InputType, OverlongPolicy, Space, Usage, Vectors
 
-__all__ = ["Charge", "Found", "Item", "Job", "Rules"]
+__all__ = ["Charge", "Item", "Job", "Rules", "Saving"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,25 +35,24 @@ class Rules:
     budget: Budget
     flights: Flights[Found]
     """What is being embedded at this moment."""
+    memory: Memory
+    """Queries asked lately."""
+    cached: bool
+    """Whether there is a cache."""
+    cache_dtype: str
+    """The number type of its rows."""
+    together: bool
+    """Whether calls of few texts that come at the same time are sent as one."""
     book: Callable[[Job], None]
     """Adds what a call was billed and saved to the totals, however it ended."""
     abandon: Callable[[int], None]
     """Books what becomes of a reservation whose flow is closed before the answer."""
+    withdraw: Callable[[Candidate, Admission], None]
+    """Takes back what was let out and will not be sent."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
     chance: Callable[[], float]
     """A random number from 0 to 1."""
-
-
-@dataclass(slots=True)
-class Found:
-    """The vector of one text and where it came from."""
-
-    vector: Vectors
-    candidate: Candidate
-    tokens: int
-    cached: bool
-    shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +65,52 @@ class Item:
 
 @dataclass(slots=True)
 class Charge:
-    """What one answered request was billed."""
+    """What one answered request was billed, or this call's share of it."""
 
     tokens: int
     amount: Decimal | None
     """US dollars; ``None`` where the price is unknown."""
+    requests: int = 1
+    """0 where another call counts it."""
+
+
+class Saving(NamedTuple):
+    """What was not paid for."""
+
+    candidate: Candidate
+    texts: int
+    tokens: int
+    amount: Decimal
+    """US dollars, as far as the price is known."""
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """One call under way. Its flows run side by side and share ``found``, ``charges``, ``attempts`` and ``refused``."""
+    """One call under way. Its flows run side by side and share what is found, paid and met.
+
+    The vectors stand in one array from the moment they come, in the order of the distinct texts.
+    """
 
     rules: Rules
     texts: Sequence[str]
-    """As the user gave them, for positions in messages."""
+    """As the user gave them."""
+    first: int = 0
+    """The position of the first text, for messages."""
     input_type: InputType
     rank: int
     tag: str = ""
     batch: bool = False
     """It goes through a batch endpoint: only models that have one are candidates, at its price."""
     deadline: float | None = None
+    rows: dict[str, int] = field(init=False)
+    """The distinct texts and their places in ``vectors``."""
+    vectors: Vectors = field(init=False)
     found: dict[str, Found] = field(default_factory=dict)
+    """What is known so far, of the texts and of the parts of some; vectors of texts are rows of ``vectors``."""
     charges: list[Charge] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     landed: int = 0
@@ -92,10 +123,27 @@ class Job:
     """The parts that stand in for texts over the limit, each an ordinary text."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
-    saved: Decimal = Decimal(0)
-    """What the cache and the removal of duplicates avoided."""
-    savings: list[tuple[Candidate, int, int]] = field(default_factory=list)
-    """The same by model: texts and tokens."""
+    savings: list[Saving] = field(default_factory=list)
+    """What the cache and the removal of duplicates avoided, by model."""
+    leave: Callable[[], None] = _nothing
+    """To be called at the end, when others may wait for this call."""
+
+    def __post_init__(self) -> None:
+        self.rows = {text: row for row, text in enumerate(dict.fromkeys(self.texts))}
+        self.vectors = np.empty((len(self.rows), self.rules.space.dimensions), np.float32)
+
+    def put(self, text: str, found: Found) -> None:
+        """Enter what was found for a text or a part."""
+        row = self.rows.get(text)
+        if row is not None:
+            place = self.vectors[row]
+            place[:] = found[0]
+            found = Found(place, *found[1:])
+        self.found[text] = found
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        """Return those of which nothing is known yet."""
+        return [text for text in texts if text not in self.found]
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -119,9 +167,23 @@ class Job:
             return self.rules.budget.when_exceeded == "degrade"
         return self.rules.when_unavailable == "degrade"
 
-    def name(self, text: str) -> Hashable:
+    def key(self, candidate: Candidate, *, fingerprint: str = "", policy: str = "") -> Callable[[str], bytes]:
+        """Return the function from a text to its cache key under one model."""
+        return keyer(candidate, self.input_type, fingerprint=fingerprint, dtype=self.rules.cache_dtype, policy=policy)
+
+    def name(self, text: str) -> str:
         """Return what tells a text from others that are under way: whoever shares it can use the same vector."""
-        return (self.rank, self.input_type, text)
+        return f"{self.rank} {self.input_type} {text}"
+
+    def land(self, texts: Iterable[str], left: Literal["handed over", "failed"] = "failed") -> None:
+        """Tell who follows texts what was found; of the others, how they were ``left``."""
+        names: dict[Hashable, str] = {self.name(text): text for text in texts}
+
+        def outcome(name: Hashable) -> Landing[Found]:
+            found = self.found.get(names[name])
+            return left if found is None else found._replace(vector=found.vector.copy())  # the row will be the user's
+
+        self.rules.flights.land(names, outcome)
 
     def positions(self, texts: Sequence[str]) -> list[int]:
         """Return where ``texts``, or the texts that they are parts of, stand in the input."""
@@ -129,14 +191,32 @@ class Job:
         for whole, parts in reversed(self.parts.items()):
             if not wanted.isdisjoint(parts):
                 wanted.add(whole)
-        return [index for index, text in enumerate(self.texts) if text in wanted]
+        return [index for index, text in enumerate(self.texts, self.first) if text in wanted]
+
+    def save(self) -> None:
+        """Add up what the cache and the removal of duplicates avoided."""
+        times = Counter(self.texts) if len(self.texts) > len(self.rows) else {}
+        avoided: dict[int, tuple[Candidate, int, int]] = {}
+        for text in self.rows:
+            found = self.found[text]
+            if free := times.get(text, 1) - (not found.cached):
+                candidate = found.candidate
+                _, texts, tokens = avoided.get(candidate.index, (candidate, 0, 0))
+                avoided[candidate.index] = (candidate, texts + free, tokens + found.tokens * free)
+        self.savings = [
+            Saving(candidate, texts, tokens, cost(tokens, candidate.price) or Decimal(0))
+            for candidate, texts, tokens in avoided.values()
+        ]
 
     def usage(self) -> Usage:
         """Return what was billed and avoided so far."""
+        saved = sum([saving.amount for saving in self.savings], Decimal(0))
+        if not self.charges:
+            return Usage(saved=saved)
         return Usage(
             tokens=sum(charge.tokens for charge in self.charges),
-            requests=len(self.charges),
+            requests=sum(charge.requests for charge in self.charges),
             cost=sum((charge.amount for charge in self.charges if charge.amount is not None), Decimal(0)),
-            saved=self.saved,
+            saved=saved,
             unpriced_tokens=sum(charge.tokens for charge in self.charges if charge.amount is None),
         )

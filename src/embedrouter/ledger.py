@@ -25,9 +25,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from glob import escape
 from itertools import count
 from pathlib import Path
@@ -41,6 +41,8 @@ __all__ = ["Account", "Ledger", "Unconfirmed"]
 
 logger = logging.getLogger("embedrouter")
 
+SECONDS_A_DAY = 86_400
+EPOCH = date(1970, 1, 1)
 UNIT = Decimal(10) ** -12
 """US dollars."""
 BUSY = 30.0
@@ -84,7 +86,8 @@ CREATE TABLE IF NOT EXISTS savings (
 WINDOWS = {"per_day": "WHERE day = :day", "per_month": "WHERE substr(day, 1, 7) = substr(:day, 1, 7)", "total": ""}
 """Which days each cap counts."""
 
-Savings: TypeAlias = dict[tuple[str, str, str], tuple[int, int, int]]
+NOTHING = (0, 0, Decimal(0))
+Savings: TypeAlias = dict[tuple[str, str, str], tuple[int, int, Decimal]]
 """Texts, tokens and amount by day, model and tag."""
 
 Booking: TypeAlias = Callable[[sqlite3.Connection], object]
@@ -254,11 +257,12 @@ class Ledger:
 
     def save(self, model: str, tag: str, texts: int, tokens: int, amount: Decimal) -> None:
         """Add to what was not paid for. Usually writes nothing."""
+        now = self._now()
         with self._lock:
-            key = (_day(self._now()), model, tag)
-            before = self._savings.get(key, (0, 0, 0))
-            self._savings[key] = (before[0] + texts, before[1] + tokens, before[2] + (_units(amount) or 0))
-            due = self._now() - self._written > FLUSH
+            key = (_day(now), model, tag)
+            before = self._savings.get(key, NOTHING)
+            self._savings[key] = (before[0] + texts, before[1] + tokens, before[2] + amount)
+            due = now - self._written > FLUSH
         if due:
             self.flush()
 
@@ -533,7 +537,7 @@ def _write(database: sqlite3.Connection, savings: Savings) -> None:
     database.executemany(
         "INSERT INTO savings VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (day, model, tag) DO UPDATE SET"
         " texts = texts + excluded.texts, tokens = tokens + excluded.tokens, amount = amount + excluded.amount",
-        [(*key, *numbers) for key, numbers in savings.items()],
+        [(*key, texts, tokens, _units(amount)) for key, (texts, tokens, amount) in savings.items()],
     )
     savings.clear()
 
@@ -598,7 +602,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    return _date(int(seconds // SECONDS_A_DAY))
+
+
+@lru_cache(maxsize=8)
+def _date(days: int) -> str:
+    return (EPOCH + timedelta(days=days)).isoformat()
 
 
 def _after(amount: Decimal | None, tokens: int, free: int) -> Decimal | None:

@@ -6,19 +6,35 @@ requests that keep every documented limit: by count, by tokens and by bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from .errors import InvalidInputError
 from .types import Limits
 
-__all__ = ["listed", "pack", "validate"]
+__all__ = ["chunks", "listed", "pack", "validate"]
 
 SHOWN = 20
 """Positions that a message lists before it stops."""
 
 
-def validate(texts: Iterable[str]) -> list[str]:
+def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cut texts into lists of ``size``, which are made one at a time.
+
+    Raises:
+        InvalidInputError: one string stands where a list is wanted, or no list at all.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        validate(texts)
+    rest = iter(texts)
+    return iter(lambda: list(islice(rest, size)), [])
+
+
+def validate(texts: Iterable[str], first: int = 0) -> list[str]:
     """Return the texts as a list.
+
+    Args:
+        first: the position of the first, for errors.
 
     Raises:
         InvalidInputError: one string stands where a list is wanted, or some texts are not strings, are empty, or are
@@ -32,8 +48,8 @@ def validate(texts: Iterable[str]) -> list[str]:
         items = list(texts)
     except TypeError as error:
         raise InvalidInputError(f"texts must be a list of strings, not {type(texts).__name__}.") from error
-    faults = {index: fault for index, text in enumerate(items) if (fault := _fault(text))}
-    if faults:
+    if any(map(_fault, items)):
+        faults = {index: fault for index, text in enumerate(items, first) if (fault := _fault(text))}
         raise InvalidInputError(_complaint(faults), indices=tuple(faults))
     return items
 

@@ -8,9 +8,10 @@ as a table: try again after a pause, go to the next candidate, or stop.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
+from itertools import accumulate
 
 import numpy as np
 
@@ -28,11 +29,10 @@ from .errors import (
     RequestTimeoutError,
 )
 from .health import MINUTE, Admission, Wait
-from .job import Charge, Found, Item, Job
-from .keys import keyer
+from .job import Charge, Item, Job
 from .plan import listed, pack
 from .prices import cost
-from .types import Answer, Candidate, Entry, OverlongPolicy, Spending, Vectors
+from .types import Answer, Candidate, Entry, Found, OverlongPolicy, Spending, Vectors
 
 __all__ = ["fault", "look_up", "packed", "rejection", "send"]
 
@@ -94,19 +94,24 @@ def _turns(job: Job, demoted: Sequence[Candidate]) -> Iterator[tuple[Candidate, 
 
 
 def look_up(job: Job, texts: Sequence[str], candidate: Candidate, policy: str = "") -> Flow[None]:
-    """Fill ``job.found`` with what the cache has of one model: its own vectors, then the beginnings of longer ones."""
-    own = (candidate.space.dimensions, candidate.fingerprint)
-    for length, fingerprint in (own, *candidate.longer):
-        missing = [text for text in texts if text not in job.found]
+    """Enter what the cache has of one model: its own vectors, then the beginnings of longer ones."""
+    if not job.rules.cached:
+        return
+    own = candidate.space.dimensions
+    for length, fingerprint in ((own, candidate.fingerprint), *candidate.longer):
+        missing = job.missing(texts)
         if not missing:
             return
-        key = keyer(replace(candidate, fingerprint=fingerprint), job.input_type, policy=policy)
+        key = job.key(candidate, fingerprint=fingerprint, policy=policy)
         keys = {key(text): text for text in missing}
         entries: Mapping[bytes, Entry] = yield Read(list(keys), length)
-        for found, entry in entries.items():
-            vector = entry.vector if length == own[0] else _beginning(entry.vector, own[0])
+        for name, entry in entries.items():
+            vector = entry.vector if length == own else _beginning(entry.vector, own)
             if vector is not None:
-                job.found[keys[found]] = Found(vector, candidate, entry.tokens, cached=True, shortened=bool(policy))
+                found = Found(vector, candidate, entry.tokens, cached=True, shortened=bool(policy))
+                job.put(keys[name], found)
+                if job.input_type == "query":
+                    job.rules.memory.keep(keys[name], found)
 
 
 def _beginning(vector: Vectors, length: int) -> Vectors | None:
@@ -131,6 +136,8 @@ def _through(
         failure = yield from _request(job, candidate, part, patient)
         if failure is None:
             embedded = True
+            if later := [item for item in part if item.text not in job.found]:
+                parts = [later, *parts]
         elif isinstance(failure, InputRejectedError):
             at_fault = {part[index].text for index in failure.indices}
             refusals += not at_fault
@@ -156,7 +163,7 @@ def _through(
 
 
 def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: bool) -> Flow[EmbedRouterError | None]:
-    """Make one request until it is answered.
+    """Make one request until it is answered, of all the texts or of the first ones, if only they may go out now.
 
     Args:
         patient: whether to wait for a model that keeps failing.
@@ -166,13 +173,11 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
         pointless, or the budget refused.
     """
     rules = job.rules
-    texts = [item.text for item in items]
-    spending = _spending(job, candidate, items)
     spent_time = 0.0
     attempt = 0
     while True:
         attempt += 1
-        admission: Admission | BackendError = yield from _admitted(job, candidate, spending.tokens, patient)
+        admission: Admission | BackendError = yield from _admitted(job, candidate, items, patient)
         if isinstance(admission, BackendError):
             job.attempts.append(Attempt(candidate.name, admission))
             return admission
@@ -180,18 +185,27 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
         deadline = began + rules.retry.timeout - spent_time
         if job.deadline is not None:
             deadline = min(deadline, job.deadline)
-        if deadline <= began:
-            late = RequestTimeoutError(
-                "the time allowed was used up before the request", model=candidate.name, perhaps_billed=False
-            )
-            job.attempts.append(Attempt(candidate.name, late))
-            return late
-        if job.unaffordable is not None and spending.amount != 0:
-            return job.unaffordable
         timeout = min(candidate.timeout, deadline - began)
-        reservation: int | str = yield Reserve(replace(spending, attempt=attempt, timeout=timeout))
-        if isinstance(reservation, str):
-            return BudgetExceededError(f"{candidate.name} was not called: {reservation}")
+        items = _first_of(items, admission.tokens)
+        texts = [item.text for item in items]
+        spending = _spending(job, candidate, items, attempt, timeout)
+        reservation: int | str | None = None
+        try:
+            if deadline <= began:
+                late = RequestTimeoutError(
+                    "the time allowed was used up before the request", model=candidate.name, perhaps_billed=False
+                )
+                job.attempts.append(Attempt(candidate.name, late))
+                return late
+            if job.unaffordable is not None and spending.amount != 0:
+                return job.unaffordable
+            reservation = yield Reserve(spending)
+            if isinstance(reservation, str):
+                return BudgetExceededError(f"{candidate.name} was not called: {reservation}")
+        finally:
+            if not isinstance(reservation, int):
+                rules.withdraw(candidate, admission)
+        assert isinstance(reservation, int)
         try:
             outcome: Answer | EmbedRouterError | Wait = yield Call(
                 candidate, texts, job.input_type, timeout, reservation, admission
@@ -232,12 +246,13 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
         spent_time += rules.clock() - began
 
 
-def _admitted(job: Job, candidate: Candidate, tokens: int, patient: bool) -> Flow[Admission | BackendError]:
+def _admitted(job: Job, candidate: Candidate, items: Sequence[Item], patient: bool) -> Flow[Admission | BackendError]:
     """Wait until a request may go out: for the pace its provider bears, and for a model that keeps failing."""
     rules = job.rules
     began = rules.clock()
+    tokens = sum(item.tokens for item in items)
     while True:
-        answer: Admission | Wait = yield Admit(candidate, tokens)
+        answer: Admission | Wait = yield Admit(candidate, tokens, items[0].tokens)
         if isinstance(answer, Admission):
             return answer
         until = rules.clock() + answer.seconds
@@ -255,7 +270,13 @@ def _admitted(job: Job, candidate: Candidate, tokens: int, patient: bool) -> Flo
         yield Pause(answer.seconds)
 
 
-def _spending(job: Job, candidate: Candidate, items: Sequence[Item]) -> Spending:
+def _first_of(items: Sequence[Item], tokens: int) -> Sequence[Item]:
+    """Return as many of the first texts as have so many tokens, at least one."""
+    together = list(accumulate(item.tokens for item in items))
+    return items[: max(1, bisect_right(together, tokens))]
+
+
+def _spending(job: Job, candidate: Candidate, items: Sequence[Item], attempt: int, timeout: float) -> Spending:
     tokens = sum(item.tokens for item in items)
     return Spending(
         model=candidate.name,
@@ -266,8 +287,8 @@ def _spending(job: Job, candidate: Candidate, items: Sequence[Item]) -> Spending
         tokens=tokens,
         amount=cost(tokens, candidate.price),
         free_tokens=candidate.free_tokens,
-        attempt=1,
-        timeout=candidate.timeout,
+        attempt=attempt,
+        timeout=timeout,
     )
 
 
@@ -286,14 +307,17 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
 
 
 def _keep(job: Job, candidate: Candidate, items: Sequence[Item], vectors: Vectors, tokens: int) -> Flow[None]:
-    """Put answered texts into the cache and into ``job.found``."""
-    key = keyer(candidate, job.input_type)
+    """Put answered texts into the cache and among what was found."""
     shares = _shares(tokens, [item.tokens for item in items])
-    entries = {key(item.text): Entry(vector, share) for item, vector, share in zip(items, vectors, shares, strict=True)}
-    yield Write(entries)
-    for item, entry in zip(items, entries.values(), strict=True):
-        job.found[item.text] = Found(entry.vector, candidate, entry.tokens, False)
-    job.rules.flights.land((job.name(item.text), job.found[item.text]) for item in items)
+    if job.rules.cached:
+        key = job.key(candidate)
+        yield Write({key(item.text): Entry(*kept) for item, *kept in zip(items, vectors, shares, strict=True)})
+    for item, vector, share in zip(items, vectors, shares, strict=True):
+        found = Found(vector, candidate, share, cached=False)
+        job.put(item.text, found)
+        if job.input_type == "query":
+            job.rules.memory.keep(item.text, found)
+    job.land(item.text for item in items)
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
@@ -311,7 +335,8 @@ def _shares(total: int, weights: Sequence[int]) -> list[int]:
 def packed(items: Sequence[Item], candidate: Candidate) -> list[list[Item]]:
     """Split texts into requests that keep the candidate's limits."""
     tokens = [item.tokens for item in items]
-    sizes = [len(item.text.encode()) for item in items]
+    sized = candidate.limits.size is not None
+    sizes = [len(item.text.encode()) if sized else 0 for item in items]
     return [list(items[part]) for part in pack(tokens, sizes, candidate.limits)]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -33,6 +33,7 @@ from .health import ModelHealth
 from .indexes import FOLDER, IndexGuard
 from .job import Job, Rules
 from .ledger import Ledger
+from .memory import Memory
 from .models import Model, settle, the_one_space
 from .policy import RetryPolicy
 from .presets import preset
@@ -45,6 +46,9 @@ __all__ = ["Router"]
 
 LEDGER = "ledger.db"
 YEAR = timedelta(days=365)
+LONGEST_WINDOW = 1.0
+CHUNK_BYTES = 64 * 2**20
+"""Of vectors in one result of ``embed_iter``."""
 
 T = TypeVar("T")
 
@@ -69,6 +73,11 @@ class Router(Closing):
         when_unavailable: what happens to queries when every model at or above the asked tier is down: ``"raise"``, or
             ``"degrade"``, which lets lower tiers answer, marks it in ``result.degraded`` and warns. Documents are never
             degraded.
+        cache_dtype: the number type of what is cached: ``"float32"``, or ``"float16"``, which takes half the space. New
+            vectors are rounded before they are returned, so that they do not change when they come from the cache.
+        cache_memory: bytes for the vectors of queries asked lately, in memory before the cache; 0 for none.
+        micro_batch_window: seconds that a call of few texts waits for others, while one is under way, so that they are
+            sent as one; 0 sends each by itself. While none is under way a call never waits.
         catalog: a TOML file whose rows replace or join the catalogue's.
 
     Raises:
@@ -90,6 +99,9 @@ class Router(Closing):
         tiers: Sequence[str] = TIERS,
         on_too_long: OverlongPolicy = "error",
         when_unavailable: Literal["raise", "degrade"] = "raise",
+        cache_dtype: Literal["float32", "float16"] = "float32",
+        cache_memory: int = 64 * 2**20,
+        micro_batch_window: float = 0.01,
         catalog: str | Path | None = None,
     ) -> None:
         self._settings: dict[str, Any] = {
@@ -104,6 +116,9 @@ class Router(Closing):
             "tiers": tiers,
             "on_too_long": on_too_long,
             "when_unavailable": when_unavailable,
+            "cache_dtype": cache_dtype,
+            "cache_memory": cache_memory,
+            "micro_batch_window": micro_batch_window,
             "catalog": catalog,
         }
         if isinstance(models, str | Model) or not models:
@@ -114,6 +129,14 @@ class Router(Closing):
             raise ConfigError(f"on_too_long must be 'error', 'truncate' or 'mean', not {on_too_long!r}.")
         if when_unavailable not in ("raise", "degrade"):
             raise ConfigError(f"when_unavailable must be 'raise' or 'degrade', not {when_unavailable!r}.")
+        if cache_dtype not in ("float32", "float16"):
+            raise ConfigError(f"cache_dtype must be 'float32' or 'float16', not {cache_dtype!r}.")
+        if cache_memory < 0:
+            raise ConfigError(f"cache_memory is a number of bytes, not {cache_memory!r}.")
+        if not 0 <= micro_batch_window <= LONGEST_WINDOW:
+            raise ConfigError(
+                f"micro_batch_window is a time of 0 to {LONGEST_WINDOW} seconds, not {micro_batch_window!r}."
+            )
         self.tiers = tuple(tiers)
         candidates, backends = self._settle(models, dimensions, Path(catalog).expanduser() if catalog else None)
         self.space: Space = the_one_space(candidates)
@@ -126,13 +149,15 @@ class Router(Closing):
         }
         for name in self._defaults.values():
             self._rank(name)
-        self._cache = VectorCache(open_cache(cache))
+        self._cache = VectorCache(open_cache(cache), cache_dtype)
         self.ledger = Ledger(self._ledger_file(ledger), required=budget is not None and bool(budget.caps))
         """What was spent, set aside and saved: by everybody who shares the file."""
         self._totals = Totals(self.ledger)
         budget = budget or Budget()
         retry = retry or RetryPolicy()
-        self._driver = Driver(backends, candidates, self._cache, self.ledger, budget, retry.cooldown)
+        self._driver = Driver(
+            backends, candidates, self._cache, self.ledger, budget, retry.cooldown, micro_batch_window
+        )
         self._rules = Rules(
             candidates=candidates,
             space=self.space,
@@ -141,8 +166,13 @@ class Router(Closing):
             when_unavailable=when_unavailable,
             budget=budget,
             flights=self._driver.flights,
+            memory=Memory(0 if self._cache.store is None else cache_memory),
+            cached=self._cache.store is not None,
+            cache_dtype=cache_dtype,
+            together=micro_batch_window > 0 and "per_call" not in budget.caps,
             book=self._totals.book,
             abandon=self._driver.abandon,
+            withdraw=self._driver.withdraw,
             clock=time.monotonic,
             chance=random.random,
         )
@@ -242,6 +272,46 @@ class Router(Closing):
         job = self._job(texts, input_type, tier, timeout)
         return self._done(await self._driver.arun(flow.embed(job)))
 
+    def embed_iter(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+    ) -> Iterator[EmbeddingResult]:
+        """Embed more texts than memory holds: yield the results of consecutive texts, in order.
+
+        Args:
+            texts: read as they are needed, ``chunk_size`` at a time.
+            chunk_size: texts for each result; when left out, as many as have 64 MiB of vectors.
+
+        Raises:
+            EmbedRouterError: what ``embed`` raises, when the iteration gets there; positions count from the first text.
+        """
+        size, tier = self._chunk(chunk_size), self._asked(input_type, tier)
+        return self._each(plan.chunks(texts, size), size, input_type, tier)
+
+    def _each(
+        self, chunks: Iterable[list[str]], size: int, input_type: InputType, tier: str
+    ) -> Iterator[EmbeddingResult]:
+        for number, chunk in enumerate(chunks):
+            yield self._done(self._driver.run(flow.embed(self._job(chunk, input_type, tier, first=number * size))))
+
+    def aembed_iter(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+    ) -> AsyncIterator[EmbeddingResult]:
+        """Do what ``embed_iter`` does without blocking the event loop."""
+        size, tier = self._chunk(chunk_size), self._asked(input_type, tier)
+        return self._aeach(plan.chunks(texts, size), size, input_type, tier)
+
+    async def _aeach(
+        self, chunks: Iterable[list[str]], size: int, input_type: InputType, tier: str
+    ) -> AsyncIterator[EmbeddingResult]:
+        for number, chunk in enumerate(chunks):
+            job = self._job(chunk, input_type, tier, first=number * size)
+            yield self._done(await self._driver.arun(flow.embed(job)))
+
+    def _chunk(self, size: int | None) -> int:
+        if size is not None and size < 1:
+            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {size!r}.")
+        return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
+
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
     ) -> Estimate:
@@ -280,9 +350,18 @@ class Router(Closing):
         """
         candidate = self._rules.candidates[position]
         rules, nowhere = self._rules, VectorCache(None)
-        driver = Driver(self._backends, rules.candidates, nowhere, self.ledger, rules.budget, cooldown=0)
+        driver = Driver(self._backends, rules.candidates, nowhere, self.ledger, rules.budget, cooldown=0, window=0)
         job = self._job(texts, input_type, candidate.tier)
-        job.rules = replace(rules, candidates=[candidate], flights=driver.flights, abandon=driver.abandon)
+        job.rules = replace(
+            rules,
+            candidates=[candidate],
+            flights=driver.flights,
+            memory=Memory(0),
+            cached=False,
+            together=False,
+            abandon=driver.abandon,
+            withdraw=driver.withdraw,
+        )
         return self._done(driver.run(flow.embed(job)))
 
     def check_agreement(self) -> list[probes.Agreement]:
@@ -348,19 +427,25 @@ class Router(Closing):
         timeout: float | None = None,
         *,
         batch: bool = False,
+        first: int = 0,
     ) -> Job:
-        if input_type not in ("document", "query"):
-            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-        name = nearest(tier, requested(input_type))
         return Job(
             tag=tags.current(),
             batch=batch,
             rules=self._rules,
-            texts=plan.validate(texts),
+            rank=self._rank(self._asked(input_type, tier)),
+            texts=plan.validate(texts, first),
+            first=first,
             input_type=input_type,
-            rank=self._rank(self._defaults[input_type] if name is None else name),
             deadline=None if timeout is None else self._rules.clock() + timeout,
         )
+
+    def _asked(self, input_type: InputType, tier: str | None) -> str:
+        """Return the tier that a call asks for, here, around it, or with the router's default."""
+        if input_type not in ("document", "query"):
+            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        name = nearest(tier, requested(input_type))
+        return self._defaults[input_type] if name is None else name
 
     @staticmethod
     def _done(result: T | None) -> T:
@@ -424,6 +509,7 @@ class Router(Closing):
 
     def close(self) -> None:
         self._driver.close()
+        self._rules.memory.clear()
         for backend in self._backends:
             backend.close()
         self._cache.close()
@@ -432,6 +518,7 @@ class Router(Closing):
     async def aclose(self) -> None:
         await self._driver.finish()
         self._driver.close()
+        self._rules.memory.clear()
         for backend in self._backends:
             await backend.aclose()
         self._cache.close()

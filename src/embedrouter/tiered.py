@@ -7,7 +7,7 @@ is in. It is no embedder for a vector store, because a store holds one space: gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .closing import Closing
@@ -108,6 +108,22 @@ class TieredRouter(Closing):
         """Do what ``embed`` does without blocking the event loop."""
         router = self._pick(input_type, tier)
         return await router.aembed(texts, input_type=input_type, tier=router.default_tier(input_type), timeout=timeout)
+
+    def embed_iter(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+    ) -> Iterator[EmbeddingResult]:
+        """Embed more texts than memory holds, with the router of the asked tier; see ``Router.embed_iter``."""
+        router = self._pick(input_type, tier)
+        own = router.default_tier(input_type)
+        return router.embed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
+
+    def aembed_iter(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+    ) -> AsyncIterator[EmbeddingResult]:
+        """Do what ``embed_iter`` does without blocking the event loop."""
+        router = self._pick(input_type, tier)
+        own = router.default_tier(input_type)
+        return router.aembed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
 
     def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
         """Return what ``embed`` would take, without calling any model."""

@@ -7,11 +7,11 @@ collector, which may come at any moment, in the middle of another ledger's trans
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from decimal import Decimal
 
 from .job import Job
 from .ledger import Ledger
-from .prices import cost
 from .types import Usage
 
 __all__ = ["Totals"]
@@ -23,16 +23,25 @@ class Totals:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self.usage = Usage()
+        self._usage = Usage()
+        self._saved = Decimal(0)
+
+    @property
+    def usage(self) -> Usage:
+        """What was billed and avoided so far."""
+        with self._lock:
+            return replace(self._usage, saved=self._saved)
 
     def add(self, usage: Usage) -> None:
         """Add what something was billed."""
         with self._lock:
-            self.usage += usage
+            self._usage += usage
 
     def book(self, job: Job) -> None:
         """Add a call, however it ended."""
-        self.add(job.usage())
-        for candidate, texts, tokens in job.savings:
-            saved = cost(tokens, candidate.price) or Decimal(0)
-            self._ledger.save(candidate.name, job.tag, texts, tokens, saved)
+        if job.charges:
+            self.add(job.usage())
+        for saving in job.savings:
+            with self._lock:
+                self._saved += saving.amount
+            self._ledger.save(saving.candidate.name, job.tag, saving.texts, saving.tokens, saving.amount)

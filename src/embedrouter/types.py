@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,12 +163,22 @@ class TokenCounts:
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What the cache keeps for one text: its vector (float32, shape (dimensions,)) and the tokens it was billed."""
 
     vector: Vectors
     tokens: int
+
+
+class Found(NamedTuple):
+    """The vector of one text (float32, shape (dimensions,)) and where it came from."""
+
+    vector: Vectors
+    candidate: Candidate
+    tokens: int
+    """That it was billed."""
+    cached: bool
+    shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
