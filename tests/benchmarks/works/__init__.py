@@ -1,0 +1,1 @@
+"""How each contestant does its work; see `tests.benchmarks.worker` for what a work is."""

@@ -1,0 +1,176 @@
+"""What the machine allows: the least that has to be done for each work, in a few lines and without checks."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import http.client
+import itertools
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ..worker import Work
+from .corpus import DIMENSIONS, NAME, documents, fresh, matrix, queries
+
+AT_ONCE = 500
+"""Keys in one `IN`."""
+
+REQUEST = 2048
+"""Texts in one request, the most that OpenAI takes."""
+
+Vector = NDArray[np.float32]
+
+
+# What is known already
+
+
+def _keys(texts: Sequence[str]) -> list[bytes]:
+    return [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+
+
+@contextmanager
+def _filled(keys: Sequence[bytes]) -> Iterator[sqlite3.Connection]:
+    """Yield a table of vectors; memory-mapped, which reads fastest."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(sqlite3.connect(Path(folder) / "vectors.db")) as connection,
+    ):
+        connection.execute("PRAGMA mmap_size = 1073741824")
+        connection.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, value BLOB)")
+        rows = ((key, row.tobytes()) for key, row in zip(keys, matrix(len(keys)), strict=True))
+        connection.executemany("INSERT INTO vectors VALUES (?, ?)", rows)
+        connection.commit()
+        yield connection
+
+
+def _read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[Vector]:
+    for start in range(0, len(keys), AT_ONCE):
+        asked = keys[start : start + AT_ONCE]
+        marks = ",".join("?" * len(asked))
+        for _, value in connection.execute(f"SELECT key, value FROM vectors WHERE key IN ({marks})", asked):
+            yield np.frombuffer(value, np.float32)
+
+
+def sqlite_arrays(number: int) -> Work:
+    keys = _keys(documents(number))
+    with _filled(keys) as connection:
+        while True:
+            yield lambda: list(_read(connection, keys))
+
+
+def sqlite_lists(number: int) -> Work:
+    keys = _keys(documents(number))
+    with _filled(keys) as connection:
+        while True:
+            yield lambda: [vector.tolist() for vector in _read(connection, keys)]
+
+
+def sqlite_queries(number: int) -> Work:
+    """One at a time."""
+    keys = _keys(queries(number))
+    with _filled(keys) as connection:
+        while True:
+            yield lambda: sum(len(next(_read(connection, [key])).tolist()) > 0 for key in keys)
+
+
+def dictionary_tolist(number: int) -> Work:
+    asked = queries(number)
+    known = dict(zip(asked, matrix(number), strict=True))
+    while True:
+        yield lambda: sum(len(known[query].tolist()) > 0 for query in asked)
+
+
+def dictionary_list(number: int) -> Work:
+    """What is kept are lists; they take five times the memory."""
+    asked = queries(number)
+    known = dict(zip(asked, matrix(number).tolist(), strict=True))
+    while True:
+        yield lambda: sum(len(known[query].copy()) > 0 for query in asked)
+
+
+def dictionary_array(number: int) -> Work:
+    asked = queries(number)
+    known = dict(zip(asked, matrix(number), strict=True))
+    while True:
+        yield lambda: sum(len(known[query].copy()) > 0 for query in asked)
+
+
+# What the API has to be asked for
+
+
+def raw_documents(number: int, api: str) -> Work:
+    """Every request at once, the fastest JSON there is, base64 to numpy."""
+    address = urlsplit(api)
+    assert address.hostname is not None
+    parts = -(-number // REQUEST)
+    connections = [http.client.HTTPConnection(address.hostname, address.port) for _ in range(parts)]
+
+    def embed(connection: http.client.HTTPConnection, texts: list[str]) -> Vector:
+        body = orjson.dumps({"model": NAME, "input": texts, "encoding_format": "base64"})
+        headers = {"authorization": "Bearer sk-benchmark", "content-type": "application/json"}
+        connection.request("POST", f"{address.path}/embeddings", body, headers)
+        rows = orjson.loads(connection.getresponse().read())["data"]
+        vectors = np.empty((len(rows), DIMENSIONS), np.float32)
+        for row in rows:
+            vectors[row["index"]] = np.frombuffer(base64.b64decode(row["embedding"]), np.float32)
+        return vectors
+
+    def embed_all(texts: list[str]) -> Vector:
+        split = [texts[start : start + REQUEST] for start in range(0, len(texts), REQUEST)]
+        return np.concatenate(list(pool.map(embed, connections, split)))
+
+    with ThreadPoolExecutor(parts) as pool:
+        for texts in fresh(number):
+            yield partial(embed_all, texts)
+
+
+def sdk_documents(number: int, api: str) -> Work:
+    """The SDK as it comes, lists out, with eight requests of the largest size at once."""
+    from openai import OpenAI
+
+    client = OpenAI(base_url=api, api_key="sk-benchmark")
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [row.embedding for row in client.embeddings.create(model=NAME, input=texts).data]
+
+    def embed_all(texts: list[str]) -> list[list[float]]:
+        split = [texts[start : start + REQUEST] for start in range(0, len(texts), REQUEST)]
+        return [vector for part in pool.map(embed, split) for vector in part]
+
+    with client, ThreadPoolExecutor(8) as pool:
+        embed(["the first request opens the connection"])
+        for texts in fresh(number):
+            yield partial(embed_all, texts)
+
+
+def sdk_query(api: str) -> Work:
+    from openai import OpenAI
+
+    with OpenAI(base_url=api, api_key="sk-benchmark") as client:
+        for query in (queries(1, place) for place in itertools.count()):
+            yield lambda query=query: len(client.embeddings.create(model=NAME, input=query).data)
+
+
+def sdk_query_async(api: str) -> Work:
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(base_url=api, api_key="sk-benchmark")
+
+    async def embed(query: list[str]) -> list[Any]:
+        return (await client.embeddings.create(model=NAME, input=query)).data
+
+    with asyncio.Runner() as runner:
+        for query in (queries(1, place) for place in itertools.count()):
+            yield lambda query=query: runner.run(embed(query))

@@ -1,0 +1,146 @@
+"""This package, through the router and through its LangChain adapter, with default settings."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from embedrouter import Budget, Model, Router
+from embedrouter.backend import Backend
+from embedrouter.langchain import RouterEmbeddings
+from embedrouter.types import Answer, InputType
+
+from ..worker import Work
+from .corpus import DIMENSIONS, NAME, Known, documents, fresh, queries
+
+
+class _Backend(Backend):
+    def __init__(self, known: Known) -> None:
+        self.known = known
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        return Answer(self.known.vectors(len(texts)), 10 * len(texts))
+
+
+@contextmanager
+def _warm(texts: list[str], input_type: InputType, **settings: Any) -> Iterator[Router]:
+    """Yield a router whose cache holds the texts, opened anew: nothing is left in memory from filling it."""
+    known = Known()
+    model = Model("benchmark:known", space="known", dimensions=DIMENSIONS, batch_size=2048, backend=_Backend(known))
+    with tempfile.TemporaryDirectory() as folder:
+        with Router([model], cache=folder) as router:
+            router.embed(texts, input_type=input_type)
+        known.filling = False
+        with Router([model], cache=folder, **settings) as router:
+            yield router
+
+
+def warm_lists(number: int) -> Work:
+    texts = documents(number)
+    with _warm(texts, "document") as router:
+        while True:
+            yield partial(RouterEmbeddings(router).embed_documents, texts)
+
+
+def warm_arrays(number: int) -> Work:
+    texts = documents(number)
+    with _warm(texts, "document") as router:
+        while True:
+            yield partial(router.embed, texts, input_type="document")
+
+
+def warm_query_lists(number: int, **settings: Any) -> Work:
+    asked = queries(number)
+    with _warm(asked, "query", **settings) as router:
+        embedder = RouterEmbeddings(router)
+        while True:
+            yield lambda: sum(len(embedder.embed_query(query)) > 0 for query in asked)
+
+
+def warm_query_arrays(number: int, **settings: Any) -> Work:
+    asked = queries(number)
+    with _warm(asked, "query", **settings) as router:
+        while True:
+            yield lambda: sum(len(router.embed([query], input_type="query")) for query in asked)
+
+
+@contextmanager
+def _cold(api: str, **settings: Any) -> Iterator[Router]:
+    """Yield a router with an empty cache and a connection that is open."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Model(f"openai:{NAME}", base_url=api, api_key="sk-benchmark")
+        with Router([model], cache=folder, **settings) as router:
+            router.embed(["the first request opens the connection"], input_type="document")
+            yield router
+
+
+def cold_arrays(number: int, api: str) -> Work:
+    for texts in fresh(number):
+        with _cold(api) as router:
+            yield partial(router.embed, texts, input_type="document")
+
+
+def cold_lists(number: int, api: str) -> Work:
+    for texts in fresh(number):
+        with _cold(api) as router:
+            yield partial(RouterEmbeddings(router).embed_documents, texts)
+
+
+def tasks(number: int, api: str) -> Work:
+    """So many coroutines at once, each with a query of its own."""
+    with _cold(api) as router, asyncio.Runner() as runner:
+        embedder = RouterEmbeddings(router)
+
+        async def ask(asked: list[str]) -> list[list[float]]:
+            return await asyncio.gather(*(embedder.aembed_query(query) for query in asked))
+
+        for round_ in itertools.count():
+            asked = queries(number, round_ * number)
+            yield lambda asked=asked: runner.run(ask(asked))
+
+
+def threads(number: int, api: str) -> Work:
+    """So many threads at once, each with a query of its own."""
+    with _cold(api) as router, ThreadPoolExecutor(number) as pool:
+        embedder = RouterEmbeddings(router)
+        for round_ in itertools.count():
+            asked = queries(number, round_ * number)
+            yield lambda asked=asked: list(pool.map(embedder.embed_query, asked))
+
+
+def one_query(api: str) -> Work:
+    """A query that is not cached, with cache, ledger and a budget on."""
+    with _cold(api, budget=Budget(per_day="100")) as router:
+        for (query,) in (queries(1, place) for place in itertools.count()):
+            yield partial(router.embed, [query], input_type="query")
+
+
+def one_query_async(api: str) -> Work:
+    with _cold(api, budget=Budget(per_day="100")) as router, asyncio.Runner() as runner:
+        for (query,) in (queries(1, place) for place in itertools.count()):
+            yield lambda query=query: runner.run(router.aembed([query], input_type="query"))
+
+
+def many_at_once(number: int, api: str) -> Work:
+    """One call for each text, all at once."""
+
+    async def embed(router: Router, texts: list[str]) -> list[Any]:
+        return await asyncio.gather(*(router.aembed([text], input_type="document") for text in texts))
+
+    for texts in fresh(number):
+        with _cold(api) as router, asyncio.Runner() as runner:
+            yield lambda router=router, runner=runner, texts=texts: runner.run(embed(router, texts))
+
+
+def in_one_call(number: int, api: str) -> Work:
+    for texts in fresh(number):
+        with _cold(api) as router, asyncio.Runner() as runner:
+            yield lambda router=router, runner=runner, texts=texts: runner.run(
+                router.aembed(texts, input_type="document")
+            )
