@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,6 +28,7 @@ from .cache.vectors import VectorCache
 from .catalog import Card, load
 from .closing import Closing
 from .drive import Driver
+from .effects import Flow
 from .errors import BudgetExceededError, ConfigError, DegradedWarning, EmbedRouterError, StalePriceWarning
 from .health import ModelHealth
 from .indexes import FOLDER, IndexGuard
@@ -274,7 +275,7 @@ class Router(Closing):
 
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
-    ) -> Iterator[EmbeddingResult]:
+    ) -> Generator[EmbeddingResult]:
         """Embed more texts than memory holds: yield the results of consecutive texts, in order.
 
         Args:
@@ -284,33 +285,35 @@ class Router(Closing):
         Raises:
             EmbedRouterError: what ``embed`` raises, when the iteration gets there; positions count from the first text.
         """
-        size, tier = self._chunk(chunk_size), self._asked(input_type, tier)
-        return self._each(plan.chunks(texts, size), size, input_type, tier)
+        return self._each(self._chunks(texts, input_type, tier, chunk_size))
 
-    def _each(
-        self, chunks: Iterable[list[str]], size: int, input_type: InputType, tier: str
-    ) -> Iterator[EmbeddingResult]:
-        for number, chunk in enumerate(chunks):
-            yield self._done(self._driver.run(flow.embed(self._job(chunk, input_type, tier, first=number * size))))
+    def _each(self, flows: Iterable[Flow[EmbeddingResult]]) -> Generator[EmbeddingResult]:
+        for chunk in flows:
+            yield self._done(self._driver.run(chunk))
 
     def aembed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
-    ) -> AsyncIterator[EmbeddingResult]:
+    ) -> AsyncGenerator[EmbeddingResult]:
         """Do what ``embed_iter`` does without blocking the event loop."""
-        size, tier = self._chunk(chunk_size), self._asked(input_type, tier)
-        return self._aeach(plan.chunks(texts, size), size, input_type, tier)
+        return self._aeach(self._chunks(texts, input_type, tier, chunk_size))
 
-    async def _aeach(
-        self, chunks: Iterable[list[str]], size: int, input_type: InputType, tier: str
-    ) -> AsyncIterator[EmbeddingResult]:
-        for number, chunk in enumerate(chunks):
-            job = self._job(chunk, input_type, tier, first=number * size)
-            yield self._done(await self._driver.arun(flow.embed(job)))
+    async def _aeach(self, flows: Iterable[Flow[EmbeddingResult]]) -> AsyncGenerator[EmbeddingResult]:
+        for chunk in flows:
+            yield self._done(await self._driver.arun(chunk))
 
-    def _chunk(self, size: int | None) -> int:
-        if size is not None and size < 1:
+    def _chunks(
+        self, texts: Iterable[str], input_type: InputType, tier: str | None, size: int | None
+    ) -> Iterator[Flow[EmbeddingResult]]:
+        """Return what is to be done for each chunk, all with the tier and the tag that surround this call."""
+        if size is not None and (not isinstance(size, int) or size < 1):
             raise ConfigError(f"chunk_size is a number of texts, at least 1, not {size!r}.")
-        return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
+        length = size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
+        asked, tag = self._asked(input_type, tier), tags.current()
+        self._rank(asked)
+        return (
+            flow.embed(self._job(chunk, input_type, asked, first=number * length, tag=tag))
+            for number, chunk in enumerate(plan.chunks(texts, length))
+        )
 
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
@@ -428,9 +431,10 @@ class Router(Closing):
         *,
         batch: bool = False,
         first: int = 0,
+        tag: str | None = None,
     ) -> Job:
         return Job(
-            tag=tags.current(),
+            tag=tags.current() if tag is None else tag,
             batch=batch,
             rules=self._rules,
             rank=self._rank(self._asked(input_type, tier)),

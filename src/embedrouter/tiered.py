@@ -7,7 +7,7 @@ is in. It is no embedder for a vector store, because a store holds one space: gi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .closing import Closing
@@ -111,7 +111,7 @@ class TieredRouter(Closing):
 
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
-    ) -> Iterator[EmbeddingResult]:
+    ) -> Generator[EmbeddingResult]:
         """Embed more texts than memory holds, with the router of the asked tier; see ``Router.embed_iter``."""
         router = self._pick(input_type, tier)
         own = router.default_tier(input_type)
@@ -119,7 +119,7 @@ class TieredRouter(Closing):
 
     def aembed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
-    ) -> AsyncIterator[EmbeddingResult]:
+    ) -> AsyncGenerator[EmbeddingResult]:
         """Do what ``embed_iter`` does without blocking the event loop."""
         router = self._pick(input_type, tier)
         own = router.default_tier(input_type)
