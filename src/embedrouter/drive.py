@@ -481,14 +481,14 @@ class Driver:
                     stop.set()
 
         workers = self._here.workers
-        ends: list[Future[None]] = []
+        ends: list[threading.Lock] = []
         try:
             for _ in range(min(width, len(flows))):
                 ends.append(workers.start(work))
-            wait(ends)
+            _wait(ends)
         except BaseException:  # Ctrl-C, which only the main thread hears: it makes no request itself
             stop.set()
-            wait(ends)  # the second Ctrl-C ends this, too; nobody waits for daemons
+            _wait(ends)  # the second Ctrl-C ends this, too; nobody waits for daemons
             raise
         return _failure(errors)
 
@@ -508,6 +508,12 @@ class Driver:
             for _ in range(min(width, len(flows))):
                 group.create_task(work())
         return _failure(errors)
+
+
+def _wait(ends: Sequence[threading.Lock]) -> None:
+    for end in ends:
+        with end:
+            pass
 
 
 def _failure(errors: Sequence[BaseException]) -> EmbedRouterError | None:

@@ -103,7 +103,7 @@ def _recall(job: Job) -> list[str]:
         for text in job.rows:
             if found := job.rules.memory.recall(text, job.rank):
                 job.put(text, found)
-    return job.missing(job.rows)
+    return [] if len(job.found) == len(job.rows) else job.missing(job.rows)
 
 
 def _sized(job: Job, texts: Sequence[str]) -> Flow[tuple[list[Item], bool]]:
@@ -185,6 +185,7 @@ def send_together(members: Sequence[Member]) -> Flow[None]:
 def _fill(job: Job, texts: Sequence[str]) -> Flow[None]:
     """Have texts embedded."""
     if all(_boundless(candidate) for candidate in job.rules.candidates):
+        job.shared = False  # waiting for others would take longer than doing it
         items = [Item(text, len(text)) for text in texts]
     else:
         items, _ = yield from _sized(job, texts)
@@ -229,7 +230,7 @@ def _cut(job: Job, texts: Sequence[str]) -> Flow[list[Item]]:
 def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:
     """Have texts embedded: send those that nobody else is sending at this moment, and wait for the others."""
     flights = job.rules.flights
-    alone = False
+    alone = not job.shared
     while items:
         names: dict[Hashable, Item] = {job.name(item.text): item for item in items}
         joined: dict[Hashable, Future[Landing[Found]]] | None = None if alone else (yield Join(list(names)))
@@ -279,14 +280,16 @@ def _lead(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[
     if not items:
         return
     first = _first(job)
-    expected = yield from _cost(items, first)
-    refusal: str | None = yield Afford(expected)
-    if refusal is not None:
-        job.unaffordable = BudgetExceededError(f"{first.name} was not called: {refusal}")
-        if not job.may_degrade(job.unaffordable):
-            raise job.unaffordable
-    requests = [send(job, request, on_too_long) for request in _requests(items, first)]
-    failure: EmbedRouterError | None = yield Together(requests, first.concurrency)
+    requests = _requests(items, first)
+    if len(requests) > 1 or "per_call" in job.rules.budget.caps:  # of a single request its reservation decides
+        expected = yield from _cost(items, first)
+        refusal: str | None = yield Afford(expected)
+        if refusal is not None:
+            job.unaffordable = BudgetExceededError(f"{first.name} was not called: {refusal}")
+            if not job.may_degrade(job.unaffordable):
+                raise job.unaffordable
+    flows = [send(job, request, on_too_long) for request in requests]
+    failure: EmbedRouterError | None = yield Together(flows, first.concurrency)
     if failure is not None:
         raise failure
 

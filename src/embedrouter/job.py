@@ -55,8 +55,7 @@ class Rules:
     """A random number from 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One text to be sent, with its size."""
 
     text: str
@@ -115,6 +114,8 @@ class Job:
     attempts: list[Attempt] = field(default_factory=list)
     landed: int = 0
     """How many texts had been embedded here when the cache was read."""
+    shared: bool = True
+    """Whether others that need the same texts meanwhile may wait for this call."""
     rejected: dict[str, InputRejectedError] = field(default_factory=dict)
     """Texts that a provider refused, and why."""
     refused: list[str] = field(default_factory=list)
@@ -127,6 +128,7 @@ class Job:
     """What the cache and the removal of duplicates avoided, by model."""
     leave: Callable[[], None] = _nothing
     """To be called at the end, when others may wait for this call."""
+    _candidates: list[Candidate] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.rows = {text: row for row, text in enumerate(dict.fromkeys(self.texts))}
@@ -148,10 +150,13 @@ class Job:
     @property
     def candidates(self) -> list[Candidate]:
         """The models at or above the asked tier, cheapest first, unknown prices last."""
-        able = [candidate for candidate in self.rules.candidates if candidate.rank >= self.rank]
-        if self.batch:
-            able = [replace(item, price=item.batch_price) for item in able if item.batch_price is not None]
-        return sorted(able, key=lambda candidate: (candidate.price is None, candidate.price or 0, candidate.index))
+        if self._candidates is None:
+            able = [candidate for candidate in self.rules.candidates if candidate.rank >= self.rank]
+            if self.batch:
+                able = [replace(item, price=item.batch_price) for item in able if item.batch_price is not None]
+            able.sort(key=lambda candidate: (candidate.price is None, candidate.price or 0, candidate.index))
+            self._candidates = able
+        return self._candidates
 
     @property
     def lesser(self) -> list[Candidate]:

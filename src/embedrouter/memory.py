@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from dataclasses import dataclass, field
 
 from .types import Found
@@ -24,7 +25,6 @@ CHARACTER = 4
 class _Kept:
     """What is kept in one process. A forked child begins anew: nobody would release a lock held at the fork."""
 
-    process: int = field(default_factory=os.getpid)
     lock: threading.Lock = field(default_factory=threading.Lock)
     found: dict[str, Found] = field(default_factory=dict)
     """The one asked longest ago first."""
@@ -40,13 +40,8 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._own = _Kept()
-
-    @property
-    def _kept(self) -> _Kept:
-        if self._own.process != os.getpid():
-            self._own = _Kept()
-        return self._own
+        self._kept = _Kept()
+        _memories.add(self)
 
     def recall(self, text: str, rank: int) -> Found | None:
         """Return what is known of a text, if it is of this quality or better. Its array is not to be written to."""
@@ -79,8 +74,20 @@ class Memory:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._own = _Kept()
+        self._kept = _Kept()
 
 
 def _taken(text: str, found: Found) -> int:
     return CHARACTER * len(text) + found.vector.nbytes + OVERHEAD
+
+
+_memories: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+def _after_in_child() -> None:
+    for memory in list(_memories):
+        memory.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_in_child)

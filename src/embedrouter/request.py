@@ -317,7 +317,8 @@ def _keep(job: Job, candidate: Candidate, items: Sequence[Item], vectors: Vector
         job.put(item.text, found)
         if job.input_type == "query":
             job.rules.memory.keep(item.text, found)
-    job.land(item.text for item in items)
+    if job.shared:
+        job.land(item.text for item in items)
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
@@ -21,7 +20,7 @@ IDLE = 30.0
 BUSY, WAITING = "embedrouter", "idle embedrouter"
 """Names of threads."""
 
-Work: TypeAlias = tuple[Callable[[], None], "Future[None]"]
+Work: TypeAlias = tuple[Callable[[], None], threading.Lock]
 
 
 class Workers:
@@ -31,21 +30,25 @@ class Workers:
         self._lock = threading.Lock()
         self._idle: list[SimpleQueue[Work | None]] = []
 
-    def start(self, function: Callable[[], None]) -> Future[None]:
+    def start(self, function: Callable[[], None]) -> threading.Lock:
         """Run a function, which raises nothing, in a copy of the caller's context.
+
+        Returns:
+            A lock that is held until the function has ended: waiting for it takes a third of the time of a ``Future``.
 
         Raises:
             RuntimeError: the system has no more threads.
         """
         context = copy_context()
-        work = (lambda: context.run(function)), Future[None]()
+        end = threading.Lock()
+        end.acquire()
         with self._lock:
             inbox = self._idle.pop() if self._idle else None
         if inbox is None:
             inbox = SimpleQueue()
             threading.Thread(target=self._serve, args=(inbox,), name=BUSY, daemon=True).start()
-        inbox.put(work)
-        return work[1]
+        inbox.put((lambda: context.run(function), end))
+        return end
 
     def close(self) -> None:
         """End the threads that have nothing to do."""
@@ -74,4 +77,4 @@ class Workers:
             thread.name = WAITING
             with self._lock:
                 self._idle.append(inbox)
-            end.set_result(None)
+            end.release()
