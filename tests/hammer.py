@@ -277,6 +277,7 @@ def _router(settings: dict[str, Any]) -> Router:
         cache=Path(settings["folder"]),
         budget=Budget(total=settings["cap"]),
         retry=RetryPolicy(attempts=4, timeout=20, initial_wait=0.01, max_wait=0.05),
+        micro_batch_window=0,  # many requests, each with money of its own
     )
 
 

@@ -134,14 +134,23 @@ class Job:
         self.rows = {text: row for row, text in enumerate(dict.fromkeys(self.texts))}
         self.vectors = np.empty((len(self.rows), self.rules.space.dimensions), np.float32)
 
-    def put(self, text: str, found: Found) -> None:
-        """Enter what was found for a text or a part."""
+    def put(
+        self, text: str, vector: Vectors, candidate: Candidate, tokens: int, cached: bool, shortened: bool = False
+    ) -> None:
+        """Enter what was found for a text or a part; see ``Found``."""
         row = self.rows.get(text)
         if row is not None:
             place = self.vectors[row]
-            place[:] = found[0]
-            found = Found(place, *found[1:])
-        self.found[text] = found
+            place[:] = vector
+            vector = place
+        self.found[text] = Found(vector, candidate, tokens, cached, shortened)
+
+    def remember(self, texts: Iterable[str]) -> None:
+        """Keep what was found for queries in memory."""
+        if self.input_type == "query":
+            for text in texts:
+                if found := self.found.get(text):
+                    self.rules.memory.keep(text, found)
 
     def missing(self, texts: Iterable[str]) -> list[str]:
         """Return those of which nothing is known yet."""

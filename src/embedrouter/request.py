@@ -32,12 +32,15 @@ from .health import MINUTE, Admission, Wait
 from .job import Charge, Item, Job
 from .plan import listed, pack
 from .prices import cost
-from .types import Answer, Candidate, Entry, Found, OverlongPolicy, Spending, Vectors
+from .types import Answer, Candidate, Entry, OverlongPolicy, Spending, Vectors
 
 __all__ = ["fault", "look_up", "packed", "rejection", "send"]
 
 HOPELESS = 24
 """Refusals of one request and its parts, with none embedded, after which no more are tried: every half had its turn."""
+
+SLICE = 256
+"""Keys read at once: few enough that their rows are copied while the processor still has them at hand."""
 
 logger = logging.getLogger("embedrouter")
 
@@ -104,14 +107,14 @@ def look_up(job: Job, texts: Sequence[str], candidate: Candidate, policy: str = 
             return
         key = job.key(candidate, fingerprint=fingerprint, policy=policy)
         keys = {key(text): text for text in missing}
-        entries: Mapping[bytes, Entry] = yield Read(list(keys), length)
-        for name, entry in entries.items():
-            vector = entry.vector if length == own else _beginning(entry.vector, own)
-            if vector is not None:
-                found = Found(vector, candidate, entry.tokens, cached=True, shortened=bool(policy))
-                job.put(keys[name], found)
-                if job.input_type == "query":
-                    job.rules.memory.keep(keys[name], found)
+        names = list(keys)
+        for start in range(0, len(names), SLICE):
+            entries: Mapping[bytes, Entry] = yield Read(names[start : start + SLICE], length)
+            for name, (numbers, tokens) in entries.items():
+                vector = numbers if length == own else _beginning(numbers, own)
+                if vector is not None:
+                    job.put(keys[name], vector, candidate, tokens, True, bool(policy))
+        job.remember(missing)
 
 
 def _beginning(vector: Vectors, length: int) -> Vectors | None:
@@ -313,10 +316,8 @@ def _keep(job: Job, candidate: Candidate, items: Sequence[Item], vectors: Vector
         key = job.key(candidate)
         yield Write({key(item.text): Entry(*kept) for item, *kept in zip(items, vectors, shares, strict=True)})
     for item, vector, share in zip(items, vectors, shares, strict=True):
-        found = Found(vector, candidate, share, cached=False)
-        job.put(item.text, found)
-        if job.input_type == "query":
-            job.rules.memory.keep(item.text, found)
+        job.put(item.text, vector, candidate, share, False)
+    job.remember(item.text for item in items)
     if job.shared:
         job.land(item.text for item in items)
 

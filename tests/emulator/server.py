@@ -98,9 +98,17 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_DELETE = do_POST
 
     def _body(self) -> bytes:
-        """Read what was sent, be its length announced or not."""
+        """Read what was sent, be its length announced or not.
+
+        Raises:
+            ConnectionResetError: the client hung up in the middle. That was no request.
+        """
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("content-length") or 0))
+            size = int(self.headers.get("content-length") or 0)
+            body = self.rfile.read(size)
+            if len(body) < size:
+                raise ConnectionResetError
+            return body
         chunks = []
         while size := int(self.rfile.readline().split(b";")[0], 16):
             chunks.append(self.rfile.read(size))
