@@ -1,21 +1,26 @@
-"""What ``import embedrouter`` costs beside the two libraries it could not do without.
+"""What the imports take beside those they could not do without, in fresh interpreters.
 
-    python -m pytest tests/benchmarks -o python_files="bench_*.py"
-
-The limit is twice ``import numpy, pydantic``, in fresh interpreters; compare the medians of the group.
+`import langchain_core.embeddings` alone loads next to nothing: its classes come with their first use.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
+
+from .contest import Contest
+from .table import EACH
 
 
-@pytest.mark.benchmark(group="import, fresh interpreter", min_rounds=15, warmup=True, warmup_iterations=1)
-@pytest.mark.parametrize("modules", ["embedrouter", "numpy, pydantic"])
-def test_import(benchmark: BenchmarkFixture, modules: str) -> None:
+@pytest.mark.parametrize(
+    ("ours", "beside", "goal"),
+    [
+        ("import embedrouter", "import numpy, pydantic", 1 / 2),
+        ("import embedrouter.langchain", "from langchain_core.embeddings import Embeddings", 1 / 1.1),
+        ("import embedrouter.langchain", "import langchain_core.embeddings", None),
+    ],
+)
+def test_import(contest: Contest, ours: str, beside: str, goal: float | None) -> None:
     """A service starts no slower than its dependencies make it."""
-    benchmark(subprocess.run, [sys.executable, "-c", f"import {modules}"], check=True)
+    contest.ours("imports:fresh_interpreter", statement=ours)
+    contest.limit(beside, "imports:fresh_interpreter", goals={} if goal is None else {EACH: goal}, statement=beside)
+    contest.run(ours, rounds=11, measures=(EACH,))
