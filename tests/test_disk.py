@@ -217,7 +217,7 @@ def test_a_folder_that_the_user_made_keeps_its_rights(tmp_path: Path) -> None:
     assert (tmp_path / "own" / "cache.db").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "a first table", "a table without its index"])
+@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "a first table", "tables without places"])
 def test_a_folder_that_was_not_made_to_the_end_is_made(left: str, tmp_path: Path) -> None:
     """Whoever made it was killed: pages, rights and tables are as if nobody had been there."""
     if left == "a file without a byte":
@@ -225,10 +225,11 @@ def test_a_folder_that_was_not_made_to_the_end_is_made(left: str, tmp_path: Path
     elif left == "a first table":
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
             DiskCache(tmp_path)._create(database)
-    elif left == "a table without its index":
+    elif left == "tables without places":
         DiskCache(tmp_path).get_many([])
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-            database.execute("DROP INDEX Cache_key_raw")
+            database.execute("DROP TABLE NewPlaces")
+            database.execute("DROP TABLE Places")
     fill(tmp_path)
 
     assert (tmp_path / "cache.db").stat().st_mode & 0o777 == 0o600
@@ -253,13 +254,13 @@ def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str,
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1.4 * rows * size
 
 
-def test_writing_a_row_touches_the_row_and_its_key_only(tmp_path: Path) -> None:
+def test_writing_a_row_touches_the_row_and_its_place_only(tmp_path: Path) -> None:
     """diskcache would count rows and sort them by age as well, for an eviction that is off."""
     fill(tmp_path)
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
         beside = database.execute("SELECT type, name FROM sqlite_master WHERE tbl_name = 'Cache' AND type != 'table'")
 
-        assert beside.fetchall() == [("index", "Cache_key_raw")]
+        assert beside.fetchall() == []
 
 
 def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
@@ -298,12 +299,12 @@ def test_a_folder_that_is_no_cache_any_more_is_told_and_left_alone(damage: bytes
 
 
 def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: Path) -> None:
-    """Nor does writing over what was damaged. Every third time it is in the index of keys."""
+    """Nor does writing over what was damaged. Every third time it is among the places of keys."""
     fill(tmp_path / "whole")
     whole = (tmp_path / "whole" / "cache.db").read_bytes()
     with closing(sqlite3.connect(tmp_path / "whole" / "cache.db")) as database:
         page = database.execute("PRAGMA page_size").fetchone()[0]
-        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'NewPlaces'").fetchone()[0]
     chance = np.random.default_rng(5)
     failures = 0
     for number in range(60):
@@ -329,24 +330,22 @@ def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: P
     assert failures
 
 
-def test_an_index_that_leads_to_another_row_is_no_hit(tmp_path: Path) -> None:
-    """One bit in the index would give the vector of another text, with a sound checksum."""
+def test_a_place_that_leads_to_another_row_is_no_hit(tmp_path: Path) -> None:
+    """One bit there would give the vector of another text, with a sound checksum."""
     fill(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
-        page = database.execute("PRAGMA page_size").fetchone()[0]
-        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
-    data = bytearray((tmp_path / "cache.db").read_bytes())
-    place = data.index(KEYS[7], (root - 1) * page, root * page)
-    data[place + KEY_BYTES] ^= 1  # the row's number
-    (tmp_path / "cache.db").write_bytes(data)
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
+        database.execute("UPDATE NewPlaces SET row = row + 1 WHERE row = 8")
     cache = VectorCache(DiskCache(tmp_path))
     first = cache.read(KEYS, 1536)
+    alone = cache.read([KEYS[7]], 1536)
     cache.write({KEYS[7]: entry(KEYS[7])})
     second = cache.read(KEYS, 1536)
     cache.close()
 
-    assert KEYS[7] not in first
+    assert first.keys() == set(KEYS) - {KEYS[7]}
+    assert not alone
     assert right(first)
+    assert second.keys() == set(KEYS)
     assert right(second)
 
 

@@ -1,4 +1,4 @@
-"""What a folder of vectors takes: bytes for a vector, time for a text as it grows, and reading beside SQLite alone.
+"""What a folder of vectors takes: bytes for a vector, and time for a text as it grows.
 
     python -m pytest tests/benchmarks -o python_files="bench_disk.py" -s
 
@@ -9,7 +9,6 @@ files until the end. What is compared takes turns in one process; a ratio is the
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,15 +19,17 @@ from time import perf_counter
 import numpy as np
 import pytest
 
+from embedrouter import Model, Router
+from embedrouter.backend import Backend
 from embedrouter.cache.disk import DiskCache
+from embedrouter.cache.places import MOST_NEW
 from embedrouter.cache.vectors import VectorCache
-from embedrouter.types import Entry
+from embedrouter.types import Answer, Entry, InputType
 
 DIMENSIONS = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072)
 BATCH = 2048
 FEW = 10_240
 MANY = int(os.environ.get("EMBEDROUTER_BENCH_ROWS", "1000000"))
-HEADER = 16
 
 
 @pytest.fixture
@@ -38,13 +39,51 @@ def folder() -> Iterator[Path]:
         yield Path(place)
 
 
-def added(cache: VectorCache, rows: int, dimensions: int) -> list[bytes]:
-    """Write rows in batches, and return their keys."""
-    entry = Entry(np.random.default_rng(1).random(dimensions, np.float32), 7)
-    keys = [os.urandom(20) for _ in range(rows)]
+def added(cache: VectorCache, rows: int, dimensions: int) -> None:
+    """Write new rows in batches."""
+    entry = Entry(np.ones(dimensions, np.float32), 7)
     for start in range(0, rows, BATCH):
-        assert cache.write(dict.fromkeys(keys[start : start + BATCH], entry))
-    return keys
+        assert cache.write({os.urandom(20): entry for _ in range(min(BATCH, rows - start))})
+
+
+class Ones(Backend):
+    """A model whose vectors cost nothing."""
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        return Answer(np.ones((len(texts), 256), np.float32), len(texts))
+
+
+class Filled:
+    """A router whose cache holds so many documents of 256 dimensions."""
+
+    def __init__(self, folder: Path, texts: int) -> None:
+        self.texts = texts
+        self._chance = np.random.default_rng(2)
+        self._router = Router([Model("bench:ones", space="ones", dimensions=256, backend=Ones())], cache=folder)
+        for _ in self._router.embed_iter(map(str, range(texts)), input_type="document", chunk_size=BATCH):
+            pass
+        self._cache = VectorCache(DiskCache(folder))
+
+    def look_up(self, at_once: int) -> Callable[[], None]:
+        """Return what looks random texts up, 10,000 all together."""
+
+        def work() -> None:
+            for _ in range(10_000 // at_once):
+                some = [str(number) for number in self._chance.integers(0, self.texts, at_once)]
+                assert all(self._router.embed(some, input_type="document").cached)
+
+        return work
+
+    def reopen(self) -> None:
+        self._router.close()
+        self._router.embed(["0"], input_type="document")
+
+    def write(self, batches: int) -> Callable[[], None]:
+        return lambda: added(self._cache, batches * BATCH, 256)
+
+    def close(self) -> None:
+        self._router.close()
+        self._cache.close()
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -53,7 +92,7 @@ def seconds(work: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def compared(name: str, one: Callable[[], object], other: Callable[[], object], each: int, rounds: int = 15) -> None:
+def compared(name: str, one: Callable[[], object], other: Callable[[], object], each: int, rounds: int) -> None:
     """Print what both take for a text, in microseconds, and how many times as long the other takes."""
     one(), other()
     turns = [(seconds(one), seconds(other)) for _ in range(rounds)]
@@ -77,55 +116,16 @@ def test_bytes_on_disk(folder: Path) -> None:
 
 
 def test_growth(folder: Path) -> None:
-    """From 10 k rows of 256 dimensions: look-ups at most 1.5 times as long, writing the same, opening < 50 ms more."""
-    chance = np.random.default_rng(2)
-    small, large = VectorCache(DiskCache(folder / "small")), VectorCache(DiskCache(folder / "large"))
-    few, many = added(small, FEW, 256), added(large, MANY, 256)
-
-    def drawn(keys: Sequence[bytes], count: int) -> list[bytes]:
-        return [keys[index] for index in chance.integers(0, len(keys), count)]
-
-    def singles(cache: VectorCache, keys: Sequence[bytes]) -> Callable[[], None]:
-        return lambda: [cache.read([key], 256) for key in drawn(keys, 1000)] and None
-
-    def bulk(cache: VectorCache, keys: Sequence[bytes]) -> Callable[[], None]:
-        return lambda: [cache.read(drawn(keys, 500), 256) for _ in range(20)] and None
-
-    def opened(cache: VectorCache, keys: Sequence[bytes]) -> Callable[[], None]:
-        def work() -> None:
-            cache.close()
-            assert cache.read(keys[:1], 256)
-
-        return work
-
+    """From 10 k texts of 256 dimensions: look-ups at most 1.5 times as long, writing the same, opening < 50 ms more."""
+    small, large = Filled(folder / "small", FEW), Filled(folder / "large", MANY)
+    for _ in range(5):  # maps the file's pages
+        large.look_up(500)()
     print(f"\n{'µs':<44} {FEW:>9,} {MANY:>9,} {'ratio':>8}")
-    for _ in range(10):  # maps the file's pages
-        bulk(large, many)()
-    compared("read one random key", singles(small, few), singles(large, many), 1000)
-    compared("read 500 random keys, each", bulk(small, few), bulk(large, many), 10_000)
-    compared("open, read one, close", opened(small, few), opened(large, many), 1)
-    compared(
-        f"write {BATCH:,} rows, each", lambda: added(small, BATCH, 256), lambda: added(large, BATCH, 256), BATCH, 10
-    )
+    compared("look up one text", small.look_up(1), large.look_up(1), 10_000, 9)
+    compared("look up 500 texts, each", small.look_up(500), large.look_up(500), 10_000, 15)
+    compared("open, look up one text", small.reopen, large.reopen, 1, 15)
+    compared(f"write {BATCH:,} rows, each", small.write(1), large.write(1), BATCH, 20)
+    whole = MOST_NEW // BATCH + 1
+    compared(f"write {whole * BATCH:,} rows, each", small.write(whole), large.write(whole), whole * BATCH, 3)
     small.close()
     large.close()
-
-
-def test_arrays_out_of_the_disk(folder: Path) -> None:
-    """At least half as fast as SQLite alone on the same file."""
-    with closing(VectorCache(DiskCache(folder))) as cache:
-        keys = added(cache, 2000, 1536)
-        with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as database:
-            database.execute(f"PRAGMA mmap_size = {2**40}")
-            select = f"SELECT key, value FROM Cache WHERE raw = 1 AND key IN ({','.join('?' * 500)})"
-
-            def limit() -> dict[bytes, object]:
-                return {
-                    key: np.frombuffer(row, "<f4", offset=HEADER)
-                    for start in range(0, len(keys), 500)
-                    for key, row in database.execute(select, keys[start : start + 500])
-                }
-
-            assert limit().keys() == cache.read(keys, 1536).keys() == set(keys)
-            print(f"\n{'µs':<44} {'SQLite':>9} {'ours':>9} {'ratio':>8}")
-            compared("2,000 × 1,536 numbers as arrays, each", limit, lambda: cache.read(keys, 1536), len(keys))

@@ -16,7 +16,7 @@ are the reasons for the pinned version.
 
 from __future__ import annotations
 
-import functools
+import itertools
 import os
 import sqlite3
 import threading
@@ -31,10 +31,10 @@ from typing import Any
 import diskcache
 from diskcache.core import DBNAME, MODE_BINARY, MODE_RAW, UNKNOWN
 
+from . import places
+
 __all__ = ["DiskCache"]
 
-MOST_KEYS = 500
-"""Keys in one SELECT."""
 LARGEST_ROW = 2**26
 """Bytes: rows stay inside the database, however many dimensions a model has."""
 BUSY = 60.0
@@ -46,36 +46,29 @@ PAGE_BYTES = 2**15
 CREATE = [
     "CREATE TABLE IF NOT EXISTS Settings (key TEXT NOT NULL UNIQUE, value)",
     "CREATE INDEX IF NOT EXISTS Cache_expire_time ON Settings (key) WHERE key IS NULL",
+    "CREATE INDEX IF NOT EXISTS Cache_key_raw ON Settings (key) WHERE key IS NULL",
     *(
         f"CREATE TRIGGER IF NOT EXISTS Settings_{event} AFTER DELETE ON Settings WHEN 0 BEGIN SELECT 0; END"
         for event in ("count_insert", "count_delete", "size_insert", "size_update", "size_delete")
     ),
 ]
-"""diskcache's first table, and idle things under the names of its triggers and of an index, which it then leaves out.
+"""diskcache's first table, and idle things under the names of its triggers and indexes, which it then leaves out.
 
 Its own count the rows and sort them by age, for an eviction that is off here, and make writing take four times as long.
+Where keys are, ``places`` says.
 """
 PRAGMAS = {"busy_timeout": int(1000 * TURN), "synchronous": "NORMAL", "cache_size": -(2**15), "mmap_size": 2**40}
 """A cache of 32 MiB (negative numbers are KiB), and as much mapped as SQLite can: that halves the time of reading in a
 million rows."""
 
-SELECT = f"""
-SELECT row.key, row.value FROM Cache AS found CROSS JOIN Cache AS row ON row.rowid = found.rowid AND row.key = found.key
-WHERE row.mode = {MODE_RAW} AND row.raw = 1 AND typeof(row.value) = 'blob' AND found.raw = 1 AND found.key IN
-"""
-"""The row itself must have the key: the index that finds it may be damaged, and lead to the row of another text."""
-
+SOUND = f"row.raw = 1 AND row.mode = {MODE_RAW} AND typeof(row.value) = 'blob'"
 INSERT = f"""
-INSERT INTO Cache (key, raw, store_time, access_time, mode, value) VALUES (?, 1, ?, ?, {MODE_RAW}, ?)
-ON CONFLICT (key, raw) DO UPDATE SET key = excluded.key, store_time = excluded.store_time, mode = excluded.mode,
-filename = NULL, value = excluded.value
+INSERT OR REPLACE INTO Cache (rowid, key, raw, store_time, access_time, mode, value)
+VALUES (?, ?, 1, ?, ?, {MODE_RAW}, ?)
 """
-"""For the same reason the key is always written with its value."""
-
-
-@functools.cache
-def _select(count: int) -> str:
-    return f"{SELECT} ({','.join('?' * count)})"
+UPDATE = f"""
+UPDATE OR REPLACE Cache SET raw = 1, store_time = ?, mode = {MODE_RAW}, filename = NULL, value = ? WHERE rowid = ?
+"""
 
 
 def _plain(what: str, item: Any) -> bytes:
@@ -131,27 +124,36 @@ class DiskCache:
         return DiskCache, (self.folder,)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        values: dict[bytes, bytes] = {}
         with self._turn() as connection:
-            for start in range(0, len(keys), MOST_KEYS):
-                some = keys[start : start + MOST_KEYS]
-                values.update(connection.execute(_select(len(some)), some))
-        return values
+            found = dict(places.rows(connection, "row.key, row.value", keys, SOUND))
+        for stranger in found.keys() - set(keys):
+            del found[stranger]
+        return found
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
-        plain = [(_plain("keys", key), _plain("values", value)) for key, value in values.items()]
+        for key, value in values.items():
+            _plain("keys", key), _plain("values", value)
         deadline = time.monotonic() + BUSY
         while True:
-            now = time.time()
             try:
                 with self._turn() as connection:
                     connection.execute("BEGIN IMMEDIATE")
-                    connection.executemany(INSERT, [(key, now, now, value) for key, value in plain])
+                    self._put(connection, values)
                     connection.execute("COMMIT")
                 return
             except sqlite3.Error as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
+
+    @staticmethod
+    def _put(connection: sqlite3.Connection, values: Mapping[bytes, bytes]) -> None:
+        now = time.time()
+        known = {key: row for key, row in places.rows(connection, "row.key, row.rowid", list(values)) if key in values}
+        connection.executemany(UPDATE, [(now, values[key], row) for key, row in known.items()])
+        last = connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM Cache").fetchone()[0]
+        rows = dict(zip((key for key in values if key not in known), itertools.count(last + 1)))
+        connection.executemany(INSERT, [(row, key, now, now, values[key]) for key, row in rows.items()])
+        places.add(connection, rows.items())
 
     def close(self) -> None:
         with self._lock:
@@ -196,7 +198,7 @@ class DiskCache:
                     statistics=0,
                 )
                 cache.close()
-                connection.execute("SELECT key FROM Cache LIMIT 0")  # another process may have been making the tables
+                places.prepare(connection)
                 for name, value in PRAGMAS.items():
                     connection.execute(f"PRAGMA {name} = {value}")
             except (TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from ..errors import ConfigError
 from ..keys import KEY_BYTES
+from . import places
 from .codec import is_row
 
 __all__ = ["PAGE", "Folder", "Row", "pages", "sound"]
@@ -107,6 +108,7 @@ class Folder:
         """Remove rows, unless they were written anew since they were read; return how many."""
         removed = 0
         with self._open() as database:
+            places.prepare(database)
             database.execute("BEGIN IMMEDIATE")
             for row in rows:
                 gone = database.execute(
@@ -114,6 +116,8 @@ class Folder:
                 ).rowcount
                 if gone and row.file:
                     self._unlink(row.file)
+                if gone:
+                    places.forget(database, [(row.key, row.number)])
                 removed += gone
             database.execute("COMMIT")
         return removed
