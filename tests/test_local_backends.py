@@ -782,6 +782,18 @@ def test_wordllama_refuses_an_empty_text() -> None:
     assert caught.value.indices == (1, 3)
 
 
+def test_wordllamas_vector_of_a_text_does_not_depend_on_the_texts_beside_it() -> None:
+    """To the last bit: short ones are added up side by side, long ones alone."""
+    backend = backend_of(WORDLLAMA)
+    texts = [f"number {number} " * (number % 40 + 1) for number in range(600)]
+    together = backend.embed(texts, "document", timeout=1)
+    alone = [backend.embed([text], "document", timeout=1) for text in texts]
+
+    np.testing.assert_array_equal(together.vectors, np.concatenate([answer.vectors for answer in alone]))
+    assert together.tokens == sum(answer.tokens or 0 for answer in alone)
+    assert max(answer.tokens or 0 for answer in alone) > words.SHORT > min(answer.tokens or 0 for answer in alone)
+
+
 def test_wordllama_is_symmetric_and_free() -> None:
     """One vector serves both input types."""
     description, candidate = described(WORDLLAMA)

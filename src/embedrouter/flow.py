@@ -102,7 +102,7 @@ def _recall(job: Job) -> list[str]:
     if job.input_type == "query":
         for text in job.rows:
             if found := job.rules.memory.recall(text, job.rank):
-                job.put(text, *found)
+                job.put(text, found)
     return [] if len(job.found) == len(job.rows) else job.missing(job.rows)
 
 
@@ -253,7 +253,7 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
         outcomes = {name: _landed(future) for name, future in followed.items()}
         for name, outcome in outcomes.items():
             if isinstance(outcome, Found):
-                job.put(names[name].text, *outcome._replace(cached=True))
+                job.put(names[name].text, outcome._replace(cached=True))
         items = [names[name] for name, outcome in outcomes.items() if not isinstance(outcome, Found)]
         alone = "failed" in outcomes.values()
 
@@ -318,7 +318,7 @@ def _put_together(job: Job) -> Flow[None]:
         whole = _mean([job.found[part] for part in parts], [len(part) for part in parts], job.rules.cache_dtype)
         tag = _policy_tag(job.rules.on_too_long, _limit(_first(job)))
         entries[job.key(whole.candidate, policy=tag)(text)] = Entry(whole.vector, whole.tokens)
-        job.put(text, *whole)
+        job.put(text, whole)
     yield Write(entries)
 
 
@@ -341,18 +341,14 @@ def _assemble(job: Job) -> EmbeddingResult:
     """Put the vectors in the order of the input and add up what was avoided."""
     job.save()
     whole = len(job.texts) == len(job.rows)
-    origins = [
-        (found.candidate.name, found.cached, found.candidate.rank < job.rank, found.shortened)
-        for found in map(job.found.__getitem__, job.texts)
-    ]
-    models, cached, degraded, shortened = zip(*origins, strict=True) if origins else ((), (), (), ())
+    found = [job.found[text] for text in job.texts]
     return EmbeddingResult(
         vectors=job.vectors if whole else job.vectors[[job.rows[text] for text in job.texts]],
         space=job.rules.space,
-        models=models,
-        cached=cached,
-        degraded=degraded,
-        shortened=shortened,
+        models=tuple([item.candidate.name for item in found]),
+        cached=tuple([item.cached for item in found]),
+        degraded=tuple([item.candidate.rank < job.rank for item in found]),
+        shortened=tuple([item.shortened for item in found]),
         usage=job.usage(),
     )
 

@@ -134,16 +134,22 @@ class Job:
         self.rows = {text: row for row, text in enumerate(dict.fromkeys(self.texts))}
         self.vectors = np.empty((len(self.rows), self.rules.space.dimensions), np.float32)
 
-    def put(
-        self, text: str, vector: Vectors, candidate: Candidate, tokens: int, cached: bool, shortened: bool = False
+    def put(self, text: str, found: Found) -> None:
+        """Enter what was found for a text or a part."""
+        self.enter([(text, found.vector, found.tokens)], found.candidate, found.cached, found.shortened)
+
+    def enter(
+        self, vectors: Iterable[tuple[str, Vectors, int]], candidate: Candidate, cached: bool, shortened: bool = False
     ) -> None:
-        """Enter what was found for a text or a part; see ``Found``."""
-        row = self.rows.get(text)
-        if row is not None:
-            place = self.vectors[row]
-            place[:] = vector
-            vector = place
-        self.found[text] = Found(vector, candidate, tokens, cached, shortened)
+        """Enter the vectors of texts, each with the tokens that it was billed, all of one origin: see ``Found``."""
+        rows, places, found = self.rows, self.vectors, self.found
+        for text, vector, tokens in vectors:
+            row = rows.get(text)
+            if row is not None:
+                place = places[row]
+                place[:] = vector
+                vector = place
+            found[text] = Found(vector, candidate, tokens, cached, shortened)
 
     def remember(self, texts: Iterable[str]) -> None:
         """Keep what was found for queries in memory."""
@@ -212,11 +218,10 @@ class Job:
         times = Counter(self.texts) if len(self.texts) > len(self.rows) else {}
         avoided: dict[int, tuple[Candidate, int, int]] = {}
         for text in self.rows:
-            found = self.found[text]
-            if free := times.get(text, 1) - (not found.cached):
-                candidate = found.candidate
+            _, candidate, billed, cached, _ = self.found[text]
+            if free := times.get(text, 1) - (not cached):
                 _, texts, tokens = avoided.get(candidate.index, (candidate, 0, 0))
-                avoided[candidate.index] = (candidate, texts + free, tokens + found.tokens * free)
+                avoided[candidate.index] = (candidate, texts + free, tokens + billed * free)
         self.savings = [
             Saving(candidate, texts, tokens, cost(tokens, candidate.price) or Decimal(0))
             for candidate, texts, tokens in avoided.values()

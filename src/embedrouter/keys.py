@@ -40,8 +40,11 @@ def keyer(
 @lru_cache(maxsize=256)
 def _keyer(*parts: str) -> Callable[[str], bytes]:
     prefix = b"".join(len(data).to_bytes(8, "big") + data for data in map(str.encode, parts))
+    begun = blake2b(prefix, digest_size=KEY_BYTES)
 
     def key(text: str) -> bytes:
-        return blake2b(prefix + text.encode(), digest_size=KEY_BYTES).digest()  # the last part needs no length
+        hash_ = begun.copy()
+        hash_.update(text.encode())  # the last part needs no length
+        return hash_.digest()
 
     return key

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import accumulate
 
@@ -110,18 +110,18 @@ def look_up(job: Job, texts: Sequence[str], candidate: Candidate, policy: str = 
         names = list(keys)
         for start in range(0, len(names), SLICE):
             entries: Mapping[bytes, Entry] = yield Read(names[start : start + SLICE], length)
-            for name, (numbers, tokens) in entries.items():
-                vector = numbers if length == own else _beginning(numbers, own)
-                if vector is not None:
-                    job.put(keys[name], vector, candidate, tokens, True, bool(policy))
+            vectors = ((keys[name], vector, tokens) for name, (vector, tokens) in entries.items())
+            job.enter(vectors if length == own else _beginnings(vectors, own), candidate, True, bool(policy))
         job.remember(missing)
 
 
-def _beginning(vector: Vectors, length: int) -> Vectors | None:
-    """Return the first numbers of a vector, scaled to length 1."""
-    beginning = vector[:length]
-    norm = np.linalg.norm(beginning)
-    return np.asarray(beginning / norm, np.float32) if norm else None
+def _beginnings(vectors: Iterable[tuple[str, Vectors, int]], length: int) -> Iterator[tuple[str, Vectors, int]]:
+    """Return the first numbers of vectors, scaled to length 1."""
+    for text, vector, tokens in vectors:
+        beginning = vector[:length]
+        norm = np.linalg.norm(beginning)
+        if norm:
+            yield text, np.asarray(beginning / norm, np.float32), tokens
 
 
 def _through(
@@ -315,8 +315,7 @@ def _keep(job: Job, candidate: Candidate, items: Sequence[Item], vectors: Vector
     if job.rules.cached:
         key = job.key(candidate)
         yield Write({key(item.text): Entry(*kept) for item, *kept in zip(items, vectors, shares, strict=True)})
-    for item, vector, share in zip(items, vectors, shares, strict=True):
-        job.put(item.text, vector, candidate, share, False)
+    job.enter(zip([item.text for item in items], vectors, shares, strict=True), candidate, False)
     job.remember(item.text for item in items)
     if job.shared:
         job.land(item.text for item in items)

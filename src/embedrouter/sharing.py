@@ -55,7 +55,7 @@ def share_out(job: Job, members: Sequence[Member], error: EmbedRouterError | Non
     charges = _charges(job, shares)
     for member, found, charge in zip(takers, shares, charges, strict=True):
         for text, item in found.items():
-            member.job.put(text, *item)
+            member.job.put(text, item)
         member.job.charges += charge
         member.told.set_result(_copy(error))
 

@@ -27,5 +27,6 @@ def test_lists_out(contest: Contest, server: Server) -> None:
 def test_arrays_out(contest: Contest) -> None:
     """What numpy and the vector stores would rather have."""
     contest.ours("ours:warm_arrays", number=NUMBER)
-    contest.limit("SQLite + frombuffer", "limits:sqlite_arrays", goals={RATE: 0.5}, number=NUMBER)
+    contest.limit("SQLite + frombuffer", "limits:sqlite_arrays", goals={RATE: 0.5}, number=NUMBER, mapped=False)
+    contest.limit("the same, memory-mapped", "limits:sqlite_arrays", number=NUMBER, mapped=True)
     contest.run("Warm documents, arrays out", rounds=15)

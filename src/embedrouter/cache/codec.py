@@ -15,20 +15,22 @@ from __future__ import annotations
 
 import functools
 import struct
-import zlib
+from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Entry, Vectors
 
-__all__ = ["decode", "encode", "is_row", "rounded"]
+__all__ = ["decode", "decoder", "encode", "is_row", "rounded"]
 
 _START = struct.Struct("<2sBBI")
-_HEADER = struct.Struct("<8sI")
+_TOKENS = struct.Struct("<I")
+_HEADER = _START.size + _TOKENS.size
 _CHECKSUM = 4
-_EMPTY = _HEADER.size + _CHECKSUM
+_EMPTY = _HEADER + _CHECKSUM
 _SOUND = 0x2144DF1C
 """CRC-32 of whatever ends with its own CRC-32."""
 _MAGIC = b"ER"
@@ -52,23 +54,35 @@ def encode(entry: Entry, dtype: str = "float32") -> bytes:
     code, number = _NUMBERS[dtype]
     numbers = np.ascontiguousarray(_as(entry.vector, number)).data
     tokens = max(0, min(entry.tokens, _MOST_TOKENS))
-    header = _HEADER.pack(_START.pack(_MAGIC, VERSION, code, entry.vector.size), tokens)
-    return b"".join((header, numbers, zlib.crc32(numbers, zlib.crc32(header)).to_bytes(_CHECKSUM, "little")))
+    header = _START.pack(_MAGIC, VERSION, code, entry.vector.size) + _TOKENS.pack(tokens)
+    return b"".join((header, numbers, crc32(numbers, crc32(header)).to_bytes(_CHECKSUM, "little")))
 
 
 def decode(row: bytes, dimensions: int) -> Entry | None:
     """Return the entry of a row, or ``None`` if the row is damaged, foreign or of another number of dimensions."""
-    if len(row) < _EMPTY or zlib.crc32(row) != _SOUND:
-        return None
-    start, tokens = _HEADER.unpack_from(row)
-    number = _starts(dimensions).get(start)
-    if number is None or len(row) != _EMPTY + number.itemsize * dimensions:
-        return None
-    vector = np.frombuffer(row, number, dimensions, _HEADER.size)
-    if number.itemsize == 2:
-        vector = _as(vector, np.dtype(np.float32))
-        vector.flags.writeable = False
-    return Entry(vector, tokens)
+    return decoder(dimensions)(row)
+
+
+@functools.lru_cache(maxsize=64)
+def decoder(dimensions: int) -> Callable[[bytes], Entry | None]:
+    """Return ``decode`` for one number of dimensions."""
+    half = _START.size
+    forms = {
+        _START.pack(_MAGIC, VERSION, code, dimensions): (number, _EMPTY + number.itemsize * dimensions)
+        for code, number in _NUMBERS.values()
+    }
+
+    def decode(row: bytes) -> Entry | None:
+        number, size = forms.get(row[:half], (None, 0))
+        if number is None or len(row) != size or crc32(row) != _SOUND:
+            return None
+        vector = np.frombuffer(row, number, dimensions, _HEADER)
+        if number.itemsize == 2:
+            vector = _as(vector, np.dtype(np.float32))
+            vector.flags.writeable = False
+        return Entry(vector, _TOKENS.unpack_from(row, half)[0])
+
+    return decode
 
 
 def is_row(row: bytes) -> bool:
@@ -77,12 +91,6 @@ def is_row(row: bytes) -> bool:
         return False
     magic, version, _, dimensions = _START.unpack_from(row)
     return (magic == _MAGIC and version > VERSION) or decode(row, dimensions) is not None
-
-
-@functools.lru_cache(maxsize=64)
-def _starts(dimensions: int) -> dict[bytes, np.dtype[Any]]:
-    """Return the first half of the header for each number type: one look-up compares four fields."""
-    return {_START.pack(_MAGIC, VERSION, code, dimensions): number for code, number in _NUMBERS.values()}
 
 
 def _as(vectors: NDArray[Any], number: np.dtype[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 __all__ = ["MOST_KEYS", "add", "forget", "prepare", "rows"]
@@ -43,9 +44,9 @@ def _exist(connection: sqlite3.Connection) -> bool:
 
 def rows(connection: sqlite3.Connection, columns: str, keys: Sequence[bytes], where: str = "TRUE") -> Iterator[Any]:
     """Return columns of the rows at the places of keys: ``row.key`` says whether it is the row that was meant."""
-    for start in range(0, len(keys), MOST_KEYS):
-        some = [_hash(key) for key in keys[start : start + MOST_KEYS]]
-        yield from connection.execute(_select(columns, len(some), where), some)
+    hashes = [_hash(key) for key in keys]
+    parts = (hashes[start : start + MOST_KEYS] for start in range(0, len(hashes), MOST_KEYS))
+    return chain.from_iterable(connection.execute(_select(columns, len(part), where), part) for part in parts)
 
 
 @functools.cache

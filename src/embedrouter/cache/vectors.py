@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import CacheWarning
 from ..types import Entry, Vectors
 from . import Cache
-from .codec import decode, encode, rounded
+from .codec import decoder, encode, rounded
 
 __all__ = ["VectorCache"]
 
@@ -57,9 +57,10 @@ class VectorCache:
         rows: dict[bytes, bytes] | None = self._tried(
             lambda: dict(store.get_many(keys)), "read", "its texts are embedded, and paid for, as if it were empty"
         )
+        decode = decoder(dimensions)
         entries: dict[bytes, Entry] = {}
         for key, row in (rows or {}).items():
-            entry = decode(row, dimensions)
+            entry = decode(row)
             if entry is None:
                 self.damaged += 1
             else:

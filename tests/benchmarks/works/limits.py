@@ -41,13 +41,13 @@ def _keys(texts: Sequence[str]) -> list[bytes]:
 
 
 @contextmanager
-def _filled(keys: Sequence[bytes]) -> Iterator[sqlite3.Connection]:
-    """Yield a table of vectors; memory-mapped, which reads fastest."""
+def _filled(keys: Sequence[bytes], mapped: bool = True) -> Iterator[sqlite3.Connection]:
+    """Yield a table of vectors; memory-mapped, which reads fastest, or as SQLite comes."""
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(sqlite3.connect(Path(folder) / "vectors.db")) as connection,
     ):
-        connection.execute("PRAGMA mmap_size = 1073741824")
+        connection.execute(f"PRAGMA mmap_size = {2**30 * mapped}")
         connection.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, value BLOB)")
         rows = ((key, row.tobytes()) for key, row in zip(keys, matrix(len(keys)), strict=True))
         connection.executemany("INSERT INTO vectors VALUES (?, ?)", rows)
@@ -63,9 +63,9 @@ def _read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[Vec
             yield np.frombuffer(value, np.float32)
 
 
-def sqlite_arrays(number: int) -> Work:
+def sqlite_arrays(number: int, *, mapped: bool) -> Work:
     keys = _keys(documents(number))
-    with _filled(keys) as connection:
+    with _filled(keys, mapped) as connection:
         while True:
             yield lambda: list(_read(connection, keys))
 
