@@ -22,6 +22,8 @@ from .types import Candidate, Found, InputType, OverlongPolicy, Space, Usage, Ve
 
 __all__ = ["Charge", "Item", "Job", "Rules", "Saving"]
 
+NOTHING = Decimal(0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -223,19 +225,19 @@ class Job:
                 _, texts, tokens = avoided.get(candidate.index, (candidate, 0, 0))
                 avoided[candidate.index] = (candidate, texts + free, tokens + billed * free)
         self.savings = [
-            Saving(candidate, texts, tokens, cost(tokens, candidate.price) or Decimal(0))
+            Saving(candidate, texts, tokens, cost(tokens, candidate.price) or NOTHING)
             for candidate, texts, tokens in avoided.values()
         ]
 
     def usage(self) -> Usage:
         """Return what was billed and avoided so far."""
-        saved = sum([saving.amount for saving in self.savings], Decimal(0))
+        saved = sum([saving.amount for saving in self.savings], NOTHING)
         if not self.charges:
             return Usage(saved=saved)
         return Usage(
             tokens=sum(charge.tokens for charge in self.charges),
             requests=sum(charge.requests for charge in self.charges),
-            cost=sum((charge.amount for charge in self.charges if charge.amount is not None), Decimal(0)),
+            cost=sum((charge.amount for charge in self.charges if charge.amount is not None), NOTHING),
             saved=saved,
             unpriced_tokens=sum(charge.tokens for charge in self.charges if charge.amount is None),
         )

@@ -52,7 +52,10 @@ class tier:
 
 def nearest(*asked: str | None) -> str | None:
     """Return the first tier that was asked for at all; the words are given nearest first."""
-    return next((name for name in asked if name is not None), None)
+    for name in asked:
+        if name is not None:
+            return name
+    return None
 
 
 def requested(input_type: InputType) -> str | None:

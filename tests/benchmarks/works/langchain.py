@@ -18,7 +18,7 @@ from langchain_core.stores import InMemoryByteStore
 from langchain_openai import OpenAIEmbeddings
 
 from ..worker import Work
-from .corpus import NAME, Known, documents, fresh, queries
+from .corpus import NAME, ROUNDS, Known, documents, fresh, queries
 
 
 class _Embedder(Embeddings):
@@ -59,7 +59,7 @@ def warm_queries(number: int, store: str) -> Work:
             cached.embed_query(query)
         known.filling = False
         while True:
-            yield lambda: sum(len(cached.embed_query(query)) > 0 for query in asked)
+            yield lambda: sum(len(cached.embed_query(query)) > 0 for query in asked * ROUNDS)
 
 
 def _openai(api: str) -> OpenAIEmbeddings:

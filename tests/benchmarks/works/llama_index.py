@@ -10,7 +10,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.openai import OpenAIEmbedding
 
 from ..worker import Work
-from .corpus import NAME, Known, documents, fresh, queries
+from .corpus import NAME, ROUNDS, Known, documents, fresh, queries
 
 
 class _Embedder(BaseEmbedding):
@@ -51,7 +51,7 @@ def warm_queries(number: int) -> Work:
         cached.get_query_embedding(query)
     known.filling = False
     while True:
-        yield lambda: sum(len(cached.get_query_embedding(query)) > 0 for query in asked)
+        yield lambda: sum(len(cached.get_query_embedding(query)) > 0 for query in asked * ROUNDS)
 
 
 def cold_documents(number: int, api: str) -> Work:

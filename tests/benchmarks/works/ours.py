@@ -17,7 +17,7 @@ from embedrouter.langchain import RouterEmbeddings
 from embedrouter.types import Answer, InputType
 
 from ..worker import Work
-from .corpus import DIMENSIONS, NAME, Known, documents, fresh, queries
+from .corpus import DIMENSIONS, NAME, ROUNDS, Known, documents, fresh, queries
 
 
 class _Backend(Backend):
@@ -32,7 +32,9 @@ class _Backend(Backend):
 def _warm(texts: list[str], input_type: InputType, **settings: Any) -> Iterator[Router]:
     """Yield a router whose cache holds the texts, opened anew: nothing is left in memory from filling it."""
     known = Known()
-    model = Model("benchmark:known", space="known", dimensions=DIMENSIONS, batch_size=2048, backend=_Backend(known))
+    model = Model(
+        "benchmark:known", space="known", dimensions=DIMENSIONS, batch_size=2048, price="0.02", backend=_Backend(known)
+    )
     with tempfile.TemporaryDirectory() as folder:
         with Router([model], cache=folder) as router:
             router.embed(texts, input_type=input_type)
@@ -60,14 +62,14 @@ def warm_query_lists(number: int, **settings: Any) -> Work:
     with _warm(asked, "query", **settings) as router:
         embedder = RouterEmbeddings(router)
         while True:
-            yield lambda: sum(len(embedder.embed_query(query)) > 0 for query in asked)
+            yield lambda: sum(len(embedder.embed_query(query)) > 0 for query in asked * ROUNDS)
 
 
 def warm_query_arrays(number: int, **settings: Any) -> Work:
     asked = queries(number)
     with _warm(asked, "query", **settings) as router:
         while True:
-            yield lambda: sum(len(router.embed([query], input_type="query")) for query in asked)
+            yield lambda: sum(len(router.embed([query], input_type="query")) for query in asked * ROUNDS)
 
 
 @contextmanager
