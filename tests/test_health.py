@@ -29,7 +29,7 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.health import AGAIN, FAILURES, LONGEST, MINUTE, TRAVEL, Admission, Gate, Wait
+from embedrouter.health import AGAIN, FAILURES, LONGEST, MINUTE, SOON, TRAVEL, UNKNOWN, Admission, Gate, Wait
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed
@@ -233,6 +233,31 @@ def test_limits_that_an_answer_reports_are_kept_where_none_are_declared() -> Non
     door.answered(admitted(door, 0.0, 10), 10, None, 0.0)
 
     assert wait(door, 1.0, 1).seconds == MINUTE - 1
+
+
+@pytest.mark.parametrize("outcome", ["answer", "failure"])
+def test_until_something_is_heard_of_a_model_not_much_is_let_out(outcome: str) -> None:
+    """Its first answer may say that all the others are too many. Nothing is so large that it never goes."""
+    door = gate()
+    first = admitted(door, 0.0, UNKNOWN + 1)
+    held = wait(door, 0.0, 1)
+    if outcome == "answer":
+        door.answered(first, None, None, 0.2)
+    else:
+        door.failed(first, DOWN, 0.2)
+    for _ in range(3):
+        admitted(door, 0.2, UNKNOWN)
+
+    assert held == Wait(SOON, down=False)
+
+
+def test_a_429_tells_nothing_of_the_limit() -> None:
+    """The others go on one by one, until one is answered."""
+    door = gate()
+    door.failed(admitted(door, 0.0, UNKNOWN), RateLimitedError("slow down"), 0.1)
+    admitted(door, 0.1, UNKNOWN)
+
+    assert wait(door, 0.1, 1) == Wait(SOON, down=False)
 
 
 def test_what_the_user_declares_goes_before_what_is_reported() -> None:

@@ -3,9 +3,11 @@
 A ``Gate`` stands in front of each model. It lets a request out when the last minute has room for it, under the limits
 the user declared or the provider reports, and when no answer asked to wait. A request in flight counts as it was
 estimated. Its minute begins with its answer, because nobody knows when before that it arrived, and from then on it
-counts as billed: so no minute of the provider's holds more than the limit, however long the network takes. After
-``FAILURES`` failed requests in a row the model is left alone for a while, then one probe decides: an answer opens the
-gate, a failure closes it for twice the time. Times are seconds of a monotonic clock and are passed in.
+counts as billed: so no minute of the provider's holds more than the limit, however long the network takes. Until the
+first answer, which may tell the limits, not much is let out.
+
+After ``FAILURES`` failed requests in a row the model is left alone for a while, then one probe decides: an answer opens
+the gate, a failure closes it for twice the time. Times are seconds of a monotonic clock and are passed in.
 """
 
 from __future__ import annotations
@@ -37,6 +39,11 @@ FINEST = 40
 """Parts of a limit of tokens. Smaller requests fill it no better, and each of them takes a journey."""
 AGAIN = 1.0
 """Seconds after which to ask again where an answer may change much: a probe's, or a bill below its estimate."""
+UNKNOWN = 2**19
+"""Tokens in flight at most, where there is more than one request, until an answer says what the limit is, if it does.
+Accounts that pay may send a million or more in a minute."""
+SOON = 0.05
+"""Seconds after which to look for that answer again."""
 SICK = (UnavailableError, RequestTimeoutError, BadResponseError)
 INSTANT = 1e-6
 """Seconds that are none: a wait so short would not move a clock."""
@@ -103,6 +110,8 @@ class Gate:
         self._since = 0
         """Tokens sent after the provider last reported what remains."""
         self._cooldown, self._lease = cooldown, lease
+        self._heard = False
+        """Whether there was an answer, or a failure that has nothing to do with the pace."""
         self._failures = self._trips = 0
         self._error: BackendError | None = None
         self._down_until = self._held_until = self._probe_until = 0.0
@@ -143,6 +152,7 @@ class Gate:
         with self._lock:
             self._recover()
             self._land(admission, tokens, now)
+            self._heard = True
             if limits is not None:
                 self._reported, self._reported_at, self._since = _plausible(limits), now, 0
 
@@ -151,6 +161,7 @@ class Gate:
         with self._lock:
             probed = admission.at >= self._down_until
             self._land(admission, None, now)
+            self._heard = self._heard or not isinstance(error, RateLimitedError)
             if isinstance(error, InputRejectedError):  # an answer, too
                 self._recover()
                 return
@@ -248,7 +259,8 @@ class Gate:
         """Return how many of the tokens may go out next, and how long the limit of tokens keeps these back."""
         most = self._declared[1] or self._reported.tokens
         if most is None:
-            return tokens, 0.0
+            unsure = self._flying and not self._heard and self._flying_tokens + tokens > UNKNOWN
+            return tokens, SOON if unsure else 0.0
         room, wait = most - self._landed_tokens - self._flying_tokens, 0.0
         if tokens > room and least < tokens:
             tokens = min(tokens, max(room, least, most // FINEST))

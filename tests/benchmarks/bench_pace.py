@@ -70,9 +70,9 @@ def work(setting: Setting) -> str:
         model = Model(setting.model, base_url=url, api_key="k", **setting.declared)
         with (
             Router([model], cache=None, ledger=":memory:", retry=RetryPolicy(attempts=9)) as router,
-            suppress(EmbedRouterError),  # the time is up
+            suppress(EmbedRouterError),  # the time is up: what would end after it is not begun
         ):
-            router.embed(texts((MINUTES + 1) * (pace.tokens or 0)), input_type="document", timeout=MINUTES * 60)
+            router.embed(texts((MINUTES + 2) * (pace.tokens or 0)), input_type="document", timeout=(MINUTES + 1) * 60)
     begin = pace.accepted[0][0]
     parts = [pace.used(begin + 60 * n, begin + 60 * (n + 1)) / (pace.tokens or 1) for n in range(MINUTES)]
     used = sum(parts) / MINUTES
