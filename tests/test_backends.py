@@ -195,7 +195,7 @@ def test_the_encoding_can_be_chosen(emulator: Emulator, asynchronous: bool, enco
 def test_coheres_encoding_can_be_chosen(
     emulator: Emulator, asynchronous: bool, encoding_format: str | None, asked: str
 ) -> None:
-    """Lists unless base64 is asked for, which the SDK reads far sooner."""
+    """Lists unless base64 is asked for, which is read sooner."""
     router = PROVIDERS["cohere"].router(emulator, encoding_format=encoding_format)
     result = embed(router, asynchronous, ["a"], input_type="document")
     router.close()

@@ -585,7 +585,7 @@ OPENAI_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
 
 COHERE_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
     "ApiError": ({"status_code": 413, "body": "words"}, InputRejectedError),
-    "ParsingError": ({"status_code": 200}, BadResponseError),
+    "ParsingError": ({"status_code": 200}, None),  # of answers that the SDK itself reads
     "BadRequestError": ({"body": {"message": "words"}}, InputRejectedError),
     "UnauthorizedError": ({"body": {"message": "words"}}, AuthenticationError),
     "ForbiddenError": ({"body": {"message": "words"}}, AuthenticationError),

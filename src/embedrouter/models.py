@@ -88,7 +88,7 @@ class Model:
     """Tokens in one request, over the catalogue's."""
     encoding_format: Literal["base64", "float", "omit"] | None = None
     """How the server is asked to write numbers: OpenAI's protocol in base64 unless it is told otherwise, ``"omit"`` for
-    servers that refuse the field; Cohere in lists, which its SDK reads 50 times slower than ``"base64"``."""
+    servers that refuse the field; Cohere in lists, which take three times as long to read as ``"base64"``."""
     deployment: str | None = None
     """Azure: the deployment's name; the model's own name when left out."""
     api_version: str | None = None
