@@ -73,7 +73,7 @@ def work(setting: Setting) -> str:
             suppress(EmbedRouterError),  # the time is up: what would end after it is not begun
         ):
             router.embed(texts((MINUTES + 2) * (pace.tokens or 0)), input_type="document", timeout=(MINUTES + 1) * 60)
-    begin = pace.accepted[0][0]
+    begin = min(at for at, _ in pace.accepted)
     parts = [pace.used(begin + 60 * n, begin + 60 * (n + 1)) / (pace.tokens or 1) for n in range(MINUTES)]
     used = sum(parts) / MINUTES
     return (

@@ -16,7 +16,6 @@ are the reasons for the pinned version.
 
 from __future__ import annotations
 
-import itertools
 import os
 import sqlite3
 import threading
@@ -149,11 +148,12 @@ class DiskCache:
     def _put(connection: sqlite3.Connection, values: Mapping[bytes, bytes]) -> None:
         now = time.time()
         known = {key: row for key, row in places.rows(connection, "row.key, row.rowid", list(values)) if key in values}
-        connection.executemany(UPDATE, [(now, values[key], row) for key, row in known.items()])
-        last = connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM Cache").fetchone()[0]
-        rows = dict(zip((key for key in values if key not in known), itertools.count(last + 1)))
-        connection.executemany(INSERT, [(row, key, now, now, values[key]) for key, row in rows.items()])
-        places.add(connection, rows.items())
+        if known:
+            connection.executemany(UPDATE, [(now, values[key], row) for key, row in known.items()])
+        (last,) = connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM Cache").fetchone()
+        new = [(key, row) for row, key in enumerate((key for key in values if key not in known), last + 1)]
+        connection.executemany(INSERT, [(row, key, now, now, values[key]) for key, row in new])
+        places.add(connection, new)
 
     def close(self) -> None:
         with self._lock:

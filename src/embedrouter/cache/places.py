@@ -1,7 +1,7 @@
 """Where the row of a key lies: two tables in the place of an index.
 
 Keys are hashes, so neighbours in time are none in an index: of a million rows every batch writes to every page of it.
-Here new places go into a small table. When it is full they move to the large one, in order, and all at once: what a
+Here new places go into a small table. After so many rows they move to the large one, in order, and all at once: what a
 batch costs does not grow with the folder.
 
 A place is the last eight bytes of a key, as a number, and the number of a row. It is a hint: a row counts as found if
@@ -21,7 +21,7 @@ __all__ = ["MOST_KEYS", "add", "forget", "prepare", "rows"]
 MOST_KEYS = 500
 """Keys in one SELECT."""
 MOST_NEW = 2**16
-"""Places in the small table: 1.3 MB, written into the large one in a tenth of a second when that has a million."""
+"""Rows after which the places in the small table move: 1.3 MB, in a tenth of a second when the large has a million."""
 
 CREATE = "CREATE TABLE {} (hash INTEGER PRIMARY KEY, row INTEGER NOT NULL)"
 
@@ -34,7 +34,8 @@ def prepare(connection: sqlite3.Connection) -> None:
     if not _exist(connection):  # another process may have been making them
         connection.execute(CREATE.format("Places"))
         connection.execute(CREATE.format("NewPlaces"))
-        add(connection, connection.execute("SELECT key, rowid FROM Cache WHERE raw = 1 AND typeof(key) = 'blob'"))
+        rows = "SELECT key, rowid FROM Cache WHERE raw = 1 AND typeof(key) = 'blob' ORDER BY rowid"
+        add(connection, connection.execute(rows).fetchall())
     connection.execute("COMMIT")
 
 
@@ -61,10 +62,12 @@ def _select(columns: str, count: int, where: str) -> str:
     """
 
 
-def add(connection: sqlite3.Connection, places: Iterable[tuple[bytes, int]]) -> None:
-    """Enter the rows of keys, over older ones."""
-    connection.executemany("INSERT OR REPLACE INTO NewPlaces VALUES (?, ?)", ((_hash(key), row) for key, row in places))
-    if connection.execute("SELECT COUNT(*) FROM NewPlaces").fetchone()[0] > MOST_NEW:
+def add(connection: sqlite3.Connection, places: Sequence[tuple[bytes, int]]) -> None:
+    """Enter the rows of keys, in ascending order, over older ones."""
+    if not places:
+        return
+    connection.executemany("INSERT OR REPLACE INTO NewPlaces VALUES (?, ?)", [(_hash(key), row) for key, row in places])
+    if (places[0][1] - 1) // MOST_NEW != places[-1][1] // MOST_NEW:
         connection.execute("INSERT OR REPLACE INTO Places SELECT * FROM NewPlaces ORDER BY hash")
         connection.execute("DELETE FROM NewPlaces")
 
