@@ -111,7 +111,7 @@ class Job:
     """The distinct texts and their places in ``vectors``."""
     vectors: Vectors = field(init=False)
     found: dict[str, Found] = field(default_factory=dict)
-    """What is known so far, of the texts and of the parts of some; vectors of texts are rows of ``vectors``."""
+    """What is known so far, of the texts and of the parts of some. Its vectors are not the user's to write to."""
     charges: list[Charge] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     landed: int = 0
@@ -138,7 +138,10 @@ class Job:
 
     def put(self, text: str, found: Found) -> None:
         """Enter what was found for a text or a part."""
-        self.enter([(text, found.vector, found.tokens)], found.candidate, found.cached, found.shortened)
+        row = self.rows.get(text)
+        if row is not None:
+            self.vectors[row] = found.vector
+        self.found[text] = found
 
     def enter(
         self, vectors: Iterable[tuple[str, Vectors, int]], candidate: Candidate, cached: bool, shortened: bool = False

@@ -45,12 +45,7 @@ def share_out(job: Job, members: Sequence[Member], error: EmbedRouterError | Non
     taken: set[str] = set()
     for member in takers:
         known = {text: job.found[text] for text in member.texts if text in job.found}
-        shares.append(
-            {
-                text: found._replace(vector=found.vector.copy(), cached=found.cached or text in taken)
-                for text, found in known.items()
-            }
-        )
+        shares.append({text: found._replace(cached=found.cached or text in taken) for text, found in known.items()})
         taken |= known.keys()
     charges = _charges(job, shares)
     for member, found, charge in zip(takers, shares, charges, strict=True):
