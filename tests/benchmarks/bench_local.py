@@ -13,4 +13,4 @@ def test_documents(contest: Contest, model: str, number: int) -> None:
     """The router may take three percent."""
     contest.ours(f"local:{model}_router", number=number)
     contest.limit("the bare model", f"local:{model}_bare", goals={RATE: 0.97}, number=number)
-    contest.run(f"Local documents, {model}", rounds=5)
+    contest.run(f"Local documents, {model}", rounds=9)

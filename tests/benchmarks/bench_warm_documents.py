@@ -21,7 +21,7 @@ def test_lists_out(contest: Contest, server: Server) -> None:
     contest.peer("LlamaIndex, memory cache", "llama_index:warm_documents", number=NUMBER)
     contest.peer("LiteLLM, disk cache", "litellm:warm_documents", number=500, api=server.url(0))
     contest.peer("a JSON file each", "tutorial:warm_documents", number=NUMBER)
-    contest.run("Warm documents, lists out")
+    contest.run("Warm documents, lists out", rounds=9)
 
 
 def test_arrays_out(contest: Contest) -> None:

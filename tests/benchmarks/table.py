@@ -114,12 +114,14 @@ def summary(rows: Sequence[Row]) -> str:
     lines = [("work", "ours", "of the limit", "beside others"), ("---", "--:", "---", "---")]
     for row in rows:
         own = next(figure for figure in row.figures if figure.role == "ours")
-        limits = [f"{figure.ratio:.2g} of {figure.name}" for figure in row.figures if figure.role == "limit"]
-        others = [f"{figure.ratio:.2g} × {figure.name}" for figure in row.figures if figure.role in ("peer", "variant")]
+        limits = [f"{number(figure.ratio, 2)} of {figure.name}" for figure in row.figures if figure.role == "limit"]
+        others = [
+            f"{number(figure.ratio, 2)} × {figure.name}" for figure in row.figures if figure.role in ("peer", "variant")
+        ]
         lines.append((row.work, f"{number(own.value)} {row.unit}", "<br>".join(limits), "<br>".join(others)))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def number(value: float) -> str:
-    """Return three digits that count."""
-    return f"{float(f'{value:.3g}'):,.10g}"
+def number(value: float, digits: int = 3) -> str:
+    """Return the digits that count."""
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
