@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.chart results.json chart.svg
 
-Bars to the right of the line say how many times as good ours is as that peer. Colours follow the reader's theme.
+Bars to the right of the line say how many times as fast ours is as that peer. Colours follow the reader's theme.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
+
+from .table import RATE, WHOLE, number
 
 LEFT, WIDTH, RIGHT = 380, 420, 70
 """Room for names, for bars, and for the figures behind them, in pixels."""
@@ -39,8 +41,9 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 
 
 def chart(rows: list[dict[str, Any]]) -> str:
-    """Return the SVG for the rows in which there is a peer."""
-    groups = [(row, [figure for figure in row["figures"] if figure["role"] == "peer"]) for row in rows]
+    """Return the SVG for the rows of speed in which there is a peer."""
+    speed = [row for row in rows if row["unit"] in (RATE.unit, WHOLE.unit)]
+    groups = [(row, [figure for figure in row["figures"] if figure["role"] == "peer"]) for row in speed]
     groups = [(row, peers) for row, peers in groups if peers]
     exponents = [math.log10(peer["ratio"]) for _, peers in groups for peer in peers]
     lowest, highest = math.floor(min([0.0, *exponents])), math.ceil(max([1.0, *exponents]))
@@ -49,7 +52,7 @@ def chart(rows: list[dict[str, Any]]) -> str:
         return LEFT + WIDTH * (math.log10(ratio) - lowest) / (highest - lowest)
 
     height = TOP + sum(HEADING + LINE * len(peers) + GAP for _, peers in groups)
-    shapes = [_text(12, 20, "How many times as good as each peer (logarithmic)", "title")]
+    shapes = [_text(12, 20, "How many times as fast as each peer (logarithmic)", "title")]
     for exponent in range(lowest, highest + 1):
         at = across(10.0**exponent)
         kind = "grid" if exponent else "one"
@@ -57,7 +60,7 @@ def chart(rows: list[dict[str, Any]]) -> str:
         shapes.append(_text(at, TOP - 8, f"{10.0**exponent:g} ×", "quiet", "middle"))
     y = TOP
     for row, peers in groups:
-        shapes.append(_text(12, y + 15, f"{row['work']} ({row['unit']})", "work"))
+        shapes.append(_text(12, y + 15, row["work"], "work"))
         y += HEADING
         for peer in peers:
             start, end = sorted((across(1.0), across(peer["ratio"])))
@@ -65,7 +68,7 @@ def chart(rows: list[dict[str, Any]]) -> str:
             place = f'x="{start:.1f}" y="{y + 3}" width="{max(end - start, 1):.1f}" height="{LINE - 6}"'
             shapes.append(_text(LEFT - 10, y + 13, peer["name"], "quiet", "end"))
             shapes.append(f'<rect class="{kind}" {place}/>')
-            shapes.append(_text(end + 6, y + 13, f"{peer['ratio']:.2g} ×"))
+            shapes.append(_text(end + 6, y + 13, f"{number(peer['ratio'], 2)} ×"))
             y += LINE
         y += GAP
     size = f'viewBox="0 0 {LEFT + WIDTH + RIGHT} {height}" width="{LEFT + WIDTH + RIGHT}" height="{height}"'
