@@ -35,6 +35,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from .budget import Budget
 from .errors import ConfigError, LedgerError
+from .prices import UNIT
 from .types import Spending, dollars
 
 __all__ = ["Account", "Ledger", "Unconfirmed"]
@@ -43,8 +44,6 @@ logger = logging.getLogger("embedrouter")
 
 SECONDS_A_DAY = 86_400
 EPOCH = date(1970, 1, 1)
-UNIT = Decimal(10) ** -12
-"""US dollars."""
 BUSY = 30.0
 """Seconds to wait for another process's transaction."""
 FLUSH = 5.0

@@ -6,9 +6,11 @@ from decimal import Decimal, InvalidOperation
 
 from .errors import ConfigError
 
-__all__ = ["DECIMALS", "as_price", "cost"]
+__all__ = ["DECIMALS", "UNIT", "as_price", "cost"]
 
 MILLION = Decimal(1_000_000)
+UNIT = Decimal(10) ** -12
+"""US dollars, as fine as amounts are kept and split."""
 DECIMALS = 6
 """Of a price: the finest that the ledger books exactly."""
 MAX_PLAUSIBLE_PRICE = Decimal(5)

@@ -10,12 +10,10 @@ from decimal import ROUND_DOWN, Decimal
 
 from .errors import EmbedRouterError
 from .job import Charge, Job
+from .prices import UNIT
 from .types import Found
 
 __all__ = ["Member", "share_out"]
-
-UNIT = Decimal(10) ** -12
-"""US dollars, as fine as the ledger keeps them: shares of a bill add up to it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-
-import pytest
-
-from embedrouter import Router
-
 from .contest import Contest
 from .table import RATE
 
 NUMBER = 500
 
-needs_memory_layer = pytest.mark.skipif(
-    "cache_memory" not in inspect.signature(Router).parameters, reason="this router keeps nothing in memory"
-)
 
-
-@needs_memory_layer
 def test_from_disk(contest: Contest) -> None:
     """The first time that a process meets a query which another has asked before."""
     contest.ours("ours:warm_query_lists", number=NUMBER, cache_memory=0)

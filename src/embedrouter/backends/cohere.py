@@ -48,8 +48,8 @@ class CohereBackend(Backend):
         self._clients: Clients[ClientV2, AsyncClientV2] = Clients(
             lambda: _client(model, asynchronous=False),
             lambda: _client(model, asynchronous=True),
-            lambda client: _http(client).close(),
-            lambda client: _http(client).aclose(),
+            lambda client: _http(client).httpx_client.close(),
+            lambda client: _http(client).httpx_client.aclose(),
             given=model.client,
             given_async=model.async_client,
         )
@@ -105,8 +105,7 @@ def _ask(client: Any, request: dict[str, Any], options: dict[str, Any]) -> Any:
     This is what ``embed`` of the SDK does before it looks at every number of the answer for the type that it might be
     of: that takes two milliseconds for each vector.
     """
-    http = client._client_wrapper.httpx_client
-    return http.request("v2/embed", method="POST", json=request, request_options=options)
+    return _http(client).request("v2/embed", method="POST", json=request, request_options=options)
 
 
 def _accepted(response: Any) -> Any:
@@ -139,8 +138,8 @@ def _client(model: Model, *, asynchronous: bool) -> Any:
 
 
 def _http(client: Any) -> Any:
-    """Return the httpx client inside one of the SDK's, which has no close of its own."""
-    return client._client_wrapper.httpx_client.httpx_client
+    """Return what an SDK client sends requests with. Inside is httpx's client: the SDK's has no close of its own."""
+    return client._client_wrapper.httpx_client
 
 
 # The response

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-__all__ = ["MOST_KEYS", "add", "forget", "prepare", "rows"]
+__all__ = ["MOST_NEW", "add", "forget", "prepare", "rows"]
 
 MOST_KEYS = 500
 """Keys in one SELECT."""
