@@ -33,9 +33,8 @@ from embedrouter.errors import (
 )
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, Usage, Vectors
+from tests.side_by_side import HANG
 
-HANG = 30.0
-"""Seconds after which a test has failed."""
 MANY = int(os.environ.get("EMBEDROUTER_ITER_TEXTS", "200_000"))
 STATUS = Path("/proc/self/status")
 

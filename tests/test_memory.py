@@ -24,9 +24,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Candidate, Found, InputType, OverlongPolicy
 from tests.either import embed
 from tests.emulator import Emulator, vector
-
-HANG = 30.0
-"""Seconds after which a test has failed."""
+from tests.side_by_side import HANG
 
 
 class Counted(MemoryCache):

@@ -41,9 +41,8 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from embedrouter.workers import Workers
 from tests.emulator import Emulator, Fault, Received, count_tokens, vector
+from tests.side_by_side import HANG, at_once, until
 
-HANG = 30.0
-"""Seconds after which a test has failed."""
 PROVIDERS = {
     "openai": ("openai:text-embedding-3-small", "openai_url"),
     "cohere": ("cohere:embed-v4.0", "cohere_url"),
@@ -61,29 +60,6 @@ def router_to(emulator: Emulator, provider: str = "openai", **settings: Any) -> 
 def router_for(fake: FakeBackend, **settings: Any) -> Router:
     own = {"price": "1"} | {key: settings.pop(key) for key in ("max_input_tokens", "free_tokens") if key in settings}
     return Router([fake.model(**own)], **{"cache": None, "ledger": ":memory:", "retry": NO_WAITING, **settings})
-
-
-def at_once(calls: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Run calls in a thread each, begun together, and return what they return or raise."""
-    calls = list(calls)
-    start = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Any]) -> Any:
-        start.wait(HANG)
-        try:
-            return call()
-        except EmbedRouterError as error:
-            return error
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(HANG) for future in [pool.submit(run, call) for call in calls]]
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + HANG
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 async def auntil(true: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -19,16 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedrouter import EmbeddingResult, Model, RetryPolicy, Router, flow
-from embedrouter.errors import AuthenticationError, EmbedRouterError, NoModelAvailableError, UnavailableError
+from embedrouter.errors import AuthenticationError, NoModelAvailableError, UnavailableError
 from embedrouter.flights import Flights
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.emulator import Emulator, count_tokens, vector
+from tests.side_by_side import HANG, at_once, until
 
 NAME = "text-embedding-3-small"
-HANG = 30.0
-"""Seconds after which a test has failed."""
 
 
 def router_to(emulator: Emulator, **settings: Any) -> Router:
@@ -46,22 +45,6 @@ def right(result: EmbeddingResult, texts: Sequence[str], input_type: InputType =
         np.allclose(row, vector(NAME, None, input_type, text), atol=1e-6)
         for row, text in zip(result.vectors, texts, strict=True)
     )
-
-
-def at_once(calls: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Run calls in a thread each, begun together, and return what they return or raise."""
-    calls = list(calls)
-    start = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Any]) -> Any:
-        start.wait(HANG)
-        try:
-            return call()
-        except EmbedRouterError as error:
-            return error
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(HANG) for future in [pool.submit(run, call) for call in calls]]
 
 
 async def all_at_once(router: Router, batches: Sequence[Sequence[str]]) -> list[EmbeddingResult]:
@@ -221,13 +204,6 @@ def gated_router(backend: FakeBackend, **settings: Any) -> Router:
 def followers(router: Router) -> int:
     with router._driver.flights._lock:
         return sum(map(len, router._driver.flights._waiting.values()))
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + HANG
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("failures", [1, 5, 99])
