@@ -6,8 +6,10 @@ First the gate alone, with a clock of its own; then through a router and a socke
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -324,7 +326,7 @@ def test_it_opens_after_failures_in_a_row_and_an_answer_closes_it() -> None:
 
     assert wait(door, 4.0) == Wait(6.0, down=True)
     seen = door.health("m", 4.0)
-    assert (seen.state, seen.failures, seen.retry_in, seen.error) == ("down", FAILURES, 6.0, DOWN)
+    assert (seen.state, seen.failures, seen.retry_in, repr(seen.error)) == ("down", FAILURES, 6.0, repr(DOWN))
     door.answered(admitted(door, 10.0), 1, None, 10.0)
     seen = door.health("m", 10.0)
     assert (seen.state, seen.failures, seen.retry_in, seen.error) == ("up", 0, 0.0, None)
@@ -531,6 +533,27 @@ def test_while_one_place_is_down_the_other_is_asked_at_once(
     assert 0 < down.retry_in <= 60
     assert isinstance(down.error, UnavailableError)
     assert (up.state, up.failures, up.retry_in, up.error) == ("up", 0, 0.0, None)
+
+
+class Text(str):
+    """A string that tells whether it is still held."""
+
+    __slots__ = ("__weakref__",)
+
+
+def test_what_failed_is_remembered_without_the_call(emulator: Emulator, asynchronous: bool) -> None:
+    """Its texts, its vectors and its connection would live as long as the router."""
+    emulator.fault_for = openai_is_down
+    router = Router([small(emulator)], cache=None, ledger=":memory:", retry=one_try())
+    text = Text("one document")
+    held = weakref.ref(text)
+    with pytest.raises(NoModelAvailableError):
+        embed(router, asynchronous, [text], input_type="document")
+    del text
+    gc.collect()
+
+    assert isinstance(router.health()["openai:text-embedding-3-small"].error, UnavailableError)
+    assert held() is None
 
 
 def test_a_model_that_answers_its_probe_is_asked_again(emulator: Emulator, asynchronous: bool) -> None:

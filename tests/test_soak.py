@@ -57,10 +57,11 @@ class Sight:
 
 def _quiet() -> None:
     """Wait for the provider's threads, one for each connection, to see that it was closed."""
-    gc.collect()  # Voyage's SDK keeps a session for each thread, which ends with it
     deadline = time.monotonic() + 2
+    gc.collect()
     while time.monotonic() < deadline and any("process_request" in thread.name for thread in threading.enumerate()):
         time.sleep(0.005)
+        gc.collect()  # Voyage's SDK keeps a session for each thread, which is garbage when that has ended
 
 
 def look(requests: int) -> Sight:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -84,7 +85,7 @@ class ModelHealth:
     retry_in: float
     """Seconds until it is asked again; more than 0 also where the provider asked to wait."""
     error: BackendError | None
-    """What it failed with last."""
+    """What it failed with last, without traceback and cause."""
 
 
 class Gate:
@@ -114,6 +115,7 @@ class Gate:
         """Whether there was an answer, or a failure that has nothing to do with the pace."""
         self._failures = self._trips = 0
         self._error: BackendError | None = None
+        """Without its traceback, which holds the call: its texts, its vectors and its connection."""
         self._down_until = self._held_until = self._probe_until = 0.0
 
     def admit(self, tokens: int, now: float, *, least: int | None = None) -> Admission | Wait:
@@ -168,10 +170,10 @@ class Gate:
             if isinstance(error, RateLimitedError):
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST))
-                self._error = error
+                self._error = copy(error)
             elif counts and error.retryable and isinstance(error, SICK):
                 self._failures += 1
-                self._error = error
+                self._error = copy(error)
                 if self._failures >= FAILURES and probed:
                     self._down_until = now + min(self._cooldown * 2.0**self._trips, LONGEST)
                     self._trips += 1
