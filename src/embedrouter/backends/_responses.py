@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -68,18 +69,24 @@ def matrix(embeddings: Sequence[object], model: str) -> Vectors:
     """
     decode = _base64()
     try:
-        with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
-            rows = [
-                np.frombuffer(decode(row), "<f4") if isinstance(row, str) else np.asarray(row, np.float32)
-                for row in embeddings
-            ]
-        return np.stack(rows) if rows else np.empty((0, 0), np.float32)
+        rows = [decode(row) if isinstance(row, str) else _numbers(row) for row in embeddings]
+        if len({len(row) for row in rows}) != 1:
+            raise ValueError("no vectors, or of several lengths")
+        return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadResponseError(f"the vectors cannot be read: {type(error).__name__}", model=model) from error
 
 
+def _numbers(row: object) -> bytes:
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
+        numbers = np.asarray(row, "<f4")
+    if numbers.ndim != 1:
+        raise ValueError("not a list of numbers")
+    return numbers.tobytes()
+
+
 @cache
-def _base64() -> Callable[[str], bytes]:
+def _base64() -> Callable[[Any], bytes]:
     """Return a decoder that takes a third of the time of ``binascii``; what is no base64 is a ``ValueError``."""
     from pydantic import ConfigDict, TypeAdapter
 
@@ -187,7 +194,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """Return what the headers ``x-ratelimit-…`` of an answer say; ``None`` where they are missing."""
-    said = {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-ratelimit-")}
+    lower = ((name.lower(), value) for name, value in headers.items())
+    said = {name: value for name, value in lower if name.startswith("x-ratelimit-")}
     if not said:
         return None
 
