@@ -31,7 +31,7 @@ from functools import lru_cache, partial, wraps
 from glob import escape
 from itertools import count
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from .budget import Budget
 from .errors import ConfigError, LedgerError
@@ -466,10 +466,10 @@ def _use(database: sqlite3.Connection, model: str, free: int) -> None:
 
 
 def _settle(reservation: int, tokens: int, amount: Decimal | None, database: sqlite3.Connection) -> Decimal | None:
-    row = database.execute("SELECT free FROM requests WHERE id = ?", (reservation,)).fetchone()
-    free = min(row[0], tokens) if row else 0
+    held = _held(database, reservation)
+    free = min(held.free, tokens) if held else 0
     amount = _after(amount, tokens, free)
-    _replace(database, reservation, _units(amount), free)
+    _replace(database, held, _units(amount), free)
     database.execute(
         "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
         (tokens, _units(amount), free, reservation),
@@ -478,7 +478,7 @@ def _settle(reservation: int, tokens: int, amount: Decimal | None, database: sql
 
 
 def _release(reservation: int, database: sqlite3.Connection) -> None:
-    _replace(database, reservation, 0, 0)
+    _replace(database, _held(database, reservation), 0, 0)
     database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
 
 
@@ -486,13 +486,26 @@ def _suspect(reservation: int, database: sqlite3.Connection) -> None:
     database.execute("UPDATE requests SET state = 'unconfirmed' WHERE id = ?", (reservation,))
 
 
-def _replace(database: sqlite3.Connection, reservation: int, units: int | None, free: int) -> None:
-    """Count other money and free tokens in place of what was set aside, if that is in this file at all."""
+class _Held(NamedTuple):
+    """What was set aside for one request."""
+
+    day: str
+    model: str
+    units: int | None
+    free: int
+
+
+def _held(database: sqlite3.Connection, reservation: int) -> _Held | None:
+    """Return what was set aside, if that is in this file at all."""
     row = database.execute("SELECT day, model, amount, free FROM requests WHERE id = ?", (reservation,)).fetchone()
-    if row is not None:
-        day, model, amount, freed = row
-        _add(database, day, (units or 0) - (amount or 0))
-        _use(database, model, free - freed)
+    return None if row is None else _Held(*row)
+
+
+def _replace(database: sqlite3.Connection, held: _Held | None, units: int | None, free: int) -> None:
+    """Count other money and free tokens in place of what was set aside."""
+    if held is not None:
+        _add(database, held.day, (units or 0) - (held.units or 0))
+        _use(database, held.model, free - held.free)
 
 
 def _connect(file: Path | None) -> sqlite3.Connection:
