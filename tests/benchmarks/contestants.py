@@ -73,6 +73,7 @@ class Contestant:
         finally:
             alarm.cancel()
         if not answer:
+            process.kill()  # an event loop that was left open may not let it end
             process.wait()
             self._errors.seek(0)
             raise RuntimeError(f"{self.name} ({self.work}) failed:\n{self._errors.read()[-3000:]}")
