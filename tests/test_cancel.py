@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from embedrouter.ledger import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.emulator import Emulator
+from tests.side_by_side import HANG
 
 ROOT = Path(__file__).parents[1]
 LONG = 3600.0
@@ -123,6 +124,34 @@ def test_a_loop_that_ends_at_any_moment_loses_no_answer() -> None:
 
         asyncio.run(leave())
         assert_nothing_lost(router, fake.billed)
+
+
+def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:
+    """The thread that writes goes on to the end of both."""
+
+    class Slow(MemoryCache):
+        def put_many(self, values: Mapping[bytes, bytes]) -> None:
+            writing.set()
+            leaving.wait(HANG)
+            super().put_many(values)
+
+    writing, leaving = threading.Event(), threading.Event()
+    fake, cache = Provider(), Slow()
+    router = Router([fake.model(price="1")], cache=cache, ledger=":memory:")
+
+    async def leave() -> None:
+        task = asyncio.create_task(router.aembed(["a"], input_type="document"))
+        while not writing.is_set():
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(leaving.set)
+        assert not task.done()
+
+    asyncio.run(leave())
+    (account,) = router.ledger.totals("model").values()
+
+    assert len(cache.rows) == account.requests == 1
+    assert_nothing_lost(router, fake.billed)
+    assert not router.ledger.unconfirmed()
 
 
 async def test_a_time_limit_around_a_call_loses_no_answer() -> None:

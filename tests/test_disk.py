@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from decimal import Decimal
 from hashlib import blake2b
@@ -436,6 +436,21 @@ def test_a_store_that_is_wrong_is_not_covered_up() -> None:
     """Its maker wants to know."""
     with pytest.raises(TypeError, match="argument"):
         VectorCache(Broken(TypeError("missing argument"))).read([b"k"], 4)
+
+
+def test_what_a_store_that_is_wrong_does_not_keep_is_booked() -> None:
+    """It was billed all the same."""
+
+    class Wrong(MemoryCache):
+        def put_many(self, values: Mapping[bytes, bytes]) -> None:
+            raise TypeError("missing argument")
+
+    router = Router([FakeBackend().model(price="1")], cache=Wrong(), ledger=":memory:")
+    with pytest.raises(TypeError, match="argument"):
+        router.embed(["a"], input_type="document")
+    (account,) = router.ledger.totals("model").values()
+
+    assert (account.requests, account.unconfirmed) == (1, 0)
 
 
 def test_a_folder_that_another_process_locks_is_read_and_then_skipped(

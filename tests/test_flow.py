@@ -133,7 +133,8 @@ class World:
                 return self.ledger.refusal(self.budget, amount)
             case Reserve(spending):
                 return self.ledger.reserve(self.budget, spending)
-            case Settle(reservation, billed, unconfirmed):
+            case Settle(reservation, billed, unconfirmed, entries):
+                self.cache.update(entries)
                 if billed is not None:
                     return self.ledger.settle(reservation, *billed)
                 if unconfirmed:
@@ -291,9 +292,10 @@ def test_an_answer_is_written_before_the_next_request_is_decided() -> None:
     """A run that dies later has lost nothing that was paid for."""
     world = World()
     ask(world, ["a", "b"], [candidate("a", texts=1)])
-    kinds = [type(effect).__name__ for effect in world.effects if isinstance(effect, Call | Write)]
+    done = [effect for effect in world.effects if isinstance(effect, Call | Settle)]
 
-    assert kinds == ["Call", "Write", "Call", "Write"]
+    assert [type(effect) for effect in done] == [Call, Settle, Call, Settle]
+    assert [len(effect.entries) for effect in done if isinstance(effect, Settle)] == [1, 1]
 
 
 def test_when_a_later_request_fails_the_earlier_ones_are_cached() -> None:
@@ -501,7 +503,7 @@ def test_an_answer_that_is_not_the_vectors_asked_for_is_a_failed_attempt(vectors
 
     assert isinstance(caught.value.__cause__, BadResponseError)
     assert len(world.calls) == 3
-    assert world.asked(Write) == []
+    assert world.cache == {}
 
 
 def test_a_wrong_answer_is_tried_again_and_what_it_cost_is_counted() -> None:

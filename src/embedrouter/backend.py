@@ -44,7 +44,10 @@ class Backend(ABC):
         return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
-        """Count the tokens of each text, its prompt included; by default an upper estimate."""
+        """Count the tokens of each text, its prompt included; by default an upper estimate.
+
+        It waits for nobody: after the first time, little is counted in the event loop itself.
+        """
         return TokenCounts([tokens.estimate(text) for text in texts], exact=False)
 
     @property

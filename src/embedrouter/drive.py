@@ -65,6 +65,9 @@ logger = logging.getLogger("embedrouter")
 BEGINNINGS = (Admit, Reserve, Pause, Follow)
 """Effects at which a flow that was stopped ends."""
 
+LITTLE = 10_000
+"""Characters whose tokens are counted in less time than it takes to hand them to another thread and back."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Here:
@@ -109,6 +112,8 @@ class Driver:
         self._budget = budget
         self._cooldown = cooldown
         self._window = window
+        self._counted: set[int] = set()
+        """Candidates that have their vocabulary at hand, if they have any; a local one may let go of it."""
         self.flights: Flights[Found] = Flights()
         """Texts that are being embedded at this moment."""
         self._own = self._start()
@@ -245,7 +250,10 @@ class Driver:
             case Write(entries):
                 return self._cache.write(entries)
             case Count(candidate, texts, input_type):
-                return self._backends[candidate.index].count(texts, input_type)
+                counts = self._backends[candidate.index].count(texts, input_type)
+                if not candidate.local:
+                    self._counted.add(candidate.index)
+                return counts
             case Cut():
                 return self._cut(effect)
             case Allowance(candidate):
@@ -288,7 +296,11 @@ class Driver:
                 return self._perform(effect, None)
             case Reserve():
                 return await self._areserve(effect)
-            case Read() | Write() | Count() | Cut() | Allowance() | Afford() | Settle():  # in a thread
+            case Settle():  # also for a task that is cancelled
+                return await asyncio.shield(asyncio.to_thread(self._settle, effect))
+            case Count(candidate, texts) if candidate.index in self._counted and sum(map(len, texts)) < LITTLE:
+                return self._perform(effect, None)
+            case Read() | Write() | Count() | Cut() | Allowance() | Afford():  # in a thread
                 return await asyncio.to_thread(self._perform, effect, None)
             case Gather():
                 return await self._agather(effect)
@@ -359,6 +371,13 @@ class Driver:
         self._here.sent.discard(reservation)
 
     def _settle(self, effect: Settle) -> Decimal | None:
+        try:
+            self._cache.write(effect.entries)
+        finally:
+            booked = self._book(effect)
+        return booked
+
+    def _book(self, effect: Settle) -> Decimal | None:
         self._here.sent.discard(effect.reservation)
         if effect.billed is not None:
             return self._ledger.settle(effect.reservation, *effect.billed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
@@ -158,12 +158,16 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Book what became of a reservation. Outcome: what was booked in US dollars, free tokens deducted."""
+    """Keep what was answered and book what became of its reservation. Outcome: what was booked in US dollars, free
+    tokens deducted.
+    """
 
     reservation: int
-    billed: tuple[int, Decimal | None] | None
+    billed: tuple[int, Decimal | None] | None = None
     """Tokens and their price in US dollars; ``None`` where nothing was billed, or nobody knows."""
     unconfirmed: bool = False
+    entries: Mapping[bytes, Entry] = field(default_factory=dict)
+    """For the cache."""
 
 
 @dataclass(frozen=True, slots=True)

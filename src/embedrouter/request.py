@@ -15,7 +15,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from .effects import Admit, Call, Flow, Pause, Read, Reserve, Settle, Write
+from .effects import Admit, Call, Flow, Pause, Read, Reserve, Settle
 from .errors import (
     Attempt,
     AuthenticationError,
@@ -217,7 +217,7 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             rules.abandon(reservation)
             raise
         if isinstance(outcome, Wait):  # nothing was sent
-            yield Settle(reservation, None)
+            yield Settle(reservation)
             attempt -= 1
             continue
         spent: Decimal | None = Decimal(0)
@@ -227,18 +227,18 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             charge = Charge(tokens, spent)
             job.charges.append(charge)
             wrong = fault(outcome, len(texts), candidate.space.dimensions)
-            if wrong is None:  # what was paid for is kept before anything else
-                try:
-                    yield from _keep(job, candidate, items, outcome.vectors, tokens)
-                except GeneratorExit:
-                    rules.abandon(reservation)
-                    raise
-            charge.amount = spent = yield Settle(reservation, (tokens, spent))
+            rows = [] if wrong else _rows(items, outcome.vectors, tokens)
+            entries = _entries(job, candidate, rows)  # what was paid for is kept before anything else
+            charge.amount = spent = yield Settle(reservation, (tokens, spent), entries=entries)
             if wrong is None:
+                job.enter(rows, candidate, False)
+                job.remember(texts)
+                if job.shared:
+                    job.land(texts)
                 return None
             outcome = BadResponseError(wrong, model=candidate.name)
         else:
-            yield Settle(reservation, None, unconfirmed=isinstance(outcome, BackendError) and outcome.perhaps_billed)
+            yield Settle(reservation, unconfirmed=isinstance(outcome, BackendError) and outcome.perhaps_billed)
         if not isinstance(outcome, BackendError):
             raise outcome
         job.attempts.append(Attempt(candidate.name, outcome, spent))
@@ -302,6 +302,9 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
         return f"vectors of {vectors.dtype} came, not of float32"
     if vectors.shape != (texts, dimensions):
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    if ((squares > 0) & np.isfinite(squares)).all():
+        return None
     if not np.isfinite(vectors).all():
         return "a vector holds numbers that are not finite"
     if not vectors.any(axis=1).all():
@@ -309,16 +312,18 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     return None
 
 
-def _keep(job: Job, candidate: Candidate, items: Sequence[Item], vectors: Vectors, tokens: int) -> Flow[None]:
-    """Put answered texts into the cache and among what was found."""
+def _rows(items: Sequence[Item], vectors: Vectors, tokens: int) -> list[tuple[str, Vectors, int]]:
+    """Return each answered text with its vector and its share of what the request was billed."""
     shares = _shares(tokens, [item.tokens for item in items])
-    if job.rules.cached:
-        key = job.key(candidate)
-        yield Write({key(item.text): Entry(*kept) for item, *kept in zip(items, vectors, shares, strict=True)})
-    job.enter(zip([item.text for item in items], vectors, shares, strict=True), candidate, False)
-    job.remember(item.text for item in items)
-    if job.shared:
-        job.land(item.text for item in items)
+    return [(item.text, vector, share) for item, vector, share in zip(items, vectors, shares, strict=True)]
+
+
+def _entries(job: Job, candidate: Candidate, rows: Iterable[tuple[str, Vectors, int]]) -> dict[bytes, Entry]:
+    """Return what the cache is to keep."""
+    if not job.rules.cached:
+        return {}
+    key = job.key(candidate)
+    return {key(text): Entry(vector, tokens) for text, vector, tokens in rows}
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
