@@ -70,9 +70,10 @@ def matrix(embeddings: Sequence[object], model: str) -> Vectors:
     decode = _base64()
     try:
         rows = [decode(row) if isinstance(row, str) else _numbers(row) for row in embeddings]
-        if len({len(row) for row in rows}) != 1:
-            raise ValueError("no vectors, or of several lengths")
-        return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1)
+        size, *others = {len(row) for row in rows} or {0}
+        if others:
+            raise ValueError("vectors of several lengths")
+        return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), size // 4)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadResponseError(f"the vectors cannot be read: {type(error).__name__}", model=model) from error
 
