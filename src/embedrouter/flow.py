@@ -229,8 +229,11 @@ def _cut(job: Job, texts: Sequence[str]) -> Flow[list[Item]]:
 
 def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[None]:
     """Have texts embedded: send those that nobody else is sending at this moment, and wait for the others."""
+    if not job.shared:
+        yield from _lead(job, items, on_too_long)
+        return
     flights = job.rules.flights
-    alone = not job.shared
+    alone = False
     while items:
         names: dict[Hashable, Item] = {job.name(item.text): item for item in items}
         joined: dict[Hashable, Future[Landing[Found]]] | None = None if alone else (yield Join(list(names)))

@@ -227,11 +227,14 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             charge = Charge(tokens, spent)
             job.charges.append(charge)
             wrong = fault(outcome, len(texts), candidate.space.dimensions)
-            rows = [] if wrong else _rows(items, outcome.vectors, tokens)
-            entries = _entries(job, candidate, rows)  # what was paid for is kept before anything else
+            shares = _shares(tokens, [item.tokens for item in items])
+            entries: dict[bytes, Entry] = {}
+            if wrong is None and rules.cached:  # what was paid for is kept before anything else
+                key = job.key(candidate)
+                entries = {key(text): Entry(*kept) for text, *kept in zip(texts, outcome.vectors, shares, strict=True)}
             charge.amount = spent = yield Settle(reservation, (tokens, spent), entries=entries)
             if wrong is None:
-                job.enter(rows, candidate, False)
+                job.enter(zip(texts, outcome.vectors, shares, strict=True), candidate, False)
                 job.remember(texts)
                 if job.shared:
                     job.land(texts)
@@ -310,20 +313,6 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     if not vectors.any(axis=1).all():
         return "a vector is all zeros"
     return None
-
-
-def _rows(items: Sequence[Item], vectors: Vectors, tokens: int) -> list[tuple[str, Vectors, int]]:
-    """Return each answered text with its vector and its share of what the request was billed."""
-    shares = _shares(tokens, [item.tokens for item in items])
-    return [(item.text, vector, share) for item, vector, share in zip(items, vectors, shares, strict=True)]
-
-
-def _entries(job: Job, candidate: Candidate, rows: Iterable[tuple[str, Vectors, int]]) -> dict[bytes, Entry]:
-    """Return what the cache is to keep."""
-    if not job.rules.cached:
-        return {}
-    key = job.key(candidate)
-    return {key(text): Entry(vector, tokens) for text, vector, tokens in rows}
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
