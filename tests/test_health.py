@@ -435,6 +435,25 @@ def test_what_may_be_the_models_fault_opens_it(error: BackendError) -> None:
     assert wait(door, 0.0).down
 
 
+@pytest.mark.parametrize("base", [UnavailableError, RequestTimeoutError, RateLimitedError])
+def test_an_error_of_the_users_own_is_remembered_as_it_is(base: type[BackendError]) -> None:
+    """Whatever it is made of; it is not made again."""
+
+    class Own(base):  # type: ignore[misc, valid-type]
+        def __init__(self, code: int, *, server: str) -> None:
+            super().__init__(f"code {code}", model="m", status=code)
+            self.server = server
+
+    door = gate()
+    error = Own(503, server="b")
+    fail(door, 0.0, error)
+    seen = door.health("m", 0.0).error
+
+    assert isinstance(seen, Own)
+    assert (str(seen), seen.server) == ("code 503", "b")
+    assert vars(seen) == vars(error)
+
+
 def test_a_call_in_a_hurry_does_not_open_it() -> None:
     """Its own short time limit says nothing about the model; as a probe it lets the next one out."""
     door = gate()
