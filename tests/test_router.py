@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from embedrouter.types import InputType, TokenCounts
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
 
@@ -528,6 +531,23 @@ def test_a_closed_router_opens_again(emulator: Emulator, asynchronous: bool) -> 
         router.close()
 
     assert emulator.calls == 2
+
+
+async def test_the_event_loop_counts_little_itself_when_the_vocabulary_is_there() -> None:
+    """The first time a file may be read, and much takes long."""
+    counted_in: dict[str, threading.Thread] = {}
+
+    class Counting(FakeBackend):
+        def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
+            counted_in.setdefault(texts[0], threading.current_thread())  # it counts once more when it answers
+            return super().count(texts, input_type)
+
+    router = Router([Counting().model()], cache=None)
+    for text in ("first", "second", "much " * 1000):
+        await router.aembed([text], input_type="query")
+    first, second, much = [thread is threading.current_thread() for thread in counted_in.values()]
+
+    assert (first, second, much) == (False, True, False)
 
 
 async def test_routers_are_context_managers() -> None:

@@ -65,7 +65,7 @@ logger = logging.getLogger("embedrouter")
 BEGINNINGS = (Admit, Reserve, Pause, Follow)
 """Effects at which a flow that was stopped ends."""
 
-LITTLE = 10_000
+LITTLE = 1_000
 """Characters whose tokens are counted in less time than it takes to hand them to another thread and back."""
 
 
