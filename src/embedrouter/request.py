@@ -228,11 +228,8 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             job.charges.append(charge)
             wrong = fault(outcome, len(texts), candidate.space.dimensions)
             shares = _shares(tokens, [item.tokens for item in items])
-            entries: dict[bytes, Entry] = {}
-            if wrong is None and rules.cached:  # what was paid for is kept before anything else
-                key = job.key(candidate)
-                entries = {key(text): Entry(*kept) for text, *kept in zip(texts, outcome.vectors, shares, strict=True)}
-            charge.amount = spent = yield Settle(reservation, (tokens, spent), entries=entries)
+            kept = {} if wrong else _entries(job, candidate, texts, outcome.vectors, shares)  # before anything else
+            charge.amount = spent = yield Settle(reservation, (tokens, spent), entries=kept)
             if wrong is None:
                 job.enter(zip(texts, outcome.vectors, shares, strict=True), candidate, False)
                 job.remember(texts)
@@ -306,13 +303,23 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     if vectors.shape != (texts, dimensions):
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
     squares = np.einsum("ij,ij->i", vectors, vectors)
-    if ((squares > 0) & np.isfinite(squares)).all():
+    if ((squares > 0) & np.isfinite(squares)).all():  # else look closer: squares of sound numbers may overflow, too
         return None
     if not np.isfinite(vectors).all():
         return "a vector holds numbers that are not finite"
     if not vectors.any(axis=1).all():
         return "a vector is all zeros"
     return None
+
+
+def _entries(
+    job: Job, candidate: Candidate, texts: Sequence[str], vectors: Vectors, shares: Sequence[int]
+) -> dict[bytes, Entry]:
+    """Return what the cache is to keep of an answer."""
+    if not job.rules.cached:
+        return {}
+    key = job.key(candidate)
+    return {key(text): Entry(*kept) for text, *kept in zip(texts, vectors, shares, strict=True)}
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
