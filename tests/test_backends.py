@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -519,6 +520,56 @@ def test_a_clients_connections_are_used_again(provider: Provider, emulator: Emul
     router.close()
 
     assert emulator.calls == 4
+
+
+def test_closing_a_router_leaves_what_is_under_way_alone(
+    provider: Provider, emulator: Emulator, asynchronous: bool
+) -> None:
+    """It is paid for. The next call, made meanwhile, has a client of its own."""
+    emulator.fault_for = lambda _: Fault.slow(0.1)
+    backend = provider.router(emulator)._backends[0]
+    answers = []
+
+    async def call(text: str, wait: float) -> None:
+        await asyncio.sleep(wait)
+        if asynchronous:
+            answers.append(await backend.aembed([text], "document", timeout=5))
+        else:
+            answers.append(await asyncio.to_thread(backend.embed, [text], "document", timeout=5))
+
+    async def together() -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(12):
+                group.create_task(call(str(number), number * 0.01))
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+                await backend.aclose()
+        await backend.aclose()
+
+    asyncio.run(together())
+
+    assert len(answers) == 12
+    gc.collect()  # tells of sockets that nobody closed
+
+
+def test_a_client_is_closed_by_the_last_call_that_uses_it(emulator: Emulator) -> None:
+    backend: Any = PROVIDERS["openai"].router(emulator)._backends[0]
+
+    async def asynchronously() -> None:
+        async with backend._clients.asynchronous() as first, backend._clients.asynchronous() as second:
+            await backend.aclose()
+            assert first is second
+            assert not first.is_closed()
+        assert first.is_closed()
+
+    with backend._clients.sync() as first:
+        with backend._clients.sync() as second:
+            backend.close()
+            backend.close()
+        assert first is second
+        assert not first.is_closed()
+    assert first.is_closed()
+    asyncio.run(asynchronously())
 
 
 def test_one_router_serves_one_event_loop_after_another(provider: Provider, emulator: Emulator) -> None:

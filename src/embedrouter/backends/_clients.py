@@ -1,7 +1,9 @@
 """The SDK clients of one backend: made when first needed, one for all threads and one for each event loop.
 
-A client the user brought is used as it is and never closed. One of ours that nobody closed is closed when its backend
-is forgotten. A forked child makes its own: connections cannot be shared between processes.
+A client the user brought is used as it is and never closed. One of ours is lent to each call, and closed by the last
+one that uses it: closed any earlier, it would lose answers that are paid for and connections that are being made. One
+that nobody closed is closed when its backend is forgotten. A forked child makes its own: connections cannot be shared
+between processes.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from ..loops import PerLoop
@@ -18,6 +23,21 @@ __all__ = ["Clients"]
 
 S = TypeVar("S")
 A = TypeVar("A")
+C = TypeVar("C")
+R = TypeVar("R")
+
+
+@dataclass(slots=True, eq=False)
+class _Lent(Generic[C, R]):
+    client: C
+    close: Callable[[], R]
+    calls: int = 0
+    """That use it."""
+    wanted: bool = True
+
+    @property
+    def over(self) -> bool:
+        return not (self.wanted or self.calls)
 
 
 class Clients(Generic[S, A]):
@@ -41,41 +61,72 @@ class Clients(Generic[S, A]):
     def _start(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._client: S | None = None
-        self._async_clients: PerLoop[A] = PerLoop(self._make_async)
+        self._lent: _Lent[S, object] | None = None
+        self._of_loops: PerLoop[_Lent[A, Awaitable[object]]] = PerLoop(self._new_async)
 
-    def sync(self) -> S:
-        """Return the synchronous client."""
+    def _new(self) -> _Lent[S, object]:
+        client = self._make()
+        close = weakref.finalize(self, self._close, client)
+        close.atexit = False
+        return _Lent(client, close)
+
+    def _new_async(self) -> _Lent[A, Awaitable[object]]:
+        client = self._make_async()
+        return _Lent(client, partial(self._close_async, client))
+
+    @contextmanager
+    def sync(self) -> Iterator[S]:
+        """Lend the synchronous client."""
         if self._given is not None:
-            return self._given
+            yield self._given
+            return
         if self._process != os.getpid():
             self._start()
-        if self._client is None:
+        with self._lock:
+            lent = self._lent = self._lent or self._new()
+            lent.calls += 1
+        try:
+            yield lent.client
+        finally:
             with self._lock:
-                if self._client is None:
-                    self._client = self._make()
-                    self._forgotten = weakref.finalize(self, self._close, self._client)
-                    self._forgotten.atexit = False
-        return self._client
+                lent.calls -= 1
+                over = lent.over
+            if over:
+                lent.close()
 
-    def asynchronous(self) -> A:
-        """Return the running event loop's client."""
+    @asynccontextmanager
+    async def asynchronous(self) -> AsyncIterator[A]:
+        """Lend the running event loop's client."""
         if self._given_async is not None:
-            return self._given_async
+            yield self._given_async
+            return
         if self._process != os.getpid():
             self._start()
-        return self._async_clients.get()
+        lent = self._of_loops.get()
+        lent.calls += 1
+        try:
+            yield lent.client
+        finally:
+            lent.calls -= 1
+            if lent.over:
+                await lent.close()
 
     def close(self) -> None:
-        """Close the synchronous client, if one was made."""
+        """Close the synchronous client, if one was made, when no call uses it."""
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            self._forgotten()
+            lent, self._lent = self._lent, None
+            if lent is None:
+                return
+            lent.wanted = False
+            over = lent.over
+        if over:
+            lent.close()
 
     async def aclose(self) -> None:
-        """Close the synchronous client and the running loop's."""
+        """Close the synchronous client and the running loop's, each when no call uses it."""
         self.close()
-        client = self._async_clients.pop()
-        if client is not None:
-            await self._close_async(client)
+        lent = self._of_loops.pop()
+        if lent is not None:
+            lent.wanted = False
+            if lent.over:
+                await lent.close()

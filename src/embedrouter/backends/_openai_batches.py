@@ -60,13 +60,11 @@ class OpenAIBatches(BatchEndpoint):
             for name, text in texts.items()
         )
         content = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
-        client = self._clients.sync()
-        with self._errors(list(texts.values())):
+        with self._clients.sync() as client, self._errors(list(texts.values())):
             return client.files.create(file=("texts.jsonl", content), purpose="batch", timeout=timeout).id
 
     def submit(self, uploaded: str, mark: str, *, timeout: float) -> str:
-        client = self._clients.sync()
-        with self._errors():
+        with self._clients.sync() as client, self._errors():
             batch = client.batches.create(
                 input_file_id=uploaded,
                 endpoint=ENDPOINT,
@@ -77,14 +75,12 @@ class OpenAIBatches(BatchEndpoint):
             return batch.id
 
     def find(self, mark: str, *, timeout: float) -> str | None:
-        client = self._clients.sync()
-        with self._errors():
+        with self._clients.sync() as client, self._errors():
             batches = client.batches.list(limit=100, timeout=timeout)
             return next((batch.id for batch in batches if (batch.metadata or {}).get(MARK) == mark), None)
 
     def look(self, batch: str, *, timeout: float) -> BatchProgress:
-        client = self._clients.sync()
-        with self._errors():
+        with self._clients.sync() as client, self._errors():
             found = client.batches.retrieve(batch, timeout=timeout)
             counts = found.request_counts
             codes = dict.fromkeys(_code(error.code) for error in (found.errors.data if found.errors else None) or [])
@@ -96,8 +92,7 @@ class OpenAIBatches(BatchEndpoint):
             )
 
     def answers(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
-        client = self._clients.sync()
-        with self._errors():
+        with self._clients.sync() as client, self._errors():
             found = client.batches.retrieve(batch, timeout=timeout)
             for file in (found.output_file_id, found.error_file_id):
                 if file is None:
@@ -107,10 +102,10 @@ class OpenAIBatches(BatchEndpoint):
                         yield self._line(line)
 
     def cancel(self, batch: str, *, timeout: float) -> None:
-        client = self._clients.sync()
         import openai
 
-        with self._errors(), suppress(openai.ConflictError):  # it is over, or about to be
+        over = openai.ConflictError  # or about to be
+        with self._clients.sync() as client, self._errors(), suppress(over):
             client.batches.cancel(batch, timeout=timeout)
 
     def _line(self, line: bytes) -> tuple[str, Answer | str]:

@@ -55,25 +55,25 @@ class CohereBackend(Backend):
         )
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        client = self._clients.sync()
         request = self._request(texts, input_type)
-        try:
-            response = _accepted(_ask(client, request, self._options(timeout)))
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
-        else:
-            return _read(response, self._model)
+        with self._clients.sync() as client:
+            try:
+                response = _accepted(_ask(client, request, self._options(timeout)))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = failed(error, _translated(error, self._model, texts), self._model, texts)
+            else:
+                return _read(response, self._model)
         raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        client = self._clients.asynchronous()
         request = self._request(texts, input_type)
-        try:
-            response = _accepted(await _ask(client, request, self._options(timeout)))
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
-        else:
-            return _read(response, self._model)
+        async with self._clients.asynchronous() as client:
+            try:
+                response = _accepted(await _ask(client, request, self._options(timeout)))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = failed(error, _translated(error, self._model, texts), self._model, texts)
+            else:
+                return _read(response, self._model)
         raise failure
 
     def close(self) -> None:

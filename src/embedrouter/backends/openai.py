@@ -60,23 +60,23 @@ class OpenAIBackend(Backend):
         )
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        client = self._clients.sync()
-        try:
-            response = _ask(client, self._request(texts, input_type), timeout)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = translated(error, self._model, texts)
-        else:
-            return read(response, self._model)
+        with self._clients.sync() as client:
+            try:
+                response = _ask(client, self._request(texts, input_type), timeout)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = translated(error, self._model, texts)
+            else:
+                return read(response, self._model)
         raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        client = self._clients.asynchronous()
-        try:
-            response = await _ask(client, self._request(texts, input_type), timeout)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = translated(error, self._model, texts)
-        else:
-            return read(response, self._model)
+        async with self._clients.asynchronous() as client:
+            try:
+                response = await _ask(client, self._request(texts, input_type), timeout)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = translated(error, self._model, texts)
+            else:
+                return read(response, self._model)
         raise failure
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
