@@ -11,7 +11,8 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +75,24 @@ async def turn(steps: int) -> None:
 # Tasks
 
 
+class AtOnce(ThreadPoolExecutor):
+    """Has no threads."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **settings: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*args, **settings))
+        return done
+
+
 @pytest.mark.parametrize("threads", [False, True])
-def test_a_task_cancelled_at_any_moment_loses_no_answer(threads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_cancelled_at_any_moment_loses_no_answer(threads: bool) -> None:
     """After each number of turns of the loop; once with every effect done at once, once in threads as it is."""
-    if not threads:
-
-        async def at_once(function: Any, *args: Any) -> Any:
-            await asyncio.sleep(0)
-            return function(*args)
-
-        monkeypatch.setattr(asyncio, "to_thread", at_once)
-
     ended = 0
 
     async def cancelled_after(steps: int) -> None:
         nonlocal ended
+        if not threads:
+            asyncio.get_running_loop().set_default_executor(AtOnce())
         fake = Provider()
         router = router_for(fake)
         task = asyncio.create_task(router.aembed(TEXTS, input_type="document"))
@@ -144,6 +148,36 @@ def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:
         while not writing.is_set():
             await asyncio.sleep(0)
         asyncio.get_running_loop().call_soon(leaving.set)
+        assert not task.done()
+
+    asyncio.run(leave())
+    (account,) = router.ledger.totals("model").values()
+
+    assert len(cache.rows) == account.requests == 1
+    assert_nothing_lost(router, fake.billed)
+    assert not router.ledger.unconfirmed()
+
+
+def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it() -> None:
+    """Its threads have been busy with something else."""
+    fake, cache, threads = Provider(turns=30), MemoryCache(), ThreadPoolExecutor(1)
+    router = Router([fake.model(price="1")], cache=cache, ledger=":memory:")
+    busy, leaving = threading.Event(), threading.Event()
+
+    def something_else() -> None:
+        busy.set()
+        leaving.wait(HANG)
+
+    async def leave() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(threads)
+        task = asyncio.create_task(router.aembed(["a"], input_type="document"))
+        while not fake.billed:
+            await asyncio.sleep(0)
+        loop.run_in_executor(None, something_else)
+        while not busy.is_set() or threads._work_queue.empty():
+            await asyncio.sleep(0)
+        loop.call_soon(leaving.set)
         assert not task.done()
 
     asyncio.run(leave())

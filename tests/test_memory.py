@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +102,7 @@ async def test_a_warm_query_makes_no_thread_hop(monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: object) -> None:
         raise AssertionError("a thread was asked")
 
-    monkeypatch.setattr("asyncio.to_thread", refuse)
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", refuse)
     call = router.aembed(["b", "a", "b"], input_type="query")
     with pytest.raises(StopIteration) as end:
         call.send(None)

@@ -296,8 +296,8 @@ class Driver:
                 return self._perform(effect, None)
             case Reserve():
                 return await self._areserve(effect)
-            case Settle():  # also for a task that is cancelled
-                return await asyncio.shield(asyncio.to_thread(self._settle, effect))
+            case Settle():  # also for a task that is cancelled, and in a loop that ends: no task takes it back
+                return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._settle, effect))
             case Count(candidate, texts) if candidate.index in self._counted and sum(map(len, texts)) < LITTLE:
                 return self._perform(effect, None)
             case Read() | Write() | Count() | Cut() | Allowance() | Afford():  # in a thread
