@@ -22,7 +22,7 @@ from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.memory import CHARACTER, OVERHEAD, Memory
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
-from embedrouter.types import Candidate, Found, InputType, OverlongPolicy
+from embedrouter.types import Candidate, Found, InputType, Origin, OverlongPolicy
 from tests.either import embed
 from tests.emulator import Emulator, vector
 from tests.side_by_side import HANG
@@ -404,7 +404,7 @@ def test_threads_that_ask_at_once_while_it_is_cleared_get_what_they_asked_for() 
             text = f"{(turn * 7 + number) % 12:04}"
             memory.keep(text, known(turn % 3, float(text)))
             found = memory.recall(text, 1)
-            assert found is None or (found.vector[0] == float(text) and found.candidate.rank >= 1)
+            assert found is None or (found.vector[0] == float(text) and found.origin.candidate.rank >= 1)
             if turn % 50 == number:
                 memory.clear()
 
@@ -428,7 +428,7 @@ CANDIDATES: dict[int, Candidate] = {}
 
 
 def known(rank: int, number: float = 1.0, dimensions: int = 8) -> Found:
-    return Found(np.full(dimensions, number, np.float32), candidate(rank), tokens=1, cached=False)
+    return Found(np.full(dimensions, number, np.float32), 1, Origin(candidate(rank), cached=False))
 
 
 def taken(text: str, dimensions: int = 8) -> int:
@@ -487,7 +487,7 @@ def test_it_holds_what_was_asked_last_and_the_best_of_it_within_its_bytes(
         elif step == "recall":
             found = memory.recall(text, rank)
             assert (None if found is None else float(found.vector[0])) == told.recall(text, rank)
-            assert found is None or found.cached
+            assert found is None or found.origin.cached
         elif turn % 7 == 0:
             memory.clear()
             told.entries = []

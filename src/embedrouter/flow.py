@@ -41,7 +41,7 @@ from .plan import listed
 from .prices import cost
 from .request import look_up, packed, rejection, send
 from .sharing import Member, share_out
-from .types import Candidate, EmbeddingResult, Entry, Estimate, Found, OverlongPolicy, TokenCounts
+from .types import Candidate, EmbeddingResult, Entry, Estimate, Found, Origin, OverlongPolicy, TokenCounts
 
 __all__ = ["embed", "estimate", "prepare"]
 
@@ -221,6 +221,7 @@ def _cut(job: Job, texts: Sequence[str]) -> Flow[list[Item]]:
     for text in texts:
         job.parts[text] = yield Cut(candidate, text, job.input_type, _limit(candidate), job.rules.on_too_long)
     parts = list(dict.fromkeys(part for text in texts for part in job.parts[text]))
+    job.make_room(parts)
     yield from _look_up(job, parts)
     missing = job.missing(parts)
     counts: TokenCounts = yield Count(candidate, missing, job.input_type)
@@ -256,7 +257,7 @@ def _send_all(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> F
         outcomes = {name: _landed(future) for name, future in followed.items()}
         for name, outcome in outcomes.items():
             if isinstance(outcome, Found):
-                job.put(names[name].text, outcome._replace(cached=True))
+                job.put(names[name].text, outcome.again())
         items = [names[name] for name, outcome in outcomes.items() if not isinstance(outcome, Found)]
         alone = "failed" in outcomes.values()
 
@@ -318,9 +319,9 @@ def _put_together(job: Job) -> Flow[None]:
     """Give each text that was cut the mean of its parts. A part that was cut itself was so later: from the end."""
     entries: dict[bytes, Entry] = {}
     for text, parts in reversed(job.parts.items()):
-        whole = _mean([job.found[part] for part in parts], [len(part) for part in parts], job.rules.cache_dtype)
+        whole = _mean([job.find(part) for part in parts], [len(part) for part in parts], job.rules.cache_dtype)
         tag = _policy_tag(job.rules.on_too_long, _limit(_first(job)))
-        entries[job.key(whole.candidate, policy=tag)(text)] = Entry(whole.vector, whole.tokens)
+        entries[job.key(whole.origin.candidate, policy=tag)(text)] = Entry(whole.vector, whole.tokens)
         job.put(text, whole)
     yield Write(entries)
 
@@ -331,27 +332,26 @@ def _mean(found: Sequence[Found], weights: Sequence[int], dtype: str) -> Found:
     if len(found) > 1:
         mean = np.average([item.vector for item in found], axis=0, weights=weights)
         vector = (mean / np.linalg.norm(mean)).astype(np.float32).astype(dtype).astype(np.float32)
-    return Found(
-        vector=vector,
-        candidate=min((item.candidate for item in found), key=lambda candidate: candidate.rank),
-        tokens=sum(item.tokens for item in found),
-        cached=all(item.cached for item in found),
+    origin = Origin(
+        candidate=min((item.origin.candidate for item in found), key=lambda candidate: candidate.rank),
+        cached=all(item.origin.cached for item in found),
         shortened=True,
     )
+    return Found(vector, sum(item.tokens for item in found), origin)
 
 
 def _assemble(job: Job) -> EmbeddingResult:
     """Put the vectors in the order of the input and add up what was avoided."""
     job.save()
     whole = len(job.texts) == len(job.rows)
-    found = [job.found[text] for text in job.texts]
+    origins = [job.found[text] for text in job.texts]
     return EmbeddingResult(
         vectors=job.vectors if whole else job.vectors[[job.rows[text] for text in job.texts]],
         space=job.rules.space,
-        models=tuple([item.candidate.name for item in found]),
-        cached=tuple([item.cached for item in found]),
-        degraded=tuple([item.candidate.rank < job.rank for item in found]),
-        shortened=tuple([item.shortened for item in found]),
+        models=tuple([origin.candidate.name for origin in origins]),
+        cached=tuple([origin.cached for origin in origins]),
+        degraded=tuple([origin.candidate.rank < job.rank for origin in origins]),
+        shortened=tuple([origin.shortened for origin in origins]),
         usage=job.usage(),
     )
 

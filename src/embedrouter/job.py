@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from .keys import keyer
 from .memory import Memory
 from .policy import RetryPolicy
 from .prices import cost
-from .types import Candidate, Found, InputType, OverlongPolicy, Space, Usage, Vectors
+from .types import Candidate, Found, InputType, Origin, OverlongPolicy, Space, Usage, Vectors
 
 __all__ = ["Charge", "Item", "Job", "Rules", "Saving"]
 
@@ -93,7 +94,8 @@ def _nothing() -> None:
 class Job:
     """One call under way. Its flows run side by side and share what is found, paid and met.
 
-    The vectors stand in one array from the moment they come, in the order of the distinct texts.
+    The vectors stand in one array from the moment they come, in the order of the distinct texts. Those of parts of
+    texts, which are found like any other, stand behind them.
     """
 
     rules: Rules
@@ -107,11 +109,15 @@ class Job:
     batch: bool = False
     """It goes through a batch endpoint: only models that have one are candidates, at its price."""
     deadline: float | None = None
+    distinct: int = field(init=False)
+    """How many different texts there are."""
     rows: dict[str, int] = field(init=False)
-    """The distinct texts and their places in ``vectors``."""
+    """The distinct texts, and the parts of some, and their places in ``vectors``."""
     vectors: Vectors = field(init=False)
-    found: dict[str, Found] = field(default_factory=dict)
-    """What is known so far, of the texts and of the parts of some. Its vectors are not the user's to write to."""
+    found: dict[str, Origin] = field(default_factory=dict)
+    """Of which texts and parts the vectors are known so far."""
+    billed: dict[str, int] = field(default_factory=dict)
+    """The tokens that each was billed."""
     charges: list[Charge] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     landed: int = 0
@@ -134,34 +140,35 @@ class Job:
 
     def __post_init__(self) -> None:
         self.rows = {text: row for row, text in enumerate(dict.fromkeys(self.texts))}
-        self.vectors = np.empty((len(self.rows), self.rules.space.dimensions), np.float32)
+        self.distinct = len(self.rows)
+        self.vectors = np.empty((self.distinct, self.rules.space.dimensions), np.float32)
+
+    def make_room(self, parts: Sequence[str]) -> None:
+        """Give parts of texts, each named once, places of their own."""
+        new = [part for part in parts if part not in self.rows]
+        self.rows |= {part: row for row, part in enumerate(new, len(self.rows))}
+        self.vectors = np.concatenate((self.vectors, np.empty((len(new), self.vectors.shape[1]), np.float32)))
 
     def put(self, text: str, found: Found) -> None:
         """Enter what was found for a text or a part."""
-        row = self.rows.get(text)
-        if row is not None:
-            self.vectors[row] = found.vector
-        self.found[text] = found
+        self.vectors[self.rows[text]], self.billed[text], self.found[text] = found
 
-    def enter(
-        self, vectors: Iterable[tuple[str, Vectors, int]], candidate: Candidate, cached: bool, shortened: bool = False
-    ) -> None:
-        """Enter the vectors of texts, each with the tokens that it was billed, all of one origin: see ``Found``."""
-        rows, places, found = self.rows, self.vectors, self.found
+    def enter(self, vectors: Iterable[tuple[str, Vectors, int]], origin: Origin) -> None:
+        """Enter the vectors of texts and parts, each with the tokens that it was billed, all of one origin."""
+        rows, places, billed, found = self.rows, self.vectors, self.billed, self.found
         for text, vector, tokens in vectors:
-            row = rows.get(text)
-            if row is not None:
-                place = places[row]
-                place[:] = vector
-                vector = place
-            found[text] = Found(vector, candidate, tokens, cached, shortened)
+            places[rows[text]], billed[text], found[text] = vector, tokens, origin
+
+    def find(self, text: str) -> Found:
+        """Return what was found for a text or a part. The vector is a row of ``vectors``, which will be the user's."""
+        return Found(self.vectors[self.rows[text]], self.billed[text], self.found[text])
 
     def remember(self, texts: Iterable[str]) -> None:
         """Keep what was found for queries in memory."""
         if self.input_type == "query":
             for text in texts:
-                if found := self.found.get(text):
-                    self.rules.memory.keep(text, found)
+                if text in self.found:
+                    self.rules.memory.keep(text, self.find(text))
 
     def missing(self, texts: Iterable[str]) -> list[str]:
         """Return those of which nothing is known yet."""
@@ -205,8 +212,11 @@ class Job:
         names: dict[Hashable, str] = {self.name(text): text for text in texts}
 
         def outcome(name: Hashable) -> Landing[Found]:
-            found = self.found.get(names[name])
-            return left if found is None else found._replace(vector=found.vector.copy())  # the row will be the user's
+            text = names[name]
+            if text not in self.found:
+                return left
+            found = self.find(text)
+            return found._replace(vector=found.vector.copy())
 
         self.rules.flights.land(names, outcome)
 
@@ -220,13 +230,13 @@ class Job:
 
     def save(self) -> None:
         """Add up what the cache and the removal of duplicates avoided."""
-        times = Counter(self.texts) if len(self.texts) > len(self.rows) else {}
+        times = Counter(self.texts) if len(self.texts) > self.distinct else {}
         avoided: dict[int, tuple[Candidate, int, int]] = {}
-        for text in self.rows:
-            _, candidate, billed, cached, _ = self.found[text]
+        for text in islice(self.rows, self.distinct):
+            candidate, cached, _ = self.found[text]
             if free := times.get(text, 1) - (not cached):
                 _, texts, tokens = avoided.get(candidate.index, (candidate, 0, 0))
-                avoided[candidate.index] = (candidate, texts + free, tokens + billed * free)
+                avoided[candidate.index] = (candidate, texts + free, tokens + self.billed[text] * free)
         self.savings = [
             Saving(candidate, texts, tokens, cost(tokens, candidate.price) or NOTHING)
             for candidate, texts, tokens in avoided.values()

@@ -48,7 +48,7 @@ class Memory:
         kept = self._kept
         with kept.lock:
             found = kept.found.get(text)
-            if found is None or found.candidate.rank < rank:
+            if found is None or found.origin.candidate.rank < rank:
                 return None
             kept.found[text] = kept.found.pop(text)
         return found
@@ -56,14 +56,14 @@ class Memory:
     def keep(self, text: str, found: Found) -> None:
         """Keep a copy of what was found for a text, unless something as good is known already."""
         taken = _taken(text, found)
-        if taken > self._size or self.recall(text, found.candidate.rank):
+        if taken > self._size or self.recall(text, found.origin.candidate.rank):
             return
-        copy = found._replace(vector=found.vector.copy(), cached=True)
+        copy = found.again()._replace(vector=found.vector.copy())
         kept = self._kept
         with kept.lock:
             before = kept.found.get(text)
             if before is not None:
-                if before.candidate.rank >= found.candidate.rank:  # since a moment ago
+                if before.origin.candidate.rank >= found.origin.candidate.rank:  # since a moment ago
                     return
                 kept.taken -= _taken(text, kept.found.pop(text))
             kept.found[text] = copy

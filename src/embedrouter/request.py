@@ -32,7 +32,7 @@ from .health import MINUTE, Admission, Wait
 from .job import Charge, Item, Job
 from .plan import listed, pack
 from .prices import cost
-from .types import Answer, Candidate, Entry, OverlongPolicy, Spending, Vectors
+from .types import Answer, Candidate, Entry, Origin, OverlongPolicy, Spending, Vectors
 
 __all__ = ["fault", "look_up", "packed", "rejection", "send"]
 
@@ -101,6 +101,7 @@ def look_up(job: Job, texts: Sequence[str], candidate: Candidate, policy: str = 
     if not job.rules.cached:
         return
     own = candidate.space.dimensions
+    origin = Origin(candidate, cached=True, shortened=bool(policy))
     for length, fingerprint in ((own, candidate.fingerprint), *candidate.longer):
         missing = job.missing(texts)
         if not missing:
@@ -111,7 +112,7 @@ def look_up(job: Job, texts: Sequence[str], candidate: Candidate, policy: str = 
         for start in range(0, len(names), SLICE):
             entries: Mapping[bytes, Entry] = yield Read(names[start : start + SLICE], length)
             vectors = ((keys[name], vector, tokens) for name, (vector, tokens) in entries.items())
-            job.enter(vectors if length == own else _beginnings(vectors, own), candidate, True, bool(policy))
+            job.enter(vectors if length == own else _beginnings(vectors, own), origin)
         job.remember(missing)
 
 
@@ -231,7 +232,7 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             kept = {} if wrong else _entries(job, candidate, texts, outcome.vectors, shares)  # before anything else
             charge.amount = spent = yield Settle(reservation, (tokens, spent), entries=kept)
             if wrong is None:
-                job.enter(zip(texts, outcome.vectors, shares, strict=True), candidate, False)
+                job.enter(zip(texts, outcome.vectors, shares, strict=True), Origin(candidate, cached=False))
                 job.remember(texts)
                 if job.shared:
                     job.land(texts)

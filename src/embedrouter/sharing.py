@@ -42,8 +42,8 @@ def share_out(job: Job, members: Sequence[Member], error: EmbedRouterError | Non
     shares: list[dict[str, Found]] = []
     taken: set[str] = set()
     for member in takers:
-        known = {text: job.found[text] for text in member.texts if text in job.found}
-        shares.append({text: found._replace(cached=found.cached or text in taken) for text, found in known.items()})
+        known = {text: job.find(text) for text in member.texts if text in job.found}
+        shares.append({text: found.again() if text in taken else found for text, found in known.items()})
         taken |= known.keys()
     charges = _charges(job, shares)
     for member, found, charge in zip(takers, shares, charges, strict=True):
@@ -83,5 +83,7 @@ def _charges(job: Job, shares: Sequence[dict[str, Found]]) -> list[list[Charge]]
 def _paid(found: dict[str, Found], priced: bool) -> int:
     """Return the tokens of what was paid for just now."""
     return sum(
-        item.tokens for item in found.values() if not item.cached and (item.candidate.price is not None) is priced
+        tokens
+        for _, tokens, (candidate, cached, _) in found.values()
+        if not cached and (candidate.price is not None) is priced
     )

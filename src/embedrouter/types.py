@@ -170,15 +170,25 @@ class Entry(NamedTuple):
     tokens: int
 
 
-class Found(NamedTuple):
-    """The vector of one text (float32, shape (dimensions,)) and where it came from."""
+class Origin(NamedTuple):
+    """Where vectors came from."""
 
-    vector: Vectors
     candidate: Candidate
-    tokens: int
-    """That it was billed."""
     cached: bool
     shortened: bool = False
+
+
+class Found(NamedTuple):
+    """The vector of one text: float32, shape (dimensions,)."""
+
+    vector: Vectors
+    tokens: int
+    """That it was billed."""
+    origin: Origin
+
+    def again(self) -> Found:
+        """Return it as whoever asks next is given it."""
+        return self._replace(origin=self.origin._replace(cached=True))
 
 
 @dataclass(frozen=True, slots=True)
