@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -36,6 +36,7 @@ from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed
 from tests.emulator import Emulator, Fault, Received
+from tests.side_by_side import HANG
 
 DOWN = UnavailableError("down")
 
@@ -663,6 +664,74 @@ def test_the_story_of_a_failure_tells_who_was_left_alone(asynchronous: bool) -> 
         embed(router, asynchronous, ["a"], input_type="query")
 
     assert {type(attempt.error) for attempt in caught.value.attempts} == {LeftAloneError, UnavailableError}
+
+
+class Busy(FakeBackend):
+    """Takes one request at a time, and for the first as long as it is told to."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        if texts[0] == "first":
+            self.begun.set()
+            self.ended.wait(HANG)
+        return super().embed(texts, input_type, timeout=timeout)
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
+
+    def asked(self, asynchronous: bool, **settings: Any) -> tuple[Router, Callable[..., Awaitable[Any]]]:
+        """Return a router, and how to call it: by a task or by a thread."""
+        model = self.model(max_concurrency=1, price="1")
+        router = Router([model], cache=None, ledger=":memory:", micro_batch_window=0, **settings)
+
+        async def call(text: str, **asked: Any) -> Any:
+            if asynchronous:
+                return await router.aembed([text], input_type="document", **asked)
+            return await asyncio.to_thread(router.embed, [text], input_type="document", **asked)
+
+        return router, call
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_who_stands_in_line_behind_another_call_waits_no_longer_than_it_may(asynchronous: bool) -> None:
+    """The time for a call is for all of it; nothing was sent, so nothing is paid."""
+    busy = Busy()
+    router, call = busy.asked(asynchronous)
+    first = asyncio.create_task(call("first"))
+    await asyncio.to_thread(busy.begun.wait, HANG)
+    with pytest.raises(NoModelAvailableError) as caught:
+        await asyncio.wait_for(call("second", timeout=0.1), HANG)
+    error = caught.value.attempts[-1].error
+    busy.ended.set()
+    await first
+    await call("third", timeout=HANG)
+    (account,) = router.ledger.totals("model").values()
+
+    assert isinstance(error, RequestTimeoutError)
+    assert not error.perhaps_billed
+    assert [call.texts for call in busy.calls] == [("first",), ("third",)]
+    assert account.requests == 2
+    assert not router.ledger.unconfirmed()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_the_time_in_line_behind_another_call_is_not_taken_from_the_tries(asynchronous: bool) -> None:
+    """Their time limit is the provider's."""
+    retry = RetryPolicy(attempts=2, timeout=1.0, initial_wait=0, max_wait=0, cooldown=0)
+    busy = Busy(outcomes=[None, DOWN])
+    _, call = busy.asked(asynchronous, retry=retry)
+    first = asyncio.create_task(call("first"))
+    await asyncio.to_thread(busy.begun.wait, HANG)
+    second = asyncio.create_task(call("second"))
+    await asyncio.sleep(1.2)
+    busy.ended.set()
+    await first
+    await second
+
+    assert [call.texts for call in busy.calls] == [("first",), ("second",), ("second",)]
 
 
 async def test_tasks_in_line_do_not_each_find_out_that_a_model_is_down() -> None:

@@ -15,9 +15,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -236,15 +236,16 @@ class Driver:
 
     def _perform(self, effect: Effect, stop: threading.Event | None) -> Any:
         match effect:
-            case Call(candidate, texts, input_type, timeout):
+            case Call(candidate, texts, input_type):
                 backend = self._backends[candidate.index]
-                with self._here.slots[candidate.index]:
-                    if wait_more := self._held_back(effect, stop is not None and stop.is_set()):
-                        return wait_more
+                with _turn(self._here.slots[candidate.index], effect.deadline) as come:
+                    timeout = self._departure(effect, come and not (stop and stop.is_set()))
+                    if isinstance(timeout, Wait):
+                        return timeout
                     try:
-                        return self._heard(effect, backend.embed(texts, input_type, timeout=timeout))
+                        return self._heard(effect, timeout, backend.embed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
-                        return self._heard(effect, error)
+                        return self._heard(effect, timeout, error)
             case Read(keys, dimensions):
                 return self._cache.read(keys, dimensions)
             case Write(entries):
@@ -283,15 +284,16 @@ class Driver:
 
     async def _aperform(self, effect: Effect, stop: asyncio.Event | None) -> Any:
         match effect:
-            case Call(candidate, texts, input_type, timeout):
+            case Call(candidate, texts, input_type):
                 backend = self._backends[candidate.index]
-                async with self._here.aslots.get()[candidate.index]:
-                    if wait_more := self._held_back(effect, stop is not None and stop.is_set()):
-                        return wait_more
+                async with _aturn(self._here.aslots.get()[candidate.index], effect.deadline) as come:
+                    timeout = self._departure(effect, come and not (stop and stop.is_set()))
+                    if isinstance(timeout, Wait):
+                        return timeout
                     try:
-                        return self._heard(effect, await backend.aembed(texts, input_type, timeout=timeout))
+                        return self._heard(effect, timeout, await backend.aembed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
-                        return self._heard(effect, error)
+                        return self._heard(effect, timeout, error)
             case Read() | Write() if self._cache.store is None:
                 return self._perform(effect, None)
             case Reserve():
@@ -317,18 +319,21 @@ class Driver:
             case _:
                 assert_never(effect)
 
-    def _held_back(self, call: Call, stopped: bool) -> Wait | None:
-        """Send a request whose turn has come on its way, unless it may not go out any more."""
+    def _departure(self, call: Call, may: bool) -> float | Wait:
+        """Send a request on its way, unless it may not go out any more, and return the seconds that it may take."""
         gate = self._here.gates[call.candidate.index]
-        if stopped:
+        now = time.monotonic()
+        timeout = call.timeout if call.deadline is None else min(call.timeout, call.deadline - now)
+        if not may or timeout <= 0:
             gate.withdraw(call.admission)
             return Wait(0.0, down=False)
-        longer = gate.depart(call.admission, time.monotonic())
-        if longer is None:
-            self._here.sent.add(call.reservation)
-        return longer
+        longer = gate.depart(call.admission, now)
+        if longer is not None:
+            return longer
+        self._here.sent.add(call.reservation)
+        return timeout
 
-    def _heard(self, call: Call, outcome: Answer | EmbedRouterError) -> Answer | EmbedRouterError:
+    def _heard(self, call: Call, timeout: float, outcome: Answer | EmbedRouterError) -> Answer | EmbedRouterError:
         """Note what a request says of its model's health."""
         gate = self._here.gates[call.candidate.index]
         if isinstance(outcome, Answer):
@@ -336,7 +341,7 @@ class Driver:
             outcome = replace(outcome, vectors=self._cache.rounded(outcome.vectors), tokens=billed)
             gate.answered(call.admission, outcome.tokens, outcome.limits, time.monotonic())
         elif isinstance(outcome, BackendError):
-            hurried = isinstance(outcome, RequestTimeoutError) and call.timeout < call.candidate.timeout
+            hurried = isinstance(outcome, RequestTimeoutError) and timeout < call.candidate.timeout
             gate.failed(call.admission, outcome, time.monotonic(), counts=not hurried)
         return outcome
 
@@ -527,6 +532,32 @@ class Driver:
             for _ in range(min(width, len(flows))):
                 group.create_task(work())
         return _failure(errors)
+
+
+@contextmanager
+def _turn(slot: threading.BoundedSemaphore, deadline: float | None) -> Iterator[bool]:
+    """Stand in line, and say whether the turn has come before the deadline."""
+    come = slot.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+    try:
+        yield come
+    finally:
+        if come:
+            slot.release()
+
+
+@asynccontextmanager
+async def _aturn(slot: asyncio.Semaphore, deadline: float | None) -> AsyncIterator[bool]:
+    come = False
+    try:
+        async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+            come = await slot.acquire()
+    except TimeoutError:
+        pass
+    try:
+        yield come
+    finally:
+        if come:
+            slot.release()
 
 
 def _wait(ends: Sequence[threading.Lock]) -> None:

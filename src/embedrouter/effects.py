@@ -76,14 +76,17 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Make one request. Outcome: an ``Answer``, the ``EmbedRouterError`` it failed with, or a ``Wait`` if it stood in
-    line for so long that it may not go out any more; then nothing was sent.
+    """Stand in line for a model and make a request. Outcome: an ``Answer``, the ``EmbedRouterError`` it failed with, or
+    a ``Wait`` if it stood in line for so long that it may not go out any more; then nothing was sent.
     """
 
     candidate: Candidate
     texts: Sequence[str]
     input_type: InputType
     timeout: float
+    """Seconds that the request may take."""
+    deadline: float | None
+    """When all must be over."""
     reservation: int
     """What was set aside for it."""
     admission: Admission

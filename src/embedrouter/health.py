@@ -62,6 +62,8 @@ class Admission:
     """When it was let out; after the answer, from when its minute counts."""
     tokens: int
     """As estimated, after the answer as billed. Fewer than were asked for where only the first of its texts may go."""
+    departed: float = 0.0
+    """When it went out, after it stood in line for its model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Gate:
         with self._lock:
             if now - admission.at < STALE and now >= max(self._down_until, self._held_until):
                 self._flying.move_to_end(admission)
-                admission.at = now
+                admission.at = admission.departed = now
                 return None
             self._take_back(admission)
             answer = self._admit(admission.tokens, admission.tokens, now)
@@ -139,7 +141,7 @@ class Gate:
                 return answer
             del self._flying[answer]
             self._flying[admission] = None
-            admission.at = now
+            admission.at = admission.departed = now
             return None
 
     def withdraw(self, admission: Admission) -> None:

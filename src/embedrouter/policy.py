@@ -21,7 +21,9 @@ class RetryPolicy:
     attempts: int = 5
     """Tries in all; 1 means no second one."""
     timeout: float = 60.0
-    """Seconds for one provider request with all its tries and waits. A longer ``Retry-After`` is not waited for."""
+    """Seconds for one provider request with all its tries and waits, but for the time in line behind other calls. A
+    longer ``Retry-After`` is not waited for.
+    """
     initial_wait: float = 0.5
     max_wait: float = 20.0
     cooldown: float = 10.0

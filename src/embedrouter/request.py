@@ -186,16 +186,13 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             job.attempts.append(Attempt(candidate.name, admission))
             return admission
         began = rules.clock()
-        deadline = began + rules.retry.timeout - spent_time
-        if job.deadline is not None:
-            deadline = min(deadline, job.deadline)
-        timeout = min(candidate.timeout, deadline - began)
+        timeout = min(candidate.timeout, _left(job, spent_time, began))
         items = _first_of(items, admission.tokens)
         texts = [item.text for item in items]
         spending = _spending(job, candidate, items, attempt, timeout)
         reservation: int | str | None = None
         try:
-            if deadline <= began:
+            if timeout <= 0:
                 late = RequestTimeoutError(
                     "the time allowed was used up before the request", model=candidate.name, perhaps_billed=False
                 )
@@ -212,7 +209,7 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
         assert isinstance(reservation, int)
         try:
             outcome: Answer | EmbedRouterError | Wait = yield Call(
-                candidate, texts, job.input_type, timeout, reservation, admission
+                candidate, texts, job.input_type, timeout, job.deadline, reservation, admission
             )
         except GeneratorExit:  # stopped before the answer
             rules.abandon(reservation)
@@ -244,10 +241,18 @@ def _request(job: Job, candidate: Candidate, items: Sequence[Item], patient: boo
             raise outcome
         job.attempts.append(Attempt(candidate.name, outcome, spent))
         wait = rules.retry.wait(attempt, outcome, rules.chance())
-        if wait is None or rules.clock() + wait >= deadline:
+        now = rules.clock()
+        spent_time += now - max(began, admission.departed)
+        if wait is None or wait >= _left(job, spent_time, now):
             return outcome
         yield Pause(wait)
-        spent_time += rules.clock() - began
+        spent_time += rules.clock() - now
+
+
+def _left(job: Job, spent: float, now: float) -> float:
+    """Return the seconds that a request has, of which its tries have taken some: the time in line does not count."""
+    own = job.rules.retry.timeout - spent
+    return own if job.deadline is None else min(own, job.deadline - now)
 
 
 def _admitted(job: Job, candidate: Candidate, items: Sequence[Item], patient: bool) -> Flow[Admission | BackendError]:
