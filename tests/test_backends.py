@@ -599,6 +599,27 @@ def test_a_users_own_client_is_used_and_left_open(emulator: Emulator) -> None:
     assert emulator.calls == 1
 
 
+def test_a_client_that_is_none_of_the_sdks_is_refused_before_anything_is_sent(emulator: Emulator) -> None:
+    """And so is one of the other kind."""
+    import cohere
+    import openai
+
+    common = {"api_key": KEY, "base_url": emulator.openai_url}
+    clients = {
+        "openai:text-embedding-3-small": (openai.OpenAI(**common), openai.AsyncOpenAI(**common)),  # type: ignore[arg-type]
+        "cohere:embed-v4.0": (cohere.ClientV2(**common), cohere.AsyncClientV2(**common)),
+    }
+    for name, (client, async_client) in clients.items():
+        Router([Model(name, client=client, async_client=async_client)], cache=None).close()
+        for wrong in (object(), async_client):
+            with pytest.raises(ConfigError, match=rf" client= takes a \S+, not {type(wrong).__name__}\."):
+                Router([Model(name, client=wrong)], cache=None)
+        with pytest.raises(ConfigError, match=rf" async_client= takes a \S+, not {type(client).__name__}\."):
+            Router([Model(name, async_client=client)], cache=None)
+    with pytest.raises(ConfigError, match=r"takes a cohere\.ClientV2, not OpenAI\."):
+        Router([Model("cohere:embed-v4.0", client=clients["openai:text-embedding-3-small"][0])], cache=None)
+
+
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, emulator: Emulator) -> None:
     """At the first call that needs it."""
     import sys

@@ -15,16 +15,41 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from inspect import iscoroutinefunction
+from typing import Any, Generic, TypeVar
 
+from ..errors import ConfigError
 from ..loops import PerLoop
+from ..models import Model
 
-__all__ = ["Clients"]
+__all__ = ["Clients", "check_given"]
 
 S = TypeVar("S")
 A = TypeVar("A")
 C = TypeVar("C")
 R = TypeVar("R")
+
+
+def check_given(model: Model, kind: str, async_kind: str, sends: Callable[[Any], Any]) -> None:
+    """Refuse a client of the user's that is none.
+
+    Args:
+        kind: the SDK's synchronous client, for the message.
+        async_kind: its asynchronous client.
+        sends: returns the method of a client that sends requests.
+
+    Raises:
+        ConfigError: it has no such method, or one of the other kind.
+    """
+    given = (("client", model.client, kind, False), ("async_client", model.async_client, async_kind, True))
+    for name, client, wanted, asynchronous in given:
+        if client is not None:
+            try:
+                fits = iscoroutinefunction(sends(client)) is asynchronous
+            except AttributeError:
+                fits = False
+            if not fits:
+                raise ConfigError(f"{model.name}: {name}= takes a {wanted}, not {type(client).__name__}.")
 
 
 @dataclass(slots=True, eq=False)

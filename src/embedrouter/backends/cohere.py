@@ -17,7 +17,7 @@ from ..models import Model, custom_card
 from ..tokens import billed
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
-from ._clients import Clients
+from ._clients import Clients, check_given
 from ._environment import api_key
 from ._responses import failed, from_status, matrix, unreadable, was_sent
 
@@ -30,6 +30,7 @@ INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
+    check_given(model, "cohere.ClientV2", "cohere.AsyncClientV2", lambda client: _http(client).request)
     return Description(cards.get(model.name) or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
 
 

@@ -17,7 +17,7 @@ from ..catalog import Card
 from ..models import Model, check_address, custom_card
 from ..types import Answer, Candidate, InputType, TokenCounts
 from . import Backend, Description, missing_extra
-from ._clients import Clients
+from ._clients import Clients, check_given
 from ._environment import api_key, setting
 from ._openai_batches import OpenAIBatches
 from ._openai_protocol import read, translated
@@ -31,6 +31,7 @@ BASE_URL = "https://api.openai.com/v1"
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
+    check_given(model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.post)
     if model.provider == "azure_openai":
         setting(model.api_version, model, "api_version", "OPENAI_API_VERSION")
         endpoint = setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
