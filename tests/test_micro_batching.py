@@ -827,6 +827,27 @@ def test_a_failure_is_the_failure_of_those_who_went_together(doors: Doors, async
     assert len(router.embed(["a"], input_type="query")) == 1
 
 
+class Refused(AuthenticationError):
+    """An error of a user's own."""
+
+    def __init__(self, code: int, *, server: str) -> None:
+        super().__init__(f"code {code}")
+        self.server = server
+
+
+def test_each_is_told_an_error_of_the_users_own(doors: Doors, asynchronous: bool) -> None:
+    """Whatever it is made of; nobody has to find out alone."""
+    fake = Gated(outcomes=[Refused(7, server="b")])
+    router = router_for(fake)
+    _, *errors = Crowd(router, fake, doors).run(asynchronous, [asking(text) for text in "abc"])
+
+    for error in errors:
+        assert isinstance(error, Refused)
+        assert (str(error), error.server) == ("code 7", "b")
+    assert len({id(error) for error in errors}) == 3
+    assert len(fake.calls) == 2
+
+
 class Broken(Gated):
     """A backend with a bug that some texts bring to light."""
 

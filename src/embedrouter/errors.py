@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Self
 
 __all__ = [
     "Attempt",
@@ -52,6 +53,16 @@ __all__ = [
 
 class EmbedRouterError(Exception):
     """Base of all errors of this package."""
+
+    def __copy__(self) -> Self:
+        """Return it without its traceback and cause, which hold the call: its texts, its vectors, its connection.
+
+        ``__init__`` is not called: users have errors of their own, made of something else than a message.
+        """
+        other = type(self).__new__(type(self))
+        other.args = self.args
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class DegradedWarning(UserWarning):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -170,10 +171,10 @@ class Gate:
             if isinstance(error, RateLimitedError):
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST))
-                self._error = _bare(error)
+                self._error = copy(error)
             elif counts and error.retryable and isinstance(error, SICK):
                 self._failures += 1
-                self._error = _bare(error)
+                self._error = copy(error)
                 if self._failures >= FAILURES and probed:
                     self._down_until = now + min(self._cooldown * 2.0**self._trips, LONGEST)
                     self._trips += 1
@@ -295,17 +296,6 @@ class Gate:
             return 0.0
         missing = min(tokens, said.tokens) + self._since - said.tokens_left
         return self._reported_at + min(said.tokens_reset, missing * 60 / said.tokens) - now if missing > 0 else 0.0
-
-
-def _bare(error: BackendError) -> BackendError:
-    """Return an error without its traceback and cause, which hold the call: its texts, its vectors, its connection.
-
-    Its ``__init__`` is not called: users have errors of their own, made of something else than a message.
-    """
-    bare = type(error).__new__(type(error))
-    bare.args = error.args
-    bare.__dict__.update(error.__dict__)
-    return bare
 
 
 def _ends(admission: Admission, now: float) -> float:
