@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -636,6 +637,18 @@ def test_a_batch_cancelled_before_it_began_costs_nothing(emulator: Emulator, bui
 
     assert reasons(job) == dict.fromkeys(range(10), "not answered")
     assert set_aside(router) == 0
+
+
+def test_a_missing_package_is_named_when_a_batch_is_cancelled(
+    emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process that was installed without it."""
+    router = build()
+    job = router.submit_batch(TEXTS)
+    router.close()
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ConfigError, match=r"pip install 'embedrouter\[openai\]'"):
+        job.cancel()
 
 
 def test_cancelling_what_is_over_harms_nothing(

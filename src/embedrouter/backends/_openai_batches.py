@@ -102,11 +102,11 @@ class OpenAIBatches(BatchEndpoint):
                         yield self._line(line)
 
     def cancel(self, batch: str, *, timeout: float) -> None:
-        import openai
+        with self._clients.sync() as client, self._errors():
+            import openai
 
-        over = openai.ConflictError  # or about to be
-        with self._clients.sync() as client, self._errors(), suppress(over):
-            client.batches.cancel(batch, timeout=timeout)
+            with suppress(openai.ConflictError):  # it is over, or about to be
+                client.batches.cancel(batch, timeout=timeout)
 
     def _line(self, line: bytes) -> tuple[str, Answer | str]:
         """Read one line of an output or error file. What it says in words may quote the text: only codes are kept."""
