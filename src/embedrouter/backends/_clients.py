@@ -56,13 +56,8 @@ def check_given(model: Model, kind: str, async_kind: str, sends: Callable[[Any],
 class _Lent(Generic[C, R]):
     client: C
     close: Callable[[], R]
-    calls: int = 0
-    """That use it."""
-    wanted: bool = True
-
-    @property
-    def over(self) -> bool:
-        return not (self.wanted or self.calls)
+    users: int = 1
+    """The calls that use it, and who lends it."""
 
 
 class Clients(Generic[S, A]):
@@ -109,15 +104,11 @@ class Clients(Generic[S, A]):
             self._start()
         with self._lock:
             lent = self._lent = self._lent or self._new()
-            lent.calls += 1
+            lent.users += 1
         try:
             yield lent.client
         finally:
-            with self._lock:
-                lent.calls -= 1
-                over = lent.over
-            if over:
-                lent.close()
+            self._give_back(lent)
 
     @asynccontextmanager
     async def asynchronous(self) -> AsyncIterator[A]:
@@ -128,30 +119,35 @@ class Clients(Generic[S, A]):
         if self._process != os.getpid():
             self._start()
         lent = self._of_loops.get()
-        lent.calls += 1
+        lent.users += 1
         try:
             yield lent.client
         finally:
-            lent.calls -= 1
-            if lent.over:
-                await lent.close()
+            await self._agive_back(lent)
 
     def close(self) -> None:
         """Close the synchronous client, if one was made, when no call uses it."""
         with self._lock:
             lent, self._lent = self._lent, None
-            if lent is None:
-                return
-            lent.wanted = False
-            over = lent.over
-        if over:
-            lent.close()
+        if lent is not None:
+            self._give_back(lent)
 
     async def aclose(self) -> None:
         """Close the synchronous client and the running loop's, each when no call uses it."""
         self.close()
         lent = self._of_loops.pop()
         if lent is not None:
-            lent.wanted = False
-            if lent.over:
-                await lent.close()
+            await self._agive_back(lent)
+
+    def _give_back(self, lent: _Lent[S, object]) -> None:
+        with self._lock:
+            lent.users -= 1
+            last = not lent.users
+        if last:
+            lent.close()
+
+    @staticmethod
+    async def _agive_back(lent: _Lent[A, Awaitable[object]]) -> None:
+        lent.users -= 1
+        if not lent.users:
+            await lent.close()
