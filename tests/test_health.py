@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
@@ -685,7 +686,7 @@ class Busy(FakeBackend):
     def asked(self, asynchronous: bool, **settings: Any) -> tuple[Router, Callable[..., Awaitable[Any]]]:
         """Return a router, and how to call it: by a task or by a thread."""
         model = self.model(max_concurrency=1, price="1")
-        router = Router([model], cache=None, ledger=":memory:", micro_batch_window=0, **settings)
+        router = Router([model], cache=None, ledger=":memory:", **{"micro_batch_window": 0, **settings})
 
         async def call(text: str, **asked: Any) -> Any:
             if asynchronous:
@@ -715,6 +716,21 @@ async def test_who_stands_in_line_behind_another_call_waits_no_longer_than_it_ma
     assert [call.texts for call in busy.calls] == [("first",), ("third",)]
     assert account.requests == 2
     assert not router.ledger.unconfirmed()
+
+
+@pytest.mark.parametrize("window", [0, 0.01])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_who_has_for_ever_waits_like_who_has_no_time_limit(asynchronous: bool, window: float) -> None:
+    """In line, and for calls that go together: no lock can be waited for that long."""
+    busy = Busy()
+    _, call = busy.asked(asynchronous, micro_batch_window=window)
+    calls = [asyncio.create_task(call("first", timeout=math.inf))]
+    await asyncio.to_thread(busy.begun.wait, HANG)
+    calls += [asyncio.create_task(call(text, timeout=math.inf)) for text in ("second", "third")]
+    await asyncio.sleep(0.1)
+    busy.ended.set()
+
+    assert [len(result) for result in await asyncio.gather(*calls)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

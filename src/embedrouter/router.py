@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import Any, Literal, TypeVar
 
 import platformdirs
@@ -441,7 +442,7 @@ class Router(Closing):
             texts=plan.validate(texts, first),
             first=first,
             input_type=input_type,
-            deadline=None if timeout is None else self._rules.clock() + timeout,
+            deadline=None if timeout is None or timeout > TIMEOUT_MAX else self._rules.clock() + timeout,
         )
 
     def _asked(self, input_type: InputType, tier: str | None) -> str:
