@@ -67,6 +67,15 @@ def assert_nothing_lost(router: Router, billed: Counter[str]) -> None:
     assert router._driver.flights._waiting == {}
 
 
+def assert_kept_and_booked(router: Router, cache: MemoryCache, billed: Counter[str]) -> None:
+    """The one request that was made, with nothing in doubt."""
+    (account,) = router.ledger.totals("model").values()
+
+    assert len(cache.rows) == account.requests == 1
+    assert_nothing_lost(router, billed)
+    assert not router.ledger.unconfirmed()
+
+
 async def turn(steps: int) -> None:
     for _ in range(steps):
         await asyncio.sleep(0)
@@ -151,11 +160,8 @@ def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:
         assert not task.done()
 
     asyncio.run(leave())
-    (account,) = router.ledger.totals("model").values()
 
-    assert len(cache.rows) == account.requests == 1
-    assert_nothing_lost(router, fake.billed)
-    assert not router.ledger.unconfirmed()
+    assert_kept_and_booked(router, cache, fake.billed)
 
 
 def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it() -> None:
@@ -181,11 +187,8 @@ def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it() -> No
         assert not task.done()
 
     asyncio.run(leave())
-    (account,) = router.ledger.totals("model").values()
 
-    assert len(cache.rows) == account.requests == 1
-    assert_nothing_lost(router, fake.billed)
-    assert not router.ledger.unconfirmed()
+    assert_kept_and_booked(router, cache, fake.billed)
 
 
 async def test_a_time_limit_around_a_call_loses_no_answer() -> None:

@@ -115,7 +115,7 @@ class Job:
     """The distinct texts, and the parts of some, and their places in ``vectors``."""
     vectors: Vectors = field(init=False)
     found: dict[str, Origin] = field(default_factory=dict)
-    """Of which texts and parts the vectors are known so far."""
+    """Of the texts and parts whose vectors are known so far, where these came from."""
     billed: dict[str, int] = field(default_factory=dict)
     """The tokens that each was billed."""
     charges: list[Charge] = field(default_factory=list)

@@ -325,7 +325,7 @@ def _entries(
     if not job.rules.cached:
         return {}
     key = job.key(candidate)
-    return {key(text): Entry(*kept) for text, *kept in zip(texts, vectors, shares, strict=True)}
+    return {key(text): Entry(vector, share) for text, vector, share in zip(texts, vectors, shares, strict=True)}
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
