@@ -559,16 +559,16 @@ def test_a_client_is_closed_by_the_last_call_that_uses_it(emulator: Emulator) ->
         async with backend._clients.asynchronous() as first, backend._clients.asynchronous() as second:
             await backend.aclose()
             assert first is second
-            assert not first.is_closed()
-        assert first.is_closed()
+            assert not first.client.is_closed()
+        assert first.client.is_closed()
 
     with backend._clients.sync() as first:
         with backend._clients.sync() as second:
             backend.close()
             backend.close()
         assert first is second
-        assert not first.is_closed()
-    assert first.is_closed()
+        assert not first.client.is_closed()
+    assert first.client.is_closed()
     asyncio.run(asynchronously())
 
 

@@ -562,7 +562,8 @@ def test_an_answer_that_cannot_be_read_does_not_hold_up_the_others(emulator: Emu
 
 def output(router: Router, job: BatchJob) -> list[dict[str, Any]]:
     """Return the lines of a batch's answers as the provider writes them."""
-    with router._backends[0]._clients.sync() as client:
+    with router._backends[0]._clients.sync() as sender:
+        client = sender.client
         found = client.batches.retrieve(job.records[0].provider_id)
         files = [file for file in (found.output_file_id, found.error_file_id) if file]
         return [json.loads(line) for file in files for line in client.files.content(file).iter_lines()]

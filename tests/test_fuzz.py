@@ -111,7 +111,8 @@ class Wire:
 def wire(provider: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
     name, _, form = provider.partition(" ")
     laid = Wire(None, form == "async")  # type: ignore[arg-type]
-    laid.backend = {"openai": _openai, "cohere": _cohere, "voyage": _voyage}[name](laid, monkeypatch)
+    makers = {"openai": _openai, "given": _given, "cohere": _cohere, "voyage": _voyage}
+    laid.backend = makers[name](laid, monkeypatch)
     return laid
 
 
@@ -123,13 +124,21 @@ def _create(model: Model) -> Backend:
     return create(model, known, settled)
 
 
-def _openai(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+def _openai(laid: Wire, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    import httpx2
+
+    transport = _transport(laid)
+    monkeypatch.setattr("openai.DefaultHttpxClient", lambda: httpx2.Client(transport=transport))
+    monkeypatch.setattr("openai.DefaultAsyncHttpxClient", lambda: httpx2.AsyncClient(transport=transport))
+    return _create(Model("openai:own", space="own", dimensions=DIMENSIONS, api_key="k"))
+
+
+def _given(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    """A client of the user's, which is asked through the SDK."""
     import httpx2
     import openai
 
-    transport = httpx2.MockTransport(
-        lambda request: httpx2.Response(laid.status, headers=laid.headers, content=laid.body)
-    )
+    transport = _transport(laid)
     common: dict[str, Any] = {"api_key": "k", "max_retries": 0}
     model = Model(
         "openai:own",
@@ -139,6 +148,12 @@ def _openai(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
         async_client=openai.AsyncOpenAI(http_client=httpx2.AsyncClient(transport=transport), **common),
     )
     return _create(model)
+
+
+def _transport(laid: Wire) -> Any:
+    import httpx2
+
+    return httpx2.MockTransport(lambda request: httpx2.Response(laid.status, headers=laid.headers, content=laid.body))
 
 
 def _cohere(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
@@ -214,7 +229,7 @@ def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
     return lambda value: damaged(draw, value)
 
 
-PROVIDERS = ["openai", "cohere", "voyage", "openai async", "cohere async"]
+PROVIDERS = ["openai", "given", "cohere", "voyage", "openai async", "given async", "cohere async"]
 often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 sent_headers = st.fixed_dictionaries(
     {},

@@ -20,6 +20,7 @@ from ..models import Model
 from ..types import Answer, BatchProgress, InputType
 from ._clients import Clients
 from ._openai_protocol import answer, translated
+from ._openai_requests import Sender
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -48,7 +49,7 @@ class OpenAIBatches(BatchEndpoint):
 
     def __init__(
         self,
-        clients: Clients[OpenAI, AsyncOpenAI],
+        clients: Clients[Sender[OpenAI], Sender[AsyncOpenAI]],
         model: Model,
         request: Callable[[Sequence[str], InputType], dict[str, Any]],
     ) -> None:
@@ -60,12 +61,12 @@ class OpenAIBatches(BatchEndpoint):
             for name, text in texts.items()
         )
         content = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
-        with self._clients.sync() as client, self._errors(list(texts.values())):
-            return client.files.create(file=("texts.jsonl", content), purpose="batch", timeout=timeout).id
+        with self._clients.sync() as sender, self._errors(list(texts.values())):
+            return sender.client.files.create(file=("texts.jsonl", content), purpose="batch", timeout=timeout).id
 
     def submit(self, uploaded: str, mark: str, *, timeout: float) -> str:
-        with self._clients.sync() as client, self._errors():
-            batch = client.batches.create(
+        with self._clients.sync() as sender, self._errors():
+            batch = sender.client.batches.create(
                 input_file_id=uploaded,
                 endpoint=ENDPOINT,
                 completion_window="24h",
@@ -75,13 +76,13 @@ class OpenAIBatches(BatchEndpoint):
             return batch.id
 
     def find(self, mark: str, *, timeout: float) -> str | None:
-        with self._clients.sync() as client, self._errors():
-            batches = client.batches.list(limit=100, timeout=timeout)
+        with self._clients.sync() as sender, self._errors():
+            batches = sender.client.batches.list(limit=100, timeout=timeout)
             return next((batch.id for batch in batches if (batch.metadata or {}).get(MARK) == mark), None)
 
     def look(self, batch: str, *, timeout: float) -> BatchProgress:
-        with self._clients.sync() as client, self._errors():
-            found = client.batches.retrieve(batch, timeout=timeout)
+        with self._clients.sync() as sender, self._errors():
+            found = sender.client.batches.retrieve(batch, timeout=timeout)
             counts = found.request_counts
             codes = dict.fromkeys(_code(error.code) for error in (found.errors.data if found.errors else None) or [])
             return BatchProgress(
@@ -92,21 +93,21 @@ class OpenAIBatches(BatchEndpoint):
             )
 
     def answers(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
-        with self._clients.sync() as client, self._errors():
-            found = client.batches.retrieve(batch, timeout=timeout)
+        with self._clients.sync() as sender, self._errors():
+            found = sender.client.batches.retrieve(batch, timeout=timeout)
             for file in (found.output_file_id, found.error_file_id):
                 if file is None:
                     continue
-                with client.files.with_streaming_response.content(file, timeout=timeout) as response:
+                with sender.client.files.with_streaming_response.content(file, timeout=timeout) as response:
                     for line in _lines(response.iter_bytes()):
                         yield self._line(line)
 
     def cancel(self, batch: str, *, timeout: float) -> None:
-        with self._clients.sync() as client, self._errors():
+        with self._clients.sync() as sender, self._errors():
             import openai
 
             with suppress(openai.ConflictError):  # it is over, or about to be
-                client.batches.cancel(batch, timeout=timeout)
+                sender.client.batches.cancel(batch, timeout=timeout)
 
     def _line(self, line: bytes) -> tuple[str, Answer | str]:
         """Read one line of an output or error file. What it says in words may quote the text: only codes are kept."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Model
 from ..tokens import billed
-from ..types import Answer
+from ..types import Answer, RateLimits
 from ._responses import failed, from_status, matrix, rate_limits, was_sent
 
 __all__ = ["answer", "read", "translated"]
@@ -23,10 +22,10 @@ def read(response: Any, model: Model) -> Answer:
         body = from_json(response.content)  # in a third of the time that json.loads takes
     except ValueError as error:
         raise BadResponseError(f"the answer is no JSON ({len(response.content)} bytes)", model=model.name) from error
-    return replace(answer(body, model), limits=rate_limits(response.headers))
+    return answer(body, model, rate_limits(response.headers))
 
 
-def answer(body: Any, model: Model) -> Answer:
+def answer(body: Any, model: Model, limits: RateLimits | None = None) -> Answer:
     """Return what the parsed body of an embeddings response says."""
     try:
         rows = body["data"]
@@ -38,7 +37,7 @@ def answer(body: Any, model: Model) -> Answer:
         tokens = (body.get("usage") or {}).get("prompt_tokens")
     except (KeyError, TypeError, AttributeError) as error:
         raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
-    return Answer(matrix(embeddings, model.name), billed(tokens))
+    return Answer(matrix(embeddings, model.name), billed(tokens), limits)
 
 
 def translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
@@ -58,9 +57,9 @@ def _ours(error: Exception, model: Model, texts: Sequence[str], sent: Sequence[s
     import openai
 
     match error:
-        case openai.APITimeoutError():
+        case openai.APITimeoutError() | httpx2.TimeoutException():
             return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
-        case openai.APIConnectionError():
+        case openai.APIConnectionError() | httpx2.RequestError():
             return UnavailableError(
                 f"the connection failed ({_reason(error)})", model=model.name, perhaps_billed=was_sent(error)
             )
@@ -77,8 +76,6 @@ def _ours(error: Exception, model: Model, texts: Sequence[str], sent: Sequence[s
             )
         case openai.APIResponseValidationError():
             return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case httpx2.TransportError():  # in the middle of an answer that is read bit by bit
-            return UnavailableError(f"the connection failed ({type(error).__name__})", model=model.name)
         case openai.OpenAIError():
             return BackendError(f"the openai library failed ({type(error).__name__})", model=model.name)
         case _:

@@ -195,8 +195,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """Return what the headers ``x-ratelimit-…`` of an answer say; ``None`` where they are missing."""
-    lower = ((name.lower(), value) for name, value in headers.items())
-    said = {name: value for name, value in lower if name.startswith("x-ratelimit-")}
+    said = {lower: value for name, value in headers.items() if (lower := name.lower()).startswith("x-ratelimit-")}
     if not said:
         return None
 

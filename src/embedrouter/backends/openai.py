@@ -21,6 +21,7 @@ from ._clients import Clients, check_given
 from ._environment import api_key, setting
 from ._openai_batches import OpenAIBatches
 from ._openai_protocol import read, translated
+from ._openai_requests import Sender, accepted
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -51,19 +52,19 @@ class OpenAIBackend(Backend):
         self._model = model
         self._tokenizer = card.tokenizer
         self._dimensions = dimensions if dimensions != card.dimensions else None
-        self._clients: Clients[OpenAI, AsyncOpenAI] = Clients(
-            lambda: _client(model, asynchronous=False),
-            lambda: _client(model, asynchronous=True),
-            lambda client: client.close(),
-            lambda client: client.close(),
-            given=model.client,
-            given_async=model.async_client,
+        self._clients: Clients[Sender[OpenAI], Sender[AsyncOpenAI]] = Clients(
+            lambda: _sender(model, asynchronous=False),
+            lambda: _sender(model, asynchronous=True),
+            lambda sender: sender.client.close(),
+            lambda sender: sender.client.close(),
+            given=None if model.client is None else Sender(model.client),
+            given_async=None if model.async_client is None else Sender(model.async_client),
         )
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        with self._clients.sync() as client:
+        with self._clients.sync() as sender:
             try:
-                response = _ask(client, self._request(texts, input_type), timeout)
+                response = accepted(sender.send(self._request(texts, input_type), timeout))
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = translated(error, self._model, texts)
             else:
@@ -71,9 +72,9 @@ class OpenAIBackend(Backend):
         raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        async with self._clients.asynchronous() as client:
+        async with self._clients.asynchronous() as sender:
             try:
-                response = await _ask(client, self._request(texts, input_type), timeout)
+                response = accepted(await sender.send(self._request(texts, input_type), timeout))
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = translated(error, self._model, texts)
             else:
@@ -113,33 +114,25 @@ class OpenAIBackend(Backend):
         return request
 
 
-def _ask(client: Any, request: dict[str, Any], timeout: float) -> Any:
-    """Send a request; an asynchronous client returns an awaitable. The answer's ``content`` is not parsed.
-
-    ``embeddings.create`` would look at every text for types to convert, which takes as long as sending them, and would
-    add ``encoding_format`` where it is left out.
-    """
-    import httpx2
-
-    return client.post("/embeddings", cast_to=httpx2.Response, body=request, options={"timeout": timeout})
-
-
-def _client(model: Model, *, asynchronous: bool) -> Any:
+def _sender(model: Model, *, asynchronous: bool) -> Sender[Any]:
     try:
         import openai
     except ImportError as error:
         raise missing_extra(model, "openai", error) from error
     common: dict[str, Any] = {"max_retries": 0, "default_headers": dict(model.headers or {})}
     if model.provider == "openai":
-        kind = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-        return kind(api_key=api_key(model), base_url=model.base_url or BASE_URL, **common)
+        kind: Any = openai.AsyncOpenAI if asynchronous else openai.OpenAI
+        http: Any = openai.DefaultAsyncHttpxClient() if asynchronous else openai.DefaultHttpxClient()
+        base_url = model.base_url or BASE_URL
+        return Sender(kind(api_key=api_key(model), base_url=base_url, http_client=http, **common), http)
     azure: Any = openai.AsyncAzureOpenAI if asynchronous else openai.AzureOpenAI
     if model.azure_ad_token_provider is not None:
         common["azure_ad_token_provider"] = model.azure_ad_token_provider
     else:
         common["api_key"] = api_key(model)
-    return azure(
+    client = azure(
         azure_endpoint=setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
         api_version=setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
         **common,
     )
+    return Sender(client)
