@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
 from hashlib import blake2b
@@ -273,6 +274,39 @@ def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
 
     assert len(found) == len(KEYS)
     assert right(found)
+
+
+def test_few_rows_are_read_at_once_if_nobody_else_is_inside(tmp_path: Path) -> None:
+    fill(tmp_path)
+    store = DiskCache(tmp_path)
+    cache = VectorCache(store)
+    assert cache.read_at_once(KEYS[:3], 1536) is None, "opening a folder takes its time"
+    cache.read(KEYS, 1536)
+
+    few = cache.read_at_once([*KEYS[:3], b"none".ljust(KEY_BYTES)], 1536)
+    assert few is not None
+    assert few.keys() == set(KEYS[:3])
+    assert right(few)
+    assert cache.read_at_once(KEYS, 1536) is None, "many take longer than handing them to a thread"
+    with ThreadPoolExecutor(1) as other, store._turn():
+        assert other.submit(cache.read_at_once, KEYS[:3], 1536).result() is None
+    assert VectorCache(MemoryCache()).read_at_once(KEYS[:3], 1536) is None, "another store may be slow"
+    assert VectorCache(None).read_at_once(KEYS, 1536) == {}
+
+
+def test_what_fails_at_once_is_told_when_it_fails_in_its_turn(tmp_path: Path) -> None:
+    fill(tmp_path)
+    cache = VectorCache(DiskCache(tmp_path))
+    cache.read(KEYS, 1536)
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
+        database.execute("DROP TABLE NewPlaces")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache.read_at_once(KEYS[:3], 1536) is None
+    assert cache.failures == 0
+    with pytest.warns(CacheWarning, match="could not be read"):
+        cache.read(KEYS[:3], 1536)
 
 
 def test_a_folder_that_is_removed_in_use_is_made_anew(tmp_path: Path) -> None:

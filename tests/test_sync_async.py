@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router, Usage, tier
 from embedrouter.backends import Backend
+from embedrouter.cache.disk import DiskCache
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -265,6 +268,31 @@ async def test_a_large_call_leaves_the_event_loop_responsive() -> None:
     beat.cancel()
 
     assert len(gaps) > 10
+
+
+async def test_a_cache_folder_that_others_use_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
+    """Few texts are looked up in the loop itself, but it waits for nobody."""
+    router = Router([FakeBackend().model()], cache=tmp_path, ledger=None)
+    await router.aembed(["a"], input_type="document")
+    store = cast(DiskCache, router._cache.store)
+    inside, leave = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        with store._turn():
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=occupy)
+    other.start()
+    inside.wait(10)
+    waiting = asyncio.create_task(router.aembed(["a"], input_type="document"))
+    await asyncio.sleep(0.05)
+
+    assert not waiting.done()
+    leave.set()
+    assert (await waiting).cached == (True,)
+    other.join()
+    await router.aclose()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

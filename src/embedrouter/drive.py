@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar, assert_never
@@ -236,6 +236,25 @@ class Driver:
 
     def _perform(self, effect: Effect, stop: threading.Event | None) -> Any:
         match effect:
+            case Read(keys, dimensions):
+                return self._cache.read(keys, dimensions)
+            case Gather():
+                return self._gather(effect)
+            case Join(names):
+                if _inside_a_loop():  # who blocks a loop must not wait for a task of that loop
+                    return None
+                return self.flights.join(names)
+            case Count(candidate, texts, input_type):
+                counts = self._backends[candidate.index].count(texts, input_type)
+                if not candidate.local:
+                    self._counted.add(candidate.index)
+                return counts
+            case Together(flows, width):
+                return self._together(flows, width)
+            case Admit(candidate, amount, least):
+                return self._here.gates[candidate.index].admit(amount, time.monotonic(), least=least)
+            case Reserve(spending):
+                return self._ledger.reserve(self._budget, spending)
             case Call(candidate, texts, input_type):
                 backend = self._backends[candidate.index]
                 with _turn(self._here.slots[candidate.index], effect.deadline) as come:
@@ -246,44 +265,39 @@ class Driver:
                         return self._heard(effect, timeout, backend.embed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
                         return self._heard(effect, timeout, error)
-            case Read(keys, dimensions):
-                return self._cache.read(keys, dimensions)
+            case Settle():
+                return self._settle(effect)
             case Write(entries):
                 return self._cache.write(entries)
-            case Count(candidate, texts, input_type):
-                counts = self._backends[candidate.index].count(texts, input_type)
-                if not candidate.local:
-                    self._counted.add(candidate.index)
-                return counts
             case Cut():
                 return self._cut(effect)
             case Allowance(candidate):
                 return self._ledger.free_tokens(candidate.name, candidate.free_tokens)
             case Afford(amount):
                 return self._ledger.refusal(self._budget, amount)
-            case Gather():
-                return self._gather(effect)
-            case Join(names):
-                if _inside_a_loop():  # who blocks a loop must not wait for a task of that loop
-                    return None
-                return self.flights.join(names)
             case Follow(futures, seconds):
                 return wait(futures, seconds)
-            case Admit(candidate, amount, least):
-                return self._here.gates[candidate.index].admit(amount, time.monotonic(), least=least)
-            case Reserve(spending):
-                return self._ledger.reserve(self._budget, spending)
-            case Settle():
-                return self._settle(effect)
             case Pause(seconds):
                 return (stop or threading.Event()).wait(seconds)
-            case Together(flows, width):
-                return self._together(flows, width)
             case _:
                 assert_never(effect)
 
     async def _aperform(self, effect: Effect, stop: asyncio.Event | None) -> Any:
         match effect:
+            case Read(keys, dimensions) if (entries := self._cache.read_at_once(keys, dimensions)) is not None:
+                return entries
+            case Gather():
+                return await self._agather(effect)
+            case Join(names):
+                return self.flights.join(names)
+            case Count(candidate, texts) if candidate.index in self._counted and sum(map(len, texts)) < LITTLE:
+                return self._perform(effect, None)
+            case Together(flows, width):
+                return await self._atogether(flows, width, stop or asyncio.Event())
+            case Admit():
+                return self._perform(effect, None)
+            case Reserve():
+                return await self._areserve(effect)
             case Call(candidate, texts, input_type):
                 backend = self._backends[candidate.index]
                 async with _aturn(self._here.aslots.get()[candidate.index], effect.deadline) as come:
@@ -294,28 +308,16 @@ class Driver:
                         return self._heard(effect, timeout, await backend.aembed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
                         return self._heard(effect, timeout, error)
-            case Read() | Write() if self._cache.store is None:
-                return self._perform(effect, None)
-            case Reserve():
-                return await self._areserve(effect)
             case Settle():  # also for a task that is cancelled, and in a loop that ends: no task takes it back
                 return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._settle, effect))
-            case Count(candidate, texts) if candidate.index in self._counted and sum(map(len, texts)) < LITTLE:
+            case Write() if self._cache.store is None:
                 return self._perform(effect, None)
             case Read() | Write() | Count() | Cut() | Allowance() | Afford():  # in a thread
                 return await asyncio.to_thread(self._perform, effect, None)
-            case Gather():
-                return await self._agather(effect)
-            case Join(names):
-                return self.flights.join(names)
             case Follow(futures, seconds):
                 return await _followed(futures, seconds)
-            case Admit():
-                return self._perform(effect, None)
             case Pause(seconds):
                 return await _apause(seconds, stop)
-            case Together(flows, width):
-                return await self._atogether(flows, width, stop or asyncio.Event())
             case _:
                 assert_never(effect)
 
@@ -338,7 +340,7 @@ class Driver:
         gate = self._here.gates[call.candidate.index]
         if isinstance(outcome, Answer):
             billed = tokens.billed(outcome.tokens)  # a backend of the user's may say anything
-            outcome = replace(outcome, vectors=self._cache.rounded(outcome.vectors), tokens=billed)
+            outcome = Answer(self._cache.rounded(outcome.vectors), billed, outcome.limits)
             gate.answered(call.admission, outcome.tokens, outcome.limits, time.monotonic())
         elif isinstance(outcome, BackendError):
             hurried = isinstance(outcome, RequestTimeoutError) and timeout < call.candidate.timeout
@@ -517,6 +519,12 @@ class Driver:
         return _failure(errors)
 
     async def _atogether(self, flows: Sequence[Flow[None]], width: int, stop: asyncio.Event) -> EmbedRouterError | None:
+        if len(flows) == 1:
+            try:
+                await self._acarry_on(flows[0], stop)
+            except EmbedRouterError as error:
+                return error
+            return None
         waiting = iter(flows)
         errors: list[Exception] = []
 

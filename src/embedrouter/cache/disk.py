@@ -129,6 +129,15 @@ class DiskCache:
             del found[stranger]
         return found
 
+    def get_at_once(self, keys: Sequence[bytes]) -> dict[bytes, bytes] | None:
+        """Return the same without waiting for other threads, or ``None`` when one of them has its turn."""
+        if self._cache is None or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self.get_many(keys)
+        finally:
+            self._lock.release()
+
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         for key, value in values.items():
             _plain("keys", key), _plain("values", value)
