@@ -285,7 +285,7 @@ def _lead(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[
         return
     first = _first(job)
     requests = _requests(items, first)
-    if len(requests) > 1 or "per_call" in job.rules.budget.caps:  # of a single request its reservation decides
+    if len(requests) > 1 or job.rules.budget.per_call is not None:  # of a single request its reservation decides
         expected = yield from _cost(items, first)
         refusal: str | None = yield Afford(expected)
         if refusal is not None:

@@ -72,7 +72,6 @@ CREATE TABLE IF NOT EXISTS requests (
     until REAL NOT NULL,       -- when a reservation becomes unconfirmed
     free INTEGER NOT NULL      -- tokens among them that cost nothing
 );
-CREATE INDEX IF NOT EXISTS unsettled ON requests (state) WHERE state != 'settled';
 CREATE TABLE IF NOT EXISTS days (day TEXT PRIMARY KEY, amount INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS allowances (model TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS savings (
@@ -205,7 +204,7 @@ class Ledger:
         with self.transaction() as database:
             free = min(self.free_tokens(spending.model, spending.free_tokens), spending.tokens)
             amount = _after(spending.amount, spending.tokens, free)
-            if amount != 0 and budget.caps:
+            if amount != 0:
                 refusal = self._exceeded(database, budget, amount, whole_call=False)
                 if refusal is not None:
                     return refusal
@@ -427,9 +426,12 @@ class Ledger:
     def _exceeded(
         self, database: sqlite3.Connection, budget: Budget, amount: Decimal | None, *, whole_call: bool
     ) -> str | None:
+        caps = budget.caps
+        if not caps:
+            return None
         if amount is None:
             return "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
-        for name, cap in budget.caps.items():
+        for name, cap in caps.items():
             if name == "per_call":
                 if whole_call and amount > cap:
                     return (
