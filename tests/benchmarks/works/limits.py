@@ -154,22 +154,25 @@ def sdk_documents(number: int, api: str) -> Work:
             yield partial(embed_all, texts)
 
 
-def sdk_query(api: str) -> Work:
+def sdk_queries(number: int, api: str) -> Work:
     from openai import OpenAI
 
+    def ask(client: OpenAI, asked: list[str]) -> int:
+        return sum(len(client.embeddings.create(model=NAME, input=[query]).data) for query in asked)
+
     with OpenAI(base_url=api, api_key="sk-benchmark") as client:
-        for query in (queries(1, place) for place in itertools.count()):
-            yield lambda query=query: len(client.embeddings.create(model=NAME, input=query).data)
+        for round_ in itertools.count():
+            yield partial(ask, client, queries(number, number * round_))
 
 
-def sdk_query_async(api: str) -> Work:
+def sdk_queries_async(number: int, api: str) -> Work:
     from openai import AsyncOpenAI
 
     client = AsyncOpenAI(base_url=api, api_key="sk-benchmark")
 
-    async def embed(query: list[str]) -> int:  # the Runner would write the vectors down as text
-        return len((await client.embeddings.create(model=NAME, input=query)).data)
+    async def ask(asked: list[str]) -> int:
+        return sum([len((await client.embeddings.create(model=NAME, input=[query])).data) for query in asked])
 
     with asyncio.Runner() as runner:
-        for query in (queries(1, place) for place in itertools.count()):
-            yield lambda query=query: runner.run(embed(query))
+        for round_ in itertools.count():
+            yield lambda round_=round_: runner.run(ask(queries(number, number * round_)))

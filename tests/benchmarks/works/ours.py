@@ -116,20 +116,24 @@ def threads(number: int, api: str) -> Work:
             yield lambda asked=asked: list(pool.map(embedder.embed_query, asked))
 
 
-def one_query(api: str) -> Work:
-    """A query that is not cached, with cache, ledger and a budget on."""
+def uncached_queries(number: int, api: str) -> Work:
+    """Queries that are not cached, one after another, with cache, ledger and a budget on."""
+
+    def ask(router: Router, asked: list[str]) -> int:
+        return sum(len(router.embed([query], input_type="query")) for query in asked)
+
     with _cold(api, budget=Budget(per_day="100")) as router:
-        for (query,) in (queries(1, place) for place in itertools.count()):
-            yield partial(router.embed, [query], input_type="query")
+        for round_ in itertools.count():
+            yield partial(ask, router, queries(number, number * round_))
 
 
-def one_query_async(api: str) -> Work:
-    async def embed(router: Router, query: str) -> int:  # the Runner would write the vectors down as text
-        return len(await router.aembed([query], input_type="query"))
+def uncached_queries_async(number: int, api: str) -> Work:
+    async def ask(router: Router, asked: list[str]) -> int:
+        return sum([len(await router.aembed([query], input_type="query")) for query in asked])
 
     with _cold(api, budget=Budget(per_day="100")) as router, asyncio.Runner() as runner:
-        for (query,) in (queries(1, place) for place in itertools.count()):
-            yield lambda query=query: runner.run(embed(router, query))
+        for round_ in itertools.count():
+            yield lambda round_=round_: runner.run(ask(router, queries(number, number * round_)))
 
 
 def many_at_once(number: int, api: str) -> Work:
