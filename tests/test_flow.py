@@ -547,6 +547,19 @@ def test_mean_averages_the_parts_weighted_by_length() -> None:
     assert np.allclose(result.vectors[0], expected / np.linalg.norm(expected))
 
 
+@pytest.mark.parametrize("policy", ["truncate", "mean"])
+@given(texts=st.lists(st.sampled_from(["a", "bc", "abcdefgh", "abcdefghijklmno", "abcde"]), min_size=1, max_size=9))
+def test_whatever_is_repeated_and_cut_each_text_has_its_own_vector(policy: OverlongPolicy, texts: list[str]) -> None:
+    """Also where there are as many parts as repetitions, or a part is one of the texts."""
+    together = ask(World(), texts, [candidate("a", longest=5)], on_too_long=policy)
+    alone = {text: ask(World(), [text], [candidate("a", longest=5)], on_too_long=policy) for text in texts}
+
+    assert together.vectors.shape[0] == len(texts)
+    for text, row, shortened in zip(texts, together.vectors, together.shortened, strict=True):
+        assert np.array_equal(row, alone[text].vectors[0])
+        assert shortened == alone[text].shortened[0] == (len(text) > 5)
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_shortened_text_is_a_hit_the_next_time(exact: bool) -> None:
     """Without counting, cutting or asking anything."""

@@ -343,7 +343,7 @@ def _mean(found: Sequence[Found], weights: Sequence[int], dtype: str) -> Found:
 def _assemble(job: Job) -> EmbeddingResult:
     """Put the vectors in the order of the input and add up what was avoided."""
     job.save()
-    whole = len(job.texts) == len(job.rows)
+    whole = len(job.texts) == job.distinct == len(job.rows)
     origins = [job.found[text] for text in job.texts]
     return EmbeddingResult(
         vectors=job.vectors if whole else job.vectors[[job.rows[text] for text in job.texts]],
