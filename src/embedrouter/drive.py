@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -308,8 +308,8 @@ class Driver:
                         return self._heard(effect, timeout, await backend.aembed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
                         return self._heard(effect, timeout, error)
-            case Settle():  # also for a task that is cancelled, and in a loop that ends: no task takes it back
-                return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._settle, effect))
+            case Settle():  # also for a task that is cancelled, and in a loop that ends
+                return await _in_thread(self._settle, effect)
             case Write() if self._cache.store is None:
                 return self._perform(effect, None)
             case Read() | Write() | Count() | Cut() | Allowance() | Afford():  # in a thread
@@ -359,7 +359,7 @@ class Driver:
                 self._ledger.release(reservation)
 
         try:
-            await asyncio.to_thread(reserve)
+            await _in_thread(reserve)
         except asyncio.CancelledError:
             made.add_done_callback(give_back)
             raise
@@ -540,6 +540,32 @@ class Driver:
             for _ in range(min(width, len(flows))):
                 group.create_task(work())
         return _failure(errors)
+
+
+def _in_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    """Have a thread of the running loop do something to its end, which nobody who waits can take back.
+
+    The future of an executor would be cancelled with its task unless it is shielded, and takes the loop more turns.
+    """
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Future[T] = loop.create_future()
+
+    def say(tell: Callable[[], None]) -> None:
+        if not heard.done():  # cancelled
+            tell()
+
+    def do() -> None:
+        try:
+            outcome = function(*arguments)
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            tell = partial(heard.set_exception, error)
+        else:
+            tell = partial(heard.set_result, outcome)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(say, tell)
+
+    loop.run_in_executor(None, do)
+    return heard
 
 
 @contextmanager
