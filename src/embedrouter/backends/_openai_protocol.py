@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ __all__ = ["answer", "read", "translated"]
 
 
 def read(response: Any, model: Model) -> Answer:
-    """Return what an embeddings response of the SDK says, and what its headers say of the limits."""
+    """Return what an embeddings response says, and what its headers say of the limits."""
     from pydantic_core import from_json  # the SDK has loaded it
 
     try:
@@ -41,7 +42,8 @@ def answer(body: Any, model: Model, limits: RateLimits | None = None) -> Answer:
 
 
 def translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
-    """Return our error for one of the SDK's, or ``error`` itself when it is none of its; see ``failed``."""
+    """Return our error for one of the SDK's or of what it sends with, or ``error`` itself when it is neither; see
+    ``failed``."""
     sent = _keys(error)
     return failed(error, _ours(error, model, texts, sent), model, texts, sent)
 
@@ -53,16 +55,17 @@ def _keys(error: Exception) -> list[str]:
 
 
 def _ours(error: Exception, model: Model, texts: Sequence[str], sent: Sequence[str]) -> Exception:
+    import anyio
     import httpx2
     import openai
 
     match error:
         case openai.APITimeoutError() | httpx2.TimeoutException():
             return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
-        case openai.APIConnectionError() | httpx2.RequestError():
-            return UnavailableError(
-                f"the connection failed ({_reason(error)})", model=model.name, perhaps_billed=was_sent(error)
-            )
+        case openai.APIConnectionError() | httpx2.RequestError() | ssl.SSLError() | anyio.EndOfStream():
+            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
+            story = f"the connection failed ({type(cause or error).__name__})"
+            return UnavailableError(story, model=model.name, perhaps_billed=was_sent(error))
         case openai.APIStatusError():
             body = error.body if isinstance(error.body, dict) else {}
             return from_status(
@@ -80,7 +83,3 @@ def _ours(error: Exception, model: Model, texts: Sequence[str], sent: Sequence[s
             return BackendError(f"the openai library failed ({type(error).__name__})", model=model.name)
         case _:
             return error
-
-
-def _reason(error: Exception) -> str:
-    return type(error.__cause__ or error).__name__

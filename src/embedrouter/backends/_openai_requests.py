@@ -2,8 +2,8 @@
 
 The SDK prepares every request anew: it copies options, merges headers and joins addresses, which takes as long as
 sending the request and reading the answer. Where none of that can change between two requests it is done once, and they
-go straight to the HTTP client inside the SDK's. That is so for a client that is made here with a key. A client of the
-user's may have settings of its own and Azure's a token that expires: these are asked through the SDK.
+go straight to the HTTP client inside the SDK's. That is so for OpenAI's own kind of client when it is made here. A
+client of the user's may have settings of its own and Azure's a token that expires: these are asked through the SDK.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import httpx2
-    from openai import APIStatusError
 
-__all__ = ["Sender", "accepted"]
+__all__ = ["Sender"]
 
 C = TypeVar("C")
 
@@ -52,10 +51,22 @@ class Sender(Generic[C]):
         content = to_json(body)
         limits = httpx2.Timeout(timeout).as_dict()
         request = httpx2.Request(
-            "POST", address, headers=headers, stream=httpx2.ByteStream(content), extensions={"timeout": limits}
+            "POST",
+            address,
+            headers=headers,
+            cookies=self._http.cookies,
+            stream=httpx2.ByteStream(content),
+            extensions={"timeout": limits},
         )
         request.headers["Content-Length"] = str(len(content))
         return self._http.send(request)
+
+    def accepted(self, response: httpx2.Response) -> httpx2.Response:
+        """Return a response, or raise the SDK's error for what it says."""
+        if not response.is_success:
+            client: Any = self.client
+            raise client._make_status_error_from_response(response)
+        return response
 
     @cached_property
     def _prepared(self) -> tuple[httpx2.URL, httpx2.Headers]:
@@ -68,35 +79,3 @@ class Sender(Generic[C]):
         said = {name.lower(): value for name, value in [*client.auth_headers.items(), *client.default_headers.items()]}
         headers.update({name: value for name, value in said.items() if isinstance(value, str)})  # others are left out
         return address, headers
-
-
-def accepted(response: httpx2.Response) -> httpx2.Response:
-    """Return a response, or raise the SDK's error for what it says."""
-    if not response.is_success:
-        raise _refusal(response)
-    return response
-
-
-def _refusal(response: httpx2.Response) -> APIStatusError:
-    import openai
-
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        body = response.text.strip()
-    said = body.get("error", body) if isinstance(body, dict) else body
-    story = [f"Error code: {response.status_code}"]
-    if isinstance(said, dict) and isinstance(said.get("message"), str):
-        story.append(said["message"])
-    kinds = {
-        400: openai.BadRequestError,
-        401: openai.AuthenticationError,
-        403: openai.PermissionDeniedError,
-        404: openai.NotFoundError,
-        409: openai.ConflictError,
-        422: openai.UnprocessableEntityError,
-        429: openai.RateLimitError,
-    }
-    otherwise = openai.InternalServerError if response.status_code >= 500 else openai.APIStatusError
-    kind = kinds.get(response.status_code, otherwise)
-    return kind(" - ".join(story), response=response, body=said)

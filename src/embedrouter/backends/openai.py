@@ -21,7 +21,7 @@ from ._clients import Clients, check_given
 from ._environment import api_key, setting
 from ._openai_batches import OpenAIBatches
 from ._openai_protocol import read, translated
-from ._openai_requests import Sender, accepted
+from ._openai_requests import Sender
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class OpenAIBackend(Backend):
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         with self._clients.sync() as sender:
             try:
-                response = accepted(sender.send(self._request(texts, input_type), timeout))
+                response = sender.accepted(sender.send(self._request(texts, input_type), timeout))
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = translated(error, self._model, texts)
             else:
@@ -74,7 +74,7 @@ class OpenAIBackend(Backend):
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         async with self._clients.asynchronous() as sender:
             try:
-                response = accepted(await sender.send(self._request(texts, input_type), timeout))
+                response = sender.accepted(await sender.send(self._request(texts, input_type), timeout))
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = translated(error, self._model, texts)
             else:
@@ -122,9 +122,9 @@ def _sender(model: Model, *, asynchronous: bool) -> Sender[Any]:
     common: dict[str, Any] = {"max_retries": 0, "default_headers": dict(model.headers or {})}
     if model.provider == "openai":
         kind: Any = openai.AsyncOpenAI if asynchronous else openai.OpenAI
+        common.update(api_key=api_key(model), base_url=model.base_url or BASE_URL)
         http: Any = openai.DefaultAsyncHttpxClient() if asynchronous else openai.DefaultHttpxClient()
-        base_url = model.base_url or BASE_URL
-        return Sender(kind(api_key=api_key(model), base_url=base_url, http_client=http, **common), http)
+        return Sender(kind(http_client=http, **common), http)
     azure: Any = openai.AsyncAzureOpenAI if asynchronous else openai.AzureOpenAI
     if model.azure_ad_token_provider is not None:
         common["azure_ad_token_provider"] = model.azure_ad_token_provider
