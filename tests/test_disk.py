@@ -21,6 +21,7 @@ from contextlib import closing
 from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import diskcache
 import numpy as np
@@ -292,6 +293,49 @@ def test_few_rows_are_read_at_once_if_nobody_else_is_inside(tmp_path: Path) -> N
         assert other.submit(cache.read_at_once, KEYS[:3], 1536).result() is None
     assert VectorCache(MemoryCache()).read_at_once(KEYS[:3], 1536) is None, "another store may be slow"
     assert VectorCache(None).read_at_once(KEYS, 1536) == {}
+
+
+def test_whoever_wraps_or_extends_a_folder_is_asked_in_its_own_way(tmp_path: Path) -> None:
+    """It may encrypt what it stores."""
+
+    class Wrapping:
+        def __init__(self) -> None:
+            self.inner = DiskCache(tmp_path)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    class Extending(DiskCache):
+        pass
+
+    fill(tmp_path)
+    for store in (Wrapping(), Extending(tmp_path)):
+        cache = VectorCache(store)
+        assert right(cache.read(KEYS, 1536))
+        assert cache.read_at_once(KEYS[:3], 1536) is None
+        cache.close()
+
+
+def test_a_folder_that_is_gone_is_not_made_at_once(tmp_path: Path) -> None:
+    fill(tmp_path)
+    cache = VectorCache(DiskCache(tmp_path))
+    assert right(cache.read(KEYS, 1536))
+    shutil.rmtree(tmp_path)
+
+    assert cache.read_at_once(KEYS[:3], 1536) is None
+    assert not tmp_path.exists()
+
+
+def test_where_readers_wait_for_writers_nothing_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on file systems that share no memory: SQLite has no log there."""
+    monkeypatch.setitem(diskcache.core.DEFAULT_SETTINGS, "sqlite_journal_mode", "delete")
+    cache = VectorCache(DiskCache(tmp_path))
+    cache.write({KEYS[0]: entry(KEYS[0])})
+
+    assert right(cache.read(KEYS[:1], 1536))
+    assert cache.read_at_once(KEYS[:1], 1536) is None
 
 
 def test_what_fails_at_once_is_told_when_it_fails_in_its_turn(tmp_path: Path) -> None:

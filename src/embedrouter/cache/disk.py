@@ -115,6 +115,8 @@ class DiskCache:
     def _start(self) -> None:
         self._lock = threading.RLock()
         self._cache: diskcache.Cache | None = None
+        self._apart = False
+        """Whether who reads need not wait for who writes: some file systems cannot do that."""
 
     def __repr__(self) -> str:
         return f"DiskCache({str(self.folder)!r})"
@@ -130,10 +132,12 @@ class DiskCache:
         return found
 
     def get_at_once(self, keys: Sequence[bytes]) -> dict[bytes, bytes] | None:
-        """Return the same without waiting for other threads, or ``None`` when one of them has its turn."""
-        if self._cache is None or not self._lock.acquire(blocking=False):
+        """Return the same without waiting for anybody, or ``None`` when others are inside or the folder is not open."""
+        if not self._lock.acquire(blocking=False):
             return None
         try:
+            if self._cache is None or not self._apart or not self._database.exists():
+                return None
             return self.get_many(keys)
         finally:
             self._lock.release()
@@ -208,6 +212,7 @@ class DiskCache:
                 )
                 cache.close()
                 places.prepare(connection)
+                self._apart = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
                 for name, value in PRAGMAS.items():
                     connection.execute(f"PRAGMA {name} = {value}")
             except (TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:

@@ -10,7 +10,8 @@ import logging
 import sqlite3
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,10 +30,8 @@ DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-FEW = 16
+AT_ONCE = 16
 """Keys whose rows are looked up in about the time that it takes to hand them to another thread and back."""
-
-GetAtOnce: TypeAlias = Callable[[Sequence[bytes]], Mapping[bytes, bytes] | None]
 
 T = TypeVar("T")
 
@@ -53,7 +52,9 @@ class VectorCache:
         self.damaged = 0
         self.failures = 0
         self._told: set[tuple[object, ...]] = set()
-        self._get_at_once: GetAtOnce | None = getattr(store, "get_at_once", None)
+        at_once = vars(type(store)).get("get_at_once")  # who wraps a store or extends it reads in a way of its own
+        self._at_once: Callable[[Sequence[bytes]], Mapping[bytes, bytes] | None] | None
+        self._at_once = at_once and partial(at_once, store)
 
     def read(self, keys: Sequence[bytes], dimensions: int) -> dict[bytes, Entry]:
         """Return the sound entries that exist, by key."""
@@ -69,10 +70,10 @@ class VectorCache:
         """Return the same if that takes no longer than to hand it to another thread, or ``None``."""
         if self.store is None:
             return {}
-        if self._get_at_once is None or len(keys) > FEW:
+        if self._at_once is None or len(keys) > AT_ONCE:
             return None
         try:
-            rows = self._get_at_once(keys)
+            rows = self._at_once(keys)
         except Exception:  # noqa: BLE001 - the other thread meets it again
             return None
         return None if rows is None else self._entries(rows, dimensions)
