@@ -551,7 +551,7 @@ def _in_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]
     heard: asyncio.Future[T] = loop.create_future()
 
     def say(tell: Callable[[], None]) -> None:
-        if not heard.done():  # cancelled
+        if not heard.cancelled():
             tell()
 
     def do() -> None:

@@ -342,8 +342,6 @@ def _shares(total: int, weights: Sequence[int]) -> list[int]:
 
 def packed(items: Sequence[Item], candidate: Candidate) -> list[list[Item]]:
     """Split texts into requests that keep the candidate's limits."""
-    if len(items) == 1:
-        return [list(items)]
     tokens = [item.tokens for item in items]
     sized = candidate.limits.size is not None
     sizes = [len(item.text.encode()) if sized else 0 for item in items]

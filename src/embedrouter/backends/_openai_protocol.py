@@ -42,8 +42,7 @@ def answer(body: Any, model: Model, limits: RateLimits | None = None) -> Answer:
 
 
 def translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
-    """Return our error for one of the SDK's or of what it sends with, or ``error`` itself when it is neither; see
-    ``failed``."""
+    """Return our error for one of the SDK's or of httpx2's, or ``error`` itself when it is neither; see ``failed``."""
     sent = _keys(error)
     return failed(error, _ours(error, model, texts, sent), model, texts, sent)
 
