@@ -29,6 +29,12 @@ def emulator() -> Iterator[Emulator]:
         yield running
 
 
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def asynchronous(request: pytest.FixtureRequest) -> bool:
+    """Once with the synchronous form, once with the asynchronous one."""
+    return bool(request.param)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():

@@ -62,11 +62,6 @@ def provider(request: pytest.FixtureRequest) -> Provider:
     return PROVIDERS[request.param]
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture(autouse=True)
 def _no_request_breaks_a_rule(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[None]:
     """The emulator is as strict as the vendors; only tests that say so may be refused."""

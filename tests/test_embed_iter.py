@@ -39,11 +39,6 @@ MANY = int(os.environ.get("EMBEDROUTER_ITER_TEXTS", "200_000"))
 STATUS = Path("/proc/self/status")
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def router_for(fake: FakeBackend, **changes: Any) -> Router:
     model = {"price": "1", **changes.pop("model", {})}
     return Router(

@@ -127,11 +127,6 @@ class Remembering(RetryPolicy):
         return RetryPolicy.wait(self, attempt, error, chance)
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 # The policy
 
 Then: TypeAlias = Literal["again", "next model", "stop"]

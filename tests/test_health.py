@@ -506,11 +506,6 @@ def test_the_gate_always_opens_again(script: list[tuple[float, str, int]]) -> No
 # Through a router and a socket
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def small(emulator: Emulator, **settings: Any) -> Model:
     return Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k", **settings)
 

@@ -74,11 +74,6 @@ def ledger(file: Path, clock: Clock) -> Iterator[Ledger]:
     opened.close()
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def reserved(ledger: Ledger, amount: str | Decimal | None = "0.01", budget: Budget = NO_CAP, **told: object) -> int:
     """Set money aside that is there."""
     reservation = ledger.reserve(budget, spending(amount, **told))

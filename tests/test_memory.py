@@ -40,11 +40,6 @@ class Counted(MemoryCache):
         return super().get_many(keys)
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def router_for(fake: FakeBackend, **changes: Any) -> Router:
     given = {"cache": Counted(), "ledger": ":memory:", "retry": NO_WAITING, **changes}
     return Router([fake.model(price="1")], **given)

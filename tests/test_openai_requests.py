@@ -24,11 +24,6 @@ COUNTED = {"x-stainless-retry-count", "x-stainless-read-timeout", "idempotency-k
 """Headers in which the SDK counts its own tries."""
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 Ways = tuple[Callable[[], httpx2.Response], Callable[[], httpx2.Response]]
 
 

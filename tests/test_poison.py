@@ -30,11 +30,6 @@ def provider(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def refusal(provider: str, reason: str = REASON) -> Fault:
     """Return a 400 in the shape of each provider's errors. None says which text is meant."""
     body: dict[str, Any] = {

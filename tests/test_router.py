@@ -27,12 +27,6 @@ from embedrouter.types import InputType, TokenCounts
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
 
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 # The first call and the second
 
 

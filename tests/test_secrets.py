@@ -114,11 +114,6 @@ def failure(router: Router, asynchronous: bool, texts: list[str]) -> BaseExcepti
     return caught.value
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[logging.LogRecord]]]:
     """Everything that anybody logs, at DEBUG."""

@@ -66,11 +66,6 @@ def typed(texts: Sequence[str], *, input_type: str) -> list[list[float]]:
     return [[float(len(text)), 1.0 if input_type == "query" else 2.0] for text in texts]
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asynchronous(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 def wrapped(embedder: Any, **settings: Any) -> Router:
     model = Model.wrap(embedder, **{"space": "house", "dimensions": 2, **settings})
     return Router([model], cache=MemoryCache(), retry=NO_WAITING)
