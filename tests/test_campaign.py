@@ -515,7 +515,6 @@ async def test_money_set_aside_while_a_task_is_cancelled_is_given_back() -> None
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.gather(call, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_default_executor()
     with router.ledger.transaction() as database:
         rows = database.execute("SELECT state FROM requests").fetchall()
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from embedrouter import Model, Router
+from embedrouter import Model, Router, workers
 from embedrouter.errors import AuthenticationError
 from embedrouter.ledger import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
@@ -94,9 +94,11 @@ class AtOnce(ThreadPoolExecutor):
 
 
 @pytest.mark.parametrize("threads", [False, True])
-def test_a_task_cancelled_at_any_moment_loses_no_answer(threads: bool) -> None:
+def test_a_task_cancelled_at_any_moment_loses_no_answer(threads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each number of turns of the loop; once with every effect done at once, once in threads as it is."""
     ended = 0
+    if not threads:
+        monkeypatch.setattr(workers, "ThreadPoolExecutor", AtOnce)
 
     async def cancelled_after(steps: int) -> None:
         nonlocal ended
@@ -164,9 +166,10 @@ def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:
     assert_kept_and_booked(router, cache, fake.billed)
 
 
-def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it() -> None:
-    """Its threads have been busy with something else."""
+def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads have been busy with something else."""
     fake, cache, threads = Provider(turns=30), MemoryCache(), ThreadPoolExecutor(1)
+    monkeypatch.setattr(workers, "ThreadPoolExecutor", lambda **_: threads)
     router = Router([fake.model(price="1")], cache=cache, ledger=":memory:")
     busy, leaving = threading.Event(), threading.Event()
 
@@ -175,20 +178,42 @@ def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it() -> No
         leaving.wait(HANG)
 
     async def leave() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(threads)
         task = asyncio.create_task(router.aembed(["a"], input_type="document"))
         while not fake.billed:
             await asyncio.sleep(0)
-        loop.run_in_executor(None, something_else)
+        threads.submit(something_else)
         while not busy.is_set() or threads._work_queue.empty():
             await asyncio.sleep(0)
-        loop.call_soon(leaving.set)
+        asyncio.get_running_loop().call_soon(leaving.set)
         assert not task.done()
 
     asyncio.run(leave())
 
     assert_kept_and_booked(router, cache, fake.billed)
+
+
+async def test_closing_while_an_answer_is_written_takes_nothing_back() -> None:
+    """The thread that writes ends afterwards, and the next call has another."""
+
+    class Slow(MemoryCache):
+        def put_many(self, values: Mapping[bytes, bytes]) -> None:
+            writing.set()
+            closed.wait(HANG)
+            super().put_many(values)
+
+    writing, closed = threading.Event(), threading.Event()
+    fake, cache = Provider(), Slow()
+    router = Router([fake.model(price="1")], cache=cache, ledger=":memory:")
+    task = asyncio.create_task(router.aembed(["a"], input_type="document"))
+    while not writing.is_set():
+        await asyncio.sleep(0)
+    await router.aclose()
+    closed.set()
+
+    assert (await task).usage.requests == 1
+    assert_kept_and_booked(router, cache, fake.billed)
+    assert (await router.aembed(["a", "b"], input_type="document")).cached == (True, False)
+    await router.aclose()
 
 
 async def test_a_time_limit_around_a_call_loses_no_answer() -> None:

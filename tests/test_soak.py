@@ -24,6 +24,7 @@ import pytest
 
 from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.errors import EmbedRouterError
+from embedrouter.workers import POOLED
 from tests.emulator import Emulator, Fault, Received
 
 SECONDS = float(os.environ.get("EMBEDROUTER_SOAK", "14"))
@@ -56,10 +57,12 @@ class Sight:
 
 
 def _quiet() -> None:
-    """Wait for the provider's threads, one for each connection, to see that it was closed."""
+    """Wait for the provider's threads, one for each connection, to see that it was closed, and for ours to end."""
     deadline = time.monotonic() + 2
     gc.collect()
-    while time.monotonic() < deadline and any("process_request" in thread.name for thread in threading.enumerate()):
+    while time.monotonic() < deadline and any(
+        "process_request" in thread.name or POOLED in thread.name for thread in threading.enumerate()
+    ):
         time.sleep(0.005)
         gc.collect()  # Voyage's SDK keeps a session for each thread, which is garbage when that has ended
 

@@ -54,7 +54,7 @@ from .ledger import Ledger
 from .loops import PerLoop
 from .sharing import Member
 from .types import Answer, Candidate, Found
-from .workers import Workers
+from .workers import Pool, Workers
 
 __all__ = ["Driver"]
 
@@ -81,6 +81,8 @@ class _Here:
     """Of calls from threads."""
     agatherings: PerLoop[Gatherings[Member]]
     workers: Workers
+    pool: Pool
+    """Keeps the accounts and the cache for event loops."""
     sent: set[int]
     """Reservations whose request went out and is not settled yet."""
     unfinished: set[asyncio.Task[Any]]
@@ -136,6 +138,7 @@ class Driver:
             gatherings=Gatherings(),
             agatherings=PerLoop(Gatherings),
             workers=Workers(),
+            pool=Pool(),
             sent=set(),
             unfinished=set(),
         )
@@ -221,6 +224,7 @@ class Driver:
     def close(self) -> None:
         """End the threads that are kept for the next call."""
         self._here.workers.close()
+        self._here.pool.close()
 
     async def finish(self) -> None:
         """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
@@ -308,8 +312,8 @@ class Driver:
                         return self._heard(effect, timeout, await backend.aembed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
                         return self._heard(effect, timeout, error)
-            case Settle():  # also for a task that is cancelled, and in a loop that ends
-                return await _in_thread(self._settle, effect)
+            case Settle():
+                return await _ended(self._here.pool.submit(self._settle, effect))
             case Write() if self._cache.store is None:
                 return self._perform(effect, None)
             case Read() | Write() | Count() | Cut() | Allowance() | Afford():  # in a thread
@@ -349,21 +353,17 @@ class Driver:
 
     async def _areserve(self, effect: Reserve) -> int | str:
         """Set money aside in a thread; give it back if meanwhile the task was cancelled and nobody hears of it."""
-        made: Future[int | str] = Future()
-
-        def reserve() -> None:
-            made.set_result(self._perform(effect, None))
 
         def give_back(done: Future[int | str]) -> None:
             if isinstance(reservation := done.result(), int):
                 self._ledger.release(reservation)
 
+        reserved = self._here.pool.submit(self._ledger.reserve, self._budget, effect.spending)
         try:
-            await _in_thread(reserve)
+            return await _ended(reserved)
         except asyncio.CancelledError:
-            made.add_done_callback(give_back)
+            reserved.add_done_callback(give_back)
             raise
-        return made.result()
 
     def withdraw(self, candidate: Candidate, admission: Admission) -> None:
         """Take back what was let out and will not be sent."""
@@ -542,30 +542,24 @@ class Driver:
         return _failure(errors)
 
 
-def _in_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-    """Have a thread of the running loop do something to its end, which nobody who waits can take back.
+async def _ended(work: Future[T]) -> T:
+    """Wait until a thread has done something, and return the outcome; a task that is cancelled waits, too, but once.
 
-    The future of an executor would be cancelled with its task unless it is shielded, and takes the loop more turns.
+    Neither takes the work back, as ``asyncio.wrap_future`` would; shielding that takes the loop more turns.
     """
-    loop = asyncio.get_running_loop()
-    heard: asyncio.Future[T] = loop.create_future()
+    loop, end = asyncio.get_running_loop(), asyncio.Event()
 
-    def say(tell: Callable[[], None]) -> None:
-        if not heard.cancelled():
-            tell()
-
-    def do() -> None:
-        try:
-            outcome = function(*arguments)
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-            tell = partial(heard.set_exception, error)
-        else:
-            tell = partial(heard.set_result, outcome)
+    def tell(_: Future[T]) -> None:
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(say, tell)
+            loop.call_soon_threadsafe(end.set)
 
-    loop.run_in_executor(None, do)
-    return heard
+    work.add_done_callback(tell)
+    try:
+        await end.wait()
+    except asyncio.CancelledError:
+        await end.wait()
+        raise
+    return work.result()
 
 
 @contextmanager

@@ -1,25 +1,27 @@
-"""Threads that are used again.
+"""Threads that are used again: ``Workers`` for requests, ``Pool`` for what an event loop must not wait for.
 
 An SDK may keep its connections for each thread (Voyage's does): a new thread for each call would shake hands anew each
-time. They are daemons: after a second Ctrl-C nobody waits for them.
+time. Workers are daemons: after a second Ctrl-C nobody waits for them. What a pool was given is done to its end.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Workers"]
+__all__ = ["Pool", "Workers"]
 
 IDLE = 30.0
 """Seconds without work after which a thread ends."""
 
-BUSY, WAITING = "embedrouter", "idle embedrouter"
+BUSY, WAITING, POOLED = "embedrouter", "idle embedrouter", "embedrouter pool"
 """Names of threads."""
 
+T = TypeVar("T")
 Work: TypeAlias = tuple[Callable[[], None], threading.Lock]
 
 
@@ -78,3 +80,24 @@ class Workers:
             with self._lock:
                 self._idle.append(inbox)
             end.release()
+
+
+class Pool:
+    """Runs functions in a few threads, which begin when they are needed, also after they were closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(thread_name_prefix=POOLED)
+            return self._executor.submit(function, *arguments)
+
+    def close(self) -> None:
+        """End the threads, as soon as they have done what they were given."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
