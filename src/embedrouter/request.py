@@ -8,6 +8,7 @@ as a table: try again after a pause, go to the next candidate, or stop.
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -308,8 +309,9 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
         return f"vectors of {vectors.dtype} came, not of float32"
     if vectors.shape != (texts, dimensions):
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
-    squares = np.einsum("ij,ij->i", vectors, vectors)
-    if ((squares > 0) & np.isfinite(squares)).all():  # else look closer: squares of sound numbers may overflow, too
+    with np.errstate(over="ignore"):
+        squares = np.vecdot(vectors, vectors).tolist()
+    if min(squares) > 0 and sum(squares) < math.inf:  # else look closer: squares of sound numbers may overflow, too
         return None
     if not np.isfinite(vectors).all():
         return "a vector holds numbers that are not finite"

@@ -126,10 +126,7 @@ class DiskCache:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         with self._turn() as connection:
-            found = dict(places.rows(connection, "row.key, row.value", keys, SOUND))
-        for stranger in found.keys() - set(keys):
-            del found[stranger]
-        return found
+            return self._find(connection, keys)
 
     def get_at_once(self, keys: Sequence[bytes]) -> dict[bytes, bytes] | None:
         """Return the same without waiting for anybody, or ``None`` when others are inside or the folder is not open."""
@@ -138,9 +135,16 @@ class DiskCache:
         try:
             if self._cache is None or not self._apart or not self._database.exists():
                 return None
-            return self.get_many(keys)
+            return self._find(self._cache._con, keys)
         finally:
             self._lock.release()
+
+    @staticmethod
+    def _find(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found = dict(places.rows(connection, "row.key, row.value", keys, SOUND))
+        for stranger in found.keys() - set(keys):
+            del found[stranger]
+        return found
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         for key, value in values.items():
