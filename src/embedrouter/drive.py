@@ -407,10 +407,11 @@ class Driver:
     def _gather(self, effect: Gather) -> EmbedRouterError | Callable[[], None] | None:
         if _inside_a_loop():  # who blocks a loop goes alone
             return None
-        gatherings, member = self._here.gatherings, effect.member
-        gathering = (gatherings.join if effect.waiting else gatherings.enter)(effect.name, member)
-        if gathering is None:
+        gatherings = self._here.gatherings
+        entered = (gatherings.join if effect.waiting else gatherings.enter)(effect.name, effect.member)
+        if entered is None:
             return None if effect.waiting else partial(gatherings.leave, effect.name)
+        gathering, member = entered
         if gathering.first is member:
             depart = partial(self._depart, gatherings, gathering, effect.send)
             try:
@@ -450,10 +451,11 @@ class Driver:
             _dismiss(gathering)
 
     async def _agather(self, effect: Gather) -> EmbedRouterError | Callable[[], None] | None:
-        gatherings, member = self._here.agatherings.get(), effect.member
-        gathering = (gatherings.join if effect.waiting else gatherings.enter)(effect.name, member)
-        if gathering is None:
+        gatherings = self._here.agatherings.get()
+        entered = (gatherings.join if effect.waiting else gatherings.enter)(effect.name, effect.member)
+        if entered is None:
             return None if effect.waiting else partial(gatherings.leave, effect.name)
+        gathering, member = entered
         if gathering.first is member:
             task = asyncio.create_task(self._adepart(gatherings, gathering, effect.send))
             gathering.stop = task.cancel

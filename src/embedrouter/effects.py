@@ -112,7 +112,8 @@ class Gather:
     """
 
     name: Hashable
-    member: Member
+    member: Callable[[], Member]
+    """Makes what stands for this call among the others."""
     send: Callable[[Sequence[Member]], Flow[None]]
     """What becomes of those who go together."""
     waiting: bool

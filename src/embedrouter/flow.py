@@ -22,6 +22,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -142,7 +143,7 @@ def _with_others(job: Job, texts: Sequence[str], *, waiting: bool) -> Flow[list[
     name = (job.rank, job.input_type, job.tag)
     left = None if job.deadline is None else job.deadline - job.rules.clock()
     outcome: EmbedRouterError | Callable[[], None] | None = yield Gather(
-        name, Member(job, texts), send_together, waiting, left
+        name, partial(Member, job, texts), send_together, waiting, left
     )
     missing = job.missing(texts)
     if isinstance(outcome, EmbedRouterError):

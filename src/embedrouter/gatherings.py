@@ -40,29 +40,29 @@ class Gatherings(Generic[M]):
         self._under_way: Counter[Hashable] = Counter()
         self._open: dict[Hashable, Gathering[M]] = {}
 
-    def join(self, name: Hashable, member: M) -> Gathering[M] | None:
-        """Join those who wait, if anybody does."""
+    def join(self, name: Hashable, member: Callable[[], M]) -> tuple[Gathering[M], M] | None:
+        """Join those who wait, if anybody does, as the member that is made then."""
         with self._lock:
             gathering = self._open.get(name)
-            if gathering is not None:
-                gathering.members.append(member)
-            return gathering
+            if gathering is None:
+                return None
+            gathering.members.append(made := member())
+            return gathering, made
 
-    def enter(self, name: Hashable, member: M) -> Gathering[M] | None:
+    def enter(self, name: Hashable, member: Callable[[], M]) -> tuple[Gathering[M], M] | None:
         """Join those who wait, or wait as the first.
 
         Returns:
             ``None`` when nobody is under way: go at once, and ``leave`` at the end.
         """
         with self._lock:
-            gathering = self._open.get(name)
-            if gathering is None:
-                if not self._under_way[name]:
-                    self._under_way[name] = 1
-                    return None
-                gathering = self._open[name] = Gathering(name, member)
-            gathering.members.append(member)
-            return gathering
+            if name not in self._open and not self._under_way[name]:
+                self._under_way[name] = 1
+                return None
+            made = member()
+            gathering = self._open.setdefault(name, Gathering(name, made))
+            gathering.members.append(made)
+            return gathering, made
 
     def depart(self, gathering: Gathering[M]) -> list[M]:
         """Take nobody in any more, and return those who are to go together. They are under way until ``end``."""
