@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from .errors import (
@@ -309,10 +309,11 @@ def _plausible(said: RateLimits) -> RateLimits:
     def seconds(reset: float | None) -> float | None:
         return None if reset is None or not reset >= 0 else min(reset, LONGEST)
 
-    return replace(
-        said,
+    return RateLimits(
         requests=said.requests or None,
-        tokens=said.tokens or None,
+        requests_left=said.requests_left,
         requests_reset=seconds(said.requests_reset),
+        tokens=said.tokens or None,
+        tokens_left=said.tokens_left,
         tokens_reset=seconds(said.tokens_reset),
     )
