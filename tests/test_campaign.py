@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router
-from embedrouter.errors import EmbedRouterError
+from embedrouter.errors import EmbedRouterError, LedgerError
 from embedrouter.keys import keyer
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import InputType
@@ -520,6 +520,31 @@ async def test_money_set_aside_while_a_task_is_cancelled_is_given_back() -> None
 
     assert not fake.calls
     assert not rows
+
+
+async def test_a_ledger_that_fails_while_a_task_is_cancelled_is_told_to_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The caller has gone, and there is nothing to give back."""
+    fake = FakeBackend()
+    router = _router_of(fake)
+    begun = threading.Event()
+
+    def fail(*_: Any) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        raise LedgerError("gone")
+
+    router.ledger.reserve = fail  # type: ignore[method-assign]
+    call = asyncio.create_task(router.aembed(["a"], input_type="query"))
+    await asyncio.to_thread(begun.wait, 5)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    (outcome,) = await asyncio.gather(call, return_exceptions=True)
+
+    assert isinstance(outcome, asyncio.CancelledError)
+    assert not fake.calls
+    assert not caplog.records
 
 
 def _router_of(fake: FakeBackend) -> Router:

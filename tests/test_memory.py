@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedrouter import Model, Router
+from embedrouter import Model, Router, tag
 from embedrouter.errors import ConfigError, DegradedWarning, UnavailableError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
@@ -105,22 +105,29 @@ async def test_a_warm_query_makes_no_thread_hop(monkeypatch: pytest.MonkeyPatch)
     assert end.value.value.cached == (True,) * 3
 
 
-def test_what_comes_from_memory_is_told_and_booked_as_what_comes_from_the_cache(asynchronous: bool) -> None:
+@pytest.mark.parametrize(("asked", "tokens"), [(["a", "one two", "a"], 4), (["one two"], 2), (("one two",), 2)])
+def test_what_comes_from_memory_is_told_and_booked_as_what_comes_from_the_cache(
+    asked: Sequence[str], tokens: int, asynchronous: bool
+) -> None:
     """Only where it came from differs, and nobody needs to know."""
     fake = FakeBackend()
     routers = [router_for(fake), router_for(fake, cache_memory=0)]
     for router in routers:
         router.embed(["one two", "a"], input_type="query")
-    asked = ["a", "one two", "a"]
-    remembered, read = (embed(router, asynchronous, asked, input_type="query") for router in routers)
+    with tag("later"):
+        remembered, read = (embed(router, asynchronous, asked, input_type="query") for router in routers)
+    saved = Decimal(tokens) / 1_000_000
 
-    assert remembered.cached == read.cached == (True, True, True)
-    assert remembered.models == read.models == ("fake:model",) * 3
-    assert remembered.usage == read.usage
-    assert remembered.usage.saved == Decimal(4) / 1_000_000
+    assert remembered.cached == read.cached == (True,) * len(asked)
+    assert remembered.models == read.models == ("fake:model",) * len(asked)
+    for name in ("space", "degraded", "shortened", "usage"):
+        assert getattr(remembered, name) == getattr(read, name)
+    assert remembered.usage.saved == saved
     assert np.array_equal(remembered.vectors, read.vectors)
     for router in routers:
-        assert router.usage.saved == router.ledger.totals("model")["fake:model"].saved == Decimal(4) / 1_000_000
+        assert router.usage.saved == router.ledger.totals("model")["fake:model"].saved == saved
+        assert router.ledger.totals("tag")["later"].saved == saved
+        assert router.ledger.totals("tag")["later"].saved_texts == len(asked)
 
 
 def test_what_a_query_finds_in_the_cache_is_in_memory_from_then_on(tmp_path: Path, asynchronous: bool) -> None:

@@ -381,7 +381,7 @@ class Driver:
         """Set money aside in a thread; give it back if meanwhile the task was cancelled and nobody hears of it."""
 
         def give_back(done: Future[int | str]) -> None:
-            if isinstance(reservation := done.result(), int):
+            if not done.exception() and isinstance(reservation := done.result(), int):
                 self._ledger.release(reservation)
 
         reserved = self._here.pool.submit(self._ledger.reserve, self._budget, effect.spending)

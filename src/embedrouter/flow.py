@@ -37,14 +37,14 @@ from .errors import (
     NoModelAvailableError,
 )
 from .flights import Landing
-from .job import Item, Job
+from .job import NOTHING, Item, Job, Rules, Saving
 from .plan import listed
 from .prices import cost
 from .request import look_up, packed, rejection, send
 from .sharing import Member, share_out
-from .types import Candidate, EmbeddingResult, Entry, Estimate, Found, Origin, OverlongPolicy, TokenCounts
+from .types import Candidate, EmbeddingResult, Entry, Estimate, Found, Origin, OverlongPolicy, TokenCounts, Usage
 
-__all__ = ["embed", "estimate", "prepare"]
+__all__ = ["at_hand", "embed", "estimate", "prepare"]
 
 FEW = 16
 """Texts of a call that may wait a moment for others, to be sent with theirs."""
@@ -70,6 +70,25 @@ def embed(job: Job) -> Flow[EmbeddingResult]:
     finally:
         job.leave()
         job.rules.book(job)
+
+
+def at_hand(rules: Rules, query: str, rank: int) -> tuple[EmbeddingResult, Saving] | None:
+    """Return what ``embed`` returns for one query that was asked lately, and what that saves, in half the time."""
+    found = rules.memory.recall(query, rank)
+    if found is None:
+        return None
+    candidate, cached, shortened = found.origin
+    saving = Saving(candidate, 1, found.tokens, cost(found.tokens, candidate.price) or NOTHING)
+    result = EmbeddingResult(
+        vectors=found.vector[np.newaxis].copy(),
+        space=rules.space,
+        models=(candidate.name,),
+        cached=(cached,),
+        degraded=(False,),
+        shortened=(shortened,),
+        usage=Usage(saved=saving.amount),
+    )
+    return result, saving
 
 
 def estimate(job: Job) -> Flow[Estimate]:

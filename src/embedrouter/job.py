@@ -21,7 +21,7 @@ from .policy import RetryPolicy
 from .prices import cost
 from .types import Candidate, Found, InputType, Origin, OverlongPolicy, Space, Usage, Vectors
 
-__all__ = ["Charge", "Item", "Job", "Rules", "Saving"]
+__all__ = ["NOTHING", "Charge", "Item", "Job", "Rules", "Saving"]
 
 NOTHING = Decimal(0)
 

@@ -10,7 +10,7 @@ import threading
 from dataclasses import replace
 from decimal import Decimal
 
-from .job import Job
+from .job import Job, Saving
 from .ledger import Ledger
 from .types import Usage
 
@@ -42,6 +42,10 @@ class Totals:
         if job.charges:
             self.add(job.usage())
         for saving in job.savings:
-            with self._lock:
-                self._saved += saving.amount
-            self._ledger.save(saving.candidate.name, job.tag, saving.texts, saving.tokens, saving.amount)
+            self.save(saving, job.tag)
+
+    def save(self, saving: Saving, tag: str) -> None:
+        """Add what was not paid for."""
+        with self._lock:
+            self._saved += saving.amount
+        self._ledger.save(saving.candidate.name, tag, saving.texts, saving.tokens, saving.amount)
