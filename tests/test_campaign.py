@@ -488,7 +488,7 @@ async def test_a_task_that_is_cancelled_before_it_begins_lets_its_texts_go() -> 
     """Otherwise whoever needs the same texts later follows somebody who is gone."""
     router = _router_of(FakeBackend())
     call = asyncio.create_task(router.aembed(["a"], input_type="query"))
-    while not (begun := [task for task in asyncio.all_tasks() if _name(task) == "carry_on"]):
+    while not (begun := [task for task in asyncio.all_tasks() if _name(task) == "_acarry_on"]):
         await asyncio.sleep(0)
     for task in (*begun, call):
         task.cancel()

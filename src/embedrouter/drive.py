@@ -15,9 +15,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -178,7 +178,7 @@ class Driver:
         From where it makes requests it runs in a task of its own, which is not cancelled with the caller's but stopped.
         """
         outcome: Any = None
-        begun = False
+        task: asyncio.Task[T | None] | None = None
         try:
             while True:
                 try:
@@ -186,43 +186,25 @@ class Driver:
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
                 if isinstance(effect, Together):
-                    begun = True
-                    return await self._apart(flow, effect)
+                    stop = asyncio.Event()
+                    task = asyncio.create_task(self._acarry_on(flow, stop, effect))
+                    task.add_done_callback(lambda _: flow.close())  # also if it was cancelled before it began
+                    return await self._shielded(task, stop)
                 outcome = await self._aperform(effect, None)
         finally:
-            if not begun:
+            if task is None:
                 flow.close()
 
-    async def _apart(self, flow: Flow[T], effect: Effect) -> T | None:
-        """Run a flow from ``effect`` on in a task of its own, and wait for it.
-
-        The task itself tells that it has ended, as ``asyncio.shield`` would after two more turns of the loop.
-        """
-        stop = asyncio.Event()
-        end: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
-
-        async def carry_on() -> None:
-            outcome = await self._acarry_on(flow, stop, effect)
-            if not end.done():
-                end.set_result(outcome)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            flow.close()  # also if it was cancelled before it began
-            unfinished.discard(task)
-            if task.cancelled():
-                end.cancel()
-            elif (error := task.exception()) and not end.done():  # else nobody is left to be told
-                end.set_exception(error)
-
-        unfinished = self._here.unfinished
-        task = asyncio.create_task(carry_on())
-        task.add_done_callback(ended)
+    async def _shielded(self, task: asyncio.Task[T], stop: asyncio.Event) -> T:
         try:
-            return await end
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             stop.set()
             if not task.done():
+                unfinished = self._here.unfinished
                 unfinished.add(task)
+                task.add_done_callback(unfinished.discard)
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is left to be told
             raise
 
     async def _acarry_on(self, flow: Flow[T], stop: asyncio.Event, effect: Effect | None = None) -> T | None:
@@ -278,9 +260,8 @@ class Driver:
             case Reserve(spending):
                 return self._ledger.reserve(self._budget, spending)
             case Call(candidate, texts, input_type):
-                slot, backend = self._here.slots[candidate.index], self._backends[candidate.index]
-                come = _turn(slot, effect.deadline)
-                try:
+                backend = self._backends[candidate.index]
+                with _turn(self._here.slots[candidate.index], effect.deadline) as come:
                     timeout = self._departure(effect, come and not (stop and stop.is_set()))
                     if isinstance(timeout, Wait):
                         return timeout
@@ -288,9 +269,6 @@ class Driver:
                         return self._heard(effect, timeout, backend.embed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
                         return self._heard(effect, timeout, error)
-                finally:
-                    if come:
-                        slot.release()
             case Settle():
                 return self._settle(effect)
             case Write(entries):
@@ -325,9 +303,8 @@ class Driver:
             case Reserve():
                 return await self._areserve(effect)
             case Call(candidate, texts, input_type):
-                slot, backend = self._here.aslots.get()[candidate.index], self._backends[candidate.index]
-                come = await _aturn(slot, effect.deadline)
-                try:
+                backend = self._backends[candidate.index]
+                async with _aturn(self._here.aslots.get()[candidate.index], effect.deadline) as come:
                     timeout = self._departure(effect, come and not (stop and stop.is_set()))
                     if isinstance(timeout, Wait):
                         return timeout
@@ -335,9 +312,6 @@ class Driver:
                         return self._heard(effect, timeout, await backend.aembed(texts, input_type, timeout=timeout))
                     except EmbedRouterError as error:
                         return self._heard(effect, timeout, error)
-                finally:
-                    if come:
-                        slot.release()
             case Settle():
                 return await _ended(self._here.pool.submit(self._settle, effect))
             case Write() if self._cache.store is None:
@@ -590,19 +564,30 @@ async def _ended(work: Future[T]) -> T:
     return work.result()
 
 
-def _turn(slot: threading.BoundedSemaphore, deadline: float | None) -> bool:
+@contextmanager
+def _turn(slot: threading.BoundedSemaphore, deadline: float | None) -> Iterator[bool]:
     """Stand in line, and say whether the turn has come before the deadline."""
-    return slot.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-
-
-async def _aturn(slot: asyncio.Semaphore, deadline: float | None) -> bool:
-    if deadline is None:
-        return await slot.acquire()
+    come = slot.acquire(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await slot.acquire()
+        yield come
+    finally:
+        if come:
+            slot.release()
+
+
+@asynccontextmanager
+async def _aturn(slot: asyncio.Semaphore, deadline: float | None) -> AsyncIterator[bool]:
+    come = False
+    try:
+        async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+            come = await slot.acquire()
     except TimeoutError:
-        return False
+        pass
+    try:
+        yield come
+    finally:
+        if come:
+            slot.release()
 
 
 def _wait(ends: Sequence[threading.Lock]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import (
@@ -309,11 +309,10 @@ def _plausible(said: RateLimits) -> RateLimits:
     def seconds(reset: float | None) -> float | None:
         return None if reset is None or not reset >= 0 else min(reset, LONGEST)
 
-    return RateLimits(
+    return replace(
+        said,
         requests=said.requests or None,
-        requests_left=said.requests_left,
-        requests_reset=seconds(said.requests_reset),
         tokens=said.tokens or None,
-        tokens_left=said.tokens_left,
+        requests_reset=seconds(said.requests_reset),
         tokens_reset=seconds(said.tokens_reset),
     )
