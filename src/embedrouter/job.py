@@ -139,9 +139,8 @@ class Job:
     _candidates: list[Candidate] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        distinct = dict.fromkeys(self.texts)
-        self.distinct = len(distinct)
-        self.rows = dict(zip(distinct, range(self.distinct), strict=True))
+        self.rows = {text: row for row, text in enumerate(dict.fromkeys(self.texts))}
+        self.distinct = len(self.rows)
         self.vectors = np.empty((self.distinct, self.rules.space.dimensions), np.float32)
 
     def make_room(self, parts: Sequence[str]) -> None:
