@@ -37,7 +37,7 @@ from .errors import (
     NoModelAvailableError,
 )
 from .flights import Landing
-from .job import NOTHING, Item, Job, Rules, Saving
+from .job import Item, Job, Rules, Saving, saving
 from .plan import listed
 from .prices import cost
 from .request import look_up, packed, rejection, send
@@ -78,7 +78,7 @@ def at_hand(rules: Rules, query: str, rank: int) -> tuple[EmbeddingResult, Savin
     if found is None:
         return None
     candidate, cached, shortened = found.origin
-    saving = Saving(candidate, 1, found.tokens, cost(found.tokens, candidate.price) or NOTHING)
+    avoided = saving(candidate, 1, found.tokens)
     result = EmbeddingResult(
         vectors=found.vector[np.newaxis].copy(),
         space=rules.space,
@@ -86,9 +86,9 @@ def at_hand(rules: Rules, query: str, rank: int) -> tuple[EmbeddingResult, Savin
         cached=(cached,),
         degraded=(False,),
         shortened=(shortened,),
-        usage=Usage(saved=saving.amount),
+        usage=Usage(saved=avoided.amount),
     )
-    return result, saving
+    return result, avoided
 
 
 def estimate(job: Job) -> Flow[Estimate]:

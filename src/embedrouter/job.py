@@ -21,7 +21,7 @@ from .policy import RetryPolicy
 from .prices import cost
 from .types import Candidate, Found, InputType, Origin, OverlongPolicy, Space, Usage, Vectors
 
-__all__ = ["NOTHING", "Charge", "Item", "Job", "Rules", "Saving"]
+__all__ = ["Charge", "Item", "Job", "Rules", "Saving", "saving"]
 
 NOTHING = Decimal(0)
 
@@ -84,6 +84,11 @@ class Saving(NamedTuple):
     tokens: int
     amount: Decimal
     """US dollars, as far as the price is known."""
+
+
+def saving(candidate: Candidate, texts: int, tokens: int) -> Saving:
+    """Return what not asking a model for texts avoided."""
+    return Saving(candidate, texts, tokens, cost(tokens, candidate.price) or NOTHING)
 
 
 def _nothing() -> None:
@@ -237,14 +242,11 @@ class Job:
             if free := times.get(text, 1) - (not cached):
                 _, texts, tokens = avoided.get(candidate.index, (candidate, 0, 0))
                 avoided[candidate.index] = (candidate, texts + free, tokens + self.billed[text] * free)
-        self.savings = [
-            Saving(candidate, texts, tokens, cost(tokens, candidate.price) or NOTHING)
-            for candidate, texts, tokens in avoided.values()
-        ]
+        self.savings = [saving(candidate, texts, tokens) for candidate, texts, tokens in avoided.values()]
 
     def usage(self) -> Usage:
         """Return what was billed and avoided so far."""
-        saved = sum([saving.amount for saving in self.savings], NOTHING)
+        saved = sum([avoided.amount for avoided in self.savings], NOTHING)
         if not self.charges:
             return Usage(saved=saved)
         return Usage(
