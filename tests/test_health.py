@@ -35,7 +35,6 @@ from embedrouter.errors import (
 from embedrouter.health import AGAIN, FAILURES, LONGEST, MINUTE, SOON, TRAVEL, UNKNOWN, Admission, Gate, Wait
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
-from embedrouter.workers import BUSY
 from tests.either import embed
 from tests.emulator import Emulator, Fault, Received
 from tests.side_by_side import HANG
@@ -899,4 +898,4 @@ def test_reported_limits_pace_the_requests_after_the_first(
 def _no_threads_left() -> Iterator[None]:
     """Whoever waits for a gate must not wait for ever."""
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name == BUSY]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embedrouter")]

@@ -82,7 +82,7 @@ class _Here:
     agatherings: PerLoop[Gatherings[Member]]
     workers: Workers
     pool: Pool
-    """Keeps the accounts and the cache for event loops."""
+    """Sets money aside, keeps answers and books them, for event loops."""
     sent: set[int]
     """Reservations whose request went out and is not settled yet."""
     unfinished: set[asyncio.Task[Any]]

@@ -18,7 +18,7 @@ __all__ = ["Pool", "Workers"]
 IDLE = 30.0
 """Seconds without work after which a thread ends."""
 
-BUSY, WAITING, POOLED = "embedrouter", "idle embedrouter", "embedrouter pool"
+BUSY, WAITING, POOLED = "embedrouter", "idle embedrouter", "pool of embedrouter"
 """Names of threads."""
 
 T = TypeVar("T")
