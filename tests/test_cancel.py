@@ -84,6 +84,19 @@ async def turn(steps: int) -> None:
 # Tasks
 
 
+class Slow(MemoryCache):
+    """Keeps nothing until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing, self.go_on = threading.Event(), threading.Event()
+
+    def put_many(self, values: Mapping[bytes, bytes]) -> None:
+        self.writing.set()
+        self.go_on.wait(HANG)
+        super().put_many(values)
+
+
 class AtOnce(ThreadPoolExecutor):
     """Has no threads."""
 
@@ -143,22 +156,14 @@ def test_a_loop_that_ends_at_any_moment_loses_no_answer() -> None:
 
 def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:
     """The thread that writes goes on to the end of both."""
-
-    class Slow(MemoryCache):
-        def put_many(self, values: Mapping[bytes, bytes]) -> None:
-            writing.set()
-            leaving.wait(HANG)
-            super().put_many(values)
-
-    writing, leaving = threading.Event(), threading.Event()
     fake, cache = Provider(), Slow()
     router = Router([fake.model(price="1")], cache=cache, ledger=":memory:")
 
     async def leave() -> None:
         task = asyncio.create_task(router.aembed(["a"], input_type="document"))
-        while not writing.is_set():
+        while not cache.writing.is_set():
             await asyncio.sleep(0)
-        asyncio.get_running_loop().call_soon(leaving.set)
+        asyncio.get_running_loop().call_soon(cache.go_on.set)
         assert not task.done()
 
     asyncio.run(leave())
@@ -194,21 +199,13 @@ def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it(monkeyp
 
 async def test_closing_while_an_answer_is_written_takes_nothing_back() -> None:
     """The thread that writes ends afterwards, and the next call has another."""
-
-    class Slow(MemoryCache):
-        def put_many(self, values: Mapping[bytes, bytes]) -> None:
-            writing.set()
-            closed.wait(HANG)
-            super().put_many(values)
-
-    writing, closed = threading.Event(), threading.Event()
     fake, cache = Provider(), Slow()
     router = Router([fake.model(price="1")], cache=cache, ledger=":memory:")
     task = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    while not writing.is_set():
+    while not cache.writing.is_set():
         await asyncio.sleep(0)
     await router.aclose()
-    closed.set()
+    cache.go_on.set()
 
     assert (await task).usage.requests == 1
     assert_kept_and_booked(router, cache, fake.billed)
