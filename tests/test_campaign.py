@@ -515,6 +515,7 @@ async def test_money_set_aside_while_a_task_is_cancelled_is_given_back() -> None
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.gather(call, return_exceptions=True)
+    await router.aclose()
     with router.ledger.transaction() as database:
         rows = database.execute("SELECT state FROM requests").fetchall()
 
@@ -541,6 +542,7 @@ async def test_a_ledger_that_fails_while_a_task_is_cancelled_is_told_to_nobody(
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     (outcome,) = await asyncio.gather(call, return_exceptions=True)
+    await router.aclose()
 
     assert isinstance(outcome, asyncio.CancelledError)
     assert not fake.calls

@@ -23,6 +23,7 @@ from embedrouter.errors import AuthenticationError
 from embedrouter.ledger import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
+from embedrouter.workers import Pool
 from tests.emulator import Emulator
 from tests.side_by_side import HANG
 
@@ -82,6 +83,10 @@ async def turn(steps: int) -> None:
 
 
 # Tasks
+
+
+AFTERWARDS = 0.05
+"""Seconds after which asyncio.run has cancelled what is left; it goes on while one of these tasks waits."""
 
 
 class Slow(MemoryCache):
@@ -163,7 +168,7 @@ def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:
         task = asyncio.create_task(router.aembed(["a"], input_type="document"))
         while not cache.writing.is_set():
             await asyncio.sleep(0)
-        asyncio.get_running_loop().call_soon(cache.go_on.set)
+        asyncio.get_running_loop().call_later(AFTERWARDS, cache.go_on.set)
         assert not task.done()
 
     asyncio.run(leave())
@@ -189,12 +194,24 @@ def test_a_loop_that_ends_before_an_answer_is_written_keeps_and_books_it(monkeyp
         threads.submit(something_else)
         while not busy.is_set() or threads._work_queue.empty():
             await asyncio.sleep(0)
-        asyncio.get_running_loop().call_soon(leaving.set)
+        asyncio.get_running_loop().call_later(AFTERWARDS, leaving.set)
         assert not task.done()
 
     asyncio.run(leave())
 
     assert_kept_and_booked(router, cache, fake.billed)
+
+
+def test_a_pool_that_is_closed_does_what_it_was_given() -> None:
+    """Also what waits for a thread; and it begins again."""
+    pool, go_on = Pool(), threading.Event()
+    given = [pool.submit(go_on.wait, HANG) for _ in range(100)]
+    pool.close()
+    go_on.set()
+
+    assert all(work.result(HANG) for work in given)
+    assert pool.submit(len, "again").result(HANG) == 5
+    pool.close()
 
 
 async def test_closing_while_an_answer_is_written_takes_nothing_back() -> None:
