@@ -7,13 +7,16 @@ import pickle
 import sqlite3
 import tempfile
 import threading
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -30,9 +33,10 @@ from embedrouter.errors import (
     BackendError,
     BudgetExceededError,
     ConfigError,
+    LedgerError,
     NoModelAvailableError,
 )
-from embedrouter.ledger import FLUSH, GRACE, Account, Ledger
+from embedrouter.ledger import BUSY, EVERY, FLUSH, GRACE, Account, Ledger
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
@@ -730,6 +734,112 @@ def test_a_ledger_is_read_while_another_process_writes(ledger: Ledger, file: Pat
     assert len(seen) > 1
     assert [account.requests for account in seen] == sorted(account.requests for account in seen)
     assert all(account.cost == account.requests * Decimal("0.01") for account in [*seen, last])
+
+
+# At once, in an event loop
+
+
+def test_money_is_set_aside_at_once_as_it_is_otherwise(ledger: Ledger) -> None:
+    """One decision, whoever asks."""
+    budget = Budget(total="1.00")
+    reserved(ledger, "0.30")
+    reservation = ledger.reserve_at_once(budget, spending("0.60"))
+    assert isinstance(reservation, int)
+    refused = ledger.reserve_at_once(budget, spending("0.11"))
+    in_its_turn = ledger.reserve(budget, spending("0.11"))
+    ledger.settle(reservation, 50, Decimal("0.05"))
+
+    assert isinstance(refused, str)
+    assert refused == in_its_turn
+    assert isinstance(ledger.reserve_at_once(budget, spending("0.65")), int)
+    assert ledger.totals("model")[MODEL].cost == Decimal("0.05")
+
+
+def test_no_ledger_is_opened_at_once(ledger: Ledger, file: Path) -> None:
+    """That makes folders and tables, and may wait for other processes."""
+    assert ledger.reserve_at_once(NO_CAP, spending("0.01")) is None
+    assert not file.exists()
+
+
+def test_at_once_nobody_waits_for_who_is_inside(ledger: Ledger, file: Path) -> None:
+    """Neither for a thread nor for another process, and the ledger stays as it is for who may wait."""
+    reserved(ledger)
+    with ThreadPoolExecutor(1) as other, ledger.transaction():
+        while_a_thread_writes = other.submit(ledger.reserve_at_once, NO_CAP, spending("0.01")).result()
+    with closing(sqlite3.connect(file, isolation_level=None)) as process:
+        process.execute("BEGIN IMMEDIATE")
+        while_a_process_writes = ledger.reserve_at_once(NO_CAP, spending("0.01"))
+        with ThreadPoolExecutor(1) as other:
+            in_its_turn = other.submit(ledger.reserve, NO_CAP, spending("0.01"))
+            wait([in_its_turn], 0.1)
+            process.execute("COMMIT")
+
+    assert while_a_thread_writes is None
+    assert while_a_process_writes is None
+    assert isinstance(in_its_turn.result(), int)
+    assert ledger.lasting
+    assert isinstance(ledger.reserve_at_once(NO_CAP, spending("0.01")), int)
+
+
+def test_where_sqlite_keeps_no_log_nothing_is_set_aside_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on file systems that share no memory: each commit waits for the disk there."""
+    connect = sqlite3.connect
+
+    def without_shared_memory(place: Path, **settings: Any) -> sqlite3.Connection:
+        return connect(f"file:{place}?vfs=unix-dotfile", uri=True, **settings)
+
+    monkeypatch.setattr(sqlite3, "connect", without_shared_memory)
+    with closing(Ledger(file)) as ledger:
+        reserved(ledger)
+
+        assert ledger.lasting
+        assert ledger.reserve_at_once(NO_CAP, spending("0.01")) is None
+
+
+def test_a_file_that_is_replaced_is_found_out_at_once(file: Path) -> None:
+    """Whatever is set aside must be in the file that everybody counts."""
+    with closing(Ledger(file, required=True)) as ledger:
+        reserved(ledger)
+        file.unlink()
+
+        with pytest.raises(LedgerError, match="removed or replaced"):
+            ledger.reserve_at_once(NO_CAP, spending("0.01"))
+
+
+def test_setting_aside_leaves_the_disk_to_booking(ledger: Ledger, file: Path) -> None:
+    """SQLite's log becomes part of the file now and then, which waits for the disk: never in an event loop."""
+    paid(ledger)
+    before = file.stat().st_mtime_ns
+    reservations = [ledger.reserve_at_once(NO_CAP, spending("0.01")) for _ in range(1000)]
+    set_aside = file.stat().st_mtime_ns
+    sizes = []
+    for reservation in reservations:
+        assert isinstance(reservation, int)
+        ledger.settle(reservation, 100, Decimal("0.01"))
+        sizes.append(Path(f"{file}-wal").stat().st_size)
+
+    assert set_aside == before
+    assert file.stat().st_mtime_ns > before
+    assert sizes[EVERY] == sizes[-1], "the log begins anew and grows no further"
+
+
+async def test_an_event_loop_goes_on_while_another_process_holds_the_ledger(tmp_path: Path) -> None:
+    """The call that needs it waits in a thread."""
+    router = Router([FakeBackend().model(price="1")], cache=tmp_path, budget=Budget(total="1"))
+    await router.aembed(["first"], input_type="query")
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as process:
+        process.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        call = asyncio.create_task(router.aembed(["second"], input_type="query"))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        waiting = not call.done() and time.monotonic() - began < BUSY
+        process.execute("COMMIT")
+    result = await call
+    await router.aclose()
+
+    assert waiting
+    assert result.usage.requests == 1
 
 
 # Through a router

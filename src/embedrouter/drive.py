@@ -300,6 +300,8 @@ class Driver:
                 return await self._atogether(flows, width, stop or asyncio.Event())
             case Admit():
                 return self._perform(effect, None)
+            case Reserve(spending) if (reserved := self._ledger.reserve_at_once(self._budget, spending)) is not None:
+                return reserved
             case Reserve():
                 return await self._areserve(effect)
             case Call(candidate, texts, input_type):
@@ -352,7 +354,7 @@ class Driver:
         return outcome
 
     async def _areserve(self, effect: Reserve) -> int | str:
-        """Set money aside in a thread; give it back if meanwhile the task was cancelled and nobody hears of it."""
+        """Set money aside in a thread, which may wait for others; give it back if meanwhile the task was cancelled."""
 
         def give_back(done: Future[int | str]) -> None:
             if not done.exception() and isinstance(reservation := done.result(), int):

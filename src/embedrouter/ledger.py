@@ -52,6 +52,9 @@ GRACE = 60.0
 """Seconds after its time limit when a reservation that nobody settled counts as unconfirmed."""
 MOST_WAITING = 10_000
 """Bookings that wait in memory; of older ones, the estimates stay counted."""
+EVERY = 100
+"""Bookings after which SQLite's log is moved into the file, which waits for the disk. SQLite would do it after whatever
+is written, in an event loop too."""
 
 VERSION = 1
 """Of the tables below; changes with them."""
@@ -187,6 +190,11 @@ class Ledger:
         self._savings: Savings = {}
         self._waiting: list[Booking] = []
         self._written = self._now()
+        self._inside = False
+        """Whether a transaction is under way."""
+        self._booked = 0
+        self._quick = False
+        """Whether the file has a log: some file systems cannot do that, and each commit waits for the disk."""
 
     # Money before and after a request
 
@@ -226,6 +234,15 @@ class Ledger:
             assert cursor.lastrowid is not None
             return cursor.lastrowid
 
+    def reserve_at_once(self, budget: Budget, spending: Spending) -> int | str | None:
+        """Do what ``reserve`` does without waiting for others or for the disk; ``None`` when that is not possible."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self.reserve(budget, spending) if self._begun_at_once() else None
+        finally:
+            self._lock.release()
+
     def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free."""
         return self._book(partial(_settle, reservation, tokens, amount), amount)
@@ -242,6 +259,7 @@ class Ledger:
         """Write down what has happened already, now or with the next transaction that succeeds."""
         with self._lock:
             if not self._waiting:  # or the file failed a moment ago: whoever spends next tries it again
+                self._move_log()
                 try:
                     with self.transaction() as database:
                         outcome = booking(database)
@@ -353,13 +371,16 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the file's write lock, and commit unless something is raised; for what must change with the accounts."""
         with self._lock:
-            if self._database is not None and self._database.in_transaction:  # one inside another
+            if self._inside:  # one inside another
+                assert self._database is not None
                 yield self._database
                 return
             waiting, savings = list(self._waiting), dict(self._savings)
+            self._inside = True
             try:
                 database = self._open()
-                database.execute("BEGIN IMMEDIATE")
+                if not database.in_transaction:
+                    database.execute("BEGIN IMMEDIATE")
                 while self._waiting:
                     self._waiting.pop(0)(database)
                 yield database
@@ -376,6 +397,30 @@ class Ledger:
                     f"{self._story(error)}, so no budget can hold. Free space on its disk, give the right to write it, "
                     "end the process that locks it, or move a damaged file away; or name another file: ledger=…."
                 ) from error
+            finally:
+                self._inside = False
+
+    def _begun_at_once(self) -> bool:
+        """Begin the next transaction if the file is open, nobody else writes, and a commit needs no disk."""
+        database = self._database
+        if database is None or self._inside or not self._quick:
+            return False
+        try:
+            database.execute("PRAGMA busy_timeout = 0")
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:  # whoever may wait meets it again
+            return False
+        finally:
+            database.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY)}")
+        return True
+
+    def _move_log(self) -> None:
+        """Move SQLite's log into the file now and then, before a transaction: the first one after it waits, too."""
+        if self._database is not None and not self._inside:
+            if self._booked % EVERY == 0:
+                with suppress(sqlite3.Error):  # all is in the log, and next time may do
+                    self._database.execute("PRAGMA wal_checkpoint").fetchone()
+            self._booked += 1
 
     def _undo(self) -> None:
         if self._database is not None:
@@ -400,6 +445,7 @@ class Ledger:
             except OSError as error:
                 raise sqlite3.OperationalError(str(error)) from error
             self._identity = _identity(file)
+            self._quick = self._database.execute("PRAGMA journal_mode").fetchone() != ("delete",)
             self._finalizer = weakref.finalize(self, _finish, self._database, self._savings, self._waiting, os.getpid())
         return self._database
 
@@ -538,6 +584,7 @@ def _prepare(database: sqlite3.Connection) -> None:
                 raise
             time.sleep(0.01)
     database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA wal_autocheckpoint = 0")
     tables, version = database.execute(
         "SELECT COUNT(*), user_version FROM sqlite_master, pragma_user_version"
     ).fetchone()
