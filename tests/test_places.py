@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedrouter.cache import places
-from embedrouter.cache.disk import DiskCache
+from embedrouter.cache.disk import DiskCache, RawDisk
 from embedrouter.cache.rows import Folder
 
 KEYS = [bytes([number]) * 20 for number in range(40)]
@@ -71,6 +71,21 @@ def test_rows_written_again_stay_in_their_place(tmp_path: Path) -> None:
     store.close()
 
     assert counted(tmp_path) == (len(KEYS), len(KEYS), 0)
+
+
+def test_a_row_that_others_removed_is_found_when_it_is_written_again(tmp_path: Path) -> None:
+    """They know nothing of places: the old one leads nowhere, and must not hide the new one."""
+    store = DiskCache(tmp_path)
+    store.put_many(dict.fromkeys(KEYS, b"old"))
+    with diskcache.Cache(str(tmp_path), disk=RawDisk) as cache:
+        del cache[KEYS[3]]
+    gone = store.get_many(KEYS[3:4])
+    store.put_many({KEYS[3]: b"new"})
+
+    assert gone == {}
+    assert store.get_many(KEYS[3:4]) == {KEYS[3]: b"new"}
+    assert counted(tmp_path) == (len(KEYS), len(KEYS) - 1, 1)
+    store.close()
 
 
 def test_of_keys_that_share_a_place_the_last_is_found(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class DiskCache:
 
     @staticmethod
     def _find(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        found = dict(places.rows(connection, "row.key, row.value", keys, SOUND))
+        found = dict(places.rows(connection, keys, SOUND))
         for stranger in found.keys() - set(keys):
             del found[stranger]
         return found
@@ -164,7 +164,7 @@ class DiskCache:
     @staticmethod
     def _put(connection: sqlite3.Connection, values: Mapping[bytes, bytes]) -> None:
         now = time.time()
-        known = {key: row for key, row in places.rows(connection, "row.key, row.rowid", list(values)) if key in values}
+        known = places.known(connection, values)
         if known:
             connection.executemany(UPDATE, [(now, values[key], row) for key, row in known.items()])
         (last,) = connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM Cache").fetchone()
