@@ -42,13 +42,14 @@ def variables(folder: Path) -> Mapping[str, str]:
     """Return what both environments are told.
 
     Both find the tokenizer's vocabulary that LlamaIndex ships, because `langchain-openai` would download it; nothing
-    else may reach the network.
+    else may reach the network. And both keep compiled code, as is usual: imports would compile our own each time.
     """
     return {
         "TIKTOKEN_CACHE_DIR": str(Path(_place(folder, "purelib")) / "llama_index/core/_static/tiktoken_cache"),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "HF_HUB_OFFLINE": "1",
         "NO_PROXY": "127.0.0.1",
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPATH": "",
     }
 
