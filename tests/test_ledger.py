@@ -823,6 +823,18 @@ def test_setting_aside_leaves_the_disk_to_booking(ledger: Ledger, file: Path) ->
     assert sizes[EVERY] == sizes[-1], "the log begins anew and grows no further"
 
 
+def test_the_log_begins_anew_where_only_savings_are_written(ledger: Ledger, file: Path) -> None:
+    """A service that answers from its cache pays for nothing, and runs for months."""
+    sizes = []
+    for _ in range(5 * EVERY):
+        ledger.save(MODEL, "", 1, 10, Decimal("0.01"))
+        ledger.flush()
+        sizes.append(Path(f"{file}-wal").stat().st_size)
+
+    assert sizes[EVERY] == sizes[-1]
+    assert ledger.totals("model")[MODEL].saved_texts == 5 * EVERY
+
+
 async def test_an_event_loop_goes_on_while_another_process_holds_the_ledger(tmp_path: Path) -> None:
     """The call that needs it waits in a thread."""
     router = Router([FakeBackend().model(price="1")], cache=tmp_path, budget=Budget(total="1"))

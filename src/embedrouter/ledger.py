@@ -52,9 +52,9 @@ GRACE = 60.0
 """Seconds after its time limit when a reservation that nobody settled counts as unconfirmed."""
 MOST_WAITING = 10_000
 """Bookings that wait in memory; of older ones, the estimates stay counted."""
-EVERY = 100
-"""Bookings after which SQLite's log is moved into the file, which waits for the disk. SQLite would do it after whatever
-is written, in an event loop too."""
+EVERY = 200
+"""Transactions, of those that may wait, after which SQLite's log is moved into the file. SQLite itself would do it
+after any, in an event loop too."""
 
 VERSION = 1
 """Of the tables below; changes with them."""
@@ -192,7 +192,8 @@ class Ledger:
         self._written = self._now()
         self._inside = False
         """Whether a transaction is under way."""
-        self._booked = 0
+        self._waited = 0
+        """Transactions so far that might wait."""
         self._quick = False
         """Whether the file has a log: some file systems cannot do that, and each commit waits for the disk."""
 
@@ -259,7 +260,6 @@ class Ledger:
         """Write down what has happened already, now or with the next transaction that succeeds."""
         with self._lock:
             if not self._waiting:  # or the file failed a moment ago: whoever spends next tries it again
-                self._move_log()
                 try:
                     with self.transaction() as database:
                         outcome = booking(database)
@@ -379,7 +379,8 @@ class Ledger:
             self._inside = True
             try:
                 database = self._open()
-                if not database.in_transaction:
+                if not database.in_transaction:  # else it was begun at once
+                    self._move_log(database)
                     database.execute("BEGIN IMMEDIATE")
                 while self._waiting:
                     self._waiting.pop(0)(database)
@@ -414,13 +415,12 @@ class Ledger:
             database.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY)}")
         return True
 
-    def _move_log(self) -> None:
+    def _move_log(self, database: sqlite3.Connection) -> None:
         """Move SQLite's log into the file now and then, before a transaction: the first one after it waits, too."""
-        if self._database is not None and not self._inside:
-            if self._booked % EVERY == 0:
-                with suppress(sqlite3.Error):  # all is in the log, and next time may do
-                    self._database.execute("PRAGMA wal_checkpoint").fetchone()
-            self._booked += 1
+        if self._waited % EVERY == 0:
+            with suppress(sqlite3.Error):  # all is in the log, and next time may do
+                database.execute("PRAGMA wal_checkpoint").fetchone()
+        self._waited += 1
 
     def _undo(self) -> None:
         if self._database is not None:
