@@ -26,10 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from embedrouter import Budget, Model, RetryPolicy, Router, batches
-from embedrouter.cache.disk import DiskCache
+from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter.batches import _jobs as batches
+from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
-from embedrouter.ledger import Ledger
+from embedrouter.spending import Ledger
 from embedrouter.types import Spending
 from tests.emulator.vectors import vector
 

@@ -29,9 +29,8 @@ import yaml
 from vcr.cassette import Cassette
 from vcr.request import Request
 
-from embedrouter.backends import Backend, create, describe
-from embedrouter.catalog import load
-from embedrouter.models import Model, settle
+from embedrouter.models import Model, load_catalogue, resolve
+from embedrouter.providers import Backend, create, describe
 from embedrouter.types import InputType, Vectors
 
 FOLDER = Path(__file__).parents[1].parent / "shared" / "cassettes"
@@ -263,8 +262,8 @@ class Recording:
 
     def backend(self) -> Backend:
         """Return the backend that a router would make for the model."""
-        known = describe(self.model, load(), None)
-        candidate = settle(self.model, known.card, dimensions=None, index=0, rank=0, local=False)
+        known = describe(self.model, load_catalogue(), None)
+        candidate = resolve(self.model, known.card, dimensions=None, index=0, rank=0, local=False)
         return create(self.model, known, candidate)
 
 
@@ -315,7 +314,7 @@ def _model(exchange: Exchange, given: int | None) -> Model:
         name = f"openai:{asked['model']}"
     else:
         name = f"{exchange.provider}:{asked.get('model') or exchange.answer.get('model') or NATIVE[exchange.provider]}"
-    if name not in load():
+    if name not in load_catalogue():
         settings |= {"space": name.partition(":")[2], "dimensions": given or 8}
     elif given is not None:
         settings["dimensions"] = asked.get("dimensions") or asked.get("output_dimension")

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 import embedrouter
-from embedrouter import Budget, Model, RetryPolicy, Router, batches
-from embedrouter.backends._openai_batches import OpenAIBatches
-from embedrouter.batch_records import BatchRecords
+from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.batches import BatchJob
+from embedrouter.batches import _jobs as batches
+from embedrouter.batches._records import BatchRecords
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -36,7 +36,8 @@ from embedrouter.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from embedrouter.ledger import Account
+from embedrouter.providers._openai_batches import OpenAIBatches
+from embedrouter.spending import Account
 from embedrouter.testing import NO_WAITING, FakeBackend
 from embedrouter.types import dollars
 from tests.emulator import Emulator, Fault, Limits, Received, count_tokens

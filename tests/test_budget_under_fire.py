@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from embedrouter import Model, Router
-from embedrouter.ledger import Ledger
+from embedrouter.spending import Ledger
 from tests.emulator import Emulator, Fault, Received
 from tests.hammer import MODEL, Process, text
 

@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from embedrouter import Router
-from embedrouter.cache import DEFAULT, Cache, open_cache
-from embedrouter.cache.codec import decode, encode
-from embedrouter.cache.disk import DiskCache
-from embedrouter.cache.vectors import VectorCache
+from embedrouter.cache import DEFAULT, Cache, VectorCache, open_cache
+from embedrouter.cache._codec import decode, encode
+from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import ConfigError
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry

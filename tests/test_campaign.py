@@ -26,8 +26,8 @@ import numpy as np
 import pytest
 
 from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router
+from embedrouter.cache import keyer
 from embedrouter.errors import EmbedRouterError, LedgerError
-from embedrouter.keys import keyer
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import InputType
 from tests.emulator import Emulator, Fault, Received, count_tokens, vector

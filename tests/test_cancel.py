@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
-from embedrouter import Model, Router, workers
+from embedrouter import Model, Router
+from embedrouter import _process as workers
+from embedrouter._process import Pool
 from embedrouter.errors import AuthenticationError
-from embedrouter.ledger import Ledger
+from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
-from embedrouter.workers import Pool
 from tests.emulator import Emulator
 from tests.side_by_side import HANG
 

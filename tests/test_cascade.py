@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedrouter.cascade import CORRECTION, Cascade, gap
 from embedrouter.errors import ConfigError
+from embedrouter.retrieval._cascade import CORRECTION, Cascade, gap
 
 SHARES = st.floats(0, 1)
 GAPS = st.lists(st.one_of(st.floats(0, 2), st.sampled_from([0.0, 0.5, 1.0])), max_size=400)

@@ -24,15 +24,20 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from embedrouter import Model, Router
-from embedrouter.cache.codec import encode
-from embedrouter.cache.disk import DiskCache
-from embedrouter.cache.rows import Folder
-from embedrouter.catalog import load
+from embedrouter.cache import Folder
+from embedrouter.cache._codec import encode
+from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app, share
 from embedrouter.cli.models import stale
 from embedrouter.cli.texts import Item, Texts, slices
-from embedrouter.errors import BudgetExceededError, ConfigError, InvalidInputError, NoModelAvailableError
-from embedrouter.ledger import Account
+from embedrouter.errors import (
+    BudgetExceededError,
+    ConfigError,
+    InvalidInputError,
+    NoModelAvailableError,
+)
+from embedrouter.models import load_catalogue
+from embedrouter.spending import Account
 from embedrouter.types import Entry, dollars
 from tests.emulator import Emulator, Fault, Received, count_tokens
 
@@ -147,14 +152,14 @@ def test_every_model_of_the_catalogue_is_listed_with_its_exact_price() -> None:
     """Rounding to cents would hide that 0.065 is half of 0.13."""
     listed = {row["model"]: row for row in answer("models")["models"]}
 
-    assert listed.keys() == load().keys()
+    assert listed.keys() == load_catalogue().keys()
     assert listed["openai:text-embedding-3-large"]["batch_price"] == "0.065"
     assert "$0.065" in call("models", "--provider", "openai").stdout
 
 
 def test_old_prices_are_warned_about() -> None:
     """A price list that nobody looked at for a year is probably wrong."""
-    cards = list(load().values())
+    cards = list(load_catalogue().values())
     newest = max(card.checked for card in cards if card.checked)
 
     assert stale(cards, newest) is None

@@ -18,7 +18,7 @@ from select import select
 import pytest
 
 from embedrouter import Router
-from embedrouter.catalog import load
+from embedrouter.models import load_catalogue
 from tests.emulator import Emulator
 
 PROGRAM = "from embedrouter.cli import main; main()"
@@ -136,7 +136,7 @@ def cells(shown: str) -> dict[str, str]:
     """Return what is printed of each model, in one line."""
     found: dict[str, str] = {}
     for line in shown.splitlines():
-        if line in load():
+        if line in load_catalogue():
             name = line
             found[name] = ""
         elif found and line.startswith("    "):
@@ -154,8 +154,8 @@ def test_on_a_narrow_terminal_the_catalogue_is_paragraphs(columns: int, variable
     assert terminal.end() == 0, terminal.shown
     paragraphs = cells(terminal.shown)
 
-    assert paragraphs.keys() == load().keys()
-    for name, card in load().items():
+    assert paragraphs.keys() == load_catalogue().keys()
+    for name, card in load_catalogue().items():
         assert f"space: {card.space}; dimensions: {card.dimensions}" in paragraphs[name]
         assert f"checked: {card.checked}; source: " in paragraphs[name]
     assert (
@@ -175,7 +175,7 @@ def test_on_a_wide_terminal_the_catalogue_is_a_table(tmp_path: Path) -> None:
     rows = [line.split() for line in terminal.shown.splitlines()]
 
     assert ["model", "space", "dimensions", "longest", "input", "price", "batch", "price", "checked", "source"] in rows
-    assert load().keys() <= {row[0] for row in rows if row}
+    assert load_catalogue().keys() <= {row[0] for row in rows if row}
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
@@ -206,8 +206,10 @@ def test_piped_the_catalogue_is_one_line_for_each_model(columns: str | None, tmp
     )  # fmt: skip
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.split()[:1]}
 
-    assert load().keys() <= lines.keys()
-    assert all(card.space in lines[name] and str(card.checked) in lines[name] for name, card in load().items())
+    assert load_catalogue().keys() <= lines.keys()
+    assert all(
+        card.space in lines[name] and str(card.checked) in lines[name] for name, card in load_catalogue().items()
+    )
     assert "2048 (1536, 1024, 768, 512, 256)" in lines["cohere:embed-v5.0-pro"]
     assert "\x1b" not in done.stdout
     assert "…" not in done.stdout

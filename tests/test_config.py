@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedrouter import Router, Space, TieredRouter
-from embedrouter.cache.disk import DiskCache
+from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import ConfigError
 
 ONE = """

@@ -28,14 +28,13 @@ import numpy as np
 import pytest
 
 from embedrouter import Budget, Router
-from embedrouter import ledger as ledger_module
-from embedrouter.cache.codec import VERSION, decode, encode, is_row
-from embedrouter.cache.disk import DiskCache
-from embedrouter.cache.rows import sound
-from embedrouter.cache.vectors import VectorCache
+from embedrouter.cache import VectorCache, sound
+from embedrouter.cache._codec import VERSION, decode, encode, is_row
+from embedrouter.cache._disk import DiskCache
+from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
-from embedrouter.keys import KEY_BYTES
-from embedrouter.ledger import Ledger
+from embedrouter.spending import Ledger
+from embedrouter.spending import _ledger as ledger_module
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
 from tests.emulator import Emulator
@@ -535,7 +534,7 @@ def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers wait for their turn, not for ever."""
-    monkeypatch.setattr("embedrouter.cache.disk.BUSY", 0.1)
+    monkeypatch.setattr("embedrouter.cache._disk.BUSY", 0.1)
     fill(tmp_path)
     cache = VectorCache(DiskCache(tmp_path))
     cache.read(KEYS, 1536)

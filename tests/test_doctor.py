@@ -16,11 +16,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from embedrouter import Budget, Model, RetryPolicy, Router, doctor, probes
-from embedrouter.cache.codec import encode
-from embedrouter.cache.disk import DiskCache
-from embedrouter.cache.rows import Folder
-from embedrouter.catalog import load
+from embedrouter import Budget, Model, RetryPolicy, Router, doctor
+from embedrouter.cache import Folder
+from embedrouter.cache._codec import encode
+from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
 from embedrouter.doctor import check_models
 from embedrouter.doctor.records import Records
@@ -31,7 +30,9 @@ from embedrouter.errors import (
     StalePriceWarning,
     UnavailableError,
 )
-from embedrouter.ledger import Ledger
+from embedrouter.models import _agreement as probes
+from embedrouter.models import load_catalogue
+from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Entry, InputType, Vectors
 from tests.emulator import Emulator, Fault, count_tokens
@@ -291,7 +292,7 @@ def test_a_server_that_treats_queries_in_its_own_way_is_found_out(tmp_path: Path
     fake = FakeBackend()
     router = Router([Model("fake:model", backend=fake)], catalog=tmp_path / "own.toml", cache=None, ledger=":memory:")
 
-    findings = check_models(router, Records(tmp_path / "p"), cards=load(), today=TODAY).findings
+    findings = check_models(router, Records(tmp_path / "p"), cards=load_catalogue(), today=TODAY).findings
 
     assert [finding.check for finding in findings if finding.level == "problem"] == ["symmetry"]
 

@@ -25,15 +25,11 @@ import pytest
 import requests
 import urllib3
 
-import embedrouter.drive
+import embedrouter.calls._driver
 import embedrouter.router
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.backends import _openai_protocol
-from embedrouter.backends import cohere as cohere_backend
-from embedrouter.backends import voyage as voyage_backend
-from embedrouter.backends._responses import retry_after, was_sent
-from embedrouter.drive import Driver
-from embedrouter.effects import Effect, Pause
+from embedrouter.calls import Driver
+from embedrouter.calls._effects import Effect, Pause
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -44,6 +40,10 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
+from embedrouter.providers import _openai_protocol
+from embedrouter.providers import cohere as cohere_backend
+from embedrouter.providers import voyage as voyage_backend
+from embedrouter.providers._responses import retry_after, was_sent
 from tests.either import embed
 from tests.emulator import Emulator, Fault
 
@@ -109,8 +109,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock.pauses.append(seconds)
 
     monkeypatch.setattr(Driver, "_perform", skipping)
-    monkeypatch.setattr(embedrouter.drive, "_apause", apause)
-    monkeypatch.setattr(embedrouter.drive, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(embedrouter.calls._driver, "_apause", apause)
+    monkeypatch.setattr(embedrouter.calls._driver, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(embedrouter.router, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(embedrouter.router, "random", SimpleNamespace(random=lambda: 1.0))
     return clock

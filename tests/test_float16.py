@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from embedrouter import Router
-from embedrouter.cache.codec import decode, encode, is_row, rounded
-from embedrouter.cache.rows import sound
-from embedrouter.cache.vectors import VectorCache
+from embedrouter.cache import VectorCache, sound
+from embedrouter.cache._codec import decode, encode, is_row, rounded
+from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.cli.calibration import agreement, ndcg, nearest
-from embedrouter.keys import KEY_BYTES
 from embedrouter.testing import MemoryCache
 from embedrouter.types import Entry
 

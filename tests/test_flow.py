@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, Estimate, RetryPolicy, Space, Usage
-from embedrouter.effects import (
+from embedrouter.cache import Memory
+from embedrouter.calls import Job, Rules
+from embedrouter.calls._effects import (
     Admit,
     Afford,
     Allowance,
@@ -34,6 +36,9 @@ from embedrouter.effects import (
     Together,
     Write,
 )
+from embedrouter.calls._flow import embed
+from embedrouter.calls._request import _shares
+from embedrouter.calls._single_flight import Flights
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -47,14 +52,9 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.flights import Flights
-from embedrouter.flow import embed
-from embedrouter.health import Gate
-from embedrouter.job import Job, Rules
-from embedrouter.ledger import Ledger
-from embedrouter.memory import Memory
-from embedrouter.request import _shares
-from embedrouter.tokens import pieces
+from embedrouter.limits import Gate
+from embedrouter.models._tokens import pieces
+from embedrouter.spending import Ledger
 from embedrouter.types import (
     Answer,
     Candidate,

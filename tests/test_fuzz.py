@@ -22,13 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.backends import Backend, create, describe
-from embedrouter.backends._openai_batches import _lines
-from embedrouter.backends._openai_protocol import answer
-from embedrouter.backends._responses import LONGEST_RESET, matrix, rate_limits, retry_after
-from embedrouter.cache.codec import decode, encode, is_row
-from embedrouter.catalog import load
-from embedrouter.effects import Call, Effect, Pause
+from embedrouter.cache import keyer
+from embedrouter.cache._codec import decode, encode, is_row
+from embedrouter.calls import Item
+from embedrouter.calls._effects import Call, Effect, Pause
+from embedrouter.calls._flow import _requests
+from embedrouter.calls._request import fault, packed
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -39,14 +38,13 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.flow import _requests
-from embedrouter.health import MINUTE, Admission, Gate
-from embedrouter.job import Item
-from embedrouter.keys import keyer
-from embedrouter.models import settle
-from embedrouter.request import fault, packed
+from embedrouter.limits import MINUTE, Admission, Gate
+from embedrouter.models import MOST_TOKENS, billed, load_catalogue, resolve
+from embedrouter.providers import Backend, create, describe
+from embedrouter.providers._openai_batches import _lines
+from embedrouter.providers._openai_protocol import answer
+from embedrouter.providers._responses import LONGEST_RESET, matrix, rate_limits, retry_after
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
-from embedrouter.tokens import MOST_TOKENS, billed
 from embedrouter.types import Answer, Entry, Limits, RateLimits
 from tests.test_flow import World, ask, candidate, states, vector
 
@@ -117,8 +115,8 @@ def wire(provider: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 
 def _create(model: Model) -> Backend:
-    known = describe(model, load(None), DIMENSIONS)
-    settled = settle(
+    known = describe(model, load_catalogue(None), DIMENSIONS)
+    settled = resolve(
         model, known.card, dimensions=DIMENSIONS, index=0, rank=0, local=False, batches=False, identity=known.identity
     )
     return create(model, known, settled)

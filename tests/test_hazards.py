@@ -18,6 +18,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from embedrouter import Model, Router, TieredRouter, tier
+from embedrouter.cache import keyer
 from embedrouter.errors import (
     AuthenticationError,
     ConfigError,
@@ -26,7 +27,6 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
-from embedrouter.keys import keyer
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache

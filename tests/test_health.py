@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedrouter import Model, RetryPolicy, Router, health
+from embedrouter import Model, RetryPolicy, Router
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -32,7 +32,19 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.health import AGAIN, FAILURES, LONGEST, MINUTE, SOON, TRAVEL, UNKNOWN, Admission, Gate, Wait
+from embedrouter.limits import _gate as health
+from embedrouter.limits._gate import (
+    AGAIN,
+    FAILURES,
+    LONGEST,
+    MINUTE,
+    SOON,
+    TRAVEL,
+    UNKNOWN,
+    Admission,
+    Gate,
+    Wait,
+)
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed

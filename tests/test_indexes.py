@@ -23,9 +23,9 @@ from typer.testing import CliRunner
 from embedrouter import Router, Space
 from embedrouter.cli import app
 from embedrouter.errors import ConfigError, SpaceMismatchError
-from embedrouter.indexes import IndexGuard, forget, recorded
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.retrieval import IndexGuard, forget, recorded
 from embedrouter.testing import FakeBackend
 
 Adapter = Callable[..., Any]

@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrouter.keys import KEY_BYTES, keyer
+from embedrouter.cache._keys import KEY_BYTES, keyer
 from embedrouter.types import Candidate, InputType, Limits, Space
 
 CANDIDATE = Candidate(

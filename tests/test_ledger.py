@@ -26,8 +26,6 @@ from llama_index.core.schema import TextNode
 
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router
-from embedrouter import catalog as catalogue
-from embedrouter.catalog import load
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -36,8 +34,10 @@ from embedrouter.errors import (
     LedgerError,
     NoModelAvailableError,
 )
-from embedrouter.ledger import BUSY, EVERY, FLUSH, GRACE, Account, Ledger
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.models import _catalogue as catalogue
+from embedrouter.models import load_catalogue
+from embedrouter.spending._ledger import BUSY, EVERY, FLUSH, GRACE, Account, Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
@@ -1189,14 +1189,14 @@ def test_a_call_over_the_budget_is_refused_before_it_is_made(
 
 def _price_sheet() -> dict[str, Decimal | None]:
     """Return the prices of the catalogue's file, read without the package's code."""
-    rows = tomllib.loads((Path(catalogue.__file__).parent / "catalog.toml").read_text("utf-8"))["models"]
+    rows = tomllib.loads((Path(catalogue.__file__).parent / "catalogue.toml").read_text("utf-8"))["models"]
     return {row["model"]: Decimal(row["price"]) if "price" in row else None for row in rows}
 
 
 @pytest.mark.parametrize("name", sorted(_price_sheet()))
 def test_every_model_costs_its_own_price(name: str, tmp_path: Path) -> None:
     """Elsewhere a model whose name begins with another's is billed at the other's price (H35)."""
-    fake = FakeBackend(dimensions=load()[name].dimensions)
+    fake = FakeBackend(dimensions=load_catalogue()[name].dimensions)
     price = _price_sheet()[name]
     with Router([Model(name, backend=fake)], cache=tmp_path) as router:
         router.embed(["one two three"], input_type="document")
@@ -1210,7 +1210,9 @@ def test_every_model_costs_its_own_price(name: str, tmp_path: Path) -> None:
 
 def test_prices_go_by_the_whole_name() -> None:
     """The pair that was billed at a third of its price elsewhere, and a family that had none (H35)."""
-    prices = {name.partition(":")[2]: card.price for name, card in load().items() if name.startswith("voyage:")}
+    prices = {
+        name.partition(":")[2]: card.price for name, card in load_catalogue().items() if name.startswith("voyage:")
+    }
 
     assert prices["voyage-3-large"] == Decimal("0.18")
     assert prices["voyage-3"] == Decimal("0.06")

@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedrouter import backends, catalog
-from embedrouter.backends import _model_files
-from embedrouter.backends import sentence_transformers as local
-from embedrouter.backends import wordllama as words
+from embedrouter import providers
 from embedrouter.errors import ConfigError, InputRejectedError, UnavailableError
-from embedrouter.models import Model, settle, the_one_space
+from embedrouter.models import Model, load_catalogue, resolve, the_one_space
+from embedrouter.providers import _model_files
+from embedrouter.providers import sentence_transformers as local
+from embedrouter.providers import wordllama as words
 from embedrouter.types import Answer, Candidate, InputType
 
 pytest.importorskip("sentence_transformers")
@@ -45,8 +45,8 @@ TEXTS = ["The cat sat on the mat.", "a feline", "Quarterly revenue rose by 4 %."
 
 def described(model: Model, dimensions: int | None = None) -> tuple[backends.Description, Candidate]:
     """Describe and settle a model as a router does."""
-    description = backends.describe(model, catalog.load(), dimensions)
-    return description, settle(
+    description = providers.describe(model, load_catalogue(), dimensions)
+    return description, resolve(
         model,
         description.card,
         dimensions=dimensions,
@@ -59,7 +59,7 @@ def described(model: Model, dimensions: int | None = None) -> tuple[backends.Des
 
 def backend_of(model: Model, dimensions: int | None = None) -> backends.Backend:
     description, candidate = described(model, dimensions)
-    return backends.create(model, description, candidate)
+    return providers.create(model, description, candidate)
 
 
 def run(code: str, *arguments: object, **environment: str) -> str:
@@ -150,13 +150,13 @@ def test_describing_a_folder_imports_no_torch(prompted: Path) -> None:
         """
         import socket, sys
         socket.socket.connect = None
-        from embedrouter import backends, catalog
-        from embedrouter.models import Model, settle
+        from embedrouter import providers
+        from embedrouter.models import Model, load_catalogue, resolve
         for name in sys.argv[1:]:
             model = Model(f"sentence-transformers:{name}")
-            known = backends.describe(model, catalog.load(), None)
-            candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
-            backend = backends.create(model, known, candidate)
+            known = providers.describe(model, load_catalogue(), None)
+            candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+            backend = providers.create(model, known, candidate)
             print(known.card.dimensions, backend.count(["a text"], "document").exact)
         print({"torch", "transformers", "sentence_transformers"} & set(sys.modules))
         """,
@@ -598,7 +598,7 @@ def test_a_loaded_model_without_files_needs_a_space(prompted: Path) -> None:
     model = Model("sentence-transformers:mine", client=client, space="mine")
     description, candidate = described(model, dimensions=4)
     assert (description.card.dimensions, description.card.input_tokens, candidate.symmetric) == (16, 48, False)
-    assert backends.create(model, description, candidate).embed(TEXTS, "query", timeout=30).vectors.shape == (5, 4)
+    assert providers.create(model, description, candidate).embed(TEXTS, "query", timeout=30).vectors.shape == (5, 4)
 
 
 def test_a_model_pickles_without_the_loaded_one(minilm: Path, loaded_minilm: Any) -> None:
@@ -615,12 +615,12 @@ def test_loading_is_silent(prompted: Path) -> None:
     printed = run(
         """
         import sys
-        from embedrouter import backends, catalog
-        from embedrouter.models import Model, settle
+        from embedrouter import providers
+        from embedrouter.models import Model, load_catalogue, resolve
         model = Model(f"sentence-transformers:{sys.argv[1]}")
-        known = backends.describe(model, catalog.load(), None)
-        candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
-        backend = backends.create(model, known, candidate)
+        known = providers.describe(model, load_catalogue(), None)
+        candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+        backend = providers.create(model, known, candidate)
         print(backend.embed(["a text"] * 300, "query", timeout=30).vectors.shape)
         """,
         prompted,
@@ -636,12 +636,12 @@ def test_a_forked_child_embeds(minilm: Path) -> None:
         """
         import os, sys, warnings
         import numpy as np
-        from embedrouter import backends, catalog
-        from embedrouter.models import Model, settle
+        from embedrouter import providers
+        from embedrouter.models import Model, load_catalogue, resolve
         model = Model(f"sentence-transformers:{sys.argv[1]}")
-        known = backends.describe(model, catalog.load(), None)
-        candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
-        backend = backends.create(model, known, candidate)
+        known = providers.describe(model, load_catalogue(), None)
+        candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+        backend = providers.create(model, known, candidate)
         texts = ["a text of some words"] * 64
         parent = backend.embed(texts, "query", timeout=30).vectors
         backend._lock.acquire()
@@ -797,7 +797,7 @@ def test_wordllamas_vector_of_a_text_does_not_depend_on_the_texts_beside_it() ->
 def test_wordllama_is_symmetric_and_free() -> None:
     """One vector serves both input types."""
     description, candidate = described(WORDLLAMA)
-    backend = backends.create(WORDLLAMA, description, candidate)
+    backend = providers.create(WORDLLAMA, description, candidate)
     asked = backend.embed(["a text"], "query", timeout=1).vectors
 
     np.testing.assert_array_equal(asked, backend.embed(["a text"], "document", timeout=1).vectors)
@@ -813,12 +813,12 @@ def test_wordllama_loads_without_side_effects() -> None:
         """
         import logging, socket, sys
         socket.socket.connect = None
-        from embedrouter import backends, catalog
-        from embedrouter.models import Model, settle
+        from embedrouter import providers
+        from embedrouter.models import Model, load_catalogue, resolve
         model = Model("wordllama:l2_supercat_256")
-        known = backends.describe(model, catalog.load(), None)
-        candidate = settle(model, known.card, dimensions=64, index=0, rank=0, local=True, identity=known.identity)
-        backend = backends.create(model, known, candidate)
+        known = providers.describe(model, load_catalogue(), None)
+        candidate = resolve(model, known.card, dimensions=64, index=0, rank=0, local=True, identity=known.identity)
+        backend = providers.create(model, known, candidate)
         print("tokenizers" in sys.modules)
         print(backend.embed(["a text"], "query", timeout=1).vectors.shape)
         print(logging.root.handlers, logging.root.level)
@@ -868,12 +868,12 @@ def test_wordllama_embeds_in_a_forked_child() -> None:
         """
         import os
         import numpy as np
-        from embedrouter import backends, catalog
-        from embedrouter.models import Model, settle
+        from embedrouter import providers
+        from embedrouter.models import Model, load_catalogue, resolve
         model = Model("wordllama:l2_supercat_256")
-        known = backends.describe(model, catalog.load(), None)
-        candidate = settle(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
-        backend = backends.create(model, known, candidate)
+        known = providers.describe(model, load_catalogue(), None)
+        candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+        backend = providers.create(model, known, candidate)
         texts = ["a text of some words"] * 200
         parent = backend.embed(texts, "query", timeout=30).vectors
         if child := os.fork():

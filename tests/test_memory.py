@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedrouter import Model, Router, tag
+from embedrouter.cache._memory import CHARACTER, OVERHEAD, Memory
 from embedrouter.errors import ConfigError, DegradedWarning, UnavailableError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
-from embedrouter.memory import CHARACTER, OVERHEAD, Memory
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Candidate, Found, InputType, Origin, OverlongPolicy
 from tests.either import embed

@@ -22,7 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embedrouter
-from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router, Usage, drive
+from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router, Usage
+from embedrouter._process import Workers
+from embedrouter.calls import _driver as drive
+from embedrouter.calls._micro_batcher import Gatherings
+from embedrouter.calls._sharing import share_out
 from embedrouter.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -33,13 +37,10 @@ from embedrouter.errors import (
     NoModelAvailableError,
     UnavailableError,
 )
-from embedrouter.gatherings import Gatherings
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
-from embedrouter.sharing import share_out
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
-from embedrouter.workers import Workers
 from tests.emulator import Emulator, Fault, Received, count_tokens, vector
 from tests.side_by_side import HANG, at_once, until
 
@@ -976,7 +977,7 @@ async def test_a_task_cancelled_when_its_share_has_come_is_in_the_totals() -> No
         tasks[2].cancel()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedrouter.flow.share_out", and_cancel)
+        patch.setattr("embedrouter.calls._flow.share_out", and_cancel)
         await asyncio.gather(*tasks, return_exceptions=True)
     await router.aclose()
     (account,) = router.ledger.totals("model").values()

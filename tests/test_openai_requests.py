@@ -14,9 +14,9 @@ import openai
 import pytest
 
 from embedrouter import Model, Router
-from embedrouter.backends._openai_protocol import translated
-from embedrouter.backends._openai_requests import Sender
 from embedrouter.errors import AuthenticationError, BackendError, UnavailableError
+from embedrouter.providers._openai_protocol import translated
+from embedrouter.providers._openai_requests import Sender
 from tests.either import embed
 
 BODY = {"model": "text-embedding-3-small", "input": ["naïve café", "中文 🙂"], "encoding_format": "base64"}

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedrouter import Model, RetryPolicy, Router, health
-from embedrouter.catalog import load
-from embedrouter.health import Admission, Gate
-from embedrouter.models import settle
-from embedrouter.plan import pack
+from embedrouter import Model, RetryPolicy, Router
+from embedrouter.calls import pack
+from embedrouter.limits import Admission, Gate
+from embedrouter.limits import _gate as health
+from embedrouter.models import load_catalogue, resolve
 from embedrouter.types import Candidate, RateLimits
 from tests.either import embed
 from tests.emulator import Aligned, Bucket, Emulator, Pace, Sliding
@@ -34,7 +34,7 @@ PACES: list[type[Pace]] = [Sliding, Aligned, Bucket]
 def candidate(name: str = "openai:text-embedding-3-small", **settings: Any) -> Candidate:
     """Return what the router would make of a model."""
     model = Model(name, **settings)
-    return settle(model, load()[name], dimensions=None, index=0, rank=0, local=False)
+    return resolve(model, load_catalogue()[name], dimensions=None, index=0, rank=0, local=False)
 
 
 @dataclass

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedrouter.cache import places
-from embedrouter.cache.disk import DiskCache, RawDisk
-from embedrouter.cache.rows import Folder
+from embedrouter.cache import Folder
+from embedrouter.cache import _places as places
+from embedrouter.cache._disk import DiskCache, RawDisk
 
 KEYS = [bytes([number]) * 20 for number in range(40)]
 SAME_PLACE = [bytes([number]) * 12 + b"the same" for number in range(3)]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedrouter.calls._plan import pack, validate
 from embedrouter.errors import InvalidInputError
-from embedrouter.plan import pack, validate
 from embedrouter.types import Limits
 
 sizes = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 200)), max_size=60)

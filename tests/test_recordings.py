@@ -19,7 +19,6 @@ import pytest
 from vcr.errors import CannotOverwriteExistingCassetteException
 
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.catalog import load
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -29,6 +28,7 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
+from embedrouter.models import load_catalogue
 from embedrouter.types import Answer, EmbeddingResult
 from tests.recordings import (
     FOLDER,
@@ -61,7 +61,7 @@ BILLED = [
 COUNTED = [
     exchange
     for exchange in BILLED
-    if exchange.provider in ("openai", "azure_openai") and question(exchange).model.name in load()
+    if exchange.provider in ("openai", "azure_openai") and question(exchange).model.name in load_catalogue()
 ]
 
 CENSUS = {
@@ -256,7 +256,11 @@ def recovery(exchange: Exchange) -> Recording:
     later = [other for other in EVERY if (other.cassette, other.place) == (exchange.cassette, exchange.place + 1)]
     if later and later[0].status == 200 and later[0].embeds:
         return success(later[0])
-    able = [other for other in VECTORS if other.provider == exchange.provider and success(other).model.name in load()]
+    able = [
+        other
+        for other in VECTORS
+        if other.provider == exchange.provider and success(other).model.name in load_catalogue()
+    ]
     return success(min(able, key=lambda other: len(other.content)))
 
 
@@ -307,7 +311,7 @@ def test_tiktoken_counts_what_openai_billed(exchange: Exchange) -> None:
 @each(BILLED)
 def test_an_estimate_is_hardly_ever_below_the_bill(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no tokenizer is at hand a budget rests on the estimate: at most a tenth or three tokens may be missing."""
-    monkeypatch.setattr("embedrouter.backends.openai.encoding", lambda name: None)
+    monkeypatch.setattr("embedrouter.providers.openai.encoding", lambda name: None)
     billed = exchange.billed or 0
 
     tokens, exact = estimated(exchange)

@@ -44,7 +44,7 @@ from embedrouter.errors import (
 )
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.llama_index import RouterEmbedding
-from embedrouter.quotes import RUN, harmless, hidden, repeats
+from embedrouter.providers._redaction import RUN, harmless, hidden, repeats
 from embedrouter.testing import FakeBackend
 from tests.either import embed
 from tests.emulator import Emulator, Fault

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedrouter import EmbeddingResult, Model, RetryPolicy, Router, flow
+from embedrouter import EmbeddingResult, Model, RetryPolicy, Router
+from embedrouter.calls import _flow as flow
+from embedrouter.calls._single_flight import Flights
 from embedrouter.errors import AuthenticationError, NoModelAvailableError, UnavailableError
-from embedrouter.flights import Flights
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed

@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter._process import POOLED
 from embedrouter.errors import EmbedRouterError
-from embedrouter.workers import POOLED
 from tests.emulator import Emulator, Fault, Received
 
 SECONDS = float(os.environ.get("EMBEDROUTER_SOAK", "14"))

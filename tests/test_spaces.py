@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from embedrouter import Model, Router, Space
-from embedrouter.catalog import load
 from embedrouter.errors import ConfigError, SpaceMismatchError, StalePriceWarning
+from embedrouter.models import load_catalogue
 from embedrouter.testing import FakeBackend
 
-CARDS = load()
+CARDS = load_catalogue()
 NANO = Model("sentence-transformers:voyageai/voyage-4-nano", tier="low", revision="abc", trust_remote_code=True)
 
 
@@ -257,7 +257,7 @@ def test_a_users_file_replaces_and_adds_rows(tmp_path: Path) -> None:
     assert router._rules.candidates[0].price == Decimal("0.01")
     assert router._rules.candidates[0].limits.texts == 100
     assert Router(["openai:house-model"], catalog=own, cache=None).space == Space("house-model", 64)
-    assert load(own).keys() > CARDS.keys()
+    assert load_catalogue(own).keys() > CARDS.keys()
 
 
 def test_prices_read_more_than_a_year_ago_are_warned_of(tmp_path: Path) -> None:
@@ -296,13 +296,13 @@ def test_a_wrong_row_is_named(tmp_path: Path, row: str, complaint: str) -> None:
     own.write_text(f"[[models]]\n{row}\n")
 
     with pytest.raises(ConfigError, match=complaint):
-        load(own)
+        load_catalogue(own)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The path is what was mistyped."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
-        load(tmp_path / "nowhere.toml")
+        load_catalogue(tmp_path / "nowhere.toml")
 
 
 # Declarations

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router, Usage, tier
-from embedrouter.backends import Backend
-from embedrouter.cache.disk import DiskCache
+from embedrouter._process import PerLoop
+from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -27,7 +27,7 @@ from embedrouter.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from embedrouter.loops import PerLoop
+from embedrouter.providers import Backend
 from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
@@ -312,7 +312,7 @@ def test_the_surrounding_tier_reaches_the_threads_of_a_call() -> None:
 
     class Watching(FakeBackend):
         def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-            from embedrouter.tiers import requested
+            from embedrouter.models import requested
 
             seen.append(requested("query"))
             return super().embed(texts, input_type, timeout=timeout)

@@ -55,8 +55,8 @@ from embedrouter import Router, tier
 from embedrouter.errors import ConfigError
 from embedrouter.langchain import RouterEmbeddings, with_tier
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.models import requested
 from embedrouter.testing import FakeBackend
-from embedrouter.tiers import requested
 
 DEFAULT = "medium"
 """The tier of queries that ask for none. Documents have the highest."""

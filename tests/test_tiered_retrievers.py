@@ -30,7 +30,6 @@ from llama_index.core.vector_stores.types import VectorStoreQueryResult
 from embedrouter import Model, Router, TieredRouter, tier
 from embedrouter import langchain as lc
 from embedrouter import llama_index as li
-from embedrouter.cascade import Cascade
 from embedrouter.errors import (
     ConfigError,
     InvalidInputError,
@@ -38,6 +37,7 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
+from embedrouter.retrieval import Cascade
 from embedrouter.testing import NO_WAITING, FakeBackend
 
 TEXTS = [f"text {number}" for number in range(12)]

@@ -9,13 +9,11 @@
 frameworks expect an embedder. Importing this package imports no SDK, no framework and no torch.
 """
 
-from .budget import Budget
-from .models import Model
-from .policy import RetryPolicy
+from .limits import RetryPolicy
+from .models import Model, tier
 from .router import Router
-from .tags import tag
+from .spending import Budget, tag
 from .tiered import TieredRouter
-from .tiers import tier
 from .types import EmbeddingResult, Estimate, Space, Usage
 
 __all__ = [

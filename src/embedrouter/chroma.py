@@ -28,7 +28,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
-from .errors import ConfigError, EmbedRouterError, InvalidInputError, SpaceMismatchError
+from .errors import (
+    ConfigError,
+    EmbedRouterError,
+    InvalidInputError,
+    SpaceMismatchError,
+)
 from .router import Router
 from .tiered import single
 from .types import Estimate, Space, dollars

@@ -31,16 +31,16 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from .budget import Budget
 from .errors import ConfigError
+from .limits import RetryPolicy
 from .models import Model
-from .policy import RetryPolicy
+from .spending import Budget
 from .types import OverlongPolicy
 
 __all__ = ["ENVIRONMENT", "Config", "load"]
 
 ENVIRONMENT = "EMBEDROUTER_CONFIG"
-ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend"}
+ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend", "embedder"}
 
 
 class _Table(BaseModel):

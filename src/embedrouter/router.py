@@ -20,29 +20,34 @@ from typing import Any, Literal, TypeVar
 
 import platformdirs
 
-from . import flow, plan, probes, tags
-from .backends import create, describe
+from ._process import Closeable
 from .batches import Batches, BatchJob
-from .budget import Budget
-from .cache import DEFAULT, CacheLike, _Default, open_cache
-from .cache.vectors import VectorCache
-from .catalog import Card, load
-from .closing import Closing
-from .drive import Driver
-from .effects import Flow
-from .errors import BudgetExceededError, ConfigError, DegradedWarning, EmbedRouterError, StalePriceWarning
-from .health import ModelHealth
-from .indexes import FOLDER, IndexGuard
-from .job import Job, Rules
-from .ledger import Ledger
-from .memory import Memory
-from .models import Model, settle, the_one_space
-from .policy import RetryPolicy
-from .presets import preset
-from .prices import cost
-from .tiers import TIERS, nearest, rank, requested
-from .totals import Totals
-from .types import Candidate, EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
+from .cache import DEFAULT, CacheLike, Default, Memory, VectorCache, open_cache
+from .calls import Driver, Flow, Job, Rules, Totals
+from .calls import _flow as flow
+from .calls import _plan as plan
+from .errors import (
+    BudgetExceededError,
+    ConfigError,
+    DegradedWarning,
+    EmbedRouterError,
+    StalePriceWarning,
+)
+from .limits import ModelHealth, RetryPolicy
+from .models import TIERS, Card, Model, load_catalogue, nearest, preset, rank, requested, resolve, the_one_space
+from .models import _agreement as probes
+from .providers import create, describe
+from .spending import Budget, Ledger, cost
+from .spending import _tags as tags
+from .types import (
+    Candidate,
+    EmbeddingResult,
+    Estimate,
+    InputType,
+    OverlongPolicy,
+    Space,
+    Usage,
+)
 
 __all__ = ["Router"]
 
@@ -55,7 +60,7 @@ CHUNK_BYTES = 64 * 2**20
 T = TypeVar("T")
 
 
-class Router(Closing):
+class Router(Closeable):
     """Embeds texts with the cheapest model that is good enough, all within one embedding space.
 
     Args:
@@ -92,7 +97,7 @@ class Router(Closing):
         models: Sequence[str | Model],
         *,
         dimensions: int | None = None,
-        cache: CacheLike | _Default = DEFAULT,
+        cache: CacheLike | Default = DEFAULT,
         budget: Budget | None = None,
         ledger: str | Path | None = None,
         retry: RetryPolicy | None = None,
@@ -140,7 +145,7 @@ class Router(Closing):
                 f"micro_batch_window is a time of 0 to {LONGEST_WINDOW} seconds, not {micro_batch_window!r}."
             )
         self.tiers = tuple(tiers)
-        candidates, backends = self._settle(models, dimensions, Path(catalog).expanduser() if catalog else None)
+        candidates, backends = self._resolve(models, dimensions, Path(catalog).expanduser() if catalog else None)
         self.space: Space = the_one_space(candidates)
         """The space of every vector this router returns."""
         self.models = tuple(candidate.name for candidate in candidates)
@@ -218,15 +223,15 @@ class Router(Closing):
         """
         return cls(**{**preset(name, revision, trust_remote_code), **settings})
 
-    def _settle(
+    def _resolve(
         self, declared: Sequence[str | Model], dimensions: int | None, catalog: Path | None
     ) -> tuple[list[Candidate], list[Any]]:
-        cards = load(catalog)
+        cards = load_catalogue(catalog)
         candidates, backends = [], []
         for index, entry in enumerate(declared):
             model = Model(entry) if isinstance(entry, str) else entry
             known = describe(model, cards, dimensions)
-            candidate = settle(
+            candidate = resolve(
                 model,
                 known.card,
                 dimensions=dimensions,
@@ -481,14 +486,6 @@ class Router(Closing):
                 stacklevel=3,
             )
         return result
-
-    def guard(self, index: str) -> IndexGuard:
-        """Return what holds the vector store named ``index`` to this router's space.
-
-        Raises:
-            SpaceMismatchError: it is recorded in another space.
-        """
-        return IndexGuard(self.folder / FOLDER, index, self.space)
 
     @property
     def folder(self) -> Path:

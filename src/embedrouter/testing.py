@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Backend
 from .errors import BackendError
-from .models import Model
-from .policy import RetryPolicy
+from .limits import RetryPolicy
+from .models import Backend, Model
 from .types import Answer, InputType, TokenCounts, Vectors
 
 __all__ = ["NO_WAITING", "FakeBackend", "FakeCall", "MemoryCache"]

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .closing import Closing
+from ._process import Closeable
 from .errors import ConfigError, NoModelAvailableError
+from .models import TIERS, nearest, rank, requested
 from .router import Router
-from .tiers import TIERS, nearest, rank, requested
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "single"]
 
 
-class TieredRouter(Closing):
+class TieredRouter(Closeable):
     """Holds a router per tier and hands each call to the lowest one that has the asked tier or a higher one.
 
     The chosen router then uses its own default tier.

@@ -26,9 +26,8 @@ import pytest
 from pydantic_core import from_json
 
 from embedrouter import Model
-from embedrouter.backends import Backend, create, describe
-from embedrouter.catalog import load
-from embedrouter.models import settle
+from embedrouter.models import load_catalogue, resolve
+from embedrouter.providers import Backend, create, describe
 from tests.emulator import Emulator
 
 from .contestants import ROOT
@@ -132,8 +131,8 @@ async def _done(work: Awaitable[object]) -> None:
 
 def _backend(provider: Provider, url: str) -> Backend:
     model = Model(provider.model, base_url=url, api_key=KEY)
-    known = describe(model, load(None), None)
-    settled = settle(model, known.card, dimensions=None, index=0, rank=0, local=False, batches=False, identity=None)
+    known = describe(model, load_catalogue(None), None)
+    settled = resolve(model, known.card, dimensions=None, index=0, rank=0, local=False, batches=False, identity=None)
     return create(model, known, settled)
 
 

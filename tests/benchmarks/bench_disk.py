@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from embedrouter import Model, Router
-from embedrouter.backend import Backend
-from embedrouter.cache.disk import DiskCache
-from embedrouter.cache.places import MOST_NEW
-from embedrouter.cache.vectors import VectorCache
+from embedrouter.cache import VectorCache
+from embedrouter.cache._disk import DiskCache
+from embedrouter.cache._places import MOST_NEW
+from embedrouter.models import Backend
 from embedrouter.types import Answer, Entry, InputType
 
 DIMENSIONS = (256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072)

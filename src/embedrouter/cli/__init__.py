@@ -14,7 +14,17 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import batch, cache, calibrate, demo, doctor, estimate, models, stats, warm
+from . import (
+    batch,
+    cache,
+    calibrate,
+    demo,
+    doctor,
+    estimate,
+    models,
+    stats,
+    warm,
+)
 
 __all__ = ["app", "main"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from ..calls import listed
 from ..errors import ConfigError
-from ..plan import listed
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
 
 if TYPE_CHECKING:

@@ -11,7 +11,14 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from .choice import AsJson, CacheFolder, ConfigFile, Yes, cache_folder, exclusive
+from .choice import (
+    AsJson,
+    CacheFolder,
+    ConfigFile,
+    Yes,
+    cache_folder,
+    exclusive,
+)
 
 __all__ = ["app"]
 
@@ -29,8 +36,8 @@ def options() -> None:
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show where the cache is, how much is in it, and which indexes are recorded."""
     exclusive(cache=cache, config=config)
-    from ..cache.rows import Folder
-    from ..indexes import FOLDER, recorded
+    from ..cache import Folder
+    from ..retrieval import FOLDER, recorded
     from .sheet import Sheet
 
     folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
@@ -65,7 +72,7 @@ def verify(
     Damaged rows do no harm: the router takes them for absent and pays for their texts again.
     """
     exclusive(cache=cache, config=config)
-    from ..cache.rows import Folder, pages
+    from ..cache import Folder, pages
     from .sheet import Sheet
 
     folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
@@ -103,7 +110,7 @@ def prune(
     exclusive(cache=cache, config=config)
     if older_than is None and not damaged:
         raise typer.BadParameter("Say what to remove: --older-than DAYS, --damaged, or both.")
-    from ..cache.rows import Folder, Row, pages
+    from ..cache import Folder, Row, pages
     from ..errors import ConfigError
     from .sheet import Sheet
 
@@ -141,7 +148,7 @@ def export(
 ) -> None:
     """Write all sound rows to a file that others can import. It holds vectors, no texts and no keys."""
     exclusive(cache=cache, config=config)
-    from ..cache.rows import Folder
+    from ..cache import Folder
     from . import share
     from .sheet import Sheet
 
@@ -177,8 +184,8 @@ def import_(
     exclusive(cache=cache, config=config)
     from contextlib import closing
 
-    from ..cache.disk import DiskCache
-    from ..cache.rows import pages, sound
+    from ..cache import pages, sound
+    from ..cache._disk import DiskCache
     from . import share
     from .sheet import Sheet
 
@@ -212,7 +219,7 @@ def forget_index(
 ) -> None:
     """Forget which space an index is in, after it was emptied or embedded again."""
     from ..cache import default_folder
-    from ..indexes import FOLDER, forget
+    from ..retrieval import FOLDER, forget
 
     space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
     print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide anew.")

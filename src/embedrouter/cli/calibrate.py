@@ -22,8 +22,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from ..cascade import gap
 from ..errors import ConfigError
+from ..retrieval import gap
 from ..router import Router
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cascade import DEPTH, Cascade
+from ..retrieval import DEPTH, Cascade
 from ..types import Vectors
 
 __all__ = ["Calibration", "Numbers", "Point", "agreement", "measure", "ndcg", "nearest"]

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EmbedRouterError, StalePriceWarning
-from .choice import AsJson, CacheFolder, ConfigFile, ModelName, configured, exclusive
+from .choice import (
+    AsJson,
+    CacheFolder,
+    ConfigFile,
+    ModelName,
+    configured,
+    exclusive,
+)
 
 if TYPE_CHECKING:
     from ..doctor import Finding, Level
@@ -64,10 +71,10 @@ def command(
 def _checked(
     model: str | None, config: str | None, cache: Path | None, *, accept: bool
 ) -> Iterator[tuple[list[Finding], Usage]]:
-    from ..catalog import load
     from ..doctor import check_cache, check_ledger, check_models, installed
     from ..doctor.records import FOLDER, Records
-    from ..tags import tag
+    from ..models import load_catalogue
+    from ..spending import tag
     from ..types import Usage
 
     providers: set[str] = set()
@@ -89,7 +96,7 @@ def _checked(
             checkup = check_models(
                 router,
                 Records(router.folder / FOLDER),
-                cards=load(settings.get("catalog")),
+                cards=load_catalogue(settings.get("catalog")),
                 today=datetime.now(UTC).date(),
                 accept=accept,
             )
@@ -120,7 +127,7 @@ def _routers(model: str | None, config: str | None, cache: Path | None) -> dict[
 
 def _router(settings: dict[str, Any]) -> Router:
     """Build a router that does not try for long; old prices are among the findings."""
-    from ..policy import RetryPolicy
+    from ..limits import RetryPolicy
     from ..router import Router
 
     retry = settings.get("retry") or RetryPolicy()
@@ -137,7 +144,7 @@ def _not_built(name: str, error: EmbedRouterError) -> Finding:
 
 
 def _show(sheet: Sheet, findings: list[Finding], usage: Usage) -> None:
-    from ..probes import VERSION
+    from ..models import VERSION
     from ..types import dollars
 
     count = {level: sum(finding.level == level for finding in findings) for level in STYLES}

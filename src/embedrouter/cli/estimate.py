@@ -14,7 +14,14 @@ import typer
 from ..errors import ConfigError, InvalidInputError, NoModelAvailableError
 from ..tiered import TieredRouter
 from ..types import Estimate, InputType
-from .choice import AsJson, CacheFolder, ConfigFile, ModelName, configured, exclusive
+from .choice import (
+    AsJson,
+    CacheFolder,
+    ConfigFile,
+    ModelName,
+    configured,
+    exclusive,
+)
 from .levels import WORDLLAMA, AnyRouter, at_tier, choose
 from .sheet import Sheet, price
 from .texts import Item, Texts, slices

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from ..catalog import Card, load
 from ..errors import ConfigError
+from ..models import Card, load_catalogue
 from ..types import dollars
 from .choice import AsJson, ConfigFile
 from .sheet import Sheet
@@ -33,7 +33,7 @@ def command(
     """
     cards: dict[str, Card] = {}
     for extra in _catalogs(config):
-        cards |= load(extra)
+        cards |= load_catalogue(extra)
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
         known = ", ".join(sorted({card.provider for card in cards.values()}))

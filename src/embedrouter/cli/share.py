@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
-from ..cache.rows import PAGE, pages
+from ..cache import PAGE, pages
 from ..errors import ConfigError
 
 __all__ = ["KINDS", "Pair", "read", "write"]

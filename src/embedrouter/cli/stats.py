@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError, LedgerError
-from ..ledger import Account, Ledger, Unconfirmed
 from ..router import LEDGER
+from ..spending import Account, Ledger, Unconfirmed
 from ..tiered import TieredRouter
 from .choice import AsJson, CacheFolder, ConfigFile, configured, exclusive
 from .report import money

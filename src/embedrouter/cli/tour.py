@@ -14,8 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..models import tier
 from ..router import Router
-from ..tiers import tier
 from .corpus import Corpus, Passage, folder, standard_library
 from .figures import Answer, AtTier, Elsewhere, Index, Outcome
 from .levels import AnyRouter, Level, levels_of

@@ -17,11 +17,19 @@ import typer
 
 from ..errors import ConfigError, EmbedRouterError
 from ..router import Router
-from ..tags import tag as tagged
+from ..spending import tag as tagged
 from ..types import Estimate, InputType
 from .batch import Every, collect
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, Yes, exclusive
-from .estimate import Field, Kind, Source, chosen_by, estimates, input_type_of, placed
+from .estimate import (
+    Field,
+    Kind,
+    Source,
+    chosen_by,
+    estimates,
+    input_type_of,
+    placed,
+)
 from .levels import at_tier
 from .report import money
 from .sheet import Sheet

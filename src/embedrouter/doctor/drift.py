@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from .. import probes
 from ..errors import ConfigError
+from ..models import _agreement as probes
 from ..types import Candidate, InputType, Vectors
 from .finding import Finding, fine, problem, warning
 from .records import Record, Records

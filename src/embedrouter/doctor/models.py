@@ -14,9 +14,6 @@ from typing import get_args
 
 import numpy as np
 
-from .. import probes
-from ..backends._tiktoken import encoding
-from ..catalog import Card
 from ..errors import (
     AuthenticationError,
     BackendError,
@@ -29,6 +26,9 @@ from ..errors import (
     NoModelAvailableError,
     RateLimitedError,
 )
+from ..models import Card
+from ..models import _agreement as probes
+from ..providers._tiktoken import encoding
 from ..router import Router
 from ..types import Candidate, InputType, Usage, Vectors, dollars
 from .drift import Probed, drifted

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import probes
 from ..errors import ConfigError
+from ..models import _agreement as probes
 from ..types import InputType, Vectors
 
 __all__ = ["FOLDER", "Record", "Records"]

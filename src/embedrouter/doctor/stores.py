@@ -12,9 +12,9 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-from ..cache.rows import Folder
+from ..cache import Folder
 from ..errors import EmbedRouterError
-from ..ledger import Account, Ledger
+from ..spending import Account, Ledger
 from ..types import dollars
 from .finding import Finding, fine, problem, warning
 

@@ -25,8 +25,8 @@ from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import Input, Output, get_unique_config_specs
 from langchain_core.utils.pydantic import TypeBaseModel
 
-from .. import tiers
 from ..errors import ConfigError
+from ..models import _tiers as tiers
 from .embeddings import CONFIGURABLE
 
 __all__ = ["with_tier"]

@@ -16,10 +16,10 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from ..indexes import guarded
+from ..models import nearest, rank, requested
+from ..retrieval import guard, guarded
 from ..router import Router
 from ..tiered import single
-from ..tiers import nearest, rank, requested
 from ..types import InputType, Space
 
 __all__ = ["RouterEmbeddings"]
@@ -52,7 +52,7 @@ class RouterEmbeddings(Embeddings):
     ) -> None:
         self.router = single(router)
         self.index = index
-        self._guard = self.router.guard(index) if index is not None else None
+        self._guard = guard(self.router, index) if index is not None else None
         self.query_tier = query_tier
         self.document_tier = document_tier
         for tier in (query_tier, document_tier):

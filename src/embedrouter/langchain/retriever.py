@@ -31,10 +31,10 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
-from ..cascade import DEPTH, Cascade
 from ..errors import ConfigError, SpaceMismatchError
+from ..models import nearest, requested, tier
+from ..retrieval import DEPTH, Cascade
 from ..tiered import TieredRouter
-from ..tiers import nearest, requested, tier
 from .embeddings import CONFIGURABLE, RouterEmbeddings
 
 __all__ = ["TieredRetriever"]

@@ -18,10 +18,10 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from ..errors import ConfigError
-from ..indexes import IndexGuard, guarded
+from ..models import nearest, rank, requested
+from ..retrieval import IndexGuard, guard, guarded
 from ..router import Router
 from ..tiered import single
-from ..tiers import nearest, rank, requested
 from ..types import InputType
 
 __all__ = ["RouterEmbedding"]
@@ -67,7 +67,7 @@ class RouterEmbedding(BaseEmbedding):
         own = {"query_tier": query_tier, "document_tier": document_tier, "index": index}
         super().__init__(**{"model_name": ", ".join(one.models), "space": str(one.space), **own, **settings})
         self._router = one
-        self._guard = one.guard(index) if index is not None else None
+        self._guard = guard(one, index) if index is not None else None
 
     @field_validator("embeddings_cache")
     @classmethod

@@ -29,10 +29,10 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
-from ..cascade import DEPTH, Cascade
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
+from ..models import nearest, requested, tier
+from ..retrieval import DEPTH, Cascade
 from ..tiered import TieredRouter
-from ..tiers import nearest, requested, tier
 from .embedding import RouterEmbedding
 
 __all__ = ["TieredRetriever"]

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from embedrouter import Budget, Model, Router
-from embedrouter.backend import Backend
 from embedrouter.langchain import RouterEmbeddings
+from embedrouter.models import Backend
 from embedrouter.types import Answer, InputType
 
 from ..worker import Work

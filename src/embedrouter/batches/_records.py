@@ -1,0 +1,188 @@
+"""The batches that were handed to a provider, kept in the ledger's file.
+
+A record is written before its batch is submitted, and carries a mark that the batch carries too: there is no moment in
+which a batch could be paid for and unknown. Of the texts only cache keys are kept, so that a batch which is collected
+after a restart goes straight into the cache.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..errors import ConfigError, UnavailableError
+from ..spending import Ledger
+
+__all__ = ["BatchFailure", "BatchRecord", "BatchRecords", "Sent"]
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS batches (
+        mark TEXT PRIMARY KEY,
+        at REAL NOT NULL,           -- seconds since 1970
+        provider_id TEXT,           -- NULL until the provider has named it
+        ended INTEGER NOT NULL,
+        model TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        reservation INTEGER NOT NULL,
+        texts INTEGER NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS batch_texts (
+        mark TEXT NOT NULL,
+        key BLOB NOT NULL,          -- of the cache
+        position INTEGER NOT NULL,  -- in the texts of the call that submitted it
+        tokens INTEGER NOT NULL,    -- as estimated
+        failure TEXT,
+        PRIMARY KEY (mark, key)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS batch_keys ON batch_texts (key)",
+)
+KEYS = 5_000
+"""In one query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One text of a batch: its cache key, its position in the texts of the call, its tokens as estimated."""
+
+    key: bytes
+    position: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailure:
+    """A text that a batch did not embed."""
+
+    index: int
+    """Its position in the texts of the call that submitted it."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One batch as it is on file."""
+
+    mark: str
+    at: datetime
+    provider_id: str | None
+    ended: bool
+    model: str
+    fingerprint: str
+    reservation: int
+    texts: int
+
+
+class BatchRecords:
+    """The records in one ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the ledger's write lock, so that records and money change together.
+
+        Raises:
+            ConfigError: the ledger is not in a file.
+        """
+        with self._ledger.transaction() as database:
+            if not self._ledger.lasting:
+                raise ConfigError(
+                    "A batch takes up to a day and is remembered in the ledger, which is in memory here. Build the "
+                    "router with a ledger in a file: ledger=…."
+                )
+            for statement in SCHEMA:
+                database.execute(statement)
+            yield database
+
+    def add(
+        self, mark: str, at: datetime, model: str, fingerprint: str, reservation: int, texts: Sequence[Sent]
+    ) -> None:
+        """Write the record of a batch that is about to be submitted."""
+        with self.transaction() as database:
+            database.execute(
+                "INSERT INTO batches VALUES (?, ?, NULL, 0, ?, ?, ?, ?)",
+                (mark, at.timestamp(), model, fingerprint, reservation, len(texts)),
+            )
+            database.executemany(
+                "INSERT INTO batch_texts VALUES (?, ?, ?, ?, NULL)",
+                [(mark, text.key, text.position, text.tokens) for text in texts],
+            )
+
+    def under_way(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """Return which texts, by their keys, are in a batch that has not ended, and its mark."""
+        found: dict[bytes, str] = {}
+        with self.transaction() as database:
+            for start in range(0, len(keys), KEYS):
+                part = keys[start : start + KEYS]
+                found.update(
+                    database.execute(
+                        "SELECT key, mark FROM batch_texts JOIN batches USING (mark)"
+                        f" WHERE NOT ended AND key IN ({', '.join('?' * len(part))})",
+                        part,
+                    )
+                )
+        return found
+
+    def named(self, mark: str, provider_id: str) -> None:
+        """Remember the provider's name for a batch."""
+        with self.transaction() as database:
+            database.execute("UPDATE batches SET provider_id = ? WHERE mark = ?", (provider_id, mark))
+
+    def end(self, mark: str, failures: Mapping[bytes, str]) -> bool:
+        """Remember that a batch is over, and of its texts those that failed; ``False`` if it was over already."""
+        with self.transaction() as database:
+            if not database.execute("UPDATE batches SET ended = 1 WHERE mark = ? AND NOT ended", (mark,)).rowcount:
+                return False
+            database.executemany(
+                "UPDATE batch_texts SET failure = ? WHERE mark = ? AND key = ?",
+                [(reason, mark, key) for key, reason in failures.items()],
+            )
+            database.execute("DELETE FROM batch_texts WHERE mark = ? AND failure IS NULL", (mark,))
+        return True
+
+    def drop(self, mark: str) -> None:
+        """Forget a batch."""
+        with self.transaction() as database:
+            database.execute("DELETE FROM batches WHERE mark = ?", (mark,))
+            database.execute("DELETE FROM batch_texts WHERE mark = ?", (mark,))
+
+    def get(self, mark: str) -> BatchRecord:
+        """Return one record.
+
+        Raises:
+            UnavailableError: there is none: whoever was about to submit the batch could not.
+        """
+        for record in self.all():
+            if record.mark == mark:
+                return record
+        raise UnavailableError(f"{mark} was never submitted. Submit its texts again.", retryable=False)
+
+    def all(self) -> list[BatchRecord]:
+        """Return all records, the oldest first."""
+        with self.transaction() as database:
+            rows = database.execute(
+                "SELECT mark, at, provider_id, ended, model, fingerprint, reservation, texts FROM batches"
+                " ORDER BY at, mark"
+            ).fetchall()
+        return [
+            BatchRecord(mark, datetime.fromtimestamp(at, UTC), provider_id, bool(ended), *others)
+            for mark, at, provider_id, ended, *others in rows
+        ]
+
+    def texts(self, mark: str) -> dict[bytes, int]:
+        """Return the keys of a batch's texts with their tokens as estimated."""
+        with self.transaction() as database:
+            return dict(database.execute("SELECT key, tokens FROM batch_texts WHERE mark = ?", (mark,)))
+
+    def failures(self, mark: str) -> list[BatchFailure]:
+        """Return the texts that failed, in the order of their positions."""
+        with self.transaction() as database:
+            rows = database.execute(
+                "SELECT position, failure FROM batch_texts WHERE mark = ? AND failure IS NOT NULL ORDER BY position",
+                (mark,),
+            ).fetchall()
+        return [BatchFailure(*row) for row in rows]

@@ -1,0 +1,50 @@
+"""When a failed request is made again, and after how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import BackendError, ConfigError
+
+__all__ = ["RetryPolicy"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and for how long one provider request is tried.
+
+    The wait before attempt n+1 is what the provider asks for in ``Retry-After``, otherwise a random time up to
+    ``initial_wait * 2**n`` seconds, at most ``max_wait`` (full jitter: callers that failed together do not return
+    together).
+    """
+
+    attempts: int = 5
+    """Tries in all; 1 means no second one."""
+    timeout: float = 60.0
+    """Seconds for one provider request with all its tries and waits, but for the time in line behind other calls. A
+    longer ``Retry-After`` is not waited for.
+    """
+    initial_wait: float = 0.5
+    max_wait: float = 20.0
+    cooldown: float = 10.0
+    """Seconds that a model is left alone when it keeps failing, before one request probes it; 0 asks it always."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"RetryPolicy.attempts must be at least 1, not {self.attempts!r}.")
+        for name in ("timeout", "initial_wait", "max_wait", "cooldown"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"RetryPolicy.{name} must not be negative, not {getattr(self, name)!r}.")
+
+    def wait(self, attempt: int, error: BackendError, chance: float) -> float | None:
+        """Return the seconds to wait after failed ``attempt`` (from 1), or ``None`` to give up.
+
+        Args:
+            chance: a random number from 0 to 1.
+        """
+        if not error.retryable or attempt >= self.attempts:
+            return None
+        backoff = chance * min(self.max_wait, self.initial_wait * 2.0**attempt)
+        if error.retry_after:
+            return error.retry_after + chance * min(self.initial_wait, error.retry_after)
+        return backoff

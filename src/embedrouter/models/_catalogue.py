@@ -1,0 +1,141 @@
+"""The catalogue: what is known about each model, from a data file that users can override or extend.
+
+A ``Card`` is one row: the maker's documented facts with their source and the day they were read. ``load_catalogue``
+reads the rows that ship with the package and, when given, a file of the user's in the same form: a row with the same
+name replaces ours, another name joins.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import date
+from decimal import Decimal
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ConfigError
+from ..spending import as_price
+from ..types import Limits
+
+__all__ = ["Card", "did_you_mean", "load_catalogue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """The documented facts of one model."""
+
+    model: str
+    """``provider:name``."""
+    space: str
+    """Models with the same space name give comparable vectors at equal dimensions."""
+    dimensions: int
+    """What the model gives when nothing is asked for."""
+    allowed: tuple[int, ...] | Literal["any"] = ()
+    """Other dimensions it can be asked for; ``"any"`` is every number below ``dimensions``."""
+    input_tokens: int | None = None
+    """Tokens in one text."""
+    texts: int
+    """Texts in one request."""
+    tokens: int | None = None
+    """Tokens in one request."""
+    size: int | None = None
+    """Bytes of UTF-8 text in one request."""
+    input_types: Mapping[str, str] | None = None
+    """How ``document`` and ``query`` are told to the provider; ``None`` where it is not told."""
+    symmetric: bool
+    """Whether documents and queries are embedded alike."""
+    matryoshka: bool = False
+    """Whether the maker documents that shorter vectors are the beginnings of longer ones, scaled to length 1."""
+    price: Decimal | None = None
+    """US dollars per million tokens; ``None`` is unknown."""
+    batch_price: Decimal | None = None
+    """The same through the provider's batch endpoint."""
+    tokenizer: str | None = None
+    """A tiktoken encoding, or ``None``."""
+    source: str = ""
+    """The page that was read."""
+    checked: date | None = None
+    """The day it was read."""
+
+    @property
+    def provider(self) -> str:
+        return self.model.partition(":")[0]
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(texts=self.texts, tokens=self.tokens, size=self.size, input_tokens=self.input_tokens)
+
+    def longer_than(self, dimensions: int) -> list[int]:
+        """Return the longer vectors whose beginning is the vector of so many dimensions, the shortest first."""
+        others = self.allowed if isinstance(self.allowed, tuple) else ()
+        return sorted(length for length in {self.dimensions, *others} if length > dimensions and self.matryoshka)
+
+    def offers(self, dimensions: int) -> bool:
+        """Whether the model can be asked for so many dimensions."""
+        if dimensions == self.dimensions:
+            return True
+        return 0 < dimensions < self.dimensions if self.allowed == "any" else dimensions in self.allowed
+
+
+def load_catalogue(extra: Path | None = None) -> Mapping[str, Card]:
+    """Return the cards by model name, the user's file over ours.
+
+    Raises:
+        ConfigError: the file is missing or a row is wrong; the message names the row.
+    """
+    if extra is None:
+        return _shipped()
+    try:
+        text = extra.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"The catalogue {extra} cannot be read ({error.strerror}). Check the path.") from error
+    return {**_shipped(), **_parse(text, str(extra))}
+
+
+@cache
+def _shipped() -> Mapping[str, Card]:
+    return _parse(resources.files(__package__).joinpath("catalogue.toml").read_text("utf-8"), "catalogue.toml")
+
+
+def _parse(text: str, origin: str) -> dict[str, Card]:
+    try:
+        rows = tomllib.loads(text).get("models", [])
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin} is not valid TOML: {error}") from error
+    cards = [_card(row, f"{origin}, row {number}") for number, row in enumerate(rows, 1)]
+    return {card.model: card for card in cards}
+
+
+def _card(row: dict[str, Any], where: str) -> Card:
+    known = {field.name for field in fields(Card)}
+    if unknown := sorted(row.keys() - known):
+        raise ConfigError(f"{where}: unknown column {unknown[0]!r}. Columns are {', '.join(sorted(known))}.")
+    if ":" not in str(row.get("model", "")):
+        raise ConfigError(f"{where}: model must be written 'provider:name'.")
+    where = f"{where} ({row['model']})"
+    for column in ("space", "dimensions", "texts"):
+        if column not in row:
+            raise ConfigError(f"{where}: the column {column!r} is missing.")
+    allowed = row.get("allowed", ())
+    return Card(
+        **{
+            "symmetric": "input_types" not in row,
+            **row,
+            "allowed": allowed if allowed == "any" else tuple(allowed),
+            "price": as_price(row.get("price"), where),
+            "batch_price": as_price(row.get("batch_price"), where),
+        }
+    )
+
+
+def did_you_mean(name: str) -> str:
+    """Return the question whether another model of the catalogue was meant, or nothing."""
+    names = list(load_catalogue())
+    short = {known.partition(":")[2]: known for known in reversed(names)}
+    close = [short[name]] if name in short else get_close_matches(name, names, 1, cutoff=0.8)
+    return f" Did you mean {close[0]!r}?" if close else ""

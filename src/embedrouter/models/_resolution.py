@@ -1,0 +1,137 @@
+"""The resolution of a declaration into a ``Candidate``.
+
+Space, fingerprint, price and limits are decided once, when a router is built: no later code asks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from ..errors import ConfigError
+from ..limits import FINEST
+from ..spending import DECIMALS, as_price
+from ..types import Candidate, Space
+from ._catalogue import Card, did_you_mean
+from ._declaration import Model
+
+__all__ = ["custom_card", "resolve"]
+
+
+def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
+    """Return the card of a model that the catalogue does not know, from what the user declares.
+
+    Raises:
+        ConfigError: ``space`` or ``dimensions`` is missing; the message says how to give it.
+    """
+    dimensions = model.dimensions or dimensions
+    missing = [name for name, value in (("space", model.space), ("dimensions", dimensions)) if value is None]
+    if model.space is None or dimensions is None:
+        raise ConfigError(
+            f"The catalogue does not know {model.name!r}.{did_you_mean(model.name)} If it is a model of your own, "
+            f"declare it: Model({model.name!r}, {', '.join(f'{name}=…' for name in missing)})."
+        )
+    known = {"model": model.name, "space": model.space, "dimensions": dimensions, "texts": 32, "symmetric": False}
+    return Card(**{**known, **facts})
+
+
+def resolve(
+    model: Model,
+    card: Card,
+    *,
+    dimensions: int | None,
+    index: int,
+    rank: int,
+    local: bool,
+    batches: bool = False,
+    identity: str | None = None,
+) -> Candidate:
+    """Decide every fact about a model of a router.
+
+    Args:
+        dimensions: what the router asks all its models for.
+        local: it runs in this process.
+        batches: its provider has a batch endpoint.
+        identity: what tells this model's vectors from others', where that is more than the card's name (a revision, the
+            hash of a local folder).
+
+    Raises:
+        ConfigError: the declaration contradicts the card.
+    """
+    wanted = model.dimensions or dimensions or card.dimensions
+    if not card.offers(wanted):
+        offered = "every number below" if card.allowed == "any" else ", ".join(map(str, sorted(card.allowed))) or "none"
+        raise ConfigError(
+            f"{model.name} does not offer {wanted} dimensions, only {card.dimensions} (others: {offered}). "
+            f"Set dimensions= to one of these."
+        )
+    if model.space is not None and model.space != card.space:
+        raise ConfigError(
+            f"{model.name} is known to be in the space {card.space!r}, not {model.space!r}. Leave space= out."
+        )
+    prompts = dict(sorted((model.prompts or {}).items()))
+    space = card.space + (f"+prompts-{_digest(prompts)}" if prompts else "")
+
+    def fingerprint(length: int) -> str:
+        return json.dumps([identity or _identity(card), card.space, length, prompts, "float32"])
+
+    limits = replace(
+        card.limits,
+        texts=model.batch_size or card.texts,
+        tokens=_request_tokens(model, card),
+        input_tokens=model.max_input_tokens or card.input_tokens,
+    )
+    return Candidate(
+        index=index,
+        name=model.name,
+        tier=model.tier,
+        rank=rank,
+        space=Space(space, wanted),
+        fingerprint=fingerprint(wanted),
+        longer=tuple((length, fingerprint(length)) for length in card.longer_than(wanted)),
+        symmetric=card.symmetric and not prompts,
+        price=as_price(model.price, model.name) if model.price is not None else card.price,
+        batch_price=_batch_price(model, card) if batches else None,
+        free_tokens=model.free_tokens,
+        limits=limits,
+        concurrency=model.max_concurrency or (1 if local else 8),
+        requests_per_minute=model.requests_per_minute,
+        tokens_per_minute=model.tokens_per_minute,
+        timeout=model.timeout,
+        local=local,
+    )
+
+
+def _request_tokens(model: Model, card: Card) -> int | None:
+    """Return how many tokens one request may hold: few enough that requests fill a limit of tokens a minute.
+
+    Half of the requests of a minute have to suffice for that, because the bill may be little more than half of an
+    estimate.
+    """
+    most = model.max_request_tokens or card.tokens
+    if model.tokens_per_minute is None:
+        return most
+    parts = min(FINEST, (model.requests_per_minute or 2 * FINEST) // 2) or 1
+    share = max(1, model.tokens_per_minute // parts)
+    return share if most is None else min(most, share)
+
+
+def _batch_price(model: Model, card: Card) -> Decimal | None:
+    """Return the price through the batch endpoint; of a price that the user declares, the same share."""
+    price = as_price(model.price, model.name)
+    if price is None or card.batch_price is None or not card.price:
+        return card.batch_price
+    return round(price * card.batch_price / card.price, DECIMALS)
+
+
+def _identity(card: Card) -> str:
+    """One name for a model wherever it is served: Azure serves OpenAI's own models."""
+    return card.model.replace("azure_openai:", "openai:", 1)
+
+
+def _digest(prompts: Mapping[str, str]) -> str:
+    return hashlib.blake2b(json.dumps(prompts).encode(), digest_size=4).hexdigest()

@@ -1,0 +1,90 @@
+"""The providers: what is known of each model before it is called, and the ``Backend`` that calls it.
+
+Each module serves one provider, and all read in the same order: what is known of a model (``describe``), the backend,
+the request, the response, the errors. They import their SDK when the first request is made, never earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import ConfigError
+from ..models import Backend, Card, Model, custom_card
+from ..types import Candidate
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["Backend", "Description", "create", "describe"]
+
+PROVIDERS = {
+    "openai": "openai",
+    "azure_openai": "openai",
+    "cohere": "cohere",
+    "voyage": "voyage",
+    "sentence-transformers": "sentence_transformers",
+    "wordllama": "wordllama",
+}
+"""The module of this package that serves each provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a model before it is called."""
+
+    card: Card
+    local: bool = False
+    """Runs in this process."""
+    batches: bool = False
+    """Its provider has a batch endpoint."""
+    identity: str | None = None
+    """What tells its vectors from others', where the card's name does not (a revision, the hash of a folder)."""
+    files: Path | None = None
+    """The folder the card was read from; ``None`` where the catalogue, or the user, described the model."""
+
+
+class Provider(Protocol):
+    """What each module of this package offers."""
+
+    def describe(self, model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description: ...
+
+    def create(self, model: Model, known: Description, candidate: Candidate) -> Backend: ...
+
+
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+    """Return what is known of a model, from the catalogue, its files or its declaration. Opens no socket.
+
+    Raises:
+        ConfigError: too little is known; the message says what to declare.
+    """
+    if model.backend is not None:
+        return Description(cards.get(model.name) or custom_card(model, dimensions))
+    return _provider(model).describe(model, cards, dimensions)
+
+
+def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    """Return the backend of a model. Opens nothing and imports no SDK until the first request."""
+    return model.backend if model.backend is not None else _provider(model).create(model, known, candidate)
+
+
+def _provider(model: Model) -> Provider:
+    if model.embedder is not None:
+        return cast(Provider, import_module(".wrapped", __package__))
+    if model.provider not in PROVIDERS:
+        raise ConfigError(
+            f"Unknown provider {model.provider!r} in {model.name!r}. Known are {', '.join(PROVIDERS)}; "
+            "for any other pass backend= (see embedrouter.backends.Backend)."
+        )
+    module: ModuleType = import_module(f".{PROVIDERS[model.provider]}", __package__)
+    return cast(Provider, module)
+
+
+def missing_extra(model: Model, extra: str, error: ImportError) -> ConfigError:
+    """Return the error that names the extra to install."""
+    return ConfigError(
+        f"{model.name} needs {error.name or extra!r}, which is not installed. Run: pip install 'embedrouter[{extra}]'"
+    )

@@ -1,0 +1,139 @@
+"""When a query deserves the better tier: after a look at what the cheap one found.
+
+The sign is the gap between the scores of hit 1 and hit 10. Where the ten best are all about as good, the cheap model
+could not tell them apart, and the query is worth a second search. Of the signs that need nothing but the hits this is
+the most reliable; the score of hit 1 alone is the least.
+
+How large a gap is small differs from one collection to another, so there is no threshold to set. The user says which
+*share* of the queries may be escalated, and each gap is compared with those of recent queries: the weakest share goes
+up. Only the difference of two scores is read, without its sign, so similarities and distances serve alike.
+
+This module decides and does nothing else: the retrievers of ``embedrouter.langchain`` and ``embedrouter.llama_index``
+search.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..errors import ConfigError
+
+__all__ = ["DEPTH", "Cascade", "gap"]
+
+DEPTH = 10
+"""The hit whose score is compared with that of the first."""
+
+CORRECTION = 0.02
+"""How much of the share is moved by one query that was escalated over the allowance, or kept below it."""
+
+
+class Cascade:
+    """Escalates the weakest share of the queries.
+
+    A query is escalated when its gap is among the lowest ``share`` of the window. So that the share holds whatever the
+    gaps do (a new collection, a drift, many equal ones), the bar moves with the account: it is ``share``, plus
+    ``CORRECTION`` for each query that the allowance has left, or minus it for each that was too many. It follows that
+    after n queries, whatever they are, at most ``share / CORRECTION + 1`` more than ``share * n`` were escalated (16
+    more at 30 %), and at most ``(1 - share) / CORRECTION + 1`` fewer.
+
+    There is no warm-up: the first query is kept, and each later one is compared with those before it, few as they are.
+    ``gaps`` of this collection from ``embedrouter calibrate`` make the first decisions as good as the later ones.
+
+    One cascade is for one collection and one pair of tiers: it may be used from several threads and tasks, and the
+    same queries in the same order are decided alike. A copy in another process continues from the same state, and
+    counts for itself.
+
+    Args:
+        share: of the queries that may be escalated, from 0 to 1.
+        cheap: the tier that is asked first; the lowest when left out.
+        good: the tier that is asked next; the highest when left out.
+        window: recent queries that a gap is compared with.
+        gaps: of earlier queries, in the scores of the cheap tier's store; they leave the window as new ones come in.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        *,
+        cheap: str | None = None,
+        good: str | None = None,
+        window: int = 1000,
+        gaps: Iterable[float] = (),
+    ) -> None:
+        if not 0 <= share <= 1:
+            raise ConfigError(f"Cascade.share must be from 0 to 1, such as 0.3 for 30 %, not {share!r}.")
+        if window < 1:
+            raise ConfigError(f"Cascade.window must be at least 1, not {window!r}.")
+        if cheap is not None and cheap == good:
+            raise ConfigError(f"Cascade.cheap and Cascade.good must be two tiers, not {cheap!r} twice.")
+        self.share = share
+        self.cheap = cheap
+        self.good = good
+        self._recent = deque((_finite(number) for number in gaps), maxlen=window)
+        self._sorted = sorted(self._recent)
+        self._seen = 0
+        self._escalated = 0
+        self._lock = threading.Lock()
+
+    def escalates(self, scores: Sequence[float]) -> bool:
+        """Decide about one query, and remember it.
+
+        Args:
+            scores: of the cheap tier's hits, best first; similarities or distances. Ten are enough, and of fewer the
+                last one counts. With fewer than two there is nothing to rank: such a query is kept and not counted.
+        """
+        if len(scores) < 2:
+            return False
+        found = gap(scores)
+        with self._lock:
+            below, up_to = bisect_left(self._sorted, found), bisect_right(self._sorted, found)
+            place = (below + up_to + 1) / 2 / (len(self._sorted) + 1)  # over 0 and under 1, the middle among equals
+            bar = self.share + CORRECTION * (self.share * self._seen - self._escalated)
+            escalated = place < bar
+            self._seen += 1
+            self._escalated += escalated
+            if len(self._recent) == self._recent.maxlen:
+                del self._sorted[bisect_left(self._sorted, self._recent[0])]
+            self._recent.append(found)
+            insort(self._sorted, found)
+        return escalated
+
+    @property
+    def seen(self) -> int:
+        """Queries decided so far."""
+        return self._seen
+
+    @property
+    def escalated(self) -> int:
+        """Queries escalated so far."""
+        return self._escalated
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {**self.__dict__, "_recent": self._recent.copy(), "_sorted": self._sorted.copy(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"Cascade({self.share:g}; escalated {self._escalated} of {self._seen})"
+
+
+def gap(scores: Sequence[float]) -> float:
+    """Return how far the scores of the first and the tenth hit are apart (of fewer hits, the last).
+
+    Scores that are no numbers say nothing, which counts as no gap.
+    """
+    return _finite(abs(scores[0] - scores[min(len(scores), DEPTH) - 1]))
+
+
+def _finite(number: float) -> float:
+    return float(number) if math.isfinite(number) else 0.0

@@ -1,0 +1,18 @@
+"""Money: prices, budgets, the ledger of what was spent and saved, and the tags it is booked under."""
+
+from ._budget import Budget
+from ._ledger import Account, Ledger, Unconfirmed
+from ._prices import DECIMALS, UNIT, as_price, cost
+from ._tags import tag
+
+__all__ = [
+    "DECIMALS",
+    "UNIT",
+    "Account",
+    "Budget",
+    "Ledger",
+    "Unconfirmed",
+    "as_price",
+    "cost",
+    "tag",
+]

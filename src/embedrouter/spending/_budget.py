@@ -1,0 +1,54 @@
+"""The caps a user sets on spending."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from typing import Literal
+
+from ..errors import ConfigError
+
+__all__ = ["Budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Caps in US dollars; ``None`` is no cap. Days and months are UTC calendar days and months.
+
+    Write amounts as strings (``per_day="5.00"``): a float cannot hold most amounts exactly.
+
+    ``per_call`` caps each ``embed`` or ``aembed`` by its estimate, and a whole ``embedrouter warm``, which is one call
+    to whoever types it. The others count what is spent and set aside by everybody who shares the ledger.
+    """
+
+    per_call: Decimal | str | int | None = None
+    per_day: Decimal | str | int | None = None
+    per_month: Decimal | str | int | None = None
+    total: Decimal | str | int | None = None
+    when_exceeded: Literal["raise", "degrade"] = "raise"
+    """``"degrade"``: queries fall to lower tiers of the space; documents are refused all the same."""
+
+    @property
+    def caps(self) -> dict[str, Decimal]:
+        """The caps that are set, by name."""
+        names = ("per_call", "per_day", "per_month", "total")
+        return {name: Decimal(cap) for name in names if (cap := getattr(self, name)) is not None}
+
+    def __post_init__(self) -> None:
+        if self.when_exceeded not in ("raise", "degrade"):
+            raise ConfigError(f"Budget.when_exceeded must be 'raise' or 'degrade', not {self.when_exceeded!r}.")
+        for item in fields(self):
+            if item.name != "when_exceeded" and (value := getattr(self, item.name)) is not None:
+                object.__setattr__(self, item.name, _amount(value, item.name))
+
+
+def _amount(value: object, name: str) -> Decimal:
+    if isinstance(value, float):
+        raise ConfigError(f'Budget.{name}: write the amount as a string, such as "{value}", so that it is exact.')
+    try:
+        amount = Decimal(value)  # type: ignore[arg-type]
+    except (InvalidOperation, TypeError) as error:
+        raise ConfigError(f"Budget.{name}: {value!r} is not an amount in US dollars.") from error
+    if amount < 0:
+        raise ConfigError(f"Budget.{name} must not be negative, not {amount}.")
+    return amount

@@ -1,0 +1,46 @@
+"""Money as exact arithmetic: ``Decimal`` US dollars, prices per million tokens as on the makers' price sheets."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+from ..errors import ConfigError
+
+__all__ = ["DECIMALS", "UNIT", "as_price", "cost"]
+
+MILLION = Decimal(1_000_000)
+UNIT = Decimal(10) ** -12
+"""US dollars, as fine as amounts are kept and split."""
+DECIMALS = 6
+"""Of a price: the finest that the ledger books exactly."""
+MAX_PLAUSIBLE_PRICE = Decimal(5)
+"""US dollars per million tokens: no embedding model has ever cost this much, a slipped decimal point has."""
+
+
+def cost(tokens: int, price: Decimal | None) -> Decimal | None:
+    """Return what ``tokens`` cost in US dollars; ``None`` where the price is unknown."""
+    return None if price is None else tokens * price / MILLION
+
+
+def as_price(value: str | int | Decimal | None, where: str) -> Decimal | None:
+    """Read a price in US dollars per million tokens, exactly.
+
+    Raises:
+        ConfigError: it is not a number, is a float (which cannot hold a price exactly), or is implausible.
+    """
+    if value is None:
+        return None
+    if isinstance(value, float):
+        raise ConfigError(f'{where}: write the price as a string, such as price = "{value}", so that it is exact.')
+    try:
+        price = Decimal(value)
+    except InvalidOperation as error:
+        raise ConfigError(f"{where}: {value!r} is not a price in US dollars per million tokens.") from error
+    if price.is_finite() and price != round(price, DECIMALS):
+        raise ConfigError(f"{where}: {price} has more than {DECIMALS} decimals; the ledger keeps no finer prices.")
+    if not 0 <= price <= MAX_PLAUSIBLE_PRICE:
+        raise ConfigError(
+            f"{where}: {price} US dollars per million tokens is not plausible for embeddings "
+            f"(0 to {MAX_PLAUSIBLE_PRICE}). Was the price per thousand, or per token?"
+        )
+    return price

@@ -1,0 +1,42 @@
+"""Names for what money is spent on.
+
+    with embedrouter.tag("ingest-2026-11"):
+        store.add_documents(documents)
+
+The ledger books every request under the tag that surrounds it, and sums up by tag.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from types import TracebackType
+
+from ..errors import ConfigError
+
+__all__ = ["current", "tag"]
+
+_current: ContextVar[str] = ContextVar("embedrouter_tag", default="")
+
+
+class tag:
+    """Book all spending inside a ``with`` block under a name; an inner block's name counts."""
+
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigError("tag() needs a name: with embedrouter.tag('ingest-2026-11').")
+        self._name = name
+        self._tokens: list[Token[str]] = []
+
+    def __enter__(self) -> tag:
+        self._tokens.append(_current.set(self._name))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._tokens.pop())
+
+
+def current() -> str:
+    """Return the surrounding tag; ``""`` outside of all."""
+    return _current.get()
