@@ -1,105 +1,105 @@
-"""Objects that belong to one process or one event loop, threads, and objects that can be closed and open again."""
+"""State that belongs to one process or to one event loop: forks, loop-local objects, the thread pool.
+
+A fork copies one thread alone: a lock that another thread holds at that moment is never released in the child, an open
+SQLite file makes the child believe that it holds its parent's locks, and connections cannot be shared. This module is
+the only place that reacts to forks. An object that needs it passes itself to ``watch_forks``; an object that only has to
+be made anew in a child is kept in a ``PerProcess``.
+
+All threads of the package come from one pool, ``threads``. An event loop's default executor is never used: a program
+whose own tools wait in it for an embedding would deadlock.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
-__all__ = ["Closeable", "PerLoop", "Pool", "Workers"]
+__all__ = ["Closeable", "PerLoop", "PerProcess", "ThreadPool", "in_thread", "threads", "watch_forks"]
 
 IDLE = 30.0
 """Seconds without work after which a thread ends."""
 
-BUSY, WAITING, POOLED = "embedrouter", "idle embedrouter", "pool of embedrouter"
-"""Names of threads."""
-
 T = TypeVar("T")
-Work: TypeAlias = tuple[Callable[[], None], threading.Lock]
+P = ParamSpec("P")
 
 
-class Workers:
-    """Runs functions side by side, each in a thread of its own."""
+# Forks
 
-    def __init__(self) -> None:
+
+class WatchesForks(Protocol):
+    """An object that has to act before and after a fork."""
+
+    def before_fork(self) -> None:
+        """Close what a child must not inherit, and take the locks that no other thread may hold during the fork."""
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Release the locks; in the child begin anew."""
+
+
+_watching: weakref.WeakSet[WatchesForks] = weakref.WeakSet()
+_forking: list[WatchesForks] = []
+
+
+def watch_forks(item: WatchesForks) -> None:
+    """Have ``before_fork`` and ``after_fork`` of an object called for as long as the object exists."""
+    _watching.add(item)
+
+
+def _before_fork() -> None:
+    for item in list(_watching):
+        item.before_fork()
+        _forking.append(item)
+
+
+def _after_fork(*, in_child: bool) -> None:
+    while _forking:
+        _forking.pop().after_fork(in_child=in_child)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=lambda: _after_fork(in_child=False),
+        after_in_child=lambda: _after_fork(in_child=True),
+    )
+
+
+class PerProcess(Generic[T]):
+    """One object for each process: a forked child makes its own when it first asks."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
         self._lock = threading.Lock()
-        self._idle: list[SimpleQueue[Work | None]] = []
+        self._made: T | None = None
+        watch_forks(self)
 
-    def start(self, function: Callable[[], None]) -> threading.Lock:
-        """Run a function, which raises nothing, in a copy of the caller's context.
-
-        Returns:
-            A lock that is held until the function has ended: waiting for it takes a third of the time of a ``Future``.
-
-        Raises:
-            RuntimeError: the system has no more threads.
-        """
-        context = copy_context()
-        end = threading.Lock()
-        end.acquire()
-        with self._lock:
-            inbox = self._idle.pop() if self._idle else None
-        if inbox is None:
-            inbox = SimpleQueue()
-            threading.Thread(target=self._serve, args=(inbox,), name=BUSY, daemon=True).start()
-        inbox.put((lambda: context.run(function), end))
-        return end
-
-    def close(self) -> None:
-        """End the threads that have nothing to do."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for inbox in idle:
-            inbox.put(None)
-
-    def _serve(self, inbox: SimpleQueue[Work | None]) -> None:
-        thread = threading.current_thread()
-        while True:
-            try:
-                work = inbox.get(timeout=IDLE)
-            except Empty:
-                with self._lock:
-                    if inbox in self._idle:
-                        self._idle.remove(inbox)
-                        return
-                continue  # it was given work at this very moment
-            if work is None:
-                return
-            function, end = work
-            thread.name = BUSY
-            function()
-            del work, function  # they hold what the caller holds
-            thread.name = WAITING
+    def get(self) -> T:
+        """Return this process's object."""
+        made = self._made
+        if made is None:
             with self._lock:
-                self._idle.append(inbox)
-            end.release()
+                made = self._made = self._make() if self._made is None else self._made
+        return made
+
+    def before_fork(self) -> None:
+        """Do nothing: the parent keeps its object."""
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Forget the parent's object in a child."""
+        if in_child:
+            self._lock, self._made = threading.Lock(), None
 
 
-class Pool:
-    """Runs functions in a few threads, which begin when they are needed, also after they were closed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-
-    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(thread_name_prefix=POOLED)
-            return self._executor.submit(function, *arguments)
-
-    def close(self) -> None:
-        """End the threads, as soon as they have done what they were given."""
-        with self._lock:
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
+# Event loops
 
 
 class PerLoop(Generic[T]):
@@ -131,8 +131,89 @@ class PerLoop(Generic[T]):
             return self._made.pop(asyncio.get_running_loop(), None)
 
 
+# Threads
+
+
+class ThreadPool:
+    """Runs functions in daemon threads that are used again, each function in a copy of the caller's context.
+
+    A thread is started for each function that finds no idle one, so functions may wait for each other. The threads are
+    daemons: after a second Ctrl-C the interpreter does not wait for them, as it would for ``ThreadPoolExecutor``'s.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+        watch_forks(self)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[Callable[[], object]]] = []
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> Future[T]:
+        """Run a function in a thread.
+
+        Raises:
+            RuntimeError: the system has no more threads.
+        """
+        context = copy_context()
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                outcome = context.run(function, *args, **settings)
+            except BaseException as error:  # noqa: BLE001 - the future passes it on
+                future.set_exception(error)
+            else:
+                future.set_result(outcome)
+
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = SimpleQueue()
+            threading.Thread(target=self._serve, args=(inbox,), name="embedrouter", daemon=True).start()
+        inbox.put(work)
+        return future
+
+    def _serve(self, inbox: SimpleQueue[Callable[[], object]]) -> None:
+        while True:
+            try:
+                work = inbox.get(timeout=IDLE)
+            except Empty:
+                with self._lock:
+                    if inbox in self._idle:
+                        self._idle.remove(inbox)
+                        return
+                continue  # work was put in at this very moment
+            work()
+            del work  # it holds what the caller holds
+            with self._lock:
+                self._idle.append(inbox)
+
+    def before_fork(self) -> None:
+        """Do nothing: the parent's threads go on."""
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Begin without threads in a child."""
+        if in_child:
+            self._start()
+
+
+threads = ThreadPool()
+"""The one pool of the process. Its threads end by themselves after ``IDLE`` seconds without work."""
+
+
+async def in_thread(function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
+    """Run a blocking function in a thread of the pool; a task that is cancelled leaves the function to its end."""
+    return await asyncio.wrap_future(threads.submit(function, *args, **settings))
+
+
+# Closing
+
+
 class Closeable(ABC):
-    """A context manager of both kinds, for whatever has ``close`` and ``aclose``."""
+    """A context manager of both kinds, for an object with ``close`` and ``aclose``."""
 
     @abstractmethod
     def close(self) -> None:

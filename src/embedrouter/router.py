@@ -527,7 +527,6 @@ class Router(Closeable):
         return self._cache.damaged
 
     def close(self) -> None:
-        self._driver.close()
         self._rules.memory.clear()
         for backend in self._backends:
             backend.close()
@@ -536,7 +535,6 @@ class Router(Closeable):
 
     async def aclose(self) -> None:
         await self._driver.finish()
-        self._driver.close()
         self._rules.memory.clear()
         for backend in self._backends:
             await backend.aclose()

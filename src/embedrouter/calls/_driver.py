@@ -23,7 +23,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar, assert_never
 
-from .._process import PerLoop, Pool, Workers
+from .._process import PerLoop, threads
 from ..cache import VectorCache
 from ..errors import BackendError, EmbedRouterError, RequestTimeoutError
 from ..limits import Admission, Gate, ModelHealth, Wait
@@ -78,9 +78,6 @@ class _Here:
     gatherings: Gatherings[Member]
     """Of calls from threads."""
     agatherings: PerLoop[Gatherings[Member]]
-    workers: Workers
-    pool: Pool
-    """Sets money aside, keeps answers and books them, for event loops."""
     sent: set[int]
     """Reservations whose request went out and is not settled yet."""
     unfinished: set[asyncio.Task[Any]]
@@ -135,8 +132,6 @@ class Driver:
             ],
             gatherings=Gatherings(),
             agatherings=PerLoop(Gatherings),
-            workers=Workers(),
-            pool=Pool(),
             sent=set(),
             unfinished=set(),
         )
@@ -218,11 +213,6 @@ class Driver:
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
         return None
-
-    def close(self) -> None:
-        """End the threads that are kept for the next call."""
-        self._here.workers.close()
-        self._here.pool.close()
 
     async def finish(self) -> None:
         """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
@@ -313,7 +303,7 @@ class Driver:
                     except EmbedRouterError as error:
                         return self._heard(effect, timeout, error)
             case Settle():
-                return await _ended(self._here.pool.submit(self._settle, effect))
+                return await _ended(threads.submit(self._settle, effect))
             case Write() if self._cache.store is None:
                 return self._perform(effect, None)
             case Read() | Write() | Count() | Cut() | Allowance() | Afford():  # in a thread
@@ -358,7 +348,7 @@ class Driver:
             if not done.exception() and isinstance(reservation := done.result(), int):
                 self._ledger.release(reservation)
 
-        reserved = self._here.pool.submit(self._ledger.reserve, self._budget, effect.spending)
+        reserved = threads.submit(self._ledger.reserve, self._budget, effect.spending)
         try:
             return await _ended(reserved)
         except asyncio.CancelledError:
@@ -415,7 +405,7 @@ class Driver:
         if gathering.first is member:
             depart = partial(self._depart, gatherings, gathering, effect.send)
             try:
-                self._here.workers.start(depart)
+                threads.submit(depart)
             except RuntimeError:  # the system has no more threads: in this one
                 depart()
             except BaseException:  # Ctrl-C: perhaps there is no thread that will
@@ -508,15 +498,14 @@ class Driver:
                     errors.append(error)
                     stop.set()
 
-        workers = self._here.workers
-        ends: list[threading.Lock] = []
+        ends: list[Future[None]] = []
         try:
             for _ in range(min(width, len(flows))):
-                ends.append(workers.start(work))
-            _wait(ends)
+                ends.append(threads.submit(work))
+            wait(ends)
         except BaseException:  # Ctrl-C, which only the main thread hears: it makes no request itself
             stop.set()
-            _wait(ends)  # the second Ctrl-C ends this, too; nobody waits for daemons
+            wait(ends)  # the second Ctrl-C ends this, too; nobody waits for daemons
             raise
         return _failure(errors)
 
@@ -588,12 +577,6 @@ async def _aturn(slot: asyncio.Semaphore, deadline: float | None) -> AsyncIterat
     finally:
         if come:
             slot.release()
-
-
-def _wait(ends: Sequence[threading.Lock]) -> None:
-    for end in ends:
-        with end:
-            pass
 
 
 def _failure(errors: Sequence[BaseException]) -> EmbedRouterError | None:
