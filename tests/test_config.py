@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import MISSING, fields
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from embedrouter import Router, Space, TieredRouter
+from embedrouter import Budget, Router, Space, TieredRouter
 from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import ConfigError
+from embedrouter.models import RouterSettings
 
 ONE = """
 dimensions = 1024
@@ -67,6 +71,45 @@ def test_a_file_says_all_that_code_can_say(here: Path) -> None:
     assert router._rules.retry.max_wait == 20
     assert router._rules.budget.per_day == Decimal("5.00")
     assert router._rules.on_too_long == "truncate"
+
+
+def test_the_signature_of_router_and_its_settings_agree() -> None:
+    """The signature is written out for editors; nothing else keeps the two together."""
+    signature = list(inspect.signature(Router).parameters.values())
+    declared = [
+        (field.name, field.type, inspect.Parameter.empty if field.default is MISSING else field.default)
+        for field in fields(RouterSettings)
+    ]
+
+    assert [(argument.name, argument.annotation, argument.default) for argument in signature] == declared
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"models": []}, "models must be a list"),
+        ({"models": "openai:text-embedding-3-small"}, "models must be a list"),
+        ({"tiers": ("low", "low")}, "tiers must be different names"),
+        ({"on_too_long": "cut"}, "on_too_long must be 'error', 'truncate' or 'mean', not 'cut'"),
+        ({"when_unavailable": "wait"}, "when_unavailable must be 'raise' or 'degrade', not 'wait'"),
+        ({"cache_dtype": "int8"}, "cache_dtype must be 'float32' or 'float16', not 'int8'"),
+        ({"cache_memory": -1}, "cache_memory must be a number of bytes"),
+        ({"micro_batch_window": 2}, "micro_batch_window must be from 0 to 1.0 seconds, not 2"),
+        ({"query_tier": "best"}, "Unknown tier 'best'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_the_accepted_values(wrong: dict[str, Any], complaint: str) -> None:
+    """Before anything is built."""
+    with pytest.raises(ConfigError, match=complaint):
+        RouterSettings(**{"models": ["openai:text-embedding-3-small"], **wrong})
+
+
+def test_settings_are_the_arguments_of_a_router() -> None:
+    """A copy of a router in another process is built from them."""
+    settings = RouterSettings(models=["wordllama:l2_supercat_256"], cache=None, budget=Budget(per_day="1"))
+
+    assert RouterSettings(**settings.arguments()) == settings
+    assert settings.arguments()["budget"] is settings.budget
 
 
 def test_a_file_is_found_in_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

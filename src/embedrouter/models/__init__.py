@@ -6,6 +6,7 @@ from ._catalogue import Card, load_catalogue
 from ._declaration import Model, check_address, is_secret
 from ._presets import preset
 from ._resolution import custom_card, resolve
+from ._settings import RouterSettings
 from ._spaces import the_one_space
 from ._tiers import TIERS, nearest, rank, requested, tier
 from ._tokens import MOST_TOKENS, billed
@@ -18,6 +19,7 @@ __all__ = [
     "BatchEndpoint",
     "Card",
     "Model",
+    "RouterSettings",
     "billed",
     "check_address",
     "custom_card",
