@@ -22,9 +22,9 @@ from ..errors import (
     BackendError,
     BadResponseError,
     BudgetExceededError,
+    CircuitOpenError,
     EmbedRouterError,
     InputRejectedError,
-    LeftAloneError,
     NoModelAvailableError,
     RequestTimeoutError,
 )
@@ -79,7 +79,7 @@ def send(job: Job, items: Sequence[Item], on_too_long: OverlongPolicy) -> Flow[N
         match failure:
             case None:
                 return
-            case LeftAloneError() if not patient:
+            case CircuitOpenError() if not patient:
                 demoted.append(candidate)
             case AuthenticationError():  # a missing key is never a silent step to a dearer model
                 dearest = candidate.price if candidate.price is not None else Decimal(0)
@@ -98,7 +98,7 @@ def _turns(job: Job, demoted: Sequence[Candidate]) -> Iterator[tuple[Candidate, 
     """Return the candidates in the order in which they are asked, and whether to wait for one that keeps failing."""
     able = job.candidates
     for candidate in able:
-        yield candidate, len(able) == 1 and not job.may_degrade(LeftAloneError(""))
+        yield candidate, len(able) == 1 and not job.may_degrade(CircuitOpenError(""))
     for candidate in job.lesser:
         yield candidate, False
     for candidate in [*demoted]:
@@ -277,7 +277,7 @@ def _admitted(job: Job, candidate: Candidate, items: Sequence[Item], patient: bo
         down = answer.down or answer.seconds > MINUTE  # as its provider asked
         if down and (not patient or until > began + rules.retry.timeout):
             reason = "because it keeps failing" if answer.down else "as its provider asks"
-            return LeftAloneError(f"left alone for {answer.seconds:.1f} s, {reason}", model=candidate.name)
+            return CircuitOpenError(f"left alone for {answer.seconds:.1f} s, {reason}", model=candidate.name)
         if job.deadline is not None and until > job.deadline:
             why = "it keeps failing" if answer.down else "its rate limit"
             return RequestTimeoutError(
