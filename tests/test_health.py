@@ -24,9 +24,9 @@ from embedrouter.errors import (
     AuthenticationError,
     BackendError,
     BadResponseError,
+    CircuitOpenError,
     DegradedWarning,
     InputRejectedError,
-    LeftAloneError,
     NoModelAvailableError,
     RateLimitedError,
     RequestTimeoutError,
@@ -661,7 +661,7 @@ def test_queries_that_may_degrade_do_not_wait_for_a_probe(emulator: Emulator, as
     assert embed(router, asynchronous, ["d"], input_type="document").models == ("fake:high",)
 
 
-def test_the_story_of_a_failure_tells_who_was_left_alone(asynchronous: bool) -> None:
+def test_the_story_of_a_failure_names_the_model_whose_breaker_is_open(asynchronous: bool) -> None:
     """Otherwise nobody knows why the cheap model was not asked."""
     first = FakeBackend(space="s", outcomes=[DOWN] * 99)
     second = FakeBackend(space="s", outcomes=[None] * FAILURES + [DOWN])
@@ -671,7 +671,7 @@ def test_the_story_of_a_failure_tells_who_was_left_alone(asynchronous: bool) -> 
     with pytest.raises(NoModelAvailableError) as caught:
         embed(router, asynchronous, ["a"], input_type="query")
 
-    assert {type(attempt.error) for attempt in caught.value.attempts} == {LeftAloneError, UnavailableError}
+    assert {type(attempt.error) for attempt in caught.value.attempts} == {CircuitOpenError, UnavailableError}
 
 
 class Busy(FakeBackend):

@@ -34,8 +34,24 @@ from .errors import (
     StalePriceWarning,
 )
 from .limits import ModelHealth, RetryPolicy
-from .models import TIERS, Card, Model, load_catalogue, nearest, preset, rank, requested, resolve, the_one_space
-from .models import _agreement as probes
+from .models import (
+    PROBE_TEXTS,
+    TIERS,
+    Agreement,
+    Card,
+    Model,
+    ProbeVectors,
+    compare_models,
+    first_given,
+    load_catalogue,
+    preset,
+    rank,
+    requested,
+    require_agreement,
+    resolve,
+    the_one_space,
+    unique_names,
+)
 from .providers import create, describe
 from .spending import Budget, Ledger, cost
 from .spending import _tags as tags
@@ -379,7 +395,7 @@ class Router(Closeable):
         )
         return self._done(driver.run(flow.embed(job)))
 
-    def check_agreement(self) -> list[probes.Agreement]:
+    def check_agreement(self) -> list[Agreement]:
         """Embed a few short texts with every model, and check that their vectors may be mixed, for instance at start.
 
         Places that claim to be the same model must give the same vectors; of different models of one space each text's
@@ -390,19 +406,19 @@ class Router(Closeable):
             SpaceMismatchError: two models do not agree; the message says which, and how far they are apart.
             EmbedRouterError: a model could not be asked; those that could agree.
         """
-        places: list[probes.Place] = []
+        probed: list[ProbeVectors] = []
         failures: list[EmbedRouterError] = []
-        for position, name in enumerate(probes.labels(self.models) if len(self.models) > 1 else ()):
+        for position, name in enumerate(unique_names(self.models) if len(self.models) > 1 else ()):
             try:
                 vectors = {
-                    kind: self.embed_with(position, probes.TEXTS, input_type=kind).vectors for kind in self._defaults
+                    kind: self.embed_with(position, PROBE_TEXTS, input_type=kind).vectors for kind in self._defaults
                 }
             except EmbedRouterError as error:
                 failures.append(error)
             else:
-                places.append(probes.Place(name, self.candidates[position].fingerprint, vectors))
-        found = probes.agreements(places)
-        probes.require(found)
+                probed.append(ProbeVectors(name, self.candidates[position].fingerprint, vectors))
+        found = compare_models(probed)
+        require_agreement(found)
         if failures:
             raise failures[0]
         return found
@@ -471,7 +487,7 @@ class Router(Closeable):
         """Return the tier that a call asks for, here, around it, or with the router's default."""
         if input_type not in ("document", "query"):
             raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-        name = nearest(tier, requested(input_type))
+        name = first_given(tier, requested(input_type))
         return self._defaults[input_type] if name is None else name
 
     @staticmethod
@@ -519,7 +535,7 @@ class Router(Closeable):
 
         Of a model that is declared several times the keys say which place it is.
         """
-        return dict(zip(probes.labels(self.models), self._driver.health(), strict=True))
+        return dict(zip(unique_names(self.models), self._driver.health(), strict=True))
 
     @property
     def damaged(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ._process import Closeable
 from .errors import ConfigError, NoModelAvailableError
-from .models import TIERS, nearest, rank, requested
+from .models import TIERS, first_given, rank, requested
 from .router import Router
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
@@ -132,7 +132,7 @@ class TieredRouter(Closeable):
 
     def _pick(self, input_type: InputType, tier: str | None) -> Router:
         default = self.default_tier(input_type)
-        name = nearest(tier, requested(input_type))
+        name = first_given(tier, requested(input_type))
         return self.router(default if name is None else name)
 
     def _rank(self, tier: str) -> int:

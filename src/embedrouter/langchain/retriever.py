@@ -32,7 +32,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
 from ..errors import ConfigError, SpaceMismatchError
-from ..models import nearest, requested, tier
+from ..models import first_given, requested, tier
 from ..retrieval import DEPTH, Cascade
 from ..tiered import TieredRouter
 from .embeddings import CONFIGURABLE, RouterEmbeddings
@@ -170,7 +170,7 @@ class TieredRetriever(BaseRetriever):
         return self.model_copy(update={"query_tier": tier, "cascade": None})
 
     def _asked(self, tier: str | None, configured: str | None) -> str | None:
-        return nearest(tier, requested("query"), configured, self.query_tier)
+        return first_given(tier, requested("query"), configured, self.query_tier)
 
     def _pair(self, cascade: Cascade) -> tuple[str, str]:
         tiers = self.router.own_tiers
@@ -251,8 +251,8 @@ class TieredRetriever(BaseRetriever):
         """Give the store of a tier; its router uses its own default tiers, whatever was asked outside."""
         store = self._store(asked)
         embedder = _embedder(asked, store)
-        queries = nearest(embedder.query_tier, embedder.router.default_tier("query"))
-        documents = nearest(embedder.document_tier, embedder.router.default_tier("document"))
+        queries = first_given(embedder.query_tier, embedder.router.default_tier("query"))
+        documents = first_given(embedder.document_tier, embedder.router.default_tier("document"))
         with tier(queries, documents=documents):
             yield store
 

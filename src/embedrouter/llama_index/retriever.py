@@ -30,7 +30,7 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
-from ..models import nearest, requested, tier
+from ..models import first_given, requested, tier
 from ..retrieval import DEPTH, Cascade
 from ..tiered import TieredRouter
 from .embedding import RouterEmbedding
@@ -174,7 +174,7 @@ class TieredRetriever(BaseRetriever):
         return type(self)(self.indices, **{**settings, **self.search, **other})
 
     def _asked(self) -> str | None:
-        return nearest(requested("query"), self.query_tier)
+        return first_given(requested("query"), self.query_tier)
 
     def _pair(self, cascade: Cascade) -> tuple[str, str]:
         tiers = self.router.own_tiers
@@ -220,8 +220,8 @@ class TieredRetriever(BaseRetriever):
         """Give the index of a tier; its router uses its own default tiers, whatever was asked outside."""
         index = self._index(asked)
         embedder = _embedder(asked, index)
-        queries = nearest(embedder.query_tier, embedder.router.default_tier("query"))
-        documents = nearest(embedder.document_tier, embedder.router.default_tier("document"))
+        queries = first_given(embedder.query_tier, embedder.router.default_tier("query"))
+        documents = first_given(embedder.document_tier, embedder.router.default_tier("document"))
         with tier(queries, documents=documents):
             yield index
 
