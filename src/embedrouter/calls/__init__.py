@@ -6,13 +6,16 @@ perform it.
 
 from ._attempt import fault
 from ._call import Degradation, SizedText
-from ._calls import Calls, Question, Wiring
+from ._calls import Calls, Prepared, Question
 from ._pack import pack
 from ._validate import achunks, chunks, format_positions, validate
+from ._wiring import LEDGER_FILE, Wiring, wire
 
 __all__ = [
+    "LEDGER_FILE",
     "Calls",
     "Degradation",
+    "Prepared",
     "Question",
     "SizedText",
     "Wiring",
@@ -22,4 +25,5 @@ __all__ = [
     "format_positions",
     "pack",
     "validate",
+    "wire",
 ]

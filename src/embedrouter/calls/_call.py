@@ -8,9 +8,8 @@ into the public errors, which name positions.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 from ..errors import (
@@ -107,7 +106,7 @@ def input_limit(candidate: Candidate) -> int:
     return candidate.limits.input_tokens or sys.maxsize
 
 
-def without(texts: Iterable[str], found: Mapping[str, Found]) -> list[str]:
+def without(texts: Iterable[str], found: Container[str]) -> list[str]:
     """Return the texts that have no vector yet."""
     return [text for text in texts if text not in found]
 

@@ -21,7 +21,7 @@ A forked child builds its own stages: what they share among calls belongs to one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -29,15 +29,13 @@ from typing import Any, TypeVar
 from .._process import PerProcess, threads
 from ..cache import QueryMemory, VectorCache
 from ..errors import ConfigError, InputRejectedError, InvalidInputError, NoModelAvailableError
-from ..limits import ModelHealth, ModelLimits, RetryPolicy
-from ..models import Backend
-from ..spending import Budget, Ledger, UsageTotals
-from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy, Space
+from ..limits import ModelHealth, ModelLimits
+from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy
 from ._afford import Afford, pack_requests
 from ._assemble import assemble, savings
 from ._async import AsyncEffects
 from ._attempt import OneAttempt
-from ._call import Call, Degradation, SizedText, Stage, TextsRejected, TextsTooLong, without
+from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
 from ._effects import Effects, Running
 from ._look_up import CacheReader, LookUp
 from ._micro_batch import JoinBatch, OpenBatch
@@ -49,9 +47,10 @@ from ._share import Share
 from ._single_flight import SingleFlight
 from ._size import Size, Sized
 from ._sync import SyncEffects, run
-from ._validate import format_positions, positions
+from ._validate import format_positions, positions, validate
+from ._wiring import Wiring
 
-__all__ = ["Calls", "Question", "Wiring"]
+__all__ = ["Calls", "Prepared", "Question"]
 
 T = TypeVar("T")
 
@@ -71,32 +70,30 @@ class Question:
     batch: bool = False
     """It goes through a batch endpoint: only models that have one are candidates, at its price."""
 
+    def each(self, chunks: Iterable[list[str]]) -> Iterator[Question]:
+        """Return the same question for each of consecutive chunks of texts."""
+        first = 0
+        for chunk in chunks:
+            yield replace(self, texts=validate(chunk, first), first=first)
+            first += len(chunk)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """What a router's stages are made of."""
+    async def aeach(self, chunks: AsyncIterable[list[str]]) -> AsyncIterator[Question]:
+        """Do what ``each`` does with chunks that come asynchronously."""
+        first = 0
+        async for chunk in chunks:
+            yield replace(self, texts=validate(chunk, first), first=first)
+            first += len(chunk)
 
-    candidates: Sequence[Candidate]
-    backends: Mapping[int, Backend]
-    """By the index of their candidate."""
-    space: Space
-    cache: VectorCache
-    memory: QueryMemory
-    ledger: Ledger
-    budget: Budget
-    totals: UsageTotals
-    retry: RetryPolicy
-    on_too_long: OverlongPolicy
-    degradation: Degradation
-    micro_batch_window: float
-    """Seconds; 0 sends each call by itself."""
-    share: bool = True
-    """Whether texts under way are shared with other calls, and few texts sent with theirs."""
-    clock: Callable[[], float]
-    """Seconds, monotonic."""
-    sleep: Callable[[float], object] | None
-    random: Callable[[], float]
-    """Returns a number from 0 to 1."""
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Texts that are to be sent through a batch endpoint."""
+
+    candidate: Candidate
+    texts: Sequence[SizedText]
+    """Those that are not in the cache; in place of a text over the limit its parts."""
+    positions: Mapping[str, int]
+    """Where each text, or the text that it is a part of, stands first in the input."""
 
 
 class _Stages:
@@ -148,14 +145,14 @@ class Calls:
     """Runs the calls of one router, in both forms."""
 
     def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
+        self.wiring = wiring
         self._stages = PerProcess(lambda: _Stages(wiring))
 
     # What a call does, once for both forms
 
     async def embed(self, effects: Effects, question: Question) -> EmbeddingResult:
         """Return the vectors of the texts in order."""
-        wiring, texts = self._wiring, question.texts
+        wiring, texts = self.wiring, question.texts
         call = self._call(effects, question)
         try:
             embedded = await self._stages.get().first.embed(call, list(dict.fromkeys(texts)))
@@ -167,9 +164,7 @@ class Calls:
         wiring.totals.save(avoided, question.tag)
         if wiring.ledger.flush_due():
             threads.submit(wiring.ledger.flush)
-        return assemble(
-            texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank
-        )
+        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
         """Return what ``embed`` would take. Reads the cache and calls nothing."""
@@ -188,14 +183,20 @@ class Calls:
             exact=sized.exact,
         )
 
-    async def prepare(self, effects: Effects, question: Question) -> tuple[Candidate, list[SizedText]]:
-        """Return what is to be sent for the texts that are not cached, and the model it is for."""
+    async def prepare(self, effects: Effects, question: Question) -> Prepared:
+        """Return what is to be sent for the texts that are not cached."""
         call = self._call(effects, question)
         _, sized = await self._prepare(call, question, list(dict.fromkeys(question.texts)))
-        return call.first, sized.texts
+        places: dict[str, int] = {}
+        for index, text in enumerate(question.texts):
+            places.setdefault(text, index)
+        for whole, parts in sized.parts.items():
+            for part in parts:
+                places.setdefault(part, places[whole])
+        return Prepared(call.first, sized.texts, places)
 
     async def _prepare(self, call: Call, question: Question, texts: Sequence[str]) -> tuple[list[str], Sized]:
-        stages, memory = self._stages.get(), self._wiring.memory
+        stages, memory = self._stages.get(), self.wiring.memory
         if call.input_type == "query":
             texts = [text for text in texts if memory.recall(text, call.rank) is None]
         missing = without(texts, await stages.reader.look_up(call, texts))
@@ -205,7 +206,7 @@ class Calls:
             raise _too_long(error, question) from None
 
     def _call(self, effects: Effects, question: Question) -> Call:
-        able = [item for item in self._wiring.candidates if item.rank >= question.rank]
+        able = [item for item in self.wiring.candidates if item.rank >= question.rank]
         if not able:
             raise NoModelAvailableError(
                 "No model of this router has the tier that was asked for or a higher one; nothing was called. "
@@ -219,7 +220,7 @@ class Calls:
                 f"No batch endpoint is known of {', '.join(candidate.name for candidate in able)}. Nothing was called. "
                 "OpenAI's own models have one; everything else is embedded with embed."
             )
-        lower = [item for item in self._wiring.candidates if item.rank < question.rank]
+        lower = [item for item in self.wiring.candidates if item.rank < question.rank]
         return Call(
             effects=effects,
             input_type=question.input_type,
@@ -239,26 +240,41 @@ class Calls:
         """
         futures = self._stages.get().futures
         try:
-            return run(ask(SyncEffects(futures, self._wiring.sleep), question))
+            return run(ask(SyncEffects(futures, self.wiring.sleep), question))
         except KeyboardInterrupt:
             wait(list(futures))
             raise
 
     async def arun(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
         """Run ``embed``, ``estimate`` or ``prepare`` in the running event loop."""
-        return await ask(AsyncEffects(self._stages.get().tasks, self._wiring.sleep), question)
+        return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
+
+    def alone(self, position: int) -> Calls:
+        """Return calls to the model at ``position`` alone, past the cache, even if it keeps failing."""
+        wiring = self.wiring
+        retry = replace(wiring.retry, cooldown=0)
+        return Calls(
+            replace(
+                wiring,
+                candidates=[wiring.candidates[position]],
+                cache=VectorCache(None),
+                memory=QueryMemory(0),
+                retry=retry,
+                share=False,
+            )
+        )
 
     def health(self) -> list[ModelHealth]:
         """Return how each model has been doing, in the order of the candidates."""
-        now, limits = self._wiring.clock(), self._stages.get().limits
-        return [limits[candidate.index].health(candidate.name, now) for candidate in self._wiring.candidates]
+        now, limits = self.wiring.clock(), self._stages.get().limits
+        return [limits[candidate.index].health(candidate.name, now) for candidate in self.wiring.candidates]
 
     async def finish(self) -> None:
         """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
         loop = asyncio.get_running_loop()
         tasks = [task for task in self._stages.get().tasks if task.get_loop() is loop]
         if tasks:
-            longest = max(candidate.timeout for candidate in self._wiring.candidates)
+            longest = max(candidate.timeout for candidate in self.wiring.candidates)
             _, late = await asyncio.wait(tasks, timeout=longest)
             for task in late:
                 task.cancel()

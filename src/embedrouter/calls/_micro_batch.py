@@ -1,8 +1,8 @@
 """The stage of micro-batching: few texts of several calls that come at the same time are sent as one call's.
 
 ``JoinBatch`` stands before the cache: where a batch waits already, one look into the cache serves all its calls.
-``OpenBatch`` stands behind it: a call whose texts are missing there waits for others while one of its kind is under way,
-and otherwise goes alone and at once.
+``OpenBatch`` stands behind it: a call whose texts are missing there waits for others while one of its kind is under
+way, and otherwise goes alone and at once.
 """
 
 from __future__ import annotations

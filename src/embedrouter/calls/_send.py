@@ -1,4 +1,4 @@
-"""The stage of candidates: the texts of one request go to the cheapest model, then to the next, until they have vectors.
+"""The stage of candidates: the texts of one request go to the cheapest model, and then on until they have vectors.
 
 A model whose circuit is open is asked after the others. Where the user allows it, queries that no candidate can embed
 are answered by lower tiers, the best first: from the cache and then by a request.

@@ -1,7 +1,7 @@
 """The stage of sizes: texts are counted, and those over the model's limit are refused, cut or averaged.
 
-In place of a text over the limit its beginning (``"truncate"``) or its parts (``"mean"``) are sent: ordinary texts, with
-cache entries of their own. Where the count is an estimate, the provider decides which texts are too long.
+In place of a text over the limit its beginning (``"truncate"``) or its parts (``"mean"``) are sent: ordinary texts,
+with cache entries of their own. Where the count is an estimate, the provider decides which texts are too long.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from ..cache import VectorCache, key_function
 from ..errors import InputRejectedError
 from ..models import Backend, split_text
-from ..types import Candidate, Entry, Found, InputType, Origin, OverlongPolicy, TokenCounts
+from ..types import Entry, Found, InputType, Origin, OverlongPolicy, TokenCounts
 from ._afford import Afford
 from ._call import Call, Embedded, SizedText, TextsRejected, TextsTooLong, input_limit, without
 from ._look_up import CacheReader, policy_tag
@@ -108,7 +108,7 @@ class Size:
         """Add the vectors of texts that were cut, and keep them. A part that was cut itself was so later."""
         entries: dict[bytes, Entry] = {}
         policy = policy_tag(self._on_too_long, input_limit(call.first))
-        for text, pieces in reversed(parts.items()):
+        for text, pieces in reversed(list(parts.items())):
             whole = _mean([found[piece] for piece in pieces], [len(piece) for piece in pieces], self._cache.dtype)
             key = key_function(whole.origin.candidate, call.input_type, dtype=self._cache.dtype, policy=policy)
             entries[key(text)] = Entry(whole.vector, whole.tokens)
@@ -131,7 +131,7 @@ def _of_wholes(
 ) -> dict[str, InputRejectedError]:
     """Return the reasons with texts that were cut in place of their parts; parts that are texts themselves stay."""
     named = dict(reasons)
-    for text, pieces in reversed(parts.items()):
+    for text, pieces in reversed(list(parts.items())):
         if rejected := [named[piece] for piece in pieces if piece in named]:
             named[text] = rejected[0]
     return named

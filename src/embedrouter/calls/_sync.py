@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from .._process import threads
@@ -103,10 +104,8 @@ class SyncEffects:
 
     def start(self, stage: Running[None]) -> None:
         def work() -> None:
-            try:
+            with suppress(Stopped):
                 run(stage)
-            except Stopped:
-                pass
 
         try:
             future = threads.submit(work)

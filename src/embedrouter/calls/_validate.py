@@ -42,8 +42,18 @@ def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     return iter(lambda: list(islice(rest, size)), [])
 
 
-async def achunks(texts: AsyncIterable[str], size: int) -> AsyncIterator[list[str]]:
-    """Do what ``chunks`` does with texts that come asynchronously."""
+def achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[list[str]]:
+    """Do what ``chunks`` does with texts that may come asynchronously."""
+    if not isinstance(texts, AsyncIterable):
+        _require_collection(texts)
+    return _achunks(texts, size)
+
+
+async def _achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[list[str]]:
+    if not isinstance(texts, AsyncIterable):
+        for part in chunks(texts, size):
+            yield part
+        return
     chunk: list[str] = []
     async for text in texts:
         chunk.append(text)

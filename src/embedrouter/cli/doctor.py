@@ -73,6 +73,7 @@ def _checked(
 ) -> Iterator[tuple[list[Finding], Usage]]:
     from ..doctor import PROBE_FOLDER, ProbeRecords, check_cache, check_ledger, check_models, installed
     from ..models import load_catalogue
+    from ..router import wiring_of
     from ..spending import tag
     from ..types import Usage
 
@@ -85,7 +86,7 @@ def _checked(
             yield [_not_built(name, error)], Usage()
             continue
         with router, tag(TAG):
-            providers |= {candidate.name.partition(":")[0] for candidate in router.candidates}
+            providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
             findings = []
             if settings["cache"] not in seen:
                 findings += check_cache(settings["cache"])
@@ -94,7 +95,7 @@ def _checked(
             seen |= {settings["cache"], router.ledger.file}
             checkup = check_models(
                 router,
-                ProbeRecords(router.folder / PROBE_FOLDER),
+                ProbeRecords(wiring_of(router).folder / PROBE_FOLDER),
                 cards=load_catalogue(settings.get("catalog")),
                 today=datetime.now(UTC).date(),
                 accept=accept,
