@@ -41,18 +41,18 @@ REQUESTS = (
     ) WITHOUT ROWID""",
 )
 """Version 1."""
-TOTALS = (
-    """CREATE TABLE totals (         -- of all settled requests, also of those whose detail is removed
+TOTALS = """CREATE TABLE totals (         -- of all settled requests, also of those whose detail is removed
         day TEXT NOT NULL, model TEXT NOT NULL, tier TEXT NOT NULL, input_type TEXT NOT NULL, tag TEXT NOT NULL,
         requests INTEGER NOT NULL, texts INTEGER NOT NULL, tokens INTEGER NOT NULL,
         amount INTEGER NOT NULL,   -- where the price is known
         unpriced_tokens INTEGER NOT NULL,
         PRIMARY KEY (day, model, tier, input_type, tag)
-    ) WITHOUT ROWID""",
+    ) WITHOUT ROWID"""
+INDEXES = (
     "CREATE INDEX settled_requests ON requests (at) WHERE state = 'settled'",
     "CREATE INDEX open_requests ON requests (until) WHERE state != 'settled'",
 )
-"""What version 2 adds."""
+"""What version 2 adds, with the totals."""
 
 
 def migrate(database: sqlite3.Connection, found: int) -> None:
@@ -66,9 +66,10 @@ def migrate(database: sqlite3.Connection, found: int) -> None:
             raise sqlite3.DatabaseError(f"another version of embedrouter wrote it: {found}, not {VERSION}")
         for statement in REQUESTS:
             database.execute(statement)
-    for statement in TOTALS:
-        database.execute(statement)
+    database.execute(TOTALS)
     add_to_totals(database)
+    for statement in INDEXES:
+        database.execute(statement)
 
 
 def add_to_totals(database: sqlite3.Connection, request: int | None = None) -> None:
