@@ -16,6 +16,18 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from embedrouter.limits._gate import (
+    AGAIN,
+    FAILURES,
+    LONGEST,
+    MINUTE,
+    SOON,
+    TRAVEL,
+    UNKNOWN,
+    Admission,
+    Gate,
+    Wait,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,18 +45,6 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.limits import _gate as health
-from embedrouter.limits._gate import (
-    AGAIN,
-    FAILURES,
-    LONGEST,
-    MINUTE,
-    SOON,
-    TRAVEL,
-    UNKNOWN,
-    Admission,
-    Gate,
-    Wait,
-)
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed

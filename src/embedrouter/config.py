@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -53,7 +53,7 @@ def _table(name: str, declared: type, *, without: Collection[str] = (), **other:
         without: fields that a file cannot set.
         other: pydantic definitions of keys that TOML writes in another type than Python.
     """
-    hints = get_type_hints(declared, localns={"Decimal": Decimal, "Mapping": Mapping})
+    hints = get_type_hints(declared, localns={"Callable": Callable, "Decimal": Decimal, "Mapping": Mapping})
     keys: dict[str, Any] = {
         item.name: (hints[item.name], Field(default=None)) for item in fields(declared) if item.name not in without
     }
@@ -66,6 +66,7 @@ _Model = _table("models", Model, without=ONLY_IN_CODE, model=(str, ...))
 _Router = _table(
     "router",
     RouterSettings,
+    without=("clock", "sleep", "random"),
     models=(list[_Model], Field(min_length=1)),  # type: ignore[valid-type]
     cache=(str | bool, None),
     budget=(_Budget, None),

@@ -93,6 +93,11 @@ class Candidate:
     local: bool = False
     """Whether the model runs in this process: no cost, no network."""
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing depends on the number of tokens of its texts."""
+        return self.local and self.limits.tokens is None and self.limits.input_tokens is None
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from ..batches import BatchJob, BatchRecord
-from ..calls import listed
+from ..calls import format_positions
 from ..errors import ConfigError
 from ..router import Router
 from ._console import Output, exit_on_interrupt
@@ -129,7 +129,7 @@ def collect_batches(routers: Sequence[Router], every: float, *, wait: bool, outp
         state = "ended" if status.ended else "under way"
         output.line(f"{job.ids[0]}: {state}, {status.answered:,} of {status.texts:,} texts answered.")
         for reason, positions in by_reason.items():
-            output.line(f"    {reason}: {len(positions):,} texts, by position {listed(positions)}")
+            output.line(f"    {reason}: {len(positions):,} texts, by position {format_positions(positions)}")
     if failures:
         output.line("Run warm without --batch: it embeds these texts, or says what is wrong with each.")
     batches = [

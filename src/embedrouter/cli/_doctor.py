@@ -24,7 +24,7 @@ from ..doctor import (
 from ..errors import EmbedRouterError, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import PROBE_VERSION, load_catalogue
-from ..router import Router
+from ..router import Router, wiring_of
 from ..spending import tag
 from ..types import Usage, dollars
 from ._console import Output
@@ -80,7 +80,7 @@ def _check(
             yield [_invalid_settings(name, error)], Usage()
             continue
         with router, tag(TAG):
-            providers |= {candidate.name.partition(":")[0] for candidate in router.candidates}
+            providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
             findings = []
             if settings["cache"] not in checked_files:
                 findings += check_cache(settings["cache"])
@@ -89,7 +89,7 @@ def _check(
             checked_files |= {settings["cache"], router.ledger.file}
             checkup = check_models(
                 router,
-                ProbeRecords(router.folder / PROBE_FOLDER),
+                ProbeRecords(wiring_of(router).folder / PROBE_FOLDER),
                 cards=load_catalogue(settings.get("catalog")),
                 today=datetime.now(UTC).date(),
                 accept=accept,

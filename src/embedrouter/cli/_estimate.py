@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
+from ..router import wiring_of
 from ..types import Estimate, InputType
 from ._console import Output, format_price
 from ._options import (
@@ -107,15 +108,11 @@ def estimate_tiers(
                 found[tier] = _sum(found[tier], of_chunk) if tier in found else of_chunk
     if not count:
         raise ConfigError("There is no text to embed. Pass a file, a folder of text and .jsonl files, or - for stdin.")
-    # free tokens apply once to the whole, not once to each chunk
-    return {
-        tier: replace(
-            estimate,
-            texts=count,
-            cost=router_at_tier(router, tier, input_type)[0].cost(estimate.model, estimate.tokens, batch=batch),
-        )
-        for tier, estimate in found.items()
-    }
+    for tier, estimate in found.items():  # free tokens apply once to all chunks, so the costs cannot be added
+        wiring = wiring_of(router_at_tier(router, tier, input_type)[0])
+        cost = wiring.cost(estimate.model, estimate.tokens, batch=batch)
+        found[tier] = replace(estimate, texts=count, cost=cost)
+    return found
 
 
 def _cells(estimate: Estimate) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from ..config import load
 from ..errors import NoModelAvailableError
 from ..models import Model
 from ..router import Router
-from ..tiered import TieredRouter
+from ..tiered import TieredRouter, default_tier
 from ..types import InputType
 from ._options import find_config
 
@@ -100,10 +100,10 @@ def separate_routers(router: AnyRouter) -> list[Router]:
 
 def router_at_tier(router: AnyRouter, tier: str | None, input_type: InputType) -> tuple[Router, str]:
     """Return the single router that serves a tier (by default the usual one), and the tier to request from it."""
-    name = tier or router.default_tier(input_type)
+    name = tier or default_tier(router, input_type)
     if isinstance(router, TieredRouter):
         single = router.router(name)
-        return single, single.default_tier(input_type)
+        return single, default_tier(single, input_type)
     return router, name
 
 
@@ -142,7 +142,7 @@ def compared_tiers(router: AnyRouter, question: str) -> list[ComparedTier]:
                 answering[id(single)] = ComparedTier(name, single, own_index=True, documents=name)
             else:
                 model = router.estimate([question], input_type="query", tier=name).model
-                documents = router.default_tier("document")
+                documents = default_tier(router, "document")
                 answering[model] = ComparedTier(name, router, own_index=False, documents=documents)
         except NoModelAvailableError:
             break

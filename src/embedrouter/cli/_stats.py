@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from ..cache import default_folder
+from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
-from ..router import LEDGER
 from ..spending import Account, Ledger, Unconfirmed
 from ._console import Output, format_money, format_price
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive, find_config
@@ -97,10 +97,10 @@ def command(
 def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
     """Return the ledger beside a cache folder, or those of the configured routers."""
     if cache is not None:
-        return [cache.expanduser().absolute() / LEDGER]
+        return [cache.expanduser().absolute() / LEDGER_FILE]
     found = find_config(config)
     if found is None:
-        return [default_folder() / LEDGER]
+        return [default_folder() / LEDGER_FILE]
     router, _ = build_router(None, found)
     files = [single.ledger.file for single in separate_routers(router)]
     return list(dict.fromkeys(file for file in files if file is not None))

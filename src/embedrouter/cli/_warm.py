@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError, EmbedRouterError
-from ..router import Router
+from ..router import Router, wiring_of
 from ..spending import tag as booked_under
+from ..tiered import default_tier
 from ..types import Estimate, InputType
 from ._batch import PollInterval, collect_batches
 from ._console import Output, exit_on_interrupt, format_money
@@ -84,12 +85,12 @@ def command(
             collect_batches([router], every, wait=not detach, output=output)
         with output.busy("counting tokens"):
             expected = estimate_tiers(router, texts, [own_tier], kind, chunk_size, batch=batch)[own_tier]
-        router.afford(expected.cost)
+        wiring_of(router).require_affordable(expected.cost)
         _confirm_cost(expected, yes, path == STDIN, output)
         run = Run(router, texts, kind, own_tier, chunk_size, cache_location, output)
         facts = run.submit_batches(every, wait=not detach) if batch else run.embed(expected)
     output.line(f"{_format_usage(router)} Cache: {cache_location}.")
-    facts |= {"distinct": expected.unique, "tier": tier or chosen.default_tier(kind), "tag": tag or ""}
+    facts |= {"distinct": expected.unique, "tier": tier or default_tier(chosen, kind), "tag": tag or ""}
     facts |= {"cache": cache_location, "input_type": kind, "usage": asdict(router.usage), "expected": expected.cost}
     output.json({**facts, "seconds": time.monotonic() - began})
     if facts.get("failures"):

@@ -39,7 +39,7 @@ from ..models import (
     unique_names,
 )
 from ..providers import encoding
-from ..router import Router
+from ..router import Router, embed_alone, wiring_of
 from ..types import Candidate, InputType, Usage, Vectors, dollars
 from ._drift import ProbedModel, check_drift
 from ._finding import Finding, fine, problem, warning
@@ -97,7 +97,7 @@ def check_models(
     checkup, before = Checkup(), router.usage
     probed = []
     for position, name in enumerate(unique_names(router.models)):
-        candidate = router.candidates[position]
+        candidate = wiring_of(router).candidates[position]
         outcome = _probe(router, position, name, clock)
         checkup.findings += [outcome] if isinstance(outcome, Finding) else _answered(outcome)
         checkup.findings += [_price(router, candidate, name, cards.get(candidate.name), today)]
@@ -129,11 +129,11 @@ def _probe(router: Router, position: int, name: str, clock: Callable[[], float])
     for input_type in INPUT_TYPES:
         began = clock()
         try:
-            vectors[input_type] = router.embed_with(position, PROBE_TEXTS, input_type=input_type).vectors
+            vectors[input_type] = embed_alone(router, position, PROBE_TEXTS, input_type).vectors
         except EmbedRouterError as error:
             return _failure(name, input_type, error)
         seconds[input_type] = clock() - began
-    return ProbedModel(router.candidates[position], name, vectors, seconds)
+    return ProbedModel(wiring_of(router).candidates[position], name, vectors, seconds)
 
 
 def _failure(name: str, input_type: InputType, error: EmbedRouterError) -> Finding:
@@ -195,7 +195,7 @@ def _price(router: Router, candidate: Candidate, name: str, card: Card | None, t
     price = candidate.price
     if price is None:
         try:
-            router.afford(None)
+            wiring_of(router).require_affordable(None)
         except EmbedRouterError:
             return problem(
                 name,

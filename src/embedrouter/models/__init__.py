@@ -20,7 +20,7 @@ from ._resolution import custom_card, resolve
 from ._settings import RouterSettings
 from ._spaces import the_one_space
 from ._tiers import TIERS, first_given, rank, requested, tier
-from ._tokens import MOST_TOKENS, billed
+from ._tokens import MOST_TOKENS, billed, split_text
 
 __all__ = [
     "MOST_TOKENS",
@@ -50,6 +50,7 @@ __all__ = [
     "requested",
     "require_agreement",
     "resolve",
+    "split_text",
     "the_one_space",
     "tier",
     "unique_names",

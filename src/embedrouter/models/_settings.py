@@ -6,7 +6,7 @@ TOML table from the fields. A test compares the signature with the fields.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -48,6 +48,9 @@ class RouterSettings:
     cache_memory: int = 64 * 2**20
     micro_batch_window: float = 0.01
     catalog: str | Path | None = None
+    clock: Callable[[], float] | None = None
+    sleep: Callable[[float], object] | None = None
+    random: Callable[[], float] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.models, str | Model) or not self.models:
