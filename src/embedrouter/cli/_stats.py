@@ -1,4 +1,4 @@
-"""``embedrouter stats``: what was spent and saved, as the ledger booked it."""
+"""``embedrouter stats``: show spending and savings from the ledger."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Annotated
 
 import typer
 
+from ..cache import default_folder
 from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
 from ..spending import Account, Ledger, Unconfirmed, sum_accounts
-from ..tiered import TieredRouter
-from .choice import AsJson, CacheFolder, ConfigFile, configured, exclusive
-from .report import money
-from .sheet import Sheet, price
+from ._console import Output, format_money, format_price
+from ._options import AsJson, CacheFolder, ConfigFile, exclusive, find_config
+from ._routers import build_router, separate_routers
 
 __all__ = ["By", "command"]
 
 SHOWN = 20
-"""Unconfirmed requests that are shown without --json."""
+"""Unconfirmed requests in the table."""
 
 
 class By(StrEnum):
-    """What to sum up by."""
+    """The key of the sums."""
 
     DAY = "day"
     MONTH = "month"
@@ -35,57 +35,59 @@ class By(StrEnum):
 
 
 def command(
-    by: Annotated[By, typer.Option(help="What to sum up by.")] = By.DAY,
+    by: Annotated[By, typer.Option(help="The key of the sums.")] = By.DAY,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was spent and saved, by day, month, model or tag. Days and months are UTC.
+    """Show spending and savings by day, month, model or tag. Days and months are UTC.
 
-    Unconfirmed are requests that were sent and never answered: they may have been billed, so budgets count them.
+    Unconfirmed requests were sent and got no answer. They may have been billed, so budgets count their estimates.
     """
     exclusive(cache=cache, config=config)
     files = _ledgers(cache, config)
     accounts: list[dict[str, Account]] = []
-    lost: list[Unconfirmed] = []
+    unconfirmed: list[Unconfirmed] = []
     for file in files:
         if not file.exists():
             continue
         try:
             with closing(Ledger(file, required=True)) as ledger:
                 accounts.append(ledger.totals(by.value))
-                lost += ledger.unconfirmed()
+                unconfirmed += ledger.unconfirmed()
         except (ConfigError, LedgerError, sqlite3.Error) as error:  # the ledger's own message is about budgets
-            raise ConfigError(f"{file} cannot be read as a ledger ({error.__cause__ or error}).") from error
+            raise ConfigError(
+                f"{file} cannot be read as a ledger ({error.__cause__ or error}). Restore a backup, or move the file."
+            ) from error
     rows = sum_accounts(accounts)
     total = sum(rows.values(), Account())
-    lost.sort(key=lambda request: request.at)
+    unconfirmed.sort(key=lambda request: request.at)
 
-    sheet = Sheet(as_json=as_json)
-    place = ", ".join(map(str, files))
+    output = Output(as_json=as_json)
+    locations = ", ".join(map(str, files))
     if rows:
         cells = [(name or "(none)", *_row(account)) for name, account in rows.items()]
         columns = (by.value, "requests", "texts", "tokens", "cost", "saved texts", "saved", "unconfirmed")
-        sheet.table(columns, [*cells, ("total", *_row(total))], numbers=columns[1:], total=True)
+        output.table(columns, [*cells, ("total", *_row(total))], numbers=columns[1:], total=True)
     else:
-        sheet.line(f"Nothing is booked yet in {place}.")
+        output.line(f"Nothing is booked yet in {locations}.")
     if total.unpriced_tokens:
-        sheet.line(f"{total.unpriced_tokens:,} of the tokens have no known price and are not in the cost.")
-    if lost:
-        sheet.line("Unconfirmed: sent and never answered; may have been billed, and are not in the cost.")
+        output.line(f"{total.unpriced_tokens:,} of the tokens have no known price and are not in the cost.")
+    if unconfirmed:
+        output.line("Unconfirmed requests got no answer: they may have been billed, and are not in the cost.")
         heads = ("time (UTC)", "model", "tag", "texts", "tokens", "estimate")
-        sheet.table(heads, [_lost(request) for request in lost[-SHOWN:]], numbers=heads[3:])
-        if len(lost) > SHOWN:
-            sheet.line(f"{len(lost) - SHOWN:,} earlier ones are not shown; --json has all.")
+        output.table(heads, [_unconfirmed_row(request) for request in unconfirmed[-SHOWN:]], numbers=heads[3:])
+        if len(unconfirmed) > SHOWN:
+            output.line(f"{len(unconfirmed) - SHOWN:,} earlier requests are not shown; --json has all.")
     if rows:
-        sheet.line(f"Ledger: {place}")
-    sheet.json(
+        output.line(f"Ledger: {locations}")
+    output.json(
         {
             "ledgers": list(map(str, files)),
             "by": by.value,
             "rows": {name: asdict(account) for name, account in rows.items()},
             "total": asdict(total),
-            "unconfirmed": [asdict(request) | {"at": request.at.isoformat()} for request in lost],
+            "unconfirmed": [asdict(request) | {"at": request.at.isoformat()} for request in unconfirmed],
         }
     )
 
@@ -94,16 +96,11 @@ def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
     """Return the ledger beside a cache folder, or those of the configured routers."""
     if cache is not None:
         return [cache.expanduser().absolute() / LEDGER_FILE]
-    where = configured(config)
-    if where is None:
-        from ..cache import default_folder
-
+    found = find_config(config)
+    if found is None:
         return [default_folder() / LEDGER_FILE]
-    from .levels import choose
-
-    router, _ = choose(None, where, "default")
-    routers = [router.router(name) for name in router.own_tiers] if isinstance(router, TieredRouter) else [router]
-    files = [each.ledger.file for each in routers]
+    router, _ = build_router(None, found)
+    files = [single.ledger.file for single in separate_routers(router)]
     return list(dict.fromkeys(file for file in files if file is not None))
 
 
@@ -112,19 +109,19 @@ def _row(account: Account) -> tuple[str, ...]:
         f"{account.requests:,}",
         f"{account.texts:,}",
         f"{account.tokens:,}",
-        money(account.cost),
+        format_money(account.cost),
         f"{account.saved_texts:,}",
-        money(account.saved),
-        money(account.unconfirmed),
+        format_money(account.saved),
+        format_money(account.unconfirmed),
     )
 
 
-def _lost(request: Unconfirmed) -> tuple[str, ...]:
+def _unconfirmed_row(request: Unconfirmed) -> tuple[str, ...]:
     return (
         f"{request.at:%Y-%m-%d %H:%M:%S}",
         request.model,
         request.tag or "(none)",
         f"{request.texts:,}",
         f"{request.tokens:,}",
-        price(request.amount),
+        format_price(request.amount),
     )
