@@ -35,7 +35,7 @@ from .errors import (
     SpaceMismatchError,
 )
 from .router import Router
-from .tiered import single
+from .tiered import require_single_space
 from .types import Estimate, Space, dollars
 
 __all__ = ["guard", "metadata"]
@@ -74,7 +74,7 @@ def metadata(router: Router) -> dict[str, str | int]:
     metadata=metadata(router))``; add entries of your own with ``metadata(router) | {"hnsw:space": "cosine"}``. A
     collection that exists already ignores it, so ``guard`` what was opened.
     """
-    space = single(router).space
+    space = require_single_space(router).space
     return {SPACE: space.name, DIMENSIONS: space.dimensions}
 
 
@@ -94,7 +94,7 @@ def guard(store: Store, router: Router, *, adopt: bool = False) -> Store:
         SpaceMismatchError: the collection is in another space.
         ConfigError: it holds vectors and no mark, or is no collection of Chroma's.
     """
-    ours = single(router).space
+    ours = require_single_space(router).space
     embedding = getattr(getattr(store, "embeddings", None), "space", ours)
     if isinstance(embedding, Space) and embedding != ours:
         raise SpaceMismatchError(

@@ -16,7 +16,7 @@ from .models import TIERS, nearest, rank, requested
 from .router import Router
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
-__all__ = ["TieredRouter", "single"]
+__all__ = ["TieredRouter", "require_single_space"]
 
 
 class TieredRouter(Closeable):
@@ -155,7 +155,7 @@ class TieredRouter(Closeable):
         return f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})"
 
 
-def single(router: Router | TieredRouter) -> Router:
+def require_single_space(router: Router | TieredRouter) -> Router:
     """Return ``router`` if an adapter can take it.
 
     Raises:

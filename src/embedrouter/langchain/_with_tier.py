@@ -27,7 +27,7 @@ from langchain_core.utils.pydantic import TypeBaseModel
 
 from ..errors import ConfigError
 from ..models import _tiers as tiers
-from .embeddings import CONFIGURABLE
+from ._embeddings import CONFIGURABLE
 
 __all__ = ["with_tier"]
 

@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..models import nearest, rank, requested
 from ..retrieval import IndexGuard, guard, guarded
 from ..router import Router
-from ..tiered import single
+from ..tiered import require_single_space
 from ..types import InputType
 
 __all__ = ["RouterEmbedding"]
@@ -60,7 +60,7 @@ class RouterEmbedding(BaseEmbedding):
         index: str | None = None,
         **settings: Any,
     ) -> None:
-        one = single(router)
+        one = require_single_space(router)
         for tier in (query_tier, document_tier):
             if tier is not None:
                 rank(tier, one.tiers)

@@ -19,7 +19,7 @@ from langchain_core.embeddings import Embeddings
 from ..models import nearest, rank, requested
 from ..retrieval import guard, guarded
 from ..router import Router
-from ..tiered import single
+from ..tiered import require_single_space
 from ..types import InputType, Space
 
 __all__ = ["RouterEmbeddings"]
@@ -50,7 +50,7 @@ class RouterEmbeddings(Embeddings):
         document_tier: str | None = None,
         index: str | None = None,
     ) -> None:
-        self.router = single(router)
+        self.router = require_single_space(router)
         self.index = index
         self._guard = guard(self.router, index) if index is not None else None
         self.query_tier = query_tier

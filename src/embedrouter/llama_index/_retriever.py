@@ -33,7 +33,7 @@ from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
 from ..models import nearest, requested, tier
 from ..retrieval import DEPTH, Cascade
 from ..tiered import TieredRouter
-from .embedding import RouterEmbedding
+from ._embedding import RouterEmbedding
 
 __all__ = ["TieredRetriever"]
 

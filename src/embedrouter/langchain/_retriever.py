@@ -35,7 +35,7 @@ from ..errors import ConfigError, SpaceMismatchError
 from ..models import nearest, requested, tier
 from ..retrieval import DEPTH, Cascade
 from ..tiered import TieredRouter
-from .embeddings import CONFIGURABLE, RouterEmbeddings
+from ._embeddings import CONFIGURABLE, RouterEmbeddings
 
 __all__ = ["TieredRetriever"]
 
