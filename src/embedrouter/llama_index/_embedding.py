@@ -1,42 +1,38 @@
-"""LlamaIndex: a router as ``BaseEmbedding``.
-
-    from embedrouter.llama_index import RouterEmbedding
-
-    index = VectorStoreIndex.from_documents(documents, embed_model=RouterEmbedding(router=router))
-
-The framework hands over up to 2,048 texts at once and the router makes requests of the provider's size. The tier of a
-query is, nearest first: what ``with embedrouter.tier(…)`` says; the adapter's ``query_tier``; the router's.
-"""
+"""LlamaIndex ``BaseEmbedding`` in front of a router."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from ..errors import ConfigError
-from ..models import nearest, rank, requested
-from ..retrieval import IndexGuard, guard, guarded
+from ..models import nearest, requested
+from ..retrieval import GuardedRouter
 from ..router import Router
-from ..tiered import require_single_space
 from ..types import InputType
 
 __all__ = ["RouterEmbedding"]
 
 
 class RouterEmbedding(BaseEmbedding):
-    """Embeds through a router, wherever LlamaIndex takes ``BaseEmbedding``.
+    """Embed through a router, wherever LlamaIndex takes ``BaseEmbedding``.
+
+    The framework hands over up to 2,048 texts at once, and the router makes requests of the provider's size.
 
     Args:
-        router: the one router behind it; a ``TieredRouter`` is refused, because an index holds one space.
+        router: the one router in front of the vector store; a ``TieredRouter`` is refused, because an index holds one
+            space.
         query_tier: the tier of queries that ask for none, over the router's.
         document_tier: the same for documents.
-        index: a name for the vector store behind it. Its space is recorded with the first documents, and a router of
-            another space is refused from then on.
+        index: a name for the vector store. Its space is recorded with the first documents, and from then on a router of
+            another space is refused.
         settings: fields of ``BaseEmbedding``, such as ``callback_manager``.
+
+    Raises:
+        SpaceMismatchError: the index is recorded in another space.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -45,11 +41,9 @@ class RouterEmbedding(BaseEmbedding):
     space: str = Field(default="", description="The embedding space of every vector.")
     query_tier: str | None = Field(default=None, description="The tier of queries, over the router's.")
     document_tier: str | None = Field(default=None, description="The tier of documents, over the router's.")
-
     index: str | None = Field(default=None, description="The name of the vector store that is held to the space.")
 
-    _router: Router = PrivateAttr()
-    _guard: IndexGuard | None = PrivateAttr(default=None)
+    _guarded: GuardedRouter = PrivateAttr()
 
     def __init__(
         self,
@@ -60,14 +54,12 @@ class RouterEmbedding(BaseEmbedding):
         index: str | None = None,
         **settings: Any,
     ) -> None:
-        one = require_single_space(router)
-        for tier in (query_tier, document_tier):
-            if tier is not None:
-                rank(tier, one.tiers)
+        guarded = GuardedRouter(router, index)
+        guarded.require_tiers(query_tier, document_tier)
+        shown = {"model_name": ", ".join(guarded.router.models), "space": str(guarded.router.space)}
         own = {"query_tier": query_tier, "document_tier": document_tier, "index": index}
-        super().__init__(**{"model_name": ", ".join(one.models), "space": str(one.space), **own, **settings})
-        self._router = one
-        self._guard = guard(one, index) if index is not None else None
+        super().__init__(**{**shown, **own, **settings})
+        self._guarded = guarded
 
     @field_validator("embeddings_cache")
     @classmethod
@@ -83,65 +75,48 @@ class RouterEmbedding(BaseEmbedding):
         return "RouterEmbedding"
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None, **settings: Any) -> RouterEmbedding:
+    def from_config(cls, path: str | Path | None = None, **settings: Any) -> Self:
         """Build the router from a TOML file; see ``Router.from_config``. ``settings`` are the other arguments."""
         return cls(router=Router.from_config(path), **settings)
 
     @property
     def router(self) -> Router:
-        """The router behind it."""
-        return self._router
+        """The one router in front of the vector store."""
+        return self._guarded.router
 
-    def with_tier(self, tier: str, *, documents: str | None = None) -> RouterEmbedding:
+    def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
-        return RouterEmbedding(
-            router=self._router,
-            **{**self._settings(), "query_tier": tier, "document_tier": nearest(documents, self.document_tier)},
-        )
+        self._guarded.require_tiers(tier, documents)
+        return self.model_copy(update={"query_tier": tier, "document_tier": nearest(documents, self.document_tier)})
 
     # What BaseEmbedding calls: queries, one document, many documents, each in both forms
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._embed([query], "query")[0]
+        return self._guarded.embed([query], "query", self._tier("query"))[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return (await self._aembed([query], "query"))[0]
+        return (await self._guarded.aembed([query], "query", self._tier("query")))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._embed([text], "document")[0]
+        return self._get_text_embeddings([text])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._aembed([text], "document"))[0]
+        return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._embed(texts, "document")
+        return self._guarded.embed(texts, "document", self._tier("document"))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._aembed(texts, "document")
-
-    def _embed(self, texts: Sequence[str], input_type: InputType) -> list[list[float]]:
-        with guarded(self._guard, texts, input_type):
-            result = self._router.embed(texts, input_type=input_type, tier=self._tier(input_type))
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
-
-    async def _aembed(self, texts: Sequence[str], input_type: InputType) -> list[list[float]]:
-        with guarded(self._guard, texts, input_type):
-            result = await self._router.aembed(texts, input_type=input_type, tier=self._tier(input_type))
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
+        return await self._guarded.aembed(texts, "document", self._tier("document"))
 
     def _tier(self, input_type: InputType) -> str | None:
         return nearest(requested(input_type), self.query_tier if input_type == "query" else self.document_tier)
 
-    # Copies and pickles are built anew, so that the router travels and nothing is dropped on the way
-
-    def _settings(self) -> dict[str, Any]:
-        fields = set(type(self).model_fields) - {"space", "embeddings_cache", "callback_manager"}
-        return {name: getattr(self, name) for name in fields}
+    # Pickles are built anew from the router and the fields; a callback manager does not pickle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._router, self._settings())
+        fields = set(type(self).model_fields) - {"space", "embeddings_cache", "callback_manager"}
+        return _rebuild, (self.router, {name: getattr(self, name) for name in fields})
 
 
 def _rebuild(router: Router, settings: dict[str, Any]) -> RouterEmbedding:

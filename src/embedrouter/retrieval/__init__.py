@@ -1,16 +1,22 @@
-"""What keeps retrieval right over several tiers and stores: cascades and guards of indexes."""
+"""What keeps retrieval right over several stores and tiers: guards of indexes, tiered stores, cascades."""
 
 from ._cascade import DEPTH, Cascade, gap
-from ._index_guard import FOLDER, IndexGuard, forget, guard, guarded, recorded
+from ._guarded_router import GuardedRouter
+from ._index_guard import FOLDER, IndexGuard, forget, recorded
+from ._tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
 
 __all__ = [
     "DEPTH",
     "FOLDER",
     "Cascade",
+    "Framework",
+    "GuardedRouter",
     "IndexGuard",
+    "Search",
+    "TieredStores",
     "forget",
     "gap",
-    "guard",
-    "guarded",
+    "overrides",
     "recorded",
+    "tiered_router",
 ]
