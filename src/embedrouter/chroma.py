@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar
 
 from ._process import in_thread
 from .errors import ConfigError, EmbedRouterError, InvalidInputError, SpaceMismatchError
-from .router import Router
+from .router import Router, wiring_of
 from .tiered import require_single_space
 from .types import Estimate, Space, dollars
 
@@ -207,7 +207,7 @@ def _price(collection: Collection, router: Router) -> str:
             tokens[estimate.model] += estimate.tokens
             long += refused
         rest = max(0, total - read)
-        costs = [router.cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
+        costs = [wiring_of(router).cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
     except EmbedRouterError as error:
         return f"The price could not be estimated: {error}"
     if not texts:

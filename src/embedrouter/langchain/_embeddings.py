@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from langchain_core.embeddings import Embeddings
 
-from ..models import nearest, requested
+from ..models import first_given, requested
 from ..retrieval import GuardedRouter
 from ..router import Router
 from ..types import InputType, Space
@@ -70,7 +70,7 @@ class RouterEmbeddings(Embeddings):
         self._guarded.require_tiers(tier, documents)
         other = copy.copy(self)
         other.query_tier = tier
-        other.document_tier = nearest(documents, self.document_tier)
+        other.document_tier = first_given(documents, self.document_tier)
         return other
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -91,8 +91,8 @@ class RouterEmbeddings(Embeddings):
 
     def _tier(self, input_type: InputType) -> str | None:
         if input_type == "document":
-            return nearest(requested("document"), self.document_tier)
-        return nearest(requested("query"), _configured(), self.query_tier)
+            return first_given(requested("document"), self.document_tier)
+        return first_given(requested("query"), _configured(), self.query_tier)
 
     def __repr__(self) -> str:
         settings = {"query_tier": self.query_tier, "document_tier": self.document_tier, "index": self.index}

@@ -9,7 +9,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from ..errors import ConfigError
-from ..models import nearest, requested
+from ..models import first_given, requested
 from ..retrieval import GuardedRouter
 from ..router import Router
 from ..types import InputType
@@ -87,7 +87,7 @@ class RouterEmbedding(BaseEmbedding):
     def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
         self._guarded.require_tiers(tier, documents)
-        return self.model_copy(update={"query_tier": tier, "document_tier": nearest(documents, self.document_tier)})
+        return self.model_copy(update={"query_tier": tier, "document_tier": first_given(documents, self.document_tier)})
 
     # What BaseEmbedding calls: queries, one document, many documents, each in both forms
 
@@ -110,7 +110,7 @@ class RouterEmbedding(BaseEmbedding):
         return await self._guarded.aembed(texts, "document", self._tier("document"))
 
     def _tier(self, input_type: InputType) -> str | None:
-        return nearest(requested(input_type), self.query_tier if input_type == "query" else self.document_tier)
+        return first_given(requested(input_type), self.query_tier if input_type == "query" else self.document_tier)
 
     # Pickles are built anew from the router and the fields; a callback manager does not pickle
 

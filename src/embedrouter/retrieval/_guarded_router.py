@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .._process import in_thread
 from ..models import rank
-from ..router import Router
+from ..router import Router, wiring_of
 from ..tiered import TieredRouter, require_single_space
 from ..types import InputType
 from ._index_guard import FOLDER, IndexGuard
@@ -31,7 +31,9 @@ class GuardedRouter:
 
     def __init__(self, router: Router | TieredRouter, index: str | None) -> None:
         self.router = require_single_space(router)
-        self._guard = None if index is None else IndexGuard(self.router.folder / FOLDER, index, self.router.space)
+        self._guard = (
+            None if index is None else IndexGuard(wiring_of(self.router).folder / FOLDER, index, self.router.space)
+        )
 
     def require_tiers(self, *tiers: str | None) -> None:
         """Refuse tiers that the router does not know.

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ..errors import ConfigError, SpaceMismatchError
-from ..models import nearest, requested, tier
+from ..models import first_given, requested, tier
 from ..router import Router
-from ..tiered import TieredRouter
+from ..tiered import TieredRouter, default_tier
 from ._cascade import DEPTH, Cascade
 
 __all__ = ["Framework", "Search", "TieredStores", "overrides", "tiered_router"]
@@ -160,8 +160,8 @@ class TieredStores(Generic[Store]):
     def embedding(self, name: str) -> Iterator[Store]:
         """Return the store of a tier, and let its router use its own default tiers, whatever was asked outside."""
         embedder = self._embedder(name)
-        queries = nearest(embedder.query_tier, embedder.router.default_tier("query"))
-        documents = nearest(embedder.document_tier, embedder.router.default_tier("document"))
+        queries = first_given(embedder.query_tier, default_tier(embedder.router, "query"))
+        documents = first_given(embedder.document_tier, default_tier(embedder.router, "document"))
         with tier(queries, documents=documents):
             yield self.stores[name]
 
@@ -177,10 +177,10 @@ class TieredStores(Generic[Store]):
             call: the tier that an argument of the call asks for.
             configured: the tier that the framework's configuration asks for.
         """
-        asked = nearest(call, requested("query"), configured, self.query_tier)
+        asked = first_given(call, requested("query"), configured, self.query_tier)
         if asked is None and self.cascade is not None:
             return self.cascade_searches(self.cascade)[0]
-        return Search(self.name(self.router.default_tier("query") if asked is None else asked))
+        return Search(self.name(default_tier(self.router, "query") if asked is None else asked))
 
     def second(self, search: Search, scores: Sequence[float]) -> Search | None:
         """Return the search in the better store, where the cascade decides for one; the decision is counted.
