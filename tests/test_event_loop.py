@@ -9,6 +9,8 @@ for an embedding would wait for ever.
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -122,21 +124,54 @@ async def in_thread(build: Callable[[], Any]) -> Any:
     return outcome[0]
 
 
+FIRST_CALLS = """
+import asyncio, sys
+from blockbuster import blockbuster_ctx
+from embedrouter import Model, Router
+
+async def call(name, url):
+    with blockbuster_ctx():
+        async with routers[name] as router:
+            await router.aembed(["a text"], input_type="document")
+
+names = dict(pair.split("=") for pair in sys.argv[1:])
+routers = {name: Router([Model(name, base_url=url, api_key="any")]) for name, url in names.items()}
+for name, url in names.items():
+    asyncio.run(call(name, url))
+"""
+
+
+def test_the_first_call_of_a_process_is_no_exception(emulator: Emulator) -> None:
+    """It imports the provider's SDK and builds its client: both read files."""
+    served = {
+        "openai:text-embedding-3-small": emulator.openai_url,
+        "cohere:embed-v4.0": emulator.cohere_url,
+        "voyage:voyage-4-lite": emulator.voyage_url,
+    }
+    command = [sys.executable, "-c", FIRST_CALLS, *(f"{name}={url}" for name, url in served.items())]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    assert emulator.calls == len(served)
+
+
 # Guards
 
 
 async def test_a_recorded_index_is_read_in_a_thread() -> None:
     """And its space is still what counts: the refusal is the synchronous form's."""
-    one, two = (Router([FakeBackend(space=space).model()], ledger=":memory:") for space in ("one", "two"))
-    first, second = [
-        await in_thread(lambda router=router: langchain.RouterEmbeddings(router, index="handbook"))
-        for router in (one, two)
-    ]
-    await first.aembed_documents(TEXTS)
+    async with (
+        Router([FakeBackend(space="one").model()], cache=None) as one,
+        Router([FakeBackend(space="two").model()], cache=None) as two,
+    ):
+        first, second = await in_thread(
+            lambda: [langchain.RouterEmbeddings(router, index="handbook") for router in (one, two)]
+        )
+        await first.aembed_documents(TEXTS)
 
-    await first.aembed_query("a question")
-    with pytest.raises(SpaceMismatchError):
-        await second.aembed_query("a question")
+        await first.aembed_query("a question")
+        with pytest.raises(SpaceMismatchError):
+            await second.aembed_query("a question")
 
 
 class Marked:
@@ -194,7 +229,7 @@ async def test_a_retriever_that_is_asked_at_a_tier(router: Router) -> None:
     async with router:
         store = InMemoryVectorStore(langchain.RouterEmbeddings(router))
         await store.aadd_texts(TEXTS)
-        retriever = langchain.with_tier(store.as_retriever(k=1))
+        retriever = langchain.with_tier(store.as_retriever(search_kwargs={"k": 1}))
         config: Any = {"configurable": {"embedding_tier": "low"}}
 
         assert len(await retriever.ainvoke("one", config)) == 1
@@ -295,7 +330,9 @@ async def test_llama_indexs_tiered_retriever(both: TieredRouter, kind: Any) -> N
         return VectorStoreIndex(nodes=[], embed_model=embedder, storage_context=context)
 
     async with both:
-        retriever = llama_index.TieredRetriever.from_router(both, make, cascade=Cascade(1.0), similarity_top_k=2)
+        retriever = await in_thread(
+            lambda: llama_index.TieredRetriever.from_router(both, make, cascade=Cascade(1.0), similarity_top_k=2)
+        )
         nodes = [TextNode(text=text, id_=text) for text in TEXTS]
         await retriever.ainsert_nodes(nodes)
         await retriever.adelete_nodes(TEXTS[:2])
