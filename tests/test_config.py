@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import MISSING, fields
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from embedrouter import Router, Space, TieredRouter
-from embedrouter.cache._disk import DiskCache
+from embedrouter import Budget, RetryPolicy, Router, Space, TieredRouter
+from embedrouter.cache import DEFAULT
+from embedrouter.config import load
 from embedrouter.errors import ConfigError
+from embedrouter.models import RouterSettings
 
 ONE = """
 dimensions = 1024
@@ -55,18 +60,58 @@ def write(path: Path, text: str) -> Path:
 
 def test_a_file_says_all_that_code_can_say(here: Path) -> None:
     """Keys are the arguments of Router and Model."""
-    router = Router.from_config(write(here / "mine.toml", ONE))
-    large, lite = router._rules.candidates
+    path = write(here / "mine.toml", ONE)
+    router = Router.from_config(path)
+    query = router.estimate(["a"], input_type="query")
+    document = router.estimate(["a"], input_type="document")
+    arguments = RouterSettings(**load(path).router())
 
     assert router.space == Space("voyage-4", 1024)
     assert router.models == ("voyage:voyage-4-large", "voyage:voyage-4-lite")
-    assert (router.default_tier("query"), router.default_tier("document")) == ("low", "high")
-    assert (large.tier, lite.tier) == ("high", "low")
-    assert lite.price == Decimal("0.03")
-    assert router._rules.retry.attempts == 2
-    assert router._rules.retry.max_wait == 20
-    assert router._rules.budget.per_day == Decimal("5.00")
-    assert router._rules.on_too_long == "truncate"
+    assert (query.model, document.model) == ("voyage:voyage-4-lite", "voyage:voyage-4-large")
+    assert query.cost == query.tokens * Decimal("0.03") / 1_000_000
+    assert arguments.retry == RetryPolicy(attempts=2, timeout=10)
+    assert arguments.budget == Budget(per_day="5.00")
+    assert arguments.on_too_long == "truncate"
+
+
+def test_the_signature_of_router_and_its_settings_agree() -> None:
+    """The signature is written out for editors; nothing else keeps the two together."""
+    signature = list(inspect.signature(Router).parameters.values())
+    declared = [
+        (field.name, field.type, inspect.Parameter.empty if field.default is MISSING else field.default)
+        for field in fields(RouterSettings)
+    ]
+
+    assert [(argument.name, argument.annotation, argument.default) for argument in signature] == declared
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"models": []}, "models must be a list"),
+        ({"models": "openai:text-embedding-3-small"}, "models must be a list"),
+        ({"tiers": ("low", "low")}, "tiers must be different names"),
+        ({"on_too_long": "cut"}, "on_too_long must be 'error', 'truncate' or 'mean', not 'cut'"),
+        ({"when_unavailable": "wait"}, "when_unavailable must be 'raise' or 'degrade', not 'wait'"),
+        ({"cache_dtype": "int8"}, "cache_dtype must be 'float32' or 'float16', not 'int8'"),
+        ({"cache_memory": -1}, "cache_memory must be a number of bytes"),
+        ({"micro_batch_window": 2}, "micro_batch_window must be from 0 to 1.0 seconds, not 2"),
+        ({"query_tier": "best"}, "Unknown tier 'best'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_the_accepted_values(wrong: dict[str, Any], complaint: str) -> None:
+    """Before anything is built."""
+    with pytest.raises(ConfigError, match=complaint):
+        RouterSettings(**{"models": ["openai:text-embedding-3-small"], **wrong})
+
+
+def test_settings_are_the_arguments_of_a_router() -> None:
+    """A copy of a router in another process is built from them."""
+    settings = RouterSettings(models=["wordllama:l2_supercat_256"], cache=None, budget=Budget(per_day="1"))
+
+    assert RouterSettings(**settings.arguments()) == settings
+    assert settings.arguments()["budget"] is settings.budget
 
 
 def test_a_file_is_found_in_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,16 +162,16 @@ def test_a_wrong_key_or_value_is_named(here: Path, text: str, complaint: str) ->
 
 
 def test_the_cache_can_be_switched_off_and_placed(here: Path) -> None:
-    """Relative to the file, not to wherever the process runs."""
+    """Relative to the file, not to the folder in which the process runs."""
     model = '[[models]]\nmodel = "openai:text-embedding-3-small"\n'
-    off = Router.from_config(write(here / "off.toml", "cache = false\n" + model))
-    placed = Router.from_config(write(here / "placed.toml", 'cache = "vectors"\n' + model))
-    default = Router.from_config(write(here / "default.toml", "cache = true\n" + model))
 
-    assert off._cache.store is None
-    assert isinstance(placed._cache.store, DiskCache)
-    assert placed._cache.store.folder == here / "vectors"
-    assert isinstance(default._cache.store, DiskCache)
+    def cache_of(setting: str) -> object:
+        arguments = load(write(here / "mine.toml", f"cache = {setting}\n{model}")).router()
+        return RouterSettings(**arguments).cache
+
+    assert cache_of("false") is None
+    assert cache_of('"vectors"') == here / "vectors"
+    assert cache_of("true") is DEFAULT
 
 
 def test_an_own_catalogue_lies_beside_the_file(here: Path) -> None:
@@ -157,7 +202,7 @@ def test_a_found_file_cannot_send_the_default_key_to_its_own_server(here: Path) 
 
 
 def test_a_named_file_may(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever names it vouches for it."""
+    """Naming a file is trusting it."""
     path = write(here / "embedrouter.toml", FOREIGN)
     assert Router.from_config(path).models
     monkeypatch.setenv("EMBEDROUTER_CONFIG", str(path))

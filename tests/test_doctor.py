@@ -21,8 +21,7 @@ from embedrouter.cache import Folder
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
-from embedrouter.doctor import check_models
-from embedrouter.doctor.records import Records
+from embedrouter.doctor import ProbeRecord, ProbeRecords, check_cache, check_models
 from embedrouter.errors import (
     BudgetExceededError,
     NoModelAvailableError,
@@ -30,8 +29,13 @@ from embedrouter.errors import (
     StalePriceWarning,
     UnavailableError,
 )
-from embedrouter.models import _agreement as probes
-from embedrouter.models import load_catalogue
+from embedrouter.models import (
+    PROBE_TEXTS,
+    PROBE_VERSION,
+    SAME_MODEL_COSINE,
+    load_catalogue,
+    lowest_cosine,
+)
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Entry, InputType, Vectors
@@ -184,7 +188,7 @@ def test_probes_are_booked_under_a_tag(place: Path, emulator: Emulator) -> None:
 
     facts = examine()
 
-    expected = 2 * sum(count_tokens("openai", text) for text in probes.TEXTS)
+    expected = 2 * sum(count_tokens("openai", text) for text in PROBE_TEXTS)
     account = Ledger(place / "kept/ledger.db").totals("tag")["doctor"]
     assert account.tokens == expected == emulator.billed["openai", "text-embedding-3-small"]
     assert account.cost == Decimal(facts["usage"]["cost"]) == expected * PRICE / 1_000_000
@@ -194,7 +198,7 @@ def test_the_vector_cache_is_neither_read_nor_written(place: Path, emulator: Emu
     """A cached probe would hide every drift; a probe in the cache would be one more row that nobody asked for."""
     configure(small(emulator))
     with Router.from_config("embedrouter.toml") as router:
-        router.embed(probes.TEXTS, input_type="document")
+        router.embed(PROBE_TEXTS, input_type="document")
     before, calls = contents(place / "kept"), emulator.calls
 
     examine()
@@ -251,7 +255,7 @@ def test_a_key_is_in_no_file_that_is_written(place: Path, emulator: Emulator) ->
         if file.is_file():
             content = file.read_bytes()
             assert SECRET.encode() not in content
-            assert probes.TEXTS[0].encode() not in content
+            assert PROBE_TEXTS[0].encode() not in content
 
 
 def test_an_unreachable_server_is_reported(place: Path, emulator: Emulator) -> None:
@@ -292,30 +296,30 @@ def test_a_server_that_treats_queries_in_its_own_way_is_found_out(tmp_path: Path
     fake = FakeBackend()
     router = Router([Model("fake:model", backend=fake)], catalog=tmp_path / "own.toml", cache=None, ledger=":memory:")
 
-    findings = check_models(router, Records(tmp_path / "p"), cards=load_catalogue(), today=TODAY).findings
+    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY).findings
 
     assert [finding.check for finding in findings if finding.level == "problem"] == ["symmetry"]
 
 
 def test_vectors_that_are_not_of_length_1_are_worth_a_warning(tmp_path: Path) -> None:
     """A store that compares by inner product would rank by length."""
-    numbers = np.random.default_rng(1).standard_normal((len(probes.TEXTS), 8)).astype(np.float32)
+    numbers = np.random.default_rng(1).standard_normal((len(PROBE_TEXTS), 8)).astype(np.float32)
     fake = FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)])
     router = Router([fake.model()], cache=None, ledger=":memory:")
 
-    findings = check_models(router, Records(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
 
     assert [finding.check for finding in findings if finding.level == "warning"] == ["length", "price"]
 
 
 def test_a_server_that_gives_every_text_the_same_vector_is_found_out(tmp_path: Path) -> None:
     """Its vectors are finite, of the right number and length, and worth nothing."""
-    numbers = np.tile(np.eye(1, 8, dtype=np.float32), (len(probes.TEXTS), 1))
+    numbers = np.tile(np.eye(1, 8, dtype=np.float32), (len(PROBE_TEXTS), 1))
     fakes = [FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)]) for _ in range(2)]
     models = [fake.model(name, price="0") for fake, name in zip(fakes, ("fake:a", "fake:b"), strict=True)]
     router = Router(models, cache=None, ledger=":memory:")
 
-    findings = check_models(router, Records(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
 
     wrong = [finding.check for finding in findings if finding.level == "problem"]
     assert wrong == ["texts", "texts", "models of one space"]
@@ -355,9 +359,9 @@ def test_wordllama_is_held_to_its_own_vectors(place: Path) -> None:
     examine()
     (file, *_) = (place.parent / "user-cache/embedrouter/probes").glob("*.json")
     content = json.loads(file.read_text())
-    other = np.random.default_rng(2).standard_normal((len(probes.TEXTS), 256)).astype("<f4")
-    records = Records(file.parent)
-    records.write(content["fingerprint"], content["input_type"], doctor.records.Record(TODAY, "x", other))
+    other = np.random.default_rng(2).standard_normal((len(PROBE_TEXTS), 256)).astype("<f4")
+    records = ProbeRecords(file.parent)
+    records.write(content["fingerprint"], content["input_type"], ProbeRecord(TODAY, "x", other))
 
     facts = examine(code=1)
 
@@ -369,8 +373,8 @@ def test_noise_of_the_hardware_is_no_drift() -> None:
     vectors = np.random.default_rng(3).standard_normal((5, 1024)).astype(np.float32)
     rounded = (vectors.view(np.uint32) & 0xFFFF0000).view(np.float32)
 
-    assert probes.SAME < probes.cosine(vectors, rounded) < 1.0
-    assert probes.cosine(vectors, vectors[:, :512]) == 0.0
+    assert SAME_MODEL_COSINE < lowest_cosine(vectors, rounded) < 1.0
+    assert lowest_cosine(vectors, vectors[:, :512]) == 0.0
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"vectors": "AAAA", "day": "2026-01-31", "model": "x"}'])
@@ -387,17 +391,17 @@ def test_a_damaged_record_is_no_silent_new_beginning(place: Path, content: str) 
     assert problems(examine()) == []
 
 
-def test_another_set_of_probe_texts_is_another_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_set_of_probe_texts_is_another_record(tmp_path: Path) -> None:
     """Vectors of other texts say nothing of drift."""
-    records = Records(tmp_path / "cache/probes")
+    records = ProbeRecords(tmp_path / "cache/probes")
+    newer = ProbeRecords(tmp_path / "cache/probes", version=PROBE_VERSION + 1)
     vectors = np.eye(5, 8, dtype=np.float32)
-    records.write("f", "query", doctor.records.Record(TODAY, "m", vectors))
+    records.write("f", "query", ProbeRecord(TODAY, "m", vectors))
 
     assert records.read("f", "query", (5, 8)) is not None
     assert records.read("f", "document", (5, 8)) is None
     assert records.read("g", "query", (5, 8)) is None
-    monkeypatch.setattr(probes, "VERSION", probes.VERSION + 1)
-    assert records.read("f", "query", (5, 8)) is None
+    assert newer.read("f", "query", (5, 8)) is None
     assert [folder.stat().st_mode & 0o777 for folder in (tmp_path / "cache", tmp_path / "cache/probes")] == [0o700] * 2
 
 
@@ -444,7 +448,7 @@ def test_a_family_is_checked_by_what_its_texts_say(place: Path, emulator: Emulat
     facts = examine()
 
     found_out = found(facts, "models of one space")["facts"]
-    assert found_out["nearest_other"] < 0.5 < found_out["cosine"] < probes.SAME
+    assert found_out["nearest_other"] < 0.5 < found_out["cosine"] < SAME_MODEL_COSINE
 
 
 def test_check_agreement_lets_places_pass_that_agree(emulator: Emulator) -> None:
@@ -595,18 +599,20 @@ def test_a_price_of_ones_own_is_taken_for_granted(place: Path, emulator: Emulato
     assert found(examine(), "price")["story"] == "$0.50 per million tokens, as declared"
 
 
-def test_counting_without_the_vocabulary_is_said(
-    place: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counting_without_the_vocabulary_is_said(place: Path, emulator: Emulator) -> None:
     """Estimates are then too high, and look it."""
+    Path("own.toml").write_text(
+        '[[models]]\nmodel = "openai:text-embedding-3-small"\nspace = "text-embedding-3-small"\ndimensions = 1536\n'
+        'texts = 9\nprice = "0.02"\ntokenizer = "o200k_base"\n'
+    )
     configure(small(emulator))
     exact = found(examine(), "tokens")
-    monkeypatch.setattr("embedrouter.doctor.models.encoding", lambda name: None)
+    configure(small(emulator), top='catalog = "own.toml"')
     estimated = found(examine(), "tokens")
 
     assert exact["level"] == "ok"
     assert estimated["level"] == "warning"
-    assert "cl100k_base" in estimated["story"]
+    assert "o200k_base" in estimated["story"]
 
 
 # Cache and ledger
@@ -633,15 +639,14 @@ def test_damaged_rows_are_counted_and_left_alone(place: Path) -> None:
     assert contents(place / "kept") == before
 
 
-def test_of_a_large_cache_some_rows_are_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_cache_some_rows_are_read(place: Path) -> None:
     """The whole takes minutes; the report says what was looked at."""
     fill(place / "kept")
-    monkeypatch.setattr("embedrouter.doctor.stores.ROWS", 2)
 
-    rows_found = found(examine("--cache", "kept"), "rows")
+    (rows_found,) = [finding for finding in check_cache(place / "kept", max_rows=2) if finding.check == "rows"]
 
-    assert rows_found["facts"] == {"rows": 3, "checked": 2, "damaged": 0}
-    assert "the first 2" in rows_found["story"]
+    assert rows_found.facts == {"rows": 3, "checked": 2, "damaged": 0}
+    assert "the first 2" in rows_found.story
 
 
 def test_a_database_that_is_none_is_reported(place: Path) -> None:
@@ -668,7 +673,7 @@ def test_a_cache_that_others_may_read_is_a_warning(place: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs this as root may write everywhere, so the answer of the system is changed."""
-    monkeypatch.setattr("embedrouter.doctor.stores.os.access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
 
     assert problems(examine("--cache", "kept", code=1)) == ["folder"]
 
@@ -687,7 +692,7 @@ def test_little_room_on_the_disk_is_reported(
     place: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: str, code: int
 ) -> None:
     """Vectors that cannot be kept are paid for again."""
-    monkeypatch.setattr("embedrouter.doctor.stores.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
 
     assert found(examine(code=code), "disk")["level"] == level
 

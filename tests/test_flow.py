@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from embedrouter.calls._flow import embed
+from embedrouter.calls._request import _shares
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, Estimate, RetryPolicy, Space, Usage
-from embedrouter.cache import Memory
+from embedrouter.cache import QueryMemory
 from embedrouter.calls import Job, Rules
 from embedrouter.calls._effects import (
     Admit,
@@ -36,8 +38,6 @@ from embedrouter.calls._effects import (
     Together,
     Write,
 )
-from embedrouter.calls._flow import embed
-from embedrouter.calls._request import _shares
 from embedrouter.calls._single_flight import Flights
 from embedrouter.errors import (
     AuthenticationError,
@@ -53,7 +53,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.limits import Gate
-from embedrouter.models._tokens import pieces
+from embedrouter.models._tokens import split_text
 from embedrouter.spending import Ledger
 from embedrouter.types import (
     Answer,
@@ -126,7 +126,7 @@ class World:
             case Count(_, texts):
                 return TokenCounts([len(text) for text in texts], self.exact)
             case Cut(_, text, _, limit, policy):
-                return pieces(text, limit, policy, len)
+                return split_text(text, limit, policy, len)
             case Allowance(model):
                 return self.ledger.free_tokens(model.name, model.free_tokens)
             case Afford(amount):
@@ -202,7 +202,7 @@ def ask(
             when_unavailable=when_unavailable,
             budget=budget or Budget(),
             flights=Flights(),
-            memory=Memory(0),
+            memory=QueryMemory(0),
             cached=True,
             cache_dtype="float32",
             together=False,
@@ -734,7 +734,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             when_unavailable="raise",
             budget=Budget(),
             flights=Flights(),
-            memory=Memory(0),
+            memory=QueryMemory(0),
             cached=True,
             cache_dtype="float32",
             together=False,

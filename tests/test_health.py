@@ -16,23 +16,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from embedrouter import Model, RetryPolicy, Router
-from embedrouter.errors import (
-    AuthenticationError,
-    BackendError,
-    BadResponseError,
-    DegradedWarning,
-    InputRejectedError,
-    LeftAloneError,
-    NoModelAvailableError,
-    RateLimitedError,
-    RequestTimeoutError,
-    UnavailableError,
-)
-from embedrouter.limits import _gate as health
 from embedrouter.limits._gate import (
     AGAIN,
     FAILURES,
@@ -45,6 +28,23 @@ from embedrouter.limits._gate import (
     Gate,
     Wait,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedrouter import Model, RetryPolicy, Router
+from embedrouter.errors import (
+    AuthenticationError,
+    BackendError,
+    BadResponseError,
+    CircuitOpenError,
+    DegradedWarning,
+    InputRejectedError,
+    NoModelAvailableError,
+    RateLimitedError,
+    RequestTimeoutError,
+    UnavailableError,
+)
+from embedrouter.limits import _gate as health
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed
@@ -661,7 +661,7 @@ def test_queries_that_may_degrade_do_not_wait_for_a_probe(emulator: Emulator, as
     assert embed(router, asynchronous, ["d"], input_type="document").models == ("fake:high",)
 
 
-def test_the_story_of_a_failure_tells_who_was_left_alone(asynchronous: bool) -> None:
+def test_the_story_of_a_failure_names_the_model_whose_breaker_is_open(asynchronous: bool) -> None:
     """Otherwise nobody knows why the cheap model was not asked."""
     first = FakeBackend(space="s", outcomes=[DOWN] * 99)
     second = FakeBackend(space="s", outcomes=[None] * FAILURES + [DOWN])
@@ -671,7 +671,7 @@ def test_the_story_of_a_failure_tells_who_was_left_alone(asynchronous: bool) -> 
     with pytest.raises(NoModelAvailableError) as caught:
         embed(router, asynchronous, ["a"], input_type="query")
 
-    assert {type(attempt.error) for attempt in caught.value.attempts} == {LeftAloneError, UnavailableError}
+    assert {type(attempt.error) for attempt in caught.value.attempts} == {CircuitOpenError, UnavailableError}
 
 
 class Busy(FakeBackend):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedrouter import Model, Router, tag
-from embedrouter.cache._memory import CHARACTER, OVERHEAD, Memory
+from embedrouter.cache._memory import CHARACTER, OVERHEAD, QueryMemory
 from embedrouter.errors import ConfigError, DegradedWarning, UnavailableError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
@@ -374,7 +374,7 @@ async def test_closing_forgets() -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_begins_anew() -> None:
     """Nobody would release the lock that another thread held at the fork."""
-    memory = Memory(10**6)
+    memory = QueryMemory(10**6)
     memory.keep("a", known(1))
     memory._kept.lock.acquire()
     reading, writing = os.pipe()
@@ -397,7 +397,7 @@ def test_a_forked_child_begins_anew() -> None:
 def test_threads_that_ask_at_once_while_it_is_cleared_get_what_they_asked_for() -> None:
     """And what is accounted for is what is there."""
     size = 5 * taken("0000")
-    memory = Memory(size)
+    memory = QueryMemory(size)
     start = threading.Barrier(8)
 
     def work(number: int) -> None:
@@ -437,7 +437,7 @@ def taken(text: str, dimensions: int = 8) -> int:
     return CHARACTER * len(text) + 4 * dimensions + OVERHEAD
 
 
-def accounted(memory: Memory) -> int:
+def accounted(memory: QueryMemory) -> int:
     return sum(taken(text, len(found.vector)) for text, found in memory._kept.found.items())
 
 
@@ -481,7 +481,7 @@ def test_it_holds_what_was_asked_last_and_the_best_of_it_within_its_bytes(
     size: int, steps: list[tuple[str, str, int]]
 ) -> None:
     """Whatever is kept and asked in whichever order."""
-    memory, told = Memory(size), Told(size)
+    memory, told = QueryMemory(size), Told(size)
     for turn, (step, text, rank) in enumerate(steps):
         if step == "keep":
             memory.keep(text, known(rank, float(turn)))
@@ -501,7 +501,7 @@ def test_texts_that_grow_when_they_are_sent_do_not_pass_the_bound() -> None:
     """Python keeps a text's UTF-8 beside it from when an SDK first asks for it."""
     orjson = pytest.importorskip("orjson")
     size = 10 * taken("ж" * 1001)
-    memory = Memory(size)
+    memory = QueryMemory(size)
     for number in range(100):
         text = "ж" * 1000 + chr(ord("а") + number)
         memory.keep(text, known(0))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrouter.calls._plan import pack, validate
+from embedrouter.calls import pack, validate
 from embedrouter.errors import InvalidInputError
 from embedrouter.types import Limits
 

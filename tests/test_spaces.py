@@ -11,7 +11,8 @@ import pytest
 
 from embedrouter import Model, Router, Space
 from embedrouter.errors import ConfigError, SpaceMismatchError, StalePriceWarning
-from embedrouter.models import load_catalogue
+from embedrouter.models import load_catalogue, resolve
+from embedrouter.providers import describe
 from embedrouter.testing import FakeBackend
 
 CARDS = load_catalogue()
@@ -20,6 +21,12 @@ NANO = Model("sentence-transformers:voyageai/voyage-4-nano", tier="low", revisio
 
 def space_of(*models: str | Model, dimensions: int | None = None) -> Space:
     return Router(list(models), dimensions=dimensions, cache=None).space
+
+
+def fingerprint(model: Model) -> str:
+    """Return what the keys of the model's cache rows are made from."""
+    known = describe(model, CARDS, None)
+    return resolve(model, known.card, dimensions=None, index=0, rank=0, local=known.local).fingerprint
 
 
 # One router, one space
@@ -48,9 +55,9 @@ def test_azure_serves_openais_own_model_in_the_same_space() -> None:
     azure = Model(
         "azure_openai:text-embedding-3-small", base_url="https://x.openai.azure.com", api_version="2024-10-21"
     )
-    router = Router(["openai:text-embedding-3-small", azure], cache=None)
 
-    assert len({candidate.fingerprint for candidate in router._rules.candidates}) == 1
+    assert space_of("openai:text-embedding-3-small", azure) == Space("text-embedding-3-small", 1536)
+    assert fingerprint(azure) == fingerprint(Model("openai:text-embedding-3-small"))
 
 
 @pytest.mark.parametrize(
@@ -254,8 +261,9 @@ def test_a_users_file_replaces_and_adds_rows(tmp_path: Path) -> None:
     )
     router = Router(["openai:text-embedding-3-small"], dimensions=99, catalog=own, cache=None)
 
-    assert router._rules.candidates[0].price == Decimal("0.01")
-    assert router._rules.candidates[0].limits.texts == 100
+    estimate = router.estimate(map(str, range(101)), input_type="document")
+    assert estimate.cost == estimate.tokens * Decimal("0.01") / 1_000_000
+    assert estimate.requests == 2
     assert Router(["openai:house-model"], catalog=own, cache=None).space == Space("house-model", 64)
     assert load_catalogue(own).keys() > CARDS.keys()
 
@@ -352,13 +360,14 @@ def test_secrets_stay_out_of_repr_and_pickle() -> None:
 
 def test_a_router_travels_without_its_keys() -> None:
     """LlamaIndex pickles embedders into worker processes."""
-    router = Router([Model("openai:text-embedding-3-small", api_key="sk-secret")], cache=None, query_tier="low")
+    models = [Model("voyage:voyage-4-large", api_key="sk-secret"), Model("voyage:voyage-4-lite", tier="low")]
+    router = Router(models, cache=None, query_tier="low")
     data = pickle.dumps(router)
 
     assert b"secret" not in data
     copy = pickle.loads(data)
     assert copy.space == router.space
-    assert copy.default_tier("query") == "low"
+    assert copy.estimate(["a"], input_type="query").model == "voyage:voyage-4-lite"
     assert "secret" not in repr(router)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrouter.models._tokens import estimate, pieces
+from embedrouter.models._tokens import estimate, split_text
 from embedrouter.providers._tiktoken import encoding
 
 
@@ -66,7 +66,7 @@ def words(text: str) -> int:
 @given(st.text(alphabet="ab \n", max_size=300), st.integers(1, 9))
 def test_pieces_give_the_text_back_and_keep_the_limit(text: str, limit: int) -> None:
     """Nothing is lost between two parts, and none is over the limit."""
-    parts = pieces(text, limit, "mean", words)
+    parts = split_text(text, limit, "mean", words)
 
     assert "".join(parts) == text
     assert all(words(part) <= limit for part in parts)
@@ -75,7 +75,7 @@ def test_pieces_give_the_text_back_and_keep_the_limit(text: str, limit: int) -> 
 @given(st.text(max_size=200), st.integers(8, 30))
 def test_truncating_keeps_a_beginning_within_the_limit(text: str, limit: int) -> None:
     """One part, in any script."""
-    parts = pieces(text, limit, "truncate", estimate)
+    parts = split_text(text, limit, "truncate", estimate)
 
     assert len(parts) <= 1
     assert all(text.startswith(part) and estimate(part) <= limit for part in parts)
@@ -84,7 +84,7 @@ def test_truncating_keeps_a_beginning_within_the_limit(text: str, limit: int) ->
 def test_words_stay_whole_where_they_can() -> None:
     """A part that ends in the middle of a word embeds another word."""
     text = "alpha beta gamma delta " * 20
-    parts = pieces(text, 30, "mean", estimate)
+    parts = split_text(text, 30, "mean", estimate)
 
     assert len(parts) > 1
     assert all(part.endswith(" ") for part in parts)

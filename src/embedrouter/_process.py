@@ -2,8 +2,8 @@
 
 A fork copies one thread alone: a lock that another thread holds at that moment is never released in the child, an open
 SQLite file makes the child believe that it holds its parent's locks, and connections cannot be shared. This module is
-the only place that reacts to forks. An object that needs it passes itself to ``watch_forks``; an object that only has to
-be made anew in a child is kept in a ``PerProcess``.
+the only place that reacts to forks. An object that has to act passes itself to ``watch_forks``; an object that only has
+to be made anew in a child is kept in a ``PerProcess``.
 
 All threads of the package come from one pool, ``threads``. An event loop's default executor is never used: a program
 whose own tools wait in it for an embedding would deadlock.

@@ -34,7 +34,7 @@ from .errors import (
     InvalidInputError,
     SpaceMismatchError,
 )
-from .router import Router
+from .router import Router, wiring_of
 from .tiered import single
 from .types import Estimate, Space, dollars
 
@@ -202,7 +202,7 @@ def _price(collection: Collection, router: Router) -> str:
             tokens[estimate.model] += estimate.tokens
             long += refused
         rest = max(0, total - read)
-        costs = [router.cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
+        costs = [wiring_of(router).cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
     except EmbedRouterError as error:
         return f"Its price could not be reckoned: {error}"
     if not texts:

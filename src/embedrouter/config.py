@@ -23,19 +23,18 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .errors import ConfigError
 from .limits import RetryPolicy
-from .models import Model
+from .models import Model, RouterSettings
 from .spending import Budget
-from .types import OverlongPolicy
 
 __all__ = ["ENVIRONMENT", "Config", "load"]
 
@@ -47,40 +46,39 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _table(name: str, declared: type, without: set[str], **more: Any) -> type[_Table]:
-    """Return the table whose keys are the fields of a dataclass."""
-    hints = get_type_hints(declared, localns={"Decimal": Decimal, "Mapping": Mapping})
+def _table(name: str, declared: type, *, without: Collection[str] = (), **other: Any) -> type[_Table]:
+    """Return the table whose keys are the fields of a dataclass.
+
+    Args:
+        without: fields that a file cannot set.
+        other: pydantic definitions of keys that TOML writes in another type than Python.
+    """
+    hints = get_type_hints(declared, localns={"Callable": Callable, "Decimal": Decimal, "Mapping": Mapping})
     keys: dict[str, Any] = {
         item.name: (hints[item.name], Field(default=None)) for item in fields(declared) if item.name not in without
     }
-    return create_model(name, __base__=_Table, **{**keys, **more})
+    return create_model(name, __base__=_Table, **{**keys, **other})
 
 
-_Budget = _table("budget", Budget, set())
-_Retry = _table("retry", RetryPolicy, set())
-_Model = _table("models", Model, ONLY_IN_CODE, model=(str, ...))
-
-
-class _Router(_Table):
-    models: list[_Model] = Field(min_length=1)  # type: ignore[valid-type]
-    dimensions: int | None = None
-    cache: str | bool | None = None
-    budget: _Budget | None = None  # type: ignore[valid-type]
-    ledger: str | None = None
-    retry: _Retry | None = None  # type: ignore[valid-type]
-    query_tier: str | None = None
-    document_tier: str | None = None
-    tiers: list[str] | None = None
-    on_too_long: OverlongPolicy | None = None
-    when_unavailable: Literal["raise", "degrade"] | None = None
-    cache_dtype: Literal["float32", "float16"] | None = None
-    cache_memory: int | None = None
-    micro_batch_window: float | None = None
-    catalog: str | None = None
+_Budget = _table("budget", Budget)
+_Retry = _table("retry", RetryPolicy)
+_Model = _table("models", Model, without=ONLY_IN_CODE, model=(str, ...))
+_Router = _table(
+    "router",
+    RouterSettings,
+    without=("clock", "sleep", "random"),
+    models=(list[_Model], Field(min_length=1)),  # type: ignore[valid-type]
+    cache=(str | bool, None),
+    budget=(_Budget, None),
+    ledger=(str, None),
+    retry=(_Retry, None),
+    tiers=(list[str], None),
+    catalog=(str, None),
+)
 
 
 class _Tiered(_Table):
-    routers: dict[str, _Router] = Field(min_length=1)
+    routers: dict[str, _Router] = Field(min_length=1)  # type: ignore[valid-type]
     query_tier: str | None = None
     document_tier: str | None = None
     tiers: list[str] | None = None

@@ -1,24 +1,23 @@
-"""Every error that embedrouter raises.
+"""Errors and warnings.
 
     EmbedRouterError
-    ├── ConfigError (ValueError)            a setting is wrong or missing; nothing was called
-    │   └── SpaceMismatchError              vectors would not be comparable
-    ├── InvalidInputError (ValueError)      the texts are at fault; nothing was called
-    ├── BudgetExceededError                 the money does not suffice
-    ├── LedgerError                         the ledger failed, and without it no budget can hold
-    ├── NoModelAvailableError               every candidate was tried or none fits
+    ├── ConfigError (ValueError)            a setting is wrong or missing; no request was made
+    │   └── SpaceMismatchError              vectors of two spaces would be compared
+    ├── InvalidInputError (ValueError)      the texts cannot be embedded; no request was made
+    ├── BudgetExceededError                 the budget does not cover the next request
+    ├── LedgerError                         the ledger failed, and a budget cannot hold without it
+    ├── NoModelAvailableError               every model of the tier failed, or no model has the tier
     └── BackendError                        one provider request failed
         ├── AuthenticationError             the key is missing, wrong or not allowed
-        ├── RateLimitedError                429
-        ├── UnavailableError                the provider or the way to it is down, or the model is gone
-        │   └── LeftAloneError              it was not asked, because it keeps failing
+        ├── RateLimitedError                HTTP 429
+        ├── UnavailableError                the provider cannot be reached, or does not serve the model
+        │   └── CircuitOpenError            the circuit breaker is open: the request was not made
         ├── RequestTimeoutError (TimeoutError)
         ├── InputRejectedError (ValueError) the provider refuses these texts
-        └── BadResponseError                200, but not the vectors that were asked for
+        └── BadResponseError                the answer does not hold the vectors that were requested
 
-Attributes are the interface; a message ends with what to do next. Provider SDK exceptions are translated in the
-backends only and stay reachable as ``__cause__``, unless they repeat a text or a key: neither is ever part of a
-message.
+Attributes are the interface; a message ends with the next action. Only backends translate the exceptions of provider
+SDKs. The original stays reachable as ``__cause__``, unless it repeats a text or a key, which no message may contain.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ __all__ = [
     "BadResponseError",
     "BudgetExceededError",
     "CacheWarning",
+    "CircuitOpenError",
     "ConfigError",
     "DegradedWarning",
     "EmbedRouterError",
     "InputRejectedError",
     "InvalidInputError",
     "LedgerError",
-    "LeftAloneError",
     "NoModelAvailableError",
     "RateLimitedError",
     "RequestTimeoutError",
@@ -55,9 +54,9 @@ class EmbedRouterError(Exception):
     """Base of all errors of this package."""
 
     def __copy__(self) -> Self:
-        """Return it without its traceback and cause, which hold the call: its texts, its vectors, its connection.
+        """Copy the error without its traceback and cause, which keep texts, vectors and a connection in memory.
 
-        ``__init__`` is not called: users have errors of their own, made of something else than a message.
+        ``__init__`` is not called, because a subclass of a user may take other arguments than a message.
         """
         other = type(self).__new__(type(self))
         other.args = self.args
@@ -66,15 +65,15 @@ class EmbedRouterError(Exception):
 
 
 class DegradedWarning(UserWarning):
-    """A query was answered by a lower tier than it asked for, because no other could answer or be paid."""
+    """A query was answered by a lower tier than requested: every better model was down or over the budget."""
 
 
 class CacheWarning(UserWarning):
-    """The cache failed: texts are embedded as if it were not there, and what is paid for is not kept."""
+    """The cache failed: the router goes on without it, and new vectors are not stored."""
 
 
 class StalePriceWarning(UserWarning):
-    """A price in use was read from the maker's page more than a year ago."""
+    """A price in use was checked on the maker's page more than a year ago."""
 
 
 class ConfigError(EmbedRouterError, ValueError):
@@ -82,7 +81,7 @@ class ConfigError(EmbedRouterError, ValueError):
 
 
 class SpaceMismatchError(ConfigError):
-    """Vectors of two embedding spaces would have met."""
+    """Vectors of two embedding spaces would be mixed or compared."""
 
 
 class InvalidInputError(EmbedRouterError, ValueError):
@@ -94,11 +93,11 @@ class InvalidInputError(EmbedRouterError, ValueError):
 
 
 class BudgetExceededError(EmbedRouterError):
-    """The next paid step would pass the budget; it was not taken."""
+    """The next paid request would exceed the budget and was not made."""
 
 
 class LedgerError(EmbedRouterError):
-    """The ledger's file failed while it was in use, and a budget depends on it; no more money is spent."""
+    """The ledger's file failed while a budget depends on it; no more money is spent."""
 
 
 class BackendError(EmbedRouterError):
@@ -108,8 +107,8 @@ class BackendError(EmbedRouterError):
         model: the model's name, such as ``"openai:text-embedding-3-small"``.
         retryable: whether the same request may succeed later.
         retry_after: seconds the provider asked to wait, or ``None``.
-        status: the HTTP status, or ``None`` where there was no answer.
-        perhaps_billed: whether the request went out and its answer never came.
+        status: the HTTP status, or ``None`` without an answer.
+        perhaps_billed: whether the request was sent and no answer arrived.
     """
 
     retryable = False
@@ -136,11 +135,11 @@ class BackendError(EmbedRouterError):
 
 
 class AuthenticationError(BackendError):
-    """The key is missing, wrong, or not allowed to use the model."""
+    """The API key is missing, wrong, or not allowed to use the model."""
 
 
 class RateLimitedError(BackendError):
-    """The provider asks to slow down, or the account's quota is used up (then not retryable)."""
+    """The provider limits the rate of requests, or the account's quota is used up (then not retryable)."""
 
     retryable = True
 
@@ -151,14 +150,18 @@ class UnavailableError(BackendError):
     retryable = True
 
 
-class LeftAloneError(UnavailableError):
-    """The model was not asked, because it keeps failing; it is probed again after a while."""
+class CircuitOpenError(UnavailableError):
+    """The circuit breaker of the model is open: the request was not made.
+
+    The breaker opens after several failures in a row and lets one request through after a while (half-open): success
+    closes the breaker, failure opens it again.
+    """
 
     retryable = False
 
 
 class RequestTimeoutError(BackendError, TimeoutError):
-    """No answer came in time; the request may have been billed."""
+    """No answer arrived in time; the request may have been billed."""
 
     retryable = True
     perhaps_billed = True
@@ -169,8 +172,8 @@ class InputRejectedError(BackendError, ValueError):
 
     Attributes:
         too_long: whether the reason is a text over the model's limit.
-        indices: positions in the caller's input (in the request, while inside a backend) of the texts at fault,
-            as far as they are known.
+        indices: positions of the refused texts in the caller's input (in the request, while inside a backend), where
+            they are known.
     """
 
     def __init__(
@@ -188,7 +191,7 @@ class InputRejectedError(BackendError, ValueError):
 
 
 class BadResponseError(BackendError):
-    """An answer came that does not hold one finite, non-zero vector of the right dimension for each text."""
+    """The answer does not hold one finite, non-zero vector of the right dimension for each text."""
 
     retryable = True
     perhaps_billed = True
@@ -196,7 +199,7 @@ class BadResponseError(BackendError):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One failed request: which model, why, and what it cost (US dollars; ``None`` where unknown)."""
+    """One failed request: the model, the error and the cost in US dollars (``None``: unknown)."""
 
     model: str
     error: BackendError
@@ -207,7 +210,7 @@ class Attempt:
 
 
 class NoModelAvailableError(EmbedRouterError):
-    """No candidate could answer; ``attempts`` tells every request made, in order."""
+    """No model answered; ``attempts`` lists every failed request, in order."""
 
     def __init__(self, message: str, *, attempts: Sequence[Attempt] = ()) -> None:
         self.attempts = tuple(attempts)

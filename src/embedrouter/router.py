@@ -1,63 +1,46 @@
 """The router: models of one space, a cache, a budget, a retry policy.
 
-Composition only. The constructor turns declarations into candidates and refuses what could mix spaces; ``embed`` and
-``aembed`` hand the same flow to the same driver. Nothing is opened until the first call that needs it, and whatever was
-closed opens again.
+Composition only: the constructor has the settings validated and resolved (``calls.wire``), and each method hands a
+question to ``calls.Calls``, which runs the same stages in both forms. Nothing is opened until the first call that needs
+it, and what was closed opens again.
 """
 
 from __future__ import annotations
 
-import random
-import time
 import warnings
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import platformdirs
-
-from ._process import Closeable
+from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
-from .cache import DEFAULT, CacheLike, Default, Memory, VectorCache, open_cache
-from .calls import Driver, Flow, Job, Rules, Totals
-from .calls import _flow as flow
-from .calls import _plan as plan
-from .errors import (
-    BudgetExceededError,
-    ConfigError,
-    DegradedWarning,
-    EmbedRouterError,
-    StalePriceWarning,
-)
+from .cache import DEFAULT, CacheLike, Default, VectorCache
+from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
+from .errors import ConfigError, DegradedWarning, EmbedRouterError
 from .limits import ModelHealth, RetryPolicy
-from .models import TIERS, Card, Model, load_catalogue, nearest, preset, rank, requested, resolve, the_one_space
-from .models import _agreement as probes
-from .providers import create, describe
-from .spending import Budget, Ledger, cost
-from .spending import _tags as tags
-from .types import (
-    Candidate,
-    EmbeddingResult,
-    Estimate,
-    InputType,
-    OverlongPolicy,
-    Space,
-    Usage,
+from .models import (
+    PROBE_TEXTS,
+    TIERS,
+    Agreement,
+    Model,
+    ProbeVectors,
+    RouterSettings,
+    compare_models,
+    first_given,
+    preset,
+    rank,
+    requested,
+    require_agreement,
+    unique_names,
 )
+from .spending import Budget, Ledger, current_tag
+from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
-__all__ = ["Router"]
+__all__ = ["Router", "embed_alone", "wiring_of"]
 
-LEDGER = "ledger.db"
-YEAR = timedelta(days=365)
-LONGEST_WINDOW = 1.0
 CHUNK_BYTES = 64 * 2**20
 """Of vectors in one result of ``embed_iter``."""
-
-T = TypeVar("T")
 
 
 class Router(Closeable):
@@ -86,6 +69,9 @@ class Router(Closeable):
         micro_batch_window: seconds that a call of few texts waits for others, while one is under way, so that they are
             sent as one; 0 sends each by itself. While none is under way a call never waits.
         catalog: a TOML file whose rows replace or join the catalogue's.
+        clock: returns seconds, monotonic; for tests and simulations, as are the next two.
+        sleep: waits so many seconds, in both forms; what it returns is awaited if it can be.
+        random: returns a number from 0 to 1.
 
     Raises:
         SpaceMismatchError: the models' vectors would not be comparable.
@@ -110,83 +96,40 @@ class Router(Closeable):
         cache_memory: int = 64 * 2**20,
         micro_batch_window: float = 0.01,
         catalog: str | Path | None = None,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], object] | None = None,
+        random: Callable[[], float] | None = None,
     ) -> None:
-        self._settings: dict[str, Any] = {
-            "models": models,
-            "dimensions": dimensions,
-            "cache": cache,
-            "budget": budget,
-            "ledger": ledger,
-            "retry": retry,
-            "query_tier": query_tier,
-            "document_tier": document_tier,
-            "tiers": tiers,
-            "on_too_long": on_too_long,
-            "when_unavailable": when_unavailable,
-            "cache_dtype": cache_dtype,
-            "cache_memory": cache_memory,
-            "micro_batch_window": micro_batch_window,
-            "catalog": catalog,
-        }
-        if isinstance(models, str | Model) or not models:
-            raise ConfigError("models must be a list of at least one model, such as ['openai:text-embedding-3-small'].")
-        if len(set(tiers)) != len(tiers) or not tiers:
-            raise ConfigError(f"tiers must be different names, lowest first, not {tuple(tiers)!r}.")
-        if on_too_long not in ("error", "truncate", "mean"):
-            raise ConfigError(f"on_too_long must be 'error', 'truncate' or 'mean', not {on_too_long!r}.")
-        if when_unavailable not in ("raise", "degrade"):
-            raise ConfigError(f"when_unavailable must be 'raise' or 'degrade', not {when_unavailable!r}.")
-        if cache_dtype not in ("float32", "float16"):
-            raise ConfigError(f"cache_dtype must be 'float32' or 'float16', not {cache_dtype!r}.")
-        if cache_memory < 0:
-            raise ConfigError(f"cache_memory is a number of bytes, not {cache_memory!r}.")
-        if not 0 <= micro_batch_window <= LONGEST_WINDOW:
-            raise ConfigError(
-                f"micro_batch_window is a time of 0 to {LONGEST_WINDOW} seconds, not {micro_batch_window!r}."
-            )
-        self.tiers = tuple(tiers)
-        candidates, backends = self._resolve(models, dimensions, Path(catalog).expanduser() if catalog else None)
-        self.space: Space = the_one_space(candidates)
-        """The space of every vector this router returns."""
-        self.models = tuple(candidate.name for candidate in candidates)
-        highest = self.tiers[max(candidate.rank for candidate in candidates)]
-        self._defaults: dict[InputType, str] = {
-            "query": highest if query_tier is None else query_tier,
-            "document": highest if document_tier is None else document_tier,
-        }
-        for name in self._defaults.values():
-            self._rank(name)
-        self._cache = VectorCache(open_cache(cache), cache_dtype)
-        self.ledger = Ledger(self._ledger_file(ledger), required=budget is not None and bool(budget.caps))
-        """What was spent, set aside and saved: by everybody who shares the file."""
-        self._totals = Totals(self.ledger)
-        budget = budget or Budget()
-        retry = retry or RetryPolicy()
-        self._driver = Driver(
-            backends, candidates, self._cache, self.ledger, budget, retry.cooldown, micro_batch_window
-        )
-        self._rules = Rules(
-            candidates=candidates,
-            space=self.space,
+        self._settings = RouterSettings(
+            models=models,
+            dimensions=dimensions,
+            cache=cache,
+            budget=budget,
+            ledger=ledger,
             retry=retry,
+            query_tier=query_tier,
+            document_tier=document_tier,
+            tiers=tiers,
             on_too_long=on_too_long,
             when_unavailable=when_unavailable,
-            budget=budget,
-            flights=self._driver.flights,
-            memory=Memory(0 if self._cache.store is None else cache_memory),
-            cached=self._cache.store is not None,
             cache_dtype=cache_dtype,
-            together=micro_batch_window > 0 and "per_call" not in budget.caps,
-            book=self._totals.book,
-            abandon=self._driver.abandon,
-            withdraw=self._driver.withdraw,
-            clock=time.monotonic,
-            chance=random.random,
+            cache_memory=cache_memory,
+            micro_batch_window=micro_batch_window,
+            catalog=catalog,
+            clock=clock,
+            sleep=sleep,
+            random=random,
         )
-        self._batches = Batches(
-            backends, candidates, self._cache, self.ledger, budget, self._rules.retry, self._totals.add
-        )
-        self._backends = backends
+        self._wiring = wire(self._settings)
+        self._calls = Calls(self._wiring)
+        self._batches = Batches(self._wiring)
+        self.tiers = tuple(tiers)
+        self.space: Space = self._wiring.space
+        """The space of every vector this router returns."""
+        self.models = tuple(candidate.name for candidate in self._wiring.candidates)
+        self.cache: VectorCache = self._wiring.cache
+        self.ledger: Ledger = self._wiring.ledger
+        """What was spent, set aside and saved, in all processes that share the file."""
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Router:
@@ -223,33 +166,6 @@ class Router(Closeable):
         """
         return cls(**{**preset(name, revision, trust_remote_code), **settings})
 
-    def _resolve(
-        self, declared: Sequence[str | Model], dimensions: int | None, catalog: Path | None
-    ) -> tuple[list[Candidate], list[Any]]:
-        cards = load_catalogue(catalog)
-        candidates, backends = [], []
-        for index, entry in enumerate(declared):
-            model = Model(entry) if isinstance(entry, str) else entry
-            known = describe(model, cards, dimensions)
-            candidate = resolve(
-                model,
-                known.card,
-                dimensions=dimensions,
-                index=index,
-                rank=self._rank(model.tier),
-                local=known.local,
-                batches=known.batches,
-                identity=known.identity,
-            )
-            if model.price is None and candidate.price:
-                _warn_if_stale(known.card)
-            candidates.append(candidate)
-            backends.append(create(model, known, candidate))
-        return candidates, backends
-
-    def _rank(self, tier: str) -> int:
-        return rank(tier, self.tiers)
-
     # Embedding
 
     def embed(
@@ -269,21 +185,13 @@ class Router(Closeable):
             NoModelAvailableError: every candidate failed; ``attempts`` tells how.
             BackendError: a request failed in a way that no other model should hide: a missing key, a refused text.
         """
-        known = self._at_hand(texts, input_type, tier)
-        if known is not None:
-            return known
-        job = self._job(texts, input_type, tier, timeout)
-        return self._done(self._driver.run(flow.embed(job)))
+        return _warned(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)))
 
     async def aembed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
-        known = self._at_hand(texts, input_type, tier)
-        if known is not None:
-            return known
-        job = self._job(texts, input_type, tier, timeout)
-        return self._done(await self._driver.arun(flow.embed(job)))
+        return _warned(await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout)))
 
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
@@ -297,115 +205,75 @@ class Router(Closeable):
         Raises:
             EmbedRouterError: what ``embed`` raises, when the iteration gets there; positions count from the first text.
         """
-        return self._each(self._chunks(texts, input_type, tier, chunk_size))
-
-    def _each(self, flows: Iterable[Flow[EmbeddingResult]]) -> Generator[EmbeddingResult]:
-        for chunk in flows:
-            yield self._done(self._driver.run(chunk))
+        question = self._question([], input_type, tier)
+        parts = chunks(texts, self._chunk_size(chunk_size))
+        return (_warned(self._calls.run(self._calls.embed, part)) for part in question.each(parts))
 
     def aembed_iter(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        chunk_size: int | None = None,
     ) -> AsyncGenerator[EmbeddingResult]:
-        """Do what ``embed_iter`` does without blocking the event loop."""
-        return self._aeach(self._chunks(texts, input_type, tier, chunk_size))
+        """Do what ``embed_iter`` does without blocking the event loop. ``texts`` may come asynchronously, too."""
+        question = self._question([], input_type, tier)
+        parts = achunks(texts, self._chunk_size(chunk_size))
+        return self._aembed_each(question.aeach(parts))
 
-    async def _aeach(self, flows: Iterable[Flow[EmbeddingResult]]) -> AsyncGenerator[EmbeddingResult]:
-        for chunk in flows:
-            yield self._done(await self._driver.arun(chunk))
-
-    def _chunks(
-        self, texts: Iterable[str], input_type: InputType, tier: str | None, size: int | None
-    ) -> Iterator[Flow[EmbeddingResult]]:
-        """Return what is to be done for each chunk, all with the tier and the tag that surround this call."""
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {size!r}.")
-        length = size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
-        asked, tag = self._asked(input_type, tier), tags.current()
-        self._rank(asked)
-        return (
-            flow.embed(self._job(chunk, input_type, asked, first=number * length, tag=tag))
-            for number, chunk in enumerate(plan.chunks(texts, length))
-        )
+    async def _aembed_each(self, questions: AsyncIterable[Question]) -> AsyncGenerator[EmbeddingResult]:
+        async for question in questions:
+            yield _warned(await self._calls.arun(self._calls.embed, question))
 
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
     ) -> Estimate:
         """Return what ``embed`` would take, or ``submit_batch``, without calling any model."""
-        return self._done(self._driver.run(flow.estimate(self._job(texts, input_type, tier, batch=batch))))
+        return self._calls.run(self._calls.estimate, self._question(texts, input_type, tier, batch=batch))
+
+    async def aestimate(
+        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
+    ) -> Estimate:
+        """Do what ``estimate`` does without blocking the event loop."""
+        return await self._calls.arun(self._calls.estimate, self._question(texts, input_type, tier, batch=batch))
 
     def estimate_tiers(self, texts: Iterable[str], *, input_type: InputType) -> dict[str, Estimate]:
         """Return what ``embed`` would take at each tier that has a model or a better one, lowest first."""
-        items = plan.validate(texts)
-        highest = max(candidate.rank for candidate in self._rules.candidates)
+        items = validate(texts)
+        highest = max(candidate.rank for candidate in self._wiring.candidates)
         return {name: self.estimate(items, input_type=input_type, tier=name) for name in self.tiers[: highest + 1]}
 
-    def afford(self, amount: Decimal | None) -> None:
-        """Refuse a job of several calls that costs this much (``None``: unknown) where the budget does not suffice.
-
-        All caps are held against the whole amount, ``per_call`` too, whatever ``when_exceeded`` says. Nothing is set
-        aside.
-
-        Raises:
-            BudgetExceededError: the message says which cap, and what is spent already.
-        """
-        refusal = self.ledger.refusal(self._rules.budget, amount)
-        if refusal is not None:
-            raise BudgetExceededError(f"Nothing was called: {refusal}")
-
-    def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
-        """Return what so many more tokens of a model cost in US dollars, without its free tokens; ``None``: unknown."""
-        candidate = next(item for item in self._rules.candidates if item.name == model)
-        free = self.ledger.free_tokens(model, candidate.free_tokens)
-        return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
-
-    def embed_with(self, position: int, texts: Iterable[str], *, input_type: InputType) -> EmbeddingResult:
-        """Embed texts with the model at ``position`` in ``models`` alone, past the cache, even if it keeps failing.
-
-        What it costs is booked, and the budget holds.
-        """
-        candidate = self._rules.candidates[position]
-        rules, nowhere = self._rules, VectorCache(None)
-        driver = Driver(self._backends, rules.candidates, nowhere, self.ledger, rules.budget, cooldown=0, window=0)
-        job = self._job(texts, input_type, candidate.tier)
-        job.rules = replace(
-            rules,
-            candidates=[candidate],
-            flights=driver.flights,
-            memory=Memory(0),
-            cached=False,
-            together=False,
-            abandon=driver.abandon,
-            withdraw=driver.withdraw,
-        )
-        return self._done(driver.run(flow.embed(job)))
-
-    def check_agreement(self) -> list[probes.Agreement]:
+    def check_agreement(self) -> list[Agreement]:
         """Embed a few short texts with every model, and check that their vectors may be mixed, for instance at start.
 
         Places that claim to be the same model must give the same vectors; of different models of one space each text's
         vectors must be far nearer to each other than to other texts. Nothing is read from the cache or written to it;
-        each model takes about 300 tokens. In asynchronous code: ``await asyncio.to_thread(router.check_agreement)``.
+        each model takes about 300 tokens.
 
         Raises:
             SpaceMismatchError: two models do not agree; the message says which, and how far they are apart.
             EmbedRouterError: a model could not be asked; those that could agree.
         """
-        places: list[probes.Place] = []
+        probed: list[ProbeVectors] = []
         failures: list[EmbedRouterError] = []
-        for position, name in enumerate(probes.labels(self.models) if len(self.models) > 1 else ()):
+        for position, name in enumerate(unique_names(self.models) if len(self.models) > 1 else ()):
+            kinds = self._wiring.default_tiers
             try:
-                vectors = {
-                    kind: self.embed_with(position, probes.TEXTS, input_type=kind).vectors for kind in self._defaults
-                }
+                vectors = {kind: embed_alone(self, position, PROBE_TEXTS, kind).vectors for kind in kinds}
             except EmbedRouterError as error:
                 failures.append(error)
             else:
-                places.append(probes.Place(name, self.candidates[position].fingerprint, vectors))
-        found = probes.agreements(places)
-        probes.require(found)
+                probed.append(ProbeVectors(name, self._wiring.candidates[position].fingerprint, vectors))
+        found = compare_models(probed)
+        require_agreement(found)
         if failures:
             raise failures[0]
         return found
+
+    async def acheck_agreement(self) -> list[Agreement]:
+        """Do what ``check_agreement`` does without blocking the event loop."""
+        return await in_thread(self.check_agreement)
 
     # Batches
 
@@ -415,8 +283,7 @@ class Router(Closeable):
         """Hand texts to the provider's batch endpoint: OpenAI asks half the price and takes up to 24 hours.
 
         What is cached already, or in a batch under way, is not submitted again. ``BatchJob.wait`` puts the vectors into
-        the cache, where ``embed`` finds them. The process may end meanwhile: ``batches`` finds the job again. In
-        asynchronous code: ``await asyncio.to_thread(router.submit_batch, texts)``.
+        the cache, where ``embed`` finds them. The process may end meanwhile: ``batches`` finds the job again.
 
         Raises:
             ConfigError: no model of the tier has a batch endpoint, or the router has no cache or no ledger in a file.
@@ -425,27 +292,22 @@ class Router(Closeable):
             BackendError: the provider could not be reached, or refused.
         """
         self._batches.check()
-        job = self._job(texts, input_type, tier, batch=True)
-        prepared = self._driver.run(flow.prepare(job))
-        assert prepared is not None, "a call's own flow is never stopped from outside"
-        return self._batches.submit(job, prepared[0])
+        question = self._question(texts, input_type, tier, batch=True)
+        return self._batches.submit(question, self._calls.run(self._calls.prepare, question))
+
+    async def asubmit_batch(
+        self, texts: Iterable[str], *, input_type: InputType = "document", tier: str | None = None
+    ) -> BatchJob:
+        """Do what ``submit_batch`` does without blocking the event loop."""
+        return await in_thread(self.submit_batch, texts, input_type=input_type, tier=tier)
 
     def batches(self, *, ended: bool = False) -> list[BatchJob]:
-        """Return the batches of this router's models that are under way, or ended, whoever submitted them."""
+        """Return the batches of this router's models that are under way, or ended, by whichever process submitted."""
         return self._batches.jobs(ended=ended)
 
-    def _at_hand(self, texts: Iterable[str], input_type: InputType, tier: str | None) -> EmbeddingResult | None:
-        """Return the result for a single query that was asked lately."""
-        if input_type != "query" or not isinstance(texts, list) or len(texts) != 1 or not isinstance(texts[0], str):
-            return None
-        known = flow.at_hand(self._rules, texts[0], self._rank(self._asked(input_type, tier)))
-        if known is None:
-            return None
-        result, saving = known
-        self._totals.save(saving, tags.current())
-        return result
+    # Questions
 
-    def _job(
+    def _question(
         self,
         texts: Iterable[str],
         input_type: InputType,
@@ -453,110 +315,89 @@ class Router(Closeable):
         timeout: float | None = None,
         *,
         batch: bool = False,
-        first: int = 0,
-        tag: str | None = None,
-    ) -> Job:
-        return Job(
-            tag=tags.current() if tag is None else tag,
-            batch=batch,
-            rules=self._rules,
-            rank=self._rank(self._asked(input_type, tier)),
-            texts=plan.validate(texts, first),
-            first=first,
-            input_type=input_type,
-            deadline=None if timeout is None or timeout > TIMEOUT_MAX else self._rules.clock() + timeout,
-        )
+    ) -> Question:
+        """Return what a call asks, with the tier and the tag that surround it.
 
-    def _asked(self, input_type: InputType, tier: str | None) -> str:
-        """Return the tier that a call asks for, here, around it, or with the router's default."""
+        Raises:
+            ConfigError: the input type or the tier is unknown.
+            InvalidInputError: some texts cannot be embedded.
+        """
         if input_type not in ("document", "query"):
             raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-        name = nearest(tier, requested(input_type))
-        return self._defaults[input_type] if name is None else name
+        name = first_given(tier, requested(input_type), self._wiring.default_tiers[input_type])
+        assert name is not None
+        return Question(
+            texts=validate(texts),
+            input_type=input_type,
+            rank=rank(name, self.tiers),
+            tag=current_tag(),
+            deadline=None if timeout is None or timeout > TIMEOUT_MAX else self._wiring.clock() + timeout,
+            batch=batch,
+        )
 
-    @staticmethod
-    def _done(result: T | None) -> T:
-        assert result is not None, "a call's own flow is never stopped from outside"
-        if isinstance(result, EmbeddingResult) and any(result.degraded):
-            used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
-            warnings.warn(
-                f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the tier "
-                "that was asked for: nothing better was available or affordable.",
-                DegradedWarning,
-                stacklevel=3,
-            )
-        return result
-
-    @property
-    def folder(self) -> Path:
-        """Where this router keeps what is not a vector: beside the cache, or in the user's data folder."""
-        folder = getattr(self._cache.store, "folder", None)
-        return folder if isinstance(folder, Path) else Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
-
-    def _ledger_file(self, ledger: str | Path | None) -> Path | None:
-        if ledger == ":memory:":
-            return None
-        return self.folder / LEDGER if ledger is None else Path(ledger).expanduser().absolute()
-
-    def default_tier(self, input_type: InputType) -> str:
-        """Return the tier of calls that ask for none."""
-        return self._defaults[input_type]
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Every fact about each model, in the order declared."""
-        return tuple(self._rules.candidates)
+    def _chunk_size(self, size: int | None) -> int:
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {size!r}.")
+        return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
 
     # Totals and life cycle
 
     @property
     def usage(self) -> Usage:
         """What was billed and avoided since the router was built, failed calls included."""
-        return self._totals.usage
+        return self._wiring.totals.usage
 
     def health(self) -> dict[str, ModelHealth]:
-        """Return how each model has been doing in this process: whether it is asked, or left alone because it fails.
+        """Return how each model has been doing in this process: whether it is asked, or its circuit is open.
 
-        Of a model that is declared several times the keys say which place it is.
+        The keys are the models' names; of a model that is declared several times they say which place it is.
         """
-        return dict(zip(probes.labels(self.models), self._driver.health(), strict=True))
-
-    @property
-    def damaged(self) -> int:
-        """Cache rows found damaged so far; each was treated as missing and written again."""
-        return self._cache.damaged
+        return dict(zip(unique_names(self.models), self._calls.health(), strict=True))
 
     def close(self) -> None:
-        self._rules.memory.clear()
-        for backend in self._backends:
+        for backend in self._wiring.backends.values():
             backend.close()
-        self._cache.close()
-        self.ledger.close()
+        self._wiring.close()
 
     async def aclose(self) -> None:
-        await self._driver.finish()
-        self._rules.memory.clear()
-        for backend in self._backends:
+        await self._calls.finish()
+        for backend in self._wiring.backends.values():
             await backend.aclose()
-        self._cache.close()
-        self.ledger.close()
+        await in_thread(self._wiring.close)
 
     def __repr__(self) -> str:
         return f"Router({', '.join(self.models)}; {self.space})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._settings,)
+        return _rebuild, (self._settings.arguments(),)
 
 
-def _warn_if_stale(card: Card) -> None:
-    if card.checked is not None and datetime.now(UTC).date() - card.checked > YEAR:
-        warnings.warn(
-            f"The price of {card.model} was read on {card.checked}, more than a year ago. Look at {card.source} and "
-            "set Model(…, price=…), or update embedrouter.",
-            StalePriceWarning,
-            stacklevel=4,
-        )
+def wiring_of(router: Router) -> Wiring:
+    """Return the parts of a router, for the package's own tools."""
+    return router._wiring
+
+
+def embed_alone(router: Router, position: int, texts: Iterable[str], input_type: InputType) -> EmbeddingResult:
+    """Embed texts with the model at ``position`` of a router alone, past the cache, even if it keeps failing.
+
+    What it costs is booked, and the budget holds.
+    """
+    calls = router._calls.alone(position)
+    return calls.run(calls.embed, router._question(texts, input_type, router.tiers[0]))
 
 
 def _rebuild(settings: dict[str, Any]) -> Router:
     return Router(**settings)
+
+
+def _warned(result: EmbeddingResult) -> EmbeddingResult:
+    """Warn where a lower tier has answered."""
+    if any(result.degraded):
+        used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
+        warnings.warn(
+            f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the tier "
+            "that was asked for: nothing better was available or affordable.",
+            DegradedWarning,
+            stacklevel=3,
+        )
+    return result

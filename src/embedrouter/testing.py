@@ -1,4 +1,4 @@
-"""For tests of code that uses embedrouter: a backend that needs no network, and a cache that needs no disk.
+"""Test doubles for code that uses embedrouter: a backend without network and a cache without disk.
 
     fake = FakeBackend(dimensions=8)
     router = Router([fake.model("fake:small")], cache=None, ledger=":memory:")
@@ -6,7 +6,7 @@
     assert fake.calls == [FakeCall(("a text",), "document")]
 
 Outcomes can be scripted: ``FakeBackend(outcomes=[RateLimitedError("slow down"), None])`` fails the first request and
-answers the second. ``NO_WAITING`` is a retry policy that does not wait.
+answers the second. ``NO_WAITING`` is a retry policy without waits between attempts.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ NO_WAITING = RetryPolicy(initial_wait=0, max_wait=0, cooldown=0)
 
 @dataclass(frozen=True, slots=True)
 class FakeCall:
-    """One request a ``FakeBackend`` got."""
+    """One request that a ``FakeBackend`` received."""
 
     texts: tuple[str, ...]
     input_type: InputType
 
 
 class FakeBackend(Backend):
-    """Answers with unit vectors that depend on the space, the input type and the text alone.
+    """Answer with unit vectors that depend only on the space, the input type and the text.
 
     Args:
-        dimensions: of every vector.
+        dimensions: length of every vector.
         space: two backends with the same space name give equal vectors for equal texts.
-        outcomes: what happens to the requests, in order: an error is raised, an ``Answer`` returned, ``None`` means a
-            normal answer, as do all requests after the last outcome.
+        outcomes: one for each request, in order: an error is raised, an ``Answer`` is returned, and ``None`` gives a
+            normal answer. Requests after the last outcome get a normal answer.
 
     Attributes:
         calls: every request, in the order of arrival.
@@ -60,7 +60,7 @@ class FakeBackend(Backend):
         self._lock = threading.Lock()
 
     def model(self, name: str = "fake:model", **settings: Any) -> Model:
-        """Return a declaration of a model that this backend serves; ``settings`` are those of ``Model``."""
+        """Declare a model that this backend serves; ``settings`` are arguments of ``Model``."""
         return Model(name, **{"space": self.space, "dimensions": self.dimensions, "backend": self, **settings})
 
     def vector(self, text: str, input_type: InputType) -> Vectors:
@@ -84,7 +84,7 @@ class FakeBackend(Backend):
         return self.embed(texts, input_type, timeout=timeout)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
-        """Count words."""
+        """Count words as tokens."""
         return TokenCounts([len(text.split()) or 1 for text in texts], exact=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class FakeBackend(Backend):
 
 
 class MemoryCache:
-    """A cache for one process and one test: ``Router(…, cache=MemoryCache())``."""
+    """Keep cache rows in a dictionary: ``Router(…, cache=MemoryCache())``."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
@@ -107,4 +107,4 @@ class MemoryCache:
         self.rows.update(values)
 
     def close(self) -> None:
-        """Keep everything: a closed cache opens again."""
+        """Keep the rows: a closed cache opens again on the next call."""

@@ -7,16 +7,16 @@ is in. It is no embedder for a vector store, because a store holds one space: gi
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ._process import Closeable
 from .errors import ConfigError, NoModelAvailableError
-from .models import TIERS, nearest, rank, requested
-from .router import Router
+from .models import TIERS, first_given, rank, requested
+from .router import Router, wiring_of
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
-__all__ = ["TieredRouter", "single"]
+__all__ = ["TieredRouter", "default_tier", "single"]
 
 
 class TieredRouter(Closeable):
@@ -89,50 +89,54 @@ class TieredRouter(Closeable):
         """One tier for each router, lowest first."""
         return list({id(router): name for name, router in self._routers.items()}.values())
 
-    def default_tier(self, input_type: InputType) -> str:
-        """Return the tier of calls that ask for none."""
-        if input_type not in self._default:
-            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-        return self._default[input_type]
-
     def embed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Embed with the router of the asked tier; ``result.space`` says in which space. See ``Router.embed``."""
         router = self._pick(input_type, tier)
-        return router.embed(texts, input_type=input_type, tier=router.default_tier(input_type), timeout=timeout)
+        return router.embed(texts, input_type=input_type, tier=default_tier(router, input_type), timeout=timeout)
 
     async def aembed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
         router = self._pick(input_type, tier)
-        return await router.aembed(texts, input_type=input_type, tier=router.default_tier(input_type), timeout=timeout)
+        return await router.aembed(texts, input_type=input_type, tier=default_tier(router, input_type), timeout=timeout)
 
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
     ) -> Generator[EmbeddingResult]:
         """Embed more texts than memory holds, with the router of the asked tier; see ``Router.embed_iter``."""
         router = self._pick(input_type, tier)
-        own = router.default_tier(input_type)
+        own = default_tier(router, input_type)
         return router.embed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
 
     def aembed_iter(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        chunk_size: int | None = None,
     ) -> AsyncGenerator[EmbeddingResult]:
-        """Do what ``embed_iter`` does without blocking the event loop."""
+        """Do what ``embed_iter`` does without blocking the event loop. ``texts`` may come asynchronously, too."""
         router = self._pick(input_type, tier)
-        own = router.default_tier(input_type)
+        own = default_tier(router, input_type)
         return router.aembed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
 
     def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
         """Return what ``embed`` would take, without calling any model."""
         router = self._pick(input_type, tier)
-        return router.estimate(texts, input_type=input_type, tier=router.default_tier(input_type))
+        return router.estimate(texts, input_type=input_type, tier=default_tier(router, input_type))
+
+    async def aestimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
+        """Do what ``estimate`` does without blocking the event loop."""
+        router = self._pick(input_type, tier)
+        return await router.aestimate(texts, input_type=input_type, tier=default_tier(router, input_type))
 
     def _pick(self, input_type: InputType, tier: str | None) -> Router:
-        default = self.default_tier(input_type)
-        name = nearest(tier, requested(input_type))
+        default = default_tier(self, input_type)
+        name = first_given(tier, requested(input_type))
         return self.router(default if name is None else name)
 
     def _rank(self, tier: str) -> int:
@@ -153,6 +157,19 @@ class TieredRouter(Closeable):
 
     def __repr__(self) -> str:
         return f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})"
+
+
+def default_tier(router: Router | TieredRouter, input_type: InputType) -> str:
+    """Return the tier of calls to a router that ask for none.
+
+    Raises:
+        ConfigError: the input type is unknown.
+    """
+    if input_type not in ("document", "query"):
+        raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+    return (
+        router._default[input_type] if isinstance(router, TieredRouter) else wiring_of(router).default_tiers[input_type]
+    )
 
 
 def single(router: Router | TieredRouter) -> Router:

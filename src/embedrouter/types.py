@@ -1,10 +1,10 @@
-"""The words of the domain, as frozen types without behaviour.
+"""Frozen types of the domain, without behaviour.
 
-``Space`` says which vectors may be compared. ``Candidate`` is one model of a router with every fact about it settled;
-the pure layers read nothing else. ``Answer`` is what a backend gives back for one request, ``Entry`` what the cache
-keeps for one text. ``EmbeddingResult``, ``Usage`` and ``Estimate`` are what users get.
+``Space`` says which vectors may be compared. ``Candidate`` is one model of a router with every fact about the model
+resolved. ``Answer`` is the result of one provider request, ``Entry`` the content of one cache row. Users get
+``EmbeddingResult``, ``Usage`` and ``Estimate``.
 
-This module imports nothing else of the package.
+This module imports no other module of the package.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 
 
 def dollars(amount: Decimal) -> str:
-    """Return an amount of money for people: in full, never with an exponent, at least to the cent."""
+    """Format an amount of money: all digits, no exponent, at least two decimals."""
     text = f"{amount:f}"
     whole, _, fraction = text.partition(".")
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
 InputType: TypeAlias = Literal["document", "query"]
-"""What a text is for: it is stored and searched (document), or it searches (query)."""
+"""The purpose of a text: stored and searched (document), or searching (query)."""
 
 OverlongPolicy: TypeAlias = Literal["error", "truncate", "mean"]
-"""What happens to a text over the model's limit: refuse it, embed its beginning, or average its parts' vectors."""
+"""Treatment of a text over the model's limit: refuse the text, embed its beginning, or average its parts' vectors."""
 
 Vectors: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What makes two vectors comparable: a model, or a family whose maker says so, and the number of dimensions."""
+    """An embedding space: a model, or a family that its maker declares comparable, and the number of dimensions."""
 
     name: str
     dimensions: int
@@ -47,7 +47,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold, as the provider documents it; ``None`` where there is no limit."""
+    """The size limits of one request, as the provider documents them; ``None`` is no limit."""
 
     texts: int
     """Texts in one request."""
@@ -61,18 +61,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One model of a router with every fact about it settled."""
+    """One model of a router with every fact about the model resolved."""
 
     index: int
-    """Place in the order the user declared."""
+    """Position in the order that the user declared."""
     name: str
     """``provider:name``, for messages and results."""
     tier: str
     rank: int
-    """Place of the tier among the router's tiers; 0 is the lowest."""
+    """Position of the tier among the router's tiers; 0 is the lowest."""
     space: Space
     fingerprint: str
-    """What makes its vectors the same vectors; keys the cache."""
+    """Identity of the model's vectors: equal fingerprints share cache rows."""
     symmetric: bool
     """Whether documents and queries are embedded alike, so that one vector serves both."""
     longer: tuple[tuple[int, str], ...] = ()
@@ -80,7 +80,7 @@ class Candidate:
     price: Decimal | None
     """US dollars per million tokens; ``None`` is unknown, never free."""
     batch_price: Decimal | None = None
-    """The same through the provider's batch endpoint; ``None`` where there is none."""
+    """The price through the provider's batch endpoint; ``None`` without such an endpoint."""
     free_tokens: int = 0
     """Tokens that cost nothing before the price applies."""
     limits: Limits
@@ -91,52 +91,55 @@ class Candidate:
     timeout: float
     """Seconds for one HTTP attempt."""
     local: bool = False
-    """Runs in this process: costs nothing, needs no network."""
+    """Whether the model runs in this process: no cost, no network."""
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing depends on the number of tokens of its texts."""
+        return self.local and self.limits.tokens is None and self.limits.input_tokens is None
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """What a provider says of its limits with an answer; ``None`` where it does not say."""
+    """The rate limits that a provider reports with an answer; ``None`` where the provider reports no number."""
 
     requests: int | None = None
-    """A minute."""
+    """Requests per minute."""
     requests_left: int | None = None
     requests_reset: float | None = None
-    """Seconds until all are left again."""
+    """Seconds until ``requests_left`` is full again."""
     tokens: int | None = None
-    """A minute."""
+    """Tokens per minute."""
     tokens_left: int | None = None
     tokens_reset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a backend returns for one request.
-
-    ``vectors`` has shape (texts, dimensions) and dtype float32, in the order of the texts. ``tokens`` is what the
-    provider says it bills, ``None`` where it does not say; ``limits`` what it says of the pace it bears.
-    """
+    """The result of one provider request."""
 
     vectors: Vectors
+    """float32, shape (texts, dimensions), in the order of the texts."""
     tokens: int | None
+    """Tokens that the provider bills; ``None`` where the provider reports no number."""
     limits: RateLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far a provider is with a batch."""
+    """The progress of a batch at the provider."""
 
     ended: bool
-    """Nothing more will be answered: all is done, or it expired, was cancelled or refused."""
+    """Whether the batch is completed, expired, cancelled or refused: no further text will be answered."""
     texts: int
     answered: int
     refusal: str = ""
-    """Why the whole batch was refused; then nothing was billed."""
+    """Reason why the provider refused the whole batch; a refused batch is not billed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """One request as the ledger books it, before it is sent."""
+    """One request as the ledger records it, before the request is sent."""
 
     model: str
     input_type: InputType
@@ -144,34 +147,37 @@ class Spending:
     tag: str
     texts: int
     tokens: int
-    """As estimated."""
+    """Estimate."""
     amount: Decimal | None
-    """As estimated, in US dollars, before free tokens; ``None`` where the price is unknown."""
+    """Estimate in US dollars, before free tokens are deducted; ``None`` where the price is unknown."""
     free_tokens: int = 0
-    """Tokens of the model that cost nothing, in the whole life of the ledger."""
+    """Tokens of the model that cost nothing, counted over the whole life of the ledger."""
     attempt: int
-    """1 for the first try."""
+    """1 for the first attempt."""
     timeout: float
-    """Seconds that it may take."""
+    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens of each text; ``exact`` when the model's own tokenizer counted them, otherwise an upper estimate."""
+    """The number of tokens of each text."""
 
     tokens: Sequence[int]
     exact: bool
+    """Whether the model's own tokenizer counted; otherwise the numbers are upper estimates."""
 
 
 class Entry(NamedTuple):
-    """What the cache keeps for one text: its vector (float32, shape (dimensions,)) and the tokens it was billed."""
+    """The content of one cache row."""
 
     vector: Vectors
+    """float32, shape (dimensions,)."""
     tokens: int
+    """Tokens that were billed for the text."""
 
 
 class Origin(NamedTuple):
-    """Where vectors came from."""
+    """The source of a vector."""
 
     candidate: Candidate
     cached: bool
@@ -183,31 +189,31 @@ class Found(NamedTuple):
 
     vector: Vectors
     tokens: int
-    """That it was billed."""
+    """Tokens that were billed for the text."""
     origin: Origin
 
     def again(self) -> Found:
-        """Return it as whoever asks next is given it."""
+        """Return the same vector, marked as cached."""
         return self._replace(origin=self.origin._replace(cached=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What work was paid for. Money is US dollars."""
+    """Tokens, requests and money spent and saved. Money is US dollars."""
 
     tokens: int = 0
-    """Tokens billed by providers, and counted by local models."""
+    """Tokens billed by providers and counted by local models."""
     requests: int = 0
-    """Requests answered by providers and local models; a warm call makes none."""
+    """Requests answered by providers and local models."""
     cost: Decimal = Decimal(0)
-    """Money for all tokens whose price is known."""
+    """Cost of all tokens whose price is known."""
     saved: Decimal = Decimal(0)
-    """Money that the cache and the removal of duplicates avoided, as far as prices are known."""
+    """Cost avoided by the cache and by deduplication, as far as prices are known."""
     unpriced_tokens: int = 0
-    """Billed tokens whose price is unknown: they are in ``tokens`` and missing from ``cost``."""
+    """Billed tokens whose price is unknown: counted in ``tokens``, not in ``cost``."""
 
     def __str__(self) -> str:
-        """Return it for people; money without exponents."""
+        """Describe the usage in one line."""
         unknown = f", {self.unpriced_tokens} tokens of unknown price" if self.unpriced_tokens else ""
         return (
             f"{self.tokens} tokens in {self.requests} requests, {dollars(self.cost)}{unknown}; "
@@ -226,25 +232,25 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingResult:
-    """Vectors in the order of the texts, and where each came from.
+    """Vectors in the order of the texts, and the source of each.
 
-    Sequence fields have one item per text.
+    Sequence fields have one item for each text.
     """
 
     vectors: Vectors
     """float32, shape (texts, dimensions)."""
     space: Space
-    """The one space all vectors are in."""
+    """The space of all vectors."""
     models: tuple[str, ...]
     """The model that computed each vector, now or when it was cached."""
     cached: tuple[bool, ...]
-    """Whether the vector was in the cache when the call began."""
+    """Whether the vector was in the cache before the call."""
     degraded: tuple[bool, ...]
-    """Whether the vector is of a lower tier than was asked for."""
+    """Whether the vector is of a lower tier than requested."""
     shortened: tuple[bool, ...]
-    """Whether the text was over the model's limit and only its beginning, or the mean of its parts, was embedded."""
+    """Whether the text was over the model's limit: only its beginning, or the mean of its parts, was embedded."""
     usage: Usage
-    """What this call was billed and what it avoided."""
+    """Tokens, requests and money spent and saved by the call."""
 
     def __len__(self) -> int:
         return len(self.models)
@@ -252,24 +258,24 @@ class EmbeddingResult:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a call would take; nothing was called. Tokens, requests and cost are those of the texts not yet cached."""
+    """The expected tokens, requests and cost of a call, for the texts that are not cached."""
 
     texts: int
     unique: int
     """Distinct texts."""
     cached: int
-    """Distinct texts whose vectors are already in the cache."""
+    """Distinct texts whose vectors are in the cache."""
     tokens: int
     requests: int
     cost: Decimal | None
     """US dollars; ``None`` where the price is unknown."""
     model: str
-    """The model that would be asked first."""
+    """The model that would be called first."""
     exact: bool
     """Whether the model's own tokenizer counted; otherwise ``tokens`` is an upper estimate."""
 
     def __str__(self) -> str:
-        """Return it for people; money without exponents."""
+        """Describe the estimate in one line."""
         amount = "unknown price" if self.cost is None else dollars(self.cost)
         tokens = f"{'' if self.exact else 'about '}{self.tokens} tokens"
         return (

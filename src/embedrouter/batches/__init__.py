@@ -1,10 +1,7 @@
 """Corpora through the providers' batch endpoints."""
 
-from ._jobs import Batches, BatchJob
-from ._records import BatchRecord
+from ._batches import Batches
+from ._jobs import BatchJob, BatchStatus
+from ._records import BatchFailure, BatchRecord
 
-__all__ = [
-    "BatchJob",
-    "BatchRecord",
-    "Batches",
-]
+__all__ = ["BatchFailure", "BatchJob", "BatchRecord", "BatchStatus", "Batches"]

@@ -13,12 +13,12 @@ from hashlib import blake2b
 
 from ..types import Candidate, InputType
 
-__all__ = ["keyer"]
+__all__ = ["key_function"]
 
 KEY_BYTES = 20
 
 
-def keyer(
+def key_function(
     candidate: Candidate,
     input_type: InputType,
     *,
@@ -34,11 +34,11 @@ def keyer(
     Each part is preceded by its length, so no two different tuples of parts give the same bytes to hash.
     """
     asymmetry = "" if candidate.symmetric else input_type
-    return _keyer(fingerprint or candidate.fingerprint, dtype, asymmetry, policy)
+    return _key_function(fingerprint or candidate.fingerprint, dtype, asymmetry, policy)
 
 
 @lru_cache(maxsize=256)
-def _keyer(*parts: str) -> Callable[[str], bytes]:
+def _key_function(*parts: str) -> Callable[[str], bytes]:
     prefix = b"".join(len(data).to_bytes(8, "big") + data for data in map(str.encode, parts))
     begun = blake2b(prefix, digest_size=KEY_BYTES)
 

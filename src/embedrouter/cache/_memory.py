@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..types import Found
 
-__all__ = ["Memory"]
+__all__ = ["QueryMemory"]
 
 OVERHEAD = 500
 """Bytes that an entry takes besides its text and its numbers, about."""
@@ -31,7 +31,7 @@ class _Kept:
     taken: int = 0
 
 
-class Memory:
+class QueryMemory:
     """Keeps what was found for texts.
 
     Args:
@@ -81,7 +81,7 @@ def _taken(text: str, found: Found) -> int:
     return CHARACTER * len(text) + found.vector.nbytes + OVERHEAD
 
 
-_memories: weakref.WeakSet[Memory] = weakref.WeakSet()
+_memories: weakref.WeakSet[QueryMemory] = weakref.WeakSet()
 
 
 def _after_in_child() -> None:

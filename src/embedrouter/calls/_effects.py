@@ -1,211 +1,84 @@
-"""What a flow can ask its driver to do.
+"""What the stages of a call may ask of the world, in one of two forms.
 
-An effect is a frozen value; the driver performs it and sends the outcome back into the flow. ``Flow[T]`` is a
-generator that yields effects and returns a ``T``.
+The stages are coroutines. They wait only in the seven methods of ``Effects``, so both forms of a call are the same
+program: in the synchronous form (``_sync``) the methods block and never suspend, in the asynchronous form (``_async``)
+they await.
+
+A call can be stopped at any moment, by Ctrl-C or by cancelling its task. Requests that are out are then finished, kept
+in the cache and booked; nothing new is begun, because ``check``, ``sleep`` and ``wait_for`` raise ``Stopped``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from ..limits import Admission
-from ..types import Candidate, Entry, InputType, OverlongPolicy, Spending
-from ._sharing import Member
+from ..models import Backend
+from ..types import Answer, InputType
 
-__all__ = [
-    "Admit",
-    "Afford",
-    "Allowance",
-    "Call",
-    "Count",
-    "Cut",
-    "Effect",
-    "Flow",
-    "Follow",
-    "Gather",
-    "Join",
-    "Pause",
-    "Read",
-    "Reserve",
-    "Settle",
-    "Together",
-    "Write",
-]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["Effects", "Running", "Stopped"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+Running: TypeAlias = Coroutine[Any, Any, T]
+"""A stage that was called and has not run yet. What it yields is between the event loop and its futures."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Look keys up in the cache. Outcome: the entries found that have so many dimensions, by key."""
-
-    keys: Sequence[bytes]
-    dimensions: int
+class Stopped(BaseException):
+    """The call was stopped; nothing new may begin. Not an ``Exception``, so that no handler takes it for a failure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Put entries into the cache. Outcome: nothing."""
+class Effects(Protocol):
+    """One form of waiting, for one call."""
 
-    entries: Mapping[bytes, Entry]
+    async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
+        """Run a function that reads or writes files, or computes for long: never on an event loop."""
 
+    async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
+        """Make one request to a model."""
 
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Count tokens as the candidate's tokenizer does. Outcome: ``TokenCounts``."""
+    async def sleep(self, seconds: float) -> None:
+        """Wait.
 
-    candidate: Candidate
-    texts: Sequence[str]
-    input_type: InputType
+        Raises:
+            Stopped: the call was stopped, before or meanwhile.
+        """
 
+    async def wait_for(self, futures: Sequence[Future[Any]], seconds: float | None) -> None:
+        """Wait until all futures are done, at most so many seconds.
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Cut a text into parts within ``limit`` tokens. Outcome: the parts."""
+        Raises:
+            Stopped: the call was stopped, before or meanwhile.
+        """
 
-    candidate: Candidate
-    text: str
-    input_type: InputType
-    limit: int
-    policy: OverlongPolicy
+    async def run_concurrently(self, stages: Sequence[Running[T]], width: int) -> list[T]:
+        """Run stages side by side, ``width`` at once, and return their results in order.
 
+        Raises:
+            Exception: the first error. The other stages have then finished what was in flight, and begun nothing.
+        """
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Stand in line for a model and make a request. Outcome: an ``Answer``, the ``EmbedRouterError`` it failed with, or
-    a ``Wait`` if it stood in line for so long that it may not go out any more; then nothing was sent.
-    """
+    async def run_until_stopped(self, stage: Running[T]) -> T:
+        """Run a stage that spends money: when its caller is cancelled it is stopped, and ends in the background."""
 
-    candidate: Candidate
-    texts: Sequence[str]
-    input_type: InputType
-    timeout: float
-    """Seconds that the request may take."""
-    deadline: float | None
-    """When all must be over."""
-    reservation: int
-    """What was set aside for it."""
-    admission: Admission
+    def start(self, stage: Running[None]) -> None:
+        """Run a stage in the background."""
 
+    # The form itself
 
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Ask whether a request of so many tokens may go out now. Outcome: an ``Admission``, perhaps of fewer tokens, or a
-    ``Wait``.
-    """
+    @property
+    def group(self) -> Hashable:
+        """What calls must have in common to be sent as one; ``None`` for a call that must not wait for others."""
 
-    candidate: Candidate
-    tokens: int
-    least: int
-    """Of its first text."""
+    def detached(self) -> Effects:
+        """Return effects of the same form for work on behalf of several callers, which no single caller stops."""
 
+    def check(self) -> None:
+        """Raise ``Stopped`` if the call was stopped."""
 
-@dataclass(frozen=True, slots=True)
-class Gather:
-    """Wait a moment for calls of the same name and go with them, which enters what is found and billed into the job.
-    Outcome: ``None``, or why some texts were not found; when this call is the only one under way and goes alone, a
-    function to be called when it has ended.
-    """
-
-    name: Hashable
-    member: Callable[[], Member]
-    """Makes what stands for this call among the others."""
-    send: Callable[[Sequence[Member]], Flow[None]]
-    """What becomes of those who go together."""
-    waiting: bool
-    """Go only with calls that wait already."""
-    seconds: float | None
-    """How long the call may wait at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Lead texts, by name, or follow whoever leads them already. Outcome: a future for each that is followed, or
-    ``None`` for a caller who can do neither.
-    """
-
-    names: Sequence[Hashable]
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Wait for futures, at most so many seconds. Outcome: nothing."""
-
-    futures: Sequence[Future[Any]]
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """Ask how many of the candidate's free tokens are left. Outcome: their number."""
-
-    candidate: Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class Afford:
-    """Ask whether a whole call fits the budget. Outcome: ``None``, or why not."""
-
-    amount: Decimal | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reserve:
-    """Set the money for one request aside. Outcome: the reservation, or why it does not fit."""
-
-    spending: Spending
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """Keep what was answered and book what became of its reservation. Outcome: what was booked in US dollars, free
-    tokens deducted.
-    """
-
-    reservation: int
-    billed: tuple[int, Decimal | None] | None = None
-    """Tokens and their price in US dollars; ``None`` where nothing was billed, or nobody knows."""
-    unconfirmed: bool = False
-    entries: Mapping[bytes, Entry] = field(default_factory=dict)
-    """For the cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait. Outcome: nothing."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Together:
-    """Run flows side by side, ``width`` at once. After an error the others finish what is in flight and stop. Outcome:
-    that error, or ``None``.
-    """
-
-    flows: Sequence[Flow[None]]
-    width: int
-
-
-Effect: TypeAlias = (
-    Read
-    | Write
-    | Count
-    | Cut
-    | Allowance
-    | Afford
-    | Gather
-    | Join
-    | Follow
-    | Admit
-    | Reserve
-    | Settle
-    | Call
-    | Pause
-    | Together
-)
-Flow: TypeAlias = Generator[Effect, Any, T]
+    def stop(self) -> None:
+        """Stop what runs with these effects."""

@@ -1,102 +1,115 @@
-"""Calls that come at the same time and wait a moment for each other, to be sent as one.
+"""Calls that come at the same time and wait a moment for each other, to be sent as one request.
 
 A call that comes while no other of its kind is under way goes alone and at once. Others wait for those that come after
-them, no longer than a short window, and depart together.
+them, no longer than a short window; then their batch is sealed and sent.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
-__all__ = ["Gathering", "Gatherings"]
+from ..errors import EmbedRouterError
+from ._call import Embedded
 
-M = TypeVar("M")
+__all__ = ["Batch", "Member", "MicroBatcher"]
 
 
 @dataclass(slots=True, eq=False)
-class Gathering(Generic[M]):
-    """Members that will depart together, or have."""
+class Member:
+    """One call in a batch."""
 
-    name: Hashable
-    first: M
-    """Who came first, and has it sent."""
-    members: list[M] = field(default_factory=list)
-    departed: bool = False
-    """Nobody can join it any more."""
+    texts: Sequence[str]
+    deadline: float | None
+    result: Future[Embedded | EmbedRouterError] = field(default_factory=Future)
+    """Its share of what was found and billed, perhaps of some texts only, or why none was found."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Calls that are sent as one request."""
+
+    kind: Hashable
+    members: list[Member] = field(default_factory=list)
+    sealed: bool = False
+    """Whether no further call can join."""
     ended: bool = False
     stop: Callable[[], object] = lambda: None
-    """To be called when nobody is left who waits."""
+    """Stops the request when no caller waits for it any more."""
 
 
-class Gatherings(Generic[M]):
-    """What gathers at this moment among the callers that can wait for each other, by name."""
+class MicroBatcher:
+    """The batches of one process, by the kind of their calls."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._under_way: Counter[Hashable] = Counter()
-        self._open: dict[Hashable, Gathering[M]] = {}
+        self._open: dict[Hashable, Batch] = {}
 
-    def join(self, name: Hashable, member: Callable[[], M]) -> tuple[Gathering[M], M] | None:
-        """Join those who wait, if anybody does, as the member that is made then."""
+    def join(self, kind: Hashable, member: Member) -> Batch | None:
+        """Add a call to the batch that is open, if there is one."""
         with self._lock:
-            gathering = self._open.get(name)
-            if gathering is None:
-                return None
-            gathering.members.append(made := member())
-            return gathering, made
+            batch = self._open.get(kind)
+            if batch is not None:
+                batch.members.append(member)
+            return batch
 
-    def enter(self, name: Hashable, member: Callable[[], M]) -> tuple[Gathering[M], M] | None:
-        """Join those who wait, or wait as the first.
+    def enter(self, kind: Hashable, member: Member) -> Batch | None:
+        """Add a call to the open batch, or open one.
 
         Returns:
-            ``None`` when nobody is under way: go at once, and ``leave`` at the end.
+            ``None`` when no call of the kind is under way: the call goes alone, and ends with ``leave``.
         """
         with self._lock:
-            if name not in self._open and not self._under_way[name]:
-                self._under_way[name] = 1
+            if kind not in self._open and not self._under_way[kind]:
+                self._under_way[kind] = 1
                 return None
-            made = member()
-            gathering = self._open.setdefault(name, Gathering(name, made))
-            gathering.members.append(made)
-            return gathering, made
+            batch = self._open.setdefault(kind, Batch(kind))
+            batch.members.append(member)
+            return batch
 
-    def depart(self, gathering: Gathering[M]) -> list[M]:
-        """Take nobody in any more, and return those who are to go together. They are under way until ``end``."""
+    def seal(self, batch: Batch) -> list[Member]:
+        """Let no further call in, and return the calls to be sent. They are under way until ``end``."""
         with self._lock:
-            if gathering.departed:
+            if batch.sealed:
                 return []
-            gathering.departed = True
-            del self._open[gathering.name]
-            self._under_way[gathering.name] += 1
-            return gathering.members
+            batch.sealed = True
+            del self._open[batch.kind]
+            self._under_way[batch.kind] += 1
+            return batch.members
 
-    def withdraw(self, gathering: Gathering[M], member: M) -> bool:
-        """Go without a member, if it is not too late."""
+    def withdraw(self, batch: Batch, member: Member) -> None:
+        """Take a call whose caller waits no longer out of a batch; stop the batch when no caller is left."""
+        member.result.cancel()
         with self._lock:
-            if not gathering.departed:
-                gathering.members.remove(member)
-            return not gathering.departed
+            if not batch.sealed:
+                batch.members.remove(member)
+            left = [other for other in batch.members if not other.result.cancelled()]
+        if not left:
+            batch.stop()
 
-    def end(self, gathering: Gathering[M]) -> None:
-        """Note that those who went together have ended, or that nobody will have them sent."""
+    def end(self, batch: Batch) -> None:
+        """Note that a batch has ended. Calls without a result are told to try for themselves."""
         with self._lock:
-            if not gathering.departed:
-                gathering.departed = True
-                del self._open[gathering.name]
-            elif not gathering.ended:
-                self._left(gathering.name)
-            gathering.ended = True
+            if not batch.sealed:
+                batch.sealed = True
+                del self._open[batch.kind]
+            elif not batch.ended:
+                self._leave(batch.kind)
+            batch.ended = True
+        for member in batch.members:
+            if not member.result.done() and member.result.set_running_or_notify_cancel():
+                member.result.set_result(Embedded())
 
-    def leave(self, name: Hashable) -> None:
+    def leave(self, kind: Hashable) -> None:
         """Note that a call that went alone has ended."""
         with self._lock:
-            self._left(name)
+            self._leave(kind)
 
-    def _left(self, name: Hashable) -> None:
-        self._under_way[name] -= 1
-        if not self._under_way[name]:
-            del self._under_way[name]
+    def _leave(self, kind: Hashable) -> None:
+        self._under_way[kind] -= 1
+        if not self._under_way[kind]:
+            del self._under_way[kind]

@@ -1,59 +1,53 @@
 """Texts that are being embedded at this moment, so that equal ones are paid once.
 
-Whoever needs a text first leads: it makes the request. Others that need the same text meanwhile follow: each waits for
-a future. A leader that is cancelled hands over, one that fails leaves the followers to try for themselves.
+The first call that needs a text claims it and makes the request. Other calls that need the same text meanwhile wait for
+a future each, which is resolved with the vector. A claim that ends without a vector is handed over, when its call was
+stopped, or has failed: then the waiting calls try for themselves.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-__all__ = ["Flights", "Landing"]
+__all__ = ["Resolution", "SingleFlight"]
 
 T = TypeVar("T")
-Landing: TypeAlias = "T | Literal['handed over', 'failed']"
+Resolution: TypeAlias = "T | Literal['handed over', 'failed']"
 
 
-class Flights(Generic[T]):
-    """Names of texts under way in this process, with those who wait for them."""
+class SingleFlight(Generic[T]):
+    """Claimed names, with the futures of the calls that wait for them."""
 
     def __init__(self) -> None:
-        self._start()
-
-    def _start(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
-        self._waiting: dict[Hashable, list[Future[Landing[T]]]] = {}
-        self.landed = 0
-        """Texts that have landed so far."""
+        self._claimed: dict[Hashable, list[Future[Resolution[T]]]] = {}
+        self.completed = 0
+        """Claims resolved so far."""
 
-    def join(self, names: Sequence[Hashable]) -> dict[Hashable, Future[Landing[T]]]:
-        """Follow those that are under way, returned with a future each, and lead the others."""
-        if self._process != os.getpid():  # a forked child: nobody leads here
-            self._start()
-        following: dict[Hashable, Future[Landing[T]]] = {}
+    def claim(self, names: Sequence[Hashable]) -> dict[Hashable, Future[Resolution[T]]]:
+        """Claim names; return a future for each name that another call has claimed."""
+        waiting: dict[Hashable, Future[Resolution[T]]] = {}
         with self._lock:
             for name in names:
-                waiting = self._waiting.get(name)
-                if waiting is None:
-                    self._waiting[name] = []
+                futures = self._claimed.get(name)
+                if futures is None:
+                    self._claimed[name] = []
                 else:
-                    following[name] = Future()
-                    waiting.append(following[name])
-        return following
+                    waiting[name] = Future()
+                    futures.append(waiting[name])
+        return waiting
 
-    def land(self, names: Iterable[Hashable], outcome: Callable[[Hashable], Landing[T]]) -> None:
-        """Tell the followers what became of texts that this caller leads; what has landed already is left out."""
+    def resolve(self, names: Iterable[Hashable], resolution: Callable[[Hashable], Resolution[T]]) -> None:
+        """Resolve names that this caller has claimed; those resolved already are left out."""
         with self._lock:
-            told = [(name, self._waiting.pop(name)) for name in names if name in self._waiting]
-            self.landed += len(told)
-        for name, waiting in told:
-            if waiting:
-                became = outcome(name)
-                for future in waiting:
+            resolved = [(name, self._claimed.pop(name)) for name in names if name in self._claimed]
+            self.completed += len(resolved)
+        for name, futures in resolved:
+            if futures:
+                outcome = resolution(name)
+                for future in futures:
                     if future.set_running_or_notify_cancel():
-                        future.set_result(became)
+                        future.set_result(outcome)

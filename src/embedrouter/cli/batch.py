@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ..calls import listed
+from ..calls import format_positions
 from ..errors import ConfigError
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
 
@@ -140,7 +140,7 @@ def collect(routers: Sequence[Router], every: float, *, wait: bool, sheet: Sheet
         state = "ended" if status.ended else "under way"
         sheet.line(f"{job.ids[0]}: {state}, {status.answered:,} of {status.texts:,} texts answered.")
         for reason, positions in by_reason.items():
-            sheet.line(f"    {reason}: {len(positions):,} texts, by position {listed(positions)}")
+            sheet.line(f"    {reason}: {len(positions):,} texts, by position {format_positions(positions)}")
     if failures:
         sheet.line("warm without --batch embeds what failed, or says what is wrong with it.")
     batches = [

@@ -71,9 +71,9 @@ def command(
 def _checked(
     model: str | None, config: str | None, cache: Path | None, *, accept: bool
 ) -> Iterator[tuple[list[Finding], Usage]]:
-    from ..doctor import check_cache, check_ledger, check_models, installed
-    from ..doctor.records import FOLDER, Records
+    from ..doctor import PROBE_FOLDER, ProbeRecords, check_cache, check_ledger, check_models, installed
     from ..models import load_catalogue
+    from ..router import wiring_of
     from ..spending import tag
     from ..types import Usage
 
@@ -86,7 +86,7 @@ def _checked(
             yield [_not_built(name, error)], Usage()
             continue
         with router, tag(TAG):
-            providers |= {candidate.name.partition(":")[0] for candidate in router.candidates}
+            providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
             findings = []
             if settings["cache"] not in seen:
                 findings += check_cache(settings["cache"])
@@ -95,7 +95,7 @@ def _checked(
             seen |= {settings["cache"], router.ledger.file}
             checkup = check_models(
                 router,
-                Records(router.folder / FOLDER),
+                ProbeRecords(wiring_of(router).folder / PROBE_FOLDER),
                 cards=load_catalogue(settings.get("catalog")),
                 today=datetime.now(UTC).date(),
                 accept=accept,
@@ -144,7 +144,7 @@ def _not_built(name: str, error: EmbedRouterError) -> Finding:
 
 
 def _show(sheet: Sheet, findings: list[Finding], usage: Usage) -> None:
-    from ..models import VERSION
+    from ..models import PROBE_VERSION
     from ..types import dollars
 
     count = {level: sum(finding.level == level for finding in findings) for level in STYLES}
@@ -168,7 +168,7 @@ def _show(sheet: Sheet, findings: list[Finding], usage: Usage) -> None:
             "ok": not count["problem"],
             "problems": count["problem"],
             "warnings": count["warning"],
-            "probes": VERSION,
+            "probes": PROBE_VERSION,
             "usage": asdict(usage),
             "findings": [
                 {

@@ -12,6 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from ..errors import ConfigError, InvalidInputError, NoModelAvailableError
+from ..router import wiring_of
 from ..tiered import TieredRouter
 from ..types import Estimate, InputType
 from .choice import (
@@ -135,7 +136,7 @@ def estimates(
         tier: replace(
             of_tier,
             texts=count,
-            cost=at_tier(router, tier, input_type)[0].cost(of_tier.model, of_tier.tokens, batch=batch),
+            cost=wiring_of(at_tier(router, tier, input_type)[0]).cost(of_tier.model, of_tier.tokens, batch=batch),
         )
         for tier, of_tier in found.items()
     }

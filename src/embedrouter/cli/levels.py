@@ -15,7 +15,7 @@ from ..config import load
 from ..errors import NoModelAvailableError
 from ..models import Model
 from ..router import Router
-from ..tiered import TieredRouter
+from ..tiered import TieredRouter, default_tier
 from ..types import InputType
 
 __all__ = ["AnyRouter", "Level", "at_tier", "choose", "levels_of"]
@@ -64,10 +64,10 @@ def choose(model: str | None, config: str | None, cache: Path | str | None) -> t
 
 def at_tier(chosen: AnyRouter, tier: str | None, input_type: InputType) -> tuple[Router, str]:
     """Return the one router that serves a tier, by default the usual one, and what to ask it for."""
-    name = tier or chosen.default_tier(input_type)
+    name = tier or default_tier(chosen, input_type)
     if isinstance(chosen, TieredRouter):
         router = chosen.router(name)
-        return router, router.default_tier(input_type)
+        return router, default_tier(router, input_type)
     return chosen, name
 
 
@@ -81,7 +81,7 @@ def levels_of(chosen: AnyRouter, question: str) -> list[Level]:
                 answering[id(router)] = Level(name, router, own_index=True, documents=name)
             else:
                 model = chosen.estimate([question], input_type="query", tier=name).model
-                answering[model] = Level(name, chosen, own_index=False, documents=chosen.default_tier("document"))
+                answering[model] = Level(name, chosen, own_index=False, documents=default_tier(chosen, "document"))
         except NoModelAvailableError:
             break
     levels = list(answering.values())

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
-from ..router import LEDGER
 from ..spending import Account, Ledger, Unconfirmed
 from ..tiered import TieredRouter
 from .choice import AsJson, CacheFolder, ConfigFile, configured, exclusive
@@ -95,12 +95,12 @@ def command(
 def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
     """Return the ledger beside a cache folder, or those of the configured routers."""
     if cache is not None:
-        return [cache.expanduser().absolute() / LEDGER]
+        return [cache.expanduser().absolute() / LEDGER_FILE]
     where = configured(config)
     if where is None:
         from ..cache import default_folder
 
-        return [default_folder() / LEDGER]
+        return [default_folder() / LEDGER_FILE]
     from .levels import choose
 
     router, _ = choose(None, where, "default")

@@ -16,8 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError, EmbedRouterError
-from ..router import Router
+from ..router import Router, wiring_of
 from ..spending import tag as tagged
+from ..tiered import default_tier
 from ..types import Estimate, InputType
 from .batch import Every, collect
 from .choice import AsJson, CacheFolder, ConfigFile, ModelName, Yes, exclusive
@@ -83,12 +84,12 @@ def command(
             collect([router], every, wait=not detach, sheet=sheet)
         with sheet.busy("counting tokens"):
             expected = estimates(router, texts, [own], kind, batch=batch)[own]
-        router.afford(expected.cost)
+        wiring_of(router).require_affordable(expected.cost)
         _agree(expected, yes, path == STDIN, sheet)
         run = Run(router, texts, kind, own, place, sheet)
         facts = run.in_batches(every, wait=not detach) if batch else run.directly(expected)
     sheet.line(f"{_spent(router)} Cache: {place}.")
-    facts |= {"distinct": expected.unique, "tier": tier or chosen.default_tier(kind), "tag": tag or "", "cache": place}
+    facts |= {"distinct": expected.unique, "tier": tier or default_tier(chosen, kind), "tag": tag or "", "cache": place}
     facts |= {"input_type": kind, "usage": asdict(router.usage), "expected": expected.cost}
     sheet.json({**facts, "seconds": time.monotonic() - began})
     if facts.get("failures"):

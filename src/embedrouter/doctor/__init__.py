@@ -1,15 +1,28 @@
-"""Is everything well? The checks of ``embedrouter doctor``, as findings that say what to do next.
+"""Checks of models, cache, ledger and installation, as findings that say what to do next.
 
-``models`` asks each model for the vectors of fixed texts and compares them with those of an earlier day (``records``);
-``stores`` looks at the cache folder and the ledger, ``installation`` at Python and the packages. Nothing here prints,
-and no check hides another: what fails becomes a finding.
+``check_models`` embeds the probe texts with each model and compares the vectors with those of an earlier day
+(``ProbeRecords``) and with those of the router's other models. ``check_cache`` and ``check_ledger`` examine files,
+``installed`` compares package versions. No check prints, and a failure becomes a finding, so that the other
+checks go on.
 """
 
 from __future__ import annotations
 
-from .finding import Finding, Level
-from .installation import installed
-from .models import Checkup, check_models
-from .stores import check_cache, check_ledger
+from ._finding import Finding, Level
+from ._installation import installed
+from ._model_checks import Checkup, check_models
+from ._probe_records import PROBE_FOLDER, ProbeRecord, ProbeRecords
+from ._storage import check_cache, check_ledger
 
-__all__ = ["Checkup", "Finding", "Level", "check_cache", "check_ledger", "check_models", "installed"]
+__all__ = [
+    "PROBE_FOLDER",
+    "Checkup",
+    "Finding",
+    "Level",
+    "ProbeRecord",
+    "ProbeRecords",
+    "check_cache",
+    "check_ledger",
+    "check_models",
+    "installed",
+]

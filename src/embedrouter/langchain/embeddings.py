@@ -16,7 +16,7 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from ..models import nearest, rank, requested
+from ..models import first_given, rank, requested
 from ..retrieval import guard, guarded
 from ..router import Router
 from ..tiered import single
@@ -71,7 +71,7 @@ class RouterEmbeddings(Embeddings):
 
     def with_tier(self, tier: str, *, documents: str | None = None) -> RouterEmbeddings:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
-        documents = nearest(documents, self.document_tier)
+        documents = first_given(documents, self.document_tier)
         return RouterEmbeddings(self.router, query_tier=tier, document_tier=documents, index=self.index)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -104,8 +104,8 @@ class RouterEmbeddings(Embeddings):
 
     def _tier(self, input_type: InputType) -> str | None:
         if input_type == "document":
-            return nearest(requested("document"), self.document_tier)
-        return nearest(requested("query"), _configured(), self.query_tier)
+            return first_given(requested("document"), self.document_tier)
+        return first_given(requested("query"), _configured(), self.query_tier)
 
     def __repr__(self) -> str:
         settings = {"query_tier": self.query_tier, "document_tier": self.document_tier, "index": self.index}

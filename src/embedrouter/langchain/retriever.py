@@ -32,9 +32,9 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
 from ..errors import ConfigError, SpaceMismatchError
-from ..models import nearest, requested, tier
+from ..models import first_given, requested, tier
 from ..retrieval import DEPTH, Cascade
-from ..tiered import TieredRouter
+from ..tiered import TieredRouter, default_tier
 from .embeddings import CONFIGURABLE, RouterEmbeddings
 
 __all__ = ["TieredRetriever"]
@@ -170,7 +170,7 @@ class TieredRetriever(BaseRetriever):
         return self.model_copy(update={"query_tier": tier, "cascade": None})
 
     def _asked(self, tier: str | None, configured: str | None) -> str | None:
-        return nearest(tier, requested("query"), configured, self.query_tier)
+        return first_given(tier, requested("query"), configured, self.query_tier)
 
     def _pair(self, cascade: Cascade) -> tuple[str, str]:
         tiers = self.router.own_tiers
@@ -204,7 +204,7 @@ class TieredRetriever(BaseRetriever):
         search = {"k": self.k, **self.search_kwargs, **search}
         asked = self._asked(tier, configured)
         if asked is not None or self.cascade is None:
-            return self._search(self.router.default_tier("query") if asked is None else asked, query, search)
+            return self._search(default_tier(self.router, "query") if asked is None else asked, query, search)
         cheap, good = self._pair(self.cascade)
         with self._embedding(cheap) as store:
             hits = store.similarity_search_with_score(query, **_deep(search))
@@ -224,7 +224,7 @@ class TieredRetriever(BaseRetriever):
         search = {"k": self.k, **self.search_kwargs, **search}
         asked = self._asked(tier, configured)
         if asked is not None or self.cascade is None:
-            return await self._asearch(self.router.default_tier("query") if asked is None else asked, query, search)
+            return await self._asearch(default_tier(self.router, "query") if asked is None else asked, query, search)
         cheap, good = self._pair(self.cascade)
         with self._embedding(cheap) as store:
             hits = await store.asimilarity_search_with_score(query, **_deep(search))
@@ -251,8 +251,8 @@ class TieredRetriever(BaseRetriever):
         """Give the store of a tier; its router uses its own default tiers, whatever was asked outside."""
         store = self._store(asked)
         embedder = _embedder(asked, store)
-        queries = nearest(embedder.query_tier, embedder.router.default_tier("query"))
-        documents = nearest(embedder.document_tier, embedder.router.default_tier("document"))
+        queries = first_given(embedder.query_tier, default_tier(embedder.router, "query"))
+        documents = first_given(embedder.document_tier, default_tier(embedder.router, "document"))
         with tier(queries, documents=documents):
             yield store
 

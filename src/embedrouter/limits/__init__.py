@@ -1,14 +1,17 @@
-"""Whether a model may be asked now, and again: rate limiter, circuit breaker, retry policy."""
+"""Whether a model may be asked now, and again: concurrency, rate limiter, circuit breaker, retry policy."""
 
-from ._gate import FINEST, MINUTE, Admission, Gate, ModelHealth, Wait
+from ._circuit_breaker import CircuitState
+from ._model_limits import ModelHealth, ModelLimits, Wait
+from ._rate_limiter import MINUTE, REQUESTS_PER_LIMIT, Admission
 from ._retry import RetryPolicy
 
 __all__ = [
-    "FINEST",
     "MINUTE",
+    "REQUESTS_PER_LIMIT",
     "Admission",
-    "Gate",
+    "CircuitState",
     "ModelHealth",
+    "ModelLimits",
     "RetryPolicy",
     "Wait",
 ]

@@ -18,7 +18,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from ..errors import ConfigError
-from ..models import nearest, rank, requested
+from ..models import first_given, rank, requested
 from ..retrieval import IndexGuard, guard, guarded
 from ..router import Router
 from ..tiered import single
@@ -96,7 +96,7 @@ class RouterEmbedding(BaseEmbedding):
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
         return RouterEmbedding(
             router=self._router,
-            **{**self._settings(), "query_tier": tier, "document_tier": nearest(documents, self.document_tier)},
+            **{**self._settings(), "query_tier": tier, "document_tier": first_given(documents, self.document_tier)},
         )
 
     # What BaseEmbedding calls: queries, one document, many documents, each in both forms
@@ -132,7 +132,7 @@ class RouterEmbedding(BaseEmbedding):
         return vectors
 
     def _tier(self, input_type: InputType) -> str | None:
-        return nearest(requested(input_type), self.query_tier if input_type == "query" else self.document_tier)
+        return first_given(requested(input_type), self.query_tier if input_type == "query" else self.document_tier)
 
     # Copies and pickles are built anew, so that the router travels and nothing is dropped on the way
 

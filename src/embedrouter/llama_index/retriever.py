@@ -30,9 +30,9 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
-from ..models import nearest, requested, tier
+from ..models import first_given, requested, tier
 from ..retrieval import DEPTH, Cascade
-from ..tiered import TieredRouter
+from ..tiered import TieredRouter, default_tier
 from .embedding import RouterEmbedding
 
 __all__ = ["TieredRetriever"]
@@ -174,7 +174,7 @@ class TieredRetriever(BaseRetriever):
         return type(self)(self.indices, **{**settings, **self.search, **other})
 
     def _asked(self) -> str | None:
-        return nearest(requested("query"), self.query_tier)
+        return first_given(requested("query"), self.query_tier)
 
     def _pair(self, cascade: Cascade) -> tuple[str, str]:
         tiers = self.router.own_tiers
@@ -185,7 +185,7 @@ class TieredRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = self._asked()
         if asked is not None or self.cascade is None:
-            asked = self.router.default_tier("query") if asked is None else asked
+            asked = default_tier(self.router, "query") if asked is None else asked
             return self._labelled(self._search(asked, query_bundle), asked)
         cheap, good = self._pair(self.cascade)
         found = self._search(cheap, query_bundle, at_least=DEPTH)
@@ -196,7 +196,7 @@ class TieredRetriever(BaseRetriever):
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = self._asked()
         if asked is not None or self.cascade is None:
-            asked = self.router.default_tier("query") if asked is None else asked
+            asked = default_tier(self.router, "query") if asked is None else asked
             return self._labelled(await self._asearch(asked, query_bundle), asked)
         cheap, good = self._pair(self.cascade)
         found = await self._asearch(cheap, query_bundle, at_least=DEPTH)
@@ -220,8 +220,8 @@ class TieredRetriever(BaseRetriever):
         """Give the index of a tier; its router uses its own default tiers, whatever was asked outside."""
         index = self._index(asked)
         embedder = _embedder(asked, index)
-        queries = nearest(embedder.query_tier, embedder.router.default_tier("query"))
-        documents = nearest(embedder.document_tier, embedder.router.default_tier("document"))
+        queries = first_given(embedder.query_tier, default_tier(embedder.router, "query"))
+        documents = first_given(embedder.document_tier, default_tier(embedder.router, "document"))
         with tier(queries, documents=documents):
             yield index
 

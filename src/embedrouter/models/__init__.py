@@ -1,33 +1,57 @@
 """What a model is: its declaration, the catalogue's facts, its space, its tier, and whether models agree."""
 
-from ._agreement import VERSION
+from ._agreement import (
+    PROBE_TEXTS,
+    PROBE_VERSION,
+    SAME_MODEL_COSINE,
+    Agreement,
+    ProbeVectors,
+    compare_models,
+    highest_cosine_between_texts,
+    lowest_cosine,
+    require_agreement,
+    unique_names,
+)
 from ._backend import Backend, BatchEndpoint
-from ._catalogue import Card, load_catalogue
+from ._catalogue import PRICE_MAX_AGE, Card, load_catalogue
 from ._declaration import Model, check_address, is_secret
 from ._presets import preset
 from ._resolution import custom_card, resolve
+from ._settings import RouterSettings
 from ._spaces import the_one_space
-from ._tiers import TIERS, nearest, rank, requested, tier
-from ._tokens import MOST_TOKENS, billed
+from ._tiers import TIERS, first_given, rank, requested, tier
+from ._tokens import MOST_TOKENS, billed, split_text
 
 __all__ = [
     "MOST_TOKENS",
+    "PRICE_MAX_AGE",
+    "PROBE_TEXTS",
+    "PROBE_VERSION",
+    "SAME_MODEL_COSINE",
     "TIERS",
-    "VERSION",
+    "Agreement",
     "Backend",
     "BatchEndpoint",
     "Card",
     "Model",
+    "ProbeVectors",
+    "RouterSettings",
     "billed",
     "check_address",
+    "compare_models",
     "custom_card",
+    "first_given",
+    "highest_cosine_between_texts",
     "is_secret",
     "load_catalogue",
-    "nearest",
+    "lowest_cosine",
     "preset",
     "rank",
     "requested",
+    "require_agreement",
     "resolve",
+    "split_text",
     "the_one_space",
     "tier",
+    "unique_names",
 ]

@@ -1,8 +1,8 @@
-"""The catalogue: what is known about each model, from a data file that users can override or extend.
+"""The catalogue: documented facts about each model, from a data file that users can override or extend.
 
-A ``Card`` is one row: the maker's documented facts with their source and the day they were read. ``load_catalogue``
-reads the rows that ship with the package and, when given, a file of the user's in the same form: a row with the same
-name replaces ours, another name joins.
+A ``Card`` is one row: the maker's documented facts with their source and the day on which they were checked.
+``load_catalogue`` reads the rows that ship with the package and, when given, a user's file of the same form: a row with
+the name of a shipped model replaces the shipped row, a row with another name is added.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
@@ -22,7 +22,10 @@ from ..errors import ConfigError
 from ..spending import as_price
 from ..types import Limits
 
-__all__ = ["Card", "did_you_mean", "load_catalogue"]
+__all__ = ["PRICE_MAX_AGE", "Card", "did_you_mean", "load_catalogue"]
+
+PRICE_MAX_AGE = timedelta(days=365)
+"""Age after which a price in use is worth a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +37,9 @@ class Card:
     space: str
     """Models with the same space name give comparable vectors at equal dimensions."""
     dimensions: int
-    """What the model gives when nothing is asked for."""
+    """Default number of dimensions."""
     allowed: tuple[int, ...] | Literal["any"] = ()
-    """Other dimensions it can be asked for; ``"any"`` is every number below ``dimensions``."""
+    """Other numbers that can be requested; ``"any"`` is every number below ``dimensions``."""
     input_tokens: int | None = None
     """Tokens in one text."""
     texts: int
@@ -46,7 +49,7 @@ class Card:
     size: int | None = None
     """Bytes of UTF-8 text in one request."""
     input_types: Mapping[str, str] | None = None
-    """How ``document`` and ``query`` are told to the provider; ``None`` where it is not told."""
+    """The provider's words for ``document`` and ``query``; ``None`` where requests do not name the input type."""
     symmetric: bool
     """Whether documents and queries are embedded alike."""
     matryoshka: bool = False
@@ -54,13 +57,13 @@ class Card:
     price: Decimal | None = None
     """US dollars per million tokens; ``None`` is unknown."""
     batch_price: Decimal | None = None
-    """The same through the provider's batch endpoint."""
+    """Price through the provider's batch endpoint."""
     tokenizer: str | None = None
-    """A tiktoken encoding, or ``None``."""
+    """Name of a tiktoken encoding, or ``None``."""
     source: str = ""
-    """The page that was read."""
+    """Address of the maker's page."""
     checked: date | None = None
-    """The day it was read."""
+    """The day on which the page was read."""
 
     @property
     def provider(self) -> str:
@@ -71,19 +74,19 @@ class Card:
         return Limits(texts=self.texts, tokens=self.tokens, size=self.size, input_tokens=self.input_tokens)
 
     def longer_than(self, dimensions: int) -> list[int]:
-        """Return the longer vectors whose beginning is the vector of so many dimensions, the shortest first."""
+        """Return the numbers of longer vectors whose beginning is the vector of ``dimensions``, ascending."""
         others = self.allowed if isinstance(self.allowed, tuple) else ()
         return sorted(length for length in {self.dimensions, *others} if length > dimensions and self.matryoshka)
 
     def offers(self, dimensions: int) -> bool:
-        """Whether the model can be asked for so many dimensions."""
+        """Return whether the model can give ``dimensions``."""
         if dimensions == self.dimensions:
             return True
         return 0 < dimensions < self.dimensions if self.allowed == "any" else dimensions in self.allowed
 
 
 def load_catalogue(extra: Path | None = None) -> Mapping[str, Card]:
-    """Return the cards by model name, the user's file over ours.
+    """Return the cards by model name; rows of the user's file replace shipped rows.
 
     Raises:
         ConfigError: the file is missing or a row is wrong; the message names the row.
@@ -134,7 +137,7 @@ def _card(row: dict[str, Any], where: str) -> Card:
 
 
 def did_you_mean(name: str) -> str:
-    """Return the question whether another model of the catalogue was meant, or nothing."""
+    """Return a question that names the most similar model of the catalogue, or an empty string."""
     names = list(load_catalogue())
     short = {known.partition(":")[2]: known for known in reversed(names)}
     close = [short[name]] if name in short else get_close_matches(name, names, 1, cutoff=0.8)

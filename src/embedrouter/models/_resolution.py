@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from ..errors import ConfigError
-from ..limits import FINEST
+from ..limits import REQUESTS_PER_LIMIT
 from ..spending import DECIMALS, as_price
 from ..types import Candidate, Space
 from ._catalogue import Card, did_you_mean
@@ -115,7 +115,7 @@ def _request_tokens(model: Model, card: Card) -> int | None:
     most = model.max_request_tokens or card.tokens
     if model.tokens_per_minute is None:
         return most
-    parts = min(FINEST, (model.requests_per_minute or 2 * FINEST) // 2) or 1
+    parts = min(REQUESTS_PER_LIMIT, (model.requests_per_minute or 2 * REQUESTS_PER_LIMIT) // 2) or 1
     share = max(1, model.tokens_per_minute // parts)
     return share if most is None else min(most, share)
 

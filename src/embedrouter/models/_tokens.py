@@ -16,7 +16,7 @@ from typing import Any
 
 from ..types import OverlongPolicy
 
-__all__ = ["MOST_TOKENS", "billed", "estimate", "pieces"]
+__all__ = ["MOST_TOKENS", "billed", "estimate", "split_text"]
 
 MOST_TOKENS = 10**9
 """That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
@@ -43,7 +43,7 @@ def billed(tokens: Any) -> int | None:
     return int(tokens) if number and 0 <= tokens <= MOST_TOKENS and tokens == int(tokens) else None
 
 
-def pieces(text: str, limit: int, policy: OverlongPolicy, count: Callable[[str], int]) -> list[str]:
+def split_text(text: str, limit: int, policy: OverlongPolicy, count: Callable[[str], int]) -> list[str]:
     """Cut ``text`` into parts of at most ``limit`` tokens: the first alone for ``"truncate"``, all for ``"mean"``.
 
     Parts end after white space where there is some in their last tenth, so that words stay whole.

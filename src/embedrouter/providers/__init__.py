@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 from ..errors import ConfigError
 from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
+from ._tiktoken import encoding
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Backend", "Description", "create", "describe"]
+__all__ = ["Backend", "Description", "create", "describe", "encoding"]
 
 PROVIDERS = {
     "openai": "openai",

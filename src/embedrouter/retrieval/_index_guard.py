@@ -29,7 +29,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from ..errors import ConfigError, SpaceMismatchError
-from ..router import Router
+from ..router import Router, wiring_of
 from ..types import InputType, Space
 
 __all__ = ["FOLDER", "IndexGuard", "forget", "guard", "guarded", "recorded"]
@@ -92,7 +92,7 @@ def guard(router: Router, index: str) -> IndexGuard:
     Raises:
         SpaceMismatchError: it is recorded in another space.
     """
-    return IndexGuard(router.folder / FOLDER, index, router.space)
+    return IndexGuard(wiring_of(router).folder / FOLDER, index, router.space)
 
 
 @contextmanager

@@ -3,16 +3,22 @@
 from ._budget import Budget
 from ._ledger import Account, Ledger, Unconfirmed
 from ._prices import DECIMALS, UNIT, as_price, cost
-from ._tags import tag
+from ._tags import current_tag, tag
+from ._usage import Charge, Saving, UsageTotals, usage_of
 
 __all__ = [
     "DECIMALS",
     "UNIT",
     "Account",
     "Budget",
+    "Charge",
     "Ledger",
+    "Saving",
     "Unconfirmed",
+    "UsageTotals",
     "as_price",
     "cost",
+    "current_tag",
     "tag",
+    "usage_of",
 ]

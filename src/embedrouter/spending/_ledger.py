@@ -252,7 +252,11 @@ class Ledger:
         """Forget a request that was refused and cost nothing."""
         self._book(partial(_release, reservation), None)
 
-    def suspect(self, reservation: int) -> None:
+    def flush_due(self) -> bool:
+        """Return whether savings have been in memory for long enough to be written."""
+        return bool(self._savings) and self._now() - self._written > FLUSH
+
+    def mark_unconfirmed(self, reservation: int) -> None:
         """Keep counting a request that went out and never came back: it may have been billed."""
         self._book(partial(_suspect, reservation), None)
 
@@ -278,9 +282,6 @@ class Ledger:
             key = (_day(now), model, tag)
             before = self._savings.get(key, NOTHING)
             self._savings[key] = (before[0] + texts, before[1] + tokens, before[2] + amount)
-            due = now - self._written > FLUSH
-        if due:
-            self.flush()
 
     def flush(self) -> None:
         """Write what is still in memory; what cannot be written stays there."""

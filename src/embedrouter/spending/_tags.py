@@ -13,7 +13,7 @@ from types import TracebackType
 
 from ..errors import ConfigError
 
-__all__ = ["current", "tag"]
+__all__ = ["current_tag", "tag"]
 
 _current: ContextVar[str] = ContextVar("embedrouter_tag", default="")
 
@@ -37,6 +37,6 @@ class tag:
         _current.reset(self._tokens.pop())
 
 
-def current() -> str:
+def current_tag() -> str:
     """Return the surrounding tag; ``""`` outside of all."""
     return _current.get()

@@ -1,4 +1,4 @@
-"""What a check found out."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ class Finding:
     """One line of the report."""
 
     subject: str
-    """What was looked at: a model, or a part of the machine."""
+    """The checked model, or part of the machine."""
     check: str
     level: Level
     story: str
+    """The result, for people."""
     advice: str = ""
-    """What to do next; never empty for a warning or a problem."""
+    """The next action; never empty for a warning or a problem."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """The same for programs."""
+    """The result, for programs."""
 
 
 def fine(subject: str, check: str, story: str, **facts: Any) -> Finding:
+    """Return a finding that needs no action."""
     return Finding(subject, check, "ok", story, facts=facts)
 
 
 def warning(subject: str, check: str, story: str, advice: str, **facts: Any) -> Finding:
+    """Return a finding that leaves the exit code 0."""
     return Finding(subject, check, "warning", story, advice, facts)
 
 
 def problem(subject: str, check: str, story: str, advice: str, **facts: Any) -> Finding:
+    """Return a finding that makes the exit code 1."""
     return Finding(subject, check, "problem", story, advice, facts)

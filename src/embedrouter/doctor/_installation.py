@@ -1,7 +1,6 @@
-"""What is installed: Python, this package, and the packages it works with against the versions it was made for.
+"""Versions: the installed packages compared with the requirements in this package's metadata.
 
-The versions come from this package's own metadata. Only comparisons of numbers are needed to read them, which do not
-justify a dependency; of a version such as ``1.2.0rc1`` the numbers count.
+Versions are compared by their numbers, ``1.2.0rc1`` as ``1.2.0``: that much does not justify a dependency.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from itertools import zip_longest
 
-from .finding import Finding, fine, problem, warning
+from ._finding import Finding, fine, problem, warning
 
 __all__ = ["installed"]
 
@@ -24,10 +23,10 @@ SUBJECT = "installation"
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?\s*\(?(?P<bounds>[^;()]*)\)?(?:;(?P<marker>.*))?")
 EXTRA = re.compile(r"extra\s*==\s*['\"]([\w.-]+)['\"]")
 BOUND = re.compile(r"(==|!=|<=|>=|<|>)\s*([\w.]+)")
-NOT_USED = ("all", "dev")
-"""Extras that name others, or are for work on this package."""
+INTERNAL_EXTRAS = ("all", "dev")
+"""Extras that combine other extras, or serve the development of this package."""
 
-COMPARE: dict[str, Callable[[int, int], bool]] = {
+COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<=": operator.le,
@@ -39,22 +38,22 @@ COMPARE: dict[str, Callable[[int, int], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A package that this one works with."""
+    """A package that this package requires, or supports through an extra."""
 
     name: str
     bounds: str
     extra: str | None
 
     def allows(self, version: str) -> bool:
-        """Say whether a version is within the bounds."""
-        return all(COMPARE[sign](_order(version, bound), 0) for sign, bound in BOUND.findall(self.bounds))
+        """Return whether a version is within the bounds."""
+        return all(COMPARISONS[sign](_compare(version, bound), 0) for sign, bound in BOUND.findall(self.bounds))
 
 
 def installed(extras: Collection[str]) -> list[Finding]:
-    """Look at versions.
+    """Compare installed versions with the requirements.
 
     Args:
-        extras: those that the models need; a wrong version of another is no more than a warning.
+        extras: the extras that the models need; a wrong version for another extra is only a warning.
     """
     python = f"Python {platform.python_version()} on {platform.system()}"
     try:
@@ -64,7 +63,7 @@ def installed(extras: Collection[str]) -> list[Finding]:
             warning(
                 SUBJECT,
                 "versions",
-                f"{python}; embedrouter runs from a source tree that is not installed, so no version could be compared",
+                f"{python}; embedrouter runs from a source tree without installation: no version can be compared",
                 "Run: pip install -e .",
                 python=platform.python_version(),
             )
@@ -74,7 +73,7 @@ def installed(extras: Collection[str]) -> list[Finding]:
         try:
             version = metadata.version(item.name)
         except metadata.PackageNotFoundError:
-            continue  # an extra nobody asked for; a model that needs it says so when it is probed
+            continue  # an extra that is not installed; a model that needs it fails when it is probed
         found[item.name] = version
         if not item.allows(version):
             report = problem if item.extra is None or item.extra in extras else warning
@@ -83,7 +82,7 @@ def installed(extras: Collection[str]) -> list[Finding]:
                 report(
                     SUBJECT,
                     item.name,
-                    f"{item.name} {version} is installed; embedrouter {own} is made for {item.bounds}",
+                    f"{item.name} {version} is installed; embedrouter {own} requires {item.bounds}",
                     f"Run: pip install 'embedrouter{extra}=={own}'",
                     installed=version,
                     wanted=item.bounds,
@@ -95,25 +94,25 @@ def installed(extras: Collection[str]) -> list[Finding]:
 
 
 def _requirements(lines: list[str]) -> list[Requirement]:
-    """Return what the metadata asks for, each package once for each extra of the user's."""
+    """Parse the requirements of the metadata: each package once for each extra."""
     found = []
     for line in lines:
         match = REQUIREMENT.fullmatch(line.strip())
         if match is None or match["name"] == NAME:
             continue
         extra = EXTRA.search(match["marker"] or "")
-        if extra is None or extra[1] not in NOT_USED:
+        if extra is None or extra[1] not in INTERNAL_EXTRAS:
             found.append(Requirement(match["name"], match["bounds"].strip(), extra[1] if extra else None))
     return found
 
 
-def _order(version: str, bound: str) -> int:
-    """Return a number below, equal to or above 0, as ``version`` is below, equal to or above ``bound``."""
+def _compare(version: str, bound: str) -> int:
+    """Return a negative number, 0 or a positive number for a version below, equal to or above ``bound``."""
     pairs = zip_longest(_numbers(version), _numbers(bound), fillvalue=0)
     return next((one - other for one, other in pairs if one != other), 0)
 
 
 def _numbers(version: str) -> list[int]:
-    """Return the numbers of a version; those of a post-release count, what follows a pre-release's mark does not."""
+    """Return the numbers of a version, with those of a post-release and without those of a pre-release."""
     release = re.split(r"(?:a|b|rc|\.?dev|\+)", version, maxsplit=1)[0].replace("post", "")
     return [int(part) for part in release.split(".") if part.isdigit()]

@@ -1,4 +1,4 @@
-"""The cache folder and the ledger: are they there, can they be used, are they sound?"""
+"""Checks of the cache folder and the ledger."""
 
 from __future__ import annotations
 
@@ -16,32 +16,37 @@ from ..cache import Folder
 from ..errors import EmbedRouterError
 from ..spending import Account, Ledger
 from ..types import dollars
-from .finding import Finding, fine, problem, warning
+from ._finding import Finding, fine, problem, warning
 
 __all__ = ["check_cache", "check_ledger"]
 
-ROWS = 20_000
-"""Rows that are read and checked: 125 MB of 1,536 dimensions."""
-LITTLE = 1_000_000_000
-"""Bytes of free disk space below which there is a warning: 160,000 vectors of 1,536 dimensions."""
-TOO_LITTLE = 50_000_000
+MAX_ROWS = 20_000
+"""Rows to read: 125 MB of 1,536 dimensions."""
+FREE_SPACE_WARNING = 1_000_000_000
+"""Bytes: 160,000 vectors of 1,536 dimensions."""
+FREE_SPACE_PROBLEM = 50_000_000
 
 CACHE = "cache"
 LEDGER = "ledger"
 
 
-def check_cache(path: Path | None) -> list[Finding]:
-    """Look at a cache folder; ``None``: the router has none. Writes nothing."""
+def check_cache(path: Path | None, *, max_rows: int = MAX_ROWS) -> list[Finding]:
+    """Check a cache folder without writing to the folder.
+
+    Args:
+        path: the folder; ``None`` for a router without a cache.
+        max_rows: how many rows to read.
+    """
     if path is None:
         return [
             warning(
                 CACHE,
                 "folder",
                 "there is no cache: every text is paid for every time",
-                "Set cache= to a folder, or leave it out for the usual one.",
+                "Set cache= to a folder, or leave cache= out for the default folder.",
             )
         ]
-    return [*_folder(path), *_rows(Folder(path))]
+    return [*_folder(path), *_rows(Folder(path), max_rows)]
 
 
 def _folder(path: Path) -> Iterator[Finding]:
@@ -49,81 +54,81 @@ def _folder(path: Path) -> Iterator[Finding]:
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():
         yield problem(
-            CACHE, "folder", f"{there} is a file", "Move it away, or name another folder: cache=… or --cache.", **facts
+            CACHE, "folder", f"{there} is a file", "Move the file, or name another folder: cache=… or --cache.", **facts
         )
         return
     if not os.access(there, os.W_OK | os.X_OK):
         yield problem(
             CACHE,
             "folder",
-            f"{there} cannot be written: nothing that is paid for can be kept",
-            f"Allow it, with: chmod u+rwx {there}, or name another folder: cache=… or --cache.",
+            f"{there} cannot be written: new vectors cannot be stored",
+            f"Run: chmod u+rwx {there}, or name another folder: cache=… or --cache.",
             **facts,
         )
     elif there != path:
-        yield fine(CACHE, "folder", f"{path}: nothing is kept there yet", **facts)
+        yield fine(CACHE, "folder", f"{path} does not exist yet", **facts)
     else:
         yield fine(CACHE, "folder", f"{path} can be written", **facts)
     if there == path and os.name == "posix" and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
         yield warning(
             CACHE,
             "mode",
-            f"others on this machine may look into it (mode {mode:o}), and vectors tell much about their texts",
+            f"other users can read the folder (mode {mode:o}), and vectors reveal much of their texts",
             f"Run: chmod 700 {path}",
             mode=f"{mode:o}",
         )
     free = shutil.disk_usage(there).free
-    if free >= LITTLE:
+    if free >= FREE_SPACE_WARNING:
         yield fine(CACHE, "disk", f"{free / 1e9:,.1f} GB are free", free=free)
     else:
-        found = problem if free < TOO_LITTLE else warning
+        found = problem if free < FREE_SPACE_PROBLEM else warning
         yield found(
             CACHE,
             "disk",
             f"only {free / 1e6:,.0f} MB are free",
-            "Make room on the disk, move the cache, or remove old rows: embedrouter cache prune --older-than DAYS",
+            "Free disk space, move the cache, or remove old rows: embedrouter cache prune --older-than DAYS",
             free=free,
         )
 
 
-def _rows(folder: Folder) -> Iterator[Finding]:
+def _rows(folder: Folder, max_rows: int) -> Iterator[Finding]:
     if not folder.exists:
         return
     try:
         count, _ = folder.size()
-        damaged = sum(not row.sound for row in islice(folder.rows(), ROWS))
+        damaged = sum(not row.sound for row in islice(folder.rows(), max_rows))
     except EmbedRouterError as error:
         yield problem(
             CACHE,
             "rows",
             str(error),
-            "Move cache.db away; a new one is made, and what was in it is paid for again. Or bring back a backup.",
+            "Restore a backup, or move cache.db: a new file is created, and the texts are paid for again.",
         )
         return
-    seen = "all" if count <= ROWS else f"the first {ROWS:,}"
-    facts = {"rows": count, "checked": min(count, ROWS), "damaged": damaged}
+    checked = "all" if count <= max_rows else f"the first {max_rows:,}"
+    facts = {"rows": count, "checked": min(count, max_rows), "damaged": damaged}
     if not count:
         yield fine(CACHE, "rows", "empty", **facts)
     elif damaged:
         yield problem(
             CACHE,
             "rows",
-            f"{damaged:,} damaged among {seen} of {count:,} rows; the texts of damaged rows are paid for again",
+            f"{damaged:,} damaged among {checked} of {count:,} rows; the texts of damaged rows are paid for again",
             f"Check the disk, then run: embedrouter cache verify --remove --cache {folder.path}",
             **facts,
         )
     else:
-        more = "" if count <= ROWS else f"; for all run: embedrouter cache verify --cache {folder.path}"
-        yield fine(CACHE, "rows", f"{count:,} rows, {seen} of them checked, none damaged{more}", **facts)
+        more = "" if count <= max_rows else f"; for all run: embedrouter cache verify --cache {folder.path}"
+        yield fine(CACHE, "rows", f"{count:,} rows, {checked} of them checked, none damaged{more}", **facts)
 
 
 def check_ledger(ledger: Ledger) -> list[Finding]:
-    """Look at a ledger, before anything is booked."""
+    """Check a ledger, before the run records anything in the ledger."""
     try:
         if not ledger.lasting:
             return [_in_memory(ledger)]
         months = ledger.totals("month")
-        lost = ledger.unconfirmed()
+        unconfirmed = ledger.unconfirmed()
     except (EmbedRouterError, sqlite3.Error) as error:
         cause = error.__cause__ or error
         return [
@@ -131,7 +136,7 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
                 LEDGER,
                 "file",
                 f"{ledger.file} cannot be read as a ledger ({cause})",
-                "Move it away, and a new one is begun that knows nothing of what was spent. Or name another: ledger=….",
+                "Restore a backup, move the file (a new ledger starts at zero), or name another file: ledger=….",
             )
         ]
     spent = sum((month.cost for month in months.values()), Decimal(0))
@@ -141,16 +146,16 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
     story = f"{ledger.file}: {dollars(spent)} spent{latest}; {dollars(saved)} saved"
     months_of = {name: asdict(month) for name, month in months.items()}
     findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months_of)]
-    if lost:
-        amount = sum((request.amount or Decimal(0) for request in lost), Decimal(0))
+    if unconfirmed:
+        amount = sum((request.amount or Decimal(0) for request in unconfirmed), Decimal(0))
         findings.append(
             warning(
                 LEDGER,
                 "unconfirmed",
-                f"{len(lost):,} requests went out and never came back; {dollars(amount)} of estimates count towards "
-                f"budgets. The last was to {lost[-1].model} on {lost[-1].at:%Y-%m-%d}",
-                "Compare with the provider's bill; embedrouter stats lists them.",
-                requests=len(lost),
+                f"{len(unconfirmed):,} requests got no answer; their estimates, {dollars(amount)}, count towards "
+                f"budgets. The last was to {unconfirmed[-1].model} on {unconfirmed[-1].at:%Y-%m-%d}",
+                "Compare with the provider's bill; embedrouter stats lists the requests.",
+                requests=len(unconfirmed),
                 amount=amount,
             )
         )
@@ -162,12 +167,12 @@ def _in_memory(ledger: Ledger) -> Finding:
         return warning(
             LEDGER,
             "file",
-            "accounts are kept in memory and end with the process",
-            "Name a file, ledger=…, or leave ledger= out.",
+            "spending is counted in memory and forgotten with the process",
+            "Name a file: ledger=…, or leave ledger= out.",
         )
     return problem(
         LEDGER,
         "file",
         f"{ledger.file} cannot be opened; spending is counted in memory only",
-        "Make its folder writable, or move away what is there; or name another file: ledger=….",
+        "Make its folder writable, move the file, or name another file: ledger=….",
     )

@@ -1,7 +1,7 @@
-"""Each model of a router, asked directly for the vectors of the probe texts.
+"""Checks of each model of a router: its answer, price, token counts, drift, and agreement with the other models.
 
-It is asked once for each input type, past the cache, and what that costs is booked like any call. The vectors are
-compared with those that are stored, and with those of the router's other models.
+Each model embeds the probe texts once for each input type, without the cache; the ledger records the cost as for any
+call. The vectors are compared with stored vectors and with those of the router's other models.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import get_args
 
 import numpy as np
@@ -26,81 +26,90 @@ from ..errors import (
     NoModelAvailableError,
     RateLimitedError,
 )
-from ..models import Card
-from ..models import _agreement as probes
-from ..providers._tiktoken import encoding
-from ..router import Router
+from ..models import (
+    PRICE_MAX_AGE,
+    PROBE_TEXTS,
+    SAME_MODEL_COSINE,
+    Agreement,
+    Card,
+    ProbeVectors,
+    compare_models,
+    highest_cosine_between_texts,
+    lowest_cosine,
+    unique_names,
+)
+from ..providers import encoding
+from ..router import Router, embed_alone, wiring_of
 from ..types import Candidate, InputType, Usage, Vectors, dollars
-from .drift import Probed, drifted
-from .finding import Finding, fine, problem, warning
-from .records import Record, Records
+from ._drift import ProbedModel, check_drift
+from ._finding import Finding, fine, problem, warning
+from ._probe_records import ProbeRecord, ProbeRecords
 
 __all__ = ["Checkup", "check_models"]
 
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
-OLD = timedelta(days=365)
-UNIT = 1e-3
-"""How far from 1 the length of a unit vector may be: half-precision numbers give no less."""
+LENGTH_TOLERANCE = 1e-3
+"""The largest difference of a unit vector's length from 1: half-precision numbers give no less."""
 
 FAILURES: dict[type[EmbedRouterError], tuple[str, str]] = {
     AuthenticationError: ("key", "Check the key, and whether the account may use the model."),
     RateLimitedError: ("reachable", "Wait and repeat, or look at the account's limits and quota."),
     BadResponseError: (
         "answer",
-        "Check dimensions=, encoding_format= and base_url: what answers there is not what was declared.",
+        "Check dimensions=, encoding_format= and base_url: the answer does not match the declaration.",
     ),
     InputRejectedError: ("answer", "Check dimensions=, prompts= and the model's name."),
     InvalidInputError: ("answer", "Check max_input_tokens=: the probe texts have under 100 tokens each."),
     BackendError: ("reachable", "Check the network, base_url and the provider's status page, and repeat."),
     BudgetExceededError: ("budget", "Raise the cap in Budget(…), or set the model's price."),
     ConfigError: ("settings", "Correct the model's declaration."),
-    EmbedRouterError: ("answer", "Look at the router's log."),
+    EmbedRouterError: ("answer", "Read the router's log."),
 }
-"""What an error says about a model, and what to do; the first that fits."""
+"""The check that failed and the advice, by error; the first matching class counts."""
 
 
 @dataclass(slots=True)
 class Checkup:
-    """What became of the models of a router."""
+    """The result of checking the models of a router."""
 
     findings: list[Finding] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-    """What the probes took."""
+    """Tokens, requests and cost of the probes."""
 
 
 def check_models(
     router: Router,
-    records: Records,
+    records: ProbeRecords,
     *,
     cards: Mapping[str, Card],
     today: date,
     accept: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Checkup:
-    """Probe every model of a router, and compare.
+    """Probe every model of a router and compare the vectors.
 
     Args:
-        records: what the models answered on an earlier day; what is missing is added.
-        cards: the catalogue, for the day a price was read.
-        today: what records are dated with.
-        accept: whether to store today's vectors in place of those that differ.
+        records: vectors of an earlier day; missing records are added.
+        cards: the catalogue, for the day on which a price was checked.
+        today: the date of new records.
+        accept: whether to replace records that differ.
     """
     checkup, before = Checkup(), router.usage
     probed = []
-    for position, name in enumerate(probes.labels(router.models)):
-        candidate = router.candidates[position]
+    for position, name in enumerate(unique_names(router.models)):
+        candidate = wiring_of(router).candidates[position]
         outcome = _probe(router, position, name, clock)
         checkup.findings += [outcome] if isinstance(outcome, Finding) else _answered(outcome)
         checkup.findings += [_price(router, candidate, name, cards.get(candidate.name), today)]
         checkup.findings += _counting(candidate, name, cards.get(candidate.name))
         if not isinstance(outcome, Finding):
             probed.append(outcome)
-    agreed = probes.agreements([probes.Place(item.name, item.candidate.fingerprint, item.vectors) for item in probed])
-    checkup.findings += [_agreement(item) for item in agreed]
-    doubtful = {name for item in agreed if not item.agrees for name in (item.one, item.other)}
-    stored: dict[tuple[str, InputType], Record] = {}
+    compared = compare_models([ProbeVectors(item.name, item.candidate.fingerprint, item.vectors) for item in probed])
+    checkup.findings += [_agreement(item) for item in compared]
+    doubtful = {name for item in compared if not item.agrees for name in (item.one, item.other)}
+    stored: dict[tuple[str, InputType], ProbeRecord] = {}
     for item in probed:
-        checkup.findings += drifted(item, records, stored, today, keep=item.name not in doubtful, accept=accept)
+        checkup.findings += check_drift(item, records, stored, today, keep=item.name not in doubtful, accept=accept)
     used = router.usage
     checkup.usage = Usage(
         tokens=used.tokens - before.tokens,
@@ -114,17 +123,17 @@ def check_models(
 # One model
 
 
-def _probe(router: Router, position: int, name: str, clock: Callable[[], float]) -> Probed | Finding:
+def _probe(router: Router, position: int, name: str, clock: Callable[[], float]) -> ProbedModel | Finding:
     vectors: dict[InputType, Vectors] = {}
     seconds: dict[InputType, float] = {}
     for input_type in INPUT_TYPES:
         began = clock()
         try:
-            vectors[input_type] = router.embed_with(position, probes.TEXTS, input_type=input_type).vectors
+            vectors[input_type] = embed_alone(router, position, PROBE_TEXTS, input_type).vectors
         except EmbedRouterError as error:
             return _failure(name, input_type, error)
         seconds[input_type] = clock() - began
-    return Probed(router.candidates[position], name, vectors, seconds)
+    return ProbedModel(wiring_of(router).candidates[position], name, vectors, seconds)
 
 
 def _failure(name: str, input_type: InputType, error: EmbedRouterError) -> Finding:
@@ -134,13 +143,13 @@ def _failure(name: str, input_type: InputType, error: EmbedRouterError) -> Findi
     check, advice = next(said for kind, said in FAILURES.items() if isinstance(cause, kind))
     facts = {"input_type": input_type, "error": type(cause).__name__}
     if isinstance(cause, AuthenticationError) and cause.status is None:
-        return problem(name, check, str(cause), "Set it where this command runs, and repeat.", **facts)
-    if isinstance(cause, AuthenticationError):  # a provider may quote the key it got
+        return problem(name, check, str(cause), "Set the variable where this command runs, and repeat.", **facts)
+    if isinstance(cause, AuthenticationError):  # the provider's message may repeat the key
         return problem(name, check, f"the provider refused the key (HTTP {cause.status})", advice, **facts)
     return problem(name, check, str(cause), advice, **facts)
 
 
-def _answered(probed: Probed) -> Iterator[Finding]:
+def _answered(probed: ProbedModel) -> Iterator[Finding]:
     name, candidate = probed.name, probed.candidate
     first, *rest = (f"{kind} in {seconds:.2f} s" for kind, seconds in probed.seconds.items())
     times = "; ".join([f"{first}, start-up included", *rest])
@@ -154,31 +163,31 @@ def _answered(probed: Probed) -> Iterator[Finding]:
         seconds={kind: round(seconds, 4) for kind, seconds in probed.seconds.items()},
     )
     lengths = np.linalg.norm(np.concatenate(list(probed.vectors.values())).astype(np.float64), axis=1)
-    if np.abs(lengths - 1).max() > UNIT:
+    if np.abs(lengths - 1).max() > LENGTH_TOLERANCE:
         yield warning(
             name,
             "length",
-            f"vectors are not of length 1 but from {lengths.min():.3f} to {lengths.max():.3f}",
-            "Let the vector store compare by cosine, not by inner product.",
+            f"vectors do not have length 1 but {lengths.min():.3f} to {lengths.max():.3f}",
+            "Configure the vector store to compare by cosine, not by inner product.",
             shortest=float(lengths.min()),
             longest=float(lengths.max()),
         )
-    if (nearest := max(map(probes.nearest, probed.vectors.values()))) >= probes.SAME:
+    if (highest := max(map(highest_cosine_between_texts, probed.vectors.values()))) >= SAME_MODEL_COSINE:
         yield problem(
             name,
             "texts",
-            f"different texts have the same vector (cosine {nearest:.4f})",
-            "What answers there is no embedding model, or it does not read the texts. Check base_url and its log.",
-            cosine=nearest,
+            f"different texts have the same vector (cosine {highest:.4f})",
+            "The server ignores the texts or runs no embedding model. Check base_url and the server's log.",
+            cosine=highest,
         )
-    if candidate.symmetric and (least := probes.cosine(*probed.vectors.values())) < probes.SAME:
+    if candidate.symmetric and (lowest := lowest_cosine(*probed.vectors.values())) < SAME_MODEL_COSINE:
         yield problem(
             name,
             "symmetry",
-            f"documents and queries are taken to be embedded alike, and are not (cosine {least:.4f})",
-            "One cache entry serves both, which is wrong here. Check what answers at base_url, or correct the row of "
+            f"documents and queries are declared to be embedded alike, and are not (cosine {lowest:.4f})",
+            "One cache row would serve both, which is wrong here. Check the server at base_url, or correct the row of "
             "the catalogue: catalog=….",
-            cosine=least,
+            cosine=lowest,
         )
 
 
@@ -186,7 +195,7 @@ def _price(router: Router, candidate: Candidate, name: str, card: Card | None, t
     price = candidate.price
     if price is None:
         try:
-            router.afford(None)
+            wiring_of(router).require_affordable(None)
         except EmbedRouterError:
             return problem(
                 name,
@@ -198,26 +207,26 @@ def _price(router: Router, candidate: Candidate, name: str, card: Card | None, t
         return warning(
             name,
             "price",
-            "unknown, so what it costs is not booked",
+            "unknown, so the ledger cannot record a cost",
             "Set Model(…, price=…), US dollars per million tokens.",
             price=None,
         )
     if not price:
-        return fine(name, "price", "it costs nothing", price=price)
+        return fine(name, "price", "free of charge", price=price)
     each = f"{dollars(price)} per million tokens"
     if card is None or card.price != price:
         return fine(name, "price", f"{each}, as declared", price=price)
-    if card.checked is None or today - card.checked > OLD:
-        when = f"read on {card.checked}, more than a year ago" if card.checked else "nobody knows from when"
+    if card.checked is None or today - card.checked > PRICE_MAX_AGE:
+        when = f"checked on {card.checked}, more than a year ago" if card.checked else "of an unknown day"
         return warning(
             name,
             "price",
             f"{each}, {when}",
-            f"Look at {card.source or 'the maker’s page'} and set Model(…, price=…), or update embedrouter.",
+            f"Check {card.source or 'the maker’s page'} and set Model(…, price=…), or update embedrouter.",
             price=price,
             checked=card.checked,
         )
-    return fine(name, "price", f"{each}, read on {card.checked}", price=price, checked=card.checked)
+    return fine(name, "price", f"{each}, checked on {card.checked}", price=price, checked=card.checked)
 
 
 def _counting(candidate: Candidate, name: str, card: Card | None) -> Iterator[Finding]:
@@ -230,8 +239,8 @@ def _counting(candidate: Candidate, name: str, card: Card | None) -> Iterator[Fi
             name,
             "tokens",
             f"estimated, up to 1.6 times too high: the vocabulary of {card.tokenizer} is not on this machine",
-            "Only estimates suffer, never bills. To count exactly, set TIKTOKEN_CACHE_DIR to a folder and have it "
-            f"downloaded: python -c \"import tiktoken; tiktoken.get_encoding('{card.tokenizer}')\"",
+            "Only estimates are affected, never bills. To count exactly, set TIKTOKEN_CACHE_DIR to a folder and "
+            f"download the vocabulary: python -c \"import tiktoken; tiktoken.get_encoding('{card.tokenizer}')\"",
             exact=False,
         )
 
@@ -239,7 +248,7 @@ def _counting(candidate: Candidate, name: str, card: Card | None) -> Iterator[Fi
 # Several models
 
 
-def _agreement(item: probes.Agreement) -> Finding:
+def _agreement(item: Agreement) -> Finding:
     what = "the same model" if item.claim == "same model" else "models of one space"
     facts = {
         "places": [item.one, item.other],
@@ -249,4 +258,4 @@ def _agreement(item: probes.Agreement) -> Finding:
     }
     if item.agrees:
         return fine("agreement", what, str(item), **facts)
-    return problem("agreement", what, str(item), probes.advice(item), **facts)
+    return problem("agreement", what, str(item), item.advice, **facts)

@@ -1,0 +1,62 @@
+"""The stage of the budget: a call whose cost does not fit is refused before its first request, and the rest is packed
+into requests that are sent side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from ..errors import BudgetExceededError
+from ..spending import Budget, Ledger, cost
+from ..types import Candidate
+from ._call import Call, Degradation, Embedded, SizedText, input_limit
+from ._pack import pack_texts
+from ._send import Send
+
+__all__ = ["Afford", "pack_requests"]
+
+
+class Afford:
+    """Checks the budget, and sends texts in requests side by side."""
+
+    def __init__(self, ledger: Ledger, budget: Budget, degradation: Degradation, following: Send) -> None:
+        self._ledger, self._budget = ledger, budget
+        self._degradation, self._following = degradation, following
+
+    async def embed(self, call: Call, texts: Sequence[SizedText], *, may_shorten: bool = True) -> Embedded:
+        embedded = Embedded()
+        if not texts:
+            return embedded
+        requests = pack_requests(texts, call.first)
+        if len(requests) > 1 or self._budget.per_call is not None:  # of a single request its reservation decides
+            amount = await self.cost(call, texts)
+            refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount)
+            if refusal is not None:
+                unaffordable = BudgetExceededError(f"{call.first.name} was not called: {refusal}")
+                if not self._degradation.allows(call.input_type, unaffordable):
+                    raise unaffordable
+                call = replace(call, unaffordable=unaffordable)
+        stages = [self._following.embed(call, request, may_shorten=may_shorten) for request in requests]
+        for part in await call.effects.run_concurrently(stages, call.first.concurrency):
+            embedded.add(part)
+        return embedded
+
+    async def cost(self, call: Call, texts: Sequence[SizedText]) -> Decimal | None:
+        """Return what sending texts costs in US dollars; ``None`` where the price is unknown."""
+        tokens, model = sum(item.tokens for item in texts), call.first
+        free = 0
+        if model.free_tokens:
+            free = await call.effects.run_blocking(self._ledger.free_tokens, model.name, model.free_tokens)
+        return cost(max(0, tokens - free), model.price)
+
+
+def pack_requests(texts: Sequence[SizedText], candidate: Candidate) -> list[list[SizedText]]:
+    """Pack texts into requests. A text that may be too long goes alone, so that a refusal harms no other."""
+    limit = input_limit(candidate)
+    safe = [item for item in texts if item.tokens <= limit]
+    if candidate.local:  # texts of equal length need no padding
+        safe.sort(key=lambda item: len(item.text))
+    doubtful = [[item] for item in texts if item.tokens > limit]
+    return pack_texts(safe, candidate) + doubtful

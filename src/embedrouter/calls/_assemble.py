@@ -1,0 +1,50 @@
+"""The last step of a call: the vectors in the order of the input, and what was paid and avoided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..spending import Charge, Saving, usage_of
+from ..types import Candidate, EmbeddingResult, Found, Space
+
+__all__ = ["assemble", "savings"]
+
+
+def savings(texts: Sequence[str], found: Mapping[str, Found]) -> list[Saving]:
+    """Return what the cache and the removal of duplicates avoided, by model."""
+    avoided: dict[int, tuple[Candidate, int, int]] = {}
+    for text, times in Counter(texts).items():
+        _, billed, (candidate, cached, _) = found[text]
+        if free := times - (not cached):
+            _, texts_so_far, tokens = avoided.get(candidate.index, (candidate, 0, 0))
+            avoided[candidate.index] = (candidate, texts_so_far + free, tokens + billed * free)
+    return [Saving(*item) for item in avoided.values()]
+
+
+def assemble(
+    texts: Sequence[str],
+    found: Mapping[str, Found],
+    charges: Sequence[Charge],
+    avoided: Sequence[Saving],
+    *,
+    space: Space,
+    rank: int,
+) -> EmbeddingResult:
+    """Put the vectors in the order of the texts, in an array that belongs to the caller alone."""
+    rows = [found[text] for text in texts]
+    vectors = np.empty((len(rows), space.dimensions), np.float32)
+    for place, row in enumerate(rows):
+        vectors[place] = row.vector
+    origins = [row.origin for row in rows]
+    return EmbeddingResult(
+        vectors=vectors,
+        space=space,
+        models=tuple([origin.candidate.name for origin in origins]),
+        cached=tuple([origin.cached for origin in origins]),
+        degraded=tuple([origin.candidate.rank < rank for origin in origins]),
+        shortened=tuple([origin.shortened for origin in origins]),
+        usage=usage_of(charges, avoided),
+    )

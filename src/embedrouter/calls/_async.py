@@ -1,0 +1,159 @@
+"""The asynchronous form: effects that await in the caller's event loop.
+
+Blocking functions run in threads of the package's pool. From the stage that spends money on, a call runs in a task of
+its own: a caller that is cancelled returns at once, and the task finishes what is out, keeps it and books it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar
+
+from .._process import threads
+from ..models import Backend
+from ..types import Answer, InputType
+from ._effects import Running, Stopped
+
+__all__ = ["AsyncEffects"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class AsyncEffects:
+    """Awaits in the running event loop.
+
+    Args:
+        background: tasks that finish what is paid for, and for which their callers no longer wait.
+        sleep: waits so many seconds, in place of the clock of this machine; what it returns is awaited if it can be.
+    """
+
+    def __init__(self, background: set[asyncio.Task[Any]], sleep: Callable[[float], object] | None = None) -> None:
+        self._background, self._sleep = background, sleep
+        self._stopped = False
+        self._shielded = False
+        """Whether the call has begun to spend money."""
+        self._waiting: set[asyncio.Event] = set()
+
+    async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
+        result = asyncio.wrap_future(threads.submit(function, *args, **settings))
+        try:
+            return await asyncio.shield(result)
+        except asyncio.CancelledError:
+            if self._shielded:  # the loop ends; the function may have booked something that its caller must know of
+                await asyncio.wait([result])
+            raise
+        finally:
+            result.cancel()  # where it goes on, no one asks for the result, and the loop may be closed by then
+
+    async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
+        return await backend.aembed(texts, input_type, timeout=timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        self.check()
+        if self._sleep is None:
+            with self._woken_by_stop() as woken, suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await woken.wait()
+        elif inspect.isawaitable(waiting := self._sleep(seconds)):
+            await waiting
+        self.check()
+
+    async def wait_for(self, futures: Sequence[Future[Any]], seconds: float | None) -> None:
+        self.check()
+        loop, left = asyncio.get_running_loop(), len(futures)
+
+        def one_done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                woken.set()
+
+        def tell(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(one_done)
+
+        with self._woken_by_stop() as woken, suppress(TimeoutError):
+            for future in futures:
+                future.add_done_callback(tell)
+            async with asyncio.timeout(seconds):
+                await woken.wait()
+        self.check()
+
+    async def run_concurrently(self, stages: Sequence[Running[T]], width: int) -> list[T]:
+        waiting = iter(enumerate(stages))
+        results: dict[int, T] = {}
+        errors: list[BaseException] = []
+
+        async def work() -> None:
+            for place, stage in waiting:
+                if self._stopped:
+                    stage.close()
+                    continue
+                try:
+                    results[place] = await stage
+                except (Exception, Stopped) as error:  # noqa: BLE001 - raised below, as in the other form
+                    errors.append(error)
+                    self.stop()
+
+        if len(stages) == 1:
+            await work()
+        else:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(width, len(stages))):
+                    group.create_task(work())
+        if errors:
+            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+        return [results[place] for place in range(len(stages))]
+
+    async def run_until_stopped(self, stage: Running[T]) -> T:
+        self._shielded = True
+        task = asyncio.create_task(stage)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.stop()
+            self._keep(task)
+            raise
+
+    def start(self, stage: Running[None]) -> None:
+        self._keep(asyncio.create_task(stage))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it ends, and take its error: no caller is left to receive it."""
+        if not task.done():
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    @contextmanager
+    def _woken_by_stop(self) -> Iterator[asyncio.Event]:
+        woken = asyncio.Event()
+        self._waiting.add(woken)
+        try:
+            yield woken
+        finally:
+            self._waiting.discard(woken)
+
+    @property
+    def group(self) -> Hashable:
+        """Tasks of one loop: another loop may be blocked, or closed."""
+        return asyncio.get_running_loop()
+
+    def detached(self) -> AsyncEffects:
+        effects = AsyncEffects(self._background, self._sleep)
+        effects._shielded = True
+        return effects
+
+    def check(self) -> None:
+        if self._stopped:
+            raise Stopped
+
+    def stop(self) -> None:
+        self._stopped = True
+        for woken in self._waiting:
+            woken.set()

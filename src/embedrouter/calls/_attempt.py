@@ -1,0 +1,283 @@
+"""The stage of one attempt: wait for admission, set money aside, make the request, keep and book what came.
+
+An answer is checked before it is believed, and is in the cache and in the ledger before anything else is decided.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import accumulate
+
+import numpy as np
+
+from ..cache import VectorCache, key_function
+from ..errors import (
+    BackendError,
+    BadResponseError,
+    BudgetExceededError,
+    CircuitOpenError,
+    EmbedRouterError,
+    RequestTimeoutError,
+)
+from ..limits import MINUTE, Admission, ModelLimits
+from ..models import Backend, billed
+from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
+from ..types import Answer, Candidate, Entry, Found, Origin, Spending
+from ._call import Call, Embedded, SizedText
+
+__all__ = ["OneAttempt", "Outcome", "fault"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one attempt."""
+
+    embedded: Embedded = field(default_factory=Embedded)
+    error: EmbedRouterError | None = None
+    cost: Decimal | None = Decimal(0)
+    """Of an answer that was of no use, in US dollars; ``None`` where the price is unknown."""
+    seconds: float = 0.0
+    """From the admission on: time in line does not count."""
+    sent: bool = False
+
+
+class OneAttempt:
+    """Makes one request to one model.
+
+    Args:
+        backends: by the index of their candidate.
+        limits: returns the limits of a candidate in this process.
+        retry_timeout: seconds after which an open circuit is not waited for.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[int, Backend],
+        limits: Callable[[Candidate], ModelLimits],
+        cache: VectorCache,
+        ledger: Ledger,
+        budget: Budget,
+        totals: UsageTotals,
+        retry_timeout: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._backends, self._limits = backends, limits
+        self._cache, self._ledger, self._budget, self._totals = cache, ledger, budget, totals
+        self._retry_timeout, self._clock = retry_timeout, clock
+
+    async def make(
+        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, left: float, patient: bool
+    ) -> Outcome:
+        """Make attempt ``number`` (from 1), which may take ``left`` seconds."""
+        admission = await self._admitted(call, candidate, texts, patient)
+        if isinstance(admission, BackendError):
+            return Outcome(error=admission)
+        began = self._clock()
+        try:
+            outcome = await self._send(call, candidate, _first(texts, admission.tokens), number, left, admission)
+        finally:
+            self._limits(candidate).withdraw(admission)
+        outcome.seconds = self._clock() - began
+        return outcome
+
+    async def _admitted(
+        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool
+    ) -> Admission | BackendError:
+        """Wait until a request may go out: for a free slot, the rate limit, and an open circuit."""
+        began = self._clock()
+        limits, slot = self._limits(candidate), None
+        tokens = sum(item.tokens for item in texts)
+        try:
+            while True:
+                call.effects.check()
+                now = self._clock()
+                answer = limits.admit(tokens, now, least=texts[0].tokens, slot=slot)
+                if isinstance(answer, Admission):
+                    return answer
+                if answer.slot is not None:
+                    slot, seconds = answer.slot, answer.seconds
+                    if call.deadline is not None and now >= call.deadline:
+                        return _too_late(candidate, 0.0, "its concurrency limit")
+                    await call.effects.wait_for([slot], _least(seconds, call.deadline, now))
+                    continue
+                until = now + answer.seconds
+                long = answer.circuit_open or answer.seconds > MINUTE  # as its provider asked
+                if long and (not patient or until > began + self._retry_timeout):
+                    reason = "because it keeps failing" if answer.circuit_open else "as its provider asks"
+                    return CircuitOpenError(f"not asked for {answer.seconds:.1f} s, {reason}", model=candidate.name)
+                if call.deadline is not None and until > call.deadline:
+                    reason = "it keeps failing" if answer.circuit_open else "its rate limit"
+                    return _too_late(candidate, answer.seconds, reason)
+                await call.effects.sleep(answer.seconds)
+        finally:
+            if slot is not None:
+                slot.cancel()
+
+    async def _send(
+        self,
+        call: Call,
+        candidate: Candidate,
+        texts: Sequence[SizedText],
+        number: int,
+        left: float,
+        admission: Admission,
+    ) -> Outcome:
+        timeout = min(candidate.timeout, _least(left, call.deadline, self._clock()))
+        if timeout <= 0:
+            story = "the time allowed was used up before the request"
+            return Outcome(error=RequestTimeoutError(story, model=candidate.name, perhaps_billed=False))
+        spending = _spending(call, candidate, texts, number, timeout)
+        if call.unaffordable is not None and spending.amount != 0:
+            return Outcome(error=call.unaffordable)
+        reserved: list[int | str] = []
+        sent = booked = False
+
+        def reserve() -> None:
+            reserved.append(self._ledger.reserve(self._budget, spending))
+
+        try:
+            await call.effects.run_blocking(reserve)
+            (reservation,) = reserved
+            if isinstance(reservation, str):
+                return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
+            call.effects.check()
+            sent = True
+            outcome = await self._request(call, candidate, texts, timeout, admission)
+            booked = True
+            return await self._book(call, candidate, texts, spending, reservation, outcome)
+        except BaseException as stopped:  # or a defect of a backend's
+            if not booked and reserved and isinstance(reserved[0], int):
+                close = self._ledger.mark_unconfirmed if sent else self._ledger.release
+                if isinstance(stopped, GeneratorExit):  # the event loop is gone
+                    close(reserved[0])
+                else:
+                    await call.effects.run_blocking(close, reserved[0])
+            raise
+
+    async def _request(
+        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], timeout: float, admission: Admission
+    ) -> Answer | EmbedRouterError:
+        """Return what came, and note what it says of the model's limits and health."""
+        limits, backend = self._limits(candidate), self._backends[candidate.index]
+        try:
+            answer = await call.effects.request(backend, [item.text for item in texts], call.input_type, timeout)
+        except BackendError as error:
+            hurried = isinstance(error, RequestTimeoutError) and timeout < candidate.timeout
+            limits.failed(admission, error, self._clock(), counts=not hurried)
+            return error
+        except EmbedRouterError as error:
+            return error
+        tokens = billed(answer.tokens)  # a backend of the user's may return anything
+        limits.answered(admission, tokens, answer.limits, self._clock())
+        return Answer(self._cache.rounded(answer.vectors), tokens, answer.limits)
+
+    async def _book(
+        self,
+        call: Call,
+        candidate: Candidate,
+        texts: Sequence[SizedText],
+        spending: Spending,
+        reservation: int,
+        outcome: Answer | EmbedRouterError,
+    ) -> Outcome:
+        """Keep what was answered, and book what it was billed in place of what was set aside."""
+        if not isinstance(outcome, Answer):
+            unconfirmed = isinstance(outcome, BackendError) and outcome.perhaps_billed
+            close = self._ledger.mark_unconfirmed if unconfirmed else self._ledger.release
+            await call.effects.run_blocking(close, reservation)
+            if not isinstance(outcome, BackendError):
+                raise outcome
+            return Outcome(error=outcome, sent=True)
+        tokens = spending.tokens if outcome.tokens is None else outcome.tokens
+        wrong = fault(outcome, len(texts), candidate.space.dimensions)
+        found: dict[str, Found] = {}
+        if wrong is None:
+            shares = _shares(tokens, [item.tokens for item in texts])
+            origin = Origin(candidate, cached=False)
+            rows = zip(texts, outcome.vectors, shares, strict=True)
+            found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
+        amount = await call.effects.run_blocking(self._keep, call, candidate, found, reservation, tokens)
+        charge = Charge(tokens, amount)
+        self._totals.add(usage_of([charge]))
+        call.report(found)
+        error = None if wrong is None else BadResponseError(wrong, model=candidate.name)
+        return Outcome(Embedded(found, [charge]), error, amount, sent=True)
+
+    def _keep(
+        self, call: Call, candidate: Candidate, found: Mapping[str, Found], reservation: int, tokens: int
+    ) -> Decimal | None:
+        try:
+            if found and self._cache.store is not None:
+                key = key_function(candidate, call.input_type, dtype=self._cache.dtype)
+                self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
+        finally:
+            amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price))
+        return amount
+
+
+def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
+    """Return what is wrong with an answer, or ``None``."""
+    vectors = answer.vectors
+    if vectors.dtype != np.float32:
+        return f"vectors of {vectors.dtype} came, not of float32"
+    if vectors.shape != (texts, dimensions):
+        return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
+    with np.errstate(over="ignore"):
+        squares = np.vecdot(vectors, vectors).tolist()
+    if min(squares) > 0 and sum(squares) < math.inf:  # else look closer: squares of sound numbers may overflow, too
+        return None
+    if not np.isfinite(vectors).all():
+        return "a vector holds numbers that are not finite"
+    if not vectors.any(axis=1).all():
+        return "a vector is all zeros"
+    return None
+
+
+def _too_late(candidate: Candidate, seconds: float, reason: str) -> RequestTimeoutError:
+    return RequestTimeoutError(
+        f"the time allowed ends before the next request may go out, in {seconds:.1f} s ({reason})",
+        model=candidate.name,
+        perhaps_billed=False,
+    )
+
+
+def _least(seconds: float, deadline: float | None, now: float) -> float:
+    return seconds if deadline is None else min(seconds, deadline - now)
+
+
+def _first(texts: Sequence[SizedText], tokens: int) -> Sequence[SizedText]:
+    """Return as many of the first texts as have so many tokens, at least one."""
+    together = list(accumulate(item.tokens for item in texts))
+    return texts[: max(1, bisect_right(together, tokens))]
+
+
+def _spending(call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, timeout: float) -> Spending:
+    tokens = sum(item.tokens for item in texts)
+    return Spending(
+        model=candidate.name,
+        input_type=call.input_type,
+        tier=candidate.tier,
+        tag=call.tag,
+        texts=len(texts),
+        tokens=tokens,
+        amount=cost(tokens, candidate.price),
+        free_tokens=candidate.free_tokens,
+        attempt=number,
+        timeout=timeout,
+    )
+
+
+def _shares(total: int, weights: Sequence[int]) -> list[int]:
+    """Split what a request was billed among its texts, in proportion, so that the shares add up to it."""
+    whole = sum(weights) or 1
+    shares, given, seen = [], 0, 0
+    for weight in weights:
+        seen += weight
+        share = total * seen // whole - given
+        shares.append(share)
+        given += share
+    return shares

@@ -1,0 +1,316 @@
+"""The calls of one router: the stages in their order, and the two forms of a call.
+
+The texts of a call go down one stair, and what is found comes back up:
+
+    validate, distinct texts     ``_validate``
+    recall                       ``_recall``: queries asked lately, in memory
+    join a batch that waits      ``_micro_batch``
+    look up                      ``_look_up``: the cache
+    open a batch                 ``_micro_batch``
+    share                        ``_share``: texts that another call is embedding
+    size                         ``_size``: count, cut what is too long
+    afford                       ``_afford``: the budget; requests side by side
+    send                         ``_send``: the candidates, cheapest first
+    retries                      ``_retries``
+    one attempt                  ``_attempt``: admission, reservation, request, cache, booking
+    assemble                     ``_assemble``: the order of the input
+
+A forked child builds its own stages: what they share among calls belongs to one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from .._process import PerProcess, threads
+from ..cache import QueryMemory, VectorCache
+from ..errors import ConfigError, InputRejectedError, InvalidInputError, NoModelAvailableError
+from ..limits import ModelHealth, ModelLimits
+from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy
+from ._afford import Afford, pack_requests
+from ._assemble import assemble, savings
+from ._async import AsyncEffects
+from ._attempt import OneAttempt
+from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
+from ._effects import Effects, Running
+from ._look_up import CacheReader, LookUp
+from ._micro_batch import JoinBatch, OpenBatch
+from ._micro_batcher import MicroBatcher
+from ._recall import Recall
+from ._retries import Retries
+from ._send import Send
+from ._share import Share
+from ._single_flight import SingleFlight
+from ._size import Size, Sized
+from ._sync import SyncEffects, run
+from ._validate import format_positions, positions, validate
+from ._wiring import Wiring
+
+__all__ = ["Calls", "Prepared", "Question"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a user asks in one call."""
+
+    texts: Sequence[str]
+    """Checked by ``validate``."""
+    first: int = 0
+    """The position of the first text, for messages."""
+    input_type: InputType
+    rank: int
+    tag: str
+    deadline: float | None = None
+    batch: bool = False
+    """It goes through a batch endpoint: only models that have one are candidates, at its price."""
+
+    def each(self, chunks: Iterable[list[str]]) -> Iterator[Question]:
+        """Return the same question for each of consecutive chunks of texts."""
+        first = 0
+        for chunk in chunks:
+            yield replace(self, texts=validate(chunk, first), first=first)
+            first += len(chunk)
+
+    async def aeach(self, chunks: AsyncIterable[list[str]]) -> AsyncIterator[Question]:
+        """Do what ``each`` does with chunks that come asynchronously."""
+        first = 0
+        async for chunk in chunks:
+            yield replace(self, texts=validate(chunk, first), first=first)
+            first += len(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Texts that are to be sent through a batch endpoint."""
+
+    candidate: Candidate
+    texts: Sequence[SizedText]
+    """Those that are not in the cache; in place of a text over the limit its parts."""
+    positions: Mapping[str, int]
+    """Where each text, or the text that it is a part of, stands first in the input."""
+
+
+class _Stages:
+    """The stages of one process, and what calls share there."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        clock = wiring.clock
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.futures: set[Future[None]] = set()
+        self.limits = {
+            candidate.index: ModelLimits(
+                concurrency=candidate.concurrency,
+                requests=candidate.requests_per_minute,
+                tokens=candidate.tokens_per_minute,
+                cooldown=wiring.retry.cooldown,
+                lease=2 * candidate.timeout,
+            )
+            for candidate in wiring.candidates
+        }
+        flights: SingleFlight[Found] = SingleFlight()
+        batcher = MicroBatcher()
+        self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
+        attempt = OneAttempt(
+            wiring.backends,
+            lambda candidate: self.limits[candidate.index],
+            wiring.cache,
+            wiring.ledger,
+            wiring.budget,
+            wiring.totals,
+            wiring.retry.timeout,
+            clock,
+        )
+        retries = Retries(wiring.retry, clock, wiring.random, attempt)
+        send = Send(self.reader, wiring.degradation, retries)
+        self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, send)
+        self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.afford)
+        self.first: Stage = self.size
+        if wiring.share:
+            after_cache: Stage = Share(flights, self.reader, clock, self.size)
+            if wiring.micro_batch_window > 0 and wiring.budget.per_call is None:
+                after_cache = OpenBatch(batcher, self.reader, wiring.micro_batch_window, clock, after_cache)
+                look_up: Stage = JoinBatch(batcher, clock, LookUp(self.reader, flights, after_cache))
+            else:
+                look_up = LookUp(self.reader, flights, after_cache)
+            self.first = Recall(wiring.memory, look_up)
+
+
+class Calls:
+    """Runs the calls of one router, in both forms."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self._stages = PerProcess(lambda: _Stages(wiring))
+
+    # What a call does, once for both forms
+
+    async def embed(self, effects: Effects, question: Question) -> EmbeddingResult:
+        """Return the vectors of the texts in order."""
+        wiring, texts = self.wiring, question.texts
+        call = self._call(effects, question)
+        try:
+            embedded = await self._stages.get().first.embed(call, list(dict.fromkeys(texts)))
+        except TextsTooLong as error:
+            raise _too_long(error, question) from None
+        except TextsRejected as error:
+            raise _rejected(error, question, wiring.on_too_long) from next(iter(error.reasons.values())).__cause__
+        avoided = savings(texts, embedded.found)
+        wiring.totals.save(avoided, question.tag)
+        if wiring.ledger.flush_due():
+            threads.submit(wiring.ledger.flush)
+        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
+
+    async def estimate(self, effects: Effects, question: Question) -> Estimate:
+        """Return what ``embed`` would take. Reads the cache and calls nothing."""
+        stages = self._stages.get()
+        call = self._call(effects, question)
+        distinct = list(dict.fromkeys(question.texts))
+        missing, sized = await self._prepare(call, question, distinct)
+        return Estimate(
+            texts=len(question.texts),
+            unique=len(distinct),
+            cached=len(distinct) - len(missing),
+            tokens=sum(item.tokens for item in sized.texts),
+            requests=len(pack_requests(sized.texts, call.first)),
+            cost=await stages.afford.cost(call, sized.texts),
+            model=call.first.name,
+            exact=sized.exact,
+        )
+
+    async def prepare(self, effects: Effects, question: Question) -> Prepared:
+        """Return what is to be sent for the texts that are not cached."""
+        call = self._call(effects, question)
+        _, sized = await self._prepare(call, question, list(dict.fromkeys(question.texts)))
+        places: dict[str, int] = {}
+        for index, text in enumerate(question.texts):
+            places.setdefault(text, index)
+        for whole, parts in sized.parts.items():
+            for part in parts:
+                places.setdefault(part, places[whole])
+        return Prepared(call.first, sized.texts, places)
+
+    async def _prepare(self, call: Call, question: Question, texts: Sequence[str]) -> tuple[list[str], Sized]:
+        stages, memory = self._stages.get(), self.wiring.memory
+        if call.input_type == "query":
+            texts = [text for text in texts if memory.recall(text, call.rank) is None]
+        missing = without(texts, await stages.reader.look_up(call, texts))
+        try:
+            return missing, await stages.size.measure(call, missing) if missing else Sized([])
+        except TextsTooLong as error:
+            raise _too_long(error, question) from None
+
+    def _call(self, effects: Effects, question: Question) -> Call:
+        able = [item for item in self.wiring.candidates if item.rank >= question.rank]
+        if not able:
+            raise NoModelAvailableError(
+                "No model of this router has the tier that was asked for or a higher one; nothing was called. "
+                "Ask for a lower tier, or give a model a higher one: Model(…, tier=…)."
+            )
+        candidates = able
+        if question.batch:
+            candidates = [replace(item, price=item.batch_price) for item in able if item.batch_price is not None]
+        if not candidates:
+            raise ConfigError(
+                f"No batch endpoint is known of {', '.join(candidate.name for candidate in able)}. Nothing was called. "
+                "OpenAI's own models have one; everything else is embedded with embed."
+            )
+        lower = [item for item in self.wiring.candidates if item.rank < question.rank]
+        return Call(
+            effects=effects,
+            input_type=question.input_type,
+            rank=question.rank,
+            tag=question.tag,
+            deadline=question.deadline,
+            candidates=sorted(candidates, key=lambda item: (item.price is None, item.price or 0, item.index)),
+            lower=sorted(lower, key=lambda item: (-item.rank, item.index)),
+        )
+
+    # The two forms
+
+    def run(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
+        """Run ``embed``, ``estimate`` or ``prepare`` in the calling thread.
+
+        After Ctrl-C it waits for what is out; a second Ctrl-C ends that wait.
+        """
+        futures = self._stages.get().futures
+        try:
+            return run(ask(SyncEffects(futures, self.wiring.sleep), question))
+        except KeyboardInterrupt:
+            wait(list(futures))
+            raise
+
+    async def arun(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
+        """Run ``embed``, ``estimate`` or ``prepare`` in the running event loop."""
+        return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
+
+    def alone(self, position: int) -> Calls:
+        """Return calls to the model at ``position`` alone, past the cache, even if it keeps failing."""
+        wiring = self.wiring
+        retry = replace(wiring.retry, cooldown=0)
+        return Calls(
+            replace(
+                wiring,
+                candidates=[wiring.candidates[position]],
+                cache=VectorCache(None),
+                memory=QueryMemory(0),
+                retry=retry,
+                share=False,
+            )
+        )
+
+    def health(self) -> list[ModelHealth]:
+        """Return how each model has been doing, in the order of the candidates."""
+        now, limits = self.wiring.clock(), self._stages.get().limits
+        return [limits[candidate.index].health(candidate.name, now) for candidate in self.wiring.candidates]
+
+    async def finish(self) -> None:
+        """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._stages.get().tasks if task.get_loop() is loop]
+        if tasks:
+            longest = max(candidate.timeout for candidate in self.wiring.candidates)
+            _, late = await asyncio.wait(tasks, timeout=longest)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+
+def _too_long(error: TextsTooLong, question: Question) -> InvalidInputError:
+    where = positions(question.texts, set(error.texts), question.first)
+    return InvalidInputError(
+        f"{len(error.texts)} of the texts are longer than the {error.limit} tokens that {error.model} takes, nothing "
+        f"was sent. By position: {format_positions(where)}. Split them, or build the router with "
+        "on_too_long='truncate' (embed their beginning) or 'mean' (average the vectors of their parts).",
+        indices=where,
+    )
+
+
+def _rejected(error: TextsRejected, question: Question, on_too_long: OverlongPolicy) -> InputRejectedError:
+    """Return the error for all texts that were rejected, with their positions in the user's input and the reasons."""
+    reasons: dict[str, list[str]] = {}
+    for text, reason in error.reasons.items():
+        reasons.setdefault(str(reason), []).append(text)
+    stories = []
+    for story, texts in reasons.items():
+        where = positions(question.texts, set(texts), question.first)
+        if where:
+            stories.append(f"{story} (texts at {format_positions(where)}).")
+    errors = list(error.reasons.values())
+    too_long = any(reason.too_long for reason in errors)
+    if too_long and on_too_long == "error":
+        stories.append("Split the text, or build the router with on_too_long='truncate' or 'mean'.")
+    if error.others_embedded:
+        stories.append("The other texts were embedded and are in the cache.")
+    return InputRejectedError(
+        " ".join(stories),
+        model=errors[0].model,
+        status=errors[0].status,
+        too_long=too_long,
+        indices=positions(question.texts, set(error.reasons), question.first),
+    )

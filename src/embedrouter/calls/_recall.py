@@ -1,0 +1,32 @@
+"""The stage of memory: queries asked lately."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..cache import QueryMemory
+from ._call import Call, Embedded, Stage, without
+
+__all__ = ["Recall"]
+
+
+class Recall:
+    """Answers queries from memory, and keeps the vectors of the others there.
+
+    Documents are embedded once and pass by.
+    """
+
+    def __init__(self, memory: QueryMemory, following: Stage) -> None:
+        self._memory, self._following = memory, following
+
+    async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
+        if call.input_type == "document":
+            return await self._following.embed(call, texts)
+        known = ((text, self._memory.recall(text, call.rank)) for text in texts)
+        recalled = Embedded({text: found for text, found in known if found is not None})
+        if missing := without(texts, recalled.found):
+            embedded = await self._following.embed(call, missing)
+            for text, found in embedded.found.items():
+                self._memory.keep(text, found)
+            recalled.add(embedded)
+        return recalled

@@ -1,0 +1,66 @@
+"""The stage of retries: one request is made again while that can help, and its time allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import Attempt, BackendError, EmbedRouterError
+from ..limits import RetryPolicy
+from ..types import Candidate
+from ._attempt import OneAttempt
+from ._call import Call, Embedded, SizedText
+
+__all__ = ["Retries", "Tried"]
+
+
+@dataclass(slots=True)
+class Tried:
+    """What one model made of texts."""
+
+    embedded: Embedded = field(default_factory=Embedded)
+    attempts: list[Attempt] = field(default_factory=list)
+    """The failed requests, in order."""
+    failure: EmbedRouterError | None = None
+    """Why the other texts have no vector."""
+
+    def add(self, other: Tried) -> None:
+        """Take over what became of some of the texts."""
+        self.embedded.add(other.embedded)
+        self.attempts += other.attempts
+        self.failure = other.failure
+
+
+class Retries:
+    """Makes one request until it is answered, or no further try can help."""
+
+    def __init__(
+        self, policy: RetryPolicy, clock: Callable[[], float], random: Callable[[], float], following: OneAttempt
+    ) -> None:
+        self._policy, self._clock, self._random, self._following = policy, clock, random, following
+
+    async def request(self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool) -> Tried:
+        """Return the vectors of the texts, or of the first of them if only those may go out now.
+
+        Args:
+            patient: whether to wait for an open circuit.
+        """
+        tried = Tried()
+        number, left = 0, self._policy.timeout
+        while True:
+            number += 1
+            outcome = await self._following.make(call, candidate, texts, number, left, patient)
+            left -= outcome.seconds
+            tried.embedded.add(outcome.embedded)
+            tried.failure = outcome.error
+            if outcome.error is None or not isinstance(outcome.error, BackendError):
+                return tried
+            tried.attempts.append(Attempt(candidate.name, outcome.error, outcome.cost))
+            if not outcome.sent:
+                return tried
+            wait = self._policy.wait(number, outcome.error, self._random())
+            now = self._clock()
+            if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
+                return tried
+            await call.effects.sleep(wait)
+            left -= self._clock() - now

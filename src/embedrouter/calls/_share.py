@@ -1,0 +1,110 @@
+"""The stage of single flight: a text that another call is embedding is waited for, and paid once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Literal
+
+from ..errors import EmbedRouterError
+from ..types import Found
+from ._call import Call, Embedded, Stage, without
+from ._look_up import CacheReader
+from ._single_flight import Resolution, SingleFlight
+
+__all__ = ["Share"]
+
+STALLED = 120.0
+"""Seconds in which no claim was resolved, after which other calls are no longer waited for: the one that makes the
+request may belong to an event loop that somebody blocks, perhaps until this call has ended."""
+
+
+class Share:
+    """Claims texts, and waits for those that another call has claimed.
+
+    From here on a call spends money: it is no longer cancelled, but stopped.
+    """
+
+    def __init__(
+        self,
+        flights: SingleFlight[Found],
+        reader: CacheReader,
+        clock: Callable[[], float],
+        following: Stage,
+    ) -> None:
+        self._flights, self._reader, self._clock, self._following = flights, reader, clock, following
+
+    async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
+        shared = call.effects.group is not None and not all(candidate.unlimited for candidate in call.candidates)
+        stage = self._embed_shared(call, texts) if shared else self._following.embed(call, texts)
+        return await call.effects.run_until_stopped(stage)
+
+    async def _embed_shared(self, call: Call, texts: Sequence[str]) -> Embedded:
+        embedded = Embedded()
+        waiting: dict[str, Future[Resolution[Found]]] = {}
+        alone = False
+        while texts:
+            names = {text: (call.rank, call.input_type, text) for text in texts}
+            futures = {} if alone else self._flights.claim(list(names.values()))
+            waiting = {text: futures[name] for text, name in names.items() if name in futures}
+            embedded.add(await self._embed_claimed(call, without(texts, waiting), release=not alone))
+            await self._wait(call, list(waiting.values()))
+            resolutions = {text: _resolution(future) for text, future in waiting.items()}
+            embedded.found |= {text: found.again() for text, found in resolutions.items() if isinstance(found, Found)}
+            texts = without(waiting, embedded.found)
+            alone = "failed" in resolutions.values()
+        return embedded
+
+    async def _embed_claimed(self, call: Call, texts: Sequence[str], *, release: bool) -> Embedded:
+        """Embed texts that this call has claimed, and resolve them as soon as each request is answered."""
+        found: dict[str, Found] = {}
+        left: Literal["handed over", "failed"] = "handed over"  # the call was stopped, or its requests failed
+
+        def resolve(new: Mapping[str, Found]) -> None:
+            self._flights.resolve(
+                [(call.rank, call.input_type, text) for text in new],
+                lambda name: _copied(new[name[2]]),  # type: ignore[index]
+            )
+
+        try:
+            if self._flights.completed != call.completed:  # perhaps one of these, since the cache was read
+                found = await self._reader.look_up(call, texts)
+            embedded = Embedded(found)
+            if missing := without(texts, found):
+                embedded.add(await self._following.embed(replace(call, report=resolve) if release else call, missing))
+            found = embedded.found
+            return embedded
+        except EmbedRouterError:
+            raise
+        except Exception:  # a defect, which would meet every call that waits, one after the other
+            left = "failed"
+            raise
+        finally:
+            if release:
+                resolve(found)
+                names = [(call.rank, call.input_type, text) for text in texts]
+                self._flights.resolve(names, lambda _: left)
+
+    async def _wait(self, call: Call, futures: Sequence[Future[Resolution[Found]]]) -> None:
+        """Wait until claims are resolved, or the time is up, or no claim at all is resolved any more."""
+        try:
+            before = -1
+            while before != self._flights.completed and not all(future.done() for future in futures):
+                before = self._flights.completed
+                left = STALLED if call.deadline is None else min(STALLED, call.deadline - self._clock())
+                await call.effects.wait_for(futures, left)
+                if left < STALLED:
+                    return
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _resolution(future: Future[Resolution[Found]]) -> Resolution[Found]:
+    """Return what became of a text, or of the wait for it."""
+    return "failed" if future.cancelled() else future.result()
+
+
+def _copied(found: Found) -> Found:
+    return found._replace(vector=found.vector.copy())

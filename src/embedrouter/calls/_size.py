@@ -1,0 +1,151 @@
+"""The stage of sizes: texts are counted, and those over the model's limit are refused, cut or averaged.
+
+In place of a text over the limit its beginning (``"truncate"``) or its parts (``"mean"``) are sent: ordinary texts,
+with cache entries of their own. Where the count is an estimate, the provider decides which texts are too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..cache import VectorCache, key_function
+from ..errors import InputRejectedError
+from ..models import Backend, split_text
+from ..types import Entry, Found, InputType, Origin, OverlongPolicy, TokenCounts
+from ._afford import Afford
+from ._call import Call, Embedded, SizedText, TextsRejected, TextsTooLong, input_limit, without
+from ._look_up import CacheReader, policy_tag
+
+__all__ = ["Size", "Sized"]
+
+
+@dataclass(slots=True)
+class Sized:
+    """Texts with their tokens, as they will be sent."""
+
+    texts: list[SizedText]
+    exact: bool = True
+    """Whether the model's own tokenizer counted."""
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    """The parts that stand in for texts over the limit."""
+    found: dict[str, Found] = field(default_factory=dict)
+    """Parts that are in the cache."""
+
+
+class Size:
+    """Counts texts, and cuts those that are too long.
+
+    Args:
+        cache: keeps the vectors of shortened texts.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[int, Backend],
+        cache: VectorCache,
+        reader: CacheReader,
+        on_too_long: OverlongPolicy,
+        following: Afford,
+    ) -> None:
+        self._backends, self._cache, self._reader = backends, cache, reader
+        self._on_too_long, self._following = on_too_long, following
+
+    async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
+        if all(candidate.unlimited for candidate in call.candidates):  # counting would take longer than embedding
+            return await self._following.embed(call, [SizedText(text, len(text)) for text in texts])
+        sized = await self.measure(call, texts)
+        parts, embedded = sized.parts, Embedded(sized.found)
+        embedded.add(await self._following.embed(call, sized.texts))
+        if too_long := embedded.too_long:  # as the provider says, which counted more than was estimated
+            embedded.too_long = []
+            cut = await self._cut(call, too_long)
+            parts |= cut.parts
+            embedded.found |= cut.found
+            embedded.add(await self._following.embed(call, cut.texts, may_shorten=False))
+        if embedded.rejected:
+            raise TextsRejected(_of_wholes(embedded.rejected, parts), others_embedded=bool(embedded.charges))
+        if parts:
+            await self._join_parts(call, parts, embedded.found)
+        return embedded
+
+    async def measure(self, call: Call, texts: Sequence[str]) -> Sized:
+        """Return what is to be sent for texts.
+
+        Raises:
+            TextsTooLong: texts are known to be over the limit, and the policy is to refuse them.
+        """
+        limit = input_limit(call.first)
+        counts = await self._count(call, texts)
+        sized = Sized([SizedText(*pair) for pair in zip(texts, counts.tokens, strict=True)], counts.exact)
+        long = [item.text for item in sized.texts if item.tokens > limit]
+        if not long or not counts.exact:  # of texts that may be too long the provider decides
+            return sized
+        if self._on_too_long == "error":
+            raise TextsTooLong(long, limit, call.first.name)
+        cut = await self._cut(call, long)
+        short = [item for item in sized.texts if item.tokens <= limit]
+        return Sized(list(dict.fromkeys([*short, *cut.texts])), True, cut.parts, cut.found)
+
+    async def _count(self, call: Call, texts: Sequence[str]) -> TokenCounts:
+        backend = self._backends[call.first.index]
+        return await call.effects.run_blocking(backend.count, texts, call.input_type)
+
+    async def _cut(self, call: Call, texts: Sequence[str]) -> Sized:
+        """Cut texts over the limit; of their parts, the cached ones are found and the others are to be sent."""
+        limit = input_limit(call.first)
+        backend = self._backends[call.first.index]
+        parts = await call.effects.run_blocking(_split, backend, texts, call.input_type, limit, self._on_too_long)
+        distinct = list(dict.fromkeys(part for pieces in parts.values() for part in pieces))
+        found = await self._reader.look_up(call, distinct)
+        missing = without(distinct, found)
+        counts = await self._count(call, missing)
+        return Sized([SizedText(*pair) for pair in zip(missing, counts.tokens, strict=True)], True, parts, found)
+
+    async def _join_parts(self, call: Call, parts: Mapping[str, Sequence[str]], found: dict[str, Found]) -> None:
+        """Add the vectors of texts that were cut, and keep them. A part that was cut itself was so later."""
+        entries: dict[bytes, Entry] = {}
+        policy = policy_tag(self._on_too_long, input_limit(call.first))
+        for text, pieces in reversed(list(parts.items())):
+            whole = _mean([found[piece] for piece in pieces], [len(piece) for piece in pieces], self._cache.dtype)
+            key = key_function(whole.origin.candidate, call.input_type, dtype=self._cache.dtype, policy=policy)
+            entries[key(text)] = Entry(whole.vector, whole.tokens)
+            found[text] = whole
+        if self._cache.store is not None:
+            await call.effects.run_blocking(self._cache.write, entries)
+
+
+def _split(
+    backend: Backend, texts: Sequence[str], input_type: InputType, limit: int, policy: OverlongPolicy
+) -> dict[str, list[str]]:
+    def count(text: str) -> int:
+        return backend.count([text], input_type).tokens[0]
+
+    return {text: split_text(text, limit, policy, count) for text in texts}
+
+
+def _of_wholes(
+    reasons: Mapping[str, InputRejectedError], parts: Mapping[str, Sequence[str]]
+) -> dict[str, InputRejectedError]:
+    """Return the reasons with texts that were cut in place of their parts; parts that are texts themselves stay."""
+    named = dict(reasons)
+    for text, pieces in reversed(list(parts.items())):
+        if rejected := [named[piece] for piece in pieces if piece in named]:
+            named[text] = rejected[0]
+    return named
+
+
+def _mean(found: Sequence[Found], weights: Sequence[int], dtype: str) -> Found:
+    """Return the unit vector between those of the parts, rounded as the cache keeps it; of a single part its own."""
+    vector = found[0].vector
+    if len(found) > 1:
+        mean = np.average([item.vector for item in found], axis=0, weights=weights)
+        vector = (mean / np.linalg.norm(mean)).astype(np.float32).astype(dtype).astype(np.float32)
+    origin = Origin(
+        candidate=min((item.origin.candidate for item in found), key=lambda candidate: candidate.rank),
+        cached=all(item.origin.cached for item in found),
+        shortened=True,
+    )
+    return Found(vector, sum(item.tokens for item in found), origin)

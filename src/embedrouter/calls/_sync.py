@@ -1,0 +1,135 @@
+"""The synchronous form: effects that block the calling thread, and never suspend.
+
+Ctrl-C reaches the main thread alone, so the main thread makes no request itself: requests run in threads of the pool,
+which the main thread tells to stop and then waits for. A second Ctrl-C ends that wait, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Any, ParamSpec, TypeVar
+
+from .._process import threads
+from ..models import Backend
+from ..types import Answer, InputType
+from ._effects import Running, Stopped
+
+__all__ = ["SyncEffects", "run"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def run(stage: Running[T]) -> T:
+    """Run a stage whose effects never suspend, and return its result."""
+    try:
+        stage.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    stage.close()
+    raise RuntimeError("a synchronous call was suspended")
+
+
+class SyncEffects:
+    """Blocks the calling thread.
+
+    Args:
+        background: what ``start`` has begun and has not ended.
+        sleep: waits so many seconds, in place of the clock of this machine.
+    """
+
+    def __init__(self, background: set[Future[None]], sleep: Callable[[float], object] | None = None) -> None:
+        self._background, self._sleep = background, sleep
+        self._stop = threading.Event()
+
+    async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
+        return function(*args, **settings)
+
+    async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
+        return backend.embed(texts, input_type, timeout=timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        self.check()
+        if self._sleep is None:
+            self._stop.wait(seconds)
+        else:
+            self._sleep(seconds)
+        self.check()
+
+    async def wait_for(self, futures: Sequence[Future[Any]], seconds: float | None) -> None:
+        self.check()
+        wait(futures, seconds)
+        self.check()
+
+    async def run_concurrently(self, stages: Sequence[Running[T]], width: int) -> list[T]:
+        if len(stages) == 1 and threading.current_thread() is not threading.main_thread():
+            return [await stages[0]]
+        waiting = iter(enumerate(stages))
+        results: dict[int, T] = {}
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            for place, stage in waiting:
+                if self._stop.is_set():
+                    stage.close()
+                    continue
+                try:
+                    results[place] = run(stage)
+                except BaseException as error:  # noqa: BLE001 - raised below, when the others have kept what was paid
+                    errors.append(error)
+                    self._stop.set()
+
+        ends: list[Future[None]] = []
+        try:
+            ends += (threads.submit(work) for _ in range(min(width, len(stages))))
+        except RuntimeError:  # the system has no more threads
+            if not ends:
+                work()
+        try:
+            wait(ends)
+        except BaseException:  # Ctrl-C
+            self._stop.set()
+            wait(ends)
+            raise
+        if errors:
+            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+        return [results[place] for place in range(len(stages))]
+
+    async def run_until_stopped(self, stage: Running[T]) -> T:
+        return await stage
+
+    def start(self, stage: Running[None]) -> None:
+        def work() -> None:
+            with suppress(Stopped):
+                run(stage)
+
+        try:
+            future = threads.submit(work)
+        except RuntimeError:  # the system has no more threads
+            work()
+            return
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
+
+    @property
+    def group(self) -> Hashable:
+        """Threads may wait for each other; a call that blocks an event loop must not wait for a task of that loop."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return "threads"
+        return None
+
+    def detached(self) -> SyncEffects:
+        return SyncEffects(self._background, self._sleep)
+
+    def check(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+    def stop(self) -> None:
+        self._stop.set()

@@ -1,0 +1,109 @@
+"""The first stage: check the texts before anything is called, and name the ones at fault by their positions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+
+from ..errors import InvalidInputError
+
+__all__ = ["achunks", "chunks", "format_positions", "positions", "validate"]
+
+SHOWN = 20
+"""Positions that a message lists before it stops."""
+
+
+def validate(texts: Iterable[str], first: int = 0) -> list[str]:
+    """Return the texts as a list.
+
+    Args:
+        first: the position of the first text, for errors.
+
+    Raises:
+        InvalidInputError: one string stands where a list is wanted, or some texts are not strings, are empty, or are
+            not valid Unicode; ``indices`` are their positions.
+    """
+    _require_collection(texts)
+    items = list(texts)
+    if any(map(_fault, items)):
+        faults = {index: fault for index, text in enumerate(items, first) if (fault := _fault(text))}
+        raise InvalidInputError(_complaint(faults), indices=tuple(faults))
+    return items
+
+
+def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cut texts into lists of ``size``, which are made one at a time.
+
+    Raises:
+        InvalidInputError: one string stands where a list is wanted, or no list at all.
+    """
+    _require_collection(texts)
+    rest = iter(texts)
+    return iter(lambda: list(islice(rest, size)), [])
+
+
+def achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[list[str]]:
+    """Do what ``chunks`` does with texts that may come asynchronously."""
+    if not isinstance(texts, AsyncIterable):
+        _require_collection(texts)
+    return _achunks(texts, size)
+
+
+async def _achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[list[str]]:
+    if not isinstance(texts, AsyncIterable):
+        for part in chunks(texts, size):
+            yield part
+        return
+    chunk: list[str] = []
+    async for text in texts:
+        chunk.append(text)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def positions(texts: Sequence[str], wanted: Collection[str], first: int) -> list[int]:
+    """Return where the wanted texts stand in the input, whose first text has the position ``first``."""
+    return [index for index, text in enumerate(texts, first) if text in wanted]
+
+
+def format_positions(indices: Sequence[int]) -> str:
+    """Return positions for a message, the first few of many."""
+    shown = ", ".join(map(str, indices[:SHOWN]))
+    return shown + (f" and {len(indices) - SHOWN} more" if len(indices) > SHOWN else "")
+
+
+def _require_collection(texts: object) -> None:
+    if isinstance(texts, str | bytes):
+        raise InvalidInputError(
+            f"texts must be a list of strings, not one {type(texts).__name__}. Write embed([text], …)."
+        )
+    if not isinstance(texts, Iterable):
+        raise InvalidInputError(f"texts must be a list of strings, not {type(texts).__name__}.")
+
+
+def _fault(text: object) -> str:
+    if not isinstance(text, str):
+        return f"not a string but {type(text).__name__}"
+    if not text:
+        return "empty"
+    if text.isascii():
+        return ""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "not valid Unicode (a lone surrogate)"
+    return ""
+
+
+def _complaint(faults: dict[int, str]) -> str:
+    by_fault: dict[str, list[int]] = {}
+    for index, fault in faults.items():
+        by_fault.setdefault(fault, []).append(index)
+    parts = [f"{fault}: {format_positions(indices)}" for fault, indices in by_fault.items()]
+    return (
+        f"{len(faults)} of the texts cannot be embedded, nothing was sent. By position: {'; '.join(parts)}. "
+        "Leave them out, for instance with [text for text in texts if text]."
+    )

@@ -1,0 +1,167 @@
+"""What the stages of a router are made of: its settings, resolved once when it is built."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import platformdirs
+
+from ..cache import QueryMemory, VectorCache, open_cache
+from ..errors import BudgetExceededError, StalePriceWarning
+from ..limits import RetryPolicy
+from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, the_one_space
+from ..providers import create, describe
+from ..spending import Budget, Ledger, UsageTotals, cost
+from ..types import Candidate, InputType, OverlongPolicy, Space
+from ._call import Degradation
+
+__all__ = ["LEDGER_FILE", "Wiring", "wire"]
+
+LEDGER_FILE = "ledger.db"
+YEAR = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """The parts of one router."""
+
+    candidates: Sequence[Candidate]
+    """Every fact about each model, in the order declared."""
+    backends: Mapping[int, Backend]
+    """By the index of their candidate."""
+    space: Space
+    default_tiers: Mapping[InputType, str]
+    """The tiers of calls that ask for none."""
+    folder: Path
+    """Where the router keeps what is not a vector: beside the cache, or in the user's data folder."""
+    cache: VectorCache
+    memory: QueryMemory
+    ledger: Ledger
+    budget: Budget
+    totals: UsageTotals
+    retry: RetryPolicy
+    on_too_long: OverlongPolicy
+    degradation: Degradation
+    micro_batch_window: float
+    """Seconds; 0 sends each call by itself."""
+    share: bool = True
+    """Whether texts under way are shared with other calls, and few texts are sent with theirs."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    sleep: Callable[[float], object] | None
+    random: Callable[[], float]
+    """Returns a number from 0 to 1."""
+
+    def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
+        """Return what so many more tokens of a model cost in US dollars, without its free tokens; ``None``: unknown."""
+        candidate = next(item for item in self.candidates if item.name == model)
+        free = self.ledger.free_tokens(model, candidate.free_tokens)
+        return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
+
+    def require_affordable(self, amount: Decimal | None) -> None:
+        """Refuse work of several calls that costs this much (``None``: unknown) where the budget does not suffice.
+
+        All caps are held against the whole amount, ``per_call`` too, whatever ``when_exceeded`` says. Nothing is set
+        aside.
+
+        Raises:
+            BudgetExceededError: the message says which cap, and what is spent already.
+        """
+        refusal = self.ledger.refusal(self.budget, amount)
+        if refusal is not None:
+            raise BudgetExceededError(f"Nothing was called: {refusal}")
+
+    def close(self) -> None:
+        """Close the cache and the ledger, and forget the queries in memory."""
+        self.memory.clear()
+        self.cache.close()
+        self.ledger.close()
+
+
+def wire(settings: RouterSettings) -> Wiring:
+    """Resolve the settings of a router. Opens no file but the catalogue and local models' descriptions.
+
+    Raises:
+        SpaceMismatchError: the models' vectors would not be comparable.
+        ConfigError: a setting is wrong; the message says how to set it right.
+    """
+    candidates, backends = _resolve_models(settings)
+    space = the_one_space(candidates)
+    highest = settings.tiers[max(candidate.rank for candidate in candidates)]
+    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype)
+    budget = settings.budget or Budget()
+    folder = getattr(cache.store, "folder", None)
+    if not isinstance(folder, Path):
+        folder = Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
+    ledger = Ledger(_ledger_file(settings.ledger, folder), required=bool(budget.caps))
+    return Wiring(
+        candidates=candidates,
+        backends=backends,
+        space=space,
+        default_tiers={
+            "query": highest if settings.query_tier is None else settings.query_tier,
+            "document": highest if settings.document_tier is None else settings.document_tier,
+        },
+        folder=folder,
+        cache=cache,
+        memory=QueryMemory(0 if cache.store is None else settings.cache_memory),
+        ledger=ledger,
+        budget=budget,
+        totals=UsageTotals(ledger),
+        retry=settings.retry or RetryPolicy(),
+        on_too_long=settings.on_too_long,
+        degradation=Degradation(
+            over_budget=budget.when_exceeded == "degrade", unavailable=settings.when_unavailable == "degrade"
+        ),
+        micro_batch_window=settings.micro_batch_window,
+        clock=settings.clock or time.monotonic,
+        sleep=settings.sleep,
+        random=settings.random or random.random,
+    )
+
+
+def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend]]:
+    catalogue = load_catalogue(Path(settings.catalog).expanduser() if settings.catalog else None)
+    candidates: list[Candidate] = []
+    backends: dict[int, Backend] = {}
+    for index, entry in enumerate(settings.models):
+        model = Model(entry) if isinstance(entry, str) else entry
+        known = describe(model, catalogue, settings.dimensions)
+        candidate = resolve(
+            model,
+            known.card,
+            dimensions=settings.dimensions,
+            index=index,
+            rank=rank(model.tier, settings.tiers),
+            local=known.local,
+            batches=known.batches,
+            identity=known.identity,
+        )
+        if model.price is None and candidate.price:
+            _warn_if_stale(known.card)
+        candidates.append(candidate)
+        backends[index] = create(model, known, candidate)
+    return candidates, backends
+
+
+def _ledger_file(ledger: str | Path | None, folder: Path) -> Path | None:
+    if ledger == ":memory:":
+        return None
+    return folder / LEDGER_FILE if ledger is None else Path(ledger).expanduser().absolute()
+
+
+def _warn_if_stale(card: Card) -> None:
+    if card.checked is not None and datetime.now(UTC).date() - card.checked > YEAR:
+        warnings.warn(
+            f"The price of {card.model} was read on {card.checked}, more than a year ago. Look at {card.source} and "
+            "set Model(…, price=…), or update embedrouter.",
+            StalePriceWarning,
+            stacklevel=5,
+        )

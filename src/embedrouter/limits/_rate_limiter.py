@@ -1,0 +1,195 @@
+"""The rate limiter: whether one more request keeps the provider's limits of requests and tokens a minute.
+
+A limit is the one that the user declares, otherwise the one that the provider reports. A request in flight counts as it
+was estimated. Its minute begins with its answer, because the moment at which the provider counted it is not known, and
+from then on it counts as billed: so no minute of the provider's holds more than the limit, however long the network
+takes. Until the first answer, which may report the limits, few tokens are let out.
+
+Times are seconds of a monotonic clock and are passed in. The limiter has no lock; ``ModelLimits`` holds one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
+
+from ..types import RateLimits
+
+__all__ = ["LONGEST_WAIT", "MINUTE", "REQUESTS_PER_LIMIT", "Admission", "RateLimiter"]
+
+MINUTE = 60.5
+"""Seconds of the window of a limit per minute: a little more than 60, because providers may count whole seconds."""
+LONGEST_FLIGHT = 60.0
+"""Seconds after which a request has arrived, answered or not. On a busy machine the first ones take several: an SDK is
+imported and connections are made before anything is sent."""
+REQUESTS_PER_LIMIT = 40
+"""Parts of a limit of tokens. Smaller requests fill the limit no better, and each takes a round trip."""
+SOON_FREE = 1.0
+"""Seconds after which to ask again where an answer may change much: a bill is often below its estimate."""
+UNKNOWN_LIMIT = 2**19
+"""Tokens in flight at most, where there is more than one request, until an answer reports the limit, if it does.
+Accounts that pay may send a million or more in a minute."""
+FIRST_ANSWER_POLL = 0.05
+"""Seconds after which to look for that answer again."""
+INSTANT = 1e-6
+"""Seconds that are none: a wait so short would not move a clock."""
+LONGEST_WAIT = 300.0
+"""Seconds that a provider may ask to wait at most; a longer wait is cut."""
+
+
+@dataclass(slots=True, eq=False)
+class Admission:
+    """A request that may go out now."""
+
+    at: float
+    """When it was admitted; after the answer, when its minute began."""
+    tokens: int
+    """As estimated, after the answer as billed. Fewer than asked for where only the first of its texts may go."""
+
+
+class RateLimiter:
+    """Counts the requests and tokens of the last minute for one model.
+
+    Args:
+        requests: the declared limit a minute; ``None`` to follow what the provider reports.
+        tokens: the same of tokens.
+    """
+
+    def __init__(self, *, requests: int | None, tokens: int | None) -> None:
+        self._declared_requests, self._declared_tokens = requests, tokens
+        self._reported = RateLimits()
+        self._reported_at = 0.0
+        self._in_flight: OrderedDict[Admission, None] = OrderedDict()
+        """Admitted and not answered, oldest first."""
+        self._window: deque[Admission] = deque()
+        """Answered in the last minute, oldest first."""
+        self._in_flight_tokens = self._window_tokens = 0
+        self._since_report = 0
+        """Tokens sent after the provider last reported how many remain."""
+        self._answered = False
+        """Whether there was an answer, or a failure that is not about the rate."""
+
+    def fit(self, tokens: int, least: int, now: float) -> tuple[int, float]:
+        """Return how many of the tokens may go out next, and the seconds until they may.
+
+        Args:
+            least: the tokens of the request's first text, where a part of the request may go before the rest.
+        """
+        self._expire(now)
+        allowed, wait = self._fit_tokens(tokens, least, now)
+        return allowed, max(wait, self._request_wait(now))
+
+    def admit(self, tokens: int, now: float) -> Admission:
+        """Count a request that goes out now."""
+        admission = Admission(now, tokens)
+        self._in_flight[admission] = None
+        self._in_flight_tokens += tokens
+        self._since_report += tokens
+        return admission
+
+    def withdraw(self, admission: Admission) -> None:
+        """Forget a request that was admitted and not sent."""
+        if admission in self._in_flight:
+            del self._in_flight[admission]
+            self._in_flight_tokens -= admission.tokens
+            self._since_report = max(0, self._since_report - admission.tokens)
+
+    def arrived(self, admission: Admission, tokens: int | None, now: float) -> None:
+        """Begin the minute of a request that has arrived by now, with the tokens billed where they are known."""
+        if admission not in self._in_flight:  # it was out for so long that it is forgotten
+            return
+        del self._in_flight[admission]
+        self._in_flight_tokens -= admission.tokens
+        earlier = self._window[-1].at if self._window else 0.0
+        admission.at = max(earlier, min(now, admission.at + LONGEST_FLIGHT))  # the window stays in order
+        admission.tokens = admission.tokens if tokens is None else tokens
+        self._window.append(admission)
+        self._window_tokens += admission.tokens
+
+    def report(self, limits: RateLimits, now: float) -> None:
+        """Take over the limits that an answer reports."""
+        self._reported, self._reported_at, self._since_report = _plausible(limits), now, 0
+
+    def first_answer(self) -> None:
+        """Note that the provider has answered: limits that it did not report will not be waited for."""
+        self._answered = True
+
+    def _expire(self, now: float) -> None:
+        """Drop what is older than a minute, and requests whose answer never came."""
+        while self._window and _remaining(self._window[0], now) < INSTANT:
+            self._window_tokens -= self._window.popleft().tokens
+        while self._in_flight and (oldest := next(iter(self._in_flight))).at + LONGEST_FLIGHT <= now - MINUTE:
+            del self._in_flight[oldest]
+            self._in_flight_tokens -= oldest.tokens
+
+    def _request_wait(self, now: float) -> float:
+        """Return how long the limit of requests keeps one back."""
+        reported = self._reported
+        wait = 0.0
+        if reported.requests_left == 0 and reported.requests_reset is not None:  # others may share the account
+            wait = self._reported_at + reported.requests_reset - now
+        limit = self._declared_requests or reported.requests
+        excess = 0 if limit is None else len(self._window) + len(self._in_flight) + 1 - limit
+        if excess > len(self._window):
+            return MINUTE
+        return max(wait, _remaining(self._window[excess - 1], now)) if excess > 0 else wait
+
+    def _fit_tokens(self, tokens: int, least: int, now: float) -> tuple[int, float]:
+        limit = self._declared_tokens or self._reported.tokens
+        if limit is None:
+            many = self._in_flight and not self._answered and self._in_flight_tokens + tokens > UNKNOWN_LIMIT
+            return tokens, FIRST_ANSWER_POLL if many else 0.0
+        room, wait = limit - self._window_tokens - self._in_flight_tokens, 0.0
+        if tokens > room and least < tokens:
+            tokens = min(tokens, max(room, least, limit // REQUESTS_PER_LIMIT))
+            wait = self._soon_more(now)
+        wait = max(wait, self._free_wait(min(tokens, limit) - room, now))  # over the whole limit the provider decides
+        return tokens, max(wait, self._reported_wait(tokens, now))
+
+    def _soon_more(self, now: float) -> float:
+        """Return how long it takes until more becomes free, if soon: one request then is better than two."""
+        if self._in_flight:
+            return SOON_FREE
+        wait = _remaining(self._window[0], now) if self._window else 0.0
+        return wait if wait <= SOON_FREE else 0.0
+
+    def _free_wait(self, missing: int, now: float) -> float:
+        """Return how long it takes until so many tokens have left the window."""
+        if missing <= 0:
+            return 0.0
+        wait = MINUTE if missing > self._in_flight_tokens else SOON_FREE
+        for admission in self._window:
+            missing -= admission.tokens
+            if missing <= 0:
+                return min(wait, _remaining(admission, now))
+        return wait
+
+    def _reported_wait(self, tokens: int, now: float) -> float:
+        """Return how long to wait where the provider reports that few tokens remain: others may share the account."""
+        reported = self._reported
+        if reported.tokens_left is None or reported.tokens_reset is None or not reported.tokens:
+            return 0.0
+        missing = min(tokens, reported.tokens) + self._since_report - reported.tokens_left
+        if missing <= 0:
+            return 0.0
+        return self._reported_at + min(reported.tokens_reset, missing * 60 / reported.tokens) - now
+
+
+def _remaining(admission: Admission, now: float) -> float:
+    """Return how long the minute of an answered request still takes."""
+    return MINUTE - (now - admission.at)
+
+
+def _plausible(reported: RateLimits) -> RateLimits:
+    """Return reported limits without limits of zero, and without waits beyond the longest."""
+
+    def seconds(reset: float | None) -> float | None:
+        return None if reset is None or not reset >= 0 else min(reset, LONGEST_WAIT)
+
+    return replace(
+        reported,
+        requests=reported.requests or None,
+        tokens=reported.tokens or None,
+        requests_reset=seconds(reported.requests_reset),
+        tokens_reset=seconds(reported.tokens_reset),
+    )

@@ -1,0 +1,81 @@
+"""The settings of a router: every argument of ``Router`` with its type, its default and what is refused.
+
+``Router`` repeats the names in its signature, for editors, and passes the values on; ``embedrouter.config`` derives its
+TOML table from the fields. A test compares the signature with the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..cache import DEFAULT, CacheLike, Default
+from ..errors import ConfigError
+from ..limits import RetryPolicy
+from ..spending import Budget
+from ..types import OverlongPolicy
+from ._declaration import Model
+from ._tiers import TIERS, rank
+
+__all__ = ["RouterSettings"]
+
+MAX_MICRO_BATCH_WINDOW = 1.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSettings:
+    """Hold the arguments of one ``Router``, validated. ``Router`` documents each of them.
+
+    Raises:
+        ConfigError: a setting is wrong; the message names it and the values it takes.
+    """
+
+    models: Sequence[str | Model]
+    dimensions: int | None = None
+    cache: CacheLike | Default = DEFAULT
+    budget: Budget | None = None
+    ledger: str | Path | None = None
+    retry: RetryPolicy | None = None
+    query_tier: str | None = None
+    document_tier: str | None = None
+    tiers: Sequence[str] = TIERS
+    on_too_long: OverlongPolicy = "error"
+    when_unavailable: Literal["raise", "degrade"] = "raise"
+    cache_dtype: Literal["float32", "float16"] = "float32"
+    cache_memory: int = 64 * 2**20
+    micro_batch_window: float = 0.01
+    catalog: str | Path | None = None
+    clock: Callable[[], float] | None = None
+    sleep: Callable[[float], object] | None = None
+    random: Callable[[], float] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.models, str | Model) or not self.models:
+            raise ConfigError("models must be a list of at least one model, such as ['openai:text-embedding-3-small'].")
+        if len(set(self.tiers)) != len(self.tiers) or not self.tiers:
+            raise ConfigError(f"tiers must be different names, lowest first, not {tuple(self.tiers)!r}.")
+        self._require_one_of("on_too_long", get_args(OverlongPolicy))
+        self._require_one_of("when_unavailable", ("raise", "degrade"))
+        self._require_one_of("cache_dtype", ("float32", "float16"))
+        if self.cache_memory < 0:
+            raise ConfigError(f"cache_memory must be a number of bytes, 0 or more, not {self.cache_memory!r}.")
+        if not 0 <= self.micro_batch_window <= MAX_MICRO_BATCH_WINDOW:
+            raise ConfigError(
+                f"micro_batch_window must be from 0 to {MAX_MICRO_BATCH_WINDOW} seconds, "
+                f"not {self.micro_batch_window!r}."
+            )
+        for tier in (self.query_tier, self.document_tier):
+            if tier is not None:
+                rank(tier, self.tiers)
+
+    def _require_one_of(self, name: str, accepted: tuple[str, ...]) -> None:
+        if (value := getattr(self, name)) not in accepted:
+            *others, last = map(repr, accepted)
+            raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of ``Router`` that give these settings again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
