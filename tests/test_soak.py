@@ -168,6 +168,7 @@ class Load:
         await router.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FOLDERS.is_dir(), reason="this system does not say what a process holds")
 @pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
 def test_under_load_and_failures_nothing_grows(tmp_path: Path) -> None:
