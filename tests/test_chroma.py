@@ -443,6 +443,7 @@ def open_in_step(folder: Path, space: str, names: list[str], barrier: Any, answe
                 answers.put((name, space, False))
 
 
+@pytest.mark.slow
 def test_of_processes_that_create_a_collection_at_once_one_space_wins(tmp_path: Path) -> None:
     """Each with a mark of its own, twenty times over."""
     context = multiprocessing.get_context("spawn")
@@ -486,6 +487,7 @@ def _refused_elsewhere(folder: Path) -> str:
         return refusal(collection(client), router("two"))
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_without_any_record_on_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

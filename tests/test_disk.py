@@ -569,6 +569,7 @@ def hammer(folder: Path, worker: int) -> None:
     cache.close()
 
 
+@pytest.mark.slow
 def test_sixteen_processes_share_a_folder_though_half_of_them_are_killed(tmp_path: Path) -> None:
     """In the middle of writing, with overlapping keys."""
     context = multiprocessing.get_context("forkserver")
