@@ -6,7 +6,8 @@ the only place that reacts to forks. An object that has to act passes itself to 
 to be made anew in a child is kept in a ``PerProcess``.
 
 All threads of the package come from one pool, ``threads``. An event loop's default executor is never used: a program
-whose own tools wait in it for an embedding would deadlock.
+whose own tools wait in it for an embedding would deadlock. ``Lock`` and ``Future`` are the standard library's; the core
+takes them from here, and names no module of threads.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
+from threading import Lock
 from types import TracebackType
 from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
-__all__ = ["Closeable", "PerLoop", "PerProcess", "ThreadPool", "in_thread", "threads", "watch_forks"]
+__all__ = ["Closeable", "Future", "Lock", "PerLoop", "PerProcess", "ThreadPool", "in_thread", "threads", "watch_forks"]
 
 IDLE = 30.0
 """Seconds without work after which a thread ends."""

@@ -18,22 +18,46 @@ from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
 
-__all__ = ["AsyncEffects"]
+__all__ = ["AsyncEffects", "Tasks"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+class Tasks:
+    """Tasks that finish what is paid for, and for which no caller waits any more."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it ends, and take its error: no caller is left to receive it."""
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the running loop's tasks, at most so many seconds, and cancel what is left."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 class AsyncEffects:
     """Awaits in the running event loop.
 
     Args:
-        background: tasks that finish what is paid for, and for which their callers no longer wait.
+        tasks: takes what goes on without its caller.
         sleep: waits so many seconds, in place of the clock of this machine; what it returns is awaited if it can be.
     """
 
-    def __init__(self, background: set[asyncio.Task[Any]], sleep: Callable[[float], object] | None = None) -> None:
-        self._background, self._sleep = background, sleep
+    def __init__(self, tasks: Tasks, sleep: Callable[[float], object] | None = None) -> None:
+        self._tasks, self._sleep = tasks, sleep
         self._stopped = False
         self._shielded = False
         """Whether the call has begun to spend money."""
@@ -117,18 +141,11 @@ class AsyncEffects:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             self.stop()
-            self._keep(task)
+            self._tasks.add(task)
             raise
 
     def start(self, stage: Running[None]) -> None:
-        self._keep(asyncio.create_task(stage))
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        """Hold a task until it ends, and take its error: no caller is left to receive it."""
-        if not task.done():
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._tasks.add(asyncio.create_task(stage))
 
     @contextmanager
     def _woken_by_stop(self) -> Iterator[asyncio.Event]:
@@ -145,7 +162,7 @@ class AsyncEffects:
         return asyncio.get_running_loop()
 
     def detached(self) -> AsyncEffects:
-        effects = AsyncEffects(self._background, self._sleep)
+        effects = AsyncEffects(self._tasks, self._sleep)
         effects._shielded = True
         return effects
 

@@ -20,11 +20,9 @@ A forked child builds its own stages: what they share among calls belongs to one
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .._process import PerProcess, threads
 from ..cache import QueryMemory, VectorCache
@@ -33,7 +31,7 @@ from ..limits import ModelHealth, ModelLimits
 from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy
 from ._afford import Afford, pack_requests
 from ._assemble import assemble, savings
-from ._async import AsyncEffects
+from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
 from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
 from ._effects import Effects, Running
@@ -46,7 +44,7 @@ from ._send import Send
 from ._share import Share
 from ._single_flight import SingleFlight
 from ._size import Size, Sized
-from ._sync import SyncEffects, run
+from ._sync import Started, SyncEffects, run
 from ._validate import format_positions, positions, validate
 from ._wiring import Wiring
 
@@ -101,8 +99,8 @@ class _Stages:
 
     def __init__(self, wiring: Wiring) -> None:
         clock = wiring.clock
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.futures: set[Future[None]] = set()
+        self.started = Started()
+        self.tasks = Tasks()
         self.limits = {
             candidate.index: ModelLimits(
                 concurrency=candidate.concurrency,
@@ -238,12 +236,9 @@ class Calls:
 
         After Ctrl-C it waits for what is out; a second Ctrl-C ends that wait.
         """
-        futures = self._stages.get().futures
-        try:
-            return run(ask(SyncEffects(futures, self.wiring.sleep), question))
-        except KeyboardInterrupt:
-            wait(list(futures))
-            raise
+        started = self._stages.get().started
+        with started.awaited_after_interrupt():
+            return run(ask(SyncEffects(started, self.wiring.sleep), question))
 
     async def arun(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
         """Run ``embed``, ``estimate`` or ``prepare`` in the running event loop."""
@@ -271,14 +266,8 @@ class Calls:
 
     async def finish(self) -> None:
         """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
-        loop = asyncio.get_running_loop()
-        tasks = [task for task in self._stages.get().tasks if task.get_loop() is loop]
-        if tasks:
-            longest = max(candidate.timeout for candidate in self.wiring.candidates)
-            _, late = await asyncio.wait(tasks, timeout=longest)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        longest = max(candidate.timeout for candidate in self.wiring.candidates)
+        await self._stages.get().tasks.finish(longest)
 
 
 def _too_long(error: TextsTooLong, question: Question) -> InvalidInputError:

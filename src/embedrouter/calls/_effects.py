@@ -11,13 +11,11 @@ in the cache and booked; nothing new is begun, because ``check``, ``sleep`` and 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
+from .._process import Future
 from ..models import Backend
 from ..types import Answer, InputType
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 __all__ = ["Effects", "Running", "Stopped"]
 

@@ -6,12 +6,11 @@ them, no longer than a short window; then their batch is sealed and sent.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from .._process import Future, Lock
 from ..errors import EmbedRouterError
 from ._call import Embedded
 
@@ -45,7 +44,7 @@ class MicroBatcher:
     """The batches of one process, by the kind of their calls."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._under_way: Counter[Hashable] = Counter()
         self._open: dict[Hashable, Batch] = {}
 

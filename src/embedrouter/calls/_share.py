@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Literal
 
+from .._process import Future
 from ..errors import EmbedRouterError
 from ..types import Found
 from ._call import Call, Embedded, Stage, without

@@ -7,10 +7,10 @@ stopped, or has failed: then the waiting calls try for themselves.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import Future
 from typing import Generic, Literal, TypeAlias, TypeVar
+
+from .._process import Future, Lock
 
 __all__ = ["Resolution", "SingleFlight"]
 
@@ -22,7 +22,7 @@ class SingleFlight(Generic[T]):
     """Claimed names, with the futures of the calls that wait for them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._claimed: dict[Hashable, list[Future[Resolution[T]]]] = {}
         self.completed = 0
         """Claims resolved so far."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 from .._process import threads
@@ -18,7 +18,7 @@ from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
 
-__all__ = ["SyncEffects", "run"]
+__all__ = ["Started", "SyncEffects", "run"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -34,16 +34,37 @@ def run(stage: Running[T]) -> T:
     raise RuntimeError("a synchronous call was suspended")
 
 
+class Started:
+    """What synchronous calls of one process have started in the background, and what has not ended yet."""
+
+    def __init__(self) -> None:
+        self._futures: set[Future[None]] = set()
+
+    def add(self, future: Future[None]) -> None:
+        """Hold a future until it is done."""
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+
+    @contextmanager
+    def awaited_after_interrupt(self) -> Iterator[None]:
+        """Wait, after Ctrl-C, for what is out; a second Ctrl-C ends that wait."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            wait(list(self._futures))
+            raise
+
+
 class SyncEffects:
     """Blocks the calling thread.
 
     Args:
-        background: what ``start`` has begun and has not ended.
+        started: takes what ``start`` begins.
         sleep: waits so many seconds, in place of the clock of this machine.
     """
 
-    def __init__(self, background: set[Future[None]], sleep: Callable[[float], object] | None = None) -> None:
-        self._background, self._sleep = background, sleep
+    def __init__(self, started: Started, sleep: Callable[[float], object] | None = None) -> None:
+        self._started, self._sleep = started, sleep
         self._stop = threading.Event()
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
@@ -112,8 +133,7 @@ class SyncEffects:
         except RuntimeError:  # the system has no more threads
             work()
             return
-        self._background.add(future)
-        future.add_done_callback(self._background.discard)
+        self._started.add(future)
 
     @property
     def group(self) -> Hashable:
@@ -125,7 +145,7 @@ class SyncEffects:
         return None
 
     def detached(self) -> SyncEffects:
-        return SyncEffects(self._background, self._sleep)
+        return SyncEffects(self._started, self._sleep)
 
     def check(self) -> None:
         if self._stop.is_set():

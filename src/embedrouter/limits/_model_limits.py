@@ -6,12 +6,11 @@ the process together. ``admit`` answers at once; a caller that has to wait waits
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass
 
+from .._process import Future, Lock
 from ..errors import BackendError, InputRejectedError, RateLimitedError
 from ..types import RateLimits
 from ._circuit_breaker import CircuitBreaker, CircuitState
@@ -67,7 +66,7 @@ class ModelLimits:
     def __init__(
         self, *, concurrency: int, requests: int | None, tokens: int | None, cooldown: float, lease: float
     ) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._concurrency = concurrency
         self._in_flight: set[Admission] = set()
         self._waiting: deque[Future[None]] = deque()

@@ -6,12 +6,12 @@ wait for the garbage collector, which may come at any moment, in the middle of a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import NamedTuple
 
+from .._process import Lock
 from ..types import Candidate, Usage
 from ._ledger import Ledger
 from ._prices import cost
@@ -62,7 +62,7 @@ class UsageTotals:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._usage = Usage()
 
     @property
