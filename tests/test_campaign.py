@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router
-from embedrouter.cache import keyer
+from embedrouter.cache import key_function
 from embedrouter.errors import EmbedRouterError, LedgerError
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import InputType
@@ -403,7 +403,7 @@ def check(episode: Episode, router: Router, emulator: Emulator, story: Story) ->
         for received, what in events:
             if FAULTS[what][2] == "sound":
                 kind = _kind(received)
-                keys = list(map(keyer(candidate, kind), received.texts))
+                keys = list(map(key_function(candidate, kind), received.texts))
                 found = router._cache.read(keys, episode.dimensions)
                 if len(found) < len(set(keys)):
                     missing.append((received.texts, what))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, Estimate, RetryPolicy, Space, Usage
-from embedrouter.cache import Memory
+from embedrouter.cache import QueryMemory
 from embedrouter.calls import Job, Rules
 from embedrouter.calls._effects import (
     Admit,
@@ -202,7 +202,7 @@ def ask(
             when_unavailable=when_unavailable,
             budget=budget or Budget(),
             flights=Flights(),
-            memory=Memory(0),
+            memory=QueryMemory(0),
             cached=True,
             cache_dtype="float32",
             together=False,
@@ -734,7 +734,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             when_unavailable="raise",
             budget=Budget(),
             flights=Flights(),
-            memory=Memory(0),
+            memory=QueryMemory(0),
             cached=True,
             cache_dtype="float32",
             together=False,

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.cache import keyer
+from embedrouter.cache import key_function
 from embedrouter.cache._codec import decode, encode, is_row
 from embedrouter.calls import Item
 from embedrouter.calls._effects import Call, Effect, Pause
@@ -559,7 +559,9 @@ def test_the_same_letters_cut_elsewhere_have_another_key(
 
     def key(parts: tuple[str, ...]) -> bytes:
         fingerprint, dtype, input_type, policy, text = parts
-        return keyer(replace(candidate("a"), fingerprint=fingerprint), input_type, dtype=dtype, policy=policy)(text)  # type: ignore[arg-type]
+        return key_function(replace(candidate("a"), fingerprint=fingerprint), input_type, dtype=dtype, policy=policy)(
+            text
+        )  # type: ignore[arg-type]
 
     assert (key(cut(one)) == key(cut(other))) == (cut(one) == cut(other))
 
@@ -567,13 +569,13 @@ def test_the_same_letters_cut_elsewhere_have_another_key(
 @given(st.lists(st.text(max_size=6), unique=True, max_size=30))
 def test_a_key_does_not_depend_on_the_texts_before_it(texts: list[str]) -> None:
     """One function makes the keys of a whole call."""
-    many = keyer(candidate("a"), "query", policy="truncate:9")
+    many = key_function(candidate("a"), "query", policy="truncate:9")
 
     assert [many(text) for text in texts] == [
-        keyer(candidate("a"), "query", policy="truncate:9")(text) for text in texts
+        key_function(candidate("a"), "query", policy="truncate:9")(text) for text in texts
     ]
     assert len(set(map(many, texts))) == len(texts)
-    assert {keyer(candidate("a"), "query")(text) for text in texts}.isdisjoint(map(many, texts))
+    assert {key_function(candidate("a"), "query")(text) for text in texts}.isdisjoint(map(many, texts))
 
 
 # Requests

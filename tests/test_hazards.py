@@ -18,7 +18,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from embedrouter import Model, Router, TieredRouter, tier
-from embedrouter.cache import keyer
+from embedrouter.cache import key_function
 from embedrouter.errors import (
     AuthenticationError,
     ConfigError,
@@ -386,7 +386,7 @@ def test_everything_that_changes_a_vector_is_in_the_key(tmp_path: Path) -> None:
         Router([Model("voyage:voyage-4")], cache=tmp_path, dimensions=1024),
     ]
     keys = {
-        keyer(one._rules.candidates[0], input_type)("the text")
+        key_function(one._rules.candidates[0], input_type)("the text")
         for one in variants
         for input_type in ("document", "query")
     }

@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrouter.cache._keys import KEY_BYTES, keyer
+from embedrouter.cache._keys import KEY_BYTES, key_function
 from embedrouter.types import Candidate, InputType, Limits, Space
 
 CANDIDATE = Candidate(
@@ -34,7 +34,7 @@ parts = st.tuples(
 
 
 def key(fingerprint: str, input_type: InputType, dtype: str, policy: str, text: str) -> bytes:
-    return keyer(replace(CANDIDATE, fingerprint=fingerprint), input_type, dtype=dtype, policy=policy)(text)
+    return key_function(replace(CANDIDATE, fingerprint=fingerprint), input_type, dtype=dtype, policy=policy)(text)
 
 
 @given(one=parts, other=parts)
@@ -54,19 +54,19 @@ def test_a_symmetric_model_shares_one_key_between_documents_and_queries() -> Non
     """Its vectors are the same, so one payment serves both."""
     symmetric = replace(CANDIDATE, symmetric=True)
 
-    assert keyer(symmetric, "document")("t") == keyer(symmetric, "query")("t")
-    assert keyer(CANDIDATE, "document")("t") != keyer(CANDIDATE, "query")("t")
+    assert key_function(symmetric, "document")("t") == key_function(symmetric, "query")("t")
+    assert key_function(CANDIDATE, "document")("t") != key_function(CANDIDATE, "query")("t")
 
 
 def test_neither_place_nor_price_of_a_model_is_in_its_keys() -> None:
     """The same model from Azure, or with a new API key, must find what was paid for."""
     elsewhere = replace(CANDIDATE, name="azure:other", index=3, price=Decimal(9), timeout=1, tier="low", rank=0)
 
-    assert keyer(elsewhere, "document")("t") == keyer(CANDIDATE, "document")("t")
+    assert key_function(elsewhere, "document")("t") == key_function(CANDIDATE, "document")("t")
 
 
 def test_case_and_white_space_of_a_text_count() -> None:
     """Text is never rewritten, so "US" and "us" are two texts."""
-    keys = {keyer(CANDIDATE, "query")(text) for text in ("US", "us", "us ", " us", "us\n")}
+    keys = {key_function(CANDIDATE, "query")(text) for text in ("US", "us", "us ", " us", "us\n")}
 
     assert len(keys) == 5

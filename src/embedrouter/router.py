@@ -22,7 +22,7 @@ import platformdirs
 
 from ._process import Closeable
 from .batches import Batches, BatchJob
-from .cache import DEFAULT, CacheLike, Default, Memory, VectorCache, open_cache
+from .cache import DEFAULT, CacheLike, Default, QueryMemory, VectorCache, open_cache
 from .calls import Driver, Flow, Job, Rules, Totals
 from .calls import _flow as flow
 from .calls import _plan as plan
@@ -173,7 +173,7 @@ class Router(Closeable):
             when_unavailable=when_unavailable,
             budget=budget,
             flights=self._driver.flights,
-            memory=Memory(0 if self._cache.store is None else cache_memory),
+            memory=QueryMemory(0 if self._cache.store is None else cache_memory),
             cached=self._cache.store is not None,
             cache_dtype=cache_dtype,
             together=micro_batch_window > 0 and "per_call" not in budget.caps,
@@ -371,7 +371,7 @@ class Router(Closeable):
             rules,
             candidates=[candidate],
             flights=driver.flights,
-            memory=Memory(0),
+            memory=QueryMemory(0),
             cached=False,
             together=False,
             abandon=driver.abandon,

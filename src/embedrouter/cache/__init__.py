@@ -1,12 +1,13 @@
 """Vectors already paid for.
 
-A ``Cache`` stores bytes under keys and knows nothing of vectors; ``VectorCache`` puts vectors in and takes them out,
-checking every row. Any object with the three methods of ``Cache`` can be passed to a router.
+A ``Cache`` stores bytes under keys; ``VectorCache`` encodes vectors as rows for it and checks every row that is read.
+Any object with the three methods of ``Cache`` can be passed to a router. ``CacheDatabase`` is for the maintenance of a
+cache folder.
 """
 
-from ._keys import keyer
+from ._keys import key_function
 from ._maintenance import PAGE, Folder, Row, pages, sound
-from ._memory import Memory
+from ._memory import QueryMemory
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache
 
@@ -17,11 +18,11 @@ __all__ = [
     "CacheLike",
     "Default",
     "Folder",
-    "Memory",
+    "QueryMemory",
     "Row",
     "VectorCache",
     "default_folder",
-    "keyer",
+    "key_function",
     "open_cache",
     "pages",
     "sound",

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..cache import Memory, keyer
+from ..cache import QueryMemory, key_function
 from ..errors import (
     Attempt,
     AuthenticationError,
@@ -50,7 +50,7 @@ class Rules:
     budget: Budget
     flights: Flights[Found]
     """What is being embedded at this moment."""
-    memory: Memory
+    memory: QueryMemory
     """Queries asked lately."""
     cached: bool
     """Whether there is a cache."""
@@ -218,7 +218,9 @@ class Job:
 
     def key(self, candidate: Candidate, *, fingerprint: str = "", policy: str = "") -> Callable[[str], bytes]:
         """Return the function from a text to its cache key under one model."""
-        return keyer(candidate, self.input_type, fingerprint=fingerprint, dtype=self.rules.cache_dtype, policy=policy)
+        return key_function(
+            candidate, self.input_type, fingerprint=fingerprint, dtype=self.rules.cache_dtype, policy=policy
+        )
 
     def name(self, text: str) -> str:
         """Return what tells a text from others that are under way: whoever shares it can use the same vector."""
