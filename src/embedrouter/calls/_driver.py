@@ -276,8 +276,6 @@ class Driver:
 
     async def _aperform(self, effect: Effect, stop: asyncio.Event | None) -> Any:
         match effect:
-            case Read(keys, dimensions) if (entries := self._cache.read_at_once(keys, dimensions)) is not None:
-                return entries
             case Gather():
                 return await self._agather(effect)
             case Join(names):
