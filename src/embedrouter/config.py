@@ -93,13 +93,22 @@ class Config:
     named: bool
     """Whether the user named the file, as opposed to its being found by search."""
 
+    @property
+    def is_tiered(self) -> bool:
+        """Whether the file describes a router for each tier."""
+        return "routers" in self.content
+
+    def routers(self) -> dict[str, dict[str, Any]]:
+        """Return the arguments of every ``Router`` by tier; those of a single router have the empty string as key."""
+        return self.tiered()[0] if self.is_tiered else {"": self.router()}
+
     def router(self) -> dict[str, Any]:
         """Return the arguments of ``Router``.
 
         Raises:
             ConfigError: a key or value is wrong; the message names it.
         """
-        if "routers" in self.content:
+        if self.is_tiered:
             raise ConfigError(f"{self.path} describes a router for each tier. Use TieredRouter.from_config.")
         return self._arguments(self._checked(_Router))
 

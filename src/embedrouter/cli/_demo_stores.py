@@ -1,6 +1,6 @@
-"""The two frameworks' own vector stores behind one small interface, for the demo.
+"""The vector stores of LangChain and LlamaIndex behind one small interface, for the demo.
 
-Nothing here embeds: ``RouterEmbeddings`` and ``RouterEmbedding`` do, as they would in anybody's program.
+No code here embeds: ``RouterEmbeddings`` and ``RouterEmbedding`` do, as in a user's program.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from ..router import Router
-from .corpus import Passage
+from ._corpus import Passage
 
-__all__ = ["BEST", "EXTRAS", "NEAREST", "Hit", "Store", "installed", "sources"]
+__all__ = ["HITS", "HITS_PER_SOURCE", "Hit", "Store", "find_stores", "rank_sources"]
 
-NEAREST = 10
-"""Passages that an answer is made of."""
-BEST = 3
-"""Passages of one source that count."""
+HITS = 10
+"""Passages that a search returns."""
+HITS_PER_SOURCE = 3
+"""Passages of one source that count towards its rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was found."""
+    """One passage that a search returned."""
 
     source: str
     title: str
@@ -33,16 +33,16 @@ class Hit:
 
 
 class Store(Protocol):
-    """A vector store and the adapter that embeds for it."""
+    """A vector store and the adapter that embeds for the store."""
 
     name: str
 
     def __init__(self, router: Router) -> None: ...
 
     def add(self, passages: Sequence[Passage]) -> None:
-        """Embed and keep passages."""
+        """Embed and store passages."""
 
-    def ask(self, question: str) -> list[Hit]:
+    def search(self, question: str) -> list[Hit]:
         """Embed a question and return the nearest passages, best first."""
 
 
@@ -64,8 +64,8 @@ class LangChainStore:
             metadatas=[{"source": passage.source, "title": passage.title} for passage in passages],
         )
 
-    def ask(self, question: str) -> list[Hit]:
-        found = self._store.similarity_search_with_score(question, k=NEAREST)
+    def search(self, question: str) -> list[Hit]:
+        found = self._store.similarity_search_with_score(question, k=HITS)
         return [Hit(document.metadata["source"], document.metadata["title"], score) for document, score in found]
 
 
@@ -84,7 +84,7 @@ class LlamaIndexStore:
     def add(self, passages: Sequence[Passage]) -> None:
         from llama_index.core.schema import TextNode
 
-        keys = ["source", "title"]  # left out of what is embedded, so that both frameworks embed the same text
+        keys = ["source", "title"]  # excluded from the embedded text, so that both frameworks embed the same text
         nodes = [
             TextNode(
                 text=passage.text,
@@ -95,37 +95,39 @@ class LlamaIndexStore:
         ]
         self._index.insert_nodes(nodes)
 
-    def ask(self, question: str) -> list[Hit]:
-        found = self._index.as_retriever(similarity_top_k=NEAREST).retrieve(question)
+    def search(self, question: str) -> list[Hit]:
+        found = self._index.as_retriever(similarity_top_k=HITS).retrieve(question)
         return [Hit(item.metadata["source"], item.metadata["title"], item.score or 0.0) for item in found]
 
 
-EXTRAS: dict[str, tuple[str, type[Store]]] = {
+STORES: dict[str, tuple[str, type[Store]]] = {
     "langchain": ("langchain_core", LangChainStore),
     "llama-index": ("llama_index.core", LlamaIndexStore),
 }
-"""What each extra of this package brings: the module to look for, and the store."""
+"""By extra of this package: the module that the extra installs, and the store."""
 
 
-def installed() -> tuple[list[type[Store]], list[str]]:
-    """Return the stores whose framework is installed, and the extras that would bring the others."""
-    there = {extra: _exists(module) for extra, (module, _) in EXTRAS.items()}
-    return [EXTRAS[extra][1] for extra in there if there[extra]], [extra for extra in there if not there[extra]]
+def find_stores() -> tuple[list[type[Store]], list[str]]:
+    """Return the stores whose framework is installed, and the extras that would install the others."""
+    installed = {extra: _is_installed(module) for extra, (module, _) in STORES.items()}
+    return [STORES[extra][1] for extra in STORES if installed[extra]], [
+        extra for extra in STORES if not installed[extra]
+    ]
 
 
-def _exists(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package it is in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
-def sources(hits: Sequence[Hit]) -> list[str]:
-    """Return the sources that the nearest passages point to, best first.
+def rank_sources(hits: Sequence[Hit]) -> list[str]:
+    """Return the sources of the nearest passages, best first.
 
-    Every source is worth its three best passages among the nearest: one passage of a few words can be near by chance.
+    The rank of a source is the sum of its three best scores: a single short passage can be near by chance.
     """
     scores: defaultdict[str, list[float]] = defaultdict(list)
     for hit in hits:
         scores[hit.source].append(hit.score)
-    return sorted(scores, key=lambda source: (-sum(sorted(scores[source], reverse=True)[:BEST]), source))
+    return sorted(scores, key=lambda source: (-sum(sorted(scores[source], reverse=True)[:HITS_PER_SOURCE]), source))

@@ -1,4 +1,4 @@
-"""What one run of the demo gives: figures and answers, as frozen types without behaviour."""
+"""The results of one run of the demo, as frozen types without behaviour."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ..types import Usage
-from .stores import Hit
+from ._demo_stores import Hit
 
-__all__ = ["Answer", "AtTier", "Elsewhere", "Index", "Outcome"]
+__all__ = ["DemoResult", "FilledStore", "ProviderCost", "QuestionResult", "TierResult"]
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """One vector store that was filled."""
+class FilledStore:
+    """One vector store after the texts were added."""
 
     store: str
     tier: str
@@ -27,12 +27,13 @@ class Index:
 
     @property
     def computed(self) -> int:
+        """Distinct texts that were embedded in this run."""
         return self.distinct - self.cached
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What each store found."""
+class QuestionResult:
+    """The hits of one question."""
 
     question: str
     hits: dict[str, list[Hit]]
@@ -40,8 +41,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class AtTier:
-    """A question asked at one tier."""
+class TierResult:
+    """The hits of one question at one tier."""
 
     tier: str
     model: str
@@ -51,23 +52,23 @@ class AtTier:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """What the same texts and questions cost at a provider, once."""
+class ProviderCost:
+    """The cost of the same texts and questions with a model of a provider, each embedded once."""
 
     model: str
     tokens: int
     cost: Decimal
     exact: bool
-    """Whether the tokens were counted by the model's own tokenizer."""
+    """Whether the model's own tokenizer counted the tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Everything there is to show."""
+class DemoResult:
+    """The results of a whole run."""
 
-    indexes: list[Index]
-    answers: list[Answer]
-    tiers: list[AtTier]
+    indexes: list[FilledStore]
+    answers: list[QuestionResult]
+    tiers: list[TierResult]
     usage: Usage
-    elsewhere: list[Elsewhere]
+    elsewhere: list[ProviderCost]
     seconds: float

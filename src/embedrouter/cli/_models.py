@@ -1,25 +1,24 @@
-"""``embedrouter models``: the catalogue as a table."""
+"""``embedrouter models``: show the catalogue as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..config import load as load_config
 from ..errors import ConfigError
-from ..models import Card, load_catalogue
+from ..models import PRICE_MAX_AGE, Card, load_catalogue
 from ..types import dollars
-from .choice import AsJson, ConfigFile
-from .sheet import Sheet
+from ._console import Output
+from ._options import AsJson, ConfigFile
 
-__all__ = ["command", "stale"]
-
-OLD = timedelta(days=365)
+__all__ = ["command", "staleness_warning"]
 
 
 def command(
@@ -27,9 +26,9 @@ def command(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models that are known, with prices in US dollars per million tokens and where they were read.
+    """List the models of the catalogue, with prices in US dollars per million tokens and their sources.
 
-    A price that is not known is no price of zero. With --config the rows of its catalog= count too.
+    An unknown price is not a price of zero. With --config, the rows of its catalog= are included.
     """
     cards: dict[str, Card] = {}
     for extra in _catalogs(config):
@@ -37,8 +36,8 @@ def command(
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
         known = ", ".join(sorted({card.provider for card in cards.values()}))
-        raise ConfigError(f"The catalogue has no models of {provider!r}. It has those of {known}.")
-    sheet = Sheet(as_json=as_json)
+        raise ConfigError(f"The catalogue has no models of {provider!r}. Choose one of {known}.")
+    output = Output(as_json=as_json)
     sources = {source: str(number) for number, source in enumerate(dict.fromkeys(card.source for card in shown), 1)}
     columns = ("model", "space", "dimensions", "longest input", "price", "batch price", "checked", "source")
     rows = [
@@ -54,34 +53,29 @@ def command(
         )
         for card in shown
     ]
-    sheet.table(columns, rows, numbers=columns[3:6])
+    output.table(columns, rows, numbers=columns[3:6])
     for source, number in sources.items():
-        sheet.line(f"{number:>3}  {source or 'unknown'}")
-    warning = stale(shown, datetime.now(UTC).date())
+        output.line(f"{number:>3}  {source or 'unknown'}")
+    warning = staleness_warning(shown, datetime.now(UTC).date())
     if warning:
-        sheet.line(warning, style="yellow")
-    sheet.json({"models": [asdict(card) for card in shown], "warning": warning})
+        output.line(warning, style="yellow")
+    output.json({"models": [asdict(card) for card in shown], "warning": warning})
 
 
-def stale(cards: Iterable[Card], today: date) -> str | None:
-    """Return a warning if no price was checked within a year."""
+def staleness_warning(cards: Iterable[Card], today: date) -> str | None:
+    """Return a warning if no row was checked within a year."""
     checks = [card.checked for card in cards if card.checked is not None]
-    if checks and max(checks) + OLD >= today:
+    if checks and max(checks) + PRICE_MAX_AGE >= today:
         return None
     when = f"last checked on {max(checks)}" if checks else "never checked"
-    return (
-        f"Prices and limits were {when}. Look at the makers' pages, and correct rows with catalog= or Model(price=…)."
-    )
+    return f"Prices and limits were {when}. Check the makers' pages, and correct rows with catalog= or Model(price=…)."
 
 
 def _catalogs(config: str | None) -> set[Path | None]:
     if config is None:
         return {None}
-    from ..config import load as configuration
-
-    loaded = configuration(None if config == "auto" else config)
-    tables = list(loaded.tiered()[0].values()) if "routers" in loaded.content else [loaded.router()]
-    return {table.get("catalog") for table in tables}
+    loaded = load_config(None if config == "auto" else config)
+    return {settings.get("catalog") for settings in loaded.routers().values()}
 
 
 def _price(amount: Decimal | None) -> str:
