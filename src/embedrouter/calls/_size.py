@@ -58,7 +58,8 @@ class Size:
             return await self._following.embed(call, [SizedText(text, len(text)) for text in texts])
         sized = await self.measure(call, texts)
         parts, embedded = sized.parts, Embedded(sized.found)
-        embedded.add(await self._following.embed(call, sized.texts))
+        may_cut = self._on_too_long != "error"
+        embedded.add(await self._following.embed(call, sized.texts, may_shorten=may_cut))
         if too_long := embedded.too_long:  # as the provider says, which counted more than was estimated
             embedded.too_long = []
             cut = await self._cut(call, too_long)
