@@ -291,6 +291,7 @@ def test_texts_under_way_are_not_submitted_again(emulator: Emulator, build: Buil
     assert first.poll().answered == third.poll().answered == 6
 
 
+@pytest.mark.slow
 def test_processes_at_the_same_moment_submit_each_text_once(emulator: Emulator, build: Build, tmp_path: Path) -> None:
     """Two machines' nightly jobs may start with the same minute."""
     settings = process(emulator, tmp_path, texts=30)
@@ -1081,6 +1082,7 @@ def test_a_stopped_submission_leaves_nothing_half_done(
     assert (router.batches(), set_aside(router)) == ([], 0)
 
 
+@pytest.mark.slow
 def test_ten_thousand_texts_take_seconds(emulator: Emulator, build: Build) -> None:
     """A corpus is large, and the ledger is locked while its records are written."""
     texts = [f"text {place}" for place in range(10_000)]

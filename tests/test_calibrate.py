@@ -415,6 +415,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 # A real collection
 
 
+@pytest.mark.slow
 def test_a_real_collection_gains_more_than_half_over_random_escalation(shared: Path, tmp_path: Path) -> None:
     """Eight articles of SQuAD with real models: wordllama first, MiniLM for three queries in ten.
 

@@ -486,6 +486,7 @@ def stop_at(emulator: Emulator, request: int, how: int, fault: Fault) -> Callabl
     return watch
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_60_percent_pays_for_the_rest_only(place: Path, emulator: Emulator) -> None:
     """Power cuts do not ask; every answered request is in the cache before the next one is sent."""
     watch = stop_at(emulator, REQUESTS * 6 // 10 + 1, signal.SIGKILL, Fault.reset())
@@ -763,7 +764,11 @@ def test_damaged_lines_of_a_file_are_left_out_and_counted(tmp_path: Path) -> Non
         ("a.jsonl", b'{"format": "embedrouter-cache", "version": 2}\n', "by a newer version"),
         ("a.jsonl", b"", "not by embedrouter cache export"),
         ("a.jsonl.gz", b"not gzip", "cannot be read (Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"format": "embedrouter-cache", "version": 1}\n' * 9)[:-12], "is truncated"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"format": "embedrouter-cache", "version": 1}\n' * 9, mtime=0)[:-12],
+            "is truncated",
+        ),
         ("a.csv", b"", "is unknown"),
         ("a.parquet", b"", "not by embedrouter cache export"),
         ("a.parquet", b"PAR1 and then no more PAR1", "not by embedrouter cache export"),

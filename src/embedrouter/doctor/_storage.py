@@ -125,7 +125,7 @@ def _rows(folder: Folder, max_rows: int) -> Iterator[Finding]:
 def check_ledger(ledger: Ledger) -> list[Finding]:
     """Check a ledger, before the run records anything in the ledger."""
     try:
-        if not ledger.lasting:
+        if not ledger.is_persistent:
             return [_in_memory(ledger)]
         months = ledger.totals("month")
         unconfirmed = ledger.unconfirmed()

@@ -1,41 +1,35 @@
-"""LangChain: a router as ``Embeddings``.
-
-    from embedrouter.langchain import RouterEmbeddings
-
-    store = InMemoryVectorStore(RouterEmbeddings(router))
-
-The tier of a query is, nearest first: what ``with embedrouter.tier(…)`` says; ``config={"configurable":
-{"embedding_tier": …}}`` of the chain, where LangChain passes it down; the adapter's ``query_tier``; the router's.
-"""
+"""LangChain ``Embeddings`` in front of a router."""
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.embeddings import Embeddings
 
-from ..models import first_given, rank, requested
-from ..retrieval import guard, guarded
+from ..models import first_given, requested
+from ..retrieval import GuardedRouter
 from ..router import Router
-from ..tiered import single
 from ..types import InputType, Space
 
-__all__ = ["RouterEmbeddings"]
+__all__ = ["CONFIGURABLE", "RouterEmbeddings"]
 
 CONFIGURABLE = "embedding_tier"
+"""The entry of ``config["configurable"]`` that asks for a tier."""
 
 
 class RouterEmbeddings(Embeddings):
-    """Embeds through a router, wherever LangChain takes ``Embeddings``.
+    """Embed through a router, wherever LangChain takes ``Embeddings``.
 
     Args:
-        router: the one router behind it; a ``TieredRouter`` is refused, because a vector store holds one space.
+        router: the one router in front of the vector store; a ``TieredRouter`` is refused, because a vector store holds
+            one space.
         query_tier: the tier of queries that ask for none, over the router's.
         document_tier: the same for documents.
-        index: a name for the vector store behind it. Its space is recorded with the first documents, and a router of
-            another space is refused from then on. Open a ``QdrantVectorStore`` that is only asked with
+        index: a name for the vector store. Its space is recorded with the first documents, and from then on a router of
+            another space is refused. Open a ``QdrantVectorStore`` that is only searched with
             ``validate_embeddings=False``: otherwise it embeds a document, which may decide the space.
 
     Raises:
@@ -50,57 +44,50 @@ class RouterEmbeddings(Embeddings):
         document_tier: str | None = None,
         index: str | None = None,
     ) -> None:
-        self.router = single(router)
+        self._guarded = GuardedRouter(router, index)
+        self._guarded.require_tiers(query_tier, document_tier)
         self.index = index
-        self._guard = guard(self.router, index) if index is not None else None
         self.query_tier = query_tier
         self.document_tier = document_tier
-        for tier in (query_tier, document_tier):
-            if tier is not None:
-                rank(tier, self.router.tiers)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None, **settings: Any) -> RouterEmbeddings:
+    def from_config(cls, path: str | Path | None = None, **settings: Any) -> Self:
         """Build the router from a TOML file; see ``Router.from_config``. ``settings`` are the other arguments."""
         return cls(Router.from_config(path), **settings)
+
+    @property
+    def router(self) -> Router:
+        """The one router in front of the vector store."""
+        return self._guarded.router
 
     @property
     def space(self) -> Space:
         """The space of every vector."""
         return self.router.space
 
-    def with_tier(self, tier: str, *, documents: str | None = None) -> RouterEmbeddings:
+    def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
-        documents = first_given(documents, self.document_tier)
-        return RouterEmbeddings(self.router, query_tier=tier, document_tier=documents, index=self.index)
+        self._guarded.require_tiers(tier, documents)
+        other = copy.copy(self)
+        other.query_tier = tier
+        other.document_tier = first_given(documents, self.document_tier)
+        return other
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector per text; see ``Router.embed`` for the errors."""
-        return self._embed(texts, "document")
+        return self._guarded.embed(texts, "document", self._tier("document"))
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query; see ``Router.embed`` for the errors."""
-        return self._embed([text], "query")[0]
+        return self._guarded.embed([text], "query", self._tier("query"))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Do what ``embed_documents`` does without blocking the event loop."""
-        return await self._aembed(texts, "document")
+        return await self._guarded.aembed(texts, "document", self._tier("document"))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do what ``embed_query`` does without blocking the event loop."""
-        return (await self._aembed([text], "query"))[0]
-
-    def _embed(self, texts: list[str], input_type: InputType) -> list[list[float]]:
-        with guarded(self._guard, texts, input_type):
-            result = self.router.embed(texts, input_type=input_type, tier=self._tier(input_type))
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
-
-    async def _aembed(self, texts: list[str], input_type: InputType) -> list[list[float]]:
-        with guarded(self._guard, texts, input_type):
-            result = await self.router.aembed(texts, input_type=input_type, tier=self._tier(input_type))
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
+        return (await self._guarded.aembed([text], "query", self._tier("query")))[0]
 
     def _tier(self, input_type: InputType) -> str | None:
         if input_type == "document":

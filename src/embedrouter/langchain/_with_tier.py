@@ -1,14 +1,15 @@
-"""A retriever that is asked at a tier, also where LangChain drops the configuration.
+"""Runnables that embed their queries at a tier, also where LangChain drops the configuration.
 
     retriever = with_tier(store.as_retriever())
     retriever.invoke(question, {"configurable": {"embedding_tier": "low"}})
 
-LangChain hands ``configurable`` on to what a chain's steps call, but not to the embedder of a retriever that is called
-directly, bound with ``with_config`` or run by ``batch``. The wrapper reads it and calls the retriever inside ``with
-embedrouter.tier(…)``. It makes no run of its own, so traces look as they did before.
+LangChain passes ``configurable`` on to what a chain's steps call, but not to the embedder of a retriever that is called
+directly, bound with ``with_config`` or run by ``batch``. The wrapper reads the configuration and calls the retriever
+inside ``with embedrouter.tier(…)``. The wrapper makes no run of its own, so traces look as they did without it.
 
-It has four methods, one for each form of a call, and the rest of ``Runnable`` comes down to them: each item of a batch
-has its own configuration, and a streamed input is gathered first, so that the steps before do not run at this tier.
+The wrapper has four methods, one for each form of a call, and the other methods of ``Runnable`` use these four. Each
+item of a batch has its own configuration. A streamed input is collected first, so that the steps before the retriever
+do not run at its tier.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig
+from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import ensure_config, merge_configs
+from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import Input, Output, get_unique_config_specs
 from langchain_core.utils.pydantic import TypeBaseModel
 
 from ..errors import ConfigError
-from ..models import _tiers as tiers
-from .embeddings import CONFIGURABLE
+from ..models import requested
+from ..models import tier as ask_for
+from ._embeddings import CONFIGURABLE
 
 __all__ = ["with_tier"]
 
@@ -35,21 +37,21 @@ __all__ = ["with_tier"]
 def with_tier(retriever: Runnable[Input, Output], tier: str | None = None) -> Runnable[Input, Output]:
     """Return ``retriever`` as a step that embeds its queries at a tier.
 
-    A fixed tier is the last word: it stands for ``with embedrouter.tier(…)`` around this one call, so it overrides
-    such a block further out, as inner blocks do, and the configuration. For a tier that callers may change give the
-    default to ``RouterEmbeddings.with_tier`` or ``query_tier=``, and none here.
+    A fixed tier overrides the configuration, and a ``with embedrouter.tier(…)`` around the call, as an inner block
+    overrides an outer one. For a tier that callers may change, give the default to ``RouterEmbeddings.with_tier`` or
+    ``query_tier=``, and none here.
 
-    Without one, ``config["configurable"]["embedding_tier"]`` counts, unless a ``with embedrouter.tier(…)`` surrounds
-    the call; where neither speaks, the adapter's tier. Documents that are added inside keep theirs.
+    Without a fixed tier the nearest of these counts: a ``with embedrouter.tier(…)`` around the call;
+    ``config["configurable"]["embedding_tier"]``; the adapter's tier. Documents that are added inside keep their tier.
 
     Args:
-        retriever: any runnable that embeds queries. Wrap the retriever rather than the chain around it: what is inside
-            hears one tier.
+        retriever: any runnable that embeds queries. Wrap the retriever rather than the chain around it: everything
+            inside the wrapper is asked at one tier.
         tier: the tier of all its queries; ``None`` to read the configuration of each call.
 
     Raises:
-        ConfigError: ``retriever`` is no runnable. A tier that the router does not know is its ``ValueError`` when a
-            query is embedded.
+        ConfigError: ``retriever`` is no runnable. A tier that the router does not know is a ``ValueError`` of the
+            router when a query is embedded.
     """
     if not isinstance(retriever, Runnable):
         raise ConfigError(
@@ -60,7 +62,7 @@ def with_tier(retriever: Runnable[Input, Output], tier: str | None = None) -> Ru
 
 
 class _AtTier(Runnable[Input, Output]):
-    """Calls what it wraps inside ``with embedrouter.tier(…)``."""
+    """Call a runnable inside ``with embedrouter.tier(…)``."""
 
     def __init__(self, bound: Runnable[Input, Output], tier: str | None) -> None:
         self.bound = bound
@@ -74,7 +76,7 @@ class _AtTier(Runnable[Input, Output]):
         with self._asking(config):
             return await self.bound.ainvoke(input, config, **kwargs)
 
-    # Between two steps of a stream the consumer runs, in the same context: so each step asks anew
+    # The consumer of a stream runs between two chunks in the same context, so the block is entered for each chunk
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
         asking = self._asking(config)
@@ -110,13 +112,13 @@ class _AtTier(Runnable[Input, Output]):
 
     def _asking(self, config: RunnableConfig | None) -> AbstractContextManager[object]:
         if self.tier is not None:
-            return tiers.tier(self.tier)
-        if tiers.requested("query") is not None:
+            return ask_for(self.tier)
+        if requested("query") is not None:
             return nullcontext()
         asked = _configured(self.bound, config)
-        return nullcontext() if asked is None else tiers.tier(asked)
+        return nullcontext() if asked is None else ask_for(asked)
 
-    # What it says of itself is what the wrapped one says
+    # Names, schemas and drawings are those of the wrapped runnable
 
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         return self.bound.get_name(suffix, name=name)
@@ -140,8 +142,8 @@ class _AtTier(Runnable[Input, Output]):
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        ours = [_SPEC] if self.tier is None else []
-        return get_unique_config_specs([*self.bound.config_specs, *ours])
+        own = [_SPEC] if self.tier is None else []
+        return get_unique_config_specs([*self.bound.config_specs, *own])
 
     def __repr__(self) -> str:
         return f"with_tier({self.bound!r}, {self.tier!r})"
@@ -151,7 +153,7 @@ _SPEC = ConfigurableFieldSpec(CONFIGURABLE, str | None, "Embedding tier", "The t
 
 
 def _configured(runnable: Runnable[Any, Any], config: RunnableConfig | None) -> str | None:
-    """Return the tier in the configuration that reaches ``runnable``, with what ``with_config`` bound to it."""
+    """Return the tier in the configuration of a call, merged with the configurations bound by ``with_config``."""
     while isinstance(runnable, RunnableBindingBase | DynamicRunnable):
         config = merge_configs(runnable.config, config)
         runnable = runnable.bound if isinstance(runnable, RunnableBindingBase) else runnable.default
