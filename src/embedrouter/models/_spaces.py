@@ -22,9 +22,7 @@ def shared_space(candidates: list[Candidate]) -> Space:
             reason = "vectors of different length cannot be compared"
             advice = "Set dimensions= on the router to a number that every model offers."
         else:
-            reason = (
-                "they were trained apart: a distance between their vectors means nothing, even at equal dimensions"
-            )
+            reason = "they were trained apart: a distance between their vectors means nothing, even at equal dimensions"
             advice = (
                 "Give each space a router of its own, and use TieredRouter to choose between them; "
                 "each router then needs its own vector store."
