@@ -115,7 +115,7 @@ class OneAttempt:
                 await call.effects.sleep(answer.seconds)
         finally:
             if slot is not None:
-                slot.cancel()
+                limits.give_up(slot)
 
     async def _send(
         self,
