@@ -36,6 +36,7 @@ from embedrouter.models import (
     load_catalogue,
     lowest_cosine,
 )
+from embedrouter.router import embed_alone
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Entry, InputType, Vectors
@@ -551,9 +552,9 @@ def test_embedding_with_one_model_keeps_to_budget_and_model() -> None:
         models, cache=None, ledger=":memory:", budget=Budget(total="0.000002"), retry=RetryPolicy(attempts=1)
     )
 
-    assert router.embed_with(1, ["text"], input_type="query").models == ("fake:dear",)
+    assert embed_alone(router, 1, ["text"], "query").models == ("fake:dear",)
     with pytest.raises(BudgetExceededError):
-        router.embed_with(1, ["two words"], input_type="query")
+        embed_alone(router, 1, ["two words"], "query")
     assert [len(cheap.calls), len(dear.calls)] == [0, 1]
     assert router.usage.cost == Decimal("0.000001")
 
