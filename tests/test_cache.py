@@ -23,7 +23,7 @@ from hypothesis.extra.numpy import arrays
 from embedrouter import Router
 from embedrouter.cache import DEFAULT, Cache, VectorCache, open_cache
 from embedrouter.cache._codec import decode, encode
-from embedrouter.cache._disk import DiskCache
+from embedrouter.cache._disk import DiskCache, RawDisk
 from embedrouter.errors import ConfigError
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
@@ -175,11 +175,14 @@ def test_pickles_planted_in_the_folder_are_inert(tmp_path: Path) -> None:
         database.execute("UPDATE Cache SET raw = 0, key = ? WHERE key = ?", (payload, b"good"))
     database.close()
 
+    theirs = diskcache.Cache(str(tmp_path), disk=RawDisk)
+
     assert dict(cache.get_many([b"key", b"good", payload])) == {}
     with pytest.raises(ValueError, match="plain bytes"):
-        cache._open().get(b"key")
+        theirs.get(b"key")
     with pytest.raises(ValueError, match="plain bytes"):
-        list(cache._open())
+        list(theirs)
+    theirs.close()
     assert not mark.exists()
 
 
@@ -194,7 +197,7 @@ def test_nothing_is_evicted(tmp_path: Path) -> None:
     """diskcache drops old rows above 1 GiB by default; these were paid for."""
     cache = DiskCache(tmp_path)
     cache.put_many({b"a": b"1"})
-    settings = diskcache.Cache(str(tmp_path), disk=type(cache._open().disk))
+    settings = diskcache.Cache(str(tmp_path), disk=RawDisk)
 
     assert settings.eviction_policy == "none"
     assert settings.cull_limit == 0
@@ -245,7 +248,7 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from embedrouter.cache.disk import DiskCache
+from embedrouter.cache._disk import DiskCache, RawDisk
 cache = DiskCache(sys.argv[1])
 number = 0
 while True:

@@ -36,11 +36,11 @@ def options() -> None:
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show where the cache is, how much is in it, and which indexes are recorded."""
     exclusive(cache=cache, config=config)
-    from ..cache import Folder
+    from ..cache import CacheDatabase
     from ..retrieval import FOLDER, recorded
     from .sheet import Sheet
 
-    folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
+    folder, sheet = CacheDatabase(cache_folder(cache, config)), Sheet(as_json=as_json)
     rows, size = folder.size() if folder.exists else (0, 0)
     indexes = {name: str(space) for name, space in recorded(folder.path / FOLDER).items()}
     sheet.line(f"Folder: {folder.path}{'' if folder.exists else ' (nothing is kept there yet)'}")
@@ -72,13 +72,13 @@ def verify(
     Damaged rows do no harm: the router takes them for absent and pays for their texts again.
     """
     exclusive(cache=cache, config=config)
-    from ..cache import Folder, pages
+    from ..cache import CacheDatabase, chunked
     from .sheet import Sheet
 
-    folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
+    folder, sheet = CacheDatabase(cache_folder(cache, config)), Sheet(as_json=as_json)
     total = damaged = removed = 0
     with sheet.busy("reading every row"):
-        for page in pages(folder.rows()):
+        for page in chunked(folder.rows()):
             bad = [row for row in page if not row.sound]
             total += len(page)
             damaged += len(bad)
@@ -110,14 +110,14 @@ def prune(
     exclusive(cache=cache, config=config)
     if older_than is None and not damaged:
         raise typer.BadParameter("Say what to remove: --older-than DAYS, --damaged, or both.")
-    from ..cache import Folder, Row, pages
+    from ..cache import CacheDatabase, StoredRow, chunked
     from ..errors import ConfigError
     from .sheet import Sheet
 
-    folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
+    folder, sheet = CacheDatabase(cache_folder(cache, config)), Sheet(as_json=as_json)
     before = None if older_than is None else time.time() - older_than * DAY
 
-    def doomed() -> Iterator[Row]:
+    def doomed() -> Iterator[StoredRow]:
         # only damage has to be looked for in every row
         for row in folder.rows(None if damaged else before):
             if (before is not None and row.stored < before) or (damaged and not row.sound):
@@ -133,7 +133,7 @@ def prune(
         raise ConfigError(f"{asked}. Nothing was removed. Agree with --yes.")
     removed = 0
     with sheet.busy("removing rows"):
-        for page in pages(doomed()) if count else ():
+        for page in chunked(doomed()) if count else ():
             removed += folder.remove(page)
     sheet.line(f"{removed:,} rows, {_bytes(size)}, were removed from {folder.path}.")
     sheet.json({"folder": str(folder.path), "removed": removed, "bytes": size})
@@ -148,11 +148,11 @@ def export(
 ) -> None:
     """Write all sound rows to a file that others can import. It holds vectors, no texts and no keys."""
     exclusive(cache=cache, config=config)
-    from ..cache import Folder
+    from ..cache import CacheDatabase
     from . import share
     from .sheet import Sheet
 
-    folder, sheet = Folder(cache_folder(cache, config)), Sheet(as_json=as_json)
+    folder, sheet = CacheDatabase(cache_folder(cache, config)), Sheet(as_json=as_json)
     damaged = 0
 
     def pairs() -> Iterator[share.Pair]:
@@ -184,22 +184,21 @@ def import_(
     exclusive(cache=cache, config=config)
     from contextlib import closing
 
-    from ..cache import pages, sound
-    from ..cache._disk import DiskCache
+    from ..cache import chunked, is_sound, open_cache
     from . import share
     from .sheet import Sheet
 
     path, sheet = cache_folder(cache, config), Sheet(as_json=as_json)
     added = known = damaged = 0
     try:
-        with sheet.busy("reading rows"), closing(DiskCache(path)) as store:
-            for page in pages(share.read(file.expanduser())):
-                pairs = {key: row for key, row in filter(None, page) if sound(key, row)}
-                there = {key for key, row in store.get_many(list(pairs)).items() if sound(key, row)}
+        with sheet.busy("reading rows"), closing(open_cache(path)) as store:
+            for page in chunked(share.read(file.expanduser())):
+                pairs = {key: row for key, row in filter(None, page) if is_sound(key, row)}
+                there = {key for key, row in store.get_many(list(pairs)).items() if is_sound(key, row)}
                 fresh = {key: row for key, row in pairs.items() if key not in there}
                 if fresh:
                     store.put_many(fresh)
-                damaged += sum(pair is None or not sound(*pair) for pair in page)
+                damaged += sum(pair is None or not is_sound(*pair) for pair in page)
                 known += len(there)
                 added += len(fresh)
     except (OSError, sqlite3.Error) as error:

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
-from ..cache import PAGE, pages
+from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
 
 __all__ = ["KINDS", "Pair", "read", "write"]
@@ -121,7 +121,7 @@ def _put_parquet(path: Path, _: bool, pairs: Iterable[Pair]) -> int:
     )
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
-        for page in pages(pairs):
+        for page in chunked(pairs):
             keys, rows = zip(*page, strict=True)
             writer.write_batch(arrow.record_batch([arrow.array(keys), arrow.array(rows)], schema=schema))
             count += len(page)
@@ -135,7 +135,7 @@ def _get_parquet(path: Path) -> Iterator[Pair | None]:
             file = parquet.ParquetFile(opened)
             if (file.schema_arrow.metadata or {}).get(FORMAT.encode()) != str(VERSION).encode():
                 raise _foreign(path)
-            for page in file.iter_batches(PAGE, columns=["key", "row"]):
+            for page in file.iter_batches(CHUNK_ROWS, columns=["key", "row"]):
                 for pair in page.to_pylist():
                     known = isinstance(pair.get("key"), bytes) and isinstance(pair.get("row"), bytes)
                     yield (pair["key"], pair["row"]) if known else None

@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-from ..cache import Folder
+from ..cache import CacheDatabase
 from ..errors import EmbedRouterError
 from ..spending import Account, Ledger
 from ..types import dollars
@@ -41,7 +41,7 @@ def check_cache(path: Path | None) -> list[Finding]:
                 "Set cache= to a folder, or leave it out for the usual one.",
             )
         ]
-    return [*_folder(path), *_rows(Folder(path))]
+    return [*_folder(path), *_rows(CacheDatabase(path))]
 
 
 def _folder(path: Path) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def _folder(path: Path) -> Iterator[Finding]:
         )
 
 
-def _rows(folder: Folder) -> Iterator[Finding]:
+def _rows(folder: CacheDatabase) -> Iterator[Finding]:
     if not folder.exists:
         return
     try:
