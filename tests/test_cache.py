@@ -294,6 +294,13 @@ def test_the_default_is_the_users_cache_folder() -> None:
     assert cache.folder == Path(os.environ["XDG_CACHE_HOME"]) / "embedrouter"
 
 
+def test_a_folder_named_after_a_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diskcache would put the variable's value there, and write to a folder that is never read."""
+    monkeypatch.setenv("PLACE", "elsewhere")
+    with pytest.raises(ConfigError, match="environment variable"):
+        open_cache("/tmp/$PLACE/vectors")
+
+
 def test_a_home_folder_is_expanded() -> None:
     """Configuration files say ~/.cache."""
     cache = open_cache("~/vectors")

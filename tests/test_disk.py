@@ -490,6 +490,36 @@ def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
     cache.close()
 
 
+def test_a_folder_that_another_process_locks_can_be_read_and_closed_while_a_thread_waits_to_write(
+    tmp_path: Path,
+) -> None:
+    """A reader never waits for a writer, not even to open the folder, and the rows that wait are kept in the end."""
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
+        for opened in (False, True):
+            store = DiskCache(tmp_path)
+            if opened:
+                store.put_many({b"opened": b"before"})
+            other.execute("BEGIN IMMEDIATE")
+            writing = threading.Thread(target=store.put_many, args=({b"key": bytes([opened])},))
+            writing.start()
+            time.sleep(0.1)
+            start = time.monotonic()
+            found = DiskCache(tmp_path).get_many(KEYS)
+            read = time.monotonic() - start
+            store.close()
+            closed = time.monotonic() - start
+            other.execute("ROLLBACK")
+            writing.join()
+            kept = store.get_many([b"key"])
+            store.close()
+
+            assert len(found) == len(KEYS)
+            assert read < 1
+            assert closed < 5
+            assert kept == {b"key": bytes([opened])}
+
+
 def hammer(folder: Path, worker: int) -> None:
     cache = VectorCache(DiskCache(folder))
     chance = np.random.default_rng(worker)
