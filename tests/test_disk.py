@@ -34,7 +34,7 @@ from embedrouter.cache._disk import DiskCache
 from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
 from embedrouter.spending import Ledger
-from embedrouter.spending import _ledger as ledger_module
+from embedrouter.spending._ledger import FLUSH_INTERVAL
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
 from tests.cache_folders import KEYS, assert_complete, entry, fill, right
@@ -56,6 +56,13 @@ def answers(router: Router, times: int = 1) -> None:
 
 def reserved(ledger: Ledger, amount: str = "0.10") -> int:
     reservation = ledger.reserve(Budget(total="1"), spending(amount))
+    assert isinstance(reservation, int)
+    return reservation
+
+
+def booked(ledger: Ledger) -> int:
+    """Set money aside without a budget."""
+    reservation = ledger.reserve(Budget(), spending("0.10"))
     assert isinstance(reservation, int)
     return reservation
 
@@ -586,25 +593,23 @@ def test_under_a_budget_a_ledger_that_fails_refuses_before_money_is_spent(full: 
     assert spent(file) == Decimal(tokens) / 1_000_000
 
 
-def test_bills_wait_in_memory_while_the_ledger_is_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bills_wait_in_memory_while_the_ledger_is_locked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An answer that was paid for reaches its caller, and its cost the accounts."""
-    monkeypatch.setattr(ledger_module, "BUSY", 0.1)
     file = tmp_path / "ledger.db"
-    ledger = Ledger(file, required=True)
+    ledger = Ledger(file, required=True, busy_timeout=0.1)
     first, second, third = (reserved(ledger) for _ in range(3))
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         ledger.settle(first, 10, Decimal("0.01"))
         ledger.release(second)
-        ledger.suspect(third)
+        ledger.mark_unconfirmed(third)
         ledger.save("m", "", 1, 1, Decimal("0.5"))
         ledger.flush()
         with pytest.raises(LedgerError, match="database is locked"):
             ledger.reserve(Budget(total="1"), spending("0.1"))
         ledger.close()
         other.execute("ROLLBACK")
+    ledger.flush()
     totals = ledger.totals("day")
     ledger.close()
     (account,) = totals.values()
@@ -639,17 +644,71 @@ def test_without_a_budget_accounts_go_on_in_memory(tmp_path: Path, caplog: pytes
     file = tmp_path / "ledger.db"
     ledger = Ledger(file)
     late = reserved(ledger)
-    ledger._shut()
+    ledger.close()
     file.write_bytes(b"no database" * 1000)
     assert ledger.settle(late, 10, Decimal("0.01")) == Decimal("0.01")
     for _ in range(2):
-        ledger.settle(reserved(ledger), 10, Decimal("0.25"))
+        ledger.settle(booked(ledger), 10, Decimal("0.25"))
     totals = ledger.totals("day")
     ledger.close()
 
     assert [account.cost for account in totals.values()] == [Decimal("0.50")]
-    assert len([record for record in caplog.records if "counted in memory" in record.message]) == 1
+    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
     assert file.read_bytes() == b"no database" * 1000
+
+
+def test_without_a_budget_accounts_go_back_to_a_file_that_works_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure passes: a lock that was held for long, a folder that was not there yet."""
+    now = time.time()
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, now=lambda: now, busy_timeout=0.1)
+    early = booked(ledger)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.settle(early, 10, Decimal("0.01"))
+        ledger.settle(booked(ledger), 10, Decimal("0.25"))
+        ledger.release(booked(ledger))
+        late, lost = booked(ledger), booked(ledger)
+        ledger.save("m", "", 1, 1, Decimal("0.5"))
+        while_locked = ledger.totals("day"), ledger.flush_due()
+        other.execute("ROLLBACK")
+    ledger.mark_unconfirmed(lost)
+    ledger.settle(late, 10, Decimal("0.50"))
+    before = spent(file)
+    now += FLUSH_INTERVAL + 1
+    due = ledger.flush_due()
+    ledger.flush()
+    after = spent(file)
+    (account,) = ledger.totals("day").values()
+    ledger.close()
+
+    assert [one.cost for one in while_locked[0].values()] == [Decimal("0.25")]
+    assert (while_locked[1], due) == (False, True)
+    assert (before, after) == (0, Decimal("0.76")), "a file that failed is left alone for a while"
+    assert (account.requests, account.unconfirmed, account.saved) == (3, Decimal("0.10"), Decimal("0.5"))
+    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_without_a_budget_a_ledger_that_was_removed_begins_anew(tmp_path: Path, replaced: bool) -> None:
+    """Perhaps with the cache folder that it lies in; the service runs on, and what it spends is booked."""
+    now = time.time()
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, now=lambda: now)
+    ledger.settle(booked(ledger), 10, Decimal("0.01"))
+    for item in tmp_path.iterdir():
+        item.unlink()
+    if replaced:
+        Ledger(file).totals("day")
+    ledger.settle(booked(ledger), 10, Decimal("0.25"))
+    now += FLUSH_INTERVAL + 1
+    ledger.settle(booked(ledger), 10, Decimal("0.50"))
+    after = spent(file)
+    ledger.close()
+
+    assert after == Decimal("0.75")
 
 
 def test_a_ledger_that_never_opened_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class World:
                 if billed is not None:
                     return self.ledger.settle(reservation, *billed)
                 if unconfirmed:
-                    self.ledger.suspect(reservation)
+                    self.ledger.mark_unconfirmed(reservation)
                 else:
                     self.ledger.release(reservation)
             case Join(names):
@@ -207,7 +207,7 @@ def ask(
             cache_dtype="float32",
             together=False,
             book=lambda job: None,
-            abandon=world.ledger.suspect,
+            abandon=world.ledger.mark_unconfirmed,
             withdraw=lambda model, admission: world.gates[model.name].withdraw(admission),
             clock=lambda: world.now,
             chance=chance,
@@ -739,7 +739,7 @@ def test_a_flow_stopped_while_a_request_is_in_flight_leaves_it_counted() -> None
             cache_dtype="float32",
             together=False,
             book=lambda job: None,
-            abandon=world.ledger.suspect,
+            abandon=world.ledger.mark_unconfirmed,
             withdraw=lambda model, admission: world.gates[model.name].withdraw(admission),
             clock=lambda: 0.0,
             chance=lambda: 1.0,

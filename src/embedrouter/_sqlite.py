@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 
 from ._process import watch_forks
 
-__all__ = ["Failure", "ReplacedError", "SQLiteFile", "failure"]
+__all__ = ["BUSY_TIMEOUT", "Failure", "ReplacedError", "SQLiteFile", "failure"]
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
@@ -115,10 +115,15 @@ class SQLiteFile:
         weakref.finalize(self, self._connections.close_unused)
         watch_forks(self)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether the calling thread is inside ``writing``."""
+        return self._writer == threading.get_ident()
+
     @contextmanager
     def writing(self, *, busy_timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Hold the write lock, and commit unless something is raised; inside another ``writing``, be part of it."""
-        if self._writer == threading.get_ident():
+        if self.is_writing:
             yield self._connections.open["writing"]
             return
         seconds = self._busy_timeout if busy_timeout is None else busy_timeout
@@ -138,7 +143,7 @@ class SQLiteFile:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Show the file as it is at the first query; inside ``writing``, as that transaction has made it."""
-        if self.path is None or self._writer == threading.get_ident():
+        if self.path is None or self.is_writing:
             with self.writing() as connection:
                 yield connection
             return

@@ -266,7 +266,7 @@ class Batches:
         with self._records.transaction():
             record = self._records.get(mark)
             if not record.ended:
-                self._ledger.suspect(record.reservation)
+                self._ledger.mark_unconfirmed(record.reservation)
             self._records.drop(mark)
 
     # Looking, collecting, cancelling

@@ -89,7 +89,7 @@ class BatchRecords:
             ConfigError: the ledger is not in a file.
         """
         with self._ledger.transaction() as database:
-            if not self._ledger.lasting:
+            if not self._ledger.is_persistent:
                 raise ConfigError(
                     "A batch takes up to a day and is remembered in the ledger, which is in memory here. Build the "
                     "router with a ledger in a file: ledger=…."

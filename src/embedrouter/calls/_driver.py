@@ -286,8 +286,6 @@ class Driver:
                 return await self._atogether(flows, width, stop or asyncio.Event())
             case Admit():
                 return self._perform(effect, None)
-            case Reserve(spending) if (reserved := self._ledger.reserve_at_once(self._budget, spending)) is not None:
-                return reserved
             case Reserve():
                 return await self._areserve(effect)
             case Call(candidate, texts, input_type):
@@ -360,7 +358,7 @@ class Driver:
     def abandon(self, reservation: int) -> None:
         """Book a reservation whose flow was closed: a request that went out may have been billed, others were not."""
         if reservation in self._here.sent:
-            self._ledger.suspect(reservation)
+            self._ledger.mark_unconfirmed(reservation)
         else:
             self._ledger.release(reservation)
         self._here.sent.discard(reservation)
@@ -377,7 +375,7 @@ class Driver:
         if effect.billed is not None:
             return self._ledger.settle(effect.reservation, *effect.billed)
         if effect.unconfirmed:
-            self._ledger.suspect(effect.reservation)
+            self._ledger.mark_unconfirmed(effect.reservation)
         else:
             self._ledger.release(effect.reservation)
         return None

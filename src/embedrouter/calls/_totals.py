@@ -7,9 +7,11 @@ collector, which may come at any moment, in the middle of another ledger's trans
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 
+from .._process import threads
 from ..spending import Ledger
 from ..types import Usage
 from ._job import Job, Saving
@@ -49,3 +51,6 @@ class Totals:
         with self._lock:
             self._saved += saving.amount
         self._ledger.save(saving.candidate.name, tag, saving.texts, saving.tokens, saving.amount)
+        if self._ledger.flush_due():
+            with suppress(RuntimeError):  # the system has no more threads; the next booking writes them
+                threads.submit(self._ledger.flush)

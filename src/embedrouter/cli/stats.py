@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ import typer
 
 from ..errors import ConfigError, LedgerError
 from ..router import LEDGER
-from ..spending import Account, Ledger, Unconfirmed
+from ..spending import Account, Ledger, Unconfirmed, sum_accounts
 from ..tiered import TieredRouter
 from .choice import AsJson, CacheFolder, ConfigFile, configured, exclusive
 from .report import money
@@ -23,7 +22,7 @@ from .sheet import Sheet, price
 __all__ = ["By", "command"]
 
 SHOWN = 20
-"""Unconfirmed requests that people are shown."""
+"""Unconfirmed requests that are shown without --json."""
 
 
 class By(StrEnum):
@@ -43,24 +42,23 @@ def command(
 ) -> None:
     """Show what was spent and saved, by day, month, model or tag. Days and months are UTC.
 
-    Unconfirmed are requests that went out and never came back: they may have been billed, so budgets count them.
+    Unconfirmed are requests that were sent and never answered: they may have been billed, so budgets count them.
     """
     exclusive(cache=cache, config=config)
     files = _ledgers(cache, config)
-    accounts: dict[str, list[Account]] = {}
+    accounts: list[dict[str, Account]] = []
     lost: list[Unconfirmed] = []
     for file in files:
         if not file.exists():
             continue
         try:
             with closing(Ledger(file, required=True)) as ledger:
-                for name, account in ledger.totals(by.value).items():
-                    accounts.setdefault(name, []).append(account)
+                accounts.append(ledger.totals(by.value))
                 lost += ledger.unconfirmed()
-        except (ConfigError, LedgerError, sqlite3.Error) as error:  # the ledger's own words are about budgets
+        except (ConfigError, LedgerError, sqlite3.Error) as error:  # the ledger's own message is about budgets
             raise ConfigError(f"{file} cannot be read as a ledger ({error.__cause__ or error}).") from error
-    rows = {name: _sum(accounts[name]) for name in sorted(accounts)}
-    total = _sum(rows.values())
+    rows = sum_accounts(accounts)
+    total = sum(rows.values(), Account())
     lost.sort(key=lambda request: request.at)
 
     sheet = Sheet(as_json=as_json)
@@ -74,7 +72,7 @@ def command(
     if total.unpriced_tokens:
         sheet.line(f"{total.unpriced_tokens:,} of the tokens have no known price and are not in the cost.")
     if lost:
-        sheet.line("Unconfirmed: went out and never came back; may have been billed, and are not in the cost.")
+        sheet.line("Unconfirmed: sent and never answered; may have been billed, and are not in the cost.")
         heads = ("time (UTC)", "model", "tag", "texts", "tokens", "estimate")
         sheet.table(heads, [_lost(request) for request in lost[-SHOWN:]], numbers=heads[3:])
         if len(lost) > SHOWN:
@@ -107,17 +105,6 @@ def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
     routers = [router.router(name) for name in router.own_tiers] if isinstance(router, TieredRouter) else [router]
     files = [each.ledger.file for each in routers]
     return list(dict.fromkeys(file for file in files if file is not None))
-
-
-def _sum(accounts: Iterable[Account]) -> Account:
-    every = list(accounts)
-    zero = Account()
-    return Account(
-        **{
-            item.name: sum((getattr(account, item.name) for account in every), getattr(zero, item.name))
-            for item in fields(Account)
-        }
-    )
 
 
 def _row(account: Account) -> tuple[str, ...]:

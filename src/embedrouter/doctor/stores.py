@@ -120,7 +120,7 @@ def _rows(folder: CacheDatabase) -> Iterator[Finding]:
 def check_ledger(ledger: Ledger) -> list[Finding]:
     """Look at a ledger, before anything is booked."""
     try:
-        if not ledger.lasting:
+        if not ledger.is_persistent:
             return [_in_memory(ledger)]
         months = ledger.totals("month")
         lost = ledger.unconfirmed()

@@ -1,7 +1,8 @@
 """Money: prices, budgets, the ledger of what was spent and saved, and the tags it is booked under."""
 
+from ._accounts import Account, Unconfirmed, sum_accounts
 from ._budget import Budget
-from ._ledger import Account, Ledger, Unconfirmed
+from ._ledger import Ledger
 from ._prices import DECIMALS, UNIT, as_price, cost
 from ._tags import tag
 
@@ -14,5 +15,6 @@ __all__ = [
     "Unconfirmed",
     "as_price",
     "cost",
+    "sum_accounts",
     "tag",
 ]
