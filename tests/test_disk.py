@@ -16,7 +16,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
 from hashlib import blake2b
@@ -283,25 +282,7 @@ def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
     assert right(found)
 
 
-def test_few_rows_are_read_at_once_if_nobody_else_is_inside(tmp_path: Path) -> None:
-    fill(tmp_path)
-    store = DiskCache(tmp_path)
-    cache = VectorCache(store)
-    assert cache.read_at_once(KEYS[:3], 1536) is None, "opening a folder takes its time"
-    cache.read(KEYS, 1536)
-
-    few = cache.read_at_once([*KEYS[:3], b"none".ljust(KEY_BYTES)], 1536)
-    assert few is not None
-    assert few.keys() == set(KEYS[:3])
-    assert right(few)
-    assert cache.read_at_once(KEYS, 1536) is None, "many take longer than handing them to a thread"
-    with ThreadPoolExecutor(1) as other, store._turn():
-        assert other.submit(cache.read_at_once, KEYS[:3], 1536).result() is None
-    assert VectorCache(MemoryCache()).read_at_once(KEYS[:3], 1536) is None, "another store may be slow"
-    assert VectorCache(None).read_at_once(KEYS, 1536) == {}
-
-
-def test_whoever_wraps_or_extends_a_folder_is_asked_in_its_own_way(tmp_path: Path) -> None:
+def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(tmp_path: Path) -> None:
     """It may encrypt what it stores."""
 
     class Wrapping:
@@ -318,45 +299,17 @@ def test_whoever_wraps_or_extends_a_folder_is_asked_in_its_own_way(tmp_path: Pat
     for store in (Wrapping(), Extending(tmp_path)):
         cache = VectorCache(store)
         assert right(cache.read(KEYS, 1536))
-        assert cache.read_at_once(KEYS[:3], 1536) is None
         cache.close()
 
 
-def test_a_folder_that_is_gone_is_not_made_at_once(tmp_path: Path) -> None:
-    fill(tmp_path)
-    cache = VectorCache(DiskCache(tmp_path))
-    assert right(cache.read(KEYS, 1536))
-    shutil.rmtree(tmp_path)
-
-    assert cache.read_at_once(KEYS[:3], 1536) is None
-    assert not tmp_path.exists()
-
-
-def test_where_readers_wait_for_writers_nothing_is_read_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on file systems that share no memory: SQLite has no log there."""
+def test_a_folder_works_without_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on file systems that share no memory between processes."""
     monkeypatch.setitem(diskcache.core.DEFAULT_SETTINGS, "sqlite_journal_mode", "delete")
     cache = VectorCache(DiskCache(tmp_path))
     cache.write({KEYS[0]: entry(KEYS[0])})
 
     assert right(cache.read(KEYS[:1], 1536))
-    assert cache.read_at_once(KEYS[:1], 1536) is None
-
-
-def test_what_fails_at_once_is_told_when_it_fails_in_its_turn(tmp_path: Path) -> None:
-    fill(tmp_path)
-    cache = VectorCache(DiskCache(tmp_path))
-    cache.read(KEYS, 1536)
-    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
-        database.execute("DROP TABLE NewPlaces")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert cache.read_at_once(KEYS[:3], 1536) is None
-    assert cache.failures == 0
-    with pytest.warns(CacheWarning, match="could not be read"):
-        cache.read(KEYS[:3], 1536)
+    cache.close()
 
 
 def test_a_folder_that_is_removed_in_use_is_made_anew(tmp_path: Path) -> None:

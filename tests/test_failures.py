@@ -25,11 +25,7 @@ import pytest
 import requests
 import urllib3
 
-import embedrouter.calls._driver
-import embedrouter.router
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.calls import Driver
-from embedrouter.calls._effects import Effect, Pause
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -91,29 +87,18 @@ class Clock:
 
     pauses: list[float] = field(default_factory=list)
 
-    def monotonic(self) -> float:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of a router that goes by this clock, and whose chance always says 1."""
+        return {"clock": self._now, "sleep": self.pauses.append, "random": lambda: 1.0}
+
+    def _now(self) -> float:
         return time.monotonic() + sum(self.pauses)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    perform = Driver._perform
-
-    def skipping(self: Driver, effect: Effect, stop: Any) -> Any:
-        if isinstance(effect, Pause):
-            return clock.pauses.append(effect.seconds)
-        return perform(self, effect, stop)
-
-    async def apause(seconds: float, stop: Any) -> None:
-        clock.pauses.append(seconds)
-
-    monkeypatch.setattr(Driver, "_perform", skipping)
-    monkeypatch.setattr(embedrouter.calls._driver, "_apause", apause)
-    monkeypatch.setattr(embedrouter.calls._driver, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(embedrouter.router, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(embedrouter.router, "random", SimpleNamespace(random=lambda: 1.0))
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 @dataclass(frozen=True)
@@ -275,6 +260,7 @@ def test_what_follows_from_a_failure(
         cache=None,
         ledger=":memory:",
         retry=policy,
+        **clock.settings,
     )
     if row.then == "stop":
         with pytest.raises(row.error) as caught:
@@ -323,7 +309,7 @@ def test_a_failure_that_may_pass_is_tried_as_often_as_the_policy_says_with_longe
     emulator.fault_for = lambda received: Fault.unavailable(503) if received.model == "voyage-4-lite" else None
     policy = RetryPolicy(attempts=4, initial_wait=1, max_wait=5)
     models = [declare(emulator, first), declare(emulator, second, price="2")]
-    router = Router(models, cache=None, ledger=":memory:", retry=policy)
+    router = Router(models, cache=None, ledger=":memory:", retry=policy, **clock.settings)
     result = embed(router, asynchronous, TEXTS, input_type="document")
     router.close()
 
@@ -337,7 +323,7 @@ def test_with_nobody_else_to_ask_the_error_has_what_the_provider_asked_for(
 ) -> None:
     """Whoever called may come back then."""
     emulator.script(headers(retry_after="3600"))
-    router = Router([declare(emulator, MODELS["cohere"][0])], cache=None, ledger=":memory:")
+    router = Router([declare(emulator, MODELS["cohere"][0])], cache=None, ledger=":memory:", **clock.settings)
     with pytest.raises(NoModelAvailableError) as caught:
         embed(router, asynchronous, TEXTS, input_type="document")
     router.close()
@@ -351,7 +337,7 @@ def test_a_wait_beyond_the_calls_own_time_is_not_begun(emulator: Emulator, clock
     emulator.script(headers(retry_after="17"))
     first, second = MODELS["openai"]
     models = [declare(emulator, first), declare(emulator, second, price="2")]
-    router = Router(models, cache=None, ledger=":memory:")
+    router = Router(models, cache=None, ledger=":memory:", **clock.settings)
     result = embed(router, asynchronous, TEXTS, input_type="document", timeout=10)
     router.close()
 
@@ -444,7 +430,8 @@ def test_what_follows_when_no_connection_is_made(
     first, second = MODELS[provider]
     policy = Remembering(attempts=2)
     shut = declare(emulator, first, base_url=door.url(stack, emulator), timeout=0.2)
-    router = Router([shut, declare(emulator, second, price="2")], cache=None, ledger=":memory:", retry=policy)
+    models = [shut, declare(emulator, second, price="2")]
+    router = Router(models, cache=None, ledger=":memory:", retry=policy, **clock.settings)
     result = embed(router, asynchronous, TEXTS, input_type="document")
     router.close()
     form = f"{provider} {'async' if asynchronous else 'sync'}"
@@ -507,7 +494,7 @@ def test_a_refused_request_is_sent_in_parts(
     """Here nothing is wrong with the texts, only with their number. Each is paid once."""
     refusal = row.fault(provider)
     emulator.fault_for = lambda received: refusal if len(received.texts) > 2 else None
-    router = Router([declare(emulator, MODELS[provider][0])], cache=None, ledger=":memory:")
+    router = Router([declare(emulator, MODELS[provider][0])], cache=None, ledger=":memory:", **clock.settings)
     texts = [f"text {number}" for number in range(8)]
     result = embed(router, asynchronous, texts, input_type="document")
     router.close()
@@ -527,7 +514,7 @@ def test_a_refused_text_is_named_and_no_other_model_is_asked(
     emulator.fault_for = lambda received: refusal if "poison" in received.texts else None
     first, second = MODELS[provider]
     models = [declare(emulator, first, batch_size=1, max_concurrency=1), declare(emulator, second, price="2")]
-    router = Router(models, cache=None, ledger=":memory:")
+    router = Router(models, cache=None, ledger=":memory:", **clock.settings)
     with pytest.raises(InputRejectedError) as caught:
         embed(router, asynchronous, ["good", "poison"], input_type="document")
     router.close()

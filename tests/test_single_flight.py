@@ -8,10 +8,10 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -19,16 +19,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedrouter import EmbeddingResult, Model, RetryPolicy, Router
-from embedrouter.calls import _flow as flow
-from embedrouter.calls._single_flight import Flights
+from embedrouter.cache import VectorCache
+from embedrouter.calls._call import Call, Embedded
+from embedrouter.calls._look_up import CacheReader
+from embedrouter.calls._share import Share
+from embedrouter.calls._single_flight import SingleFlight
+from embedrouter.calls._sync import Started, SyncEffects, run
 from embedrouter.errors import AuthenticationError, NoModelAvailableError, UnavailableError
+from embedrouter.router import wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
-from embedrouter.types import Answer, InputType
+from embedrouter.types import Answer, Found, InputType, Origin
 from tests.either import embed
 from tests.emulator import Emulator, count_tokens, vector
-from tests.side_by_side import HANG, at_once, until
+from tests.side_by_side import HANG, Watch, at_once, auntil, caller, until
 
 NAME = "text-embedding-3-small"
+
+T = TypeVar("T")
 
 
 def router_to(emulator: Emulator, **settings: Any) -> Router:
@@ -54,7 +61,7 @@ async def all_at_once(router: Router, batches: Sequence[Sequence[str]]) -> list[
 
 
 def assert_paid_once(router: Router, emulator: Emulator, results: list[Any], batches: list[Sequence[str]]) -> None:
-    """Everybody has the right vectors, every text was sent once, and the accounts agree with the bill."""
+    """Every call has the right vectors, every text was sent once, and the accounts agree with the bill."""
     distinct = {text for batch in batches for text in batch}
     assert texts_received(emulator) == Counter(distinct)
     for result, batch in zip(results, batches, strict=True):
@@ -68,7 +75,15 @@ def assert_paid_once(router: Router, emulator: Emulator, results: list[Any], bat
     everything = sum(count_tokens("openai", text) for batch in batches for text in batch)
     price = Decimal("0.02") / 1_000_000
     assert sum(result.usage.saved for result in results) == account.saved == (everything - billed) * price
-    assert router._driver.flights._waiting == {}
+    assert_claimed_by_no_call(router, sorted(distinct))
+
+
+def assert_claimed_by_no_call(router: Router, texts: Sequence[str]) -> None:
+    """Texts that are not in the cache any more can be embedded again, without waiting for a call that has ended."""
+    if isinstance(store := router.cache.store, MemoryCache):
+        store.rows.clear()
+    result = router.embed(texts, input_type="document", timeout=HANG)
+    assert not any(result.cached)
 
 
 # Threads, tasks, both
@@ -98,7 +113,7 @@ def test_two_hundred_tasks_that_need_one_text_pay_for_it_once(emulator: Emulator
 
 
 def test_threads_and_tasks_pay_once_between_them(emulator: Emulator) -> None:
-    """A thread follows a task of an event loop elsewhere, and a task follows a thread."""
+    """A thread waits for a task of an event loop elsewhere, and a task waits for a thread."""
     emulator.latency = 0.2
     router = router_to(emulator)
     texts = ["the question", "another"]
@@ -115,7 +130,7 @@ def test_threads_and_tasks_pay_once_between_them(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("kind", ["threads", "tasks"])
 def test_batches_that_overlap_pay_for_each_text_once(emulator: Emulator, kind: str) -> None:
-    """Each leads some of its texts and follows for the others."""
+    """Each call makes the requests for some of its texts, and waits for the others."""
     emulator.latency = 0.2
     router = router_to(emulator)
     letters = [f"text {letter}" for letter in "abcdefghij"]
@@ -134,7 +149,7 @@ def test_batches_that_overlap_pay_for_each_text_once(emulator: Emulator, kind: s
 
 
 def test_without_a_cache_it_works_all_the_same(emulator: Emulator) -> None:
-    """While the request is under way; afterwards nobody remembers."""
+    """While the request is under way; afterwards the text is sent again."""
     emulator.latency = 0.4
     router = router_to(emulator, cache=None)
     results = at_once([lambda: router.embed(["a"], input_type="document")] * 10)
@@ -166,7 +181,7 @@ def test_documents_and_queries_tiers_and_routers_are_not_merged(emulator: Emulat
         router.close()
 
 
-# Leaders that do not land
+# Calls that make the request and fail, or are cancelled
 
 
 class Gated(FakeBackend):
@@ -184,14 +199,11 @@ class Gated(FakeBackend):
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         self.arrived.set()
-        deadline = time.monotonic() + HANG
-        while not self.open.is_set():
-            assert time.monotonic() < deadline
-            try:
-                await asyncio.sleep(0.005)
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
+        try:
+            await auntil(self.open.is_set)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         return super().embed(texts, input_type, timeout=timeout)
 
 
@@ -202,36 +214,58 @@ def gated_router(backend: FakeBackend, **settings: Any) -> Router:
     )
 
 
-def followers(router: Router) -> int:
-    with router._driver.flights._lock:
-        return sum(map(len, router._driver.flights._waiting.values()))
+def named(name: str, call: Callable[[], T]) -> T:
+    """Make a call under a name, by which a ``Watch`` knows it."""
+    caller.set(name)
+    return call()
+
+
+async def anamed(name: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Do the same in a task."""
+    caller.set(name)
+    return await call()
+
+
+def waiting(watch: Watch) -> int:
+    """Return how many calls wait for another one: they have asked the time when they began, and when they waited."""
+    return sum(watch.asked[name] == 2 for name in map(str, range(10)))
 
 
 @pytest.mark.parametrize("failures", [1, 5, 99])
-def test_when_the_leader_fails_its_followers_try_for_themselves(failures: int) -> None:
-    """Nobody hangs, nobody is told of another's failure, and nobody asks more often than alone."""
-    fake = Gated(outcomes=[AuthenticationError("no")] * failures)
-    router = gated_router(fake)
+def test_when_the_request_fails_the_calls_that_wait_try_for_themselves(failures: int) -> None:
+    """No call hangs, none gets another one's error, and none asks more often than alone."""
+    fake, watch = Gated(outcomes=[AuthenticationError("no")] * failures), Watch()
+    router = gated_router(fake, clock=watch)
+
+    def call() -> EmbeddingResult:
+        return router.embed(["a"], input_type="document", timeout=HANG)
+
     with ThreadPoolExecutor(10) as pool:
-        calls = [pool.submit(router.embed, ["a"], input_type="document") for _ in range(10)]
-        until(lambda: followers(router) == 9)
+        calls = [pool.submit(named, "leader", call)]
+        until(fake.arrived.is_set)
+        calls += [pool.submit(named, str(number), call) for number in range(9)]
+        until(lambda: waiting(watch) == 9)
         fake.open.set()
         errors = [call.exception(HANG) for call in calls]
 
     assert 1 <= len([error for error in errors if error]) <= failures
     assert len(fake.calls) <= 10
-    assert router._driver.flights._waiting == {}
+    if failures < 10:
+        assert_claimed_by_no_call(router, ["a"])
 
 
-async def test_a_cancelled_leader_in_flight_serves_its_followers() -> None:
+async def test_a_call_that_is_cancelled_in_flight_serves_those_that_wait() -> None:
     """The answer is paid for: it is finished and shared."""
-    fake = Gated()
-    router = gated_router(fake)
-    leader = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    await asyncio.to_thread(fake.arrived.wait, HANG)
-    others = [asyncio.create_task(router.aembed(["a"], input_type="document")) for _ in range(5)]
-    while followers(router) < 5:
-        await asyncio.sleep(0.002)
+    fake, watch = Gated(), Watch()
+    router = gated_router(fake, clock=watch)
+
+    async def call() -> EmbeddingResult:
+        return await router.aembed(["a"], input_type="document", timeout=HANG)
+
+    leader = asyncio.create_task(call())
+    await auntil(fake.arrived.is_set)
+    others = [asyncio.create_task(anamed(str(number), call)) for number in range(5)]
+    await auntil(lambda: waiting(watch) == 5)
     leader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leader
@@ -243,24 +277,29 @@ async def test_a_cancelled_leader_in_flight_serves_its_followers() -> None:
     assert [result.cached for result in results] == [(True,)] * 5
     assert len(fake.calls) == 1
     assert fake.cancelled == 0
-    assert router._driver.flights._waiting == {}
 
 
-async def test_a_leader_that_is_cancelled_before_its_request_hands_over() -> None:
-    """One of the followers leads; the others follow it."""
-    fake = Gated()
+async def test_a_call_that_is_cancelled_before_its_request_hands_over() -> None:
+    """One of the calls that wait makes the request; the others wait for it."""
+    fake, watch = Gated(), Watch()
     router = Router(
-        [fake.model(max_concurrency=1)], cache=MemoryCache(), ledger=":memory:", retry=NO_WAITING, micro_batch_window=0
+        [fake.model(max_concurrency=1)],
+        cache=MemoryCache(),
+        ledger=":memory:",
+        retry=NO_WAITING,
+        micro_batch_window=0,
+        clock=watch,
     )
+
+    async def call() -> EmbeddingResult:
+        return await router.aembed(["a"], input_type="document", timeout=HANG)
+
     first = asyncio.create_task(router.aembed(["first"], input_type="document"))
-    await asyncio.to_thread(fake.arrived.wait, HANG)
-    leader = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    while len(router._driver.flights._waiting) < 2:
-        await asyncio.sleep(0.002)
-    await asyncio.sleep(0.05)
-    others = [asyncio.create_task(router.aembed(["a"], input_type="document")) for _ in range(5)]
-    while followers(router) < 5:
-        await asyncio.sleep(0.002)
+    await auntil(fake.arrived.is_set)
+    leader = asyncio.create_task(anamed("leader", call))
+    await auntil(lambda: watch.asked["leader"] >= 3)  # it waits for a free slot
+    others = [asyncio.create_task(anamed(str(number), call)) for number in range(5)]
+    await auntil(lambda: waiting(watch) == 5)
     leader.cancel()
     fake.open.set()
     async with asyncio.timeout(HANG):
@@ -270,12 +309,10 @@ async def test_a_leader_that_is_cancelled_before_its_request_hands_over() -> Non
 
     assert [call.texts for call in fake.calls] == [("first",), ("a",)]
     assert sum(sum(result.cached) for result in results) == 4
-    assert router._driver.flights._waiting == {}
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_follower_does_not_wait_longer_than_its_time(asynchronous: bool) -> None:
-    """The leader may take its own; nothing is sent for who has no time left."""
+def test_a_call_does_not_wait_for_another_longer_than_its_time(asynchronous: bool) -> None:
+    """The other one may take its own; nothing is sent for a call that has no time left."""
     fake = Gated()
     router = gated_router(fake)
     with ThreadPoolExecutor(2) as pool:
@@ -287,13 +324,13 @@ def test_a_follower_does_not_wait_longer_than_its_time(asynchronous: bool) -> No
         leader.result(HANG)
 
     assert len(fake.calls) == 1
-    assert router._driver.flights._waiting == {}
+    assert_claimed_by_no_call(router, ["a"])
 
 
-def test_a_leader_that_lands_after_its_followers_loop_is_closed_says_nothing(
+def test_an_answer_that_comes_after_the_loop_of_a_waiting_call_is_closed_logs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whoever sets the future must not look for the loop."""
+    """The thread that resolves a claim must not need the loop."""
     fake = Gated()
     router = gated_router(fake)
     with ThreadPoolExecutor(1) as pool:
@@ -310,87 +347,109 @@ def test_a_leader_that_lands_after_its_followers_loop_is_closed_says_nothing(
     assert not caplog.records
 
 
-# Who must not wait
+# Calls that must not wait
 
 
 async def test_a_sync_call_inside_a_loop_does_not_wait_for_a_task_of_that_loop() -> None:
     """It would wait for ever: the loop does not turn while it waits."""
-    fake = FakeBackend()
+    arrived = asyncio.Event()
 
     class Polite(FakeBackend):
         async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+            arrived.set()
             await asyncio.sleep(0.05)
-            return fake.embed(texts, input_type, timeout=timeout)
-
-        def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-            return fake.embed(texts, input_type, timeout=timeout)
+            return self.embed(texts, input_type, timeout=timeout)
 
     router = gated_router(Polite())
     task = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    while not router._driver.flights._waiting:
-        await asyncio.sleep(0)
+    await arrived.wait()
     result = router.embed(["a"], input_type="document")
 
     assert np.array_equal(result.vectors, (await task).vectors)
-    assert router._driver.flights._waiting == {}
 
 
-async def test_a_sync_call_inside_a_loop_that_fails_leaves_others_flights_alone() -> None:
-    """It does not lead, so it has nothing to tell to who follows."""
-    fake = Gated()
-    router = gated_router(fake)
-    leader = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    await asyncio.to_thread(fake.arrived.wait, HANG)
-    follower = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    while followers(router) < 1:
-        await asyncio.sleep(0.002)
+async def test_a_sync_call_inside_a_loop_that_fails_resolves_no_claim_of_another() -> None:
+    """It has claimed nothing: the call that waits goes on waiting for the one that makes the request."""
+    fake, watch = Gated(), Watch()
+    router = gated_router(fake, clock=watch)
+
+    async def call() -> EmbeddingResult:
+        return await router.aembed(["a"], input_type="document", timeout=HANG)
+
+    leader = asyncio.create_task(call())
+    await auntil(fake.arrived.is_set)
+    follower = asyncio.create_task(anamed("0", call))
+    await auntil(lambda: waiting(watch) == 1)
     with pytest.raises(NoModelAvailableError):
         router.embed(["a"], input_type="document", timeout=0)
-    assert followers(router) == 1
+    await asyncio.sleep(0.05)
+    assert waiting(watch) == 1
     fake.open.set()
     await asyncio.gather(leader, follower)
 
     assert len(fake.calls) == 1
 
 
-async def test_a_thread_that_blocks_the_leaders_loop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LlamaIndex's bridge: a coroutine that waits for a thread, which needs what a task of this loop fetches."""
-    monkeypatch.setattr(flow, "STUCK", 0.2)
+class Following:
+    """A stage that embeds everything it is asked for, and notes what that was."""
 
-    class Slow(FakeBackend):
-        async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-            await asyncio.sleep(0.05)
-            return self.embed(texts, input_type, timeout=timeout)
+    def __init__(self) -> None:
+        self.asked: list[str] = []
 
-    router = gated_router(Slow())
-    task = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    while not router._driver.flights._waiting:
-        await asyncio.sleep(0)
+    async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
+        self.asked += texts
+        return Embedded({text: found(call, len(text)) for text in texts})
+
+
+def found(call: Call, number: int) -> Found:
+    return Found(np.full(8, number, np.float32), 1, Origin(call.first, cached=False))
+
+
+def stage(flights: SingleFlight[Found], following: Following, stalled: float) -> tuple[Share, Call]:
+    """Return the stage of single flight with its own parts, and a synchronous call."""
+    (candidate,) = wiring_of(gated_router(FakeBackend())).candidates
+    call = Call(
+        effects=SyncEffects(Started()), input_type="document", rank=2, tag="", deadline=None, candidates=[candidate]
+    )
+    reader = CacheReader(VectorCache(None), [candidate], "error")
+    return Share(flights, reader, time.monotonic, following, stalled=stalled), call
+
+
+def test_a_call_does_not_wait_for_ever_where_no_claim_is_resolved() -> None:
+    """The task that makes the request may belong to a loop that waits for this very call, as LlamaIndex's bridge does:
+    a coroutine that waits for a thread.
+    """
+    flights: SingleFlight[Found] = SingleFlight()
+    following = Following()
+    share, call = stage(flights, following, stalled=0.1)
+    flights.claim([(2, "document", "a")])
+    embedded = run(share.embed(call, ["a", "b"]))
+
+    assert set(embedded.found) == {"a", "b"}
+    assert following.asked == ["b", "a"]
+    assert flights.claim([(2, "document", "a")]), "the claim belongs to the call that made it"
+
+
+def test_a_call_goes_on_waiting_while_claims_are_resolved() -> None:
+    """The last request of a large call may be far away."""
+    flights: SingleFlight[Found] = SingleFlight()
+    following = Following()
+    share, call = stage(flights, following, stalled=1.0)
+    names = [(2, "document", text) for text in "abcdefgh"]
+    flights.claim(names)
+
+    def resolve() -> None:
+        for name in names:
+            time.sleep(0.15)
+            flights.resolve([name], lambda _: found(call, 7))
+
     with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(router.embed, ["a"], input_type="document").result(HANG)
+        done = pool.submit(resolve)
+        embedded = run(share.embed(call, ["h"]))
+        done.result(HANG)
 
-    assert np.array_equal(result.vectors, (await task).vectors)
-
-
-def test_a_follower_is_patient_while_texts_land(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A leader's last request may be far away."""
-    monkeypatch.setattr(flow, "STUCK", 0.3)
-
-    class Slow(FakeBackend):
-        def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-            time.sleep(0.1)
-            return super().embed(texts, input_type, timeout=timeout)
-
-    fake = Slow()
-    router = Router([fake.model(batch_size=1, max_concurrency=1)], cache=None, ledger=":memory:", retry=NO_WAITING)
-    many = [f"text {number}" for number in range(9)]
-    with ThreadPoolExecutor(1) as pool:
-        leader = pool.submit(router.embed, many, input_type="document")
-        until(lambda: bool(router._driver.flights._waiting))
-        router.embed(many[-1:], input_type="document")
-        leader.result(HANG)
-
-    assert len(fake.calls) == 9
+    assert following.asked == []
+    assert embedded.found["h"].origin.cached, "it was paid for by another call"
 
 
 # Between the look into the cache and the request
@@ -404,15 +463,15 @@ class Lagging(MemoryCache):
         self.asked, self.go = threading.Event(), threading.Event()
 
     def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        found = super().get_many(keys)
+        rows = super().get_many(keys)
         if threading.current_thread().name == "late" and not self.asked.is_set():
             self.asked.set()
             assert self.go.wait(HANG)
-        return found
+        return rows
 
 
-def test_a_text_that_lands_between_a_look_into_the_cache_and_the_request_is_not_paid_again() -> None:
-    """Its flight is over by then, and the answer to the look is old."""
+def test_a_text_embedded_between_a_look_into_the_cache_and_the_request_is_not_paid_again() -> None:
+    """Its claim is resolved by then, and what the cache has said is old."""
     fake, store = FakeBackend(), Lagging()
     router = gated_router(fake, cache=store)
     results: list[EmbeddingResult] = []
@@ -425,27 +484,34 @@ def test_a_text_that_lands_between_a_look_into_the_cache_and_the_request_is_not_
 
     assert [call.texts for call in fake.calls] == [("a",), ("b",)]
     assert results[0].cached == (True, False)
-    assert router._driver.flights._waiting == {}
+    assert_claimed_by_no_call(router, ["a", "b"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_does_not_wait_for_its_parents_flights() -> None:
-    """The leader's thread did not come along, nor will anybody release what it holds."""
-    flights: Flights[int] = Flights()
-    flights.join(["a"])
-    flights._lock.acquire()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        following = flights.join(["a", "b"])
-        os.write(writing, str(len(following)).encode())
-        os._exit(0)
-    flights._lock.release()
-    os.waitpid(child, 0)
+def test_a_forked_child_does_not_wait_for_a_call_of_its_parent() -> None:
+    """The thread that makes the request did not come along."""
+    fake = Gated()
+    router = gated_router(fake)
+    with ThreadPoolExecutor(1) as pool:
+        leader = pool.submit(router.embed, ["a"], input_type="document")
+        until(fake.arrived.is_set)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            outcome = b"failed"
+            try:
+                fake.open.set()
+                result = router.embed(["a"], input_type="document", timeout=HANG / 2)
+                outcome = b"waited" if result.cached == (True,) else b"embedded"
+            finally:
+                os.write(writing, outcome)
+                os._exit(0)
+        os.waitpid(child, 0)
+        fake.open.set()
+        leader.result(HANG)
 
-    assert os.read(reading, 10) == b"0"
-    assert list(flights.join(["a"])) == ["a"]
+    assert os.read(reading, 10) == b"embedded"
     os.close(reading)
     os.close(writing)
 
@@ -478,6 +544,9 @@ class Whimsical(FakeBackend):
         return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
 
 
+RETRY = RetryPolicy(attempts=3, initial_wait=0.001, max_wait=0.001, cooldown=0)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     batches=st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), min_size=2, max_size=8),
@@ -487,7 +556,7 @@ class Whimsical(FakeBackend):
 def test_whatever_overlaps_and_fails_each_text_is_paid_once_and_each_vector_is_right(
     batches: list[list[str]], asynchronous: list[bool], seed: int
 ) -> None:
-    """With a cache a success is the last: nobody pays for a text that somebody has paid for."""
+    """With a cache no call pays for a text that another one has paid for."""
     fake = Whimsical(seed)
     router = Router([fake.model(batch_size=2)], cache=MemoryCache(), ledger=":memory:", retry=RETRY)
 
@@ -503,24 +572,20 @@ def test_whatever_overlaps_and_fails_each_text_is_paid_once_and_each_vector_is_r
         if isinstance(outcome, EmbeddingResult):
             for text, row in zip(batch, outcome.vectors, strict=True):
                 assert np.allclose(row, fake.vector(text, "document"))
-    assert router._driver.flights._waiting == {}
     assert router.usage.requests == sum(account.requests for account in router.ledger.totals("model").values())
     with router.ledger.transaction() as database:
         assert database.execute("SELECT COUNT(*) FROM requests WHERE state = 'reserved'").fetchone() == (0,)
 
 
-RETRY = RetryPolicy(attempts=3, initial_wait=0.001, max_wait=0.001, cooldown=0)
+def test_a_resolution_reaches_each_call_that_waits_once() -> None:
+    """And no call that has given up."""
+    flights: SingleFlight[int] = SingleFlight()
+    assert flights.claim(["a", "b"]) == {}
+    futures: list[Future[Any]] = [*flights.claim(["a", "b"]).values(), *flights.claim(["a"]).values()]
+    futures[2].cancel()
+    flights.resolve(["a", "c"], {"a": 1, "c": 3}.__getitem__)  # type: ignore[arg-type]
+    flights.resolve(["a", "b"], {"a": 2, "b": "failed"}.__getitem__)  # type: ignore[arg-type]
 
-
-def test_landing_tells_each_follower_once() -> None:
-    """And only those of who still waits."""
-    flights: Flights[int] = Flights()
-    assert flights.join(["a", "b"]) == {}
-    waiting: list[Future[Any]] = [*flights.join(["a", "b"]).values(), *flights.join(["a"]).values()]
-    waiting[2].cancel()
-    flights.land(["a", "c"], {"a": 1, "c": 3}.__getitem__)  # type: ignore[arg-type]
-    flights.land(["a", "b"], {"a": 2, "b": "failed"}.__getitem__)  # type: ignore[arg-type]
-
-    assert [future.result() for future in waiting[:2]] == [1, "failed"]
-    assert flights.landed == 2
-    assert flights._waiting == {}
+    assert [future.result() for future in futures[:2]] == [1, "failed"]
+    assert flights.completed == 2
+    assert flights.claim(["a", "b"]) == {}

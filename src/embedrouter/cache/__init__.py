@@ -1,7 +1,8 @@
 """Vectors already paid for.
 
-A ``Cache`` stores bytes under keys and knows nothing of vectors; ``VectorCache`` puts vectors in and takes them out,
-checking every row. Any object with the three methods of ``Cache`` can be passed to a router.
+A ``Cache`` stores bytes under keys; ``VectorCache`` encodes vectors as rows for it and checks every row that is read.
+Any object with the three methods of ``Cache`` can be passed to a router. ``CacheDatabase`` is for the maintenance of a
+cache folder.
 """
 
 from ._keys import key_function

@@ -124,12 +124,16 @@ class AsyncEffects:
                     errors.append(error)
                     self.stop()
 
-        if len(stages) == 1:
-            await work()
-        else:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(width, len(stages))):
-                    group.create_task(work())
+        try:
+            if len(stages) == 1:
+                await work()
+            else:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(width, len(stages))):
+                        group.create_task(work())
+        finally:
+            for _, stage in waiting:  # the loop ends; a coroutine that is never awaited would be a warning
+                stage.close()
         if errors:
             raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
         return [results[place] for place in range(len(stages))]

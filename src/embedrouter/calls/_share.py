@@ -16,14 +16,17 @@ from ._single_flight import Resolution, SingleFlight
 __all__ = ["Share"]
 
 STALLED = 120.0
-"""Seconds in which no claim was resolved, after which other calls are no longer waited for: the one that makes the
-request may belong to an event loop that somebody blocks, perhaps until this call has ended."""
+"""Seconds. The call that makes the request may belong to an event loop that is blocked, perhaps until the call that
+waits has ended."""
 
 
 class Share:
     """Claims texts, and waits for those that another call has claimed.
 
     From here on a call spends money: it is no longer cancelled, but stopped.
+
+    Args:
+        stalled: seconds in which no claim was resolved, after which other calls are no longer waited for.
     """
 
     def __init__(
@@ -32,8 +35,11 @@ class Share:
         reader: CacheReader,
         clock: Callable[[], float],
         following: Stage,
+        *,
+        stalled: float = STALLED,
     ) -> None:
         self._flights, self._reader, self._clock, self._following = flights, reader, clock, following
+        self._stalled = stalled
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         shared = call.effects.group is not None and not all(candidate.unlimited for candidate in call.candidates)
@@ -92,9 +98,9 @@ class Share:
             before = -1
             while before != self._flights.completed and not all(future.done() for future in futures):
                 before = self._flights.completed
-                left = STALLED if call.deadline is None else min(STALLED, call.deadline - self._clock())
+                left = self._stalled if call.deadline is None else min(self._stalled, call.deadline - self._clock())
                 await call.effects.wait_for(futures, left)
-                if left < STALLED:
+                if left < self._stalled:
                     return
         finally:
             for future in futures:

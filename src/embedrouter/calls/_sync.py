@@ -106,11 +106,11 @@ class SyncEffects:
 
         ends: list[Future[None]] = []
         try:
-            ends += (threads.submit(work) for _ in range(min(width, len(stages))))
-        except RuntimeError:  # the system has no more threads
-            if not ends:
-                work()
-        try:
+            try:
+                ends += (threads.submit(work) for _ in range(min(width, len(stages))))
+            except RuntimeError:  # the system has no more threads
+                if not ends:
+                    work()
             wait(ends)
         except BaseException:  # Ctrl-C
             self._stop.set()

@@ -1,4 +1,4 @@
-"""Routers: built from the options of a command, and looked at tier by tier.
+"""Routers that the options of a command name, and their tiers.
 
 Without a model and a configuration, the demo and the calibration compare two tiers of wordllama: 64 and 256 dimensions.
 These are two spaces, so each needs an index of its own. In a configuration with a family such as voyage-4 two tiers
