@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
-from click.testing import Result
 from pyarrow import parquet
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from embedrouter import Model, Router
 from embedrouter.cache import Folder
@@ -38,6 +37,7 @@ from embedrouter.errors import (
     NoModelAvailableError,
 )
 from embedrouter.models import load_catalogue
+from embedrouter.retrieval import FOLDER, IndexGuard
 from embedrouter.spending import Account
 from embedrouter.types import Entry, dollars
 from tests.emulator import Emulator, Fault, Received, count_tokens
@@ -599,7 +599,7 @@ def test_info_tells_what_is_in_a_cache(tmp_path: Path) -> None:
     """Folder, rows, bytes and recorded indexes."""
     values = fill(tmp_path / "kept", 5)
     with Router([Model("wordllama:l2_supercat_256")], cache=tmp_path / "kept") as router:
-        router.guard("handbook").record()
+        IndexGuard(tmp_path / "kept" / FOLDER, "handbook", router.space).record()
 
     facts = answer("cache", "info", "--cache", tmp_path / "kept")
 
