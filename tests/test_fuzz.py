@@ -47,6 +47,7 @@ from embedrouter.providers._openai_protocol import answer
 from embedrouter.providers._responses import LONGEST_RESET, matrix, rate_limits, retry_after
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Candidate, Entry, InputType, Limits, RateLimits
+from tests.properties import examples
 
 DIMENSIONS = 4
 TEXTS = ("first", "second", "third")
@@ -239,8 +240,8 @@ def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
 
 
 PROVIDERS = ["openai", "given", "cohere", "voyage", "openai async", "given async", "cohere async"]
-often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-some = settings(often, max_examples=40)
+patched = [HealthCheck.function_scoped_fixture]
+often, some = (settings(examples(number), suppress_health_check=patched) for number in (150, 40))
 sent_headers = st.fixed_dictionaries(
     {},
     optional={

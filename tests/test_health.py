@@ -28,7 +28,7 @@ from embedrouter.limits._gate import (
     Gate,
     Wait,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router
@@ -49,6 +49,7 @@ from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed
 from tests.emulator import Emulator, Fault, Received
+from tests.properties import examples
 from tests.side_by_side import HANG
 
 DOWN = UnavailableError("down")
@@ -491,7 +492,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(events)
 def test_the_gate_always_opens_again(script: list[tuple[float, str, int]]) -> None:
     """Whatever happened, in whatever order: within the longest wait or the lease somebody is let out."""

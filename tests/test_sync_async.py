@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router, Usage, tier
@@ -31,6 +31,7 @@ from embedrouter.providers import Backend
 from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
+from tests.properties import examples
 
 FAILURES = {
     "ok": None,
@@ -81,7 +82,7 @@ def observe(
     )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     script=st.tuples(outcomes, outcomes),
     calls=st.lists(st.tuples(texts, st.sampled_from(["document", "query"])), min_size=1, max_size=3),
