@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router, Usage, tier
 from embedrouter._process import PerLoop
-from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -271,28 +268,27 @@ async def test_a_large_call_leaves_the_event_loop_responsive() -> None:
     assert len(gaps) > 10
 
 
-async def test_a_cache_folder_that_others_use_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
-    """Few texts are looked up in the loop itself, but it waits for nobody."""
-    router = Router([FakeBackend().model()], cache=tmp_path, ledger=None)
+async def test_a_cache_that_takes_long_does_not_hold_up_the_event_loop() -> None:
+    """As a folder on a slow disk: it is read in a thread."""
+    occupied, inside, leave = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(MemoryCache):
+        def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+            if occupied.is_set():
+                inside.set()
+                leave.wait(10)
+            return super().get_many(keys)
+
+    router = Router([FakeBackend().model()], cache=Slow(), ledger=None)
     await router.aembed(["a"], input_type="document")
-    store = cast(DiskCache, router._cache.store)
-    inside, leave = threading.Event(), threading.Event()
-
-    def occupy() -> None:
-        with store._turn():
-            inside.set()
-            leave.wait(10)
-
-    other = threading.Thread(target=occupy)
-    other.start()
-    inside.wait(10)
+    occupied.set()
     waiting = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    await asyncio.sleep(0.05)
+    while not inside.is_set():
+        await asyncio.sleep(0.01)
 
     assert not waiting.done()
     leave.set()
     assert (await waiting).cached == (True,)
-    other.join()
     await router.aclose()
 
 
