@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import TextNode
@@ -46,6 +46,7 @@ from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.emulator import Emulator, Fault
 from tests.hammer import MODEL, Process, spending
+from tests.properties import examples
 from tests.recordings import FOLDER, Exchange, Fate, exchanges, replayed, success
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -484,7 +485,7 @@ TRAFFIC = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(TRAFFIC, st.integers(0, 9))
 def test_folding_changes_nothing_that_is_shown(traffic: list[tuple[Any, ...]], days: int) -> None:
     """By day, month, model and tag, whenever detail is removed; what may have been billed keeps its detail."""
@@ -780,7 +781,7 @@ class Books:
         return waiting[place % len(waiting)] if waiting else None
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(STEPS, max_size=40))
 def test_money_is_exact_in_any_sequence(steps: list[tuple[str, int, Decimal | None]]) -> None:
     """Several ledgers on one file against addition: every sum to the last digit, no reservation over a cap."""
@@ -874,6 +875,7 @@ def test_threads_that_share_a_ledger_stay_within_the_cap(ledger: Ledger) -> None
     assert sum(isinstance(outcome, int) for outcome in outcomes) == 100
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_file_stay_within_the_cap(file: Path) -> None:
     """Also when they make the file at the same moment."""
     with ExitStack() as stack:

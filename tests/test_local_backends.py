@@ -613,6 +613,7 @@ def test_a_model_pickles_without_the_loaded_one(minilm: Path, loaded_minilm: Any
     assert described(copy)[1].fingerprint == described(model)[1].fingerprint
 
 
+@pytest.mark.slow
 def test_loading_is_silent(prompted: Path) -> None:
     """No bar of weights on stderr, in a process that configures nothing."""
     printed = run(
@@ -632,6 +633,7 @@ def test_loading_is_silent(prompted: Path) -> None:
     assert printed == "(300, 16)\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_embeds(minilm: Path) -> None:
     """gunicorn and Celery fork after loading; torch's threads and a lock held elsewhere do not come along."""

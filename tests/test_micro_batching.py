@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from embedrouter.calls._sharing import share_out
+from hypothesis import given
 from hypothesis import strategies as st
 
 import embedrouter
@@ -26,7 +27,6 @@ from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router, Usa
 from embedrouter._process import Workers
 from embedrouter.calls import _driver as drive
 from embedrouter.calls._micro_batcher import Gatherings
-from embedrouter.calls._sharing import share_out
 from embedrouter.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -42,6 +42,7 @@ from embedrouter.llama_index import RouterEmbedding
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.emulator import Emulator, Fault, Received, count_tokens, vector
+from tests.properties import examples
 from tests.side_by_side import HANG, at_once, until
 
 PROVIDERS = {
@@ -1346,7 +1347,7 @@ RETRY = RetryPolicy(attempts=3, initial_wait=0.001, max_wait=0.001, cooldown=0)
 WORDS = ["a", "b b", "c c c", "d", "e e e e e", "f", "g g"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     batches=st.lists(st.lists(st.sampled_from([*WORDS, "poison"]), min_size=1, max_size=3), min_size=2, max_size=10),
     loops=st.integers(0, 2),

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router
@@ -29,6 +29,7 @@ from embedrouter.models import load_catalogue, resolve
 from embedrouter.types import Candidate, RateLimits
 from tests.either import embed
 from tests.emulator import Aligned, Bucket, Emulator, Pace, Sliding
+from tests.properties import examples
 
 PACES: list[type[Pace]] = [Sliding, Aligned, Bucket]
 
@@ -183,7 +184,7 @@ def test_a_limit_that_answers_report_is_used_as_well(splits: bool, share: float)
     assert pace.provoked == 0
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     kind=st.sampled_from(PACES),
     requests=st.none() | st.integers(1, 200),
@@ -216,7 +217,7 @@ def test_no_limit_is_ever_passed(
     assert pace.provoked == 0
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     kind=st.sampled_from(PACES),
     requests=st.none() | st.integers(80, 5000),
@@ -288,9 +289,7 @@ def passing(seconds: float, asynchronous: bool) -> object:
     return asyncio.sleep(seconds / FASTER) if asynchronous else time.sleep(seconds / FASTER)
 
 
-@pytest.mark.parametrize(
-    ("kind", "asynchronous"), [(Sliding, True), (Aligned, False), (Bucket, False)]
-)
+@pytest.mark.parametrize(("kind", "asynchronous"), [(Sliding, True), (Aligned, False), (Bucket, False)])
 def test_a_long_call_provokes_no_429(kind: type[Pace], asynchronous: bool) -> None:
     """Billed by the real vocabulary where it is at hand, estimated by us."""
     import openai  # noqa: F401 - it takes seconds, which are half a minute here

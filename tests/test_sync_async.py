@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router, Usage, tier
@@ -28,6 +28,7 @@ from embedrouter.providers import Backend
 from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
+from tests.properties import examples
 
 FAILURES = {
     "ok": None,
@@ -78,7 +79,7 @@ def observe(
     )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     script=st.tuples(outcomes, outcomes),
     calls=st.lists(st.tuples(texts, st.sampled_from(["document", "query"])), min_size=1, max_size=3),
