@@ -177,8 +177,8 @@ class Batches:
         endpoint = self._endpoint(candidate)
         key = job.key(candidate)
         texts = {key(item.text): item for item in items}
-        limits = Limits(texts=endpoint.texts, size=endpoint.size)
-        sizes = {name: _size(item.text) + endpoint.overhead for name, item in texts.items()}
+        limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
+        sizes = {name: _size(item.text) + endpoint.bytes_per_text for name, item in texts.items()}
         with self._records.transaction():
             known = self._records.under_way(list(texts))
             new = {name: item for name, item in texts.items() if name not in known}
@@ -297,7 +297,7 @@ class Batches:
                 return BatchStatus(False, record.texts, 0, ())
             self._end(record, "the batch never reached the provider")
             return self._ended(record)
-        progress = self._tried(lambda: endpoint.look(provider_id, timeout=candidate.timeout))
+        progress = self._tried(lambda: endpoint.retrieve(provider_id, timeout=candidate.timeout))
         if not progress.ended:
             return BatchStatus(False, record.texts, progress.answered, ())
         if progress.refusal:
@@ -333,7 +333,7 @@ class Batches:
         failures = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
         page: dict[bytes, Entry] = {}
-        for name, outcome in endpoint.answers(provider_id, timeout=TRANSFER):
+        for name, outcome in endpoint.results(provider_id, timeout=TRANSFER):
             key = bytes.fromhex(name)
             if key not in texts:
                 continue

@@ -333,7 +333,7 @@ class Driver:
         """Note what a request says of its model's health."""
         gate = self._here.gates[call.candidate.index]
         if isinstance(outcome, Answer):
-            billed = tokens.billed(outcome.tokens)  # a backend of the user's may say anything
+            billed = tokens.parse_token_count(outcome.tokens)  # a backend of the user's may say anything
             outcome = Answer(self._cache.rounded(outcome.vectors), billed, outcome.limits)
             gate.answered(call.admission, outcome.tokens, outcome.limits, time.monotonic())
         elif isinstance(outcome, BackendError):

@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..models import Card
 from ..models import _agreement as probes
-from ..providers._tiktoken import encoding
+from ..providers import encoding
 from ..router import Router
 from ..types import Candidate, InputType, Usage, Vectors, dollars
 from .drift import Probed, drifted

@@ -8,7 +8,7 @@ from ._presets import preset
 from ._resolution import custom_card, resolve
 from ._spaces import the_one_space
 from ._tiers import TIERS, nearest, rank, requested, tier
-from ._tokens import MOST_TOKENS, billed
+from ._tokens import MOST_TOKENS, parse_token_count
 
 __all__ = [
     "MOST_TOKENS",
@@ -18,12 +18,12 @@ __all__ = [
     "BatchEndpoint",
     "Card",
     "Model",
-    "billed",
     "check_address",
     "custom_card",
     "is_secret",
     "load_catalogue",
     "nearest",
+    "parse_token_count",
     "preset",
     "rank",
     "requested",
