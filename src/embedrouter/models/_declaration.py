@@ -77,8 +77,8 @@ class Model:
     max_request_tokens: int | None = None
     """Tokens in one request, over the catalogue's."""
     encoding_format: Literal["base64", "float", "omit"] | None = None
-    """How the server is asked to write numbers: in base64 by default; ``"float"`` for servers that refuse base64, in lists
-    that take far longer to read; ``"omit"`` for servers of OpenAI's protocol that refuse the field."""
+    """How the server is asked to write numbers: in base64 by default; ``"float"`` asks for lists, which take far longer
+    to read; ``"omit"`` is for servers of OpenAI's protocol that refuse the field."""
     deployment: str | None = None
     """Azure: the deployment's name; the model's own name when left out."""
     api_version: str | None = None
