@@ -24,7 +24,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import Backend, billed
+from ..models import Backend, parse_token_count
 from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
@@ -174,7 +174,7 @@ class OneAttempt:
             return error
         except EmbedRouterError as error:
             return error
-        tokens = billed(answer.tokens)  # a backend of the user's may return anything
+        tokens = parse_token_count(answer.tokens)  # a backend of the user's may return anything
         limits.answered(admission, tokens, answer.limits, self._clock())
         return Answer(self._cache.rounded(answer.vectors), tokens, answer.limits)
 
