@@ -43,7 +43,7 @@ from embedrouter.errors import (
 from embedrouter.limits import MINUTE, Admission, ModelLimits
 from embedrouter.models import MOST_TOKENS, load_catalogue, parse_token_count, resolve
 from embedrouter.providers import Backend, create, describe
-from embedrouter.providers._responses import MAX_RESET, decode_vectors, parse_retry_after
+from embedrouter.providers._responses import MAX_RESET, decode_vectors, parse_rate_limits, parse_retry_after
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Candidate, Entry, InputType, Limits, RateLimits
 from tests.properties import examples

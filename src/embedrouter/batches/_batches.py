@@ -229,9 +229,7 @@ class Batches:
     ) -> None:
         """Put a batch's answers into the cache, book them, and close its record. May be done again at any point."""
         texts = self._records.texts(record.reference)
-        if self._records.get(
-            record.reference
-        ).ended:  # another process has collected it, and removed its texts from the file
+        if self._records.get(record.reference).ended:  # another process has collected the batch
             return
         failures = dict.fromkeys(texts, "not answered")
         tokens = answered = 0

@@ -1,8 +1,8 @@
 """The batches that were handed to a provider, kept in the ledger's file.
 
-A record is written before its batch is submitted, and carries a reference that the batch carries too: there is no moment in
-which a batch could be paid for and unknown. Of the texts only cache keys are kept, so that a batch which is collected
-after a restart goes straight into the cache.
+A record is written before its batch is submitted, under a client reference that the batch carries too: there is no
+moment in which a batch could be paid for and unknown. Of the texts only cache keys are kept, so that a batch which is
+collected after a restart goes straight into the cache.
 """
 
 from __future__ import annotations
