@@ -111,13 +111,14 @@ class OpenBatch:
         distribute(embedded, served, None)  # they need not wait for the others' request
         rest = [member for member in members if member not in served]
         error: EmbedRouterError | None = None
+        answered = Embedded()
         try:
             if missing := without(texts, embedded.found):
-                embedded.add(await self._following.embed(call, missing))
-        except (TextsTooLong, TextsRejected, BudgetExceededError):  # each call meets its own again, alone
-            pass
+                embedded.add(await self._following.embed(replace(call, report=answered.add), missing))
         except EmbedRouterError as failure:
-            error = failure
+            embedded.add(answered)
+            if not isinstance(failure, TextsTooLong | TextsRejected | BudgetExceededError):
+                error = failure  # of the others each call meets its own again, alone
         distribute(embedded, rest, error)
 
 
