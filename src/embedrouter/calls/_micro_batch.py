@@ -84,7 +84,11 @@ class OpenBatch:
         if batch.members[0] is member:
             effects = call.effects.detached()
             batch.stop = effects.stop
-            effects.start(self._send(replace(call, effects=effects), batch))
+            try:
+                effects.start(self._send(replace(call, effects=effects), batch))
+            except BaseException:  # Ctrl-C while its thread is started: no call may wait for it
+                self._batcher.end(batch)
+                raise
         embedded = await result(self._batcher, call, batch, member, self._clock())
         if missing := without(texts, embedded.found):
             embedded.add(await self._following.embed(call, missing))
