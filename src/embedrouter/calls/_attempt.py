@@ -206,9 +206,10 @@ class OneAttempt:
         amount = await call.effects.run_blocking(self._keep, call, candidate, found, reservation, tokens)
         charge = Charge(tokens, amount)
         self._totals.add(usage_of([charge]))
-        call.report(found)
+        embedded = Embedded(found, [charge])
+        call.report(embedded)
         error = None if wrong is None else BadResponseError(wrong, model=candidate.name)
-        return Outcome(Embedded(found, [charge]), error, amount, sent=True)
+        return Outcome(embedded, error, amount, sent=True)
 
     def _keep(
         self, call: Call, candidate: Candidate, found: Mapping[str, Found], reservation: int, tokens: int
