@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -691,7 +691,7 @@ class Busy(FakeBackend):
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
 
-    def asked(self, asynchronous: bool, **settings: Any) -> tuple[Router, Callable[..., Awaitable[Any]]]:
+    def asked(self, asynchronous: bool, **settings: Any) -> tuple[Router, Callable[..., Coroutine[Any, Any, Any]]]:
         """Return a router, and how to call it: by a task or by a thread."""
         model = self.model(max_concurrency=1, price="1")
         router = Router([model], cache=None, ledger=":memory:", **{"micro_batch_window": 0, **settings})

@@ -1222,7 +1222,7 @@ def test_a_loop_that_ends_while_calls_gather_does_not_touch_the_next(doors: Door
     router = router_for(fake)
 
     async def leave() -> None:
-        router._driver._here.agatherings.get().enter((2, "query", ""), None)  # type: ignore[arg-type]
+        router._driver._here.agatherings.get().enter((2, "query", ""), None)
         for text in "abc":
             asyncio.get_running_loop().create_task(router.aembed([text], input_type="query"))
         await auntil(lambda: gathered(router) == 3)
