@@ -27,7 +27,7 @@ from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 
 
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | float | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, with its output piped and warnings as errors."""
     plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
     return subprocess.run(

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, Router, tag
@@ -28,6 +28,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Candidate, Found, InputType, Origin, OverlongPolicy
 from tests.either import embed
 from tests.emulator import Emulator, vector
+from tests.properties import examples
 from tests.side_by_side import HANG
 
 
@@ -544,7 +545,7 @@ def test_a_router_keeps_to_its_bytes_and_forgets_what_was_asked_longest_ago() ->
 # Any order of calls
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     calls=st.lists(
         st.tuples(

@@ -1,34 +1,35 @@
 """A limit a minute is used nearly in full, and never passed.
 
-First the limits of a model with times passed in, between workers and a provider that counts: minutes pass in
-milliseconds, and the figures are the same each time. Then through a router and a socket, with minutes of a second.
-Three real minutes are in ``tests/benchmarks/bench_pace.py``.
+First the limits with a clock of their own, between workers and a provider that counts: minutes pass in milliseconds,
+and the figures are the same each time. Then through a router and a socket, with minutes of a second. Three real minutes
+are in ``tests/benchmarks/bench_pace.py``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import random
+import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router
 from embedrouter.calls import pack
-from embedrouter.errors import RateLimitedError
 from embedrouter.limits import MINUTE, Admission, ModelLimits
 from embedrouter.models import load_catalogue, resolve
-from embedrouter.providers import create, describe
 from embedrouter.types import Candidate, RateLimits
 from tests.either import embed
 from tests.emulator import Aligned, Bucket, Emulator, Pace, Sliding
-from tests.virtual_time import FastTime
+from tests.properties import examples
 
 PACES: list[type[Pace]] = [Sliding, Aligned, Bucket]
 
@@ -41,7 +42,7 @@ def candidate(name: str = "openai:text-embedding-3-small", **settings: Any) -> C
 
 @dataclass
 class Job:
-    """Texts on their way to a provider that counts, in requests of the candidate's size."""
+    """Texts on their way to a provider that has a pace, in requests of the candidate's size."""
 
     candidate: Candidate
     pace: Pace
@@ -55,8 +56,6 @@ class Job:
     """Seconds that the first requests take besides, before they are sent: an SDK is imported."""
     splits: bool = False
     """Whether the beginning of a request may go out before the rest."""
-    in_line: int = 0
-    """Workers beyond the model's concurrency: they wait for a slot."""
     learns: bool = False
     """Whether the answers report the limits."""
     seed: int = 0
@@ -81,7 +80,7 @@ class Job:
     def run(self, minutes: int = 3) -> float:
         """Let so many minutes pass; return the share of the limit of tokens that was used."""
         order = itertools.count()
-        workers = [(0.0, next(order), self._work()) for _ in range(self.candidate.concurrency + self.in_line)]
+        workers = [(0.0, next(order), self._work()) for _ in range(self.candidate.concurrency)]
         while workers and workers[0][0] < 60 * minutes:
             self.now, _, worker = heapq.heappop(workers)
             seconds = next(worker, None)
@@ -89,7 +88,7 @@ class Job:
                 heapq.heappush(workers, (self.now + seconds, next(order), worker))
         return self.pace.used(0, 60 * minutes) / (minutes * (self.pace.tokens or 1))
 
-    def _work(self) -> Iterator[float]:
+    def _work(self) -> Generator[float, None, None]:
         """Do one request after the other; yield the seconds that pass."""
         while self.requests:
             request = self.requests.popleft()
@@ -107,14 +106,12 @@ class Job:
                 self.limits.answered(admission, bill, said, self.now)
 
     def _admitted(self, request: list[int]) -> Generator[float, None, Admission]:
-        slot = None
         while True:
-            answer = self.limits.admit(sum(request), self.now, least=request[0] if self.splits else None, slot=slot)
+            answer = self.limits.admit(sum(request), self.now, least=request[0] if self.splits else None)
             if isinstance(answer, Admission):
                 return answer
             assert 0 < answer.seconds <= MINUTE
-            slot = answer.slot
-            yield answer.seconds if slot is None else 0.25
+            yield answer.seconds
 
 
 def texts(total: int, mean: int, seed: int = 0) -> list[int]:
@@ -187,7 +184,7 @@ def test_a_limit_that_answers_report_is_used_as_well(splits: bool, share: float)
     assert pace.provoked == 0
 
 
-@settings(max_examples=100, deadline=None)
+@examples(150)
 @given(
     kind=st.sampled_from(PACES),
     requests=st.none() | st.integers(1, 200),
@@ -196,7 +193,6 @@ def test_a_limit_that_answers_report_is_used_as_well(splits: bool, share: float)
     ratio=st.floats(1, 4),
     concurrency=st.integers(1, 20),
     slowest=st.floats(0.02, 55.0),
-    in_line=st.sampled_from([0, 1, 10]),
     splits=st.booleans(),
     seed=st.integers(0, 99),
 )
@@ -208,21 +204,20 @@ def test_no_limit_is_ever_passed(
     ratio: float,
     concurrency: int,
     slowest: float,
-    in_line: int,
     splits: bool,
     seed: int,
 ) -> None:
-    """However the provider counts, however long the network takes, and however many callers wait for a slot."""
+    """Whatever the provider counts by, and however long the network takes."""
     model = candidate(tokens_per_minute=tokens, requests_per_minute=requests, max_concurrency=concurrency)
     pace = kind(tokens=tokens, requests=requests)
     sizes = [min(size, tokens or size) for size in texts(5 * (tokens or 4000), mean, seed)]
-    Job(model, pace, sizes, ratio=ratio, slowest=slowest, in_line=in_line, splits=splits, seed=seed).run()
+    Job(model, pace, sizes, ratio=ratio, slowest=slowest, splits=splits, seed=seed).run()
 
     assert pace.accepted
     assert pace.provoked == 0
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     kind=st.sampled_from(PACES),
     requests=st.none() | st.integers(80, 5000),
@@ -284,16 +279,26 @@ def test_requests_are_small_enough_to_fill_the_limit(declared: dict[str, Any], t
     assert candidate(**declared).limits.tokens == tokens
 
 
-# Through a router and a socket: time passes sixty times as fast
+# Through a router and a socket: with minutes that last a second
+
+FASTER = 40
 
 
-@pytest.mark.parametrize("kind", PACES)
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def passing(seconds: float, asynchronous: bool) -> object:
+    """Let a router's seconds pass, forty in one of this machine."""
+    if asynchronous:
+        return asyncio.sleep(seconds / FASTER)
+    time.sleep(seconds / FASTER)
+    return None
+
+
+@pytest.mark.parametrize(("kind", "asynchronous"), [(Sliding, True), (Aligned, False), (Bucket, False)])
 def test_a_long_call_provokes_no_429(kind: type[Pace], asynchronous: bool) -> None:
     """Billed by the real vocabulary where it is at hand, estimated by us."""
-    pace = kind(tokens=1200, requests=90, minute=0.5)
-    fast = FastTime(60)
-    with Emulator() as emulator:
+    import openai  # noqa: F401 - it takes seconds, which are half a minute here
+
+    pace = kind(tokens=1200, requests=90, minute=60 / FASTER)
+    with Emulator(pace=pace) as emulator:
         model = Model(
             "openai:text-embedding-3-small",
             base_url=emulator.openai_url,
@@ -302,10 +307,14 @@ def test_a_long_call_provokes_no_429(kind: type[Pace], asynchronous: bool) -> No
             tokens_per_minute=1200,
             requests_per_minute=90,
         )
-        retry = RetryPolicy(attempts=1, timeout=6000)
-        with Router([model], cache=None, ledger=":memory:", retry=retry, clock=fast, sleep=fast.sleep) as router:
-            router.embed(["first"], input_type="document")  # an SDK is imported, which takes minutes of this clock
-            emulator.pace = pace
+        with Router(
+            [model],
+            cache=None,
+            ledger=":memory:",
+            retry=RetryPolicy(attempts=1, timeout=60 * FASTER),
+            clock=lambda: FASTER * time.monotonic(),
+            sleep=lambda seconds: passing(seconds, asynchronous),
+        ) as router:
             documents = [f"Paragraph {number} of the administrative handbook." for number in range(320)]
             result = embed(router, asynchronous, documents, input_type="document")
 
@@ -314,27 +323,24 @@ def test_a_long_call_provokes_no_429(kind: type[Pace], asynchronous: bool) -> No
 
 
 @pytest.mark.parametrize("name", ["openai", "azure", "cohere", "voyage"])
-def test_over_its_limits_the_emulator_refuses_and_says_what_is_left(name: str) -> None:
+def test_over_its_pace_the_emulator_refuses_and_says_what_is_left(name: str) -> None:
     """OpenAI says all of it in its headers, Azure what is left; the others say nothing."""
-    names = {
-        "openai": "openai:text-embedding-3-small",
-        "azure": "azure_openai:text-embedding-3-small",
-        "cohere": "cohere:embed-v4.0",
-        "voyage": "voyage:voyage-4",
-    }
     pace = Sliding(requests=1, tokens=100)
     with Emulator(pace=pace) as emulator:
-        settings: dict[str, Any] = {"api_version": "2024-10-21"} if name == "azure" else {}
-        model = Model(names[name], base_url=getattr(emulator, f"{name}_url"), api_key="k", **settings)
-        known = describe(model, load_catalogue(None), None)
-        resolved = resolve(model, known.card, dimensions=None, index=0, rank=0, local=False, identity=known.identity)
-        backend = create(model, known, resolved)
-        reported = backend.embed(["one"], "document", timeout=30).limits
-        with pytest.raises(RateLimitedError, match="429"):
-            backend.embed(["two"], "document", timeout=30)
-        backend.close()
+        path, body = {
+            "openai": ("/embeddings", {"model": "text-embedding-3-small", "input": ["one"]}),
+            "azure": ("/openai/v1/embeddings", {"model": "text-embedding-3-small", "input": ["one"]}),
+            "cohere": ("/v2/embed", {"model": "embed-v4.0", "input_type": "search_query", "texts": ["one"]}),
+            "voyage": ("/embeddings", {"model": "voyage-4", "input": ["one"]}),
+        }[name]
+        url = getattr(emulator, f"{name}_url")
+        headers = {"authorization": "Bearer k", "api-key": "k"}
+        answer, refusal = (httpx.post(url + path, json=body, headers=headers) for _ in range(2))
 
+    def said(what: str) -> str | None:
+        return answer.headers.get(f"x-ratelimit-{what}")
+
+    assert (answer.status_code, refusal.status_code) == (200, 429)
     assert (pace.provoked, [refused.status for refused in emulator.refused]) == (1, [429])
-    reported = reported or RateLimits()
-    assert (reported.requests, reported.tokens) == ((1, 100) if name == "openai" else (None, None))
-    assert reported.requests_left == (0 if name in ("openai", "azure") else None)
+    assert (said("limit-requests"), said("limit-tokens")) == (("1", "100") if name == "openai" else (None, None))
+    assert said("remaining-requests") == ("0" if name in ("openai", "azure") else None)

@@ -24,7 +24,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import Backend, billed
+from ..models import Backend, parse_token_count
 from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
@@ -174,7 +174,7 @@ class OneAttempt:
             return error
         except EmbedRouterError as error:
             return error
-        tokens = billed(answer.tokens)  # a backend of the user's may return anything
+        tokens = parse_token_count(answer.tokens)  # a backend of the user's may return anything
         limits.answered(admission, tokens, answer.limits, self._clock())
         return Answer(self._cache.rounded(answer.vectors), tokens, answer.limits)
 
@@ -206,9 +206,10 @@ class OneAttempt:
         amount = await call.effects.run_blocking(self._keep, call, candidate, found, reservation, tokens)
         charge = Charge(tokens, amount)
         self._totals.add(usage_of([charge]))
-        call.report(found)
+        embedded = Embedded(found, [charge])
+        call.report(embedded)
         error = None if wrong is None else BadResponseError(wrong, model=candidate.name)
-        return Outcome(Embedded(found, [charge]), error, amount, sent=True)
+        return Outcome(embedded, error, amount, sent=True)
 
     def _keep(
         self, call: Call, candidate: Candidate, found: Mapping[str, Found], reservation: int, tokens: int

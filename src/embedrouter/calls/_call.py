@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-def _ignore(found: Mapping[str, Found]) -> None:
+def _ignore(embedded: Embedded) -> None:
     pass
 
 
@@ -57,8 +57,8 @@ class Call:
     """The models below it, the best first."""
     completed: int = 0
     """Texts that had been embedded in this process when the cache was read."""
-    report: Callable[[Mapping[str, Found]], None] = _ignore
-    """Receives the vectors of each request as soon as it is answered."""
+    report: Callable[[Embedded], None] = _ignore
+    """Receives what each request has brought, as soon as it is answered; also where another request fails."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
 

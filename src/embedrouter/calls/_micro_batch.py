@@ -84,7 +84,11 @@ class OpenBatch:
         if batch.members[0] is member:
             effects = call.effects.detached()
             batch.stop = effects.stop
-            effects.start(self._send(replace(call, effects=effects), batch))
+            try:
+                effects.start(self._send(replace(call, effects=effects), batch))
+            except BaseException:  # Ctrl-C while its thread is started: no call may wait for it
+                self._batcher.end(batch)
+                raise
         embedded = await result(self._batcher, call, batch, member, self._clock())
         if missing := without(texts, embedded.found):
             embedded.add(await self._following.embed(call, missing))
@@ -111,13 +115,14 @@ class OpenBatch:
         distribute(embedded, served, None)  # they need not wait for the others' request
         rest = [member for member in members if member not in served]
         error: EmbedRouterError | None = None
+        answered = Embedded()
         try:
             if missing := without(texts, embedded.found):
-                embedded.add(await self._following.embed(call, missing))
-        except (TextsTooLong, TextsRejected, BudgetExceededError):  # each call meets its own again, alone
-            pass
+                embedded.add(await self._following.embed(replace(call, report=answered.add), missing))
         except EmbedRouterError as failure:
-            error = failure
+            embedded.add(answered)
+            if not isinstance(failure, TextsTooLong | TextsRejected | BudgetExceededError):
+                error = failure  # of the others each call meets its own again, alone
         distribute(embedded, rest, error)
 
 

@@ -73,12 +73,16 @@ class Share:
                 lambda name: _copied(new[name[2]]),  # type: ignore[index]
             )
 
+        def report(embedded: Embedded) -> None:
+            resolve(embedded.found)
+            call.report(embedded)
+
         try:
             if self._flights.completed != call.completed:  # perhaps one of these, since the cache was read
                 found = await self._reader.look_up(call, texts)
             embedded = Embedded(found)
             if missing := without(texts, found):
-                embedded.add(await self._following.embed(replace(call, report=resolve) if release else call, missing))
+                embedded.add(await self._following.embed(replace(call, report=report) if release else call, missing))
             found = embedded.found
             return embedded
         except EmbedRouterError:

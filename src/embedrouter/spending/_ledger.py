@@ -48,11 +48,11 @@ logger = logging.getLogger("embedrouter")
 
 DAY = 86_400.0
 FLUSH_INTERVAL = 5.0
-"""Seconds that savings may stay in memory, and that a file which failed is left alone by what can wait."""
+"""Seconds between two attempts to write what is in memory, where it can wait."""
 PATIENCE = 2.0
 """Seconds to wait for another writer with what can wait in memory instead."""
 LAST_WAIT = 1.0
-"""The same when the interpreter exits, or for a ledger that was forgotten with savings in memory."""
+"""The same when the interpreter exits, and for savings of a ledger that was garbage."""
 FOLD_INTERVAL = 200
 """Bookings of a process between two that remove old detail; the first does, too."""
 ADVICE = (
@@ -227,7 +227,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, busy_timeout: float) -> Iterator[sqlite3.Connection]:
-        if self._database.is_writing:  # one inside another: the outer one answers for errors
+        if self._database.is_writing:  # one inside another: the outer one translates errors
             with self._database.writing() as database:
                 yield database
             return
@@ -306,22 +306,22 @@ class Ledger:
             logger.warning("%s", story)
 
 
-# Ledgers that are forgotten, and the end of the interpreter
+# Garbage, and the end of the interpreter
 
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
 _left_behind: SimpleQueue[tuple[SQLiteFile, Unwritten]] = SimpleQueue()
 
 
 def _leave_behind(file: SQLiteFile, unwritten: Unwritten) -> None:
-    """Keep what a ledger had in memory when it was forgotten. The garbage collector may have come in an event loop, or
-    in a thread that writes to the same file: nothing is written here.
+    """Keep what a ledger that was garbage had in memory. The collector may run in an event loop, or in a thread that
+    writes to the same file, so nothing is written here.
     """
     if unwritten and file.path is not None:
         _left_behind.put((file, unwritten))
 
 
 def _write_left_behind() -> None:
-    """Write what forgotten ledgers had in memory; what cannot be written waits for the next time."""
+    """Write what ledgers that were garbage had in memory; what cannot be written waits for the next time."""
     for _ in range(_left_behind.qsize()):
         try:
             file, unwritten = _left_behind.get_nowait()
@@ -342,6 +342,7 @@ def _write_left_behind() -> None:
 @atexit.register
 def _write_at_exit() -> None:
     for ledger in list(_ledgers):
-        ledger._flush(LAST_WAIT)
-        ledger._database.close()
+        if ledger.file is not None:
+            ledger._flush(LAST_WAIT)
+            ledger._database.close()
     _write_left_behind()
