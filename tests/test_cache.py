@@ -146,7 +146,7 @@ def test_damaged_rows_are_misses_and_are_counted(tmp_path: Path) -> None:
 
     assert sorted(again.cached) == [False, True]
     assert np.array_equal(again.vectors, first.vectors)
-    assert router.damaged == 1
+    assert router.cache.damaged == 1
     assert router.embed(["a", "b"], input_type="document").cached == (True, True)
 
 

@@ -116,7 +116,7 @@ def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
 
     assert answered == [100] * 4
     assert len(told) == 1, [str(one.message) for one in told]
-    assert router._cache.failures >= 4
+    assert router.cache.failures >= 4
     assert (found, again) == ((True,), (True,))
 
 

@@ -24,6 +24,7 @@ from embedrouter.cache._memory import CHARACTER_BYTES, ENTRY_BYTES
 from embedrouter.errors import ConfigError, DegradedWarning, UnavailableError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.router import embed_alone, wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Candidate, Found, InputType, Origin, OverlongPolicy
 from tests.either import embed
@@ -216,10 +217,10 @@ def test_rows_damaged_since_do_not_matter(asynchronous: bool) -> None:
     result = embed(router, False, ["a"], input_type="query")
 
     assert np.array_equal(result.vectors[0], fake.vector("a", "query"))
-    assert router.damaged == 0
+    assert router.cache.damaged == 0
     router.close()
     embed(router, asynchronous, ["a"], input_type="query")
-    assert router.damaged == 1
+    assert router.cache.damaged == 1
     assert len(fake.calls) == 2
 
 
@@ -228,7 +229,7 @@ def test_a_model_asked_alone_is_not_answered_from_memory() -> None:
     fake = FakeBackend()
     router = router_for(fake)
     router.embed(["a"], input_type="query")
-    router.embed_with(0, ["a"], input_type="query")
+    embed_alone(router, 0, ["a"], "query")
 
     assert len(fake.calls) == 2
 
@@ -437,7 +438,7 @@ def test_threads_that_ask_while_it_is_cleared_get_their_own_vector() -> None:
 def candidate(rank: int) -> Candidate:
     tiers = ("low", "medium", "high")
     prices = [FakeBackend().model(f"fake:{tier}", tier=tier) for tier in tiers]
-    return CANDIDATES.setdefault(rank, Router(prices, cache=None, ledger=":memory:").candidates[rank])
+    return CANDIDATES.setdefault(rank, wiring_of(Router(prices, cache=None, ledger=":memory:")).candidates[rank])
 
 
 CANDIDATES: dict[int, Candidate] = {}
