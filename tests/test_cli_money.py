@@ -37,6 +37,7 @@ from embedrouter.errors import (
     NoModelAvailableError,
 )
 from embedrouter.models import load_catalogue
+from embedrouter.retrieval import guard
 from embedrouter.spending import Account
 from embedrouter.types import Entry, dollars
 from tests.emulator import Emulator, Fault, Received, count_tokens
@@ -602,10 +603,10 @@ def test_the_ledgers_of_all_configured_routers_are_summed(place: Path) -> None:
 
 
 def test_info_tells_what_is_in_a_cache(tmp_path: Path) -> None:
-    """CacheDatabase, rows, bytes and recorded indexes."""
+    """Folder, rows, bytes and recorded indexes."""
     values = fill(tmp_path / "kept", 5)
     with Router([Model("wordllama:l2_supercat_256")], cache=tmp_path / "kept") as router:
-        router.guard("handbook").record()
+        guard(router, "handbook").record()
 
     facts = answer("cache", "info", "--cache", tmp_path / "kept")
 
