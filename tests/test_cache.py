@@ -164,7 +164,7 @@ class Planted:
 
 
 def test_pickles_planted_in_the_folder_are_inert(tmp_path: Path) -> None:
-    """Whoever can write the folder must not be able to run code in whoever reads it (CVE-2025-69872)."""
+    """The right to write the folder must not be a way to run code in its readers (CVE-2025-69872)."""
     cache = DiskCache(tmp_path)
     cache.put_many({b"good": b"row", b"key": b"row"})
     cache.close()

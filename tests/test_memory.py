@@ -123,7 +123,7 @@ async def test_a_warm_query_makes_no_thread_hop(monkeypatch: pytest.MonkeyPatch)
 def test_what_comes_from_memory_is_told_and_booked_as_what_comes_from_the_cache(
     asked: Sequence[str], tokens: int, asynchronous: bool
 ) -> None:
-    """Only where it came from differs, and nobody needs to know."""
+    """Where a vector came from changes nothing else."""
     fake = FakeBackend()
     routers = [router_for(fake), router_for(fake, cache_memory=0)]
     for router in routers:
@@ -335,10 +335,10 @@ def test_memory_and_disk_agree(dtype: str, tmp_path: Path) -> None:
     assert np.array_equal(cold, read)
 
 
-# Safe against whoever changes what he got
+# Results that their callers change
 
 
-def test_whoever_changes_a_result_changes_nobody_elses(asynchronous: bool) -> None:
+def test_a_changed_result_changes_no_other(asynchronous: bool) -> None:
     """The array that came first, that of a warm call, and that which the backend made."""
     fake = FakeBackend()
     router = router_for(fake)
