@@ -566,7 +566,7 @@ def test_an_answer_that_cannot_be_read_does_not_hold_up_the_others(emulator: Emu
 def output(emulator: Emulator, job: BatchJob) -> list[dict[str, Any]]:
     """Return the lines of a batch's answers as the provider writes them."""
     with openai.OpenAI(api_key="k", base_url=emulator.openai_url) as client:
-        found = client.batches.retrieve(job.records[0].provider_id)
+        found = client.batches.retrieve(job.records[0].provider_id or "")
         files = [file for file in (found.output_file_id, found.error_file_id) if file]
         return [json.loads(line) for file in files for line in client.files.content(file).iter_lines()]
 
@@ -1195,7 +1195,7 @@ def test_a_router_of_another_model_does_not_see_a_batch(emulator: Emulator, buil
     wider = build(model={"dimensions": 16})
     larger = Router(
         [Model("openai:text-embedding-3-large", dimensions=8, base_url=emulator.openai_url, api_key="k")],
-        cache=wider._cache.store,
+        cache=wider.cache.store,
     )
     same = build(model={"tier": "low", "api_key": "another"})
 
@@ -1339,7 +1339,7 @@ def test_a_batch_is_not_over_while_the_cache_cannot_keep_it(
     job = router.submit_batch(["one", "two"])
     emulator.batches.finish()
     with monkeypatch.context() as patch:
-        patch.setattr(router._cache, "write", lambda entries: False)
+        patch.setattr(router.cache, "write", lambda entries: False)
         with pytest.raises(ConfigError, match="poll again"):
             job.poll()
     status = job.poll()
