@@ -25,7 +25,7 @@ class Afford:
         self._ledger, self._budget = ledger, budget
         self._degradation, self._following = degradation, following
 
-    async def embed(self, call: Call, texts: Sequence[SizedText], *, may_shorten: bool = True) -> Embedded:
+    async def embed(self, call: Call, texts: Sequence[SizedText], *, may_shorten: bool) -> Embedded:
         embedded = Embedded()
         if not texts:
             return embedded

@@ -55,10 +55,12 @@ class Size:
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         if all(candidate.unlimited for candidate in call.candidates):  # counting would take longer than embedding
-            return await self._following.embed(call, [SizedText(text, len(text)) for text in texts])
+            whole = [SizedText(text, len(text)) for text in texts]
+            return await self._following.embed(call, whole, may_shorten=False)
         sized = await self.measure(call, texts)
         parts, embedded = sized.parts, Embedded(sized.found)
-        embedded.add(await self._following.embed(call, sized.texts))
+        may_shorten = self._on_too_long != "error"
+        embedded.add(await self._following.embed(call, sized.texts, may_shorten=may_shorten))
         if too_long := embedded.too_long:  # as the provider says, which counted more than was estimated
             embedded.too_long = []
             cut = await self._cut(call, too_long)
