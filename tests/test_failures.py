@@ -2,7 +2,7 @@
 
 The tables below are the policy: whether a request is made again and after how long, whether the next model is asked
 instead, which error it is, and what the ledger says. Time does not pass in these tests: pauses are noted and skipped,
-and chance always says 1, the longest wait.
+and the random number is always 1, for the longest wait.
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ import pytest
 import requests
 import urllib3
 
-import embedrouter.calls._driver
-import embedrouter.router
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.calls import Driver
-from embedrouter.calls._effects import Effect, Pause
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -91,29 +87,22 @@ class Clock:
 
     pauses: list[float] = field(default_factory=list)
 
-    def monotonic(self) -> float:
-        return time.monotonic() + sum(self.pauses)
+    def router(self, *models: Model, **settings: Any) -> Router:
+        """Return a router without cache that lives by this clock."""
+        return Router(
+            models,
+            cache=None,
+            ledger=":memory:",
+            clock=lambda: time.monotonic() + sum(self.pauses),
+            sleep=self.pauses.append,
+            random=lambda: 1.0,
+            **settings,
+        )
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    perform = Driver._perform
-
-    def skipping(self: Driver, effect: Effect, stop: Any) -> Any:
-        if isinstance(effect, Pause):
-            return clock.pauses.append(effect.seconds)
-        return perform(self, effect, stop)
-
-    async def apause(seconds: float, stop: Any) -> None:
-        clock.pauses.append(seconds)
-
-    monkeypatch.setattr(Driver, "_perform", skipping)
-    monkeypatch.setattr(embedrouter.calls._driver, "_apause", apause)
-    monkeypatch.setattr(embedrouter.calls._driver, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(embedrouter.router, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(embedrouter.router, "random", SimpleNamespace(random=lambda: 1.0))
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 @dataclass(frozen=True)
@@ -270,12 +259,8 @@ def test_what_follows_from_a_failure(
     emulator.script(row.fault if isinstance(row.fault, Fault) else row.fault(provider))
     first, second = MODELS[provider]
     policy = Remembering()
-    router = Router(
-        [declare(emulator, first, **row.settings), declare(emulator, second, price="2")],
-        cache=None,
-        ledger=":memory:",
-        retry=policy,
-    )
+    models = [declare(emulator, first, **row.settings), declare(emulator, second, price="2")]
+    router = clock.router(*models, retry=policy)
     if row.then == "stop":
         with pytest.raises(row.error) as caught:
             embed(router, asynchronous, TEXTS, input_type="document")
@@ -323,7 +308,7 @@ def test_a_failure_that_may_pass_is_tried_as_often_as_the_policy_says_with_longe
     emulator.fault_for = lambda received: Fault.unavailable(503) if received.model == "voyage-4-lite" else None
     policy = RetryPolicy(attempts=4, initial_wait=1, max_wait=5)
     models = [declare(emulator, first), declare(emulator, second, price="2")]
-    router = Router(models, cache=None, ledger=":memory:", retry=policy)
+    router = clock.router(*models, retry=policy)
     result = embed(router, asynchronous, TEXTS, input_type="document")
     router.close()
 
@@ -332,12 +317,12 @@ def test_a_failure_that_may_pass_is_tried_as_often_as_the_policy_says_with_longe
     assert [received.model for received in emulator.received] == ["voyage-4-lite"] * 4 + ["voyage-4"]
 
 
-def test_with_nobody_else_to_ask_the_error_has_what_the_provider_asked_for(
+def test_without_another_model_the_error_has_what_the_provider_asked_for(
     emulator: Emulator, clock: Clock, asynchronous: bool
 ) -> None:
-    """Whoever called may come back then."""
+    """The caller may come back then."""
     emulator.script(headers(retry_after="3600"))
-    router = Router([declare(emulator, MODELS["cohere"][0])], cache=None, ledger=":memory:")
+    router = clock.router(declare(emulator, MODELS["cohere"][0]))
     with pytest.raises(NoModelAvailableError) as caught:
         embed(router, asynchronous, TEXTS, input_type="document")
     router.close()
@@ -351,7 +336,7 @@ def test_a_wait_beyond_the_calls_own_time_is_not_begun(emulator: Emulator, clock
     emulator.script(headers(retry_after="17"))
     first, second = MODELS["openai"]
     models = [declare(emulator, first), declare(emulator, second, price="2")]
-    router = Router(models, cache=None, ledger=":memory:")
+    router = clock.router(*models)
     result = embed(router, asynchronous, TEXTS, input_type="document", timeout=10)
     router.close()
 
@@ -394,7 +379,7 @@ class Door:
     """Where it is not free: by provider, or by provider and form."""
 
 
-def nobody(stack: ExitStack, emulator: Emulator) -> str:
+def not_listening(stack: ExitStack, emulator: Emulator) -> str:
     closed = stack.enter_context(socket.socket())
     closed.bind(("127.0.0.1", 0))
     return f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -409,7 +394,7 @@ def no_tls(stack: ExitStack, emulator: Emulator) -> str:
 
 
 def never_accepted(stack: ExitStack, emulator: Emulator) -> str:
-    """Fill the queue of those who wait to be accepted, so that the next who knocks hears nothing."""
+    """Fill the queue of connections that wait to be accepted, so that the next one is not answered."""
     full = stack.enter_context(socket.socket())
     full.bind(("127.0.0.1", 0))
     full.listen(0)
@@ -421,7 +406,7 @@ def never_accepted(stack: ExitStack, emulator: Emulator) -> str:
 
 
 DOORS = [
-    Door("nobody listens", nobody, UnavailableError),
+    Door("nothing listens", not_listening, UnavailableError),
     Door("no such host", no_such_host, UnavailableError),
     Door("no TLS where it is expected", no_tls, UnavailableError),
     Door("connect timeout", never_accepted, RequestTimeoutError, {"voyage async": "unconfirmed"}),
@@ -444,7 +429,7 @@ def test_what_follows_when_no_connection_is_made(
     first, second = MODELS[provider]
     policy = Remembering(attempts=2)
     shut = declare(emulator, first, base_url=door.url(stack, emulator), timeout=0.2)
-    router = Router([shut, declare(emulator, second, price="2")], cache=None, ledger=":memory:", retry=policy)
+    router = clock.router(shut, declare(emulator, second, price="2"), retry=policy)
     result = embed(router, asynchronous, TEXTS, input_type="document")
     router.close()
     form = f"{provider} {'async' if asynchronous else 'sync'}"
@@ -507,7 +492,7 @@ def test_a_refused_request_is_sent_in_parts(
     """Here nothing is wrong with the texts, only with their number. Each is paid once."""
     refusal = row.fault(provider)
     emulator.fault_for = lambda received: refusal if len(received.texts) > 2 else None
-    router = Router([declare(emulator, MODELS[provider][0])], cache=None, ledger=":memory:")
+    router = clock.router(declare(emulator, MODELS[provider][0]))
     texts = [f"text {number}" for number in range(8)]
     result = embed(router, asynchronous, texts, input_type="document")
     router.close()
@@ -527,7 +512,7 @@ def test_a_refused_text_is_named_and_no_other_model_is_asked(
     emulator.fault_for = lambda received: refusal if "poison" in received.texts else None
     first, second = MODELS[provider]
     models = [declare(emulator, first, batch_size=1, max_concurrency=1), declare(emulator, second, price="2")]
-    router = Router(models, cache=None, ledger=":memory:")
+    router = clock.router(*models)
     with pytest.raises(InputRejectedError) as caught:
         embed(router, asynchronous, ["good", "poison"], input_type="document")
     router.close()
