@@ -136,6 +136,9 @@ class Process:
             return process.outcome()
 
 
+KEPT: list[Ledger] = []
+"""Ledgers that live as long as the process."""
+
 # Tasks that need a ledger alone
 
 
@@ -170,6 +173,16 @@ def _fork() -> int:
         return os.fork()
 
 
+def save(file: str, times: int, forgotten: bool) -> dict[str, Any]:
+    """Save, and end without closing; ``forgotten`` lets go of the ledger before."""
+    ledgers = [Ledger(Path(file))]
+    for _ in range(times):
+        ledgers[0].save(MODEL, "warm", 1, 10, Decimal("0.01"))
+    if not forgotten:
+        KEPT.extend(ledgers)
+    return {}
+
+
 def fork(file: str) -> dict[str, Any]:
     """Save in a forked child while a thread of the parent was inside the ledger."""
     ledger = Ledger(Path(file))
@@ -177,7 +190,7 @@ def fork(file: str) -> dict[str, Any]:
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with ledger._lock:
+        with ledger.transaction():
             inside.set()
             leave.wait(0.5)
 
@@ -430,6 +443,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         book,
         die,
         reserve,
+        save,
         fork,
         inherit,
         fork_cache,

@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from embedrouter import Router, TieredRouter
-from embedrouter.cli import app, levels
-from embedrouter.cli.calibrate import judgements, texts
-from embedrouter.cli.calibration import agreement, measure, ndcg, nearest
+from embedrouter.cli import app
+from embedrouter.cli._calibrate import run_calibration
+from embedrouter.cli._console import Output
+from embedrouter.cli._retrieval_files import read_judgements, read_texts
 from embedrouter.errors import ConfigError
+from embedrouter.retrieval import TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 
 
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | float | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, with its output piped and warnings as errors."""
     plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
     return subprocess.run(
@@ -100,7 +103,7 @@ def test_the_nearest_are_those_that_a_full_sort_finds(count: int) -> None:
         documents / np.linalg.norm(documents, axis=1, keepdims=True)
     ).T
 
-    found, scores = nearest(documents, queries)
+    found, scores = nearest_documents(documents, queries)
 
     assert found.shape == scores.shape == (600, min(10, count))
     assert np.allclose(scores, -np.sort(-cosines, axis=1)[:, :10], atol=1e-6)
@@ -108,8 +111,23 @@ def test_the_nearest_are_those_that_a_full_sort_finds(count: int) -> None:
     assert all(len(set(row)) == len(row) for row in found.tolist())
 
 
-def test_agreement_is_the_part_of_the_other_ten_that_was_found() -> None:
-    assert agreement(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [4, 5]])).tolist() == [1.0, 0.5]
+def test_overlap_is_the_part_of_the_other_ten_that_was_found() -> None:
+    assert overlap(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [4, 5]])).tolist() == [1.0, 0.5]
+
+
+def test_without_judgements_the_good_tiers_nearest_documents_are_right() -> None:
+    """The whole computation, from vectors to the curve."""
+    chance = np.random.default_rng(0)
+    documents, queries = (chance.standard_normal((count, 16)).astype(np.float32) for count in (50, 20))
+
+    found = calibrate(
+        TierVectors(documents[:, :4], queries[:, :4]), TierVectors(documents, queries), share=0.5, relevant=None
+    )
+
+    first, _ = nearest_documents(documents[:, :4], queries[:, :4])
+    second, _ = nearest_documents(documents, queries)
+    assert found.cheap == pytest.approx(overlap(first, second).mean())
+    assert found.good == 1
 
 
 def test_a_perfect_sign_of_doubt_closes_the_gap_at_once() -> None:
@@ -168,7 +186,7 @@ def test_texts_have_their_title_before_them(tmp_path: Path) -> None:
     """As is usual for these collections; BEIR writes ``_id``."""
     path = write(tmp_path / "a.jsonl", [{"id": 1, "text": "b", "title": "a"}, {"_id": "2", "text": "c", "title": ""}])
 
-    assert texts(path) == {"1": "a b", "2": "c"}
+    assert read_texts(path) == {"1": "a b", "2": "c"}
 
 
 @pytest.mark.parametrize(
@@ -186,14 +204,14 @@ def test_judgements_come_in_the_usual_forms(lines: str, tmp_path: Path) -> None:
     path = tmp_path / "qrels"
     path.write_text(lines)
 
-    assert judgements(path, {"q1": "", "q2": ""}, {"d1": "", "d2": ""}) == {"q1": {"d1": 2.0}}
+    assert read_judgements(path, {"q1": "", "q2": ""}, {"d1": "", "d2": ""}) == {"q1": {"d1": 2.0}}
 
 
 def test_two_columns_say_that_the_document_is_relevant(tmp_path: Path) -> None:
     path = tmp_path / "qrels"
     path.write_text("q 1\td1\n")
 
-    assert judgements(path, {"q 1": ""}, {"d1": ""}) == {"q 1": {"d1": 1.0}}
+    assert read_judgements(path, {"q 1": ""}, {"d1": ""}) == {"q 1": {"d1": 1.0}}
 
 
 # The command
@@ -275,52 +293,50 @@ def test_a_pair_of_models_is_named_on_the_command_line(place: Path) -> None:
     assert "nothing to escalate for" in done.stdout
 
 
-def show(monkeypatch: pytest.MonkeyPatch, chosen: Router | TieredRouter, where: str | None = "memory") -> None:
-    monkeypatch.setattr(levels, "choose", lambda *_: (chosen, where))
+def run_here(place: Path, router: TieredRouter, *, cache: str | None = "memory", yes: bool = False) -> None:
+    """Run the command's work in this process, with routers that no configuration can describe."""
+    documents, queries = read_texts(place / "corpus.jsonl"), read_texts(place / "queries.jsonl")
+    run_calibration(router, cache, documents, queries, None, 0.3, yes, Output(as_json=True))
 
 
-def ask(place: Path, *arguments: str) -> Any:
-    files = [str(place / "corpus.jsonl"), str(place / "queries.jsonl")]
-    return CliRunner().invoke(app, ["calibrate", *files, "--config", "some.toml", *arguments])
-
-
-def test_money_is_spent_only_when_the_user_agrees(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_money_is_spent_only_when_the_user_agrees(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A program that is piped cannot be asked, so it refuses and says how to agree."""
     cheap, good = FakeBackend(space="cheap"), FakeBackend(space="good")
     routers = {
         "low": Router([cheap.model(price="0")], cache=MemoryCache()),
         "high": Router([good.model(price="0.12")], cache=MemoryCache()),
     }
-    show(monkeypatch, TieredRouter(routers))
 
-    refused = ask(place)
+    with pytest.raises(ConfigError, match="--yes"):
+        run_here(place, TieredRouter(routers))
     calls = len(cheap.calls) + len(good.calls)
-    agreed = ask(place, "--yes")
+    run_here(place, TieredRouter(routers), yes=True)
 
-    assert isinstance(refused.exception, ConfigError)
-    assert "--yes" in str(refused.exception)
     assert calls == 0
-    assert agreed.exit_code == 0
+    assert json.loads(capsys.readouterr().out)["queries"] == 36
     assert {call.input_type for call in good.calls} == {"document", "query"}
 
 
 class Stopping(FakeBackend):
-    """Somebody presses Ctrl-C."""
+    """Press Ctrl-C."""
 
     def embed(self, texts: Sequence[str], input_type: InputType, **settings: Any) -> Answer:
         raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("where", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
-def test_ctrl_c_says_what_is_kept(where: str | None, says: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_says_what_is_kept(
+    where: str | None, says: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 130 is what shells expect of it."""
     low = Router([Stopping(space="a").model(price="0")], cache=None)
-    show(monkeypatch, TieredRouter({"low": low, "high": Router([FakeBackend().model(price="0")], cache=None)}), where)
+    both = TieredRouter({"low": low, "high": Router([FakeBackend().model(price="0")], cache=None)})
 
-    done = ask(place)
+    with pytest.raises(typer.Exit) as done:
+        run_here(place, both, cache=where)
 
-    assert done.exit_code == 130
-    assert says in done.stderr
+    assert done.value.exit_code == 130
+    assert says in capsys.readouterr().err
 
 
 BAD = {
@@ -340,7 +356,7 @@ def test_a_bad_line_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
 
     with pytest.raises(ConfigError, match=says.replace("{", r"\{")):
-        texts(tmp_path / name)
+        read_texts(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +372,7 @@ def test_a_bad_judgement_is_named(lines: str, says: str, tmp_path: Path) -> None
     path.write_text(lines)
 
     with pytest.raises(ConfigError, match=says):
-        judgements(path, {"q0": ""}, {"d0": "", "d1": ""})
+        read_judgements(path, {"q0": ""}, {"d0": "", "d1": ""})
 
 
 @pytest.mark.parametrize(
@@ -399,6 +415,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 # A real collection
 
 
+@pytest.mark.slow
 def test_a_real_collection_gains_more_than_half_over_random_escalation(shared: Path, tmp_path: Path) -> None:
     """Eight articles of SQuAD with real models: wordllama first, MiniLM for three queries in ten.
 

@@ -280,7 +280,7 @@ def test_only_the_beginning_of_a_large_collection_is_read(client: Any, monkeypat
     fill(guard(collection(client), router("one")), router("one"), [f"word{number}" for number in range(1000)])
 
     assert refusal(collection(client), router("two")).endswith(
-        "Price for its 1,000 texts with this router: about $0.005, reckoned from 20 of them."
+        "Price for its 1,000 texts with this router: about $0.005, estimated from 20 of them."
     )
 
 
@@ -293,9 +293,11 @@ def test_texts_that_are_not_there_are_told_of(client: Any) -> None:
     empty = guard(collection(client, "empty"), router("one"))
 
     said = refusal(some, router("two"))
-    assert said.endswith("its 1 texts with this router: at most $0.000005; 2 vectors have no text in Chroma, so theirs "
-                         "have to come from elsewhere.")  # fmt: skip
-    assert "only its vectors; the texts have to come from where" in refusal(none, router("two"))
+    assert said.endswith(
+        "its 1 texts with this router: at most $0.000005; 2 vectors have no text in Chroma, so take their texts from "
+        "the source."
+    )
+    assert "only its vectors; take the texts from the source" in refusal(none, router("two"))
     assert "It is empty" in refusal(empty, router("two"))
 
 
@@ -308,7 +310,7 @@ def test_texts_that_the_other_model_does_not_take_are_left_out(client: Any) -> N
     assert SECRET not in said
 
 
-def test_a_price_that_cannot_be_reckoned_hides_no_refusal(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_price_that_cannot_be_estimated_hides_no_refusal(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(guard(collection(client), router("one")), router("one"), ["text"])
     other = router("two")
 
@@ -316,7 +318,7 @@ def test_a_price_that_cannot_be_reckoned_hides_no_refusal(client: Any, monkeypat
         raise ConfigError("The tokenizer is missing.")
 
     monkeypatch.setattr(other, "estimate", fail)
-    with pytest.raises(SpaceMismatchError, match="could not be reckoned: The tokenizer is missing"):
+    with pytest.raises(SpaceMismatchError, match="could not be estimated: The tokenizer is missing"):
         guard(collection(client), other)
 
 
@@ -441,6 +443,7 @@ def open_in_step(folder: Path, space: str, names: list[str], barrier: Any, answe
                 answers.put((name, space, False))
 
 
+@pytest.mark.slow
 def test_of_processes_that_create_a_collection_at_once_one_space_wins(tmp_path: Path) -> None:
     """Each with a mark of its own, twenty times over."""
     context = multiprocessing.get_context("spawn")
@@ -484,6 +487,7 @@ def _refused_elsewhere(folder: Path) -> str:
         return refusal(collection(client), router("two"))
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_without_any_record_on_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def test_a_corpus_is_embedded_at_half_the_price(place: Path, emulator: Emulator)
 
 
 def test_who_does_not_wait_collects_later(place: Path, emulator: Emulator) -> None:
-    """The process may end: the batch is on file."""
+    """The process may end: the batch is recorded."""
     submitted = answer("warm", "corpus.jsonl", "--batch", "--detach", *QUICK)
     listed = answer("batch", "list")["batches"]
     emulator.batches.finish()
@@ -114,7 +114,7 @@ def test_a_batch_is_cancelled_by_its_name(place: Path, emulator: Emulator) -> No
 
 def test_without_batches_there_is_nothing_to_do(place: Path) -> None:
     """And no provider is asked."""
-    assert "No batch is on file." in call("batch", "list").stdout
+    assert "No batch is recorded." in call("batch", "list").stdout
     assert "No batch is under way." in call("batch", "wait").stdout
 
 

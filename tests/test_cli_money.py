@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
-from click.testing import Result
 from pyarrow import parquet
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from embedrouter import Model, Router
-from embedrouter.cache import Folder
+from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
-from embedrouter.cli import app, share
-from embedrouter.cli.models import stale
-from embedrouter.cli.texts import Item, Texts, slices
+from embedrouter.cli import app
+from embedrouter.cli._export import export_rows
+from embedrouter.cli._models import staleness_warning
+from embedrouter.cli._texts import LocatedText, Texts, chunks
 from embedrouter.errors import (
     BudgetExceededError,
     ConfigError,
@@ -37,6 +37,7 @@ from embedrouter.errors import (
     NoModelAvailableError,
 )
 from embedrouter.models import load_catalogue
+from embedrouter.retrieval import FOLDER, IndexGuard
 from embedrouter.spending import Account
 from embedrouter.types import Entry, dollars
 from tests.emulator import Emulator, Fault, Received, count_tokens
@@ -61,11 +62,11 @@ def answer(*arguments: str | Path, stdin: str | None = None) -> dict[str, Any]:
     return facts
 
 
-def start(*arguments: str | Path, cwd: Path, program: str = PROGRAM) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     """Start the command in a process of its own, with its output piped and warnings as errors."""
     plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
+        [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,8 +76,8 @@ def start(*arguments: str | Path, cwd: Path, program: str = PROGRAM) -> subproce
     )
 
 
-def run(*arguments: str | Path, cwd: Path, program: str = PROGRAM) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd, program=program)
+def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
+    process = start(*arguments, cwd=cwd)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
@@ -123,7 +124,7 @@ def fill(folder: Path, rows: int = 3, dimensions: int = 8) -> dict[bytes, bytes]
 
 
 def all_rows(folder: Path) -> dict[bytes, bytes]:
-    return {row.key: row.value for row in Folder(folder).rows()}
+    return {row.key: row.value for row in CacheDatabase(folder).rows()}
 
 
 def spoil(folder: Path, key: bytes) -> None:
@@ -162,9 +163,9 @@ def test_old_prices_are_warned_about() -> None:
     cards = list(load_catalogue().values())
     newest = max(card.checked for card in cards if card.checked)
 
-    assert stale(cards, newest) is None
-    assert stale(cards, date(newest.year + 2, 1, 1)) is not None
-    assert str(newest) in str(stale(cards, date(newest.year + 2, 1, 1)))
+    assert staleness_warning(cards, newest) is None
+    assert staleness_warning(cards, date(newest.year + 2, 1, 1)) is not None
+    assert str(newest) in str(staleness_warning(cards, date(newest.year + 2, 1, 1)))
 
 
 def test_the_rows_of_ones_own_catalogue_count(offline: Path) -> None:
@@ -223,12 +224,11 @@ def test_every_tier_with_a_model_of_its_own_has_a_row(place: Path) -> None:
     assert Decimal(rows[1]["cost"]) == 6 * Decimal(rows[0]["cost"])
 
 
-def test_texts_that_repeat_across_slices_are_counted_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory holds one slice, and still nobody pays for a text twice."""
-    monkeypatch.setattr("embedrouter.cli.texts.slices.__defaults__", (30,))
+def test_texts_that_repeat_across_chunks_are_counted_once(place: Path) -> None:
+    """Memory holds one chunk, and still no text is paid for twice."""
     (place / "twice.jsonl").write_text((place / "corpus.jsonl").read_text() * 2)
 
-    (row,) = answer("estimate", "twice.jsonl")["tiers"]
+    (row,) = answer("estimate", "twice.jsonl", "--chunk-size", "30")["tiers"]
 
     assert (row["texts"], row["unique"]) == (400, 200)
     assert row["tokens"] == tokens(TEXTS)
@@ -261,13 +261,13 @@ def test_a_folder_gives_one_text_per_file_and_per_json_line(offline: Path) -> No
     assert answer("estimate", ".")["skipped"] == texts.skipped
 
 
-def test_slices_end_at_either_limit() -> None:
+def test_chunks_end_at_either_limit() -> None:
     """A few huge texts fill memory as well as many small ones."""
-    small = [Item("", "x")] * 25
-    huge = [Item("", "x" * 5_000_000)] * 3
+    small = [LocatedText("", "x")] * 25
+    huge = [LocatedText("", "x" * 5_000_000)] * 3
 
-    assert [len(part) for part in slices(small, 10)] == [10, 10, 5]
-    assert [len(part) for part in slices(huge)] == [1, 1, 1]
+    assert [len(part) for part in chunks(small, 10)] == [10, 10, 5]
+    assert [len(part) for part in chunks(huge)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -296,13 +296,12 @@ def test_texts_that_cannot_be_read_are_named(offline: Path, name: str, content: 
     assert says in str(error)
 
 
-def test_a_text_over_the_limit_is_named_by_its_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A position in a slice would help nobody."""
-    monkeypatch.setattr("embedrouter.cli.texts.slices.__defaults__", (4,))
+def test_a_text_over_the_limit_is_named_by_its_line(place: Path) -> None:
+    """A position in a chunk would be of no use."""
     rows = [*TEXTS[:6], "word " * 9000]
     (place / "long.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
 
-    error = call("estimate", "long.jsonl").exception
+    error = call("estimate", "long.jsonl", "--chunk-size", "4").exception
 
     assert isinstance(error, InvalidInputError)
     assert "long.jsonl, line 7" in str(error)
@@ -352,17 +351,14 @@ def test_warm_without_a_cache_is_refused(place: Path) -> None:
     assert "no cache" in str(call("warm", "corpus.jsonl", "--config", "none.toml").exception)
 
 
-def test_a_job_over_the_budget_is_refused_before_the_first_request(
-    place: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every slice would fit by itself, so without a look at the whole the money would be gone half-way."""
-    monkeypatch.setattr("embedrouter.cli.texts.slices.__defaults__", (20,))
+def test_a_job_over_the_budget_is_refused_before_the_first_request(place: Path, emulator: Emulator) -> None:
+    """Every chunk would fit by itself, so without a check of the whole the money would be gone half-way."""
     whole = tokens(TEXTS) * PRICE / 1_000_000
     for cap in ("per_call", "per_day", "per_month", "total"):
         setting = f'\n[budget]\n{cap} = "{whole / 2:f}"\n'
         (place / "poor.toml").write_text((place / "embedrouter.toml").read_text() + setting)
 
-        error = call("warm", "corpus.jsonl", "--yes", "--config", "poor.toml").exception
+        error = call("warm", "corpus.jsonl", "--yes", "--config", "poor.toml", "--chunk-size", "20").exception
 
         assert isinstance(error, BudgetExceededError)
         assert dollars(whole) in str(error)
@@ -413,9 +409,6 @@ def test_each_tier_has_the_budget_of_its_own_router(place: Path, emulator: Emula
     assert done["embedded"] == len(TEXTS)
 
 
-SLICED = f"from embedrouter.cli import texts; texts.slices.__defaults__ = (50,); {PROGRAM}"
-
-
 def test_a_budget_that_ends_midway_leaves_a_job_that_continues(place: Path, emulator: Emulator) -> None:
     """Somebody else spends from the same ledger meanwhile. What was paid for is kept, and the message says so."""
     plain = (place / "embedrouter.toml").read_text()
@@ -423,7 +416,7 @@ def test_a_budget_that_ends_midway_leaves_a_job_that_continues(place: Path, emul
     answered = 12
     emulator.fault_for = lambda _: Fault.reported_tokens(500_000) if emulator.calls == answered else None
 
-    code, out, err = run("warm", "corpus.jsonl", "--yes", cwd=place, program=SLICED)
+    code, out, err = run("warm", "corpus.jsonl", "--yes", "--chunk-size", "50", cwd=place)
 
     assert code == 1
     assert emulator.calls == answered
@@ -447,7 +440,7 @@ def test_a_provider_that_goes_down_midway_leaves_a_job_that_continues(place: Pat
     answered = 7
     emulator.fault_for = lambda _: Fault.unavailable() if emulator.calls > answered else None
 
-    code, _, err = run("warm", "corpus.jsonl", "--yes", cwd=place, program=SLICED)
+    code, _, err = run("warm", "corpus.jsonl", "--yes", "--chunk-size", "50", cwd=place)
 
     first, *story, last = err.splitlines()
     assert code == 1
@@ -493,6 +486,7 @@ def stop_at(emulator: Emulator, request: int, how: int, fault: Fault) -> Callabl
     return watch
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_60_percent_pays_for_the_rest_only(place: Path, emulator: Emulator) -> None:
     """Power cuts do not ask; every answered request is in the cache before the next one is sent."""
     watch = stop_at(emulator, REQUESTS * 6 // 10 + 1, signal.SIGKILL, Fault.reset())
@@ -602,10 +596,10 @@ def test_the_ledgers_of_all_configured_routers_are_summed(place: Path) -> None:
 
 
 def test_info_tells_what_is_in_a_cache(tmp_path: Path) -> None:
-    """Folder, rows, bytes and recorded indexes."""
+    """CacheDatabase, rows, bytes and recorded indexes."""
     values = fill(tmp_path / "kept", 5)
     with Router([Model("wordllama:l2_supercat_256")], cache=tmp_path / "kept") as router:
-        router.guard("handbook").record()
+        IndexGuard(tmp_path / "kept" / FOLDER, "handbook", router.space).record()
 
     facts = answer("cache", "info", "--cache", tmp_path / "kept")
 
@@ -654,10 +648,10 @@ def test_a_row_written_anew_meanwhile_is_not_removed(tmp_path: Path) -> None:
     """Between the check and the removal somebody may have paid for it again."""
     (key,) = fill(tmp_path, 1)
     spoil(tmp_path, key)
-    (bad,) = Folder(tmp_path).rows()
+    (bad,) = CacheDatabase(tmp_path).rows()
     values = fill(tmp_path, 1)
 
-    assert Folder(tmp_path).remove([bad]) == 0
+    assert CacheDatabase(tmp_path).remove([bad]) == 0
     assert all_rows(tmp_path) == values
 
 
@@ -766,14 +760,18 @@ def test_damaged_lines_of_a_file_are_left_out_and_counted(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", b'{"text": "hello"}\n', "is not a file that embedrouter cache export wrote"),
-        ("a.jsonl", b'{"format": "embedrouter-cache", "version": 2}\n', "or a newer version"),
-        ("a.jsonl", b"", "is not a file that"),
+        ("a.jsonl", b'{"text": "hello"}\n', "not by embedrouter cache export"),
+        ("a.jsonl", b'{"format": "embedrouter-cache", "version": 2}\n', "by a newer version"),
+        ("a.jsonl", b"", "not by embedrouter cache export"),
         ("a.jsonl.gz", b"not gzip", "cannot be read (Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"format": "embedrouter-cache", "version": 1}\n' * 9)[:-12], "is cut short"),
-        ("a.csv", b"", "says no format"),
-        ("a.parquet", b"", "is not a file that"),
-        ("a.parquet", b"PAR1 and then no more PAR1", "is not a file that"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"format": "embedrouter-cache", "version": 1}\n' * 9, mtime=0)[:-12],
+            "is truncated",
+        ),
+        ("a.csv", b"", "is unknown"),
+        ("a.parquet", b"", "not by embedrouter cache export"),
+        ("a.parquet", b"PAR1 and then no more PAR1", "not by embedrouter cache export"),
     ],
 )
 def test_foreign_files_are_refused(name: str, content: bytes, says: str, tmp_path: Path) -> None:
@@ -784,7 +782,7 @@ def test_foreign_files_are_refused(name: str, content: bytes, says: str, tmp_pat
 
     assert isinstance(error, ConfigError)
     assert says in str(error)
-    assert not Folder(tmp_path / "kept").exists or not all_rows(tmp_path / "kept")
+    assert not CacheDatabase(tmp_path / "kept").exists or not all_rows(tmp_path / "kept")
 
 
 def test_a_parquet_file_of_other_things_is_refused(tmp_path: Path) -> None:
@@ -795,7 +793,7 @@ def test_a_parquet_file_of_other_things_is_refused(tmp_path: Path) -> None:
     error = call("cache", "import", tmp_path / "a.parquet", "--cache", tmp_path / "kept").exception
 
     assert isinstance(error, ConfigError)
-    assert "is not a file that embedrouter cache export wrote" in str(error)
+    assert "not by embedrouter cache export" in str(error)
 
 
 def test_parquet_without_pyarrow_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -828,7 +826,7 @@ def test_a_failed_export_leaves_no_file(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        share.write(tmp_path / "rows.jsonl.gz", pairs())
+        export_rows(tmp_path / "rows.jsonl.gz", pairs())
 
     assert list(tmp_path.iterdir()) == []
 

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from embedrouter import Router
-from embedrouter.cli import app, levels
-from embedrouter.cli.corpus import MOST, folder, split, standard_library
-from embedrouter.cli.report import money
-from embedrouter.cli.stores import Hit, sources
-from embedrouter.errors import ConfigError, UnavailableError
+from embedrouter.cli import app
+from embedrouter.cli._console import format_money
+from embedrouter.cli._corpus import MAX_PASSAGE, read_folder, read_standard_library, split_passages
+from embedrouter.cli._demo_output import DemoOutput
+from embedrouter.cli._demo_run import run_demo
+from embedrouter.cli._demo_stores import Hit, rank_sources
+from embedrouter.errors import ConfigError, EmbedRouterError, UnavailableError
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 
@@ -74,7 +77,7 @@ def own(tmp_path: Path) -> Path:
 
 
 class Stopping(FakeBackend):
-    """Answers once, then somebody presses Ctrl-C."""
+    """Answer once, then press Ctrl-C."""
 
     def embed(self, texts: Sequence[str], input_type: InputType, **settings: Any) -> Answer:
         if self.calls:
@@ -82,14 +85,17 @@ class Stopping(FakeBackend):
         return super().embed(texts, input_type, **settings)
 
 
-def show(monkeypatch: pytest.MonkeyPatch, router: Router, place: str | None = "memory") -> None:
-    """Let the demo show this router."""
-    monkeypatch.setattr(levels, "choose", lambda *_: (router, place))
+def run_here(
+    folder: Path, router: Router, *, cache: str | None = "memory", yes: bool = False, as_json: bool = False
+) -> None:
+    """Run the demo in this process, with a router that no configuration can describe."""
+    run_demo(router, cache, folder, None, None, yes, DemoOutput(as_json=as_json))
 
 
 # The whole standard library
 
 
+@pytest.mark.slow
 def test_thousands_of_real_texts_are_indexed_in_both_frameworks(first: dict[str, Any]) -> None:
     """The second framework gets every vector from the cache of the first."""
     langchain, llama_index, low = first["indexes"]
@@ -131,6 +137,7 @@ def test_money_is_the_catalogues_price_times_the_tokens(first: dict[str, Any]) -
     assert small["tokens"] > 100_000
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_no_call_and_says_so_in_plain_text(first: dict[str, Any], cache: Path) -> None:
     """Documents and questions are in the cache; piped output has neither colours nor moving parts."""
     done = run("demo", "--cache", cache)
@@ -149,7 +156,7 @@ def test_a_second_run_makes_no_call_and_says_so_in_plain_text(first: dict[str, A
 
 
 def test_a_folder_of_own_texts_works_and_skipped_files_are_named(own: Path, tmp_path: Path) -> None:
-    """Nobody should wonder why a file was not found."""
+    """The user should not have to guess why a file was not found."""
     done = run("demo", own, "--ask", "how hot should the water for tea be", "--cache", tmp_path / "cache")
 
     assert done.returncode == 0, done.stderr
@@ -160,7 +167,7 @@ def test_a_folder_of_own_texts_works_and_skipped_files_are_named(own: Path, tmp_
 
 def test_without_questions_a_folder_is_asked_its_own_first_lines(own: Path) -> None:
     """The user's texts are unknown, and something has to be asked."""
-    assert folder(own).questions == ["How to change a tyre", "Green tea is brewed with water of 80 degrees."]
+    assert read_folder(own).questions == ["How to change a tyre", "Green tea is brewed with water of 80 degrees."]
 
 
 def test_a_configuration_file_is_used(own: Path, tmp_path: Path) -> None:
@@ -171,7 +178,7 @@ def test_a_configuration_file_is_used(own: Path, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert f"Cache: {tmp_path / 'kept'}" in done.stdout
-    assert "One tier only" in done.stdout
+    assert "There is one tier only" in done.stdout
     assert (tmp_path / "kept/cache.db").exists()
 
 
@@ -194,35 +201,31 @@ def test_a_tiered_configuration_has_an_index_for_each_tier(own: Path, tmp_path: 
     assert facts["cache"] is None
 
 
-def test_two_tiers_of_one_space_ask_the_same_index(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The documents are embedded once, whatever tiers the questions ask for."""
+def test_two_tiers_of_one_space_ask_the_same_index(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The documents are embedded once, at every tier of the questions."""
     lite, large = FakeBackend(), FakeBackend()
     models = [lite.model("fake:lite", tier="low", price="0.02"), large.model("fake:large", price="0.12")]
-    show(monkeypatch, Router(models, cache=MemoryCache()))
 
-    done = CliRunner().invoke(app, ["demo", str(own), "--yes", "--json"])
+    run_here(own, Router(models, cache=MemoryCache()), yes=True, as_json=True)
 
-    assert done.exit_code == 0, done.output
-    facts = json.loads(done.stdout)
+    facts = json.loads(capsys.readouterr().out)
     assert [asked["model"] for asked in facts["tiers"]] == ["fake:lite", "fake:large"]
     assert len(facts["indexes"]) == 2
     assert [call.input_type for call in lite.calls] == ["query"]
     assert [call.input_type for call in large.calls] == ["document", "query", "query"]
 
 
-def test_money_is_spent_only_when_the_user_agrees(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_money_is_spent_only_when_the_user_agrees(own: Path) -> None:
     """A program that is piped cannot be asked, so it refuses and says how to agree."""
     backend = FakeBackend()
-    show(monkeypatch, Router([backend.model(price="0.12")], cache=MemoryCache()))
+    router = Router([backend.model(price="0.12")], cache=MemoryCache())
 
-    refused = CliRunner().invoke(app, ["demo", str(own)])
+    with pytest.raises(ConfigError, match="--yes"):
+        run_here(own, router)
     calls = len(backend.calls)
-    agreed = CliRunner().invoke(app, ["demo", str(own), "--yes"])
+    run_here(own, router, yes=True)
 
-    assert isinstance(refused.exception, ConfigError)
-    assert "--yes" in str(refused.exception)
     assert calls == 0
-    assert agreed.exit_code == 0
     assert len(backend.calls) > 0
 
 
@@ -259,26 +262,24 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, ["demo", *arguments]).exit_code == 2
 
 
-def test_a_failing_provider_is_an_error_of_ours(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``main`` knows how to print those."""
+def test_a_failing_provider_is_an_error_of_ours(own: Path) -> None:
+    """``main`` prints these errors as one paragraph."""
     down = FakeBackend(outcomes=[UnavailableError("down")] * 9)
-    show(monkeypatch, Router([down.model(price="0")], cache=None, retry=NO_WAITING), place=None)
 
-    done = CliRunner().invoke(app, ["demo", str(own)])
-
-    assert "down" in str(done.exception)
+    with pytest.raises(EmbedRouterError, match="down"):
+        run_here(own, Router([down.model(price="0")], cache=None, retry=NO_WAITING), cache=None)
 
 
 @pytest.mark.parametrize(("place", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
-def test_ctrl_c_says_what_is_kept(place: str | None, says: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_says_what_is_kept(place: str | None, says: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 130 is what shells expect of it."""
-    show(monkeypatch, Router([Stopping().model(price="0", batch_size=1)], cache=MemoryCache()), place)
+    with pytest.raises(typer.Exit) as done:
+        run_here(own, Router([Stopping().model(price="0", batch_size=1)], cache=MemoryCache()), cache=place)
 
-    done = CliRunner().invoke(app, ["demo", str(own)])
-
-    assert done.exit_code == 130
-    assert says in done.stderr
-    assert (place or "") in done.stderr
+    assert done.value.exit_code == 130
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert (place or "") in printed
 
 
 @pytest.mark.parametrize(
@@ -329,8 +330,8 @@ def test_help_and_version_load_no_framework() -> None:
 def test_the_standard_library_is_read_and_never_run() -> None:
     """``import this`` prints a poem and ``import antigravity`` opens a browser."""
     code = (
-        "import sys\nfrom embedrouter.cli.corpus import standard_library\nbefore = set(sys.modules)\n"
-        "texts = standard_library().passages\n"
+        "import sys\nfrom embedrouter.cli._corpus import read_standard_library\nbefore = set(sys.modules)\n"
+        "texts = read_standard_library().passages\n"
         "print(len(texts), sorted({text.source for text in texts} & (set(sys.modules) - before)))"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
@@ -342,7 +343,7 @@ def test_the_standard_library_is_read_and_never_run() -> None:
 
 def test_the_texts_are_short_and_in_order() -> None:
     """No model's limit matters, and a small ``--limit`` still has argparse in it."""
-    passages = standard_library().passages
+    passages = read_standard_library().passages
 
     assert max(len(passage.text.split()) for passage in passages) <= 250
     assert [passage.title for passage in passages].index("argparse") < 400
@@ -351,17 +352,17 @@ def test_the_texts_are_short_and_in_order() -> None:
 @pytest.mark.parametrize("text", ["word " * 1000, "x" * 5000, "one\n\ntwo\n\n\n" * 500, "a\r\n\r\nb", "  indented\n"])
 def test_cutting_loses_no_word_and_keeps_the_limit(text: str) -> None:
     """Texts without blanks are cut too."""
-    parts = split(text)
+    parts = split_passages(text)
 
     assert "".join("".join(parts).split()) == "".join(text.split())
-    assert all(0 < len(part) <= MOST for part in parts)
+    assert all(0 < len(part) <= MAX_PASSAGE for part in parts)
 
 
 def test_a_source_is_worth_its_three_best_passages() -> None:
     """Neither one lucky passage nor many weak ones decide."""
     hits = [Hit("lucky", "", 0.9)] + [Hit("right", "", 0.5)] * 3 + [Hit("many", "", 0.2)] * 6
 
-    assert sources(hits) == ["right", "lucky", "many"]
+    assert rank_sources(hits) == ["right", "lucky", "many"]
 
 
 @pytest.mark.parametrize(
@@ -370,4 +371,4 @@ def test_a_source_is_worth_its_three_best_passages() -> None:
 )
 def test_money_is_readable(amount: str, shown: str) -> None:
     """Small sums keep two digits instead of becoming zero."""
-    assert money(Decimal(amount)) == shown
+    assert format_money(Decimal(amount)) == shown

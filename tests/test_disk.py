@@ -16,7 +16,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
 from hashlib import blake2b
@@ -28,35 +27,21 @@ import numpy as np
 import pytest
 
 from embedrouter import Budget, Router
-from embedrouter.cache import VectorCache, sound
+from embedrouter.cache import VectorCache, is_sound
 from embedrouter.cache._codec import VERSION, decode, encode, is_row
+from embedrouter.cache._database import cache_file
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
 from embedrouter.spending import Ledger
-from embedrouter.spending import _ledger as ledger_module
+from embedrouter.spending._ledger import FLUSH_INTERVAL
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
+from tests.cache_folders import KEYS, assert_complete, entry, fill, right
 from tests.emulator import Emulator
 from tests.hammer import Process, spending
 
-KEYS = [blake2b(bytes([number]), digest_size=KEY_BYTES).digest() for number in range(60)]
 TEXTS = ["a", "b", "c"]
-
-
-def entry(key: bytes) -> Entry:
-    """Return the one right entry of a key: 1,536 numbers."""
-    return Entry(np.full(1536, 1 + KEYS.index(key), np.float32), 7)
-
-
-def fill(folder: Path) -> None:
-    store = DiskCache(folder)
-    assert VectorCache(store).write({key: entry(key) for key in KEYS})
-    store.close()
-
-
-def right(found: dict[bytes, Entry]) -> bool:
-    return all(np.array_equal(vector.vector, entry(key).vector) for key, vector in found.items())
 
 
 def answers(router: Router, times: int = 1) -> None:
@@ -71,6 +56,13 @@ def answers(router: Router, times: int = 1) -> None:
 
 def reserved(ledger: Ledger, amount: str = "0.10") -> int:
     reservation = ledger.reserve(Budget(total="1"), spending(amount))
+    assert isinstance(reservation, int)
+    return reservation
+
+
+def booked(ledger: Ledger) -> int:
+    """Set money aside without a budget."""
+    reservation = ledger.reserve(Budget(), spending("0.10"))
     assert isinstance(reservation, int)
     return reservation
 
@@ -218,26 +210,28 @@ def test_a_folder_that_the_user_made_keeps_its_rights(tmp_path: Path) -> None:
     assert (tmp_path / "own" / "cache.db").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "a first table", "tables without places"])
+@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "no tables", "no index", "no triggers"])
 def test_a_folder_that_was_not_made_to_the_end_is_made(left: str, tmp_path: Path) -> None:
-    """Whoever made it was killed: pages, rights and tables are as if nobody had been there."""
+    """The process that made it was killed: pages, rights and tables are those of a new folder."""
     if left == "a file without a byte":
         (tmp_path / "cache.db").touch()
-    elif left == "a first table":
-        with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-            DiskCache(tmp_path)._create(database)
-    elif left == "tables without places":
+    elif left == "no tables":
+        with closing(cache_file(tmp_path, busy_timeout=1)) as file, file.reading():
+            pass
+    elif left != "nothing":
         DiskCache(tmp_path).get_many([])
+        kind = left.removeprefix("no ").removesuffix("s")
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-            database.execute("DROP TABLE NewPlaces")
-            database.execute("DROP TABLE Places")
+            for (name,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = ? AND sql > ''", [kind]
+            ).fetchall():
+                database.execute(f"DROP {kind} {name}")
     fill(tmp_path)
 
     assert (tmp_path / "cache.db").stat().st_mode & 0o777 == 0o600
+    assert_complete(tmp_path)
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
         assert database.execute("PRAGMA page_size").fetchone() == (32_768,)
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert database.execute("SELECT COUNT(*) FROM Cache").fetchone() == (len(KEYS),)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -255,46 +249,27 @@ def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str,
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1.4 * rows * size
 
 
-def test_writing_a_row_touches_the_row_and_its_place_only(tmp_path: Path) -> None:
-    """diskcache would count rows and sort them by age as well, for an eviction that is off."""
-    fill(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
-        beside = database.execute("SELECT type, name FROM sqlite_master WHERE tbl_name = 'Cache' AND type != 'table'")
-
-        assert beside.fetchall() == []
-
-
 def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
-    """With its small pages, triggers and indexes."""
-    diskcache.Cache(str(tmp_path)).close()
-    fill(tmp_path)
+    """With its small pages, its eviction by age and its own rows."""
+    with diskcache.Cache(str(tmp_path)) as theirs:
+        theirs["text"] = ["pickled"]
+        theirs[KEYS[0]] = encode(entry(KEYS[0]))
     cache = VectorCache(DiskCache(tmp_path))
+    first = cache.read(KEYS, 1536)
+    fill(tmp_path)
     found = cache.read(KEYS, 1536)
     cache.close()
 
+    assert list(first) == KEYS[:1]
     assert len(found) == len(KEYS)
     assert right(found)
+    with diskcache.Cache(str(tmp_path)) as theirs:
+        assert theirs["text"] == ["pickled"]
+        assert theirs.eviction_policy == "none"
+        assert len(theirs) == len(KEYS) + 1
 
 
-def test_few_rows_are_read_at_once_if_nobody_else_is_inside(tmp_path: Path) -> None:
-    fill(tmp_path)
-    store = DiskCache(tmp_path)
-    cache = VectorCache(store)
-    assert cache.read_at_once(KEYS[:3], 1536) is None, "opening a folder takes its time"
-    cache.read(KEYS, 1536)
-
-    few = cache.read_at_once([*KEYS[:3], b"none".ljust(KEY_BYTES)], 1536)
-    assert few is not None
-    assert few.keys() == set(KEYS[:3])
-    assert right(few)
-    assert cache.read_at_once(KEYS, 1536) is None, "many take longer than handing them to a thread"
-    with ThreadPoolExecutor(1) as other, store._turn():
-        assert other.submit(cache.read_at_once, KEYS[:3], 1536).result() is None
-    assert VectorCache(MemoryCache()).read_at_once(KEYS[:3], 1536) is None, "another store may be slow"
-    assert VectorCache(None).read_at_once(KEYS, 1536) == {}
-
-
-def test_whoever_wraps_or_extends_a_folder_is_asked_in_its_own_way(tmp_path: Path) -> None:
+def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(tmp_path: Path) -> None:
     """It may encrypt what it stores."""
 
     class Wrapping:
@@ -311,45 +286,7 @@ def test_whoever_wraps_or_extends_a_folder_is_asked_in_its_own_way(tmp_path: Pat
     for store in (Wrapping(), Extending(tmp_path)):
         cache = VectorCache(store)
         assert right(cache.read(KEYS, 1536))
-        assert cache.read_at_once(KEYS[:3], 1536) is None
         cache.close()
-
-
-def test_a_folder_that_is_gone_is_not_made_at_once(tmp_path: Path) -> None:
-    fill(tmp_path)
-    cache = VectorCache(DiskCache(tmp_path))
-    assert right(cache.read(KEYS, 1536))
-    shutil.rmtree(tmp_path)
-
-    assert cache.read_at_once(KEYS[:3], 1536) is None
-    assert not tmp_path.exists()
-
-
-def test_where_readers_wait_for_writers_nothing_is_read_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on file systems that share no memory: SQLite has no log there."""
-    monkeypatch.setitem(diskcache.core.DEFAULT_SETTINGS, "sqlite_journal_mode", "delete")
-    cache = VectorCache(DiskCache(tmp_path))
-    cache.write({KEYS[0]: entry(KEYS[0])})
-
-    assert right(cache.read(KEYS[:1], 1536))
-    assert cache.read_at_once(KEYS[:1], 1536) is None
-
-
-def test_what_fails_at_once_is_told_when_it_fails_in_its_turn(tmp_path: Path) -> None:
-    fill(tmp_path)
-    cache = VectorCache(DiskCache(tmp_path))
-    cache.read(KEYS, 1536)
-    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
-        database.execute("DROP TABLE NewPlaces")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert cache.read_at_once(KEYS[:3], 1536) is None
-    assert cache.failures == 0
-    with pytest.warns(CacheWarning, match="could not be read"):
-        cache.read(KEYS[:3], 1536)
 
 
 def test_a_folder_that_is_removed_in_use_is_made_anew(tmp_path: Path) -> None:
@@ -376,12 +313,12 @@ def test_a_folder_that_is_no_cache_any_more_is_told_and_left_alone(damage: bytes
 
 
 def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: Path) -> None:
-    """Nor does writing over what was damaged. Every third time it is among the places of keys."""
+    """Nor does writing over what was damaged. Every third time the bits are in the index of keys."""
     fill(tmp_path / "whole")
     whole = (tmp_path / "whole" / "cache.db").read_bytes()
     with closing(sqlite3.connect(tmp_path / "whole" / "cache.db")) as database:
         page = database.execute("PRAGMA page_size").fetchone()[0]
-        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'NewPlaces'").fetchone()[0]
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
     chance = np.random.default_rng(5)
     failures = 0
     for number in range(60):
@@ -407,22 +344,31 @@ def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: P
     assert failures
 
 
-def test_a_place_that_leads_to_another_row_is_no_hit(tmp_path: Path) -> None:
-    """One bit there would give the vector of another text, with a sound checksum."""
+def test_an_index_that_leads_to_another_row_gives_no_hit_and_spoils_no_row(tmp_path: Path) -> None:
+    """One damaged bit there would give the vector of another text, with a sound checksum, or write over that vector."""
     fill(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-        database.execute("UPDATE NewPlaces SET row = row + 1 WHERE row = 8")
+    file = tmp_path / "cache.db"
+    with closing(sqlite3.connect(file)) as database:
+        page = database.execute("PRAGMA page_size").fetchone()[0]
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
+        (row,) = database.execute("SELECT rowid FROM Cache WHERE key = ?", [KEYS[7]]).fetchone()
+    content = bytearray(file.read_bytes())
+    position = content.index(KEYS[7], (root - 1) * page, root * page) + KEY_BYTES
+    assert content[position] == row
+    content[position] = row + 1
+    file.write_bytes(content)
     cache = VectorCache(DiskCache(tmp_path))
     first = cache.read(KEYS, 1536)
     alone = cache.read([KEYS[7]], 1536)
-    cache.write({KEYS[7]: entry(KEYS[7])})
+    with pytest.warns(CacheWarning, match="its index leads to wrong rows.*embedrouter cache verify"):
+        kept = cache.write({KEYS[7]: entry(KEYS[7])})
     second = cache.read(KEYS, 1536)
     cache.close()
 
-    assert first.keys() == set(KEYS) - {KEYS[7]}
+    assert first.keys() == second.keys() == set(KEYS) - {KEYS[7]}
     assert not alone
+    assert not kept
     assert right(first)
-    assert second.keys() == set(KEYS)
     assert right(second)
 
 
@@ -434,7 +380,7 @@ def test_rows_of_a_newer_version_are_absent_and_not_taken_for_damage(tmp_path: P
     assert VERSION == 1, "change what keys hash too, so that versions share a folder"
     assert decode(bytes(row), 1536) is None
     assert is_row(bytes(row))
-    assert sound(KEYS[1], bytes(row))
+    assert is_sound(KEYS[1], bytes(row))
 
 
 @pytest.mark.parametrize("name", ["disk_new", "_sql", "_directory", "sqlite_new", "eviction_policy"])
@@ -534,7 +480,7 @@ def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers wait for their turn, not for ever."""
-    monkeypatch.setattr("embedrouter.cache._disk.BUSY", 0.1)
+    monkeypatch.setattr("embedrouter.cache._disk.BUSY_TIMEOUT", 0.1)
     fill(tmp_path)
     cache = VectorCache(DiskCache(tmp_path))
     cache.read(KEYS, 1536)
@@ -551,6 +497,36 @@ def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
     cache.close()
 
 
+def test_a_folder_that_another_process_locks_can_be_read_and_closed_while_a_thread_waits_to_write(
+    tmp_path: Path,
+) -> None:
+    """A reader never waits for a writer, not even to open the folder, and the rows that wait are kept in the end."""
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
+        for opened in (False, True):
+            store = DiskCache(tmp_path)
+            if opened:
+                store.put_many({b"opened": b"before"})
+            other.execute("BEGIN IMMEDIATE")
+            writing = threading.Thread(target=store.put_many, args=({b"key": bytes([opened])},))
+            writing.start()
+            time.sleep(0.1)
+            start = time.monotonic()
+            found = DiskCache(tmp_path).get_many(KEYS)
+            read = time.monotonic() - start
+            store.close()
+            closed = time.monotonic() - start
+            other.execute("ROLLBACK")
+            writing.join()
+            kept = store.get_many([b"key"])
+            store.close()
+
+            assert len(found) == len(KEYS)
+            assert read < 1
+            assert closed < 5
+            assert kept == {b"key": bytes([opened])}
+
+
 def hammer(folder: Path, worker: int) -> None:
     cache = VectorCache(DiskCache(folder))
     chance = np.random.default_rng(worker)
@@ -562,6 +538,7 @@ def hammer(folder: Path, worker: int) -> None:
     cache.close()
 
 
+@pytest.mark.slow
 def test_sixteen_processes_share_a_folder_though_half_of_them_are_killed(tmp_path: Path) -> None:
     """In the middle of writing, with overlapping keys."""
     context = multiprocessing.get_context("forkserver")
@@ -617,25 +594,23 @@ def test_under_a_budget_a_ledger_that_fails_refuses_before_money_is_spent(full: 
     assert spent(file) == Decimal(tokens) / 1_000_000
 
 
-def test_bills_wait_in_memory_while_the_ledger_is_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bills_wait_in_memory_while_the_ledger_is_locked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An answer that was paid for reaches its caller, and its cost the accounts."""
-    monkeypatch.setattr(ledger_module, "BUSY", 0.1)
     file = tmp_path / "ledger.db"
-    ledger = Ledger(file, required=True)
+    ledger = Ledger(file, required=True, busy_timeout=0.1)
     first, second, third = (reserved(ledger) for _ in range(3))
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         ledger.settle(first, 10, Decimal("0.01"))
         ledger.release(second)
-        ledger.suspect(third)
+        ledger.mark_unconfirmed(third)
         ledger.save("m", "", 1, 1, Decimal("0.5"))
         ledger.flush()
         with pytest.raises(LedgerError, match="database is locked"):
             ledger.reserve(Budget(total="1"), spending("0.1"))
         ledger.close()
         other.execute("ROLLBACK")
+    ledger.flush()
     totals = ledger.totals("day")
     ledger.close()
     (account,) = totals.values()
@@ -670,17 +645,71 @@ def test_without_a_budget_accounts_go_on_in_memory(tmp_path: Path, caplog: pytes
     file = tmp_path / "ledger.db"
     ledger = Ledger(file)
     late = reserved(ledger)
-    ledger._shut()
+    ledger.close()
     file.write_bytes(b"no database" * 1000)
     assert ledger.settle(late, 10, Decimal("0.01")) == Decimal("0.01")
     for _ in range(2):
-        ledger.settle(reserved(ledger), 10, Decimal("0.25"))
+        ledger.settle(booked(ledger), 10, Decimal("0.25"))
     totals = ledger.totals("day")
     ledger.close()
 
     assert [account.cost for account in totals.values()] == [Decimal("0.50")]
-    assert len([record for record in caplog.records if "counted in memory" in record.message]) == 1
+    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
     assert file.read_bytes() == b"no database" * 1000
+
+
+def test_without_a_budget_accounts_go_back_to_a_file_that_works_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure passes: a lock that was held for long, a folder that was not there yet."""
+    now = time.time()
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, now=lambda: now, busy_timeout=0.1)
+    early = booked(ledger)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.settle(early, 10, Decimal("0.01"))
+        ledger.settle(booked(ledger), 10, Decimal("0.25"))
+        ledger.release(booked(ledger))
+        late, lost = booked(ledger), booked(ledger)
+        ledger.save("m", "", 1, 1, Decimal("0.5"))
+        while_locked = ledger.totals("day"), ledger.flush_due()
+        other.execute("ROLLBACK")
+    ledger.mark_unconfirmed(lost)
+    ledger.settle(late, 10, Decimal("0.50"))
+    before = spent(file)
+    now += FLUSH_INTERVAL + 1
+    due = ledger.flush_due()
+    ledger.flush()
+    after = spent(file)
+    (account,) = ledger.totals("day").values()
+    ledger.close()
+
+    assert [one.cost for one in while_locked[0].values()] == [Decimal("0.25")]
+    assert (while_locked[1], due) == (False, True)
+    assert (before, after) == (0, Decimal("0.76")), "a file that failed is left alone for a while"
+    assert (account.requests, account.unconfirmed, account.saved) == (3, Decimal("0.10"), Decimal("0.5"))
+    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_without_a_budget_a_ledger_that_was_removed_begins_anew(tmp_path: Path, replaced: bool) -> None:
+    """Perhaps with the cache folder that it lies in; the service runs on, and what it spends is booked."""
+    now = time.time()
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(file, now=lambda: now)
+    ledger.settle(booked(ledger), 10, Decimal("0.01"))
+    for item in tmp_path.iterdir():
+        item.unlink()
+    if replaced:
+        Ledger(file).totals("day")
+    ledger.settle(booked(ledger), 10, Decimal("0.25"))
+    now += FLUSH_INTERVAL + 1
+    ledger.settle(booked(ledger), 10, Decimal("0.50"))
+    after = spent(file)
+    ledger.close()
+
+    assert after == Decimal("0.75")
 
 
 def test_a_ledger_that_never_opened_is_a_wrong_setting(tmp_path: Path) -> None:
@@ -705,7 +734,7 @@ def test_children_of_a_server_embed_beside_their_parent(tmp_path: Path, emulator
 
 
 def test_a_child_works_though_a_thread_was_inside_the_cache_at_the_fork(tmp_path: Path) -> None:
-    """Nobody in the child would release its lock; and no open file may be carried over."""
+    """The child could not release its lock; and no open file may be carried over."""
     story = Process.run("fork_cache", folder=str(tmp_path))
 
     assert story == {"children": [0] * 10, "inherited": 0, "seconds": story["seconds"]}

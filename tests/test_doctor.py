@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from embedrouter import Budget, Model, RetryPolicy, Router, doctor
-from embedrouter.cache import Folder
+from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
@@ -36,6 +35,7 @@ from embedrouter.models import (
     load_catalogue,
     lowest_cosine,
 )
+from embedrouter.router import embed_alone
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Entry, InputType, Vectors
@@ -104,7 +104,7 @@ def problems(facts: dict[str, Any]) -> list[str]:
 
 
 def contents(folder: Path) -> dict[bytes, tuple[bytes, float]]:
-    return {row.key: (row.value, row.stored) for row in Folder(folder).rows()}
+    return {row.key: (row.value, row.stored) for row in CacheDatabase(folder).rows()}
 
 
 Versions = Callable[..., None]
@@ -506,8 +506,8 @@ class Cousin(FakeBackend):
 
     def vector(self, text: str, input_type: InputType) -> Vectors:
         noise = FakeBackend(dimensions=self.dimensions, space="noise").vector(text, input_type)
-        mixed = super().vector(text, input_type) + np.float32(self.noise) * noise
-        return mixed / np.linalg.norm(mixed)
+        mixed: Vectors = super().vector(text, input_type) + np.float32(self.noise) * noise
+        return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
 
 def test_models_of_a_family_may_differ() -> None:
@@ -551,9 +551,9 @@ def test_embedding_with_one_model_keeps_to_budget_and_model() -> None:
         models, cache=None, ledger=":memory:", budget=Budget(total="0.000002"), retry=RetryPolicy(attempts=1)
     )
 
-    assert router.embed_with(1, ["text"], input_type="query").models == ("fake:dear",)
+    assert embed_alone(router, 1, ["text"], "query").models == ("fake:dear",)
     with pytest.raises(BudgetExceededError):
-        router.embed_with(1, ["two words"], input_type="query")
+        embed_alone(router, 1, ["two words"], "query")
     assert [len(cheap.calls), len(dear.calls)] == [0, 1]
     assert router.usage.cost == Decimal("0.000001")
 

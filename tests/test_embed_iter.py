@@ -35,7 +35,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, Usage, Vectors
 from tests.side_by_side import HANG
 
-MANY = int(os.environ.get("EMBEDROUTER_ITER_TEXTS", "200_000"))
+MANY = int(os.environ.get("EMBEDROUTER_ITER_TEXTS", "60_000"))
 STATUS = Path("/proc/self/status")
 
 

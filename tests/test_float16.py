@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from embedrouter import Router
-from embedrouter.cache import VectorCache, sound
+from embedrouter.cache import VectorCache, is_sound
 from embedrouter.cache._codec import decode, encode, is_row, rounded
 from embedrouter.cache._keys import KEY_BYTES
-from embedrouter.cli.calibration import agreement, ndcg, nearest
+from embedrouter.retrieval import ndcg, nearest_documents, overlap
 from embedrouter.testing import MemoryCache
 from embedrouter.types import Entry
 
@@ -36,7 +36,7 @@ def test_a_row_gives_back_the_rounded_numbers(vector: np.ndarray, tokens: int) -
     assert entry.tokens == tokens
     assert not entry.vector.flags.writeable
     assert len(row) == 16 + 2 * vector.size
-    assert sound(bytes(KEY_BYTES), row)
+    assert is_sound(bytes(KEY_BYTES), row)
 
 
 @given(arrays(np.float32, array_shapes(max_dims=2), elements=NUMBERS))
@@ -109,12 +109,12 @@ def test_retrieval_is_the_same_to_the_third_decimal(collection: str, shared: Pat
     with Router(["wordllama:l2_supercat_256"], cache=None) as router:
         corpus = router.embed(list(documents.values()), input_type="document").vectors
         asked = router.embed(list(queries.values()), input_type="query").vectors
-    found, _ = nearest(corpus, asked)
-    again, _ = nearest(rounded(corpus, "float16"), rounded(asked, "float16"))
+    found, _ = nearest_documents(corpus, asked)
+    again, _ = nearest_documents(rounded(corpus, "float16"), rounded(asked, "float16"))
 
     assert ndcg(found, relevant).mean() > 0.6
     assert abs(ndcg(again, relevant).mean() - ndcg(found, relevant).mean()) <= 0.0004
-    assert agreement(again, found).mean() >= 0.999
+    assert overlap(again, found).mean() >= 0.999
 
 
 def judgements(folder: Path, documents: list[str], queries: list[str]) -> list[dict[int, float]]:

@@ -172,6 +172,7 @@ def race(folder: Path, space: str, results: Any) -> None:
         results.put(None)
 
 
+@pytest.mark.slow
 def test_of_processes_that_come_first_together_one_space_wins(tmp_path: Path) -> None:
     """The others are refused."""
     context = multiprocessing.get_context("spawn")

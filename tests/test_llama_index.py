@@ -164,7 +164,7 @@ def test_the_surrounding_tier_reaches_a_retriever(
     assert {call.input_type for call in high.calls} == {"document"}
 
 
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_ingestion_pipeline_fills_nodes_also_in_worker_processes(workers: int | None) -> None:
     """Workers get the embedder as a pickle."""
     nodes = [TextNode(text=text, id_=str(number)) for number, text in enumerate(NODES)]

@@ -1,23 +1,26 @@
-"""Queries asked lately are answered from memory: no look into the cache, no worse vector than was asked for."""
+"""Recent queries are answered from memory: no look into the cache, no worse vector than was asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, Router, tag
-from embedrouter.cache._memory import CHARACTER, OVERHEAD, QueryMemory
+from embedrouter.cache import QueryMemory
+from embedrouter.cache._memory import CHARACTER_BYTES, ENTRY_BYTES
 from embedrouter.errors import ConfigError, DegradedWarning, UnavailableError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
@@ -25,11 +28,12 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Candidate, Found, InputType, Origin, OverlongPolicy
 from tests.either import embed
 from tests.emulator import Emulator, vector
+from tests.properties import examples
 from tests.side_by_side import HANG
 
 
 class Counted(MemoryCache):
-    """Counts what is asked of it."""
+    """Counts its reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,22 +44,31 @@ class Counted(MemoryCache):
         return super().get_many(keys)
 
 
+STORES: WeakKeyDictionary[Router, Counted] = WeakKeyDictionary()
+
+
+def counted(models: list[Model], **changes: Any) -> Router:
+    """Return a router with a store that counts its reads, unless ``changes`` name another."""
+    settings = {"cache": Counted(), "ledger": ":memory:", "retry": NO_WAITING, **changes}
+    router = Router(models, **settings)
+    if isinstance(settings["cache"], Counted):
+        STORES[router] = settings["cache"]
+    return router
+
+
 def router_for(fake: FakeBackend, **changes: Any) -> Router:
-    given = {"cache": Counted(), "ledger": ":memory:", "retry": NO_WAITING, **changes}
-    return Router([fake.model(price="1")], **given)
+    return counted([fake.model(price="1")], **changes)
 
 
 def tiered(fake: FakeBackend, **changes: Any) -> Router:
     """Return a router whose tiers are models of one space, the better the dearer."""
     prices = {"low": "1", "medium": "2", "high": "3"}
     models = [fake.model(f"fake:{tier}", tier=tier, price=price) for tier, price in prices.items()]
-    return Router(models, **{"cache": Counted(), "ledger": ":memory:", "retry": NO_WAITING, **changes})
+    return counted(models, **changes)
 
 
 def reads(router: Router) -> int:
-    store = router._cache.store
-    assert isinstance(store, Counted)
-    return store.reads
+    return STORES[router].reads
 
 
 # What is kept, and what is not
@@ -90,7 +103,7 @@ async def test_a_warm_query_makes_no_look_into_the_cache(emulator: Emulator, way
 
 
 async def test_a_warm_query_makes_no_thread_hop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task gets it before the loop turns once."""
+    """A task gets its result before the loop turns once."""
     router = router_for(FakeBackend())
     await router.aembed(["a", "b"], input_type="query")
 
@@ -130,17 +143,18 @@ def test_what_comes_from_memory_is_told_and_booked_as_what_comes_from_the_cache(
         assert router.ledger.totals("tag")["later"].saved_texts == len(asked)
 
 
-def test_what_a_query_finds_in_the_cache_is_in_memory_from_then_on(tmp_path: Path, asynchronous: bool) -> None:
-    """A new process begins with the disk."""
+def test_what_a_query_finds_in_the_cache_is_in_memory_from_then_on(asynchronous: bool) -> None:
+    """A new router begins with the cache."""
     fake = FakeBackend()
-    router_for(fake, cache=tmp_path).embed(["a"], input_type="query")
-    router = router_for(fake, cache=tmp_path)
+    store = Counted()
+    router_for(fake, cache=store).embed(["a"], input_type="query")
+    router = router_for(fake, cache=store)
     embed(router, False, ["a"], input_type="query")
-    (tmp_path / "vectors.db").unlink(missing_ok=True)
-    router._cache.store = Counted()
+    store.rows.clear()
+    before = store.reads
     result = embed(router, asynchronous, ["a"], input_type="query")
 
-    assert reads(router) == 0
+    assert store.reads == before
     assert np.array_equal(result.vectors[0], fake.vector("a", "query"))
     assert len(fake.calls) == 1
 
@@ -153,8 +167,8 @@ def test_documents_never_enter_it(asynchronous: bool) -> None:
         before = reads(router)
         embed(router, asynchronous, ["a", "b"], input_type="document")
         assert reads(router) > before
-    assert not router._rules.memory._kept.found
     embed(router, False, ["a"], input_type="query")
+    assert len(fake.calls) == 2
     document = embed(router, asynchronous, ["a"], input_type="document")
 
     assert np.array_equal(document.vectors[0], fake.vector("a", "document"))
@@ -171,7 +185,6 @@ def test_without_a_cache_or_without_room_nothing_is_kept(
         embed(router, asynchronous, ["a"], input_type="query")
 
     assert len(fake.calls) == calls
-    assert not router._rules.memory._kept.found
     if "cache" not in changes:
         assert reads(router) > 1
 
@@ -199,9 +212,7 @@ def test_rows_damaged_since_do_not_matter(asynchronous: bool) -> None:
     fake = FakeBackend()
     router = router_for(fake)
     router.embed(["a"], input_type="query")
-    store = router._cache.store
-    assert isinstance(store, Counted)
-    store.rows = dict.fromkeys(store.rows, b"damaged")
+    STORES[router].rows = dict.fromkeys(STORES[router].rows, b"damaged")
     result = embed(router, False, ["a"], input_type="query")
 
     assert np.array_equal(result.vectors[0], fake.vector("a", "query"))
@@ -342,30 +353,27 @@ def test_results_of_memory_are_the_callers_own() -> None:
     """Writable, contiguous, and of no hidden memory."""
     router = router_for(FakeBackend())
     router.embed(["a"], input_type="query")
-    vectors = router.embed(["a"], input_type="query").vectors
-    kept = router._rules.memory.recall("a", 0)
+    first, second = (router.embed(["a"], input_type="query").vectors for _ in range(2))
 
-    assert kept is not None
-    assert vectors.flags.writeable
-    assert vectors.flags.c_contiguous
-    assert not np.shares_memory(vectors, kept.vector)
+    assert first.flags.writeable
+    assert first.flags.c_contiguous
+    assert not np.shares_memory(first, second)
 
 
 # Closing, copying, forking, threads
 
 
 async def test_closing_forgets() -> None:
-    """Whoever closes a router wants his memory back; it opens again with what the cache has."""
+    """Closing a router gives its memory back; after that the cache answers."""
     router = router_for(FakeBackend())
-    memory = router._rules.memory
     for close in (router.close, router.aclose):
         router.embed(["a"], input_type="query")
-        assert memory.recall("a", 0)
+        before = reads(router)
+        router.embed(["a"], input_type="query")
+        assert reads(router) == before
         waiting = close()
         if waiting is not None:
             await waiting
-        assert memory.recall("a", 0) is None
-        before = reads(router)
         assert router.embed(["a"], input_type="query").cached == (True,)
         assert reads(router) > before
 
@@ -373,29 +381,35 @@ async def test_closing_forgets() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_begins_anew() -> None:
-    """Nobody would release the lock that another thread held at the fork."""
-    memory = QueryMemory(10**6)
-    memory.keep("a", known(1))
-    memory._kept.lock.acquire()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        said = [memory.recall("a", 0) is None]
-        memory.keep("a", known(2))
-        said.append(memory.recall("a", 2) is not None)
-        os.write(writing, str(said).encode())
-        os._exit(0)
-    memory._kept.lock.release()
-    os.waitpid(child, 0)
+    """Also if another thread is inside at the moment of the fork: its lock would never be released in the child."""
+    memory = QueryMemory(10**8)
+    large, end = known(1, dimensions=10**6), threading.Event()
 
-    assert os.read(reading, 100) == b"[True, True]"
+    def keep() -> None:
+        while not end.is_set():
+            memory.clear()
+            memory.keep("a", large)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    codes = []
+    for _ in range(20):
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            empty = len(memory) == memory.size == 0
+            memory.keep("b", known(2))
+            os._exit(0 if empty and memory.recall("b", 2) and not memory.recall("a", 0) else 1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    end.set()
+    thread.join()
+
+    assert codes == [0] * 20
     assert memory.recall("a", 1) is not None
-    os.close(reading)
-    os.close(writing)
 
 
-def test_threads_that_ask_at_once_while_it_is_cleared_get_what_they_asked_for() -> None:
-    """And what is accounted for is what is there."""
+def test_threads_that_ask_while_it_is_cleared_get_their_own_vector() -> None:
+    """And the size counts exactly what is kept."""
     size = 5 * taken("0000")
     memory = QueryMemory(size)
     start = threading.Barrier(8)
@@ -414,7 +428,7 @@ def test_threads_that_ask_at_once_while_it_is_cleared_get_what_they_asked_for() 
         for future in [pool.submit(work, number) for number in range(8)]:
             future.result(HANG)
 
-    assert memory._kept.taken == accounted(memory) <= size
+    assert memory.size == accounted(memory, [f"{number:04}" for number in range(12)]) <= size
 
 
 # The bound
@@ -434,15 +448,16 @@ def known(rank: int, number: float = 1.0, dimensions: int = 8) -> Found:
 
 
 def taken(text: str, dimensions: int = 8) -> int:
-    return CHARACTER * len(text) + 4 * dimensions + OVERHEAD
+    return CHARACTER_BYTES * len(text) + 4 * dimensions + ENTRY_BYTES
 
 
-def accounted(memory: QueryMemory) -> int:
-    return sum(taken(text, len(found.vector)) for text, found in memory._kept.found.items())
+def accounted(memory: QueryMemory, texts: Sequence[str]) -> int:
+    """Return the bytes of those texts that are kept."""
+    return sum(taken(text, len(found.vector)) for text in texts if (found := memory.recall(text, 0)))
 
 
-class Told:
-    """What a memory should hold, told plainly: a list, the one asked longest ago first."""
+class Expected:
+    """What a memory should keep: a plain list, from the least to the most recently used."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -481,20 +496,21 @@ def test_it_holds_what_was_asked_last_and_the_best_of_it_within_its_bytes(
     size: int, steps: list[tuple[str, str, int]]
 ) -> None:
     """Whatever is kept and asked in whichever order."""
-    memory, told = QueryMemory(size), Told(size)
+    memory, expected = QueryMemory(size), Expected(size)
     for turn, (step, text, rank) in enumerate(steps):
         if step == "keep":
             memory.keep(text, known(rank, float(turn)))
-            told.keep(text, rank, float(turn))
+            expected.keep(text, rank, float(turn))
         elif step == "recall":
             found = memory.recall(text, rank)
-            assert (None if found is None else float(found.vector[0])) == told.recall(text, rank)
+            assert (None if found is None else float(found.vector[0])) == expected.recall(text, rank)
             assert found is None or found.origin.cached
         elif turn % 7 == 0:
             memory.clear()
-            told.entries = []
-        assert list(memory._kept.found) == [entry[0] for entry in told.entries]
-        assert memory._kept.taken == accounted(memory) <= size
+            expected.entries = []
+        assert len(memory) == len(expected.entries)
+        assert memory.size == sum(taken(entry[0]) for entry in expected.entries) <= size
+    assert {text for text in TEXTS if memory.recall(text, 0)} == {entry[0] for entry in expected.entries}
 
 
 def test_texts_that_grow_when_they_are_sent_do_not_pass_the_bound() -> None:
@@ -507,8 +523,8 @@ def test_texts_that_grow_when_they_are_sent_do_not_pass_the_bound() -> None:
         memory.keep(text, known(0))
         orjson.dumps(text)
 
-    assert len(memory._kept.found) == 10
-    assert memory._kept.taken == size
+    assert len(memory) == 10
+    assert memory.size == size
 
 
 def test_a_router_keeps_to_its_bytes_and_forgets_what_was_asked_longest_ago() -> None:
@@ -518,7 +534,6 @@ def test_a_router_keeps_to_its_bytes_and_forgets_what_was_asked_longest_ago() ->
     for text in ("q1", "q2", "q3", "q1", "q4"):
         router.embed([text], input_type="query")
 
-    assert list(router._rules.memory._kept.found) == ["q3", "q1", "q4"]
     before = reads(router)
     router.embed(["q3", "q1", "q4"], input_type="query")
     assert reads(router) == before
@@ -530,7 +545,7 @@ def test_a_router_keeps_to_its_bytes_and_forgets_what_was_asked_longest_ago() ->
 # Any order of calls
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     calls=st.lists(
         st.tuples(

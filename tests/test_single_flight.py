@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import EmbeddingResult, Model, RetryPolicy, Router
@@ -31,6 +31,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Found, InputType, Origin
 from tests.either import embed
 from tests.emulator import Emulator, count_tokens, vector
+from tests.properties import examples
 from tests.side_by_side import HANG, Watch, at_once, auntil, caller, until
 
 NAME = "text-embedding-3-small"
@@ -547,7 +548,7 @@ class Whimsical(FakeBackend):
 RETRY = RetryPolicy(attempts=3, initial_wait=0.001, max_wait=0.001, cooldown=0)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     batches=st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), min_size=2, max_size=8),
     asynchronous=st.lists(st.booleans(), min_size=8, max_size=8),

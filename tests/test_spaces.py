@@ -6,6 +6,7 @@ import pickle
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,7 +164,7 @@ def test_voyage_nano_never_goes_through_the_voyage_sdk() -> None:
 @pytest.mark.parametrize("missing", ["revision", "trust_remote_code"])
 def test_voyage_nano_needs_a_pinned_revision_and_consent(missing: str) -> None:
     """Remote code is run only when asked for, and only a pinned version of it."""
-    given = {"revision": "abc", "trust_remote_code": True}
+    given: dict[str, Any] = {"revision": "abc", "trust_remote_code": True}
     del given[missing]
 
     with pytest.raises(ConfigError, match=missing):

@@ -29,6 +29,7 @@ from embedrouter.errors import (
 )
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
+from tests.properties import examples
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "c", "dd", "eee"]), min_size=1, max_size=4)
 INPUT_TYPES: st.SearchStrategy[InputType] = st.sampled_from(["document", "query"])
@@ -162,4 +163,4 @@ class Routers(RuleBasedStateMachine):
 
 
 TestSpacesNeverMix = Routers.TestCase
-TestSpacesNeverMix.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSpacesNeverMix.settings = settings(examples(60), stateful_step_count=25)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router, Usage, tier
 from embedrouter._process import PerLoop
-from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -31,6 +28,7 @@ from embedrouter.providers import Backend
 from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
+from tests.properties import examples
 
 FAILURES = {
     "ok": None,
@@ -81,7 +79,7 @@ def observe(
     )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     script=st.tuples(outcomes, outcomes),
     calls=st.lists(st.tuples(texts, st.sampled_from(["document", "query"])), min_size=1, max_size=3),
@@ -270,28 +268,27 @@ async def test_a_large_call_leaves_the_event_loop_responsive() -> None:
     assert len(gaps) > 10
 
 
-async def test_a_cache_folder_that_others_use_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
-    """Few texts are looked up in the loop itself, but it waits for nobody."""
-    router = Router([FakeBackend().model()], cache=tmp_path, ledger=None)
+async def test_a_cache_that_takes_long_does_not_hold_up_the_event_loop() -> None:
+    """As a folder on a slow disk: it is read in a thread."""
+    occupied, inside, leave = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(MemoryCache):
+        def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+            if occupied.is_set():
+                inside.set()
+                leave.wait(10)
+            return super().get_many(keys)
+
+    router = Router([FakeBackend().model()], cache=Slow(), ledger=None)
     await router.aembed(["a"], input_type="document")
-    store = cast(DiskCache, router._cache.store)
-    inside, leave = threading.Event(), threading.Event()
-
-    def occupy() -> None:
-        with store._turn():
-            inside.set()
-            leave.wait(10)
-
-    other = threading.Thread(target=occupy)
-    other.start()
-    inside.wait(10)
+    occupied.set()
     waiting = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    await asyncio.sleep(0.05)
+    while not inside.is_set():
+        await asyncio.sleep(0.01)
 
     assert not waiting.done()
     leave.set()
     assert (await waiting).cached == (True,)
-    other.join()
     await router.aclose()
 
 

@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 
 from ._process import watch_forks
 
-__all__ = ["Failure", "ReplacedError", "SQLiteFile", "failure"]
+__all__ = ["BUSY_TIMEOUT", "Failure", "ReplacedError", "SQLiteFile", "failure"]
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
@@ -85,7 +85,7 @@ class SQLiteFile:
         version: of the tables, kept as SQLite's ``user_version``.
         migrate: makes or changes the tables, given the version that was found (0 in a new file), inside a transaction;
             it must not commit, which ``executescript`` does.
-        pragmas: set on each connection, before anything else, such as ``page_size`` for a new file.
+        pragmas: set while the file is empty, such as ``page_size``: some wait for the write lock of a file in use.
         busy_timeout: seconds to wait for another writer.
 
     Raises:
@@ -115,10 +115,15 @@ class SQLiteFile:
         weakref.finalize(self, self._connections.close_unused)
         watch_forks(self)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether the calling thread is inside ``writing``."""
+        return self._writer == threading.get_ident()
+
     @contextmanager
     def writing(self, *, busy_timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Hold the write lock, and commit unless something is raised; inside another ``writing``, be part of it."""
-        if self._writer == threading.get_ident():
+        if self.is_writing:
             yield self._connections.open["writing"]
             return
         seconds = self._busy_timeout if busy_timeout is None else busy_timeout
@@ -138,7 +143,7 @@ class SQLiteFile:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Show the file as it is at the first query; inside ``writing``, as that transaction has made it."""
-        if self.path is None or self._writer == threading.get_ident():
+        if self.path is None or self.is_writing:
             with self.writing() as connection:
                 yield connection
             return
@@ -204,9 +209,10 @@ class SQLiteFile:
             self.path or ":memory:", timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
         try:
-            if self.path is not None and not self.path.stat().st_size and not self.path.is_symlink():
+            is_new = self.path is None or not self.path.stat().st_size
+            if self.path is not None and is_new and not self.path.is_symlink():
                 self.path.chmod(0o600)  # the files that SQLite puts beside it get the same rights
-            for pragma, value in self._pragmas.items():
+            for pragma, value in self._pragmas.items() if is_new else ():
                 connection.execute(f"PRAGMA {pragma} = {value}")
             if writing:
                 self._prepare(connection)

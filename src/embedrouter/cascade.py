@@ -1,4 +1,4 @@
-"""``Cascade``: which share of the queries asks the better tier, too."""
+"""Choose the share of queries that a better store is searched for as well: ``Cascade`` for a ``TieredRetriever``."""
 
 from .retrieval import Cascade, gap
 

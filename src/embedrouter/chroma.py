@@ -1,23 +1,24 @@
-"""Chroma: a collection that says itself which space it is in.
+"""Chroma: collections whose metadata say which space their vectors are in.
 
     from embedrouter.chroma import guard, metadata
 
     store = guard(Chroma("handbook", embeddings, collection_metadata=metadata(router)), router)
 
-The space is two entries in the collection's own metadata. They travel with it, so every machine that opens it through
-``guard`` is held to them. (Chroma compares names of embedding functions; LangChain's ``Chroma`` switches that off, and
-a name says nothing about dimensions or prompts.)
+The space is two entries in the collection's own metadata. The entries travel with the collection, so every machine that
+opens it through ``guard`` is held to them. (Chroma compares names of embedding functions. LangChain's ``Chroma``
+switches that check off, and a name says nothing about dimensions or prompts.)
 
-``metadata`` puts the mark into a collection as it is created. That is atomic: of several processes one creates it, and
-the others read what that one wrote. ``guard`` checks the mark, and writes it into an empty collection that has none.
-Chroma cannot write metadata on a condition, so two that find no mark in the same instant both pass; the later mark
-stays, and the other space is refused at the next opening. With ``metadata`` at the creation it never comes to that.
+``metadata`` puts the entries into a collection as it is created. That is atomic: of several processes one creates the
+collection, and the others read the entries of that one. ``guard`` checks the entries, and writes them into an empty
+collection that has none. Chroma cannot write metadata on a condition, so of two processes that find no entries in the
+same instant both pass; the later entries stay, and the other space is refused at the next opening. With ``metadata`` at
+the creation this cannot happen.
 
-Between two openings nothing has to be asked: the mark is there before the first vector, and a store holds its
-collection by id, so one that was deleted and made anew under the same name is an error of Chroma's. A handle shows the
-metadata as of its opening; to check again, open another: ``guard(client.get_collection(name), router)``.
+Between two openings nothing has to be checked. The entries are there before the first vector, and a store holds its
+collection by id: once the collection is deleted and made anew under the same name, Chroma raises an error. A handle
+shows the metadata as of its opening; to check again, open another: ``guard(client.get_collection(name), router)``.
 
-Collections are told by their methods, so this file imports neither Chroma nor a framework.
+Collections are recognised by their methods, so this module imports neither Chroma nor a framework.
 """
 
 from __future__ import annotations
@@ -28,33 +29,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
-from .errors import (
-    ConfigError,
-    EmbedRouterError,
-    InvalidInputError,
-    SpaceMismatchError,
-)
+from ._process import in_thread
+from .errors import ConfigError, EmbedRouterError, InvalidInputError, SpaceMismatchError
 from .router import Router, wiring_of
-from .tiered import single
+from .tiered import require_single_space
 from .types import Estimate, Space, dollars
 
-__all__ = ["guard", "metadata"]
+__all__ = ["aguard", "guard", "metadata"]
 
 SPACE = "embedrouter:space"
 DIMENSIONS = "embedrouter:dimensions"
 DISTANCE = "hnsw:space"
-"""The entry of the metadata that Chroma refuses to write again. It is copied to the configuration at the creation."""
+"""The entry that Chroma refuses to write again. Chroma copies the entry to the configuration at the creation."""
 
 PAGE = 500
-"""Texts read at once, to say what embedding them again would cost."""
+"""Texts read at once, to estimate the price of embedding them again."""
 READ = 10_000
-"""Texts read in all; the price of the others is taken to be alike. A refusal should not take minutes."""
+"""Texts read in all; the price of the others is extrapolated. A refusal should not take minutes."""
 
 Store = TypeVar("Store")
 
 
 class Collection(Protocol):
-    """What is used of a ``chromadb.Collection``."""
+    """The used part of ``chromadb.Collection``."""
 
     @property
     def name(self) -> str: ...
@@ -68,33 +65,33 @@ class Collection(Protocol):
 
 
 def metadata(router: Router) -> dict[str, str | int]:
-    """Return the mark of the router's space, for whatever creates a collection.
+    """Return the entries that mark a new collection with the router's space.
 
     ``Chroma(…, collection_metadata=metadata(router))``, ``client.get_or_create_collection(…,
     metadata=metadata(router))``; add entries of your own with ``metadata(router) | {"hnsw:space": "cosine"}``. A
-    collection that exists already ignores it, so ``guard`` what was opened.
+    collection that exists already ignores the entries, so ``guard`` what was opened.
     """
-    space = single(router).space
+    space = require_single_space(router).space
     return {SPACE: space.name, DIMENSIONS: space.dimensions}
 
 
 def guard(store: Store, router: Router, *, adopt: bool = False) -> Store:
-    """Return ``store`` if its collection is in the router's space; an empty collection is in it from now on.
+    """Return ``store`` if its collection is in the router's space; mark an empty collection with that space.
 
-    Nothing is embedded. A refusal says what embedding the texts again would cost, which takes a few seconds where there
-    are thousands. In asynchronous code: ``await asyncio.to_thread(guard, store, router)``.
+    Nothing is embedded. A refusal gives the price of embedding the texts again; with thousands of texts the estimate
+    takes a few seconds. In asynchronous code: ``await aguard(store, router)``.
 
     Args:
         store: LangChain's ``Chroma``, LlamaIndex's ``ChromaVectorStore``, or a ``chromadb.Collection``, just opened.
-        router: the one that embeds for it.
-        adopt: that you know that the vectors of a collection without a mark were made in the router's space; it is
-            marked then. Vectors of another length are refused all the same, and so is another mark.
+        router: the router that embeds for the store.
+        adopt: say that the vectors of a collection without a mark were made in the router's space; the collection is
+            marked then. Vectors of another length and another mark are refused all the same.
 
     Raises:
         SpaceMismatchError: the collection is in another space.
-        ConfigError: it holds vectors and no mark, or is no collection of Chroma's.
+        ConfigError: the collection holds vectors and no mark, or the store is not Chroma's.
     """
-    ours = single(router).space
+    ours = require_single_space(router).space
     embedding = getattr(getattr(store, "embeddings", None), "space", ours)
     if isinstance(embedding, Space) and embedding != ours:
         raise SpaceMismatchError(
@@ -102,34 +99,42 @@ def guard(store: Store, router: Router, *, adopt: bool = False) -> Store:
             "behind the store's own embedder."
         )
     collection = _collection(store)
-    theirs = _mark(collection)
+    theirs = _recorded_space(collection)
     if theirs is None:
-        _claim(collection, router, adopt=adopt)
+        _mark(collection, router, adopt=adopt)
     elif theirs != ours:
         raise SpaceMismatchError(
             f"The collection {collection.name!r} is in the space {theirs}; this router gives {ours}, and a distance "
-            f"between the two means nothing. Use a router of the space {theirs.name}, or {_again(collection, router)}"
+            f"between the two means nothing. Use a router of the space {theirs.name}, or "
+            f"{_embed_again(collection, router)}"
         )
     return store
 
 
+async def aguard(store: Store, router: Router, *, adopt: bool = False) -> Store:
+    """Do what ``guard`` does without blocking the event loop."""
+    return await in_thread(guard, store, router, adopt=adopt)
+
+
 def _collection(store: Any) -> Collection:
-    """Return the collection behind a store; LangChain's has no public name, so a collection can be passed as well."""
+    """Return the collection of a store. LangChain's has no public name for it, so all its attributes are tried."""
     found: Any
-    for found in (store, getattr(store, "client", None), getattr(store, "_collection", None)):
+    for found in (store, getattr(store, "client", None), *getattr(store, "__dict__", {}).values()):
         if all(hasattr(found, name) for name in ("metadata", "configuration_json", "modify")):
             if inspect.iscoroutinefunction(found.modify):
-                raise ConfigError("guard takes a collection of a synchronous client. Open it with one to guard it.")
+                raise ConfigError(
+                    "guard takes a collection of a synchronous client. Open the collection with one to guard it."
+                )
             collection: Collection = found
             return collection
     raise ConfigError(
         "guard takes LangChain's Chroma, LlamaIndex's ChromaVectorStore or a chromadb.Collection, not "
-        f"{type(store).__name__}. Whatever the store, its collection can be guarded: "
+        f"{type(store).__name__}. The collection of any other store can be guarded itself: "
         "guard(client.get_collection(name), router)."
     )
 
 
-def _mark(collection: Collection) -> Space | None:
+def _recorded_space(collection: Collection) -> Space | None:
     entries = collection.metadata or {}
     name, dimensions = entries.get(SPACE), entries.get(DIMENSIONS)
     if name is None and dimensions is None:
@@ -142,21 +147,21 @@ def _mark(collection: Collection) -> Space | None:
     return Space(name, dimensions)
 
 
-def _claim(collection: Collection, router: Router, *, adopt: bool) -> None:
-    """Mark a collection that has no mark, if its vectors do not speak against it."""
+def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
+    """Mark a collection that has no mark, if it has no vectors or they are adopted."""
     first = collection.get(limit=1, include=["embeddings"])
     if first["ids"]:
         length, ours = len(first["embeddings"][0]), router.space
         if length != ours.dimensions:
             raise SpaceMismatchError(
                 f"The collection {collection.name!r} holds vectors of {length} numbers; this router gives {ours}. Use "
-                f"a router of the space that it was filled in, or {_again(collection, router)}"
+                f"a router of the space that it was filled in, or {_embed_again(collection, router)}"
             )
         if not adopt:
             raise ConfigError(
-                f"The collection {collection.name!r} holds vectors and does not say in which space; their length, "
+                f"The collection {collection.name!r} holds vectors without an entry for their space; their length, "
                 f"{length}, proves nothing. If they were made in the space of this router, {ours}, open the collection "
-                f"once with guard(…, adopt=True), which marks it. Otherwise {_again(collection, router)}"
+                f"once with guard(…, adopt=True), which marks it. Otherwise {_embed_again(collection, router)}"
             )
     entries = dict(collection.metadata or {})
     distance = entries.pop(DISTANCE, None)
@@ -170,16 +175,16 @@ def _claim(collection: Collection, router: Router, *, adopt: bool) -> None:
 
 
 def _distance(collection: Collection) -> Any:
-    """Return the distance that the collection is searched by, as its configuration has it."""
+    """Return the distance of searches in the collection's configuration."""
     configuration = collection.configuration_json
     return (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
 
 
-# What it takes to embed a collection again
+# The price of embedding a collection again
 
 
-def _again(collection: Collection, router: Router) -> str:
-    """Return how, and for how much; the end of a sentence, and more."""
+def _embed_again(collection: Collection, router: Router) -> str:
+    """Return how to embed the texts again and the price, as the end of a sentence."""
     name = collection.name
     return (
         "embed the texts again: into a collection of another name, or into this one after "
@@ -188,7 +193,7 @@ def _again(collection: Collection, router: Router) -> str:
 
 
 def _price(collection: Collection, router: Router) -> str:
-    """Return what the router asks for the texts that the collection has, read page by page."""
+    """Return a sentence with the price of a collection's texts, which are read page by page."""
     total = collection.count()
     if not total:
         return "It is empty, so that costs nothing."
@@ -204,27 +209,27 @@ def _price(collection: Collection, router: Router) -> str:
         rest = max(0, total - read)
         costs = [wiring_of(router).cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
     except EmbedRouterError as error:
-        return f"Its price could not be reckoned: {error}"
+        return f"The price could not be estimated: {error}"
     if not texts:
-        return "Chroma has only its vectors; the texts have to come from where it was filled from."
+        return "Chroma has only its vectors; take the texts from the source that it was filled from."
     known = [cost for cost in costs if cost is not None]
-    more = _of_llama_index(collection)
+    more = _filled_by_llama_index(collection)
     bound = "about" if rest or more else "at most"
     amount = f"{bound} {dollars(sum(known, Decimal(0)))}" if len(known) == len(costs) else "unknown"
-    said = f"Price for its {texts + rest:,} texts with this router: {amount}"
+    message = f"Price for its {texts + rest:,} texts with this router: {amount}"
     if rest:
-        said += f", reckoned from {texts:,} of them"
+        message += f", estimated from {texts:,} of them"
     if more:
-        said += ", without the metadata that LlamaIndex embeds with each text"
+        message += ", without the metadata that LlamaIndex embeds with each text"
     if long:
-        said += f"; {long:,} are longer than the model takes and not counted"
+        message += f"; {long:,} are longer than the model takes and not counted"
     if texts < read:
-        said += f"; {read - texts:,} vectors have no text in Chroma, so theirs have to come from elsewhere"
-    return said + "."
+        message += f"; {read - texts:,} vectors have no text in Chroma, so take their texts from the source"
+    return message + "."
 
 
 def _estimate(router: Router, texts: list[str]) -> tuple[Estimate, int]:
-    """Return what the texts would take, without those that the router refuses, and how many it refuses."""
+    """Return the estimate of the texts that the router accepts, and the number of texts that it refuses."""
     try:
         return router.estimate(texts, input_type="document"), 0
     except InvalidInputError as error:
@@ -240,7 +245,7 @@ def _pages(collection: Collection) -> Iterator[list[str | None]]:
         yield page
 
 
-def _of_llama_index(collection: Collection) -> bool:
-    """Return whether LlamaIndex filled it, which embeds a text with its metadata and stores it without."""
+def _filled_by_llama_index(collection: Collection) -> bool:
+    """Return whether LlamaIndex filled a collection: it embeds texts with their metadata and stores them without."""
     entries = collection.get(limit=1, include=["metadatas"])["metadatas"]
     return bool(entries and "_node_content" in (entries[0] or {}))

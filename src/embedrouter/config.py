@@ -1,4 +1,4 @@
-"""Routers from TOML.
+"""Configuration of routers by TOML files.
 
     dimensions = 1024
     query_tier = "low"
@@ -14,9 +14,9 @@ A tiered configuration has a table ``[routers.NAME]`` of the same form for each 
 ``Router`` and ``Model``; ``cache = false`` means no cache; relative paths start at the file's folder. A misspelt key is
 an error. API keys are not written here: ``api_key_env`` names the environment variable.
 
-A file that was found by search, rather than named, may come with a checkout somebody else wrote. It may therefore not
-send your default key to a server of its choice: with ``base_url`` it has to name ``api_key_env``. Nor may it let a
-model run code, with ``trust_remote_code``.
+A file that was found by search, rather than named, may be part of a repository from an untrusted author. Such a file
+must not send the user's default key to another server: ``base_url`` requires ``api_key_env``. Nor may it let a model
+run code with ``trust_remote_code``.
 """
 
 from __future__ import annotations
@@ -86,12 +86,21 @@ class _Tiered(_Table):
 
 @dataclass(frozen=True)
 class Config:
-    """A file that was read; ``router`` and ``tiered`` turn it into constructor arguments."""
+    """The content of a configuration file; ``router`` and ``tiered`` return constructor arguments."""
 
     path: Path
     content: Mapping[str, Any]
     named: bool
-    """Whether the user named the file, as opposed to its being found by search."""
+    """Whether the user named the file; otherwise a search found the file."""
+
+    @property
+    def is_tiered(self) -> bool:
+        """Whether the file describes a router for each tier."""
+        return "routers" in self.content
+
+    def routers(self) -> dict[str, dict[str, Any]]:
+        """Return the arguments of every ``Router`` by tier; those of a single router have the empty string as key."""
+        return self.tiered()[0] if self.is_tiered else {"": self.router()}
 
     def router(self) -> dict[str, Any]:
         """Return the arguments of ``Router``.
@@ -99,7 +108,7 @@ class Config:
         Raises:
             ConfigError: a key or value is wrong; the message names it.
         """
-        if "routers" in self.content:
+        if self.is_tiered:
             raise ConfigError(f"{self.path} describes a router for each tier. Use TieredRouter.from_config.")
         return self._arguments(self._checked(_Router))
 
@@ -118,7 +127,7 @@ class Config:
     def _checked(self, form: type[Any]) -> Any:
         try:
             return form.model_validate(self.content)
-        except ValidationError as error:  # it quotes the file, where somebody may have written a key
+        except ValidationError as error:  # its message quotes the file, which may contain a key
             first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         hint = f" Keys are {', '.join(sorted(form.model_fields))}." if len(first["loc"]) == 1 else ""
@@ -168,7 +177,7 @@ def load(path: str | Path | None = None) -> Config:
     ``[tool.embedrouter]`` of ``./pyproject.toml``.
 
     Raises:
-        ConfigError: there is none, it cannot be read, or it is not TOML.
+        ConfigError: there is no file, or the file cannot be read or is not TOML.
     """
     named = path or os.environ.get(ENVIRONMENT)
     if named:

@@ -1,8 +1,9 @@
-"""One router for each of several spaces, chosen by tier.
+"""Tiered routers: one router for each of several spaces, chosen by tier.
 
-For work in which each call stands by itself, and for tiered indexes: one vector store per tier. A ``TieredRouter``
-never crosses from one router to another for a cache hit, an outage or a budget, and every result says which space it
-is in. It is no embedder for a vector store, because a store holds one space: give that ``tiered.router("high")``.
+For calls that stand by themselves, and for tiered indexes: one vector store per tier. A ``TieredRouter`` never changes
+from one router to another for a cache hit, an outage or a budget, and each result has the space of its vectors. A
+``TieredRouter`` is no embedder for a vector store, because a store holds one space: give the store
+``tiered.router("high")``.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from .models import TIERS, first_given, rank, requested
 from .router import Router, wiring_of
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
-__all__ = ["TieredRouter", "default_tier", "single"]
+__all__ = ["TieredRouter", "default_tier", "require_single_space"]
 
 
 class TieredRouter(Closeable):
-    """Holds a router per tier and hands each call to the lowest one that has the asked tier or a higher one.
+    """Hand each call to the router of the asked tier; where the tier has none, to the router of the next higher tier.
 
     The chosen router then uses its own default tier.
 
@@ -68,19 +69,20 @@ class TieredRouter(Closeable):
 
         Raises:
             ValueError: the tier is unknown.
-            NoModelAvailableError: no router has it or a higher one.
+            NoModelAvailableError: no router has this tier or a higher one.
         """
         wanted = self._rank(tier)
         for name, router in self._routers.items():
             if self._rank(name) >= wanted:
                 return router
         raise NoModelAvailableError(
-            f"No router has the tier {tier!r} or a higher one, only {', '.join(self._routers)}. Nothing was called."
+            f"No router has the tier {tier!r} or a higher one, only {', '.join(self._routers)}. Nothing was called. "
+            "Ask for one of these, or give the TieredRouter a router for the tier."
         )
 
     @property
     def served(self) -> dict[str, Router]:
-        """The router of every tier that can be asked for, lowest first; several tiers may be served by one router."""
+        """The router of every tier that can be asked for, lowest first; one router may serve several tiers."""
         highest = self._rank(list(self._routers)[-1])
         return {name: self.router(name) for name in self.tiers[: highest + 1]}
 
@@ -92,7 +94,7 @@ class TieredRouter(Closeable):
     def embed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
-        """Embed with the router of the asked tier; ``result.space`` says in which space. See ``Router.embed``."""
+        """Embed with the router of the asked tier; ``result.space`` is its space. See ``Router.embed``."""
         router = self._pick(input_type, tier)
         return router.embed(texts, input_type=input_type, tier=default_tier(router, input_type), timeout=timeout)
 
@@ -119,7 +121,7 @@ class TieredRouter(Closeable):
         tier: str | None = None,
         chunk_size: int | None = None,
     ) -> AsyncGenerator[EmbeddingResult]:
-        """Do what ``embed_iter`` does without blocking the event loop. ``texts`` may come asynchronously, too."""
+        """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
         router = self._pick(input_type, tier)
         own = default_tier(router, input_type)
         return router.aembed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
@@ -144,7 +146,7 @@ class TieredRouter(Closeable):
 
     @property
     def usage(self) -> Usage:
-        """What all routers were billed and avoided since they were built."""
+        """The sum of the routers' ``usage``: what was billed and avoided since they were built."""
         return sum((router.usage for router in self._routers.values()), Usage())
 
     def close(self) -> None:
@@ -172,11 +174,11 @@ def default_tier(router: Router | TieredRouter, input_type: InputType) -> str:
     )
 
 
-def single(router: Router | TieredRouter) -> Router:
-    """Return ``router`` if an adapter can take it.
+def require_single_space(router: Router | TieredRouter) -> Router:
+    """Return ``router`` if all its vectors are in one space, as a vector store needs.
 
     Raises:
-        ConfigError: it is something else; for a ``TieredRouter`` the message says both ways out.
+        ConfigError: ``router`` is a ``TieredRouter``, or no router.
     """
     if isinstance(router, TieredRouter):
         raise ConfigError(

@@ -65,8 +65,8 @@ class Batches:
 
         Raises:
             BudgetExceededError: the money for all of them does not suffice; nothing was submitted.
-            BackendError: a batch could not be submitted. Those before it are on file, and so is one of which nobody
-                knows whether it was.
+            BackendError: a batch could not be submitted. Those before it are on file, and so is one whose submission
+                was not answered.
         """
         if not prepared.texts:
             return BatchJob(self, [])
@@ -74,23 +74,23 @@ class Batches:
         endpoint = self._endpoint(candidate)
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}
-        limits = Limits(texts=endpoint.texts, size=endpoint.size)
-        sizes = {name: _size(item.text) + endpoint.overhead for name, item in texts.items()}
+        limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
+        sizes = {name: _size(item.text) + endpoint.bytes_per_text for name, item in texts.items()}
         with self._records.transaction():
             known = self._records.under_way(list(texts))
             new = {name: item for name, item in texts.items() if name not in known}
             tokens = [item.tokens for item in new.values()]
             slices = pack(tokens, [sizes[name] for name in new], limits)
             parts = [list(new.values())[part] for part in slices]
-            marks = self._reserve(question, prepared, parts, key)
-        for number, (mark, part) in enumerate(zip(marks, parts, strict=True), 1):
+            references = self._reserve(question, prepared, parts, key)
+        for number, (reference, part) in enumerate(zip(references, parts, strict=True), 1):
             try:
-                self._submit(question, candidate, mark, {key(item.text).hex(): item.text for item in part})
+                self._submit(question, candidate, reference, {key(item.text).hex(): item.text for item in part})
             except BaseException:
-                for later in marks[number:]:
-                    self._forget(later)
+                for later in references[number:]:
+                    self._discard(later)
                 raise
-        return BatchJob(self, [*dict.fromkeys(known.values()), *marks])
+        return BatchJob(self, [*dict.fromkeys(known.values()), *references])
 
     def _reserve(
         self,
@@ -104,7 +104,7 @@ class Batches:
         whole = sum(item.tokens for part in parts for item in part)
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
         refusal = self._ledger.refusal(self._budget, cost(max(0, whole - free), candidate.price))
-        marks = []
+        references = []
         for part in parts:
             tokens = sum(item.tokens for item in part)
             reservation = refusal or self._ledger.reserve(
@@ -124,51 +124,51 @@ class Batches:
             )
             if isinstance(reservation, str):
                 raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
-            mark = f"batch-{secrets.token_hex(6)}"
+            reference = f"batch-{secrets.token_hex(6)}"
             sent = [Sent(key(item.text), prepared.positions[item.text], item.tokens) for item in part]
-            self._records.add(mark, datetime.now(UTC), candidate.name, candidate.fingerprint, reservation, sent)
-            marks.append(mark)
-        return marks
+            self._records.add(reference, datetime.now(UTC), candidate.name, candidate.fingerprint, reservation, sent)
+            references.append(reference)
+        return references
 
-    def _submit(self, question: Question, candidate: Candidate, mark: str, texts: Mapping[str, str]) -> None:
+    def _submit(self, question: Question, candidate: Candidate, reference: str, texts: Mapping[str, str]) -> None:
         endpoint = self._endpoint(candidate)
         try:
-            uploaded = self._tried(lambda: endpoint.upload(texts, question.input_type, timeout=TRANSFER))
+            uploaded = self._with_retries(lambda: endpoint.upload(texts, question.input_type, timeout=TRANSFER))
         except BaseException:  # nothing was asked for yet
-            self._forget(mark)
+            self._discard(reference)
             raise
         tried = False
 
         def submit() -> str:  # where a gateway failed, the provider may have done it: look before trying again
             nonlocal tried
-            found = endpoint.find(mark, timeout=candidate.timeout) if tried else None
+            found = endpoint.find(reference, timeout=candidate.timeout) if tried else None
             tried = True
-            return found or endpoint.submit(uploaded, mark, timeout=candidate.timeout)
+            return found or endpoint.submit(uploaded, reference, timeout=candidate.timeout)
 
         try:
-            provider_id = self._tried(submit, once=True)
+            provider_id = self._with_retries(submit, once=True)
         except BackendError as error:
             if not error.perhaps_billed:
-                self._forget(mark)
+                self._discard(reference)
                 raise
-            found = self._tried(lambda: endpoint.find(mark, timeout=candidate.timeout))
+            found = self._with_retries(lambda: endpoint.find(reference, timeout=candidate.timeout))
             if found is None:  # it may turn up yet: poll looks again
                 raise
             provider_id = found
-        self._records.named(mark, provider_id)
+        self._records.set_provider_id(reference, provider_id)
 
-    def _forget(self, mark: str) -> None:
+    def _discard(self, reference: str) -> None:
         with self._records.transaction():
-            self._ledger.release(self._records.get(mark).reservation)
-            self._records.drop(mark)
+            self._ledger.release(self._records.get(reference).reservation)
+            self._records.drop(reference)
 
-    def give_up(self, mark: str) -> None:
+    def forget(self, reference: str) -> None:
         """Drop the record of a batch that may have been billed."""
         with self._records.transaction():
-            record = self._records.get(mark)
+            record = self._records.get(reference)
             if not record.ended:
                 self._ledger.mark_unconfirmed(record.reservation)
-            self._records.drop(mark)
+            self._records.drop(reference)
 
     # Looking, collecting, cancelling
 
@@ -176,18 +176,18 @@ class Batches:
         """Return the batches of this router's models that are under way, the oldest first; or those that ended."""
         known = {(candidate.name, candidate.fingerprint) for candidate in self._candidates}
         return [
-            BatchJob(self, [record.mark])
+            BatchJob(self, [record.reference])
             for record in self._records.all()
             if record.ended == ended and (record.model, record.fingerprint) in known
         ]
 
-    def record(self, mark: str) -> BatchRecord:
+    def record(self, reference: str) -> BatchRecord:
         """Return what is on file of one batch."""
-        return self._records.get(mark)
+        return self._records.get(reference)
 
-    def poll(self, mark: str) -> BatchStatus:
+    def poll(self, reference: str) -> BatchStatus:
         """Ask how far one batch is, and collect it if it has ended."""
-        record = self._records.get(mark)
+        record = self._records.get(reference)
         if record.ended:
             return self._ended(record)
         candidate = self._candidate(record)
@@ -198,29 +198,29 @@ class Batches:
                 return BatchStatus(False, record.texts, 0, ())
             self._end(record, "the batch never reached the provider")
             return self._ended(record)
-        progress = self._tried(lambda: endpoint.look(provider_id, timeout=candidate.timeout))
+        progress = self._with_retries(lambda: endpoint.retrieve(provider_id, timeout=candidate.timeout))
         if not progress.ended:
             return BatchStatus(False, record.texts, progress.answered, ())
         if progress.refusal:
             self._end(record, f"the batch was refused ({progress.refusal})")
         else:
-            self._tried(lambda: self._collect(record, candidate, endpoint, provider_id, progress.answered))
+            self._with_retries(lambda: self._collect(record, candidate, endpoint, provider_id, progress.answered))
         return self._ended(record)
 
-    def cancel(self, mark: str) -> None:
+    def cancel(self, reference: str) -> None:
         """Ask the provider to stop one batch."""
-        record = self._records.get(mark)
+        record = self._records.get(reference)
         candidate = self._candidate(record)
         endpoint = self._endpoint(candidate)
         provider_id = None if record.ended else self._provider_id(record, endpoint, candidate)
         if provider_id is not None:
-            self._tried(lambda: endpoint.cancel(provider_id, timeout=candidate.timeout))
+            self._with_retries(lambda: endpoint.cancel(provider_id, timeout=candidate.timeout))
 
     def _provider_id(self, record: BatchRecord, endpoint: BatchEndpoint, candidate: Candidate) -> str | None:
         if record.provider_id is None:
-            found = self._tried(lambda: endpoint.find(record.mark, timeout=candidate.timeout))
+            found = self._with_retries(lambda: endpoint.find(record.reference, timeout=candidate.timeout))
             if found is not None:
-                self._records.named(record.mark, found)
+                self._records.set_provider_id(record.reference, found)
             return found
         return record.provider_id
 
@@ -228,13 +228,13 @@ class Batches:
         self, record: BatchRecord, candidate: Candidate, endpoint: BatchEndpoint, provider_id: str, expected: int
     ) -> None:
         """Put a batch's answers into the cache, book them, and close its record. May be done again at any point."""
-        texts = self._records.texts(record.mark)
-        if self._records.get(record.mark).ended:  # somebody else was faster, and its texts are off file
+        texts = self._records.texts(record.reference)
+        if self._records.get(record.reference).ended:  # another process has collected the batch
             return
         failures = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
         page: dict[bytes, Entry] = {}
-        for name, outcome in endpoint.answers(provider_id, timeout=TRANSFER):
+        for name, outcome in endpoint.results(provider_id, timeout=TRANSFER):
             key = bytes.fromhex(name)
             if key not in texts:
                 continue
@@ -262,7 +262,7 @@ class Batches:
                 model=candidate.name,
             )
         with self._records.transaction():
-            if self._records.end(record.mark, failures):
+            if self._records.end(record.reference, failures):
                 amount = self._ledger.settle(record.reservation, tokens, cost(tokens, candidate.batch_price))
                 self._totals.add(usage_of([Charge(tokens, amount)]))
 
@@ -276,12 +276,12 @@ class Batches:
     def _end(self, record: BatchRecord, reason: str) -> None:
         """Close the record of a batch that was not billed."""
         with self._records.transaction():
-            failures = dict.fromkeys(self._records.texts(record.mark), reason)
-            if self._records.end(record.mark, failures):
+            failures = dict.fromkeys(self._records.texts(record.reference), reason)
+            if self._records.end(record.reference, failures):
                 self._ledger.release(record.reservation)
 
     def _ended(self, record: BatchRecord) -> BatchStatus:
-        failures = tuple(self._records.failures(record.mark))
+        failures = tuple(self._records.failures(record.reference))
         return BatchStatus(True, record.texts, record.texts - len(failures), failures)
 
     # Helpers
@@ -290,14 +290,14 @@ class Batches:
         for candidate in self._candidates:
             if (candidate.name, candidate.fingerprint) == (record.model, record.fingerprint):
                 return candidate
-        raise ConfigError(f"{record.mark} is a batch of {record.model}, which is not a model of this router.")
+        raise ConfigError(f"{record.reference} is a batch of {record.model}, which is not a model of this router.")
 
     def _endpoint(self, candidate: Candidate) -> BatchEndpoint:
         endpoint = self._backends[candidate.index].batches
         assert endpoint is not None, "only models with a batch endpoint have a batch price"
         return endpoint
 
-    def _tried(self, ask: Callable[[], T], *, once: bool = False) -> T:
+    def _with_retries(self, ask: Callable[[], T], *, once: bool = False) -> T:
         """Ask the provider until it answers; ``once`` where a second request could do what the first did already."""
         attempt = 0
         while True:

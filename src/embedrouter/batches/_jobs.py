@@ -48,7 +48,7 @@ class BatchJob:
     @property
     def records(self) -> list[BatchRecord]:
         """What is on file of each batch."""
-        return [self._batches.record(mark) for mark in self.ids]
+        return [self._batches.record(reference) for reference in self.ids]
 
     def poll(self) -> BatchStatus:
         """Ask the provider how far it is, and collect into the cache what has ended.
@@ -58,9 +58,9 @@ class BatchJob:
         """
         parts: list[BatchStatus] = []
         errors: list[EmbedRouterError] = []
-        for mark in self.ids:
+        for reference in self.ids:
             try:
-                parts.append(self._batches.poll(mark))
+                parts.append(self._batches.poll(reference))
             except EmbedRouterError as error:  # the others are collected all the same
                 errors.append(error)
         if errors:
@@ -96,13 +96,13 @@ class BatchJob:
 
         What they may have cost stays counted as unconfirmed spending, and their texts can be submitted again.
         """
-        for mark in self.ids:
-            self._batches.give_up(mark)
+        for reference in self.ids:
+            self._batches.forget(reference)
 
     def cancel(self) -> None:
         """Ask the provider to stop. What is answered until then is billed, and collected when ``poll`` sees the end."""
-        for mark in self.ids:
-            self._batches.cancel(mark)
+        for reference in self.ids:
+            self._batches.cancel(reference)
 
     def __repr__(self) -> str:
         return f"BatchJob({', '.join(self.ids) or 'nothing to do'})"

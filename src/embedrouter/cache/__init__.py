@@ -1,28 +1,29 @@
 """Vectors already paid for.
 
-A ``Cache`` stores bytes under keys and knows nothing of vectors; ``VectorCache`` puts vectors in and takes them out,
-checking every row. Any object with the three methods of ``Cache`` can be passed to a router.
+A ``Cache`` stores bytes under keys; ``VectorCache`` encodes vectors as rows for it and checks every row that is read.
+Any object with the three methods of ``Cache`` can be passed to a router. ``CacheDatabase`` is for the maintenance of a
+cache folder.
 """
 
 from ._keys import key_function
-from ._maintenance import PAGE, Folder, Row, pages, sound
+from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache
 
 __all__ = [
+    "CHUNK_ROWS",
     "DEFAULT",
-    "PAGE",
     "Cache",
+    "CacheDatabase",
     "CacheLike",
     "Default",
-    "Folder",
     "QueryMemory",
-    "Row",
+    "StoredRow",
     "VectorCache",
+    "chunked",
     "default_folder",
+    "is_sound",
     "key_function",
     "open_cache",
-    "pages",
-    "sound",
 ]

@@ -1,93 +1,91 @@
-"""The vectors of queries asked lately, in memory before the cache.
+"""Keep the vectors of recent queries in memory, in front of the cache.
 
-Queries come again, documents are read once: only queries are kept here, each with the best vector known of it, until
-others that were asked later need the room. It belongs to one router, so all vectors are of one space.
+The same query is often asked again, a document is embedded once: so queries alone are kept, each with its best known
+vector, until more recent queries need the room. One ``QueryMemory`` belongs to one router, so all its vectors are of
+one space.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from dataclasses import dataclass, field
 
+from .._process import PerProcess
 from ..types import Found
 
 __all__ = ["QueryMemory"]
 
-OVERHEAD = 500
-"""Bytes that an entry takes besides its text and its numbers, about."""
-CHARACTER = 4
-"""Bytes that a character takes at most. What a text takes now is not asked: it grows when it is sent as UTF-8."""
+ENTRY_BYTES = 500
+"""Bytes of an entry besides its text and its numbers, about."""
+CHARACTER_BYTES = 4
+"""Largest size of a character. ``sys.getsizeof`` would count too little: Python keeps the UTF-8 form of a text beside
+the text from the moment when an SDK first asks for that form."""
 
 
 @dataclass(slots=True)
-class _Kept:
-    """What is kept in one process. A forked child begins anew: nobody would release a lock held at the fork."""
+class _Contents:
+    """Entries of one process."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    found: dict[str, Found] = field(default_factory=dict)
-    """The one asked longest ago first."""
-    taken: int = 0
+    entries: dict[str, Found] = field(default_factory=dict)
+    """Ordered from the least to the most recently used."""
+    size: int = 0
 
 
 class QueryMemory:
-    """Keeps what was found for texts.
+    """Least-recently-used memory from a query's text to its best known vector. A forked child starts empty.
 
     Args:
-        size: bytes that it may take, about; 0 keeps nothing.
+        size: the most bytes that the entries may take, about; 0 keeps nothing.
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._kept = _Kept()
-        _memories.add(self)
+        self._limit = size
+        self._contents = PerProcess(_Contents)
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that the entries take, about."""
+        return self._contents.get().size
+
+    def __len__(self) -> int:
+        return len(self._contents.get().entries)
 
     def recall(self, text: str, rank: int) -> Found | None:
-        """Return what is known of a text, if it is of this quality or better. Its array is not to be written to."""
-        kept = self._kept
-        with kept.lock:
-            found = kept.found.get(text)
+        """Return the vector of a text if its model has this rank or a better one. The array is not to be changed."""
+        contents = self._contents.get()
+        with contents.lock:
+            found = contents.entries.get(text)
             if found is None or found.origin.candidate.rank < rank:
                 return None
-            kept.found[text] = kept.found.pop(text)
+            contents.entries[text] = contents.entries.pop(text)
         return found
 
     def keep(self, text: str, found: Found) -> None:
-        """Keep a copy of what was found for a text, unless something as good is known already."""
-        taken = _taken(text, found)
-        if taken > self._size or self.recall(text, found.origin.candidate.rank):
+        """Keep a copy of a text's vector, unless a vector of the same or a better model is kept already."""
+        if _size(text, found) > self._limit or self.recall(text, found.origin.candidate.rank):
             return
         copy = found.again()._replace(vector=found.vector.copy())
-        kept = self._kept
-        with kept.lock:
-            before = kept.found.get(text)
+        contents = self._contents.get()
+        with contents.lock:
+            before = contents.entries.get(text)
             if before is not None:
-                if before.origin.candidate.rank >= found.origin.candidate.rank:  # since a moment ago
+                if before.origin.candidate.rank >= found.origin.candidate.rank:  # kept by another thread since recall
                     return
-                kept.taken -= _taken(text, kept.found.pop(text))
-            kept.found[text] = copy
-            kept.taken += taken
-            while kept.taken > self._size:
-                oldest = next(iter(kept.found))
-                kept.taken -= _taken(oldest, kept.found.pop(oldest))
+                contents.size -= _size(text, contents.entries.pop(text))
+            contents.entries[text] = copy
+            contents.size += _size(text, copy)
+            while contents.size > self._limit:
+                oldest = next(iter(contents.entries))
+                contents.size -= _size(oldest, contents.entries.pop(oldest))
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._kept = _Kept()
+        """Forget all entries."""
+        contents = self._contents.get()
+        with contents.lock:
+            contents.entries.clear()
+            contents.size = 0
 
 
-def _taken(text: str, found: Found) -> int:
-    return CHARACTER * len(text) + found.vector.nbytes + OVERHEAD
-
-
-_memories: weakref.WeakSet[QueryMemory] = weakref.WeakSet()
-
-
-def _after_in_child() -> None:
-    for memory in list(_memories):
-        memory.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_in_child)
+def _size(text: str, found: Found) -> int:
+    return CHARACTER_BYTES * len(text) + found.vector.nbytes + ENTRY_BYTES

@@ -1,10 +1,10 @@
-"""What keeps rows: the interface of a store, and the store that ``cache=`` names."""
+"""Define the interface of a store, and open the store that ``cache=`` names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, overload, runtime_checkable
 
 import platformdirs
 
@@ -15,9 +15,9 @@ __all__ = ["DEFAULT", "Cache", "CacheLike", "Default", "default_folder", "open_c
 
 @runtime_checkable
 class Cache(Protocol):
-    """Bytes under keys. Methods are called from several threads at once; each is atomic.
+    """Store of bytes under keys. Methods are called from several threads at once; each is atomic.
 
-    To travel with a router to another process an implementation must pickle; the copy opens the same store.
+    A router can be pickled only if its store can be pickled; the copy has to open the same store.
     """
 
     def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
@@ -25,11 +25,11 @@ class Cache(Protocol):
         ...
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
-        """Store all values, over older ones; when this returns they survive the end of the process."""
+        """Store all values, replacing older ones. After the return they survive the end of the process."""
         ...
 
     def close(self) -> None:
-        """Release what is held; the next call opens it again."""
+        """Close files and connections; the next call opens them again."""
         ...
 
 
@@ -37,12 +37,12 @@ CacheLike: TypeAlias = str | Path | Cache | None
 
 
 def default_folder() -> Path:
-    """Return the folder that is used when the user names none."""
+    """Return the cache folder of the user, for callers that name no folder."""
     return Path(platformdirs.user_cache_dir("embedrouter", appauthor=False))
 
 
 class Default:
-    """Stands for "the user's cache folder" where ``None`` already means "no cache"."""
+    """Sentinel for "the user's cache folder", because ``None`` already means "no cache"."""
 
     def __repr__(self) -> str:
         return "DEFAULT"
@@ -51,11 +51,15 @@ class Default:
 DEFAULT = Default()
 
 
+@overload
+def open_cache(cache: str | Path | Cache | Default) -> Cache: ...
+@overload
+def open_cache(cache: CacheLike | Default) -> Cache | None: ...
 def open_cache(cache: CacheLike | Default) -> Cache | None:
-    """Return the store that a router's ``cache=`` names. Touches no file.
+    """Return the store that a router's ``cache=`` names. No file is opened or made.
 
     Raises:
-        ConfigError: it is none of a path, a ``Cache`` and ``None``.
+        ConfigError: ``cache`` is not a path, a ``Cache`` or ``None``.
     """
     if cache is None:
         return None

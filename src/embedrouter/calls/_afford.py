@@ -11,7 +11,7 @@ from decimal import Decimal
 from ..errors import BudgetExceededError
 from ..spending import Budget, Ledger, cost
 from ..types import Candidate
-from ._call import Call, Degradation, Embedded, SizedText, input_limit
+from ._call import Call, Degradation, Embedded, SizedText, TextsRejected, input_limit
 from ._pack import pack_texts
 from ._send import Send
 
@@ -38,8 +38,16 @@ class Afford:
                 if not self._degradation.allows(call.input_type, unaffordable):
                     raise unaffordable
                 call = replace(call, unaffordable=unaffordable)
-        stages = [self._following.embed(call, request, may_shorten=may_shorten) for request in requests]
-        for part in await call.effects.run_concurrently(stages, call.first.concurrency):
+        parts: list[Embedded] = []
+
+        async def send(request: Sequence[SizedText]) -> None:
+            parts.append(await self._following.embed(call, request, may_shorten=may_shorten))
+
+        try:
+            await call.effects.run_concurrently([send(request) for request in requests], call.first.concurrency)
+        except TextsRejected as error:  # hopeless: what was embedded until then is in the cache
+            raise TextsRejected(error.reasons, others_embedded=any(part.charges for part in parts)) from error
+        for part in parts:
             embedded.add(part)
         return embedded
 

@@ -24,7 +24,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import Backend, billed
+from ..models import Backend, parse_token_count
 from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
@@ -115,7 +115,7 @@ class OneAttempt:
                 await call.effects.sleep(answer.seconds)
         finally:
             if slot is not None:
-                slot.cancel()
+                limits.give_up(slot)
 
     async def _send(
         self,
@@ -128,8 +128,7 @@ class OneAttempt:
     ) -> Outcome:
         timeout = min(candidate.timeout, _least(left, call.deadline, self._clock()))
         if timeout <= 0:
-            story = "the time allowed was used up before the request"
-            return Outcome(error=RequestTimeoutError(story, model=candidate.name, perhaps_billed=False))
+            return Outcome(error=_used_up(candidate))
         spending = _spending(call, candidate, texts, number, timeout)
         if call.unaffordable is not None and spending.amount != 0:
             return Outcome(error=call.unaffordable)
@@ -145,6 +144,10 @@ class OneAttempt:
             if isinstance(reservation, str):
                 return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
             call.effects.check()
+            timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger
+            if timeout <= 0:
+                booked = True
+                return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
             sent = True
             outcome = await self._request(call, candidate, texts, timeout, admission)
             booked = True
@@ -171,7 +174,7 @@ class OneAttempt:
             return error
         except EmbedRouterError as error:
             return error
-        tokens = billed(answer.tokens)  # a backend of the user's may return anything
+        tokens = parse_token_count(answer.tokens)  # a backend of the user's may return anything
         limits.answered(admission, tokens, answer.limits, self._clock())
         return Answer(self._cache.rounded(answer.vectors), tokens, answer.limits)
 
@@ -236,6 +239,11 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     if not vectors.any(axis=1).all():
         return "a vector is all zeros"
     return None
+
+
+def _used_up(candidate: Candidate) -> RequestTimeoutError:
+    story = "the time allowed was used up before the request"
+    return RequestTimeoutError(story, model=candidate.name, perhaps_billed=False)
 
 
 def _too_late(candidate: Candidate, seconds: float, reason: str) -> RequestTimeoutError:

@@ -55,9 +55,9 @@ class Size:
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         if all(candidate.unlimited for candidate in call.candidates):  # counting would take longer than embedding
-            whole = [SizedText(text, len(text)) for text in texts]
-            return await self._following.embed(call, whole, may_shorten=False)
-        sized = await self.measure(call, texts)
+            sized = Sized([SizedText(text, len(text)) for text in texts])
+        else:
+            sized = await self.measure(call, texts)
         parts, embedded = sized.parts, Embedded(sized.found)
         may_shorten = self._on_too_long != "error"
         embedded.add(await self._following.embed(call, sized.texts, may_shorten=may_shorten))

@@ -16,7 +16,7 @@ import platformdirs
 from ..cache import QueryMemory, VectorCache, open_cache
 from ..errors import BudgetExceededError, StalePriceWarning
 from ..limits import RetryPolicy
-from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, the_one_space
+from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
 from ..spending import Budget, Ledger, UsageTotals, cost
 from ..types import Candidate, InputType, OverlongPolicy, Space
@@ -93,7 +93,7 @@ def wire(settings: RouterSettings) -> Wiring:
         ConfigError: a setting is wrong; the message says how to set it right.
     """
     candidates, backends = _resolve_models(settings)
-    space = the_one_space(candidates)
+    space = shared_space(candidates)
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
     cache = VectorCache(open_cache(settings.cache), settings.cache_dtype)
     budget = settings.budget or Budget()

@@ -1,8 +1,8 @@
 """The command line.
 
-``main`` is the program: it turns every error of ours into one paragraph on stderr and exit code 1 (2 is wrong usage,
-130 is Ctrl-C), never a traceback. Each command is a module of this package and imports what it needs when it runs, so
-that ``embedrouter --help`` loads no framework and no SDK.
+``main`` is the program. It prints an ``EmbedRouterError`` as one paragraph on stderr and exits with code 1 (2 is wrong
+usage, 130 is Ctrl-C), without a traceback. Each command is a module of this package. No module imports a framework or
+an SDK before a command needs it, so that ``embedrouter --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -14,24 +14,14 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import (
-    batch,
-    cache,
-    calibrate,
-    demo,
-    doctor,
-    estimate,
-    models,
-    stats,
-    warm,
-)
+from . import _batch, _cache, _calibrate, _demo, _doctor, _estimate, _models, _stats, _warm
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # it would print local variables, keys among them
+    pretty_exceptions_enable=False,  # rich tracebacks print local variables, which may hold API keys
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -54,15 +44,15 @@ def options(
     """Embed texts for RAG with the cheapest model that is good enough, and pay for each text once."""
 
 
-app.command("calibrate")(calibrate.command)
-app.command("demo")(demo.command)
-app.command("doctor")(doctor.command)
-app.command("estimate")(estimate.command)
-app.command("models")(models.command)
-app.command("stats")(stats.command)
-app.command("warm")(warm.command)
-app.add_typer(batch.app, name="batch")
-app.add_typer(cache.app, name="cache")
+app.command("calibrate")(_calibrate.command)
+app.command("demo")(_demo.command)
+app.command("doctor")(_doctor.command)
+app.command("estimate")(_estimate.command)
+app.command("models")(_models.command)
+app.command("stats")(_stats.command)
+app.command("warm")(_warm.command)
+app.add_typer(_batch.app, name="batch")
+app.add_typer(_cache.app, name="cache")
 
 
 def main() -> None:

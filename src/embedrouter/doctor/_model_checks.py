@@ -53,7 +53,7 @@ LENGTH_TOLERANCE = 1e-3
 
 FAILURES: dict[type[EmbedRouterError], tuple[str, str]] = {
     AuthenticationError: ("key", "Check the key, and whether the account may use the model."),
-    RateLimitedError: ("reachable", "Wait and repeat, or look at the account's limits and quota."),
+    RateLimitedError: ("reachable", "Wait and repeat, or check the account's limits and quota."),
     BadResponseError: (
         "answer",
         "Check dimensions=, encoding_format= and base_url: the answer does not match the declaration.",

@@ -1,11 +1,15 @@
-"""LangChain: a router as ``Embeddings``, and retrievers that are asked at a tier.
+"""Adapters for LangChain: a router as ``Embeddings``, and retrievers that are asked at a tier.
 
     from embedrouter.langchain import RouterEmbeddings, with_tier
 
     store = InMemoryVectorStore(RouterEmbeddings(router))
     retriever = with_tier(store.as_retriever())
 
-See ``embeddings`` for where a query's tier comes from, and ``binding`` for what ``with_tier`` adds.
+The tier of a query is taken from the nearest of: ``with embedrouter.tier(…)``; ``config={"configurable":
+{"embedding_tier": …}}``; the adapter's ``query_tier``; the router's. ``with_tier`` reads the configuration also where
+LangChain does not pass it to the embedder.
+
+LangChain is imported when one of the three names is first used.
 """
 
 from __future__ import annotations
@@ -14,20 +18,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .binding import with_tier
-    from .embeddings import RouterEmbeddings
-    from .retriever import TieredRetriever
+    from ._embeddings import RouterEmbeddings
+    from ._retriever import TieredRetriever
+    from ._with_tier import with_tier
 
 __all__ = ["RouterEmbeddings", "TieredRetriever", "with_tier"]
 
-HOMES = {"RouterEmbeddings": "embeddings", "TieredRetriever": "retriever", "with_tier": "binding"}
+MODULES = {"RouterEmbeddings": "_embeddings", "TieredRetriever": "_retriever", "with_tier": "_with_tier"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs LangChain when it is first used, as LangChain's own packages do."""
-    if name not in HOMES:
+    """Import a public name when it is first used, as LangChain's own packages do."""
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{HOMES[name]}", __name__), name)
+    found = getattr(import_module(f".{MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 

@@ -46,7 +46,7 @@ class CircuitBreaker:
         self.failures = 0
         """In a row."""
         self.error: BackendError | None = None
-        """The last failure, without traceback and cause."""
+        """The last failure that was counted or concerned the rate, without traceback and cause."""
         self._openings = 0
         self._open_until = self._probe_until = 0.0
 
@@ -80,7 +80,7 @@ class CircuitBreaker:
         self.error = None
 
     def failed(self, error: BackendError, admitted_at: float, now: float) -> None:
-        """Note a failure; those that cannot be the model's fault are remembered and not counted."""
+        """Note a failure; one that cannot be the model's fault is not counted."""
         after_opening = admitted_at >= self._open_until
         if error.retryable and isinstance(error, COUNTED):
             self.failures += 1

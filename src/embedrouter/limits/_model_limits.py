@@ -19,7 +19,8 @@ from ._rate_limiter import LONGEST_WAIT, Admission, RateLimiter
 __all__ = ["ModelHealth", "ModelLimits", "Wait"]
 
 SLOT_POLL = 1.0
-"""Seconds after which a caller that waits for a slot asks again without having been told."""
+"""Seconds after which a caller that waits for a slot asks again. It then may take a slot that was given to another
+caller and not used: that caller may belong to an event loop that is blocked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Wait:
     circuit_open: bool = False
     """Whether the reason is that the model keeps failing."""
     slot: Future[None] | None = None
-    """Done when a request has ended, where ``max_concurrency`` are in flight. Whoever gives up cancels it."""
+    """The place in the queue, where ``max_concurrency`` requests are in flight. Done when the next slot belongs to the
+    caller, which then asks again; a caller that waits no longer hands it to ``give_up``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,12 @@ class ModelLimits:
         self._concurrency = concurrency
         self._in_flight: set[Admission] = set()
         self._waiting: deque[Future[None]] = deque()
+        self._given: set[Future[None]] = set()
+        """Slots of callers that have waited, and have not asked again yet."""
         self._rate = RateLimiter(requests=requests, tokens=tokens)
         self._circuit = CircuitBreaker(cooldown=cooldown, lease=lease)
         self._held_until = 0.0
         """Until when the provider asked to wait."""
-        self._rate_error: RateLimitedError | None = None
 
     def admit(
         self, tokens: int, now: float, *, least: int | None = None, slot: Future[None] | None = None
@@ -89,16 +92,25 @@ class ModelLimits:
             tokens, rate = self._rate.fit(tokens, tokens if least is None else least, now)
             seconds = max(open_for, self._held_until - now, rate)
             if seconds > 0:
+                self._give_up(slot)  # it would stand idle meanwhile
                 return Wait(seconds, circuit_open=open_for > 0)
-            if len(self._in_flight) >= self._concurrency:
+            if not self._has_slot(slot):
                 if slot is None or slot.done():
+                    self._given.discard(slot)
                     slot = Future()
                     self._waiting.append(slot)
                 return Wait(SLOT_POLL, slot=slot)
+            if slot is not None and not slot.cancel():
+                self._given.discard(slot)
             self._circuit.admit(now)
             admission = self._rate.admit(tokens, now)
             self._in_flight.add(admission)
             return admission
+
+    def give_up(self, slot: Future[None]) -> None:
+        """Take a caller out of the queue. If a slot was given to it already, the next caller gets the slot."""
+        with self._lock:
+            self._give_up(slot)
 
     def withdraw(self, admission: Admission) -> None:
         """Forget a request that was admitted and not sent; one whose outcome was noted is left alone."""
@@ -112,7 +124,6 @@ class ModelLimits:
         """Note an answer: what was billed, and what the provider reports of its limits."""
         with self._lock:
             self._circuit.succeeded()
-            self._rate_error = None
             self._rate.arrived(admission, tokens, now)
             self._rate.first_answer()
             if limits is not None:
@@ -126,9 +137,8 @@ class ModelLimits:
             self._rate.arrived(admission, None, now)
             if isinstance(error, InputRejectedError):  # the model answered
                 self._circuit.succeeded()
-                self._rate_error = None
             elif isinstance(error, RateLimitedError):
-                self._rate_error = copy(error)
+                self._circuit.error = copy(error)
                 self._circuit.withdraw(admitted_at)
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST_WAIT))
@@ -144,14 +154,28 @@ class ModelLimits:
         """Return how the model has been doing."""
         with self._lock:
             wait = max(0.0, self._circuit.wait(now), self._held_until - now)
-            error = self._rate_error or self._circuit.error
-            return ModelHealth(model, self._circuit.state(now), self._circuit.failures, wait, error)
+            return ModelHealth(model, self._circuit.state(now), self._circuit.failures, wait, self._circuit.error)
 
     def _free(self, admission: Admission) -> None:
-        """Give the slot of a request that has ended to the caller that has waited longest."""
+        """Note that a request has ended."""
         self._in_flight.discard(admission)
-        while self._waiting and len(self._in_flight) < self._concurrency:
+        self._give_slots()
+
+    def _give_slots(self) -> None:
+        """Give free slots to the callers that have waited longest."""
+        while self._waiting and len(self._in_flight) + len(self._given) < self._concurrency:
             slot = self._waiting.popleft()
             if slot.set_running_or_notify_cancel():
+                self._given.add(slot)
                 slot.set_result(None)
-                return
+
+    def _give_up(self, slot: Future[None] | None) -> None:
+        if slot is not None and not slot.cancel() and slot in self._given:
+            self._given.remove(slot)
+            self._give_slots()
+
+    def _has_slot(self, slot: Future[None] | None) -> bool:
+        """Return whether a request may go out; slots that were given to other callers are left to them at first."""
+        free = self._concurrency - len(self._in_flight)
+        has_waited = slot is not None and (slot in self._given or not slot.done())
+        return free > (0 if has_waited else len(self._given))

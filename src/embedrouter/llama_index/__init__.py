@@ -1,11 +1,14 @@
-"""LlamaIndex: a router as ``BaseEmbedding``, and a retriever over an index for each tier.
+"""Adapters for LlamaIndex: a router as ``BaseEmbedding``, and a retriever over an index for each tier.
 
-from embedrouter.llama_index import RouterEmbedding
+    from embedrouter.llama_index import RouterEmbedding
 
-index = VectorStoreIndex.from_documents(documents, embed_model=RouterEmbedding(router=router))
+    index = VectorStoreIndex.from_documents(documents, embed_model=RouterEmbedding(router=router))
+
+The tier of a query is taken from the nearest of: ``with embedrouter.tier(…)``; the adapter's ``query_tier``; the
+router's.
 """
 
-from .embedding import RouterEmbedding
-from .retriever import TieredRetriever
+from ._embedding import RouterEmbedding
+from ._retriever import TieredRetriever
 
 __all__ = ["RouterEmbedding", "TieredRetriever"]

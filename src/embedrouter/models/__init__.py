@@ -1,4 +1,4 @@
-"""What a model is: its declaration, the catalogue's facts, its space, its tier, and whether models agree."""
+"""Models: declarations, the catalogue, spaces, tiers, agreement of models, and the settings of a router."""
 
 from ._agreement import (
     PROBE_TEXTS,
@@ -18,9 +18,9 @@ from ._declaration import Model, check_address, is_secret
 from ._presets import preset
 from ._resolution import custom_card, resolve
 from ._settings import RouterSettings
-from ._spaces import the_one_space
+from ._spaces import shared_space
 from ._tiers import TIERS, first_given, rank, requested, tier
-from ._tokens import MOST_TOKENS, billed, split_text
+from ._tokens import MOST_TOKENS, parse_token_count, split_text
 
 __all__ = [
     "MOST_TOKENS",
@@ -36,7 +36,6 @@ __all__ = [
     "Model",
     "ProbeVectors",
     "RouterSettings",
-    "billed",
     "check_address",
     "compare_models",
     "custom_card",
@@ -45,13 +44,14 @@ __all__ = [
     "is_secret",
     "load_catalogue",
     "lowest_cosine",
+    "parse_token_count",
     "preset",
     "rank",
     "requested",
     "require_agreement",
     "resolve",
+    "shared_space",
     "split_text",
-    "the_one_space",
     "tier",
     "unique_names",
 ]

@@ -30,73 +30,73 @@ POSITIVE = (
 
 @dataclass(frozen=True)
 class Model:
-    """One model as the user declares it; whatever is left out comes from the catalogue.
+    """Declare one model; settings that are left out come from the catalogue.
 
-    A literal ``api_key``, SDK clients and secret headers do not travel in a pickle: the copy reads ``api_key_env`` or
-    the provider's own environment variable. An ``azure_ad_token_provider`` travels if it is a
-    function of a module, by its name.
+    A literal ``api_key``, SDK clients and secret headers are not pickled: the copy reads ``api_key_env`` or the
+    provider's own environment variable. An ``azure_ad_token_provider`` is pickled by its name, if it is a function of
+    a module.
     """
 
     name: str
     """``provider:name``, for instance ``"openai:text-embedding-3-small"``."""
     _: KW_ONLY
     tier: str = "high"
-    """The quality level the model has."""
+    """The quality tier of the model."""
     dimensions: int | None = None
-    """Dimensions to ask for; the model's own number when left out."""
+    """Dimensions to request; the model's own number when left out."""
     base_url: str | None = None
-    """Another server that speaks the provider's protocol; for Azure the resource's endpoint. No place for passwords."""
+    """Another server with the provider's protocol; for Azure the resource's endpoint. Must not contain a password."""
     api_key: str | None = field(default=None, repr=False)
     api_key_env: str | None = None
     """The environment variable that holds the key."""
     price: str | int | Decimal | None = None
-    """US dollars per million tokens, over the catalogue's."""
+    """US dollars per million tokens, instead of the catalogue's price."""
     free_tokens: int = 0
-    """Tokens that cost nothing before the price applies, such as the 200 million that Voyage gives an account for each
-    model; the ledger counts them."""
+    """Tokens that cost nothing before the price applies, such as the 200 million for each model of a Voyage account;
+    the ledger counts the tokens used."""
     space: str | None = None
-    """Name of the embedding space; needed where the catalogue does not know the model."""
+    """Name of the embedding space; required for a model that is not in the catalogue."""
     max_concurrency: int | None = None
     """Requests in flight at once; 8 for providers, 1 for local models."""
     requests_per_minute: int | None = None
-    """Requests that this process may send in a minute; otherwise what the provider reports, if it does."""
+    """Requests that this process may send per minute; when left out, the number that the provider reports, if any."""
     tokens_per_minute: int | None = None
-    """The same of tokens."""
+    """Tokens that this process may send per minute; when left out, the number that the provider reports, if any."""
     timeout: float = 30.0
     """Seconds for one HTTP attempt."""
     client: Any = field(default=None, repr=False, compare=False)
-    """The provider SDK's synchronous client, instead of one of our making; for a local model the loaded one."""
+    """A synchronous client of the provider's SDK, instead of a new one; for a local model the loaded model."""
     async_client: Any = field(default=None, repr=False, compare=False)
-    """The provider SDK's asynchronous client; it belongs to one event loop."""
+    """An asynchronous client of the provider's SDK; a client belongs to one event loop."""
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    """Sent with every request."""
+    """HTTP headers of every request."""
     batch_size: int | None = None
-    """Texts in one request, over the catalogue's; many self-hosted servers take 32."""
+    """Texts in one request, instead of the catalogue's number; many self-hosted servers accept 32."""
     max_input_tokens: int | None = None
-    """Tokens in one text, over the catalogue's."""
+    """Tokens in one text, instead of the catalogue's number."""
     max_request_tokens: int | None = None
-    """Tokens in one request, over the catalogue's."""
+    """Tokens in one request, instead of the catalogue's number."""
     encoding_format: Literal["base64", "float", "omit"] | None = None
-    """How the server is asked to write numbers: OpenAI's protocol in base64 unless it is told otherwise, ``"omit"`` for
-    servers that refuse the field; Cohere in lists, which take three times as long to read as ``"base64"``."""
+    """The encoding of numbers to request: base64 by default; ``"float"`` asks for lists, which take far longer to
+    parse; ``"omit"`` is for servers of OpenAI's protocol that refuse the field."""
     deployment: str | None = None
     """Azure: the deployment's name; the model's own name when left out."""
     api_version: str | None = None
-    """Azure: the version of the interface, such as ``"2024-10-21"``."""
+    """Azure: the version of the API, such as ``"2024-10-21"``."""
     azure_ad_token_provider: Callable[[], str] | None = field(default=None, repr=False, compare=False)
-    """Azure: returns a Microsoft Entra token; instead of a key."""
+    """Azure: a function that returns a Microsoft Entra token, instead of a key."""
     revision: str | None = None
     """Local: the commit of the model repository."""
     trust_remote_code: bool = False
-    """Local: run Python code from the model repository. Read it first; needs the commit as ``revision``."""
+    """Local: run Python code from the model repository. Read the code first; requires the commit as ``revision``."""
     prompts: Mapping[str, str] | None = None
-    """Text put before each input, by input type, over the model's own; makes another space."""
+    """Text before each input, by input type, instead of the model's own prompts; gives another space."""
     device: str | None = None
-    """Local: ``"cpu"``, ``"cuda"`` …; chosen by sentence-transformers when left out."""
+    """Local: ``"cpu"``, ``"cuda"`` …; sentence-transformers chooses when left out."""
     backend: Backend | None = field(default=None, repr=False, compare=False)
-    """Your own code in place of a provider's; see ``embedrouter.backends.Backend``."""
+    """Your own backend, instead of a provider's; see ``embedrouter.backends.Backend``."""
     embedder: Any = field(default=None, repr=False, compare=False)
-    """An embedder that exists already; set by ``Model.wrap``."""
+    """An existing embedder; ``Model.wrap`` sets this field."""
 
     def __post_init__(self) -> None:
         provider, _, rest = self.name.partition(":")
@@ -106,7 +106,9 @@ class Model:
         check_address(self.base_url, f"{self.name}: base_url")
         for name, content in (self.headers or {}).items():
             if not content.isprintable():
-                raise ConfigError(f"{self.name}: the header {name!r} holds a line end or another control character.")
+                raise ConfigError(
+                    f"{self.name}: the header {name!r} contains a line end or another control character. Remove it."
+                )
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -130,21 +132,21 @@ class Model:
         max_concurrency: int = 1,
         **settings: Any,
     ) -> Model:
-        """Return a model that calls an embedder you already have, behind the router's cache, tiers and budget.
+        """Declare a model that calls an existing embedder, behind the router's cache, tiers and budget.
 
         Args:
             embedder: a LangChain ``Embeddings``, a LlamaIndex ``BaseEmbedding``, or a function from a list of texts
                 (and ``input_type=``, if it has such a parameter) to a list of vectors.
-            space: names what its vectors are comparable with. The same name on two embedders says that they may be
-                mixed: only you can know that.
-            dimensions: of its vectors; may be left out for a space of the catalogue.
+            space: name of the embedding space. The same name on two embedders declares that their vectors may be
+                mixed, which no check can verify.
+            dimensions: length of the vectors; optional for a space of the catalogue.
             name: ``provider:name`` for results and messages.
-            batch_size: texts handed over at once.
-            max_concurrency: calls at the same time; more than 1 only if the embedder bears threads.
-            settings: anything else of ``Model``, such as ``tier`` and ``price``.
+            batch_size: texts in one call of the embedder.
+            max_concurrency: calls at the same time; more than 1 only if the embedder is thread-safe.
+            settings: other arguments of ``Model``, such as ``tier`` and ``price``.
 
         Raises:
-            ConfigError: it is no embedder, or its dimensions are unknown.
+            ConfigError: the object is no embedder, or its dimensions are unknown.
         """
         if not is_embedder(embedder):
             raise ConfigError(
@@ -171,7 +173,7 @@ class Model:
 
     @property
     def id(self) -> str:
-        """The name without its provider, as the provider knows it."""
+        """The name without the provider."""
         return self.name.partition(":")[2]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -189,30 +191,30 @@ SECRET_VALUES = ("bearer ", "basic ", "sk-")
 
 
 def is_secret(header: str, value: str) -> bool:
-    """Say whether a header is one that must not be shown."""
+    """Return whether a header must not be shown."""
     return any(word in header.lower() for word in SECRET_HEADERS) or value.lower().startswith(SECRET_VALUES)
 
 
 def check_address(url: str | None, what: str) -> None:
-    """Refuse an address that holds a secret: it would be shown in messages, logs and tracebacks.
+    """Refuse an address with a secret, because messages, logs and tracebacks show addresses.
 
     Raises:
-        ConfigError: it has a user, a password, a query or a fragment; the message does not repeat it.
+        ConfigError: the address has a user, a password, a query or a fragment; the message does not repeat the address.
     """
     try:
         parts = urlsplit(url or "")
         plain = "@" not in parts.netloc and not parts.query and not parts.fragment
-    except ValueError:  # which quotes it
+    except ValueError:  # its message repeats the address
         plain = False
     if not plain:
         raise ConfigError(
             f"{what} must be an address without user, password, query and fragment. Give a key with api_key_env= or "
-            "api_key=, and what else the server asks for with headers=."
+            "api_key=, and other credentials with headers=."
         )
 
 
 def _has_name(function: object) -> bool:
-    """Say whether a pickle would hold the name of a function, and not what it carries along."""
+    """Return whether a pickle holds only the name of a function, and no object that the function refers to."""
     return inspect.isfunction(function) and "<" not in function.__qualname__
 
 

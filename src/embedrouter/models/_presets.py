@@ -1,6 +1,6 @@
-"""Routers for those who do not want to choose.
+"""Presets: the settings of ready-made routers.
 
-Families are indexed with their best member and asked with the cheapest, in one space.
+In a family of models the best model embeds documents and the cheapest one queries, in one space.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def preset(name: str, revision: str | None = None, trust_remote_code: bool = Fal
     """Return the arguments of ``Router`` for a preset.
 
     Raises:
-        ConfigError: the name is unknown, or a local member is asked for where there is none or without its conditions.
+        ConfigError: the name is unknown, or the local model is requested from another preset or without its conditions.
     """
     if name not in PRESETS:
-        raise ConfigError(f"Unknown preset {name!r}. There are {', '.join(PRESETS)}.")
+        raise ConfigError(f"Unknown preset {name!r}. Choose one of {', '.join(PRESETS)}.")
     settings = dict(PRESETS[name])
     if revision is not None or trust_remote_code:
         if name != "voyage-4":

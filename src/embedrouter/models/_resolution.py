@@ -1,6 +1,6 @@
 """The resolution of a declaration into a ``Candidate``.
 
-Space, fingerprint, price and limits are decided once, when a router is built: no later code asks again.
+Space, fingerprint, price and limits are resolved once, when a router is built.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["custom_card", "resolve"]
 
 
 def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
-    """Return the card of a model that the catalogue does not know, from what the user declares.
+    """Return the card of a model that is not in the catalogue, from its declaration.
 
     Raises:
-        ConfigError: ``space`` or ``dimensions`` is missing; the message says how to give it.
+        ConfigError: ``space`` or ``dimensions`` is missing; the message says how to declare them.
     """
     dimensions = model.dimensions or dimensions
     missing = [name for name, value in (("space", model.space), ("dimensions", dimensions)) if value is None]
@@ -50,14 +50,14 @@ def resolve(
     batches: bool = False,
     identity: str | None = None,
 ) -> Candidate:
-    """Decide every fact about a model of a router.
+    """Resolve every fact about a model of a router.
 
     Args:
-        dimensions: what the router asks all its models for.
-        local: it runs in this process.
-        batches: its provider has a batch endpoint.
-        identity: what tells this model's vectors from others', where that is more than the card's name (a revision, the
-            hash of a local folder).
+        dimensions: the number that the router requests from all its models.
+        local: whether the model runs in this process.
+        batches: whether the provider has a batch endpoint.
+        identity: identity of the model's vectors, where the name of the card is not enough (a revision, the hash of a
+            local folder).
 
     Raises:
         ConfigError: the declaration contradicts the card.
@@ -107,10 +107,9 @@ def resolve(
 
 
 def _request_tokens(model: Model, card: Card) -> int | None:
-    """Return how many tokens one request may hold: few enough that requests fill a limit of tokens a minute.
+    """Return how many tokens one request may hold: few enough that the requests use a limit of tokens per minute fully.
 
-    Half of the requests of a minute have to suffice for that, because the bill may be little more than half of an
-    estimate.
+    Half of the requests of a minute must suffice, because a bill may be little more than half of an estimate.
     """
     most = model.max_request_tokens or card.tokens
     if model.tokens_per_minute is None:
@@ -121,7 +120,7 @@ def _request_tokens(model: Model, card: Card) -> int | None:
 
 
 def _batch_price(model: Model, card: Card) -> Decimal | None:
-    """Return the price through the batch endpoint; of a price that the user declares, the same share."""
+    """Return the price through the batch endpoint: for a declared price, the catalogue's share of the full price."""
     price = as_price(model.price, model.name)
     if price is None or card.batch_price is None or not card.price:
         return card.batch_price
@@ -129,7 +128,7 @@ def _batch_price(model: Model, card: Card) -> Decimal | None:
 
 
 def _identity(card: Card) -> str:
-    """One name for a model wherever it is served: Azure serves OpenAI's own models."""
+    """Return the name that a model has at every provider: Azure serves OpenAI's own models."""
     return card.model.replace("azure_openai:", "openai:", 1)
 
 

@@ -1,18 +1,18 @@
-"""The one space that all models of a router share."""
+"""The space that all models of a router share."""
 
 from __future__ import annotations
 
 from ..errors import SpaceMismatchError
 from ..types import Candidate, Space
 
-__all__ = ["the_one_space"]
+__all__ = ["shared_space"]
 
 
-def the_one_space(candidates: list[Candidate]) -> Space:
+def shared_space(candidates: list[Candidate]) -> Space:
     """Return the space that all candidates share.
 
     Raises:
-        SpaceMismatchError: there are two; the message names both and why they would not be comparable.
+        SpaceMismatchError: two candidates have different spaces; the message names both and the reason.
     """
     first = candidates[0]
     for other in candidates[1:]:

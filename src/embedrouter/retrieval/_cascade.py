@@ -1,15 +1,14 @@
-"""When a query deserves the better tier: after a look at what the cheap one found.
+"""Cascades: a second search in a better store, for the queries that the cheap store is least sure of.
 
-The sign is the gap between the scores of hit 1 and hit 10. Where the ten best are all about as good, the cheap model
-could not tell them apart, and the query is worth a second search. Of the signs that need nothing but the hits this is
-the most reliable; the score of hit 1 alone is the least.
+A query is in doubt where the gap between the scores of hit 1 and hit 10 is small: the ten best are about equally good,
+and the cheap model could not tell them apart. Of the signs that need nothing but the hits this gap is the most
+reliable; the score of hit 1 alone is the least.
 
-How large a gap is small differs from one collection to another, so there is no threshold to set. The user says which
-*share* of the queries may be escalated, and each gap is compared with those of recent queries: the weakest share goes
-up. Only the difference of two scores is read, without its sign, so similarities and distances serve alike.
+How small a small gap is differs from one collection to another, so there is no threshold to set. The user sets the
+*share* of the queries that may be escalated. Each gap is compared with the gaps of recent queries, and the smallest are
+escalated. Only the difference of two scores is read, without its sign, so similarities and distances serve alike.
 
-This module decides and does nothing else: the retrievers of ``embedrouter.langchain`` and ``embedrouter.llama_index``
-search.
+This module decides. The ``TieredRetriever``s of both frameworks search.
 """
 
 from __future__ import annotations
@@ -29,31 +28,31 @@ DEPTH = 10
 """The hit whose score is compared with that of the first."""
 
 CORRECTION = 0.02
-"""How much of the share is moved by one query that was escalated over the allowance, or kept below it."""
+"""How far the share is moved by each query that was escalated over the allowance, or kept below it."""
 
 
 class Cascade:
-    """Escalates the weakest share of the queries.
+    """Escalate a share of the queries: those with the smallest gaps.
 
-    A query is escalated when its gap is among the lowest ``share`` of the window. So that the share holds whatever the
-    gaps do (a new collection, a drift, many equal ones), the bar moves with the account: it is ``share``, plus
-    ``CORRECTION`` for each query that the allowance has left, or minus it for each that was too many. It follows that
-    after n queries, whatever they are, at most ``share / CORRECTION + 1`` more than ``share * n`` were escalated (16
-    more at 30 %), and at most ``(1 - share) / CORRECTION + 1`` fewer.
+    A query is escalated when its gap is among the lowest ``share`` of the window. The share holds for any sequence of
+    gaps (a new collection, a drift, many equal gaps), because the bar moves with the count of escalations: it is
+    ``share``, plus 0.02 for each query that the allowance has left, or minus 0.02 for each query over it. After n
+    queries at most ``share / 0.02 + 1`` more than ``share * n`` were escalated (16 more at 30 %), and at most
+    ``(1 - share) / 0.02 + 1`` fewer.
 
     There is no warm-up: the first query is kept, and each later one is compared with those before it, few as they are.
     ``gaps`` of this collection from ``embedrouter calibrate`` make the first decisions as good as the later ones.
 
-    One cascade is for one collection and one pair of tiers: it may be used from several threads and tasks, and the
-    same queries in the same order are decided alike. A copy in another process continues from the same state, and
-    counts for itself.
+    One cascade is for one collection and one pair of tiers. Several threads and tasks may use it, and the same queries
+    in the same order are decided alike. A copy in another process continues from the same state, and counts on its own.
 
     Args:
-        share: of the queries that may be escalated, from 0 to 1.
+        share: the part of the queries that may be escalated, from 0 to 1.
         cheap: the tier that is asked first; the lowest when left out.
         good: the tier that is asked next; the highest when left out.
-        window: recent queries that a gap is compared with.
-        gaps: of earlier queries, in the scores of the cheap tier's store; they leave the window as new ones come in.
+        window: the number of recent queries that a gap is compared with.
+        gaps: the gaps of earlier queries, in the scores of the cheap tier's store; the oldest leave the window as new
+            ones are added.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -84,20 +83,20 @@ class Cascade:
         self._lock = threading.Lock()
 
     def escalates(self, scores: Sequence[float]) -> bool:
-        """Decide about one query, and remember it.
+        """Decide about one query, and count the decision.
 
         Args:
-            scores: of the cheap tier's hits, best first; similarities or distances. Ten are enough, and of fewer the
-                last one counts. With fewer than two there is nothing to rank: such a query is kept and not counted.
+            scores: of the cheap tier's hits, best first; similarities or distances. Ten are enough; of fewer, the last
+                one counts. With fewer than two there is nothing to rank: the query is kept and not counted.
         """
         if len(scores) < 2:
             return False
         found = gap(scores)
         with self._lock:
             below, up_to = bisect_left(self._sorted, found), bisect_right(self._sorted, found)
-            place = (below + up_to + 1) / 2 / (len(self._sorted) + 1)  # over 0 and under 1, the middle among equals
+            rank = (below + up_to + 1) / 2 / (len(self._sorted) + 1)  # over 0 and under 1, the middle among equals
             bar = self.share + CORRECTION * (self.share * self._seen - self._escalated)
-            escalated = place < bar
+            escalated = rank < bar
             self._seen += 1
             self._escalated += escalated
             if len(self._recent) == self._recent.maxlen:
@@ -130,7 +129,7 @@ class Cascade:
 def gap(scores: Sequence[float]) -> float:
     """Return how far the scores of the first and the tenth hit are apart (of fewer hits, the last).
 
-    Scores that are no numbers say nothing, which counts as no gap.
+    Scores that are not finite count as no gap.
     """
     return _finite(abs(scores[0] - scores[min(len(scores), DEPTH) - 1]))
 

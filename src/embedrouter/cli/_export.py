@@ -1,0 +1,156 @@
+"""Export and import of cache rows: JSON lines, gzipped or not, or Parquet.
+
+A row is exported as stored in the cache, header and checksum included: the file contains vectors, but no texts and no
+API keys. The first JSON line, or the metadata of the Parquet schema, names the format and its version.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, TypeAlias, cast
+
+from ..cache import CHUNK_ROWS, chunked
+from ..errors import ConfigError
+
+__all__ = ["CacheRow", "export_rows", "import_rows"]
+
+FORMAT = "embedrouter-cache"
+VERSION = 1
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+MAX_LINE = 2**22
+"""Bytes: more than the longest row takes."""
+
+CacheRow: TypeAlias = tuple[bytes, bytes]
+"""A key and its value."""
+
+
+def export_rows(path: Path, rows: Iterable[CacheRow]) -> int:
+    """Write rows to a new file and return their number. After a failure no file is left.
+
+    Raises:
+        ConfigError: the file exists, cannot be written, or has an unknown suffix.
+    """
+    write = _write_parquet if _suffix(path) == ".parquet" else _write_lines
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.exists():
+            raise ConfigError(f"{path} exists already. Choose another name, or remove the file first.")
+        try:
+            count = write(part, path.name.endswith(".gz"), rows)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}). Check the path and the free disk space."
+        ) from error
+    return count
+
+
+def import_rows(path: Path) -> Iterator[CacheRow | None]:
+    """Return the rows of a file, not verified; ``None`` for a row that cannot be parsed.
+
+    Raises:
+        ConfigError: the file cannot be read, or ``export_rows`` did not write the file.
+    """
+    read = _read_parquet if _suffix(path) == ".parquet" else _read_lines
+    try:
+        yield from read(path)
+    except OSError as error:  # and gzip's own errors
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error}). Check the path.") from error
+    except (EOFError, zlib.error) as error:
+        raise ConfigError(
+            f"{path} is truncated or damaged. Its beginning was imported. Get the file again and repeat: a second "
+            "import adds no row twice."
+        ) from error
+
+
+def _suffix(path: Path) -> str:
+    suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+    if suffix is None:
+        raise ConfigError(f"The format of {path.name!r} is unknown. Choose a name that ends in {', '.join(SUFFIXES)}.")
+    return suffix
+
+
+def _unknown_format(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} was written by a newer version, or not by embedrouter cache export. Export the rows again."
+    )
+
+
+# JSON lines
+
+
+def _write_lines(path: Path, zipped: bool, rows: Iterable[CacheRow]) -> int:
+    count = 0
+    with gzip.open(path, "wt", encoding="ascii") if zipped else path.open("w", encoding="ascii") as file:
+        file.write(json.dumps({"format": FORMAT, "version": VERSION}) + "\n")
+        for key, value in rows:
+            file.write(json.dumps({"key": key.hex(), "row": base64.b64encode(value).decode()}) + "\n")
+            count += 1
+    return count
+
+
+def _read_lines(path: Path) -> Iterator[CacheRow | None]:
+    with cast(IO[bytes], gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb") as file:
+        first: object = None
+        with suppress(ValueError):
+            first = json.loads(file.readline(MAX_LINE))
+        if first != {"format": FORMAT, "version": VERSION}:
+            raise _unknown_format(path)
+        while line := file.readline(MAX_LINE):
+            try:
+                fields = json.loads(line)
+                yield bytes.fromhex(fields["key"]), base64.b64decode(fields["row"], validate=True)
+            except (ValueError, KeyError, TypeError, binascii.Error):
+                yield None
+
+
+# Parquet
+
+
+def _write_parquet(path: Path, _: bool, rows: Iterable[CacheRow]) -> int:
+    arrow, parquet = _arrow()
+    schema = arrow.schema(
+        [("key", arrow.binary()), ("row", arrow.binary())], metadata={FORMAT.encode(): str(VERSION).encode()}
+    )
+    count = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        for page in chunked(rows):
+            keys, values = zip(*page, strict=True)
+            writer.write_batch(arrow.record_batch([arrow.array(keys), arrow.array(values)], schema=schema))
+            count += len(page)
+    return count
+
+
+def _read_parquet(path: Path) -> Iterator[CacheRow | None]:
+    arrow, parquet = _arrow()
+    with path.open("rb") as opened:
+        try:
+            file = parquet.ParquetFile(opened)
+            if (file.schema_arrow.metadata or {}).get(FORMAT.encode()) != str(VERSION).encode():
+                raise _unknown_format(path)
+            for page in file.iter_batches(CHUNK_ROWS, columns=["key", "row"]):
+                for row in page.to_pylist():
+                    valid = isinstance(row.get("key"), bytes) and isinstance(row.get("row"), bytes)
+                    yield (row["key"], row["row"]) if valid else None
+        except arrow.ArrowInvalid as error:
+            raise _unknown_format(path) from error
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigError(
+            f"Parquet files need {error.name or 'pyarrow'}, which is not installed. "
+            "Run: pip install 'embedrouter[parquet]'; or use .jsonl.gz, which needs no package."
+        ) from error

@@ -1,0 +1,186 @@
+"""The texts of ``estimate`` and ``warm``: read from a file, a folder or stdin, once for each iteration.
+
+A cached vector belongs to one exact text, so texts are read as Python's own text mode reads them (UTF-8, line ends as
+``\\n``) and never trimmed. A ``.jsonl`` file has one text per line, in a field; any other file is one text. Stdin has
+one text per line, or JSON lines if a field is named; a nameless temporary file keeps these texts for the second
+iteration.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ..errors import ConfigError, InvalidInputError
+from ._corpus import MAX_FILE_SIZE, SUFFIXES
+
+__all__ = ["STDIN", "LocatedText", "Texts", "chunks", "locate_rejected"]
+
+DEFAULT_FIELD = "text"
+STDIN = "-"
+MAX_CHUNK_TEXTS = 8192
+MAX_CHUNK_CHARACTERS = 8_000_000
+SHOWN = 5
+"""Locations that a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedText:
+    """One text and its location: a file, or a line of a file."""
+
+    location: str
+    text: str
+
+
+class Texts:
+    """Iterate over the texts of a file, a folder or stdin; each iteration starts from the beginning.
+
+    Args:
+        path: ``"-"`` for stdin.
+        field: of JSON lines.
+
+    Raises:
+        ConfigError: during the iteration, if a file or a line cannot be read; the message names the location.
+    """
+
+    def __init__(self, path: str, field: str | None = None) -> None:
+        self._path = path
+        self._field = field
+        self._stdin_copy: IO[bytes] | None = None
+        self.skipped: dict[str, list[str]] = {}
+        """Files of a folder that the last iteration skipped, by reason."""
+
+    def __iter__(self) -> Iterator[LocatedText]:
+        if self._path == STDIN:
+            return self._read_stdin()
+        path = Path(self._path).expanduser()
+        if path.is_dir():
+            return self._read_folder(path)
+        return self._read_file(path)
+
+    def close(self) -> None:
+        """Remove the copy of stdin."""
+        if self._stdin_copy is not None:
+            self._stdin_copy.close()
+
+    def _read_stdin(self) -> Iterator[LocatedText]:
+        if self._stdin_copy is None:
+            self._stdin_copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+            shutil.copyfileobj(sys.stdin.buffer, self._stdin_copy)
+        self._stdin_copy.seek(0)
+        for location, line in _lines(self._stdin_copy, "stdin"):
+            yield LocatedText(location, line if self._field is None else _parse_line(line, self._field, location))
+
+    def _read_file(self, path: Path) -> Iterator[LocatedText]:
+        if path.suffix.lower() == ".jsonl":
+            with _open(path) as file:
+                for location, line in _lines(file, str(path)):
+                    yield LocatedText(location, _parse_line(line, self._field or DEFAULT_FIELD, location))
+            return
+        with _open(path):  # for the same errors as with JSON lines
+            text, reason = _read_text(path)
+        if reason:
+            raise ConfigError(
+                f"{path} is {reason}. Pass a file of text, JSON lines, a folder of these, or - for stdin."
+            )
+        yield LocatedText(str(path), text)
+
+    def _read_folder(self, root: Path) -> Iterator[LocatedText]:
+        self.skipped = {}
+        for path in sorted(root.rglob("*")):
+            relative = path.relative_to(root)
+            if not path.is_file() or any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
+                continue
+            suffix = path.suffix.lower()
+            if suffix == ".jsonl":
+                yield from self._read_file(path)
+                continue
+            text, reason = "", f"a {suffix} file" if suffix else "a file without suffix"
+            if suffix in SUFFIXES:
+                text, reason = _read_text(path)
+            if reason:
+                self.skipped.setdefault(reason, []).append(str(relative))
+            else:
+                yield LocatedText(str(path), text)
+
+
+def chunks(texts: Iterable[LocatedText], size: int | None = None) -> Iterator[list[LocatedText]]:
+    """Split texts into lists that fit into memory and are long enough for several concurrent requests."""
+    size = size or MAX_CHUNK_TEXTS
+    chunk: list[LocatedText] = []
+    characters = 0
+    for item in texts:
+        if chunk and (len(chunk) >= size or characters + len(item.text) > MAX_CHUNK_CHARACTERS):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(item)
+        characters += len(item.text)
+    if chunk:
+        yield chunk
+
+
+@contextmanager
+def locate_rejected(chunk: Sequence[LocatedText]) -> Iterator[None]:
+    """Add the locations of refused texts to an error: the router knows only positions in one chunk."""
+    try:
+        yield
+    except InvalidInputError as error:
+        locations = [chunk[index].location for index in error.indices]
+        more = f" and {len(locations) - SHOWN} more" if len(locations) > SHOWN else ""
+        message = f"{error} Position 0 is {chunk[0].location}; refused: {'; '.join(locations[:SHOWN])}{more}."
+        raise InvalidInputError(message, indices=error.indices) from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
+
+
+def _read_text(path: Path) -> tuple[str, str]:
+    """Return the text of a file, or the reason why the file is skipped."""
+    try:
+        if path.stat().st_size > MAX_FILE_SIZE:
+            return "", f"over {MAX_FILE_SIZE // 1_000_000} MB"
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        return "", (error.strerror or "unreadable").lower()
+    except UnicodeDecodeError:
+        return "", "not UTF-8 text"
+    if "\0" in text:
+        return "", "not text"
+    return (text, "") if text.strip() else ("", "empty")
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Return the lines that are not blank, each after its location."""
+    for number, line in enumerate(file, 1):
+        location = f"{name}, line {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{location} is not UTF-8 text.") from None
+        if text.strip():
+            yield location, text
+
+
+def _parse_line(line: str, field: str, location: str) -> str:
+    """Return the text in a field of a JSON line."""
+    row: object = None
+    with suppress(ValueError):
+        row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ConfigError(f"{location} is not a JSON object.")
+    text = row.get(field)
+    if not isinstance(text, str) or not text:
+        there = ", ".join(map(repr, row)) or "none"
+        raise ConfigError(f"{location}: the field {field!r} holds no text. Fields there: {there}. Choose with --field.")
+    return text

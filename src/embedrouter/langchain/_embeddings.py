@@ -1,0 +1,107 @@
+"""LangChain ``Embeddings`` in front of a router."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_core.embeddings import Embeddings
+
+from ..models import first_given, requested
+from ..retrieval import GuardedRouter
+from ..router import Router
+from ..types import InputType, Space
+
+__all__ = ["CONFIGURABLE", "RouterEmbeddings"]
+
+CONFIGURABLE = "embedding_tier"
+"""The entry of ``config["configurable"]`` that asks for a tier."""
+
+
+class RouterEmbeddings(Embeddings):
+    """Embed through a router, wherever LangChain takes ``Embeddings``.
+
+    Args:
+        router: the one router in front of the vector store; a ``TieredRouter`` is refused, because a vector store holds
+            one space.
+        query_tier: the tier of queries that ask for none, over the router's.
+        document_tier: the same for documents.
+        index: a name for the vector store. Its space is recorded with the first documents, and from then on a router of
+            another space is refused. Open a ``QdrantVectorStore`` that is only searched with
+            ``validate_embeddings=False``: otherwise it embeds a document, which may decide the space.
+
+    Raises:
+        SpaceMismatchError: the index is recorded in another space.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        query_tier: str | None = None,
+        document_tier: str | None = None,
+        index: str | None = None,
+    ) -> None:
+        self._guarded = GuardedRouter(router, index)
+        self._guarded.require_tiers(query_tier, document_tier)
+        self.index = index
+        self.query_tier = query_tier
+        self.document_tier = document_tier
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None, **settings: Any) -> Self:
+        """Build the router from a TOML file; see ``Router.from_config``. ``settings`` are the other arguments."""
+        return cls(Router.from_config(path), **settings)
+
+    @property
+    def router(self) -> Router:
+        """The one router in front of the vector store."""
+        return self._guarded.router
+
+    @property
+    def space(self) -> Space:
+        """The space of every vector."""
+        return self.router.space
+
+    def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
+        """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
+        self._guarded.require_tiers(tier, documents)
+        other = copy.copy(self)
+        other.query_tier = tier
+        other.document_tier = first_given(documents, self.document_tier)
+        return other
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector per text; see ``Router.embed`` for the errors."""
+        return self._guarded.embed(texts, "document", self._tier("document"))
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of a query; see ``Router.embed`` for the errors."""
+        return self._guarded.embed([text], "query", self._tier("query"))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Do what ``embed_documents`` does without blocking the event loop."""
+        return await self._guarded.aembed(texts, "document", self._tier("document"))
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Do what ``embed_query`` does without blocking the event loop."""
+        return (await self._guarded.aembed([text], "query", self._tier("query")))[0]
+
+    def _tier(self, input_type: InputType) -> str | None:
+        if input_type == "document":
+            return first_given(requested("document"), self.document_tier)
+        return first_given(requested("query"), _configured(), self.query_tier)
+
+    def __repr__(self) -> str:
+        settings = {"query_tier": self.query_tier, "document_tier": self.document_tier, "index": self.index}
+        given = "".join(f", {name}={value!r}" for name, value in settings.items() if value is not None)
+        return f"RouterEmbeddings({self.router!r}{given})"
+
+
+def _configured() -> str | None:
+    """Return the tier in the configuration of the chain that is running, if any."""
+    running = sys.modules.get("langchain_core.runnables.config")  # where no chain was imported none is running
+    config = running.var_child_runnable_config.get() if running else None
+    return config.get("configurable", {}).get(CONFIGURABLE) if config else None

@@ -1,0 +1,270 @@
+"""Tiered stores: a vector store for each of several spaces, chosen by tier.
+
+What the ``TieredRetriever``s of both frameworks have in common: which store serves a tier, which tier a query asks for,
+whether a cascade asks a second store, in which order stores are filled, and what is refused. Nothing is searched or
+filled here: a retriever asks ``first`` for a search, runs that search, asks ``second`` whether a better store should be
+searched too, and labels what was found.
+
+    search = tiered.first()
+    with tiered.embedding(search.tier) as store:
+        hits = …
+    again = tiered.second(search, scores)
+
+Each store is embedded for by its own router, so no vector meets the vectors of another space. A store whose embedder is
+in another space than its tier's router is refused whenever the store is used, because embedders can be exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from ..errors import ConfigError, SpaceMismatchError
+from ..models import first_given, requested, tier
+from ..router import Router
+from ..tiered import TieredRouter, default_tier
+from ._cascade import DEPTH, Cascade
+
+__all__ = ["Framework", "Search", "TieredStores", "overrides", "tiered_router"]
+
+TIER, SPACE, ESCALATED = "embedding_tier", "embedding_space", "embedding_escalated"
+
+Store = TypeVar("Store")
+
+
+class StoreEmbedder(Protocol):
+    """An adapter, which embeds for one store."""
+
+    query_tier: str | None
+    document_tier: str | None
+
+    @property
+    def router(self) -> Router:
+        """The one router in front of the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framework(Generic[Store]):
+    """What the two frameworks have different names for."""
+
+    noun: str
+    """What messages call a vector store: ``"store"`` or ``"index"``."""
+    adapter: type[StoreEmbedder]
+    """The class of our embedders."""
+    embedder: Callable[[Store], object]
+    """Returns what embeds for a store."""
+    example: str
+    """How a store is given an embedder; ``{router}`` stands for its router."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One search in one store."""
+
+    tier: str
+    """The tier of the store."""
+    escalated: bool | None = None
+    """Whether a cascade went on to this store; ``False`` for the store that a cascade asks first; else ``None``."""
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a cascade decides by the scores of the hits."""
+        return self.escalated is False
+
+    def depth(self, wanted: int) -> int:
+        """Return how many hits to search for, where so many are wanted."""
+        return max(wanted, DEPTH) if self.needs_scores else wanted
+
+
+@dataclass(frozen=True, slots=True)
+class TieredStores(Generic[Store]):
+    """Choose among stores by tier.
+
+    The state is that of the retriever: the object is made anew wherever it is needed, and a copied or unpickled
+    retriever goes on with its own cascade.
+    """
+
+    framework: Framework[Store]
+    stores: Mapping[str, Store]
+    """By tier."""
+    router: TieredRouter
+    query_tier: str | None = None
+    """The tier of queries that ask for none, over the router's."""
+    cascade: Cascade | None = None
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other.
+
+        Raises:
+            ConfigError: a tier has no store, a store no tier, an embedder is not ours, or two settings contradict.
+            SpaceMismatchError: a store's embedder is in another space than its tier's router.
+        """
+        noun = self.framework.noun
+        used = {self.name(asked) for asked in self.router.own_tiers}
+        for name in used:
+            self.store(name)
+        if unused := set(self.stores) - used:
+            raise ConfigError(
+                f"The {noun} of the tier {min(unused)!r} would never be asked: {self.router!r} has no router of its "
+                f"own for it. Leave the {noun} out, or give the tier a router."
+            )
+        if self.query_tier is not None:
+            self.name(self.query_tier)
+        if self.cascade is not None:
+            if self.query_tier is not None:
+                raise ConfigError("query_tier= asks one tier and cascade= chooses for each query. Give one of the two.")
+            cheap, good = self._cascade_tiers(self.cascade)
+            if self.name(cheap) == self.name(good):
+                raise ConfigError(
+                    f"A cascade searches two tiers, but {cheap!r} and {good!r} share one {noun}. Name two tiers with "
+                    f"{noun}s of their own: Cascade(…, cheap=…, good=…)."
+                )
+
+    # Which store
+
+    def name(self, asked: str) -> str:
+        """Return the tier under which the store that serves ``asked`` is kept.
+
+        Raises:
+            ConfigError: the tier is unknown, or no store serves it.
+        """
+        router = self.router.router(asked)
+        for name, other in self.router.served.items():
+            if other is router and name in self.stores:
+                return name
+        noun = self.framework.noun
+        raise ConfigError(
+            f"There is no {noun} for the tier {asked!r}, only for {', '.join(self.stores)}. Give each router of the "
+            f"TieredRouter one {noun} of its own."
+        )
+
+    def store(self, name: str) -> Store:
+        """Return the store of a tier, if the store's embedder is in the space of that tier's router."""
+        self._embedder(name)
+        return self.stores[name]
+
+    def _embedder(self, name: str) -> StoreEmbedder:
+        embedder, router = embedder_of(self.framework, name, self.stores[name]), self.router.router(name)
+        if embedder.router.space != router.space:
+            noun, example = self.framework.noun, self.framework.example
+            raise SpaceMismatchError(
+                f"The {noun} of the tier {name!r} embeds in the space {embedder.router.space}, its router in "
+                f"{router.space}: a distance between the two means nothing. Build the {noun} with "
+                f"{example.format(router=f'tiered.router({name!r})')}."
+            )
+        return embedder
+
+    @contextmanager
+    def embedding(self, name: str) -> Iterator[Store]:
+        """Return the store of a tier, and let its router use its own default tiers, whatever was asked outside."""
+        embedder = self._embedder(name)
+        queries = first_given(embedder.query_tier, default_tier(embedder.router, "query"))
+        documents = first_given(embedder.document_tier, default_tier(embedder.router, "document"))
+        with tier(queries, documents=documents):
+            yield self.stores[name]
+
+    # Which searches
+
+    def first(self, *, call: str | None = None, configured: str | None = None) -> Search:
+        """Return the search that a query begins with.
+
+        A tier that is asked for switches the cascade off. The nearest counts: the call's, that of ``with
+        embedrouter.tier(…)``, that of the framework's configuration, the retriever's.
+
+        Args:
+            call: the tier that an argument of the call asks for.
+            configured: the tier that the framework's configuration asks for.
+        """
+        asked = first_given(call, requested("query"), configured, self.query_tier)
+        if asked is None and self.cascade is not None:
+            return self.cascade_searches(self.cascade)[0]
+        return Search(self.name(default_tier(self.router, "query") if asked is None else asked))
+
+    def second(self, search: Search, scores: Sequence[float]) -> Search | None:
+        """Return the search in the better store, where the cascade decides for one; the decision is counted.
+
+        Args:
+            search: what ``first`` returned.
+            scores: of its hits, best first.
+        """
+        if self.cascade is None or not search.needs_scores or not self.cascade.escalates(scores):
+            return None
+        return self.cascade_searches(self.cascade)[1]
+
+    def cascade_searches(self, cascade: Cascade) -> tuple[Search, Search]:
+        """Return the search that a cascade begins with, and the one that it may go on to."""
+        cheap, good = self._cascade_tiers(cascade)
+        return Search(self.name(cheap), escalated=False), Search(self.name(good), escalated=True)
+
+    def _cascade_tiers(self, cascade: Cascade) -> tuple[str, str]:
+        tiers = self.router.own_tiers
+        return cascade.cheap or tiers[0], cascade.good or tiers[-1]
+
+    @staticmethod
+    def no_scores(name: str, store: object, reason: str) -> ConfigError:
+        """Return the error that a cascade cannot begin with the store of a tier."""
+        return ConfigError(
+            f"A cascade compares scores, and the vector store of the tier {name!r}, a {type(store).__name__}, "
+            f"{reason}. Use another one for this tier, or no cascade."
+        )
+
+    def label(self, search: Search) -> dict[str, object]:
+        """Return the metadata that say which store answered."""
+        label: dict[str, object] = {TIER: search.tier, SPACE: str(self.router.router(search.tier).space)}
+        if search.escalated is not None:
+            label[ESCALATED] = search.escalated
+        return label
+
+    # Which stores to fill
+
+    def fill_order(self, tiers: Sequence[str] | None) -> list[str]:
+        """Return the tiers of the stores to change, highest first.
+
+        The highest tier costs most and fails most: where it fails, the other stores are not changed yet.
+        """
+        if isinstance(tiers, str):
+            raise ConfigError(f"tiers must be a list of tiers, such as [{tiers!r}].")
+        names = {self.name(asked) for asked in (self.router.own_tiers if tiers is None else tiers)}
+        return sorted(names, key=self.router.tiers.index, reverse=True)
+
+
+def tiered_router(
+    framework: Framework[Store], stores: Mapping[str, Store], router: TieredRouter | None
+) -> TieredRouter:
+    """Return ``router``, or where there is none, one that is built of the stores' own routers.
+
+    Raises:
+        ConfigError: there is no store, or an embedder is not ours.
+    """
+    if not stores:
+        raise ConfigError(f"TieredRetriever needs one {framework.noun} for each tier: {{'low': …, 'high': …}}.")
+    if router is not None:
+        return router
+    return TieredRouter({name: embedder_of(framework, name, store).router for name, store in stores.items()})
+
+
+def embedder_of(framework: Framework[Store], name: str, store: Store) -> StoreEmbedder:
+    """Return the adapter that embeds for a store.
+
+    Raises:
+        ConfigError: something else embeds, whose space is not known.
+    """
+    embedder = framework.embedder(store)
+    if not isinstance(embedder, framework.adapter):
+        raise ConfigError(
+            f"The {framework.noun} of the tier {name!r} embeds with {type(embedder).__name__}, whose space is not "
+            f"known. Build the {framework.noun} with {framework.example.format(router=f'tiered.router({name!r})')}."
+        )
+    return embedder
+
+
+def overrides(store: object, base: type, *methods: str) -> bool:
+    """Return whether a store's class has its own form of one of the methods of its framework's base class.
+
+    The frameworks' own forms of asynchronous methods call the synchronous ones: LangChain's in the event loop's default
+    executor, LlamaIndex's on the event loop. Where a class has no form of its own, retrievers use a thread of this
+    package instead.
+    """
+    return any(getattr(type(store), method) is not getattr(base, method) for method in methods)

@@ -1,0 +1,109 @@
+"""Accounts: what a ledger's tables say was spent, saved and left unconfirmed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from ..types import dollars
+from ._prices import UNIT
+
+__all__ = ["Account", "Heading", "Unconfirmed", "read_totals", "read_unconfirmed", "sum_accounts"]
+
+Heading = Literal["day", "month", "model", "tag"]
+
+COLUMNS: dict[Heading, str] = {"day": "day", "month": "substr(day, 1, 7)", "model": "model", "tag": "tag"}
+LOST = "(state = 'unconfirmed' OR until < :now)"
+"""Which requests that are not settled may have been billed: a reservation past its time belongs to a process that is
+gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was spent and saved under one heading. Money is US dollars."""
+
+    requests: int = 0
+    texts: int = 0
+    tokens: int = 0
+    cost: Decimal = Decimal(0)
+    """As billed, where the price is known."""
+    unpriced_tokens: int = 0
+    unconfirmed: Decimal = Decimal(0)
+    """Estimates of requests that may have been billed; not in ``cost``."""
+    saved_texts: int = 0
+    saved_tokens: int = 0
+    saved: Decimal = Decimal(0)
+
+    def __add__(self, other: Account) -> Account:
+        """Sum up two accounts."""
+        return Account(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Account)))
+
+    def __str__(self) -> str:
+        """Format an account for people, money without exponents."""
+        unknown = f", {self.unpriced_tokens} tokens of unknown price" if self.unpriced_tokens else ""
+        lost = f", {dollars(self.unconfirmed)} unconfirmed" if self.unconfirmed else ""
+        return (
+            f"{self.requests} requests, {self.tokens} tokens, {dollars(self.cost)}{unknown}{lost}; "
+            f"saved {dollars(self.saved)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """A request that was sent and never answered."""
+
+    at: datetime
+    model: str
+    tag: str
+    texts: int
+    tokens: int
+    amount: Decimal | None
+
+
+def sum_accounts(tables: Iterable[dict[str, Account]]) -> dict[str, Account]:
+    """Sum up accounts of the same name, in the order of the names."""
+    sums: dict[str, Account] = {}
+    for table in tables:
+        for name, account in table.items():
+            sums[name] = sums.get(name, Account()) + account
+    return {name: sums[name] for name in sorted(sums)}
+
+
+def read_totals(database: sqlite3.Connection, by: Heading, now: float) -> dict[str, Account]:
+    """Read what was spent and saved, under each day, month, model or tag."""
+    column = COLUMNS[by]
+
+    def rows(columns: str, table: str) -> Iterable[tuple[Any, ...]]:
+        return database.execute(f"SELECT {column}, {columns} FROM {table} GROUP BY {column}", {"now": now})
+
+    spent = {
+        name: Account(requests, texts, tokens, amount * UNIT, unpriced)
+        for name, requests, texts, tokens, amount, unpriced in rows(
+            "SUM(requests), SUM(texts), SUM(tokens), SUM(amount), SUM(unpriced_tokens)", "totals"
+        )
+    }
+    unsettled = {
+        name: Account(unconfirmed=amount * UNIT)
+        for name, amount in rows(f"COALESCE(SUM(amount) FILTER (WHERE {LOST}), 0)", "requests WHERE state != 'settled'")
+    }
+    saved = {
+        name: Account(saved_texts=texts, saved_tokens=tokens, saved=amount * UNIT)
+        for name, texts, tokens, amount in rows("SUM(texts), SUM(tokens), SUM(amount)", "savings")
+    }
+    return sum_accounts([spent, unsettled, saved])
+
+
+def read_unconfirmed(database: sqlite3.Connection, now: float) -> list[Unconfirmed]:
+    """Read the requests that may have been billed, oldest first."""
+    rows = database.execute(
+        f"SELECT at, model, tag, texts, tokens, amount FROM requests WHERE state != 'settled' AND {LOST} ORDER BY at",
+        {"now": now},
+    )
+    return [
+        Unconfirmed(datetime.fromtimestamp(at, UTC), model, tag, texts, tokens, None if n is None else n * UNIT)
+        for at, model, tag, texts, tokens, n in rows
+    ]

@@ -1,0 +1,209 @@
+"""Bookings: what one request or saving changes in a ledger's tables. Each runs inside a transaction of its caller.
+
+A booking that is repeated changes nothing: where a commit failed, whether it is in the file is not always known.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import NamedTuple, TypeAlias
+
+from ..types import Spending, dollars
+from ._budget import Budget
+from ._prices import UNIT
+from ._schema import add_to_totals
+
+__all__ = [
+    "Savings",
+    "exceeded",
+    "fold",
+    "free_tokens_used",
+    "mark_unconfirmed",
+    "price_without_free",
+    "release",
+    "reserve",
+    "settle",
+    "utc_day",
+    "write_savings",
+]
+
+GRACE = 60.0
+"""Seconds after its time limit when a reservation that was not settled counts as unconfirmed."""
+FOLDED_AT_ONCE = 1000
+"""Requests whose detail one booking removes: a few milliseconds."""
+
+WINDOWS = {"per_day": "WHERE day = :day", "per_month": "WHERE substr(day, 1, 7) = substr(:day, 1, 7)", "total": ""}
+"""Which days each cap counts."""
+
+Savings: TypeAlias = dict[tuple[str, str, str], tuple[int, int, Decimal]]
+"""Texts, tokens and amount by day, model and tag."""
+
+
+def utc_day(seconds: float) -> str:
+    """Return the UTC day of a time in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+def exceeded(
+    database: sqlite3.Connection, budget: Budget, amount: Decimal | None, now: float, *, whole_call: bool
+) -> str | None:
+    """Say which cap an amount would pass, or return ``None``. ``per_call`` caps whole calls only."""
+    caps = budget.caps
+    if not caps or amount == 0:
+        return None
+    if amount is None:
+        return "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
+    for name, cap in caps.items():
+        if name == "per_call":
+            if whole_call and amount > cap:
+                return (
+                    f"the call would cost about {dollars(amount)}, over per_call={dollars(cap)}. "
+                    "Send fewer texts or raise per_call."
+                )
+            continue
+        (units,) = database.execute(
+            f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": utc_day(now)}
+        ).fetchone()
+        counted = units * UNIT
+        if counted + amount > cap:
+            return (
+                f"{dollars(counted)} are spent or set aside; {dollars(amount)} more would pass "
+                f"{name}={dollars(cap)}. Raise {name}, or wait for the next window."
+            )
+    return None
+
+
+def free_tokens_used(database: sqlite3.Connection, model: str) -> int:
+    """Return how many of a model's free tokens are used or set aside."""
+    row = database.execute("SELECT used FROM allowances WHERE model = ?", (model,)).fetchone()
+    return row[0] if row else 0
+
+
+def price_without_free(database: sqlite3.Connection, spending: Spending) -> tuple[Decimal | None, int]:
+    """Return the cost of a request without its free tokens, and how many those are."""
+    left = max(0, spending.free_tokens - free_tokens_used(database, spending.model)) if spending.free_tokens else 0
+    free = min(left, spending.tokens)
+    return _without_free(spending.amount, spending.tokens, free), free
+
+
+def reserve(database: sqlite3.Connection, spending: Spending, now: float, reservation: int | None = None) -> int:
+    """Set the cost of a request aside and return the reservation, ``reservation`` if it has a number already."""
+    amount, free = price_without_free(database, spending)
+    units, day = _units(amount), utc_day(now)
+    row = (
+        reservation, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
+        spending.tokens, units, spending.attempt, now + spending.timeout + GRACE, free,
+    )  # fmt: skip
+    cursor = database.execute(
+        "INSERT OR IGNORE INTO requests"
+        " (id, at, day, state, model, input_type, tier, tag, texts, tokens, amount, attempt, until, free)"
+        " VALUES (?, ?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        row,
+    )
+    if cursor.rowcount:
+        _add_to_day(database, day, units or 0)
+        _use_free_tokens(database, spending.model, free)
+    number = cursor.lastrowid if reservation is None else reservation
+    assert number is not None
+    return number
+
+
+def settle(database: sqlite3.Connection, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
+    """Book what a request was billed in place of what was set aside; return it without what was free."""
+    reserved = _find(database, reservation)
+    if reserved is None:
+        return amount
+    free = min(reserved.free, tokens)
+    amount = _without_free(amount, tokens, free)
+    _replace(database, reserved, _units(amount) or 0, free)
+    database.execute(
+        "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
+        (tokens, _units(amount), free, reservation),
+    )
+    add_to_totals(database, reservation)
+    return amount
+
+
+def release(database: sqlite3.Connection, reservation: int) -> None:
+    """Remove a request that was refused and cost nothing."""
+    reserved = _find(database, reservation)
+    if reserved is not None:
+        _replace(database, reserved, 0, 0)
+        database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
+
+
+def mark_unconfirmed(database: sqlite3.Connection, reservation: int) -> None:
+    """Keep counting the estimate of a request that was sent and never answered."""
+    database.execute("UPDATE requests SET state = 'unconfirmed' WHERE id = ? AND state = 'reserved'", (reservation,))
+
+
+def write_savings(database: sqlite3.Connection, savings: Savings) -> None:
+    """Add to what was not paid for."""
+    database.executemany(
+        "INSERT INTO savings VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (day, model, tag) DO UPDATE SET"
+        " texts = texts + excluded.texts, tokens = tokens + excluded.tokens, amount = amount + excluded.amount",
+        [(*key, texts, tokens, _units(amount)) for key, (texts, tokens, amount) in savings.items()],
+    )
+
+
+def fold(database: sqlite3.Connection, before: float) -> None:
+    """Remove the detail of some settled requests that were made before a time; the totals count them already."""
+    database.execute(
+        "DELETE FROM requests WHERE id IN"
+        " (SELECT id FROM requests WHERE state = 'settled' AND at < ? ORDER BY at LIMIT ?)",
+        (before, FOLDED_AT_ONCE),
+    )
+
+
+class _Reserved(NamedTuple):
+    """What was set aside for one request."""
+
+    day: str
+    model: str
+    units: int | None
+    free: int
+
+
+def _find(database: sqlite3.Connection, reservation: int) -> _Reserved | None:
+    """Return what is set aside, if it is in this file and not settled."""
+    row = database.execute(
+        "SELECT day, model, amount, free FROM requests WHERE id = ? AND state != 'settled'", (reservation,)
+    ).fetchone()
+    return None if row is None else _Reserved(*row)
+
+
+def _replace(database: sqlite3.Connection, reserved: _Reserved, units: int, free: int) -> None:
+    """Count other money and free tokens in place of what was set aside."""
+    _add_to_day(database, reserved.day, units - (reserved.units or 0))
+    _use_free_tokens(database, reserved.model, free - reserved.free)
+
+
+def _add_to_day(database: sqlite3.Connection, day: str, units: int) -> None:
+    if units:
+        database.execute(
+            "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET amount = amount + excluded.amount",
+            (day, units),
+        )
+
+
+def _use_free_tokens(database: sqlite3.Connection, model: str, tokens: int) -> None:
+    if tokens:
+        database.execute(
+            "INSERT INTO allowances VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET used = used + excluded.used",
+            (model, tokens),
+        )
+
+
+def _without_free(amount: Decimal | None, tokens: int, free: int) -> Decimal | None:
+    """Return the part of an amount that is left when some of the tokens are free; exact, as prices are."""
+    return amount if amount is None or not free else amount / tokens * (tokens - free)
+
+
+def _units(amount: Decimal | None) -> int | None:
+    """Return an amount in whole units, rounded up where it has more decimals than there are."""
+    if amount is None:
+        return None
+    whole = amount / UNIT
+    return int(whole) + (whole != int(whole))
