@@ -30,8 +30,8 @@ from embedrouter.providers import Backend
 from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
-from tests.side_by_side import at_once
 from tests.properties import examples
+from tests.side_by_side import at_once
 
 FAILURES = {
     "ok": None,
