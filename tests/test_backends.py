@@ -60,7 +60,7 @@ class Provider:
         return create(model, known, candidate)
 
     def expected(self, text: str, input_type: str, dimensions: int | None = None) -> np.ndarray:
-        return vector(self.model.partition(":")[2], dimensions, input_type, text)  # type: ignore[arg-type]
+        return vector(self.model.partition(":")[2], dimensions, input_type, text)
 
 
 PROVIDERS = {
@@ -88,9 +88,11 @@ def failure(router: Router, asynchronous: bool, texts: list[str]) -> BackendErro
     """Return the error that one request fails with."""
     with pytest.raises((NoModelAvailableError, BackendError)) as caught:
         embed(router, asynchronous, texts, input_type="document")
-    if isinstance(caught.value, NoModelAvailableError):
-        return caught.value.attempts[-1].error
-    return caught.value
+    error = caught.value
+    if isinstance(error, NoModelAvailableError):
+        return error.attempts[-1].error
+    assert isinstance(error, BackendError)
+    return error
 
 
 # Answers
@@ -649,9 +651,9 @@ def test_a_client_that_is_none_of_the_sdks_is_refused_before_anything_is_sent(em
     import cohere
     import openai
 
-    common = {"api_key": KEY, "base_url": emulator.openai_url}
+    common: dict[str, Any] = {"api_key": KEY, "base_url": emulator.openai_url}
     clients = {
-        "openai:text-embedding-3-small": (openai.OpenAI(**common), openai.AsyncOpenAI(**common)),  # type: ignore[arg-type]
+        "openai:text-embedding-3-small": (openai.OpenAI(**common), openai.AsyncOpenAI(**common)),
         "cohere:embed-v4.0": (cohere.ClientV2(**common), cohere.AsyncClientV2(**common)),
     }
     for name, (client, async_client) in clients.items():

@@ -960,7 +960,8 @@ def test_the_money_is_set_aside_before_anything_is_sent(emulator: Emulator, buil
 def test_a_batch_over_the_budget_is_not_submitted(emulator: Emulator, build: Build, cap: str) -> None:
     """Refuse before spending: the provider hears nothing, and nothing stays on file."""
     price = tokens(*TEXTS) * HALF / MILLION
-    router = build(budget=Budget(**{cap: price - Decimal("0.000000001")}))
+    capped: dict[str, Any] = {cap: price - Decimal("0.000000001")}
+    router = build(budget=Budget(**capped))
     with pytest.raises(BudgetExceededError, match=rf"No batch was submitted.*{cap}"):
         router.submit_batch(TEXTS)
 
@@ -988,7 +989,7 @@ def test_money_of_a_batch_under_way_is_not_spent_again(emulator: Emulator, build
 
 def test_a_model_of_unknown_price_is_refused(emulator: Emulator, build: Build) -> None:
     """A discount on nobody knows what could not be held to a budget."""
-    unknown = {"name": "openai:another", "space": "another"}
+    unknown: dict[str, Any] = {"name": "openai:another", "space": "another"}
     router = Router(
         [Model(**unknown, dimensions=8, base_url=emulator.openai_url, api_key="k")],
         ledger=None,
@@ -1038,7 +1039,8 @@ def test_the_money_for_all_parts_or_for_none(emulator: Emulator, build: Build, m
     """Half a corpus is of no use to anybody."""
     monkeypatch.setattr(OpenAIBatches, "max_texts", 4)
     for cap in ("per_call", "total"):
-        router = build(budget=Budget(**{cap: tokens(*TEXTS[:9]) * HALF / MILLION}))
+        capped: dict[str, Any] = {cap: tokens(*TEXTS[:9]) * HALF / MILLION}
+        router = build(budget=Budget(**capped))
         with pytest.raises(BudgetExceededError, match=cap):
             router.submit_batch(TEXTS)
 
@@ -1159,7 +1161,7 @@ def test_a_router_without_a_cache_or_a_ledger_has_no_batches(emulator: Emulator,
 
 def test_models_without_a_batch_endpoint(emulator: Emulator, tmp_path: Path) -> None:
     """Everything that is not OpenAI's own is embedded directly."""
-    key = {"api_key": "k", "dimensions": 1024}
+    key: dict[str, Any] = {"api_key": "k", "dimensions": 1024}
     azure = Model("azure_openai:text-embedding-3-small", base_url=emulator.azure_url, api_version="2024-10-21", **key)
     others = [
         Model("voyage:voyage-4-lite", base_url=emulator.voyage_url, **key),

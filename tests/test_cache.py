@@ -313,7 +313,7 @@ def test_a_home_folder_is_expanded() -> None:
 def test_anything_else_is_refused_at_construction(wrong: object) -> None:
     """An error at start, not at the first paid answer."""
     with pytest.raises(ConfigError, match="cache"):
-        open_cache(wrong)  # type: ignore[arg-type]
+        open_cache(wrong)  # type: ignore[call-overload]
 
 
 def test_without_a_cache_nothing_is_kept() -> None:

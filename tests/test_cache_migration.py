@@ -144,7 +144,7 @@ def test_several_processes_may_open_it_at_once(tmp_path: Path) -> None:
     """One migrates, the others wait or find it done."""
     folder = old_folder(tmp_path / "cache")
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen([sys.executable, "-c", OPEN, str(folder)], **pipes) for _ in range(3)]
+    workers: list[Any] = [subprocess.Popen([sys.executable, "-c", OPEN, str(folder)], **pipes) for _ in range(3)]
     for worker in workers:
         worker.stdout.readline()
     for worker in workers:

@@ -550,7 +550,7 @@ async def test_money_set_aside_while_a_task_is_cancelled_is_given_back() -> None
         time.sleep(0.1)
         return reserve(*arguments)
 
-    router.ledger.reserve = slowly  # type: ignore[method-assign]
+    router.ledger.reserve = slowly  # type: ignore[method-assign,assignment]
     call = asyncio.create_task(router.aembed(["a"], input_type="query"))
     await asyncio.to_thread(begun.wait, 5)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -576,7 +576,7 @@ async def test_a_ledger_that_fails_while_a_task_is_cancelled_is_told_to_nobody(
         time.sleep(0.1)
         raise LedgerError("gone")
 
-    router.ledger.reserve = fail  # type: ignore[method-assign]
+    router.ledger.reserve = fail  # type: ignore[method-assign,assignment]
     call = asyncio.create_task(router.aembed(["a"], input_type="query"))
     await asyncio.to_thread(begun.wait, 5)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:

@@ -168,7 +168,7 @@ def test_the_dimensions_are_part_of_the_space(client: Any) -> None:
 
 def test_other_metadata_and_the_distance_stay(tmp_path: Path) -> None:
     """Chroma replaces all metadata at once, and refuses to be told the distance again: it goes on using it."""
-    entries = {"hnsw:space": "cosine", "hnsw:M": 7, "owner": "me", "public": True}
+    entries: dict[str, Any] = {"hnsw:space": "cosine", "hnsw:M": 7, "owner": "me", "public": True}
     with chroma_client(tmp_path) as client:
         guard(collection(client, **entries), router())
     with chroma_client(tmp_path) as client:
@@ -184,7 +184,7 @@ def test_other_metadata_and_the_distance_stay(tmp_path: Path) -> None:
 
 
 def test_created_with_its_mark_a_collection_keeps_even_that_entry(client: Any) -> None:
-    entries = metadata(router()) | {"hnsw:space": "cosine"}
+    entries: dict[str, Any] = metadata(router()) | {"hnsw:space": "cosine"}
     guard(collection(client, **entries), router())
 
     assert collection(client).metadata == entries
@@ -205,7 +205,7 @@ def test_a_distance_that_only_the_metadata_know_is_not_lost(tmp_path: Path) -> N
 
 def test_half_a_mark_is_no_mark(client: Any) -> None:
     """Somebody edited the metadata."""
-    assert SPACE in refusal(collection(client, **{DIMENSIONS: 8}), router())
+    assert SPACE in refusal(collection(client, "half", **{DIMENSIONS: 8}), router())
     assert DIMENSIONS in refusal(collection(client, "another", **{SPACE: "one"}), router())
 
 
@@ -391,12 +391,12 @@ def test_what_is_no_collection_is_refused_with_a_way_out(client: Any) -> None:
     with pytest.raises(ConfigError, match=r"not dict\..*guard\(client\.get_collection\(name\), router\)"):
         guard({}, router())
     with pytest.raises(ConfigError, match="TieredRouter"):
-        guard(collection(client), TieredRouter({"low": router()}))  # type: ignore[type-var]
+        guard(collection(client), TieredRouter({"low": router()}))  # type: ignore[arg-type]
 
 
 async def test_a_collection_of_an_asynchronous_client_is_refused(server: int) -> None:
     """Its methods would have to be awaited."""
-    client = await chromadb.AsyncHttpClient("127.0.0.1", server, settings=settings())
+    client: Any = await chromadb.AsyncHttpClient("127.0.0.1", server, settings=settings())
     async with client._server:  # closes the connection, which chromadb leaves to the garbage collector
         found = await client.get_or_create_collection(f"handbook-{uuid.uuid4().hex}", embedding_function=None)
         with pytest.raises(ConfigError, match="synchronous client"):

@@ -439,7 +439,8 @@ class Broken(MemoryCache):
     def get_many(self, keys: object) -> dict[bytes, bytes]:
         raise self.error
 
-    put_many = get_many  # type: ignore[assignment]
+    def put_many(self, values: object) -> None:
+        raise self.error
 
 
 class ServerError(Exception):

@@ -126,7 +126,7 @@ def sent(fake: FakeBackend) -> list[str]:
     return [text for call in fake.calls for text in call.texts]
 
 
-@pytest.mark.parametrize("texts", [[], iter([]), (text for text in ())])
+@pytest.mark.parametrize("texts", [[], iter([]), (text for text in list[str]())])
 def test_no_texts_have_no_results(texts: Iterable[str]) -> None:
     """No empty one either."""
     router = router_for(FakeBackend())
@@ -517,7 +517,7 @@ def test_leaving_a_loop_leaves_nothing() -> None:
 async def test_leaving_an_asynchronous_loop_leaves_nothing(how: str) -> None:
     """No reader of the texts, no task."""
     texts, router = Read(), router_for(FakeBackend())
-    results = cast("AsyncGenerator[EmbeddingResult]", router.aembed_iter(texts, input_type="document", chunk_size=2))
+    results = router.aembed_iter(texts, input_type="document", chunk_size=2)
     async for _ in results:
         if how == "aclose":
             await results.aclose()

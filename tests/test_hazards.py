@@ -9,7 +9,9 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -332,7 +334,7 @@ def test_documents_never_pass_without_a_vector(asynchronous: bool) -> None:
     one = router(fake.model(batch_size=1, max_concurrency=1))
     adapter = RouterEmbedding(router=one)
     nodes = [TextNode(text="first"), TextNode(text="second")]
-    fill = (lambda: asyncio.run(adapter.acall(nodes))) if asynchronous else (lambda: adapter(nodes))
+    fill: Callable[[], Any] = (lambda: asyncio.run(adapter.acall(nodes))) if asynchronous else (lambda: adapter(nodes))
     with pytest.raises(NoModelAvailableError):
         fill()
     with pytest.raises(NoModelAvailableError):
@@ -377,7 +379,7 @@ def test_queries_and_documents_are_told_apart_by_every_provider_that_can(
 
 def test_everything_that_changes_a_vector_is_in_the_key(tmp_path: Path) -> None:
     """H37: the key was the text; models, revisions and types that shared a path shared vectors."""
-    nano = {"trust_remote_code": True, "base_url": None}
+    nano: dict[str, Any] = {"trust_remote_code": True, "base_url": None}
     name = "sentence-transformers:voyageai/voyage-4-nano"
     variants = [
         Router([Model(name, revision="abc", **nano)], cache=tmp_path, dimensions=1024),
@@ -488,4 +490,4 @@ def test_a_tiered_router_cannot_feed_one_store() -> None:
     )
     for adapter in (RouterEmbeddings, lambda router: RouterEmbedding(router=router)):
         with pytest.raises(ConfigError, match=r"tiered\.router\('high'\).*family"):
-            adapter(both)  # type: ignore[arg-type, operator]
+            adapter(both)  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def test_every_method_gives_lists_of_python_floats_of_the_right_input_type(
     for vector, text in zip(vectors, ["a", "b", "a"], strict=False):
         assert type(vector) is list
         assert {type(number) for number in vector} == {float}
-        assert np.allclose(vector, high.vector(text, input_type))  # type: ignore[arg-type]
+        assert np.allclose(vector, high.vector(text, input_type))
 
 
 async def _awaited(outcome: Awaitable[list[Vector]]) -> list[Vector]:
@@ -173,8 +173,9 @@ def test_an_ingestion_pipeline_fills_nodes_also_in_worker_processes(workers: int
 
     by_text = {node.get_content(): node.embedding for node in filled}
     for text, vector in zip(NODES, expected, strict=True):
-        assert by_text[text] is not None
-        assert np.allclose(by_text[text], vector, atol=1e-6)
+        found = by_text[text]
+        assert found is not None
+        assert np.allclose(found, vector, atol=1e-6)
 
 
 async def test_an_ingestion_pipeline_runs_asynchronously(adapter: RouterEmbedding, high: FakeBackend) -> None:

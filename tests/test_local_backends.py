@@ -17,7 +17,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
@@ -107,14 +107,14 @@ def make(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Callable[...
 
     base = tmp_path_factory.mktemp("bert")
     torch.manual_seed(7)
-    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    size: Any = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(**size, max_position_embeddings=64)).save_pretrained(base)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copy(minilm / name, base)
 
     def save(shape: str = "dense", **settings: Any) -> Path:
         transformer = Transformer(str(base), max_seq_length=48) if shape != "static" else None
-        modules = {
+        modules = {  # type: ignore[no-untyped-call]
             "dense": lambda: [transformer, Pooling(32, ("mean", "cls")), Dense(64, 16)],
             "normal": lambda: [transformer, Pooling(32), Normalize()],
             "static": lambda: [StaticEmbedding(Tokenizer.from_file(str(minilm / "tokenizer.json")), embedding_dim=8)],
@@ -190,7 +190,8 @@ def test_files_tell_what_the_loaded_model_says(make: Callable[..., Path], shape:
     assert facts.dimensions == model.get_embedding_dimension() == model.encode("a").shape[0]
     assert facts.input_tokens == limit
     for kind, encode in (("query", model.encode_query), ("document", model.encode_document)):
-        expected = model.encode(TEXTS, prompt=facts.prompts[kind])
+        prompts: Mapping[Any, str] = facts.prompts
+        expected = model.encode(TEXTS, prompt=prompts[kind])
         np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-6)
     assert facts.symmetric == (facts.prompts["query"] == facts.prompts["document"])
 
@@ -205,6 +206,7 @@ def test_minilm_in_its_old_file_format_is_read_rightly(minilm: Path, loaded_mini
     assert card.symmetric
     assert card.price == Decimal(0)
     assert candidate.local
+    assert description.identity is not None
     assert candidate.space.name == f"local/{description.identity.removeprefix('sha256:')[:16]}"
 
 

@@ -274,7 +274,7 @@ def test_requests_that_leave_late_at_first_are_not_forgotten_early(kind: type[Pa
         ({"tokens_per_minute": 1_000_000, "max_request_tokens": 8000}, 8000),
     ],
 )
-def test_requests_are_small_enough_to_fill_the_limit(declared: dict[str, int], tokens: int) -> None:
+def test_requests_are_small_enough_to_fill_the_limit(declared: dict[str, Any], tokens: int) -> None:
     """A request that does not fit waits whole, so a fortieth; where few are allowed, half of them must suffice."""
     assert candidate(**declared).limits.tokens == tokens
 
@@ -286,7 +286,10 @@ FASTER = 40
 
 def passing(seconds: float, asynchronous: bool) -> object:
     """Let a router's seconds pass, forty in one of this machine."""
-    return asyncio.sleep(seconds / FASTER) if asynchronous else time.sleep(seconds / FASTER)
+    if asynchronous:
+        return asyncio.sleep(seconds / FASTER)
+    time.sleep(seconds / FASTER)
+    return None
 
 
 @pytest.mark.parametrize(("kind", "asynchronous"), [(Sliding, True), (Aligned, False), (Bucket, False)])

@@ -356,7 +356,7 @@ def declarations(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> list[Mo
         monkeypatch.setenv(variable, KEY)
     import openai
 
-    small = {"base_url": emulator.openai_url}
+    small: dict[str, Any] = {"base_url": emulator.openai_url}
     return [
         *(declare(name, emulator) for name in PROVIDERS),
         *(declare(name, emulator, api_key=None) for name in PROVIDERS),

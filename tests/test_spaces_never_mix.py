@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from embedrouter import Budget, Router, TieredRouter, tier
 from embedrouter.errors import (
+    BackendError,
     BudgetExceededError,
     DegradedWarning,
     EmbedRouterError,
@@ -67,7 +68,7 @@ class Routers(RuleBasedStateMachine):
 
     @rule(space=st.sampled_from(SPACES), name=st.sampled_from(["low", "medium", "high"]), fault=st.integers(0, 4))
     def something_fails(self, space: str, name: str, fault: int) -> None:
-        outcomes = [
+        outcomes: list[list[BackendError | Answer | None]] = [
             [UnavailableError("down", retryable=False)],
             [RateLimitedError("slow")] * 5,
             [UnavailableError("down")] * 2,

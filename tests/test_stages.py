@@ -863,7 +863,7 @@ class Following:
         self.asked.append([*texts])
         origin = Origin(self.candidate, cached=False)
         found = {text: Found(vector(text), len(text), origin) for text in texts}
-        call.report(found)
+        call.report(Embedded(found))
         return Embedded(found, [Charge(1, Decimal(0))])
 
 

@@ -371,7 +371,7 @@ FORMS = {
         lambda s: RunnablePassthrough.assign(found=itemgetter("query") | s.wrapped), ALL, **IN_STATE
     ),
     "a branch": Form(lambda s: RunnableBranch((lambda _: True, s.wrapped), THROUGH)),
-    "EnsembleRetriever": Form(lambda s: EnsembleRetriever(retrievers=[s.wrapped, s.wrapped])),
+    "EnsembleRetriever": Form(lambda s: EnsembleRetriever(retrievers=[s.wrapped, s.wrapped], weights=[0.5, 0.5])),
     "a function that searches the store": Form(lambda s: s.wrap(searching(s.store)), ALL),
     "a function that calls the retriever": Form(lambda s: calling(s.wrapped), ALL),
     "a function that calls the retriever with its configuration": Form(lambda s: calling_with_config(s.wrapped), ALL),
@@ -453,7 +453,7 @@ def test_documents_that_a_chain_adds_keep_their_tier(world: World, way: str) -> 
 def test_documents_are_asked_for_by_name(world: World, store: InMemoryVectorStore) -> None:
     """tier(documents=…) outside and a tier for queries inside do not hide each other."""
     with tier(documents="low"):
-        with_tier(RunnableLambda(lambda text: store.add_texts([text])), "medium").invoke("c")
+        with_tier(RunnableLambda[str, list[str]](lambda text: store.add_texts([text])), "medium").invoke("c")
         with_tier(searching(store)).invoke("one", asking("low"))
 
     assert ("low", "c") in world.embedded("document")
@@ -478,8 +478,8 @@ def test_the_configuration_reaches_a_step_that_calls_a_router_itself(world: Worl
     """And so does an index of LlamaIndex; neither knows of LangChain."""
     router = world.router()
     index = build(RouterEmbedding(router=router))
-    direct = with_tier(RunnableLambda(lambda query: router.embed([f"{query} router"], input_type="query")))
-    other = with_tier(RunnableLambda(lambda query: index.as_retriever().retrieve(f"{query} index")))
+    direct: Any = with_tier(RunnableLambda(lambda query: router.embed([f"{query} router"], input_type="query")))
+    other: Any = with_tier(RunnableLambda(lambda query: index.as_retriever().retrieve(f"{query} index")))
     for step in (direct, other, calling(direct), calling(other)):
         world.forget()
         call(method, step, ["to the"], asking("low"))

@@ -578,7 +578,7 @@ def langchain() -> World:
     return World(LangChain())
 
 
-LOW = {"configurable": {"embedding_tier": "low"}}
+LOW: Any = {"configurable": {"embedding_tier": "low"}}
 CALLS: dict[str, Callable[[Any], Any]] = {
     "invoke": lambda retriever: retriever.invoke("a", LOW),
     "batch": lambda retriever: [found for part in retriever.batch(["a", "b"], LOW) for found in part],
@@ -699,12 +699,12 @@ class OnlyAsynchronous(InMemoryVectorStore):
     def similarity_search(self, *_: Any, **__: Any) -> Any:
         raise AssertionError("sync")
 
-    similarity_search_with_score = add_documents = delete = similarity_search  # type: ignore[assignment]
+    similarity_search_with_score = add_documents = delete = similarity_search
 
 
 async def test_asynchronous_calls_use_the_stores_own_asynchronous_methods(langchain: World) -> None:
     stores = {name: OnlyAsynchronous(lc.RouterEmbeddings(router)) for name, router in langchain.routers.items()}
-    retriever = lc.TieredRetriever(stores, cascade=Cascade(1.0))  # type: ignore[arg-type]
+    retriever = lc.TieredRetriever(stores, cascade=Cascade(1.0))
     await retriever.aadd_texts(TEXTS)
 
     assert len(await retriever.ainvoke("a")) == 4
@@ -713,14 +713,14 @@ async def test_asynchronous_calls_use_the_stores_own_asynchronous_methods(langch
 class WithoutScores(InMemoryVectorStore):
     """A store that ranks and says no more."""
 
-    similarity_search_with_score = VectorStore.similarity_search_with_score  # type: ignore[assignment]
+    similarity_search_with_score = VectorStore.similarity_search_with_score
 
 
 def test_a_store_without_scores_cannot_begin_a_cascade(langchain: World) -> None:
     stores = {name: WithoutScores(lc.RouterEmbeddings(router)) for name, router in langchain.routers.items()}
 
     with pytest.raises(ConfigError, match="a WithoutScores, has no similarity_search_with_score"):
-        lc.TieredRetriever(stores, cascade=Cascade(0.3))  # type: ignore[arg-type]
+        lc.TieredRetriever(stores, cascade=Cascade(0.3))
 
 
 def test_traces_see_what_was_found(langchain: World) -> None:
