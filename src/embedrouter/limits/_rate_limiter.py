@@ -96,7 +96,7 @@ class RateLimiter:
 
     def arrived(self, admission: Admission, tokens: int | None, now: float) -> None:
         """Begin the minute of a request that has arrived, with the billed tokens where known."""
-        if admission not in self._in_flight:  # expired after a long flight
+        if admission not in self._in_flight:  # expired: too long in flight
             return
         del self._in_flight[admission]
         self._in_flight_tokens -= admission.tokens
