@@ -2,7 +2,7 @@
 
 The tables below are the policy: whether a request is made again and after how long, whether the next model is asked
 instead, which error it is, and what the ledger says. Time does not pass in these tests: pauses are noted and skipped,
-and chance always says 1, the longest wait.
+and the random number is always 1, for the longest wait.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Clock:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of a router that goes by this clock, and whose chance always says 1."""
+        """The settings of a router that goes by this clock, and whose random number is always 1."""
         return {"clock": self._now, "sleep": self.pauses.append, "random": lambda: 1.0}
 
     def _now(self) -> float:
@@ -317,10 +317,10 @@ def test_a_failure_that_may_pass_is_tried_as_often_as_the_policy_says_with_longe
     assert [received.model for received in emulator.received] == ["voyage-4-lite"] * 4 + ["voyage-4"]
 
 
-def test_with_nobody_else_to_ask_the_error_has_what_the_provider_asked_for(
+def test_without_another_model_the_error_has_what_the_provider_asked_for(
     emulator: Emulator, clock: Clock, asynchronous: bool
 ) -> None:
-    """Whoever called may come back then."""
+    """The caller may come back then."""
     emulator.script(headers(retry_after="3600"))
     router = Router([declare(emulator, MODELS["cohere"][0])], cache=None, ledger=":memory:", **clock.settings)
     with pytest.raises(NoModelAvailableError) as caught:
@@ -379,7 +379,7 @@ class Door:
     """Where it is not free: by provider, or by provider and form."""
 
 
-def nobody(stack: ExitStack, emulator: Emulator) -> str:
+def not_listening(stack: ExitStack, emulator: Emulator) -> str:
     closed = stack.enter_context(socket.socket())
     closed.bind(("127.0.0.1", 0))
     return f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -394,7 +394,7 @@ def no_tls(stack: ExitStack, emulator: Emulator) -> str:
 
 
 def never_accepted(stack: ExitStack, emulator: Emulator) -> str:
-    """Fill the queue of those who wait to be accepted, so that the next who knocks hears nothing."""
+    """Fill the queue of connections that wait to be accepted, so that the next one is not answered."""
     full = stack.enter_context(socket.socket())
     full.bind(("127.0.0.1", 0))
     full.listen(0)
@@ -406,7 +406,7 @@ def never_accepted(stack: ExitStack, emulator: Emulator) -> str:
 
 
 DOORS = [
-    Door("nobody listens", nobody, UnavailableError),
+    Door("nothing listens", not_listening, UnavailableError),
     Door("no such host", no_such_host, UnavailableError),
     Door("no TLS where it is expected", no_tls, UnavailableError),
     Door("connect timeout", never_accepted, RequestTimeoutError, {"voyage async": "unconfirmed"}),
