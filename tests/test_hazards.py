@@ -1,6 +1,6 @@
 """Mistakes that embedding caches, routers and adapters are known to make. None of them may exist here.
 
-H38, a configuration's tier that retrievers drop, is in test_tier_matrix; more of H15 is in test_health.
+H38, a configuration's tier that retrievers drop, is in test_tier_matrix; more of H15 is in test_limits.
 """
 
 from __future__ import annotations

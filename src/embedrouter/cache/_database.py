@@ -19,8 +19,8 @@ DATABASE = "cache.db"
 """diskcache's name for its file."""
 VERSION = 1
 """Version 0 are files of diskcache itself, which need no change, and files of embedrouter that are migrated."""
-PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL", "cache_size": -(2**15)}
-"""Pages of 32 KiB, which give space back to the disk, and at most 32 MiB of them in memory (negative: KiB)."""
+PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL"}
+"""Pages of 32 KiB. Space that pruning frees is given back to the disk, as in diskcache's own files."""
 
 OLD_TABLES = ("Places", "NewPlaces")
 """Used in version 0 in place of diskcache's index."""

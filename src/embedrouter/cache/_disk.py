@@ -196,11 +196,11 @@ class DiskCache:
         return rows
 
     def _make_tables(self) -> None:
-        """Have diskcache make its tables and index, if they are missing."""
+        """Have diskcache make its tables, index and triggers, if the last of them is missing."""
         if not self._has_tables:
-            index = "SELECT 1 FROM sqlite_master WHERE name = 'Cache_key_raw'"
+            last = "SELECT 1 FROM sqlite_master WHERE name = 'Settings_size_delete'"
             with self._file.reading() as connection:
-                self._has_tables = connection.execute(index).fetchone() is not None
+                self._has_tables = connection.execute(last).fetchone() is not None
         if not self._has_tables:
             self._write({})
             self._has_tables = True

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ..cache import CacheDatabase, StoredRow, default_folder, open_cache, chunked, is_sound
+from ..cache import CacheDatabase, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval import FOLDER, forget, recorded
 from ._console import Output

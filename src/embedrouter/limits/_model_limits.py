@@ -100,7 +100,8 @@ class ModelLimits:
                     slot = Future()
                     self._waiting.append(slot)
                 return Wait(SLOT_POLL, slot=slot)
-            self._given.discard(slot)
+            if slot is not None and not slot.cancel():
+                self._given.discard(slot)
             self._circuit.admit(now)
             admission = self._rate.admit(tokens, now)
             self._in_flight.add(admission)
