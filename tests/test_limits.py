@@ -1,6 +1,7 @@
 """When a model may be asked: concurrency, rate limits, and a circuit breaker for a model that keeps failing.
 
-First ``ModelLimits`` alone, with times passed in; then through a router on a clock of the test's own; then over a socket.
+First ``ModelLimits`` alone, with times passed in; then through a router on a clock of the test's own; then over a
+socket.
 """
 
 from __future__ import annotations

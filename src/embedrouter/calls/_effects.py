@@ -35,9 +35,11 @@ class Effects(Protocol):
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
         """Run a function that reads or writes files, or computes for long: never on an event loop."""
+        ...
 
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         """Make one request to a model."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait.
@@ -59,9 +61,11 @@ class Effects(Protocol):
         Raises:
             Exception: the first error. The other stages have then finished what was in flight, and begun nothing.
         """
+        ...
 
     async def run_until_stopped(self, stage: Running[T]) -> T:
         """Run a stage that spends money: when its caller is cancelled it is stopped, and ends in the background."""
+        ...
 
     def start(self, stage: Running[None]) -> None:
         """Run a stage in the background."""
@@ -71,9 +75,11 @@ class Effects(Protocol):
     @property
     def group(self) -> Hashable:
         """What calls must have in common to be sent as one; ``None`` for a call that must not wait for others."""
+        ...
 
     def detached(self) -> Effects:
         """Return effects of the same form for work on behalf of several callers, which no single caller stops."""
+        ...
 
     def check(self) -> None:
         """Raise ``Stopped`` if the call was stopped."""

@@ -108,7 +108,7 @@ def _resource(model: Model) -> Any:
         import voyageai
     except ImportError as error:
         raise missing_extra(model, "voyage", error) from error
-    return voyageai.api_resources.Embedding
+    return voyageai.api_resources.Embedding  # pyright: ignore[reportAttributeAccessIssue] - shipped without types
 
 
 # The response
