@@ -109,6 +109,7 @@ def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
             len(router.embed([f"{number} {text}" for text in range(100)], input_type="document")) for number in range(4)
         ]
     found = router.embed(["before"], input_type="document").cached
+    lost = [router.embed([f"{number} 99"], input_type="document").cached for number in range(4)]
     (full / "stuff").unlink()
     router.embed(["after"], input_type="document")
     again = router.embed(["after"], input_type="document").cached
@@ -116,7 +117,7 @@ def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
 
     assert answered == [100] * 4
     assert len(told) == 1, [str(one.message) for one in told]
-    assert router._cache.failures >= 4
+    assert lost == [(False,)] * 4
     assert (found, again) == ((True,), (True,))
 
 
@@ -375,7 +376,7 @@ def test_an_index_that_leads_to_another_row_gives_no_hit_and_spoils_no_row(tmp_p
 
 
 def test_rows_of_a_newer_version_are_absent_and_not_taken_for_damage(tmp_path: Path) -> None:
-    """The command line must not remove them; and whoever raises the version changes the keys with it."""
+    """The command line must not remove them; and a change of the version needs a change of the keys."""
     row = bytearray(encode(entry(KEYS[1])))
     row[2] = VERSION + 1
 

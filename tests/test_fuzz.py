@@ -41,10 +41,9 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.limits import MINUTE, Admission, ModelLimits
-from embedrouter.models import MOST_TOKENS, billed, load_catalogue, resolve
+from embedrouter.models import MOST_TOKENS, load_catalogue, parse_token_count, resolve
 from embedrouter.providers import Backend, create, describe
-from embedrouter.providers._openai_protocol import answer
-from embedrouter.providers._responses import LONGEST_RESET, matrix, rate_limits, retry_after
+from embedrouter.providers._responses import MAX_RESET, decode_vectors, parse_rate_limits, parse_retry_after
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Candidate, Entry, InputType, Limits, RateLimits
 from tests.properties import examples
@@ -53,7 +52,6 @@ DIMENSIONS = 4
 TEXTS = ("first", "second", "third")
 RIGHT = np.arange(1, 13, dtype=np.float32).reshape(3, DIMENSIONS)
 """Their vectors."""
-MODEL = Model("openai:text-embedding-3-small", api_key="k")
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.integers(-(10**400), 10**400)
@@ -110,7 +108,7 @@ class Wire:
 def wire(provider: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
     name, _, form = provider.partition(" ")
     laid = Wire(None, form == "async")  # type: ignore[arg-type]
-    makers = {"openai": _openai, "given": _given, "cohere": _cohere, "voyage": _voyage}
+    makers = {"openai": _openai, "cohere": _cohere, "voyage": _voyage}
     laid.backend = makers[name](laid, monkeypatch)
     return laid
 
@@ -134,17 +132,7 @@ def _create(model: Model) -> Backend:
     return create(model, known, made)
 
 
-def _openai(laid: Wire, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    import httpx2
-
-    transport = _transport(laid)
-    monkeypatch.setattr("openai.DefaultHttpxClient", lambda: httpx2.Client(transport=transport))
-    monkeypatch.setattr("openai.DefaultAsyncHttpxClient", lambda: httpx2.AsyncClient(transport=transport))
-    return _create(Model("openai:own", space="own", dimensions=DIMENSIONS, api_key="k"))
-
-
-def _given(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
-    """A client of the user's, which is asked through the SDK."""
+def _openai(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
     import httpx2
     import openai
 
@@ -239,7 +227,7 @@ def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
     return lambda value: damaged(draw, value)
 
 
-PROVIDERS = ["openai", "given", "cohere", "voyage", "openai async", "given async", "cohere async"]
+PROVIDERS = ["openai", "cohere", "voyage", "openai async", "cohere async"]
 patched = [HealthCheck.function_scoped_fixture]
 often, some = (settings(examples(number), suppress_health_check=patched) for number in (150, 40))
 sent_headers = st.fixed_dictionaries(
@@ -307,6 +295,10 @@ def test_a_damaged_answer_never_gives_a_text_the_vector_of_another(
     run()
 
 
+def _openai_backend() -> Any:
+    return _create(Model("openai:own", space="own", dimensions=DIMENSIONS, api_key="k"))
+
+
 def answers_in(pieces: Sequence[bytes], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Answer | str]]:
     """Return what a batch endpoint reads of a file of answers that comes in such pieces.
 
@@ -324,7 +316,7 @@ def answers_in(pieces: Sequence[bytes], monkeypatch: pytest.MonkeyPatch) -> list
     monkeypatch.setattr("openai.DefaultHttpxClient", lambda: client)
     endpoint = _create(Model("openai:own", space="own", dimensions=DIMENSIONS, api_key="k")).batches
     assert endpoint is not None
-    return list(endpoint.answers("batch", timeout=5))
+    return list(endpoint.results("batch", timeout=5))
 
 
 @some
@@ -375,7 +367,7 @@ def test_lines_are_split_at_line_feeds_however_they_arrive(
 def test_what_is_no_vector_is_refused(embeddings: list[Any]) -> None:
     """Numbers too large for float32 are infinite, and so no vector; nothing warns."""
     try:
-        vectors = matrix(embeddings, "model")
+        vectors = decode_vectors(embeddings, "model")
     except BadResponseError:
         return
     assert vectors.dtype == np.float32
@@ -384,7 +376,7 @@ def test_what_is_no_vector_is_refused(embeddings: list[Any]) -> None:
 @given(values)
 def test_what_is_no_number_of_tokens_is_none(said: Any) -> None:
     """A bill below zero would let a budget grow; one beyond reason fits into no column."""
-    tokens = billed(said)
+    tokens = parse_token_count(said)
 
     assert tokens is None or (type(tokens) is int and tokens == said and 0 <= tokens <= MOST_TOKENS)
 
@@ -393,7 +385,7 @@ def test_what_is_no_number_of_tokens_is_none(said: Any) -> None:
 def test_rows_that_only_partly_say_their_place_are_refused(rows: object) -> None:
     """Their order is anybody's guess."""
     with pytest.raises(BadResponseError):
-        answer({"data": rows}, MODEL)
+        _openai_backend().parse_body({"data": rows})
 
 
 # Headers
@@ -417,7 +409,7 @@ dates = st.builds(
 @given(st.dictionaries(st.sampled_from(["retry-after", "Retry-After", "retry-after-ms"]), header_texts | dates))
 def test_a_wait_is_never_below_zero_and_never_an_exception(headers: dict[str, str]) -> None:
     """Numbers, dates, dates that are none."""
-    wait = retry_after(headers)
+    wait = parse_retry_after(headers)
 
     assert wait is None or wait >= 0
 
@@ -437,11 +429,11 @@ def test_whatever_a_provider_says_of_its_limits_nobody_waits_for_ever(
     for size in sizes:
         waited = 0
         while not isinstance(admission := limits.admit(size, now), Admission):
-            assert 0 < admission.seconds <= LONGEST_RESET
+            assert 0 < admission.seconds <= MAX_RESET
             now += admission.seconds
             waited += 1
             assert waited < 20
-        limits.answered(admission, size, rate_limits(headers), now)
+        limits.answered(admission, size, parse_rate_limits(headers), now)
 
 
 @given(
@@ -493,7 +485,7 @@ def test_limits_that_cannot_be_stop_nobody(said: RateLimits) -> None:
     limits.answered(admission, 1, said, 0.0)
     again = limits.admit(1, MINUTE + 1)
 
-    assert isinstance(again, Admission) or again.seconds < LONGEST_RESET
+    assert isinstance(again, Admission) or again.seconds < MAX_RESET
 
 
 @pytest.mark.parametrize("tokens", [-5, 10**30, 1.5, math.nan, "7", np.int64(3)], ids=repr)

@@ -31,6 +31,7 @@ from embedrouter.errors import (
 )
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.router import wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer
 from tests.either import embed
@@ -388,7 +389,7 @@ def test_everything_that_changes_a_vector_is_in_the_key(tmp_path: Path) -> None:
         Router([Model("voyage:voyage-4")], cache=tmp_path, dimensions=1024),
     ]
     keys = {
-        key_function(one._rules.candidates[0], input_type)("the text")
+        key_function(wiring_of(one).candidates[0], input_type)("the text")
         for one in variants
         for input_type in ("document", "query")
     }

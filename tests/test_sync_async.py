@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +31,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.properties import examples
+from tests.side_by_side import at_once
 
 FAILURES = {
     "ok": None,
@@ -170,6 +173,23 @@ def test_concurrency_holds_across_threads() -> None:
 
     assert backend.started == 20
     assert backend.peak == 4
+
+
+def test_concurrency_counts_threads_and_event_loops_together() -> None:
+    """A limit is that of the model, whichever form its callers use; each of them gets its turn."""
+    backend = Slow(0.01)
+    router = slow_router(backend, max_concurrency=3)
+
+    async def tasks(name: str) -> None:
+        await asyncio.gather(*(router.aembed([f"{name} {number}"], input_type="document") for number in range(10)))
+
+    at_once(
+        [lambda name=name: asyncio.run(tasks(name)) for name in ("one loop", "another")]
+        + [lambda number=number: router.embed([str(number)], input_type="document") for number in range(10)]
+    )
+
+    assert backend.started == 30
+    assert backend.peak == 3
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -322,7 +342,7 @@ def test_the_surrounding_tier_reaches_the_threads_of_a_call() -> None:
 
 
 def test_a_programming_error_passes_unchanged() -> None:
-    """Nobody's bug is relabelled as a provider's failure."""
+    """No defect is relabelled as a provider's failure."""
 
     class Broken(FakeBackend):
         def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
@@ -336,19 +356,24 @@ def test_a_programming_error_passes_unchanged() -> None:
             asyncio.run(router.aembed(batch, input_type="query"))
 
 
-def test_things_of_closed_loops_are_let_go() -> None:
-    """Fifty asyncio.run() calls must not leave fifty clients behind, nor reuse one of a dead loop."""
-    made: list[object] = []
-    kept: PerLoop[object] = PerLoop(lambda: made.append(object()) or made[-1])  # type: ignore[func-returns-value]
+class Client:
+    """What belongs to one event loop."""
 
-    async def use() -> object:
+
+def test_what_belongs_to_closed_loops_is_released() -> None:
+    """Fifty asyncio.run() calls must not leave fifty clients behind, nor reuse one of a closed loop."""
+    kept: PerLoop[Client] = PerLoop(Client)
+    made: list[weakref.ref[Client]] = []
+
+    async def use() -> None:
         assert kept.get() is kept.get()
-        return kept.get()
+        made.append(weakref.ref(kept.get()))
 
-    used = [asyncio.run(use()) for _ in range(50)]
+    for _ in range(50):
+        asyncio.run(use())
+    gc.collect()
 
-    assert len(set(map(id, used))) == 50
-    assert len(kept._made) == 1
+    assert [client() is not None for client in made] == [False] * 49 + [True]
 
 
 def test_errors_are_those_of_the_first_request_in_order() -> None:

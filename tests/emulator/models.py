@@ -1,4 +1,4 @@
-"""The embedding models the emulator knows, and their published limits.
+"""The embedding models of the emulator, and their published limits.
 
 One frozen row a model. Everything else in the package asks this table instead of knowing model names, so a new model
 is a new row. `space` names the vector space: models that share it answer close vectors that may be compared with each
