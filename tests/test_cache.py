@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diskcache
 import numpy as np
@@ -197,7 +198,7 @@ def test_nothing_is_evicted(tmp_path: Path) -> None:
     """diskcache drops old rows above 1 GiB by default; these were paid for."""
     cache = DiskCache(tmp_path)
     cache.put_many({b"a": b"1"})
-    settings = diskcache.Cache(str(tmp_path), disk=RawDisk)
+    settings: Any = diskcache.Cache(str(tmp_path), disk=RawDisk)
 
     assert settings.eviction_policy == "none"
     assert settings.cull_limit == 0

@@ -252,6 +252,7 @@ def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str,
 
 def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
     """With its small pages, its eviction by age and its own rows."""
+    theirs: Any
     with diskcache.Cache(str(tmp_path)) as theirs:
         theirs["text"] = ["pickled"]
         theirs[KEYS[0]] = encode(entry(KEYS[0]))
@@ -284,7 +285,8 @@ def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(
         pass
 
     fill(tmp_path)
-    for store in (Wrapping(), Extending(tmp_path)):
+    stores: tuple[Any, ...] = (Wrapping(), Extending(tmp_path))
+    for store in stores:
         cache = VectorCache(store)
         assert right(cache.read(KEYS, 1536))
         cache.close()

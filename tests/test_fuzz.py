@@ -174,7 +174,7 @@ def _cohere(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
 
 
 def _voyage(laid: Wire, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    import requests
+    import requests.adapters
     from voyageai.api_resources import api_requestor
 
     class Adapter(requests.adapters.BaseAdapter):

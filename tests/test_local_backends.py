@@ -282,7 +282,8 @@ def test_a_bare_name_is_one_of_the_library_makers() -> None:
 def test_voyage_nano_runs_no_code_that_was_not_pinned() -> None:
     """Code from the hub is code from a stranger; what to write is in the message."""
     name = "sentence-transformers:voyageai/voyage-4-nano"
-    for settings in ({}, {"trust_remote_code": True}, {"revision": "a" * 40}):
+    unpinned: list[dict[str, Any]] = [{}, {"trust_remote_code": True}, {"revision": "a" * 40}]
+    for settings in unpinned:
         with pytest.raises(ConfigError, match=r'runs Python code.*revision="<commit>", trust_remote_code=True'):
             described(Model(name, **settings))
 

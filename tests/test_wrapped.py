@@ -239,7 +239,8 @@ def test_a_local_member_joins_only_with_a_pinned_revision_and_consent() -> None:
     assert "sentence-transformers:voyageai/voyage-4-nano" in router.models
     assert router.estimate(["q"], input_type="query").cost == 0
     assert router.estimate(["d"], input_type="document").model == "voyage:voyage-4-large"
-    for half in ({"revision": "0123abcd"}, {"trust_remote_code": True}):
+    halves: list[dict[str, Any]] = [{"revision": "0123abcd"}, {"trust_remote_code": True}]
+    for half in halves:
         with pytest.raises(ConfigError, match="voyage-4-nano"):
             Router.preset("voyage-4", **half)
 

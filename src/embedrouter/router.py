@@ -35,7 +35,7 @@ from .models import (
     unique_names,
 )
 from .spending import Budget, Ledger, current_tag
-from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
+from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
 
 __all__ = ["Router", "embed_alone", "wiring_of"]
 
@@ -260,7 +260,9 @@ class Router(Closeable):
         for position, name in enumerate(unique_names(self.models) if len(self.models) > 1 else ()):
             kinds = self._wiring.default_tiers
             try:
-                vectors = {kind: embed_alone(self, position, PROBE_TEXTS, kind).vectors for kind in kinds}
+                vectors: dict[InputType, Vectors] = {
+                    kind: embed_alone(self, position, PROBE_TEXTS, kind).vectors for kind in kinds
+                }
             except EmbedRouterError as error:
                 failures.append(error)
             else:

@@ -24,9 +24,11 @@ class Written(Protocol):
     @property
     def size(self) -> int:
         """The length in bytes; counted when asked for."""
+        ...
 
     def pieces(self) -> Iterable[bytes]:
         """Make the content."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def _openai(name: str, native: int, *, shortens: bool) -> Model:
 
 def _cohere(name: str, lengths: tuple[int, ...], max_tokens: int, *, space: str | None = None) -> Model:
     allowed = lengths if len(lengths) > 1 else ()
-    return Model(name, "cohere", space or name, max(lengths), lengths[0], allowed, max_tokens)
+    return Model(name, "cohere", space or name, max(lengths), next(iter(lengths)), allowed, max_tokens)
 
 
 def _voyage(name: str, request_tokens: int, *, space: str | None = None, max_tokens: int = 32_000) -> Model:

@@ -99,6 +99,7 @@ class Stage(Protocol):
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         """Return the vectors of ``texts``, which are distinct."""
+        ...
 
 
 def input_limit(candidate: Candidate) -> int:

@@ -35,9 +35,11 @@ class Effects(Protocol):
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
         """Run a function that uses files or computes for long, never on an event loop."""
+        ...
 
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         """Make one request to a model."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait ``seconds``.
@@ -59,9 +61,11 @@ class Effects(Protocol):
         Raises:
             Exception: the first error. The other stages have finished their requests in flight, and started no more.
         """
+        ...
 
     async def run_until_stopped(self, stage: Running[T]) -> T:
         """Run a stage that spends money. If the caller is cancelled, the stage stops and ends in the background."""
+        ...
 
     def start(self, stage: Running[None]) -> None:
         """Run a stage in the background."""
@@ -71,9 +75,11 @@ class Effects(Protocol):
     @property
     def group(self) -> Hashable:
         """Key of calls that may be sent as one request; ``None`` for a call that must not wait for other calls."""
+        ...
 
     def detached(self) -> Effects:
         """Return effects of the same form for work of several callers, which no single caller may stop."""
+        ...
 
     def check(self) -> None:
         """Raise ``Stopped`` if the call was stopped."""

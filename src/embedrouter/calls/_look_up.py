@@ -28,7 +28,8 @@ class CacheReader:
     """Read the cached vectors of one router's models."""
 
     def __init__(self, cache: VectorCache, candidates: Sequence[Candidate], on_too_long: OverlongPolicy) -> None:
-        self._cache, self._on_too_long = cache, on_too_long
+        self._cache = cache
+        self._on_too_long: OverlongPolicy = on_too_long
         best_first = sorted(candidates, key=lambda candidate: (-candidate.rank, candidate.index))
         self._candidates = list({candidate.fingerprint: candidate for candidate in reversed(best_first)}.values())[::-1]
 

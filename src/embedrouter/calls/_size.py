@@ -51,7 +51,8 @@ class Size:
         following: Afford,
     ) -> None:
         self._backends, self._cache, self._reader = backends, cache, reader
-        self._on_too_long, self._following = on_too_long, following
+        self._on_too_long: OverlongPolicy = on_too_long
+        self._following = following
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         if all(candidate.unlimited for candidate in call.candidates):  # counting would take longer than embedding
