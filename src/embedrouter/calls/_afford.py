@@ -16,8 +16,6 @@ from ._call import Call, Degradation, Embedded, SizedText, TextsRejected, input_
 from ._pack import pack_texts
 from ._send import Send
 
-__all__ = ["Afford", "pack_requests"]
-
 
 class Afford:
     """Check the budget, and send texts in concurrent requests."""

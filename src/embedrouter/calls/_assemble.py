@@ -10,8 +10,6 @@ import numpy as np
 from ..spending import Charge, Saving, usage_of
 from ..types import Candidate, EmbeddingResult, Found, Space
 
-__all__ = ["assemble", "savings"]
-
 
 def savings(texts: Sequence[str], found: Mapping[str, Found]) -> list[Saving]:
     """Return the savings of the cache and of deduplication, by model."""

@@ -19,8 +19,6 @@ from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
 
-__all__ = ["AsyncEffects", "Tasks"]
-
 T = TypeVar("T")
 P = ParamSpec("P")
 

@@ -29,8 +29,6 @@ from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
 
-__all__ = ["OneAttempt", "Outcome", "fault"]
-
 
 @dataclass(slots=True)
 class Outcome:

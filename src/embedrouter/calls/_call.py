@@ -22,19 +22,6 @@ from ..spending import Charge
 from ..types import Candidate, Found, InputType
 from ._effects import Effects
 
-__all__ = [
-    "Call",
-    "Degradation",
-    "Embedded",
-    "SizedText",
-    "Stage",
-    "TextsRejected",
-    "TextsTooLong",
-    "input_limit",
-    "seconds_left",
-    "without",
-]
-
 
 def _ignore(embedded: Embedded) -> None:
     pass

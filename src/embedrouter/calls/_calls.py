@@ -48,8 +48,6 @@ from ._sync import Started, SyncEffects, run
 from ._validate import format_positions, positions, validate
 from ._wiring import Wiring
 
-__all__ = ["Calls", "Prepared", "Question"]
-
 T = TypeVar("T")
 
 

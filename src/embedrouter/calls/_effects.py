@@ -17,8 +17,6 @@ from .._process import Future
 from ..models import Backend
 from ..types import Answer, InputType
 
-__all__ = ["Effects", "Running", "Stopped"]
-
 T = TypeVar("T")
 P = ParamSpec("P")
 

@@ -16,8 +16,6 @@ from ..types import Candidate, Entry, Found, Origin, OverlongPolicy
 from ._call import Call, Embedded, Stage, without
 from ._single_flight import SingleFlight
 
-__all__ = ["CacheReader", "LookUp", "policy_tag"]
-
 
 def policy_tag(policy: OverlongPolicy, limit: int) -> str:
     """Return the part of a cache key that marks a text over the limit."""

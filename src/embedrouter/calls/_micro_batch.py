@@ -20,8 +20,6 @@ from ._call import Call, Embedded, Stage, TextsRejected, TextsTooLong, seconds_l
 from ._look_up import CacheReader
 from ._micro_batcher import Batch, Member, MicroBatcher
 
-__all__ = ["JoinBatch", "OpenBatch", "distribute"]
-
 FEW = 16
 """Maximum number of texts of a call that may join a batch."""
 

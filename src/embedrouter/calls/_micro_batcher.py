@@ -14,8 +14,6 @@ from .._process import Future, Lock
 from ..errors import EmbedRouterError
 from ._call import Embedded
 
-__all__ = ["Batch", "Member", "MicroBatcher"]
-
 
 @dataclass(slots=True, eq=False)
 class Member:

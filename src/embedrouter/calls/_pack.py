@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from ..types import Candidate, Limits
 from ._call import SizedText
 
-__all__ = ["pack", "pack_texts"]
-
 
 def pack_texts(texts: Sequence[SizedText], candidate: Candidate) -> list[list[SizedText]]:
     """Split texts into requests within the candidate's limits."""

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from ..cache import QueryMemory
 from ._call import Call, Embedded, Stage, without
 
-__all__ = ["Recall"]
-
 
 class Recall:
     """Answer queries from memory, and keep the vectors of other queries in memory.

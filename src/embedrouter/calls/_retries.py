@@ -11,8 +11,6 @@ from ..types import Candidate
 from ._attempt import OneAttempt
 from ._call import Call, Embedded, SizedText
 
-__all__ = ["Retries", "Tried"]
-
 
 @dataclass(slots=True)
 class Tried:

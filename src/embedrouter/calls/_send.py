@@ -25,8 +25,6 @@ from ._look_up import CacheReader
 from ._pack import pack_texts
 from ._retries import Retries, Tried
 
-__all__ = ["Send"]
-
 HOPELESS = 24
 """Refusals of one request and its parts, with no text embedded, after which no further part is tried."""
 

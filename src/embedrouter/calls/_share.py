@@ -13,8 +13,6 @@ from ._call import Call, Embedded, Stage, without
 from ._look_up import CacheReader
 from ._single_flight import Resolution, SingleFlight
 
-__all__ = ["Share"]
-
 STALLED = 120.0
 """Seconds without a resolved claim, after which a call stops waiting. The other call may belong to an event loop that
 is blocked, perhaps by the waiting call."""

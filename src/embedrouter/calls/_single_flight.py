@@ -12,8 +12,6 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 from .._process import Future, Lock
 
-__all__ = ["Resolution", "SingleFlight"]
-
 T = TypeVar("T")
 Resolution: TypeAlias = "T | Literal['handed over', 'failed']"
 

@@ -19,8 +19,6 @@ from ._afford import Afford
 from ._call import Call, Embedded, SizedText, TextsRejected, TextsTooLong, input_limit, without
 from ._look_up import CacheReader, policy_tag
 
-__all__ = ["Size", "Sized"]
-
 
 @dataclass(slots=True)
 class Sized:

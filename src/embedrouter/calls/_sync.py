@@ -18,8 +18,6 @@ from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
 
-__all__ = ["Started", "SyncEffects", "run"]
-
 T = TypeVar("T")
 P = ParamSpec("P")
 

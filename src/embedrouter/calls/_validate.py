@@ -7,8 +7,6 @@ from itertools import islice
 
 from ..errors import InvalidInputError
 
-__all__ = ["achunks", "chunks", "format_positions", "positions", "validate"]
-
 SHOWN = 20
 """Maximum number of positions in a message."""
 

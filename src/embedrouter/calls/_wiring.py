@@ -22,8 +22,6 @@ from ..spending import Budget, Ledger, UsageTotals, cost
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
 
-__all__ = ["LEDGER_FILE", "Wiring", "wire"]
-
 LEDGER_FILE = "ledger.db"
 YEAR = timedelta(days=365)
 

@@ -19,8 +19,6 @@ from ..errors import (
     UnavailableError,
 )
 
-__all__ = ["CircuitBreaker", "CircuitState"]
-
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 
 FAILURES = 8

@@ -16,8 +16,6 @@ from ..types import RateLimits
 from ._circuit_breaker import CircuitBreaker, CircuitState
 from ._rate_limiter import LONGEST_WAIT, Admission, RateLimiter
 
-__all__ = ["ModelHealth", "ModelLimits", "Wait"]
-
 SLOT_POLL = 1.0
 """Seconds after which a waiting caller calls ``admit`` again. The caller may then take a slot that is assigned to
 another caller and not used, because the other caller may belong to an event loop that is blocked."""

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 
 from ..types import RateLimits
 
-__all__ = ["LONGEST_WAIT", "MINUTE", "REQUESTS_PER_LIMIT", "Admission", "RateLimiter"]
-
 MINUTE = 60.5
 """Seconds of the window of a limit per minute: a little more than 60, because providers may count whole seconds."""
 LONGEST_FLIGHT = 60.0

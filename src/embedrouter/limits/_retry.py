@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from ..errors import BackendError, ConfigError
 
-__all__ = ["RetryPolicy"]
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
