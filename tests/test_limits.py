@@ -954,6 +954,32 @@ class Busy(FakeBackend):
         return router, call
 
 
+class Held(FakeBackend):
+    """Answers asynchronous requests when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        self.started.set()
+        await self.go_on.wait()
+        return super().embed(texts, input_type, timeout=timeout)
+
+
+async def test_a_call_that_blocks_an_event_loop_does_not_wait_for_its_tasks() -> None:
+    """They cannot end while the loop is blocked; a synchronous retriever in asynchronous code would hang for ever."""
+    slow = Held()
+    router = Router([slow.model(max_concurrency=1)], cache=None, ledger=":memory:", micro_batch_window=0)
+    task = asyncio.create_task(router.aembed(["of a task"], input_type="document"))
+    await slow.started.wait()
+    result = router.embed(["of a call that blocks"], input_type="document", timeout=HANG)
+    slow.go_on.set()
+
+    assert (len(result), len(await task)) == (1, 1)
+    await router.aclose()
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_call_in_line_behind_another_waits_no_longer_than_it_may(asynchronous: bool) -> None:
     """The time for a call is for all of it; nothing was sent, so nothing is paid."""

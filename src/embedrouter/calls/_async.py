@@ -161,8 +161,16 @@ class AsyncEffects:
 
     @property
     def group(self) -> Hashable:
-        """The running loop: a call must not wait for another loop, which may be blocked or closed."""
+        """Key of one loop's tasks: another loop may be blocked, or closed."""
+        return self.loop
+
+    @property
+    def loop(self) -> Hashable:
         return asyncio.get_running_loop()
+
+    @property
+    def blocked_loop(self) -> None:
+        return None
 
     def detached(self) -> AsyncEffects:
         effects = AsyncEffects(self._tasks, self._sleep)

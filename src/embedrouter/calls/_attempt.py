@@ -93,7 +93,14 @@ class OneAttempt:
             while True:
                 call.effects.check()
                 now = self._clock()
-                answer = limits.admit(tokens, now, least=texts[0].tokens, slot=slot)
+                answer = limits.admit(
+                    tokens,
+                    now,
+                    least=texts[0].tokens,
+                    slot=slot,
+                    loop=call.effects.loop,
+                    blocked_loop=call.effects.blocked_loop,
+                )
                 if isinstance(answer, Admission):
                     return answer
                 if answer.slot is not None:

@@ -75,6 +75,16 @@ class Effects(Protocol):
         """Key of calls that may be sent as one request; ``None`` for a call that must not wait for other calls."""
         ...
 
+    @property
+    def loop(self) -> Hashable:
+        """The event loop whose task makes the call; ``None`` in the synchronous form."""
+        ...
+
+    @property
+    def blocked_loop(self) -> Hashable:
+        """The event loop that a synchronous call blocks; ``None`` where it blocks none."""
+        ...
+
     def detached(self) -> Effects:
         """Return effects of the same form for work of several callers, which no single caller may stop."""
         ...

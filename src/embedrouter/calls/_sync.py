@@ -64,6 +64,7 @@ class SyncEffects:
     def __init__(self, started: Started, sleep: Callable[[float], object] | None = None) -> None:
         self._started, self._sleep = started, sleep
         self._stop = threading.Event()
+        self.blocked_loop = _running_loop()
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
         return function(*args, **settings)
@@ -136,10 +137,10 @@ class SyncEffects:
     @property
     def group(self) -> Hashable:
         """Key of all threads; ``None`` where the call blocks an event loop, whose tasks the call must not wait for."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return "threads"
+        return "threads" if self.blocked_loop is None else None
+
+    @property
+    def loop(self) -> None:
         return None
 
     def detached(self) -> SyncEffects:
@@ -151,3 +152,11 @@ class SyncEffects:
 
     def stop(self) -> None:
         self._stop.set()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

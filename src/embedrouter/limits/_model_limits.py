@@ -7,6 +7,7 @@ together. ``admit`` returns at once; callers wait outside of this module.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from copy import copy
 from dataclasses import dataclass
 
@@ -76,7 +77,14 @@ class ModelLimits:
         """End of the wait that the provider requests."""
 
     def admit(
-        self, tokens: int, now: float, *, least: int | None = None, slot: Future[None] | None = None
+        self,
+        tokens: int,
+        now: float,
+        *,
+        least: int | None = None,
+        slot: Future[None] | None = None,
+        loop: Hashable = None,
+        blocked_loop: Hashable = None,
     ) -> Admission | Wait:
         """Admit a request of ``tokens``, which is then sent at once, or return the wait.
 
@@ -84,6 +92,9 @@ class ModelLimits:
             least: tokens of the first text, where a part of the request may be sent before the rest; the admission has
                 the tokens of the part.
             slot: the slot of the request's earlier ``Wait``, which keeps its place in the queue.
+            loop: the event loop whose task makes the request.
+            blocked_loop: the event loop that the caller blocks. Requests of its tasks cannot end meanwhile, so they do
+                not count: the caller would wait for ever.
         """
         with self._lock:
             open_for = self._circuit.wait(now)
@@ -92,7 +103,7 @@ class ModelLimits:
             if seconds > 0:
                 self._give_up(slot)  # the slot would be idle during the wait
                 return Wait(seconds, circuit_open=open_for > 0)
-            if not self._has_slot(slot):
+            if not self._has_slot(slot, blocked_loop):
                 if slot is None or slot.done():
                     self._given.discard(slot)
                     slot = Future()
@@ -102,6 +113,7 @@ class ModelLimits:
                 self._given.discard(slot)
             self._circuit.admit(now)
             admission = self._rate.admit(tokens, now)
+            admission.loop = loop
             self._in_flight.add(admission)
             return admission
 
@@ -157,6 +169,7 @@ class ModelLimits:
     def _free(self, admission: Admission) -> None:
         """End a request, and assign its slot to a waiting caller."""
         self._in_flight.discard(admission)
+        admission.loop = None  # an admission outlives the request by a minute, and must not hold its loop
         self._give_slots()
 
     def _give_slots(self) -> None:
@@ -172,8 +185,11 @@ class ModelLimits:
             self._given.remove(slot)
             self._give_slots()
 
-    def _has_slot(self, slot: Future[None] | None) -> bool:
+    def _has_slot(self, slot: Future[None] | None, blocked_loop: Hashable) -> bool:
         """Return whether a slot is free. Only a caller that has waited may take slots of other callers."""
-        free = self._concurrency - len(self._in_flight)
+        counted = self._in_flight
+        if blocked_loop is not None:
+            counted = {admission for admission in counted if admission.loop is not blocked_loop}
+        free = self._concurrency - len(counted)
         has_waited = slot is not None and (slot in self._given or not slot.done())
         return free > (0 if has_waited else len(self._given))

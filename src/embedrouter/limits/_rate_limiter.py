@@ -11,6 +11,7 @@ Times are seconds of a monotonic clock, passed as arguments. The limiter has no 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from ..types import RateLimits
@@ -43,6 +44,8 @@ class Admission:
     """Time of the admission; after the answer, the start of the request's minute."""
     tokens: int
     """Estimated tokens, after the answer billed tokens. Fewer than requested where only the first texts may be sent."""
+    loop: Hashable = None
+    """The event loop whose task makes the request."""
 
 
 class RateLimiter:
