@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 import tests.properties  # noqa: F401 - before any property is tested, so that its number of examples counts
 from tests.emulator import Emulator
@@ -29,6 +30,28 @@ def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+SYNCHRONOUS = {
+    "embedrouter/calls/_calls.py": {"run"},
+    "embedrouter/calls/_wiring.py": {"wire"},
+    "embedrouter/router.py": {"batches", "check_agreement", "close", "submit_batch"},
+    "embedrouter/spending/_ledger.py": {"close", "totals", "transaction", "unconfirmed"},
+    "tests/test_cancel.py": {
+        "run_blocking"
+    },  # effects without threads, so that each turn of the loop is the test's own
+}
+"""Functions of the synchronous form, by file: a test that calls one of them in an event loop means it."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks_an_event_loop() -> Iterator[None]:
+    """Raise where an asynchronous call uses a file, a database or a socket on an event loop."""
+    with blockbuster_ctx("embedrouter") as detector:
+        for function in detector.functions.values():
+            for file, names in SYNCHRONOUS.items():
+                function.can_block_in(file, names)
+        yield
 
 
 @pytest.fixture

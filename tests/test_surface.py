@@ -42,10 +42,16 @@ def loaded_by(statement: str) -> set[str]:
 def test_the_public_names_are_these() -> None:
     """Users and examples rely on them; a change here is a breaking change."""
     assert sorted(embedrouter.__all__) == [
+        "Account",
+        "Backend",
+        "BatchJob",
         "Budget",
+        "Cache",
         "EmbeddingResult",
         "Estimate",
+        "InputType",
         "Model",
+        "ModelHealth",
         "RetryPolicy",
         "Router",
         "Space",

@@ -9,18 +9,26 @@
 frameworks expect an embedder. Importing this package imports no SDK, no framework and no torch.
 """
 
-from .limits import RetryPolicy
-from .models import Model, tier
+from .batches import BatchJob
+from .cache import Cache
+from .limits import ModelHealth, RetryPolicy
+from .models import Backend, Model, tier
 from .router import Router
-from .spending import Budget, tag
+from .spending import Account, Budget, tag
 from .tiered import TieredRouter
-from .types import EmbeddingResult, Estimate, Space, Usage
+from .types import EmbeddingResult, Estimate, InputType, Space, Usage
 
 __all__ = [
+    "Account",
+    "Backend",
+    "BatchJob",
     "Budget",
+    "Cache",
     "EmbeddingResult",
     "Estimate",
+    "InputType",
     "Model",
+    "ModelHealth",
     "RetryPolicy",
     "Router",
     "Space",
