@@ -180,7 +180,7 @@ def test_the_provider_s_count_is_booked(emulator: Emulator, build: Build) -> Non
 
 
 def test_the_price_of_a_declared_model_is_halved(emulator: Emulator, build: Build) -> None:
-    """Whoever has prices of their own has half of them in batches."""
+    """A user's own prices are halved in batches, too."""
     router = build(model={"price": "0.04"})
     job = router.submit_batch(TEXTS)
     emulator.batches.finish()
@@ -313,7 +313,7 @@ async def test_a_poll_that_fails_in_an_event_loop_loses_nothing(emulator: Emulat
 
 
 def test_cached_texts_and_duplicates_are_not_submitted(emulator: Emulator, build: Build) -> None:
-    """Nobody pays twice, at any price."""
+    """Nothing is paid twice, at any price."""
     router = build()
     router.embed(TEXTS[:4], input_type="document")
     job = router.submit_batch([*TEXTS, *TEXTS, TEXTS[9]])
@@ -323,7 +323,7 @@ def test_cached_texts_and_duplicates_are_not_submitted(emulator: Emulator, build
 
 
 def test_nothing_to_do_is_a_job_that_has_ended(emulator: Emulator, build: Build) -> None:
-    """A nightly job on an unchanged corpus is no error, and asks nobody."""
+    """A nightly job on an unchanged corpus is no error, and sends no request."""
     router = build()
     router.embed(TEXTS, input_type="document")
     for texts in (TEXTS, []):
@@ -372,7 +372,7 @@ def test_processes_at_the_same_moment_submit_each_text_once(emulator: Emulator, 
     assert account(router).cost == billed(emulator) * HALF / MILLION == set_aside(router)
 
 
-def test_nobody_comes_between_the_look_and_the_claim(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_call_comes_between_the_look_and_the_claim(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a text is under way is asked and answered in one step, or both would submit it."""
     under_way = BatchRecords.under_way
     jobs: list[BatchJob] = []
@@ -498,7 +498,7 @@ def test_threads_that_collect_at_once_book_once(emulator: Emulator, build: Build
     assert account(router).requests == 1
 
 
-def test_a_batch_that_somebody_else_has_just_collected(
+def test_a_batch_that_another_router_has_just_collected(
     emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a look at a batch and its collection another process may be done with it."""
@@ -912,7 +912,7 @@ def test_a_lost_batch_can_be_cancelled(emulator: Emulator, build: Build) -> None
 
 
 def test_a_submission_under_way_elsewhere_that_fails(emulator: Emulator, build: Build) -> None:
-    """Whoever relied on it hears of it, and can submit the texts."""
+    """The call that relied on it gets an error, and its texts can be submitted."""
     jobs: list[BatchJob] = []
 
     def rule(received: Received) -> Fault | None:
@@ -1040,7 +1040,7 @@ def test_money_of_a_batch_under_way_is_not_spent_again(emulator: Emulator, build
 
 
 def test_a_model_of_unknown_price_is_refused(emulator: Emulator, build: Build) -> None:
-    """A discount on nobody knows what could not be held to a budget."""
+    """A discount on an unknown price could not be held to a budget."""
     unknown: dict[str, Any] = {"name": "openai:another", "space": "another"}
     router = Router(
         [Model(**unknown, dimensions=8, base_url=emulator.openai_url, api_key="k")],
@@ -1074,7 +1074,7 @@ def test_large_jobs_are_split(emulator: Emulator, build: Build, monkeypatch: pyt
 
 
 def test_large_texts_are_split_by_size(emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file is larger than the limit, whatever JSON makes of the texts."""
+    """No file is larger than the limit, however long the texts become as JSON."""
     monkeypatch.setattr(OpenAIBatches, "max_bytes", 6000)
     emulator.batches.limits = Limits(bytes=6000)
     texts = [f'{place} "quoted"\n\t\x07 größer {"漢字" * 250}' for place in range(20)]
@@ -1232,7 +1232,7 @@ def test_models_without_a_batch_endpoint(emulator: Emulator, tmp_path: Path) -> 
     assert emulator.calls == 0
 
 
-def test_texts_that_nobody_accepts_are_refused_first(emulator: Emulator, build: Build) -> None:
+def test_texts_that_no_provider_accepts_are_refused_first(emulator: Emulator, build: Build) -> None:
     """One of them would fail the whole file a minute later."""
     with pytest.raises(InvalidInputError) as caught:
         build().submit_batch(["good", "", "\ud800"])
@@ -1351,7 +1351,7 @@ def test_waiting_without_a_pause_goes_on_to_the_end(emulator: Emulator, build: B
     assert time.sleeps == [0, 0]
 
 
-def test_waiting_asks_nobody_about_what_has_ended(emulator: Emulator, build: Build) -> None:
+def test_waiting_sends_no_request_about_what_has_ended(emulator: Emulator, build: Build) -> None:
     """What is on file is enough, also years later."""
     router = build()
     emulator.batches.fail_lines(containing(TEXTS[1]))

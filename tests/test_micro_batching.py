@@ -361,7 +361,7 @@ def test_threads_and_tasks_gather_apart() -> None:
 
 @pytest.mark.parametrize(("price", "free"), [("0.13", 0), (None, 0), ("0.13", 7), ("0.000007", 5)])
 def test_the_shares_add_up_to_the_bill(crowd: MakeCrowd, price: str | None, free: int) -> None:
-    """To the last digit, whatever part of it is free; an unknown price is shown as such."""
+    """To the last digit, also where a part of it is free; an unknown price is shown as such."""
     few = crowd(Gated(), model={"price": price, "free_tokens": free}, cache=MemoryCache())
     results = few.outcomes(*(asking("word " * number, "word " * (number // 2 + 1)) for number in range(1, 14)))
     router = few.router
@@ -516,7 +516,7 @@ class Refused(AuthenticationError):
 
 
 def test_every_call_gets_an_error_of_the_users_own(crowd: MakeCrowd) -> None:
-    """Whatever it is made of; no call has to find out alone."""
+    """Its constructor may take other arguments; no call has to find out alone."""
     few = crowd(fake := Gated(outcomes=[Refused(7, server="b")]))
     _, *errors = few.outcomes(*map(asking, "abc"))
 
@@ -906,7 +906,7 @@ def single_calls(draw: st.DrawFn) -> dict[str, Any]:
     policy=st.sampled_from(["error", "truncate", "mean"]),
     seed=st.integers(0, 2**16),
 )
-def test_whatever_overlaps_and_fails_vectors_are_right_and_accounts_agree(
+def test_of_calls_that_overlap_and_fail_vectors_are_right_and_accounts_agree(
     calls: list[dict[str, Any]],
     loops: int,
     cache: bool,

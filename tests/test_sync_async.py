@@ -93,7 +93,7 @@ def observe(
 def test_the_same_script_gives_the_same_calls_vectors_entries_and_usage(
     script: tuple[list[str], list[str]], calls: list[tuple[list[str], InputType]]
 ) -> None:
-    """Whatever providers do. Frameworks whose two halves were written twice differ here."""
+    """In all that providers do. Frameworks whose two halves were written twice differ here."""
     assert observe(False, script, calls) == observe(True, script, calls)
 
 
