@@ -691,9 +691,12 @@ def test_the_file_of_authorities_is_read_once(
     monkeypatch.setenv("SSL_CERT_FILE", str(mine))
     read = []
     load = ssl.SSLContext.load_verify_locations
-    monkeypatch.setattr(
-        ssl.SSLContext, "load_verify_locations", lambda *told, **named: (read.append(told), load(*told, **named))
-    )
+
+    def loaded(*told: Any, **named: Any) -> None:
+        read.append(told)
+        load(*told, **named)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loaded)
     for name in ("openai", "azure", "cohere"):
         for _ in range(3):
             router = PROVIDERS[name].router(emulator)
@@ -720,13 +723,13 @@ def test_tracing_of_openais_sdk_sees_requests(
 
     def patch(owner: Any, name: str, note: Callable[..., object]) -> None:
         before = getattr(owner, name)
-        monkeypatch.setattr(
-            owner,
-            name,
-            functools.wraps(before)(
-                lambda *told, **named: (seen.append(note(*told, **named)), before(*told, **named))[1]
-            ),
-        )
+
+        @functools.wraps(before)
+        def traced(*told: Any, **named: Any) -> Any:
+            seen.append(note(*told, **named))
+            return before(*told, **named)
+
+        monkeypatch.setattr(owner, name, traced)
 
     patch(
         AsyncEmbeddings if asynchronous else Embeddings,
@@ -761,7 +764,12 @@ def test_tracing_of_coheres_sdk_sees_requests(
     kind: Any = cohere.AsyncClientV2 if asynchronous else cohere.ClientV2
     embed_ = kind.embed
     seen: list[Any] = []
-    monkeypatch.setattr(kind, "embed", lambda self, **named: (seen.append(named["texts"]), embed_(self, **named))[1])
+
+    def traced(self: Any, **named: Any) -> Any:
+        seen.append(named["texts"])
+        return embed_(self, **named)
+
+    monkeypatch.setattr(kind, "embed", traced)
     router = PROVIDERS["cohere"].router(emulator)
     embed(router, asynchronous, ["a", "b"], input_type="document")
     router.close()

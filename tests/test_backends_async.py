@@ -84,7 +84,7 @@ def backend(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[Back
     if name in LOCAL:
         model = LOCAL[name]()
     else:
-        azure = {"api_version": "2024-10-21"} if name.startswith("azure") else {}
+        azure: dict[str, Any] = {"api_version": "2024-10-21"} if name.startswith("azure") else {}
         model = Model(name, base_url=getattr(emulator, ADDRESSES[name]), api_key="k", **azure)
     yield backend_of(model)
     assert emulator.refused == ()
@@ -120,7 +120,7 @@ def test_no_thread_of_the_loops_default_executor_is_taken(backend: Backend) -> N
     async def call() -> None:
         asyncio.get_running_loop().set_default_executor(Refusing())
         for input_type in ("document", "query"):
-            await backend.aembed(["a"], input_type, timeout=30)  # type: ignore[arg-type]
+            await backend.aembed(["a"], input_type, timeout=30)
         await backend.aclose()
 
     asyncio.run(call())
@@ -132,8 +132,7 @@ def test_asynchronous_methods_of_a_langchain_embedder_are_used() -> None:
 
     async def call() -> list[list[float]]:
         return [
-            (await backend.aembed(["a text"], kind, timeout=30)).vectors[0].tolist()  # type: ignore[arg-type]
-            for kind in ("query", "document")
+            (await backend.aembed(["a text"], kind, timeout=30)).vectors[0].tolist() for kind in ("query", "document")
         ]
 
     assert asyncio.run(call()) == [[7.0, 7.0], [6.0, 1.0]]

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diskcache
 import numpy as np
@@ -146,7 +147,7 @@ def test_damaged_rows_are_misses_and_are_counted(tmp_path: Path) -> None:
 
     assert sorted(again.cached) == [False, True]
     assert np.array_equal(again.vectors, first.vectors)
-    assert router.damaged == 1
+    assert router.cache.damaged == 1
     assert router.embed(["a", "b"], input_type="document").cached == (True, True)
 
 
@@ -164,7 +165,7 @@ class Planted:
 
 
 def test_pickles_planted_in_the_folder_are_inert(tmp_path: Path) -> None:
-    """Whoever can write the folder must not be able to run code in whoever reads it (CVE-2025-69872)."""
+    """The right to write the folder must not be a way to run code in its readers (CVE-2025-69872)."""
     cache = DiskCache(tmp_path)
     cache.put_many({b"good": b"row", b"key": b"row"})
     cache.close()
@@ -197,7 +198,7 @@ def test_nothing_is_evicted(tmp_path: Path) -> None:
     """diskcache drops old rows above 1 GiB by default; these were paid for."""
     cache = DiskCache(tmp_path)
     cache.put_many({b"a": b"1"})
-    settings = diskcache.Cache(str(tmp_path), disk=RawDisk)
+    settings: Any = diskcache.Cache(str(tmp_path), disk=RawDisk)
 
     assert settings.eviction_policy == "none"
     assert settings.cull_limit == 0

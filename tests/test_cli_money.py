@@ -596,7 +596,7 @@ def test_the_ledgers_of_all_configured_routers_are_summed(place: Path) -> None:
 
 
 def test_info_tells_what_is_in_a_cache(tmp_path: Path) -> None:
-    """CacheDatabase, rows, bytes and recorded indexes."""
+    """Folder, rows, bytes and recorded indexes."""
     values = fill(tmp_path / "kept", 5)
     with Router([Model("wordllama:l2_supercat_256")], cache=tmp_path / "kept") as router:
         IndexGuard(tmp_path / "kept" / FOLDER, "handbook", router.space).record()

@@ -109,6 +109,7 @@ def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
             len(router.embed([f"{number} {text}" for text in range(100)], input_type="document")) for number in range(4)
         ]
     found = router.embed(["before"], input_type="document").cached
+    lost = [router.embed([f"{number} 99"], input_type="document").cached for number in range(4)]
     (full / "stuff").unlink()
     router.embed(["after"], input_type="document")
     again = router.embed(["after"], input_type="document").cached
@@ -116,7 +117,7 @@ def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
 
     assert answered == [100] * 4
     assert len(told) == 1, [str(one.message) for one in told]
-    assert router._cache.failures >= 4
+    assert lost == [(False,)] * 4
     assert (found, again) == ((True,), (True,))
 
 
@@ -251,6 +252,7 @@ def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str,
 
 def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
     """With its small pages, its eviction by age and its own rows."""
+    theirs: Any
     with diskcache.Cache(str(tmp_path)) as theirs:
         theirs["text"] = ["pickled"]
         theirs[KEYS[0]] = encode(entry(KEYS[0]))
@@ -283,7 +285,8 @@ def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(
         pass
 
     fill(tmp_path)
-    for store in (Wrapping(), Extending(tmp_path)):
+    stores: tuple[Any, ...] = (Wrapping(), Extending(tmp_path))
+    for store in stores:
         cache = VectorCache(store)
         assert right(cache.read(KEYS, 1536))
         cache.close()
@@ -373,7 +376,7 @@ def test_an_index_that_leads_to_another_row_gives_no_hit_and_spoils_no_row(tmp_p
 
 
 def test_rows_of_a_newer_version_are_absent_and_not_taken_for_damage(tmp_path: Path) -> None:
-    """The command line must not remove them; and whoever raises the version changes the keys with it."""
+    """The command line must not remove them; and a change of the version needs a change of the keys."""
     row = bytearray(encode(entry(KEYS[1])))
     row[2] = VERSION + 1
 

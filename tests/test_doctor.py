@@ -506,7 +506,7 @@ class Cousin(FakeBackend):
 
     def vector(self, text: str, input_type: InputType) -> Vectors:
         noise = FakeBackend(dimensions=self.dimensions, space="noise").vector(text, input_type)
-        mixed: Vectors = super().vector(text, input_type) + np.float32(self.noise) * noise
+        mixed = super().vector(text, input_type) + np.float32(self.noise) * noise
         return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -164,27 +166,48 @@ def test_a_damaged_record_is_an_error_and_not_a_licence(tmp_path: Path) -> None:
         langchain(tmp_path, "two", index="handbook")
 
 
-def race(folder: Path, space: str, results: Any) -> None:
-    try:
-        IndexGuard(folder, "handbook", Space(space, 1)).record()
-        results.put(space)
-    except SpaceMismatchError:
-        results.put(None)
+RACER = """
+import sys
+from pathlib import Path
+from embedrouter import Space
+from embedrouter.errors import SpaceMismatchError
+from embedrouter.retrieval import IndexGuard
+
+guard = IndexGuard(Path(sys.argv[1]), "handbook", Space(sys.argv[2], 1))
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    guard.record()
+    print("recorded")
+except SpaceMismatchError:
+    print("refused")
+"""
 
 
 @pytest.mark.slow
 def test_of_processes_that_come_first_together_one_space_wins(tmp_path: Path) -> None:
-    """The others are refused."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    racers = [context.Process(target=race, args=(tmp_path, f"space {number}", results)) for number in range(4)]
-    for racer in racers:
-        racer.start()
-    outcomes = [results.get(timeout=60) for _ in racers]
-    for racer in racers:
-        racer.join()
+    """The others are refused. Each waits until all have seen that there is no record."""
+    with ExitStack() as stack:
+        racers = {
+            f"space {number}": stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", RACER, str(tmp_path), f"space {number}"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for number in range(3)
+        }
+        assert [racer.stdout.readline() for racer in racers.values() if racer.stdout] == ["ready\n"] * 3
+        for racer in racers.values():
+            assert racer.stdin
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        said = {space: racer.communicate(timeout=60)[0].strip() for space, racer in racers.items()}
 
-    (winner,) = [space for space in outcomes if space]
+    (winner,) = [space for space, outcome in said.items() if outcome == "recorded"]
+    assert sorted(said.values()) == ["recorded", "refused", "refused"]
     assert json.loads((tmp_path / "handbook.json").read_text())["name"] == winner
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router
@@ -47,6 +47,7 @@ from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, RateLimits
 from tests.either import embed
 from tests.emulator import Emulator, Fault, Received, Sliding
+from tests.properties import examples
 from tests.side_by_side import HANG
 from tests.virtual_time import FastTime, VirtualTime
 
@@ -101,7 +102,6 @@ def patiently(limits: ModelLimits, tokens: int, now: float) -> tuple[Admission, 
 # The rate, under limits that the user declared
 
 
-@settings(deadline=None)
 @given(
     gaps=st.lists(st.one_of(st.just(0.0), st.floats(0, 100)), max_size=80),
     sizes=st.lists(st.integers(1, 100), min_size=80, max_size=80),
@@ -416,7 +416,6 @@ def test_a_slot_that_its_caller_does_not_take_is_taken_by_another() -> None:
     admitted(limits, 3.0, slot=again)
 
 
-@settings(deadline=None)
 @given(
     concurrency=st.integers(1, 3),
     script=st.lists(st.tuples(st.sampled_from(["come", "come", "ask", "end", "give up"]), st.integers(0, 9))),
@@ -657,7 +656,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(events)
 def test_the_circuit_always_closes_again(script: list[tuple[float, str, int]]) -> None:
     """Failures, answers and silence in any order: within the longest wait or the lease a request is let out."""
@@ -953,6 +952,32 @@ class Busy(FakeBackend):
             return await asyncio.to_thread(router.embed, [text], input_type="document", **asked)
 
         return router, call
+
+
+class Held(FakeBackend):
+    """Answers asynchronous requests when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        self.started.set()
+        await self.go_on.wait()
+        return super().embed(texts, input_type, timeout=timeout)
+
+
+async def test_a_call_that_blocks_an_event_loop_does_not_wait_for_its_tasks() -> None:
+    """They cannot end while the loop is blocked; a synchronous retriever in asynchronous code would hang for ever."""
+    slow = Held()
+    router = Router([slow.model(max_concurrency=1)], cache=None, ledger=":memory:", micro_batch_window=0)
+    task = asyncio.create_task(router.aembed(["of a task"], input_type="document"))
+    await slow.started.wait()
+    result = router.embed(["of a call that blocks"], input_type="document", timeout=HANG)
+    slow.go_on.set()
+
+    assert (len(result), len(await task)) == (1, 1)
+    await router.aclose()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -18,6 +18,7 @@ from llama_index.core.schema import TextNode
 from embedrouter import Router, tier
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.testing import FakeBackend
+from embedrouter.types import InputType
 
 Vector = list[float]
 
@@ -38,7 +39,7 @@ def adapter(low: FakeBackend, high: FakeBackend) -> RouterEmbedding:
     return RouterEmbedding(router=Router(models, cache=None))
 
 
-METHODS: dict[str, tuple[str, Callable[[RouterEmbedding], list[Vector] | Awaitable[list[Vector]]]]] = {
+METHODS: dict[str, tuple[InputType, Callable[[RouterEmbedding], list[Vector] | Awaitable[list[Vector]]]]] = {
     "query": ("query", lambda model: [model.get_query_embedding("a")]),
     "async query": ("query", lambda model: _one(model.aget_query_embedding("a"))),
     "text": ("document", lambda model: [model.get_text_embedding("a")]),

@@ -29,7 +29,7 @@ import pytest
 
 from embedrouter import providers
 from embedrouter.errors import ConfigError, InputRejectedError, UnavailableError
-from embedrouter.models import Model, load_catalogue, resolve, the_one_space
+from embedrouter.models import Model, load_catalogue, resolve, shared_space
 from embedrouter.providers import wordllama as words
 from embedrouter.providers._model_files import read_facts
 from embedrouter.providers._model_loading import load
@@ -264,7 +264,7 @@ def test_a_folder_may_be_given_its_space(minilm: Path) -> None:
     folder = described(named(minilm, space="sentence-transformers/all-MiniLM-L6-v2"))[1]
     hub = described(Model("sentence-transformers:all-MiniLM-L6-v2"))[1]
 
-    assert the_one_space([folder, hub]) == hub.space
+    assert shared_space([folder, hub]) == hub.space
 
 
 def test_a_bare_name_is_one_of_the_library_makers() -> None:
@@ -282,7 +282,8 @@ def test_a_bare_name_is_one_of_the_library_makers() -> None:
 def test_voyage_nano_runs_no_code_that_was_not_pinned() -> None:
     """Code from the hub is code from a stranger; what to write is in the message."""
     name = "sentence-transformers:voyageai/voyage-4-nano"
-    for settings in ({}, {"trust_remote_code": True}, {"revision": "a" * 40}):
+    unpinned: list[dict[str, Any]] = [{}, {"trust_remote_code": True}, {"revision": "a" * 40}]
+    for settings in unpinned:
         with pytest.raises(ConfigError, match=r'runs Python code.*revision="<commit>", trust_remote_code=True'):
             described(Model(name, **settings))
 

@@ -533,7 +533,7 @@ class Refused(AuthenticationError):
 
 
 def test_every_call_gets_an_error_of_the_users_own(crowd: MakeCrowd) -> None:
-    """Its constructor may take other arguments. The call that went alone is not affected, and the next one tries again."""
+    """Its constructor may take other arguments. The call that went alone is not affected; the next one tries again."""
     few = crowd(fake := Gated(outcomes=[Refused(7, server="b")]))
     first, *errors = few.outcomes(*map(asking, "abc"))
 

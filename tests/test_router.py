@@ -14,6 +14,7 @@ import pytest
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router, Space, TieredRouter
 from embedrouter.errors import (
+    AuthenticationError,
     BudgetExceededError,
     ConfigError,
     DegradedWarning,
@@ -422,9 +423,11 @@ def test_the_estimate_equals_the_bill_where_the_tokenizer_is_at_hand(emulator: E
 def test_an_estimate_depends_on_the_tier(emulator: Emulator) -> None:
     """Compare before choosing."""
     router = family(emulator)
-    costs = [router.estimate(["a query"], input_type="query", tier=tier).cost for tier in ("low", "medium", "high")]
+    costs = [
+        router.estimate(["a query"], input_type="query", tier=tier).cost or 0 for tier in ("low", "medium", "high")
+    ]
 
-    assert costs[0] * 3 == costs[1]  # type: ignore[operator]
+    assert 0 < costs[0] * 3 == costs[1]
     assert costs[1] * 2 == costs[2]
 
 
@@ -452,7 +455,7 @@ def test_usage_adds_up_over_calls_failed_ones_included(emulator: Emulator) -> No
     emulator.script(None, Fault.status(401))
     model = Model("voyage:voyage-4", base_url=emulator.voyage_url, api_key="k", batch_size=1, max_concurrency=1)
     router = Router([model], cache=MemoryCache(), retry=NO_WAITING)
-    with pytest.raises(embedrouter.errors.AuthenticationError):
+    with pytest.raises(AuthenticationError):
         router.embed(["a b", "c"], input_type="document")
     router.embed(["a b", "c"], input_type="document")
 
@@ -467,7 +470,7 @@ def test_a_job_that_died_pays_for_the_rest_only(emulator: Emulator, tmp_path: Pa
     texts = [f"text {number}" for number in range(100)]
     model = Model("voyage:voyage-4", base_url=emulator.voyage_url, api_key="k", batch_size=10, max_concurrency=1)
     emulator.script(*[None] * 6, *[Fault.status(401)])
-    with pytest.raises(embedrouter.errors.AuthenticationError):
+    with pytest.raises(AuthenticationError):
         embed(Router([model], cache=tmp_path), asynchronous, texts, input_type="document")
     paid = sum(emulator.billed.values())
     embed(Router([model], cache=tmp_path), asynchronous, texts, input_type="document")

@@ -45,6 +45,7 @@ from embedrouter.errors import (
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.providers._redaction import MIN_ECHO, echoes_input, mask_keys, safe_to_chain
+from embedrouter.router import wiring_of
 from embedrouter.testing import FakeBackend
 from tests.either import embed
 from tests.emulator import Emulator, Fault
@@ -388,7 +389,7 @@ def test_nothing_shows_a_key(emulator: Emulator, monkeypatch: pytest.MonkeyPatch
         tiered = TieredRouter({"high": router})
         langchain, llama_index = RouterEmbeddings(router, index="handbook"), RouterEmbedding(router=router)
         retriever = TieredRetriever({"high": InMemoryVectorStore(langchain)}, router=tiered)
-        shown += [model, router, tiered, langchain, llama_index, retriever, router.ledger, router.candidates]
+        shown += [model, router, tiered, langchain, llama_index, retriever, router.ledger, wiring_of(router).candidates]
         shown += [router.estimate([TEXT], input_type="document"), router.batches(), with_tier(retriever, "high")]
         said = [form for thing in shown for form in forms(thing)]
         said += [json.dumps(llama_index.to_dict()), llama_index.to_json(), json.dumps(llama_index.to_payload())]

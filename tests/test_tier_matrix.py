@@ -275,14 +275,14 @@ def graph(node: Any) -> Step:
 
 def node_without_config(setting: Setting) -> Step:
     retriever = setting.wrapped
-    return graph(lambda state: {"documents": retriever.invoke(state["query"])})
+    return graph(lambda state: {"documents": retriever.invoke(state.get("query", ""))})
 
 
 def node_with_config(setting: Setting) -> Step:
     retriever = setting.wrapped
 
     def retrieve(state: State, config: RunnableConfig) -> State:
-        return {"documents": retriever.invoke(state["query"], config)}
+        return {"documents": retriever.invoke(state.get("query", ""), config)}
 
     return graph(retrieve)
 
@@ -291,7 +291,7 @@ def asynchronous_node_without_config(setting: Setting) -> Step:
     retriever = setting.wrapped
 
     async def retrieve(state: State) -> State:
-        return {"documents": await retriever.ainvoke(state["query"])}
+        return {"documents": await retriever.ainvoke(state.get("query", ""))}
 
     return graph(retrieve)
 
@@ -300,7 +300,7 @@ def asynchronous_node_with_config(setting: Setting) -> Step:
     retriever = setting.wrapped
 
     async def retrieve(state: State, config: RunnableConfig) -> State:
-        return {"documents": await retriever.ainvoke(state["query"], config)}
+        return {"documents": await retriever.ainvoke(state.get("query", ""), config)}
 
     return graph(retrieve)
 

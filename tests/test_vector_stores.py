@@ -19,6 +19,7 @@ from langchain_core.indexing import IndexingResult, index
 from embedrouter import tier
 from embedrouter.errors import SpaceMismatchError
 from tests.emulator import Emulator
+from tests.pairwise import pairwise
 from tests.vector_stores import KINDS, MEASURED, NAME, Place, SecondProcess, chroma_client
 
 HOLIDAY = "Employees may take twenty-five days of paid holiday each year."
@@ -67,7 +68,26 @@ def second() -> Iterator[SecondProcess]:
         yield process
 
 
-@pytest.fixture(params=KINDS)
+SUBJECTS = ("every tier", "a real model", "later documents", "an older adapter")
+ROWS = pairwise(SUBJECTS, KINDS, [False, True])
+"""Each subject with each store, in one of the two forms; each store and each subject in both."""
+
+
+def in_each_store(subject: str) -> pytest.MarkDecorator:
+    rows = [
+        pytest.param(kind, asynchronous, marks=marks(kind), id=f"{kind}-{'async' if asynchronous else 'sync'}")
+        for about, kind, asynchronous in ROWS
+        if about == subject
+    ]
+    return pytest.mark.parametrize(("place", "asynchronous"), rows, indirect=["place"])
+
+
+def marks(kind: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of tests with a store; Qdrant's client alone takes seconds to import, in both processes."""
+    return [pytest.mark.slow] if kind.endswith("/qdrant") else []
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=marks(kind)) for kind in KINDS])
 def place(request: pytest.FixtureRequest, tmp_path: Path, emulator: Emulator) -> Place:
     return Place(request.param, tmp_path, emulator.voyage_url)
 
@@ -105,8 +125,7 @@ def ask_at_every_tier(place: Place, space: str, questions: list[str], asynchrono
     return os.getpid(), found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@in_each_store("every tier")
 def test_an_index_is_asked_at_every_tier_in_another_process(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
 ) -> None:
@@ -125,7 +144,7 @@ def test_an_index_is_asked_at_every_tier_in_another_process(
     ]
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@in_each_store("a real model")
 def test_an_index_of_a_real_model_is_found_again(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
 ) -> None:
@@ -147,7 +166,7 @@ def add_and_ask(place: Place, texts: list[str], question: str, asynchronous: boo
             return store.search(question)
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@in_each_store("later documents")
 def test_documents_that_come_later_land_in_the_same_space(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
 ) -> None:
@@ -169,6 +188,7 @@ def test_documents_that_come_later_land_in_the_same_space(
         assert store.search("Where can bicycles be parked?")[0] == BICYCLES
 
 
+@pytest.mark.slow
 def test_every_store_after_the_first_is_filled_for_nothing(tmp_path: Path, emulator: Emulator) -> None:
     """Moving to another store, or to the other framework, embeds nothing again."""
     for kind in KINDS:
@@ -182,6 +202,7 @@ def open_and_ask(place: Place, question: str) -> str:
         return store.search(question)[0]
 
 
+@pytest.mark.slow
 def test_what_langchain_qdrant_embeds_to_measure_a_vector_is_paid_once(
     tmp_path: Path, second: SecondProcess, emulator: Emulator
 ) -> None:
@@ -201,6 +222,7 @@ def build_adapter(place: Place, space: str) -> None:
     place.embedder(space)
 
 
+@pytest.mark.parametrize("place", ["langchain/faiss", "llama_index/faiss"], indirect=True)
 @pytest.mark.parametrize(("filled", "other"), [("voyage-4", "voyage-3.5"), ("wordllama", "voyage-4 (256)")])
 def test_another_process_is_refused_with_a_router_of_another_space(
     place: Place, second: SecondProcess, emulator: Emulator, filled: str, other: str
@@ -219,7 +241,7 @@ def fill_there(place: Place, texts: list[str]) -> None:
     fill(place, texts)
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@in_each_store("an older adapter")
 def test_an_adapter_older_than_the_index_is_refused_before_it_adds_or_asks(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
 ) -> None:

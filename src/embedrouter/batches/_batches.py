@@ -1,8 +1,8 @@
-"""Embedding a corpus at a discount: texts are handed to the provider's batch endpoint, which has a day to answer.
+"""Embed a corpus at a discount through the provider's batch endpoint, which answers within a day.
 
-``Batches`` submits what is neither cached nor under way already, sets the money aside at the batch price, and collects
-the answers into the cache, from where a later ``embed`` takes them. A batch outlives the process that submitted it:
-its record is in the ledger's file (see ``_records``), and any router of the same model can collect it.
+``Batches`` submits texts that are neither cached nor in another batch, reserves money at the batch price, and collects
+the answers into the cache, where a later ``embed`` finds the vectors. A batch outlives the process that submitted it:
+the record is in the ledger's file (see ``_records``), and any router with the same model can collect the batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DAY = 86_400.0
 TRANSFER = 600.0
 """Seconds that the connection may be silent while a file is uploaded or downloaded."""
 LOST = timedelta(hours=1)
-"""After this time a batch that the provider does not know of was never submitted."""
+"""Age after which a batch that the provider does not list counts as never submitted."""
 PAGE = 500
 """Answers written to the cache at once."""
 
@@ -51,7 +51,7 @@ class Batches:
         """Refuse a router whose batches would be lost.
 
         Raises:
-            ConfigError: it has no cache, or no ledger in a file.
+            ConfigError: the router has no cache, or no ledger in a file.
         """
         if self._cache.store is None:
             raise ConfigError("What a batch embeds goes into the cache, and this router has none. Set cache=….")
@@ -61,12 +61,12 @@ class Batches:
     # Submitting
 
     def submit(self, question: Question, prepared: Prepared) -> BatchJob:
-        """Submit texts that are not under way yet.
+        """Submit texts that are not in another batch.
 
         Raises:
-            BudgetExceededError: the money for all of them does not suffice; nothing was submitted.
-            BackendError: a batch could not be submitted. Those before it are on file, and so is one whose submission
-                was not answered.
+            BudgetExceededError: the budget does not cover all texts; no batch was submitted.
+            BackendError: a batch could not be submitted. Earlier batches are recorded, and so is a batch that may have
+                reached the provider.
         """
         if not prepared.texts:
             return BatchJob(self, [])
@@ -99,7 +99,7 @@ class Batches:
         parts: Sequence[Sequence[SizedText]],
         key: Callable[[str], bytes],
     ) -> list[str]:
-        """Write records for batches and set their money aside: for all or for none."""
+        """Record batches and reserve their money, for all batches or for none."""
         candidate = prepared.candidate
         whole = sum(item.tokens for part in parts for item in part)
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
@@ -134,12 +134,12 @@ class Batches:
         endpoint = self._endpoint(candidate)
         try:
             uploaded = self._with_retries(lambda: endpoint.upload(texts, question.input_type, timeout=TRANSFER))
-        except BaseException:  # nothing was asked for yet
+        except BaseException:  # nothing was submitted yet
             self._discard(reference)
             raise
         tried = False
 
-        def submit() -> str:  # where a gateway failed, the provider may have done it: look before trying again
+        def submit() -> str:  # after a gateway error the batch may exist: look before a retry
             nonlocal tried
             found = endpoint.find(reference, timeout=candidate.timeout) if tried else None
             tried = True
@@ -152,7 +152,7 @@ class Batches:
                 self._discard(reference)
                 raise
             found = self._with_retries(lambda: endpoint.find(reference, timeout=candidate.timeout))
-            if found is None:  # it may turn up yet: poll looks again
+            if found is None:  # the provider may list the batch later: poll looks again
                 raise
             provider_id = found
         self._records.set_provider_id(reference, provider_id)
@@ -163,7 +163,7 @@ class Batches:
             self._records.drop(reference)
 
     def forget(self, reference: str) -> None:
-        """Drop the record of a batch that may have been billed."""
+        """Drop the record of a batch that may have been billed, and mark its reservation as unconfirmed."""
         with self._records.transaction():
             record = self._records.get(reference)
             if not record.ended:
@@ -173,7 +173,7 @@ class Batches:
     # Looking, collecting, cancelling
 
     def jobs(self, *, ended: bool = False) -> list[BatchJob]:
-        """Return the batches of this router's models that are under way, the oldest first; or those that ended."""
+        """Return the batches of this router's models that are in progress, or have ended, oldest first."""
         known = {(candidate.name, candidate.fingerprint) for candidate in self._candidates}
         return [
             BatchJob(self, [record.reference])
@@ -182,11 +182,11 @@ class Batches:
         ]
 
     def record(self, reference: str) -> BatchRecord:
-        """Return what is on file of one batch."""
+        """Return the record of one batch."""
         return self._records.get(reference)
 
     def poll(self, reference: str) -> BatchStatus:
-        """Ask how far one batch is, and collect it if it has ended."""
+        """Return the status of one batch, and collect the answers of a batch that has ended."""
         record = self._records.get(reference)
         if record.ended:
             return self._ended(record)
@@ -227,9 +227,9 @@ class Batches:
     def _collect(
         self, record: BatchRecord, candidate: Candidate, endpoint: BatchEndpoint, provider_id: str, expected: int
     ) -> None:
-        """Put a batch's answers into the cache, book them, and close its record. May be done again at any point."""
+        """Store a batch's answers in the cache, book the cost and close the record. Safe to repeat at any point."""
         texts = self._records.texts(record.reference)
-        if self._records.get(record.reference).ended:  # another process has collected the batch
+        if self._records.get(record.reference).ended:  # another process has collected the batch and removed its texts
             return
         failures = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
@@ -298,7 +298,7 @@ class Batches:
         return endpoint
 
     def _with_retries(self, ask: Callable[[], T], *, once: bool = False) -> T:
-        """Ask the provider until it answers; ``once`` where a second request could do what the first did already."""
+        """Send a request with retries; ``once`` sends no second request after one that may have taken effect."""
         attempt = 0
         while True:
             attempt += 1
@@ -306,7 +306,7 @@ class Batches:
                 return ask()
             except BackendError as error:
                 if error.__cause__ is None:
-                    error.__context__ = None  # the library's error, which repeats a text or a key
+                    error.__context__ = None  # the SDK's error, which may repeat a text or a key
                 wait = self._retry.wait(attempt, error, self._random())
                 if wait is None or wait > self._retry.timeout or (once and error.perhaps_billed):
                     raise

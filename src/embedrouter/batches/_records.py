@@ -1,8 +1,8 @@
-"""The batches that were handed to a provider, kept in the ledger's file.
+"""Record submitted batches in the ledger's file.
 
-A record is written before its batch is submitted, under a client reference that the batch carries too: there is no
-moment in which a batch could be paid for and unknown. Of the texts only cache keys are kept, so that a batch which is
-collected after a restart goes straight into the cache.
+A record is written before its batch is submitted, under a client reference that the provider's batch has, too: so no
+batch is billed and unknown at any moment. Texts are recorded as cache keys alone, under which the answers are stored
+when the batch is collected, also after a restart.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS batch_keys ON batch_texts (key)",
 )
 KEYS = 5_000
-"""In one query."""
+"""Keys in one query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One text of a batch: its cache key, its position in the texts of the call, its tokens as estimated."""
+    """One text of a batch: its cache key, its position in the texts of the call, its estimated tokens."""
 
     key: bytes
     position: int
@@ -57,13 +57,13 @@ class BatchFailure:
     """A text that a batch did not embed."""
 
     index: int
-    """Its position in the texts of the call that submitted it."""
+    """Position of the text in the call that submitted the batch."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch as it is on file."""
+    """The record of one batch."""
 
     reference: str
     at: datetime
@@ -76,7 +76,7 @@ class BatchRecord:
 
 
 class BatchRecords:
-    """The records in one ledger."""
+    """The batch records of one ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -113,7 +113,7 @@ class BatchRecords:
             )
 
     def under_way(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """Return which texts, by their keys, are in a batch that has not ended, and its reference."""
+        """Return the texts in batches that have not ended: the batch's reference by cache key."""
         found: dict[bytes, str] = {}
         with self.transaction() as database:
             for start in range(0, len(keys), KEYS):
@@ -133,7 +133,7 @@ class BatchRecords:
             database.execute("UPDATE batches SET provider_id = ? WHERE mark = ?", (provider_id, reference))
 
     def end(self, reference: str, failures: Mapping[bytes, str]) -> bool:
-        """Remember that a batch is over, and of its texts those that failed; ``False`` if it was over already."""
+        """Record the end of a batch and the texts that failed; return ``False`` if the end is on record already."""
         with self.transaction() as database:
             if not database.execute("UPDATE batches SET ended = 1 WHERE mark = ? AND NOT ended", (reference,)).rowcount:
                 return False
@@ -145,7 +145,7 @@ class BatchRecords:
         return True
 
     def drop(self, reference: str) -> None:
-        """Forget a batch."""
+        """Delete the record of a batch."""
         with self.transaction() as database:
             database.execute("DELETE FROM batches WHERE mark = ?", (reference,))
             database.execute("DELETE FROM batch_texts WHERE mark = ?", (reference,))
@@ -154,7 +154,7 @@ class BatchRecords:
         """Return one record.
 
         Raises:
-            UnavailableError: there is none: the batch was never submitted.
+            UnavailableError: the record does not exist, because the batch was never submitted.
         """
         for record in self.all():
             if record.reference == reference:
@@ -174,7 +174,7 @@ class BatchRecords:
         ]
 
     def texts(self, reference: str) -> dict[bytes, int]:
-        """Return the keys of a batch's texts with their tokens as estimated."""
+        """Return the keys of a batch's texts with the estimated tokens."""
         with self.transaction() as database:
             return dict(database.execute("SELECT key, tokens FROM batch_texts WHERE mark = ?", (reference,)))
 

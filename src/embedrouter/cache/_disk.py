@@ -87,7 +87,7 @@ class RawCache(diskcache.Cache):  # type: ignore[misc]
         try:
             super().__init__(
                 str(folder),
-                timeout=SLICE,
+                timeout=SLICE,  # pyright: ignore[reportArgumentType] - it says int and takes any number
                 disk=RawDisk,
                 eviction_policy="none",
                 cull_limit=0,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 from ..types import OverlongPolicy
 
@@ -39,8 +39,10 @@ def estimate(text: str) -> int:
 
 def parse_token_count(tokens: Any) -> int | None:
     """Parse the billed tokens of an answer; ``None`` where there is no number, or one that cannot be."""
-    number = isinstance(tokens, Real) and not isinstance(tokens, bool)
-    return int(tokens) if number and 0 <= tokens <= MOST_TOKENS and tokens == int(tokens) else None
+    if not isinstance(tokens, Real) or isinstance(tokens, bool):
+        return None
+    number = cast("float", tokens)
+    return int(number) if 0 <= number <= MOST_TOKENS and number == int(number) else None
 
 
 def split_text(text: str, limit: int, policy: OverlongPolicy, count: Callable[[str], int]) -> list[str]:
