@@ -10,9 +10,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ import pytest
 
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router
-from embedrouter.batches import BatchJob
-from embedrouter.batches import _jobs as batches
+from embedrouter.batches import Batches, BatchJob
 from embedrouter.batches._records import BatchRecords
 from embedrouter.errors import (
     AuthenticationError,
@@ -38,11 +36,13 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.providers._openai_batches import OpenAIBatches
+from embedrouter.router import wiring_of
 from embedrouter.spending import Account
 from embedrouter.testing import NO_WAITING, FakeBackend
 from embedrouter.types import dollars
 from tests.emulator import Emulator, Fault, Limits, Received, count_tokens
 from tests.hammer import MODEL, Process, text
+from tests.virtual_time import VirtualTime
 
 SMALL = MODEL.partition(":")[2]
 TEXTS = [f"the ferry number {place} leaves at noon" for place in range(10)]
@@ -77,16 +77,7 @@ def billed(emulator: Emulator) -> int:
 
 def submitted(emulator: Emulator) -> list[str]:
     """Return the texts of all batches, once for each time they were submitted."""
-    with emulator.batches._lock:
-        lines = [line for batch in emulator.batches._batches.values() for line in _lines(emulator, batch)]
-    return [item for line in lines for item in line["body"]["input"]]
-
-
-def _lines(emulator: Emulator, batch: Any) -> list[dict[str, Any]]:
-    file = emulator.batches._files.get(batch.input_file_id)
-    assert file is not None
-    assert isinstance(file.content, bytes)
-    return [json.loads(line) for line in file.content.splitlines()]
+    return [item for line in emulator.batches.input_lines for item in line["body"]["input"]]
 
 
 def account(router: Router) -> Account:
@@ -142,12 +133,11 @@ def test_what_a_batch_answered_is_in_the_cache(emulator: Emulator, build: Build,
     status = job.wait()
     result = router.embed(TEXTS, input_type="document")
     direct = build(cache=tmp_path / "other").embed(TEXTS, input_type="document")
-    (batch,) = emulator.batches._batches.values()
 
     assert (status.ended, status.texts, status.answered, status.failures) == (True, 10, 10, ())
     assert all(result.cached)
     assert result.vectors.tobytes() == direct.vectors.tobytes()
-    assert {line["body"]["encoding_format"] for line in _lines(emulator, batch)} == {"base64"}
+    assert {line["body"]["encoding_format"] for line in emulator.batches.input_lines} == {"base64"}
     assert emulator.calls == 1, "the other router's"
     assert billed(emulator) == tokens(*TEXTS)
 
@@ -190,7 +180,7 @@ def test_the_provider_s_count_is_booked(emulator: Emulator, build: Build) -> Non
 
 
 def test_the_price_of_a_declared_model_is_halved(emulator: Emulator, build: Build) -> None:
-    """Whoever has prices of their own has half of them in batches."""
+    """A user's own prices are halved in batches, too."""
     router = build(model={"price": "0.04"})
     job = router.submit_batch(TEXTS)
     emulator.batches.finish()
@@ -238,7 +228,7 @@ def test_prompts_travel_in_batches(emulator: Emulator, build: Build) -> None:
 
 
 def test_it_works_beside_an_event_loop(emulator: Emulator, build: Build) -> None:
-    """The documented way for asynchronous code."""
+    """A blocking method runs in a thread of the program's own, too."""
     router = build()
 
     async def run() -> bool:
@@ -250,11 +240,80 @@ def test_it_works_beside_an_event_loop(emulator: Emulator, build: Build) -> None
     assert asyncio.run(run())
 
 
+# In an event loop
+
+
+@contextmanager
+def turning() -> Iterator[None]:
+    """Check that the running event loop goes on turning while something is awaited."""
+    gaps: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - before)
+
+    task = asyncio.create_task(beat())
+    yield
+    task.cancel()
+    assert len(gaps) > 3
+
+
+async def test_the_asynchronous_forms_do_what_the_others_do(emulator: Emulator, build: Build) -> None:
+    """From the estimate to the cache, with the tag and the tier around the call, while the loop turns."""
+    router = build()
+    emulator.latency = 0.1
+    estimate = await router.aestimate(TEXTS, input_type="document", batch=True)
+    with turning(), embedrouter.tag("corpus"):
+        job = await router.asubmit_batch([*TEXTS, TEXTS[0]])
+    before = await job.apoll()
+    emulator.batches.finish()
+    with turning():
+        status = await job.apoll()
+    result = await router.aembed(TEXTS, input_type="document")
+    await router.aclose()
+
+    assert (before.ended, before.texts, before.answered) == (False, 10, 0)
+    assert (status.ended, status.answered, status.failures) == (True, 10, ())
+    assert all(result.cached)
+    assert sorted(submitted(emulator)) == sorted(TEXTS)
+    assert router.ledger.totals("tag")["corpus"].cost == estimate.cost == billed(emulator) * HALF / MILLION
+    assert (estimate.texts, estimate.unique, estimate.tokens) == (10, 10, tokens(*TEXTS))
+
+
+async def test_what_is_wrong_is_an_error_of_the_asynchronous_form_too(emulator: Emulator, build: Build) -> None:
+    """With positions, and before anything is sent."""
+    router = build(budget=Budget(total=HALF / MILLION))
+    with pytest.raises(InvalidInputError) as caught:
+        await router.asubmit_batch(["good", ""])
+    with pytest.raises(ConfigError, match="input_type"):
+        await router.asubmit_batch(TEXTS, input_type="passage")  # type: ignore[arg-type]
+    with pytest.raises(BudgetExceededError):
+        await router.asubmit_batch(TEXTS)
+
+    assert caught.value.indices == (1,)
+    assert not emulator.batches.received
+
+
+async def test_a_poll_that_fails_in_an_event_loop_loses_nothing(emulator: Emulator, build: Build) -> None:
+    """The next one goes on."""
+    router = build(retry=ONE_TRY)
+    job = await router.asubmit_batch(TEXTS)
+    emulator.batches.finish()
+    emulator.fault_for = on("GET", "", Fault.unavailable())
+    with pytest.raises(UnavailableError):
+        await job.apoll()
+    emulator.fault_for = None
+
+    assert (await job.apoll()).answered == 10
+
+
 # What is not submitted
 
 
 def test_cached_texts_and_duplicates_are_not_submitted(emulator: Emulator, build: Build) -> None:
-    """Nobody pays twice, at any price."""
+    """Nothing is paid twice, at any price."""
     router = build()
     router.embed(TEXTS[:4], input_type="document")
     job = router.submit_batch([*TEXTS, *TEXTS, TEXTS[9]])
@@ -264,7 +323,7 @@ def test_cached_texts_and_duplicates_are_not_submitted(emulator: Emulator, build
 
 
 def test_nothing_to_do_is_a_job_that_has_ended(emulator: Emulator, build: Build) -> None:
-    """A nightly job on an unchanged corpus is no error, and asks nobody."""
+    """A nightly job on an unchanged corpus is no error, and sends no request."""
     router = build()
     router.embed(TEXTS, input_type="document")
     for texts in (TEXTS, []):
@@ -313,7 +372,7 @@ def test_processes_at_the_same_moment_submit_each_text_once(emulator: Emulator, 
     assert account(router).cost == billed(emulator) * HALF / MILLION == set_aside(router)
 
 
-def test_nobody_comes_between_the_look_and_the_claim(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_call_comes_between_the_look_and_the_claim(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a text is under way is asked and answered in one step, or both would submit it."""
     under_way = BatchRecords.under_way
     jobs: list[BatchJob] = []
@@ -439,7 +498,7 @@ def test_threads_that_collect_at_once_book_once(emulator: Emulator, build: Build
     assert account(router).requests == 1
 
 
-def test_a_batch_that_somebody_else_has_just_collected(
+def test_a_batch_that_another_router_has_just_collected(
     emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a look at a batch and its collection another process may be done with it."""
@@ -785,9 +844,7 @@ def test_a_batch_that_a_gateway_made_a_secret_of_is_found(
 
 
 @pytest.mark.parametrize("fault", [Fault.reset(), Fault.html()])
-def test_a_batch_of_which_nobody_knows_stays_on_file(
-    emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
+def test_a_batch_that_may_have_been_submitted_stays_on_file(emulator: Emulator, build: Build, fault: Fault) -> None:
     """It may turn up yet, so its money stays aside; after an hour it will not, and the texts are free again."""
     router = build()
     emulator.fault_for = on("POST", "/batches", fault)
@@ -798,7 +855,7 @@ def test_a_batch_of_which_nobody_knows_stays_on_file(
     status = job.poll()
     aside = set_aside(router)
     again = router.submit_batch(TEXTS)
-    later(monkeypatch, hours=1)
+    grow_older(router, hours=1)
     ended = job.poll()
     router.submit_batch(TEXTS)
 
@@ -812,13 +869,10 @@ def test_a_batch_of_which_nobody_knows_stays_on_file(
     assert len(submitted(emulator)) == 10
 
 
-def later(monkeypatch: pytest.MonkeyPatch, *, hours: int) -> None:
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) + timedelta(hours=hours, seconds=1)
-
-    monkeypatch.setattr(batches, "datetime", Later)
+def grow_older(router: Router, *, hours: int) -> None:
+    """Let the records of batches be as if they had been written so many hours ago."""
+    with router.ledger.transaction() as database:
+        database.execute("UPDATE batches SET at = at - ?", (hours * 3600 + 1,))
 
 
 def test_a_batch_that_turns_up_late_is_collected(emulator: Emulator, build: Build) -> None:
@@ -858,7 +912,7 @@ def test_a_lost_batch_can_be_cancelled(emulator: Emulator, build: Build) -> None
 
 
 def test_a_submission_under_way_elsewhere_that_fails(emulator: Emulator, build: Build) -> None:
-    """Whoever relied on it hears of it, and can submit the texts."""
+    """The call that relied on it gets an error, and its texts can be submitted."""
     jobs: list[BatchJob] = []
 
     def rule(received: Received) -> Fault | None:
@@ -892,23 +946,21 @@ def test_web_pages_are_no_answers(emulator: Emulator, build: Build, fault: Fault
     assert job.poll().answered == 10
 
 
-def test_a_download_that_breaks_off_is_made_again(
-    emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_breaks_off_is_made_again(emulator: Emulator, build: Build) -> None:
     """Pages that were read are in the cache, nothing is booked before all is read, and then once."""
-    monkeypatch.setattr(batches, "PAGE", 2)
     router = build(retry=ONE_TRY)
-    job = router.submit_batch(TEXTS)
+    texts = [f"text {number}" for number in range(1_200)]
+    job = router.submit_batch(texts)
     emulator.batches.finish()
     emulator.fault_for = on("GET", "/content", Fault.half_body())
     with pytest.raises(UnavailableError):
         job.poll()
-    kept = router.estimate(TEXTS, input_type="document").cached
+    kept = router.estimate(texts, input_type="document").cached
     emulator.fault_for = None
 
-    assert 0 < kept < 10
+    assert 0 < kept < len(texts)
     assert (account(router).requests, len(router.batches())) == (0, 1)
-    assert job.poll().answered == 10
+    assert job.poll().answered == len(texts)
     assert account(router).tokens == billed(emulator)
 
 
@@ -988,7 +1040,7 @@ def test_money_of_a_batch_under_way_is_not_spent_again(emulator: Emulator, build
 
 
 def test_a_model_of_unknown_price_is_refused(emulator: Emulator, build: Build) -> None:
-    """A discount on nobody knows what could not be held to a budget."""
+    """A discount on an unknown price could not be held to a budget."""
     unknown: dict[str, Any] = {"name": "openai:another", "space": "another"}
     router = Router(
         [Model(**unknown, dimensions=8, base_url=emulator.openai_url, api_key="k")],
@@ -1022,7 +1074,7 @@ def test_large_jobs_are_split(emulator: Emulator, build: Build, monkeypatch: pyt
 
 
 def test_large_texts_are_split_by_size(emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file is larger than the limit, whatever JSON makes of the texts."""
+    """No file is larger than the limit, however long the texts become as JSON."""
     monkeypatch.setattr(OpenAIBatches, "max_bytes", 6000)
     emulator.batches.limits = Limits(bytes=6000)
     texts = [f'{place} "quoted"\n\t\x07 größer {"漢字" * 250}' for place in range(20)]
@@ -1180,7 +1232,7 @@ def test_models_without_a_batch_endpoint(emulator: Emulator, tmp_path: Path) -> 
     assert emulator.calls == 0
 
 
-def test_texts_that_nobody_accepts_are_refused_first(emulator: Emulator, build: Build) -> None:
+def test_texts_that_no_provider_accepts_are_refused_first(emulator: Emulator, build: Build) -> None:
     """One of them would fail the whole file a minute later."""
     with pytest.raises(InvalidInputError) as caught:
         build().submit_batch(["good", "", "\ud800"])
@@ -1204,7 +1256,7 @@ def test_a_router_of_another_model_does_not_see_a_batch(emulator: Emulator, buil
     assert wider.submit_batch(TEXTS).ids != job.ids
     for router in (wider, larger):
         with router, pytest.raises(ConfigError, match="is not a model of this router"):
-            BatchJob(router._batches, job.ids).poll()
+            BatchJob(Batches(wiring_of(router)), job.ids).poll()
     assert len(submitted(emulator)) == 20
 
 
@@ -1267,57 +1319,39 @@ def test_errors_quote_neither_texts_nor_keys(emulator: Emulator, build: Build, p
 # Waiting
 
 
-class Clock:
-    """A clock that sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now, self.slept = 0.0, list[float]()
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(batches, "time", made)
-    return made
-
-
-def test_waiting_looks_now_and_then(emulator: Emulator, build: Build, clock: Clock) -> None:
+def test_waiting_looks_now_and_then(emulator: Emulator, build: Build) -> None:
     """As often as the caller says, until the end."""
     emulator.batches.automatic = True
-    status = build().submit_batch(TEXTS).wait(every=7)
+    time = VirtualTime()
+    status = build(clock=time, sleep=time.sleep).submit_batch(TEXTS).wait(every=7)
 
     assert (status.ended, status.answered) == (True, 10)
-    assert clock.slept == [7, 7]
+    assert time.sleeps == [7, 7]
 
 
-def test_waiting_ends_with_its_time(emulator: Emulator, build: Build, clock: Clock) -> None:
+def test_waiting_ends_with_its_time(emulator: Emulator, build: Build) -> None:
     """With the status as it is, after a last look; not at all with no time."""
-    job = build().submit_batch(TEXTS)
+    time = VirtualTime()
+    job = build(clock=time, sleep=time.sleep).submit_batch(TEXTS)
     at_once = job.wait(timeout=0)
-    nothing = list(clock.slept)
+    nothing = list(time.sleeps)
     later = job.wait(every=40, timeout=100)
 
     assert (at_once.ended, later.ended) == (False, False)
     assert nothing == []
-    assert clock.slept == [40, 40, 20]
+    assert time.sleeps == [40, 40, 20]
 
 
-def test_waiting_without_a_pause_goes_on_to_the_end(emulator: Emulator, build: Build, clock: Clock) -> None:
+def test_waiting_without_a_pause_goes_on_to_the_end(emulator: Emulator, build: Build) -> None:
     """Tests wait like that."""
     emulator.batches.automatic = True
+    time = VirtualTime()
 
-    assert build().submit_batch(TEXTS).wait(every=0).ended
-    assert clock.slept == [0, 0]
+    assert build(clock=time, sleep=time.sleep).submit_batch(TEXTS).wait(every=0).ended
+    assert time.sleeps == [0, 0]
 
 
-def test_waiting_asks_nobody_about_what_has_ended(emulator: Emulator, build: Build) -> None:
+def test_waiting_sends_no_request_about_what_has_ended(emulator: Emulator, build: Build) -> None:
     """What is on file is enough, also years later."""
     router = build()
     emulator.batches.fail_lines(containing(TEXTS[1]))

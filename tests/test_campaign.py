@@ -1,4 +1,4 @@
-"""A campaign of faults: whatever providers do, and whoever calls, what must hold holds.
+"""A campaign of faults: providers fail in every way, calls come in every form, and the promises hold.
 
 An episode is a router, a provider on a loopback socket that fails in every way it knows, and a few dozen calls through
 the makers' own SDKs: from threads, tasks or both, some of them cancelled, some in a hurry, some short of money. What
@@ -144,7 +144,7 @@ class Episode:
     on_disk: bool
     cap: Decimal | None
     storm: str | None
-    """A model that fails whatever it is asked."""
+    """A model that fails at every request."""
     script: dict[str, str]
     """What happens to texts when they are sent for the first time."""
     calls: tuple[tuple[Asked, ...], ...]
@@ -164,7 +164,7 @@ class Episode:
 
 @dataclass
 class Story:
-    """What happened, for the checks and for whoever has to understand a failure."""
+    """What happened, for the checks and for the reader of a failure."""
 
     events: list[tuple[Received, str]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -224,7 +224,7 @@ def _asked(chance: random.Random, pool: Sequence[str], form: str) -> Asked:
 
 
 class Fire:
-    """Chooses what happens to a request by its texts and how often they came, whatever the order of arrival."""
+    """Chooses what happens to a request by its texts and how often they came, in any order of arrival."""
 
     def __init__(self, episode: Episode, story: Story) -> None:
         self._episode, self._story = episode, story
@@ -348,7 +348,7 @@ def _watched(asked: Asked, story: Story) -> Iterator[list[EmbeddingResult]]:
     except asyncio.CancelledError:
         story.outcomes["cancelled"] += 1
         if asked.cancel is None:
-            story.problems.append(f"{asked} was cancelled by nobody")
+            story.problems.append(f"{asked} was cancelled without being told to")
     except BaseException as error:  # noqa: BLE001 - told at the end, with the whole story
         story.problems.append(f"{asked} ended with {error!r}")
 
@@ -470,7 +470,7 @@ class Played:
 @pytest.mark.parametrize("numbers", [range(1), pytest.param(range(1, EPISODES), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whatever_happens_vectors_money_and_cache_are_right(
+def test_under_all_faults_vectors_money_and_cache_are_right(
     family: str, form: str, numbers: range, tmp_path: Path
 ) -> None:
     """Vectors are those of their texts; what was paid and sound is kept; ledger and bill agree; nothing is left."""
@@ -563,7 +563,7 @@ async def test_money_set_aside_while_a_task_is_cancelled_is_given_back() -> None
     assert router.ledger.refusal(Budget(total=TINY), TINY) is None, "money is still set aside"
 
 
-async def test_a_ledger_that_fails_while_a_task_is_cancelled_is_told_to_nobody(
+async def test_a_ledger_that_fails_while_a_task_is_cancelled_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The caller has gone, and there is nothing to give back."""

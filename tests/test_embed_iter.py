@@ -92,7 +92,7 @@ class Read:
 def test_results_are_those_of_consecutive_texts_in_order(
     kind: Callable[[list[str]], Iterable[str]], asynchronous: bool
 ) -> None:
-    """Of whatever can be iterated; the last one has what is left."""
+    """Of everything that can be iterated; the last one has what is left."""
     fake = FakeBackend()
     texts = list("abcdefg")
     results = list(iterate(router_for(fake), asynchronous, kind(texts), chunk_size=3))

@@ -158,7 +158,7 @@ PAGE = "<html><body>Bad gateway</body></html>"
 
 # fmt: off
 TABLE = [
-    # The provider asks to slow down: wait as long as it says, in whatever form; longer than the time allowed is not
+    # The provider asks to slow down: wait as long as it says, in each of the forms; longer than the time allowed is not
     Row("429", Fault.rate_limited(), RateLimitedError, "again", OWN, "free", WITH_AZURE),
     Row("429 without JSON", Fault.status(429, body="slow down"), RateLimitedError, "again", OWN, "free"),
     Row("429 without detail", Fault.status(429, body={"message": "slow"}), RateLimitedError, "again", OWN, "free"),
@@ -690,7 +690,7 @@ def test_every_exception_of_an_sdk_becomes_ours(provider: str, name: str) -> Non
 
 
 def test_exceptions_from_other_corners_of_openais_sdk_are_translated_too() -> None:
-    """Whatever is derived from its base class, in modules that a request may load."""
+    """All that are derived from its base class, in modules that a request may load."""
     import openai
 
     waiting: list[type[Exception]] = [openai.OpenAIError]
@@ -717,7 +717,7 @@ def test_mistakes_in_programs_pass_unrelabelled(provider: str, error: Exception)
 
 
 def test_a_certificate_that_is_refused_says_that_nothing_was_sent() -> None:
-    """Whatever the libraries wrap it in."""
+    """Through the layers that the libraries wrap it in."""
     error = requests.exceptions.SSLError(retried := urllib3.exceptions.MaxRetryError(None, "/"))  # type: ignore[arg-type]
     retried.__cause__ = urllib3.exceptions.SSLError(ssl.SSLCertVerificationError(1, "certificate verify failed"))
 

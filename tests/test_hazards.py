@@ -93,7 +93,7 @@ def test_a_query_never_gets_the_vector_of_an_equal_document(emulator: Emulator, 
 
 
 def test_llama_indexes_own_cache_is_refused() -> None:
-    """H14: its key is the bare text, whatever the model and whether document or query."""
+    """H14: its key is the bare text, without the model and without document or query."""
     fake = FakeBackend()
     with pytest.raises(ValueError, match="mixes queries with documents"):
         RouterEmbedding(router=router(fake.model()), embeddings_cache=SimpleKVStore())

@@ -361,7 +361,7 @@ def test_threads_and_tasks_gather_apart() -> None:
 
 @pytest.mark.parametrize(("price", "free"), [("0.13", 0), (None, 0), ("0.13", 7), ("0.000007", 5)])
 def test_the_shares_add_up_to_the_bill(crowd: MakeCrowd, price: str | None, free: int) -> None:
-    """To the last digit, whatever part of it is free; an unknown price is shown as such."""
+    """To the last digit, also where a part of it is free; an unknown price is shown as such."""
     few = crowd(Gated(), model={"price": price, "free_tokens": free}, cache=MemoryCache())
     results = few.outcomes(*(asking("word " * number, "word " * (number // 2 + 1)) for number in range(1, 14)))
     router = few.router
@@ -497,14 +497,31 @@ def test_every_call_gets_the_whole_story(crowd: MakeCrowd) -> None:
     few.assert_quiet()
 
 
-def test_a_failure_is_that_of_the_calls_sent_together(crowd: MakeCrowd) -> None:
-    """The call that went alone before them is not affected, and the next one tries again."""
-    few = crowd(Gated(outcomes=[AuthenticationError("no")]))
-    first, *errors = few.outcomes(*map(asking, "abc"))
+class DownForSome(Gated):
+    """Answers no request that holds the text "bad", and not before it has answered another."""
 
-    assert len(first) == 1
-    assert {type(error) for error in errors} == {AuthenticationError}
-    assert len(few.begin("a").result(HANG)) == 1
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        if "bad" in texts:
+            until(lambda: bool(self.calls))
+            raise UnavailableError("down", retryable=False)
+        return super().embed(texts, input_type, timeout=timeout)
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        if "bad" in texts:
+            await auntil(lambda: bool(self.calls))
+            raise UnavailableError("down", retryable=False)
+        return await super().aembed(texts, input_type, timeout=timeout)
+
+
+def test_where_one_of_two_requests_fails_the_calls_of_the_other_are_served(crowd: MakeCrowd) -> None:
+    """What is paid for is not lost to them, without a cache either, and each pays its part."""
+    few = crowd(fake := DownForSome(), model={"batch_size": 3})
+    first, *results = few.outcomes(*map(asking, ("a", "b", "c", "d", "bad")))
+
+    assert [type(item) for item in results] == [EmbeddingResult] * 3 + [NoModelAvailableError] * 2
+    assert fake.sent == Counter(["first", "a", "b", "c"])
+    assert [result.usage.tokens for result in results[:3]] == [1, 1, 1]
+    assert_accounts_agree(few.router, [first, *results[:3]])
 
 
 class Refused(AuthenticationError):
@@ -516,15 +533,17 @@ class Refused(AuthenticationError):
 
 
 def test_every_call_gets_an_error_of_the_users_own(crowd: MakeCrowd) -> None:
-    """Whatever it is made of; no call has to find out alone."""
+    """Its constructor may take other arguments. The call that went alone is not affected; the next one tries again."""
     few = crowd(fake := Gated(outcomes=[Refused(7, server="b")]))
-    _, *errors = few.outcomes(*map(asking, "abc"))
+    first, *errors = few.outcomes(*map(asking, "abc"))
 
     for error in errors:
         assert isinstance(error, Refused)
         assert (str(error), error.server) == ("code 7", "b")
     assert len({id(error) for error in errors}) == 3
-    assert len(fake.calls) == 2
+    assert len(first) == 1
+    assert len(fake.calls) == 2, "no call has to find out alone"
+    assert len(few.begin("a").result(HANG)) == 1
 
 
 class Broken(Gated):
@@ -906,7 +925,7 @@ def single_calls(draw: st.DrawFn) -> dict[str, Any]:
     policy=st.sampled_from(["error", "truncate", "mean"]),
     seed=st.integers(0, 2**16),
 )
-def test_whatever_overlaps_and_fails_vectors_are_right_and_accounts_agree(
+def test_of_calls_that_overlap_and_fail_vectors_are_right_and_accounts_agree(
     calls: list[dict[str, Any]],
     loops: int,
     cache: bool,

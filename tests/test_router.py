@@ -154,7 +154,7 @@ def test_a_surrounding_tier_speaks_of_queries_only(emulator: Emulator) -> None:
     assert asked(emulator) == ["voyage-4-large", "voyage-4-lite"]
 
 
-def test_a_better_vector_in_the_cache_is_used_whatever_was_asked(emulator: Emulator) -> None:
+def test_a_better_vector_in_the_cache_is_used_for_a_lower_tier(emulator: Emulator) -> None:
     """It costs nothing more."""
     router = family(emulator)
     router.embed(["q"], input_type="query", tier="high")
@@ -599,7 +599,7 @@ def test_a_tiered_router_picks_by_tier_and_says_the_space(asynchronous: bool) ->
 
 
 def test_the_same_text_at_two_tiers_is_two_vectors_in_two_spaces(asynchronous: bool) -> None:
-    """A cheap vector never poses as a dear one, in whatever order they come."""
+    """A cheap vector never poses as a dear one, in either order."""
     both, local, api = tiered()
     low = embed(both, asynchronous, ["t"], input_type="document", tier="low")
     high = embed(both, asynchronous, ["t"], input_type="document", tier="high")

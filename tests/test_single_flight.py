@@ -555,7 +555,7 @@ RETRY = RetryPolicy(attempts=3, initial_wait=0.001, max_wait=0.001, cooldown=0)
     asynchronous=st.lists(st.booleans(), min_size=8, max_size=8),
     seed=st.integers(0, 2**16),
 )
-def test_whatever_overlaps_and_fails_each_text_is_paid_once_and_each_vector_is_right(
+def test_of_calls_that_overlap_and_fail_each_text_is_paid_once_and_each_vector_is_right(
     batches: list[list[str]], asynchronous: list[bool], seed: int
 ) -> None:
     """With a cache no call pays for a text that another one has paid for."""

@@ -128,7 +128,7 @@ class Load:
             return self._chance.choice(FAULTS) if self._chance.random() < 0.5 else None
 
     def _texts(self) -> list[str]:
-        """Return texts nobody asked for, some that somebody did, and duplicates."""
+        """Return new texts, some that were asked for before, and duplicates."""
         with self._lock:
             self._number += 20
             return [f"text {self._number + shift - shift % 2}" for shift in range(-20, 20)]

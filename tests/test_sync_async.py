@@ -7,8 +7,8 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,20 +16,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrouter import Model, RetryPolicy, Router, Usage, tier
+from embedrouter import Model, RetryPolicy, Router, TieredRouter, Usage, tier
 from embedrouter._process import PerLoop
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
     EmbedRouterError,
     InputRejectedError,
+    InvalidInputError,
     NoModelAvailableError,
     RateLimitedError,
+    SpaceMismatchError,
     UnavailableError,
 )
 from embedrouter.providers import Backend
 from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
-from embedrouter.types import Answer, InputType
+from embedrouter.types import Answer, InputType, TokenCounts
 from tests.either import embed
 from tests.properties import examples
 from tests.side_by_side import at_once
@@ -91,7 +93,7 @@ def observe(
 def test_the_same_script_gives_the_same_calls_vectors_entries_and_usage(
     script: tuple[list[str], list[str]], calls: list[tuple[list[str], InputType]]
 ) -> None:
-    """Whatever providers do. Frameworks whose two halves were written twice differ here."""
+    """In all that providers do. Frameworks whose two halves were written twice differ here."""
     assert observe(False, script, calls) == observe(True, script, calls)
 
 
@@ -184,11 +186,12 @@ def test_concurrency_counts_threads_and_event_loops_together() -> None:
     async def tasks(name: str) -> None:
         await asyncio.gather(*(router.aembed([f"{name} {number}"], input_type="document") for number in range(10)))
 
-    def one(number: int) -> None:
+    def thread(number: int) -> None:
         router.embed([str(number)], input_type="document")
 
-    loops = [lambda name=name: asyncio.run(tasks(name)) for name in ("one loop", "another")]
-    at_once([*loops, *(partial(one, number) for number in range(10))])
+    calls: list[Callable[[], None]] = [partial(asyncio.run, tasks(name)) for name in ("one", "another")]
+    calls += [partial(thread, number) for number in range(10)]
+    at_once(calls)
 
     assert backend.started == 30
     assert backend.peak == 3
@@ -261,6 +264,43 @@ async def test_the_synchronous_form_works_inside_a_running_loop() -> None:
     fake = FakeBackend()
 
     assert len(Router([fake.model()], cache=None).embed(["a"], input_type="query")) == 1
+
+
+async def test_an_asynchronous_estimate_is_that_of_the_other_form() -> None:
+    """Cached and equal texts included; texts are counted in a thread, and no model is called."""
+    counted_in: set[threading.Thread] = set()
+
+    class Counting(FakeBackend):
+        def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
+            counted_in.add(threading.current_thread())
+            return super().count(texts, input_type)
+
+    fake = Counting()
+    router = Router([fake.model(price="1", batch_size=2)], cache=MemoryCache())
+    await router.aembed(["one two"], input_type="document")
+    counted_in.clear()
+    texts = ["one two", "three", "three", "four five six", "seven"]
+    estimate = await router.aestimate(texts, input_type="document")
+    assert threading.current_thread() not in counted_in
+
+    assert counted_in
+    assert (estimate.texts, estimate.unique, estimate.cached, estimate.tokens, estimate.requests) == (5, 4, 1, 5, 2)
+    assert estimate == router.estimate(texts, input_type="document")
+    assert estimate == await TieredRouter({"high": router}).aestimate(texts, input_type="document")
+    assert len(fake.calls) == 1
+    with pytest.raises(InvalidInputError, match="empty: 1"):
+        await router.aestimate(["a", ""], input_type="document")
+
+
+async def test_agreement_can_be_checked_in_an_event_loop() -> None:
+    """With the outcome and the errors of the other form."""
+    same, other = FakeBackend(), FakeBackend(space="other")
+    router = Router([same.model("fake:a"), same.model("fake:b")], cache=None)
+    mixed = Router([same.model("fake:a"), replace(other.model("fake:b"), space="fake")], cache=None)
+
+    assert await router.acheck_agreement() == router.check_agreement() != []
+    with pytest.raises(SpaceMismatchError, match="fake:b"):
+        await mixed.acheck_agreement()
 
 
 async def test_a_large_call_leaves_the_event_loop_responsive() -> None:

@@ -132,6 +132,14 @@ class Batches:
             return tuple(self._batches)
 
     @property
+    def input_lines(self) -> list[dict[str, Any]]:
+        """The lines of the input files of all batches, oldest first, as JSON objects."""
+        with self._lock:
+            files = [self._files.get(batch.input_file_id) for batch in self._batches.values()]
+        contents = [file.content for file in files if file is not None and isinstance(file.content, bytes)]
+        return [json.loads(line) for content in contents for line in content.splitlines()]
+
+    @property
     def received(self) -> tuple[Received, ...]:
         """Every request to /v1/files and /v1/batches so far, accepted or not."""
         return tuple(received for received in self._journal.received if received.endpoint != "embeddings")

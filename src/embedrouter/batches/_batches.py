@@ -44,7 +44,7 @@ class Batches:
         self._candidates, self._backends = wiring.candidates, wiring.backends
         self._cache, self._ledger, self._budget = wiring.cache, wiring.ledger, wiring.budget
         self._retry, self._totals, self._random = wiring.retry, wiring.totals, wiring.random
-        self._sleep = wiring.sleep or time.sleep
+        self.clock, self.sleep = wiring.clock, wiring.sleep or time.sleep
         self._records = BatchRecords(wiring.ledger)
 
     def check(self) -> None:
@@ -310,7 +310,7 @@ class Batches:
                 wait = self._retry.wait(attempt, error, self._random())
                 if wait is None or wait > self._retry.timeout or (once and error.perhaps_billed):
                     raise
-            self._sleep(wait)
+            self.sleep(wait)
 
 
 def _size(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -83,13 +82,14 @@ class BatchJob:
             every: seconds between two polls.
             timeout: seconds after which the status is returned, even if a batch is in progress.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        clock = self._batches.clock
+        deadline = None if timeout is None else clock() + timeout
         while True:
             status = self.poll()
-            left = math.inf if deadline is None else deadline - time.monotonic()
+            left = math.inf if deadline is None else deadline - clock()
             if status.ended or left <= 0:
                 return status
-            time.sleep(min(every, left))
+            self._batches.sleep(min(every, left))
 
     def forget(self) -> None:
         """Give up batches that cannot be collected, because their answers have expired or their API key is gone.
