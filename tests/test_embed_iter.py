@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import tracemalloc
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -264,7 +264,7 @@ async def test_no_chunk_is_empty(number: int) -> None:
 async def test_texts_that_come_asynchronously_are_read_when_they_are_needed() -> None:
     """They may have no end; and they are closed when the iteration is left."""
     texts, router = AsyncRead(), router_for(FakeBackend())
-    results = cast("AsyncGenerator[EmbeddingResult]", router.aembed_iter(texts, input_type="document", chunk_size=4))
+    results = router.aembed_iter(texts, input_type="document", chunk_size=4)
 
     assert texts.texts == 0
     for read in (4, 8, 12):

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -183,10 +184,11 @@ def test_concurrency_counts_threads_and_event_loops_together() -> None:
     async def tasks(name: str) -> None:
         await asyncio.gather(*(router.aembed([f"{name} {number}"], input_type="document") for number in range(10)))
 
-    at_once(
-        [lambda name=name: asyncio.run(tasks(name)) for name in ("one loop", "another")]
-        + [lambda number=number: router.embed([str(number)], input_type="document") for number in range(10)]
-    )
+    def one(number: int) -> None:
+        router.embed([str(number)], input_type="document")
+
+    loops = [lambda name=name: asyncio.run(tasks(name)) for name in ("one loop", "another")]
+    at_once([*loops, *(partial(one, number) for number in range(10))])
 
     assert backend.started == 30
     assert backend.peak == 3

@@ -1,8 +1,8 @@
 """Record submitted batches in the ledger's file.
 
-A record is written before its batch is submitted, and has a reference that the provider's batch has, too: so no batch is
-billed and unknown at any moment. Texts are recorded as cache keys alone, under which the answers are stored when the
-batch is collected, also after a restart.
+A record is written before its batch is submitted, under a client reference that the provider's batch has, too: so no
+batch is billed and unknown at any moment. Texts are recorded as cache keys alone, under which the answers are stored
+when the batch is collected, also after a restart.
 """
 
 from __future__ import annotations
