@@ -90,7 +90,7 @@ def full(session: nox.Session) -> None:
     """Run all tests, slow ones too, and print what share of the source the fast ones cover."""
     install(session, "-e", ".[dev]")
     session.run("python", "-m", "pytest", "--cov", "--cov-report=term")
-    session.run("python", "-m", "pytest", "-m", "slow", env={"HYPOTHESIS_PROFILE": "thorough"})
+    session.run("python", "-m", "pytest", "-m", "slow or hypothesis", env={"HYPOTHESIS_PROFILE": "thorough"})
 
 
 @nox.session(python=PYTHONS)

@@ -15,6 +15,12 @@ from .table import Table, markdown
 TABLE = pytest.StashKey[Table]()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Measure in one process: contestants side by side would slow each other down."""
+    return 0
+
+
 @pytest.fixture(scope="session")
 def table(pytestconfig: pytest.Config) -> Table:
     return pytestconfig.stash.setdefault(TABLE, Table())
