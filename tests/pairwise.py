@@ -6,7 +6,7 @@ would find: 27 forms × 7 ways × 3 tiers × 9 methods are 5,103 calls in full a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import combinations, product
 from typing import Any
 
@@ -16,7 +16,7 @@ Row = tuple[Any, ...]
 Pair = tuple[int, Any, int, Any]
 
 
-def pairwise(*dimensions: Sequence[Any], allowed: Callable[..., bool] = lambda *_: True) -> list[Row]:
+def pairwise(*dimensions: Iterable[Any], allowed: Callable[..., bool] = lambda *_: True) -> list[Row]:
     """Return rows of one value from each dimension that cover every allowed pair; the same rows each time.
 
     Args:

@@ -18,6 +18,7 @@ from llama_index.core.schema import TextNode
 from embedrouter import Router, tier
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.testing import FakeBackend
+from embedrouter.types import InputType
 
 Vector = list[float]
 
@@ -38,7 +39,7 @@ def adapter(low: FakeBackend, high: FakeBackend) -> RouterEmbedding:
     return RouterEmbedding(router=Router(models, cache=None))
 
 
-METHODS: dict[str, tuple[str, Callable[[RouterEmbedding], list[Vector] | Awaitable[list[Vector]]]]] = {
+METHODS: dict[str, tuple[InputType, Callable[[RouterEmbedding], list[Vector] | Awaitable[list[Vector]]]]] = {
     "query": ("query", lambda model: [model.get_query_embedding("a")]),
     "async query": ("query", lambda model: _one(model.aget_query_embedding("a"))),
     "text": ("document", lambda model: [model.get_text_embedding("a")]),
@@ -66,7 +67,7 @@ def test_every_method_gives_lists_of_python_floats_of_the_right_input_type(
     for vector, text in zip(vectors, ["a", "b", "a"], strict=False):
         assert type(vector) is list
         assert {type(number) for number in vector} == {float}
-        assert np.allclose(vector, high.vector(text, input_type))  # type: ignore[arg-type]
+        assert np.allclose(vector, high.vector(text, input_type))
 
 
 async def _awaited(outcome: Awaitable[list[Vector]]) -> list[Vector]:
@@ -164,7 +165,7 @@ def test_the_surrounding_tier_reaches_a_retriever(
     assert {call.input_type for call in high.calls} == {"document"}
 
 
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_ingestion_pipeline_fills_nodes_also_in_worker_processes(workers: int | None) -> None:
     """Workers get the embedder as a pickle."""
     nodes = [TextNode(text=text, id_=str(number)) for number, text in enumerate(NODES)]
@@ -173,8 +174,9 @@ def test_an_ingestion_pipeline_fills_nodes_also_in_worker_processes(workers: int
 
     by_text = {node.get_content(): node.embedding for node in filled}
     for text, vector in zip(NODES, expected, strict=True):
-        assert by_text[text] is not None
-        assert np.allclose(by_text[text], vector, atol=1e-6)
+        found = by_text[text]
+        assert found is not None
+        assert np.allclose(found, vector, atol=1e-6)
 
 
 async def test_an_ingestion_pipeline_runs_asynchronously(adapter: RouterEmbedding, high: FakeBackend) -> None:

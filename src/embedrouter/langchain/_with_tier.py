@@ -91,8 +91,9 @@ class _AtTier(Runnable[Input, Output]):
                         return
                 yield chunk
         finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
+            close = getattr(chunks, "close", None)  # generators have it, other iterators need not
+            if close is not None:
+                close()
 
     async def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
         asking = self._asking(config)
@@ -107,8 +108,9 @@ class _AtTier(Runnable[Input, Output]):
                         return
                 yield chunk
         finally:
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
+            aclose = getattr(chunks, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
     def _asking(self, config: RunnableConfig | None) -> AbstractContextManager[object]:
         if self.tier is not None:
@@ -124,11 +126,11 @@ class _AtTier(Runnable[Input, Output]):
         return self.bound.get_name(suffix, name=name)
 
     @property
-    def InputType(self) -> type[Input]:
+    def InputType(self) -> type[Any]:
         return self.bound.InputType
 
     @property
-    def OutputType(self) -> type[Output]:
+    def OutputType(self) -> type[Any]:
         return self.bound.OutputType
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
