@@ -1,8 +1,8 @@
 """Measure three ways to embed 100, 500 and 1,000 texts.
 
-Notice that many requests at once beat one at a time, and that a batch beats both: one request does the work of a
-thousand. The cache is off, otherwise only the first way would do any work; and so is the window in which a router
-gathers calls that come at the same time, otherwise the second way would make a batch of them.
+Concurrent requests are faster than one request at a time, and a batch is faster than both: one request does the work of
+a thousand. The cache is off, because only the first way would make requests otherwise. Micro-batching is off, because
+the router would send the calls of the second way as a batch otherwise.
 
 Needs OPENAI_API_KEY, and some minutes: the first way makes 1,600 requests one after the other.
 """
@@ -30,7 +30,7 @@ async def in_one_batch(router: Router, texts: list[str]) -> None:
 
 
 async def measure(way: Callable[[Router, list[str]], Awaitable[None]], texts: list[str]) -> tuple[float, int]:
-    """Return the seconds and the requests that a way takes."""
+    """Return the seconds and the number of requests of one way."""
     async with Router([MODEL], cache=None, micro_batch_window=0) as router:
         await router.aembed(["the first request opens the connection"], input_type="document")
         before = router.usage.requests

@@ -1,8 +1,8 @@
-"""Embed from asyncio, many callers at once.
+"""Embed from asyncio, with many callers at once.
 
-Notice that fifty callers make a request or two: the first goes at once, those who come within ``micro_batch_window``
-go together. Where callers hold many texts, ``max_concurrency`` decides how many requests are under way, and the rest
-wait their turn.
+Fifty callers make a request or two: the first call is sent at once, and the calls of the next ``micro_batch_window``
+seconds are sent as one request. For callers with many texts, ``max_concurrency`` limits the requests in flight, of all
+threads and event loops together.
 
 Needs OPENAI_API_KEY.
 """

@@ -1,7 +1,7 @@
 """Embed one text.
 
-Notice that the result says more than the vector: the space it is in, the model that made it, and what it cost. A second
-run costs nothing: the vector is in the cache, in your user cache folder unless you name another.
+The result has more than the vector: the vector's space, the model that computed the vector, and the cost. A second run
+costs nothing, because the vector is in the cache: in your user cache folder, unless you name another folder.
 
 Needs OPENAI_API_KEY.
 """

@@ -1,7 +1,7 @@
 """Embed 250 documents in as few requests as the provider allows.
 
-Notice that no loop is needed: the router packs texts by the provider's limits (2,048 texts for OpenAI), pays equal
-texts once and keeps the order. ``batch_size`` is for servers that take less; the cache is off to show both at work.
+No loop is needed: the router packs texts by the provider's limits (2,048 texts for OpenAI), pays equal texts once and
+keeps the order. ``batch_size`` is for servers with smaller limits; the cache is off, so that every text is sent.
 
 Needs OPENAI_API_KEY.
 """

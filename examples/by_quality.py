@@ -1,7 +1,8 @@
 """Choose between cached, local and paid vectors by quality.
 
-Notice that the two qualities are two spaces: a local vector is never given out as the paid model's, not even from the
-cache, and ``result.space`` says what you hold. Keep an index for each; for cheap queries on one index see tiers.py.
+The two qualities are two spaces: a local vector is never returned in place of the paid model's vector, not even from
+the cache, and ``result.space`` names the space. Keep an index for each space; for cheap queries on one index see
+tiers.py.
 
 Needs OPENAI_API_KEY and the extra sentence-transformers.
 """

@@ -1,7 +1,7 @@
 """Pay for a text once.
 
-Notice that the second call makes no request and that its result says so. A text with a newline at its end is another
-text. Run this again and the first call is a hit too: the cache outlives the program.
+The second call makes no request, and its result is marked as cached. A text with a newline at its end is another text.
+In a second run the first call is a hit, too: the cache outlives the program.
 
 Needs OPENAI_API_KEY.
 """

@@ -1,7 +1,7 @@
-"""Let each query find out by itself whether it needs the better model.
+"""Search with a fast model first, and with a better model only for doubtful queries.
 
-A retriever over two stores: wordllama's is asked first, MiniLM's only for the queries whose ten best hits score most
-alike, three in ten over a long run. Every document says which of the two answered.
+A retriever over two stores: wordllama's store is searched first, MiniLM's store only for the queries whose ten best
+hits have the most similar scores, three in ten over a long run. Every document has the tier of its store.
 
 Needs the extras langchain, sentence-transformers and wordllama; the first run downloads all-MiniLM-L6-v2 (90 MB).
 """
@@ -49,6 +49,6 @@ with TieredRouter(
         print(f"{best.metadata['embedding_tier']:>4}: {question} {best.page_content}")
     print(retriever.cascade)
 
-    with tier("high"):  # whoever asks for a tier gets it, and the cascade is not consulted
+    with tier("high"):  # a requested tier is used without the cascade
         best = retriever.invoke(questions[1])[0]
     print(f"asked for: {best.metadata['embedding_space']}: {best.page_content}")

@@ -1,7 +1,8 @@
-"""Tell documents and queries apart, as Cohere wants it.
+"""Embed documents and queries with their input types, as Cohere's API requires.
 
-Notice that ``input_type`` has no default: a document embedded as a query is a mistake that nothing would show you. The
-same text gives two vectors, cached apart; they are in one space, so that queries are compared with documents.
+``input_type`` has no default, because a document that is embedded as a query is a mistake without an error. The same
+text gives two vectors with two cache entries; both vectors are in one space, so that queries are compared with
+documents.
 
 Needs CO_API_KEY (or COHERE_API_KEY).
 """

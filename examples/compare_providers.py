@@ -1,7 +1,7 @@
-"""Compare models on your own question: which of them ranks the right document first?
+"""Compare models on your own question: which model ranks the right document first?
 
-Notice that each model is compared with itself alone: neither vectors nor scores of two models mean the same, so
-what is compared is the ranking. The lead over the next document says how sure a model is, on its own scale.
+Each query is compared with documents of the same model alone: vectors and scores of two models are not comparable, only
+the rankings are. The lead over the next document is a model's certainty, on the model's own scale.
 
 Needs OPENAI_API_KEY, CO_API_KEY and the extra sentence-transformers; leave out of MODELS what you do not have.
 """

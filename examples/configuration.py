@@ -1,7 +1,7 @@
 """Keep models, tiers and budget in a file instead of in code.
 
-Notice that a misspelt key is an error, and that the file holds no API key, so that it may be committed. Without an
-argument ``from_config`` looks for $EMBEDROUTER_CONFIG, ./embedrouter.toml and [tool.embedrouter] in ./pyproject.toml.
+A misspelt key is an error. The file holds no API key, so the file may be committed. Without an argument ``from_config``
+looks for $EMBEDROUTER_CONFIG, ./embedrouter.toml and [tool.embedrouter] in ./pyproject.toml.
 
 Needs VOYAGE_API_KEY.
 """

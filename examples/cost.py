@@ -1,9 +1,9 @@
-"""Know what a call costs before it is made.
+"""Estimate the cost of a call before the call.
 
-Notice that equal texts count once, that what is cached counts nothing, and that an unknown price is ``None``, never a
-guess. A budget turns the estimate into a rule.
+Equal texts count once, cached texts cost nothing, and an unknown price is ``None``, never a guess. A budget refuses a
+call whose estimate is too high.
 
-Needs no key, because nothing is called; the extra openai, with tiktoken's vocabulary on your machine, counts exactly.
+Needs no key, because no model is called; the extra openai, with tiktoken's vocabulary on your machine, counts exactly.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ for name in ("text-embedding-3-small", "text-embedding-3-large", "text-embedding
 own = Model("openai:our-model", base_url="https://embeddings.example.com/v1", space="our-model", dimensions=768)
 print(f"unknown price: {Router([own]).estimate(different, input_type='document').cost}")
 
-priced = replace(own, price="0.01")  # US dollars per million tokens, as a string, so that it is exact
+priced = replace(own, price="0.01")  # US dollars per million tokens, as a string, which is exact
 print(f"known price: ${Router([priced]).estimate(different, input_type='document').cost:.8f}")
 
 careful = Router(["openai:text-embedding-3-small"], budget=Budget(per_call="0.00001"))

@@ -1,7 +1,7 @@
-"""Ask for fewer dimensions: less storage and faster search, for slightly worse retrieval.
+"""Request fewer dimensions: less storage and faster search, for slightly worse retrieval.
 
-Notice that every number of dimensions is a space of its own. Vectors of 256 and of 512 numbers never meet in a router,
-a cache entry or a result; an attempt to mix them is an error when the router is built, not bad search results later.
+Every number of dimensions is a separate space. Vectors of 256 and of 512 numbers are never mixed in a router, a cache
+entry or a result; an attempt to mix such vectors is an error when the router is built, not bad search results later.
 
 Needs OPENAI_API_KEY.
 """

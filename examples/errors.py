@@ -1,7 +1,7 @@
-"""Catch what can go wrong, and know what to do about it.
+"""Catch errors, and handle each error in the right way.
 
-Notice what is missing: no retry loop, and no ``None`` for a vector. The router waits out rate limits and outages as its
-``RetryPolicy`` says, so an error that reaches you is a decision for you; what was answered before it is in the cache.
+No retry loop is needed, and no vector is ever ``None``. The router retries after rate limits and outages as its
+``RetryPolicy`` says, so every error that is raised needs a decision; vectors that arrived before the error are cached.
 
 Needs OPENAI_API_KEY for the first case; the others fail on purpose.
 """
@@ -20,19 +20,19 @@ SMALL = "openai:text-embedding-3-small"
 
 
 def index(router: Router, texts: list[str]) -> None:
-    """Embed documents, and say what became of them."""
+    """Embed documents, and print the result or the error."""
     try:
         result = router.embed(texts, input_type="document")
-    except InvalidInputError as error:  # your texts: leave the bad ones out, or repair them
+    except InvalidInputError as error:  # your texts: leave invalid texts out, or repair such texts
         print(f"bad input at {error.indices}; going on without")
         index(router, [text for position, text in enumerate(texts) if position not in error.indices])
-    except InputRejectedError as error:  # the provider refuses these texts: look at them
+    except InputRejectedError as error:  # the provider refuses these texts: inspect the texts
         print(f"{error.model} refuses the texts at {error.indices}")
-    except BudgetExceededError as error:  # the money: raise the budget, or go on tomorrow
+    except BudgetExceededError as error:  # the money: raise the budget, or continue tomorrow
         print(f"over budget: {error}")
     except AuthenticationError as error:  # the key: the message names the variable to set
         print(f"no access: {error}")
-    except NoModelAvailableError as error:  # the providers: try later, what was answered is not paid again
+    except NoModelAvailableError as error:  # the providers: try later; embedded texts are cached
         print(f"no model answered, after {len(error.attempts)} attempts:")
         for attempt in error.attempts:
             print(f"  {attempt.model}: {type(attempt.error).__name__}, cost ${attempt.cost}")

@@ -1,7 +1,8 @@
 """Put a router where LangChain expects ``Embeddings``.
 
-Notice that the large model fills the store and the small one asks it, and that one call of the chain can ask for more:
-``configurable`` reaches the embedder. The chain ends with the prompt; put your chat model behind it with ``| model``.
+The large model embeds the documents and the small model embeds the queries; one call of the chain can request a higher
+tier, because ``configurable`` reaches the embedder. The chain ends with the prompt; append your chat model with
+``| model``.
 
 Needs VOYAGE_API_KEY and the extra langchain.
 """

@@ -1,7 +1,7 @@
 """Put a router where LlamaIndex expects a ``BaseEmbedding``.
 
-Notice that building the index again costs nothing, because every vector is in the router's cache. What comes back are
-nodes with scores; a query engine hands them to your language model.
+A second build of the index costs nothing, because every vector is in the router's cache. The retriever returns nodes
+with scores; a query engine passes the nodes to your language model.
 
 Needs OPENAI_API_KEY and the extra llama-index.
 """

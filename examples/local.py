@@ -1,7 +1,7 @@
 """Embed on your own machine, without a key and without a bill.
 
-Notice the difference: all-MiniLM-L6-v2 runs through torch, wordllama starts in a fraction of a second and knows less.
-They are two spaces, so choose one for each index.
+all-MiniLM-L6-v2 runs on torch; wordllama starts in a fraction of a second, with lower quality. The two models are two
+spaces, so choose one model for each index.
 
 Needs the extras sentence-transformers and wordllama; the first run downloads all-MiniLM-L6-v2 (90 MB).
 """

@@ -1,7 +1,7 @@
 """Use any provider through the same code.
 
-Notice that a model's name is all that changes. What differs between providers (keys, limits, input types, prices,
-errors) stays behind the router, so the code that searches does not know who embeds.
+Only the model's name changes. The differences between providers (keys, limits, input types, prices, errors) stay behind
+the router, so the code that searches is the same for every provider.
 
 Needs OPENAI_API_KEY, CO_API_KEY, VOYAGE_API_KEY, and the extra wordllama for the model that runs here.
 """

@@ -1,7 +1,7 @@
-"""Index with a large model, ask with a small one, in one space.
+"""Index with a large model, query with a small model, in one space.
 
-Notice that vectors of two models are compared, and rightly: Voyage documents that the voyage-4 models share a space.
-Documents stay for good and get the best model; a query gets the cheap one unless the code around it asks for more.
+Vectors of two models are compared, because Voyage documents that the voyage-4 models share a space. Documents stay in
+the index and get the best model; a query gets the cheap model, unless the surrounding code requests a higher tier.
 
 Needs VOYAGE_API_KEY.
 """
@@ -38,4 +38,4 @@ ask("Where can I buy museum tickets?")
 with embedrouter.tier("high"):
     ask("On which days is the museum closed?")
 
-ask("On which days is the museum closed?")  # the large model's vector is in the cache: better, and free
+ask("On which days is the museum closed?")  # the large model's vector is cached: better, and free

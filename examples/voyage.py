@@ -1,7 +1,7 @@
 """Embed with Voyage AI.
 
-Notice that the code is that of any other provider. Documents and queries are told apart as Voyage wants it, and texts
-over the limit are refused; left to itself the API would cut them without a word.
+The code is the same as for any other provider. Documents and queries are sent with Voyage's input types, and texts over
+the limit are refused; by default the API would truncate such texts without an error.
 
 Needs VOYAGE_API_KEY.
 """

@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from embedrouter import Budget, Model, RetryPolicy, Router
-from embedrouter.batches import _jobs as batches
-from embedrouter.cache._disk import DiskCache
+from embedrouter.batches import _batches as batches
+from embedrouter.cache import Cache, open_cache
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
 from embedrouter.spending import Ledger
 from embedrouter.types import Spending
@@ -239,7 +239,8 @@ def inherit(file: str) -> dict[str, Any]:
 
 def fork_cache(folder: str) -> dict[str, Any]:
     """Read in forked children while threads of the parent read and write."""
-    cache = DiskCache(folder)
+    cache = open_cache(folder)
+    assert cache is not None
     stop = threading.Event()
 
     def work(worker: int) -> None:
@@ -275,7 +276,7 @@ def fork_cache(folder: str) -> dict[str, Any]:
 # Tasks that need a router
 
 
-def _router(settings: dict[str, Any]) -> Router:
+def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
     model = Model(
         MODEL,
         base_url=settings["url"],
@@ -288,7 +289,8 @@ def _router(settings: dict[str, Any]) -> Router:
     )
     return Router(
         [model],
-        cache=Path(settings["folder"]),
+        cache=cache or Path(settings["folder"]),
+        ledger=Path(settings["folder"]) / "ledger.db",
         budget=Budget(total=settings["cap"]),
         retry=RetryPolicy(attempts=4, timeout=20, initial_wait=0.01, max_wait=0.05),
         micro_batch_window=0,  # many requests, each with money of its own
@@ -420,21 +422,31 @@ def collect(**settings: Any) -> dict[str, Any]:
 def die_collecting(page: int, **settings: Any) -> dict[str, Any]:
     """Die when the second page of a batch's answers is in the cache."""
     batches.PAGE = page
-    router = _router(settings)
-    write, written = router._cache.write, 0
-
-    def count(entries: Any) -> bool:
-        nonlocal written
-        kept = write(entries)
-        written += 1
-        if written == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return kept
-
-    router._cache.write = count  # type: ignore[method-assign]
-    for job in router.batches():
-        job.poll()
+    opened = open_cache(settings["folder"])
+    assert opened is not None
+    with _router(settings, cache=_Deadly(opened)) as router:
+        for job in router.batches():
+            job.poll()
     return {}
+
+
+class _Deadly:
+    """A cache whose process dies when it has written twice."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache, self._written = cache, 0
+
+    def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        return self._cache.get_many(keys)
+
+    def put_many(self, values: Mapping[bytes, bytes]) -> None:
+        self._cache.put_many(values)
+        self._written += 1
+        if self._written == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self) -> None:
+        self._cache.close()
 
 
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {

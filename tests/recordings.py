@@ -27,6 +27,7 @@ import numpy as np
 import vcr
 import yaml
 from vcr.cassette import Cassette
+from vcr.record_mode import RecordMode
 from vcr.request import Request
 
 from embedrouter.models import Model, load_catalogue, resolve
@@ -367,7 +368,7 @@ def replayed(*recordings: Recording, unplayed: int = 0) -> Iterator[Cassette]:
         kept.append(cleaned(request))
         return kept[-1]
 
-    player = vcr.VCR(record_mode="none", before_record_request=keep)
+    player = vcr.VCR(record_mode=RecordMode.NONE, before_record_request=keep)
     player.register_persister(_InMemory(recordings))
     player.register_matcher("any case", method_in_any_case)
     player.register_matcher("asks the same", _asks_the_same)
@@ -395,7 +396,8 @@ def _question(request: Request) -> tuple[Any, Any]:
 
 def body_of(request: Request) -> Any:
     """Return what a request asks for; vcrpy has a dictionary where aiohttp was given one."""
-    return request.body if isinstance(request.body, Mapping) else json.loads(request.body)
+    body: Any = request.body
+    return body if isinstance(body, Mapping) else json.loads(body)
 
 
 def cleaned(request: Request) -> Request:

@@ -207,6 +207,14 @@ class ScriptedEffects:
     def group(self) -> Hashable:
         return "script"
 
+    @property
+    def loop(self) -> None:
+        return None
+
+    @property
+    def blocked_loop(self) -> None:
+        return None
+
     def detached(self) -> ScriptedEffects:
         effects = ScriptedEffects(self.script)
         effects.background = self.background

@@ -9,6 +9,7 @@ import pytest
 
 from embedrouter import Budget, Router
 from embedrouter.errors import BudgetExceededError
+from embedrouter.router import wiring_of
 
 MODEL = "openai:text-embedding-3-small"
 
@@ -22,26 +23,26 @@ def test_every_cap_is_held_against_the_whole_job(cap: str) -> None:
     """A job is one call to whoever started it, so ``per_call`` counts too."""
     asked = router(Budget(**{cap: "1.00"}))  # type: ignore[arg-type]
 
-    asked.afford(Decimal("1.00"))
+    wiring_of(asked).require_affordable(Decimal("1.00"))
     with pytest.raises(BudgetExceededError, match=rf"^Nothing was called: .*\$1\.01.*{cap}=\$1\.00"):
-        asked.afford(Decimal("1.01"))
+        wiring_of(asked).require_affordable(Decimal("1.01"))
 
 
 def test_what_costs_nothing_always_fits_and_what_nobody_knows_never_does() -> None:
     """A budget cannot hold where the price is unknown; without a budget there is nothing to hold."""
     poor = router(Budget(total="0"))
 
-    poor.afford(Decimal(0))
+    wiring_of(poor).require_affordable(Decimal(0))
     with pytest.raises(BudgetExceededError, match="its price is unknown"):
-        poor.afford(None)
-    router(None).afford(None)
-    router(Budget()).afford(Decimal(1_000_000))
+        wiring_of(poor).require_affordable(None)
+    wiring_of(router(None)).require_affordable(None)
+    wiring_of(router(Budget())).require_affordable(Decimal(1_000_000))
 
 
 def test_asking_books_nothing(tmp_path: Path) -> None:
     """Neither in the accounts nor as something set aside."""
     with Router([MODEL], cache=None, ledger=tmp_path / "ledger.db", budget=Budget(total="1.00")) as asked:
         for _ in range(3):
-            asked.afford(Decimal("0.60"))
+            wiring_of(asked).require_affordable(Decimal("0.60"))
 
         assert asked.ledger.totals("day") == {}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import gc
-from collections.abc import Iterator
+import ssl
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,10 @@ from embedrouter.errors import (
     NoModelAvailableError,
     UnavailableError,
 )
+from embedrouter.models import load_catalogue, resolve
+from embedrouter.providers import Backend, create, describe
+from embedrouter.providers._certificates import ssl_context
+from embedrouter.providers._clients import Clients
 from embedrouter.testing import NO_WAITING
 from tests.either import embed
 from tests.emulator import Emulator, Fault, count_tokens, vector
@@ -45,8 +53,14 @@ class Provider:
     def router(self, emulator: Emulator, **settings: Any) -> Router:
         return Router([self.declare(emulator, **settings)], cache=None, retry=ONCE)
 
+    def backend(self, emulator: Emulator, **settings: Any) -> Backend:
+        model = self.declare(emulator, **settings)
+        known = describe(model, load_catalogue(), None)
+        candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=False, identity=known.identity)
+        return create(model, known, candidate)
+
     def expected(self, text: str, input_type: str, dimensions: int | None = None) -> np.ndarray:
-        return vector(self.model.partition(":")[2], dimensions, input_type, text)  # type: ignore[arg-type]
+        return vector(self.model.partition(":")[2], dimensions, input_type, text)
 
 
 PROVIDERS = {
@@ -74,9 +88,11 @@ def failure(router: Router, asynchronous: bool, texts: list[str]) -> BackendErro
     """Return the error that one request fails with."""
     with pytest.raises((NoModelAvailableError, BackendError)) as caught:
         embed(router, asynchronous, texts, input_type="document")
-    if isinstance(caught.value, NoModelAvailableError):
-        return caught.value.attempts[-1].error
-    return caught.value
+    error = caught.value
+    if isinstance(error, NoModelAvailableError):
+        return error.attempts[-1].error
+    assert isinstance(error, BackendError)
+    return error
 
 
 # Answers
@@ -187,11 +203,11 @@ def test_the_encoding_can_be_chosen(emulator: Emulator, asynchronous: bool, enco
     assert np.allclose(result.vectors[0], PROVIDERS["openai"].expected("a", "document"))
 
 
-@pytest.mark.parametrize(("encoding_format", "asked"), [(None, "float"), ("float", "float"), ("base64", "base64")])
+@pytest.mark.parametrize(("encoding_format", "asked"), [(None, "base64"), ("float", "float"), ("base64", "base64")])
 def test_coheres_encoding_can_be_chosen(
     emulator: Emulator, asynchronous: bool, encoding_format: str | None, asked: str
 ) -> None:
-    """Lists unless base64 is asked for, which is read sooner."""
+    """Base64 unless lists are asked for, of which the SDK checks every number."""
     router = PROVIDERS["cohere"].router(emulator, encoding_format=encoding_format)
     result = embed(router, asynchronous, ["a"], input_type="document")
     router.close()
@@ -215,7 +231,7 @@ def test_coheres_vectors_without_a_type_are_a_bad_response(
 
 @pytest.mark.parametrize("written", ["base64", "float"])
 def test_cohere_may_answer_base64_or_lists(emulator: Emulator, asynchronous: bool, written: str) -> None:
-    """Whatever was asked for."""
+    """The format of the answer decides, not the one that was asked for."""
     numbers = PROVIDERS["cohere"].expected("a", "document")
     rows = [base64.b64encode(numbers.tobytes()).decode() if written == "base64" else numbers.tolist()]
     emulator.script(Fault.status(200, body={"id": "1", "embeddings": {written: rows}, "texts": ["a"]}))
@@ -522,7 +538,7 @@ def test_closing_a_router_leaves_what_is_under_way_alone(
 ) -> None:
     """It is paid for. The next call, made meanwhile, has a client of its own."""
     emulator.fault_for = lambda _: Fault.slow(0.1)
-    backend = provider.router(emulator)._backends[0]
+    backend = provider.backend(emulator)
     answers = []
 
     async def call(text: str, wait: float) -> None:
@@ -547,24 +563,60 @@ def test_closing_a_router_leaves_what_is_under_way_alone(
     gc.collect()  # tells of sockets that nobody closed
 
 
-def test_a_client_is_closed_by_the_last_call_that_uses_it(emulator: Emulator) -> None:
-    backend: Any = PROVIDERS["openai"].router(emulator)._backends[0]
+def test_a_client_is_closed_by_the_last_call_that_uses_it() -> None:
+    """Closed any earlier, an answer that is paid for would be lost."""
+    closed: list[str] = []
+
+    async def aclose() -> None:
+        closed.append("async")
+
+    clients = Clients(lambda: (object(), lambda: closed.append("sync")), lambda: (object(), aclose))
 
     async def asynchronously() -> None:
-        async with backend._clients.asynchronous() as first, backend._clients.asynchronous() as second:
-            await backend.aclose()
+        async with clients.alease() as first, clients.alease() as second:
+            await clients.aclose()
+            await clients.aclose()
             assert first is second
-            assert not first.client.is_closed()
-        assert first.client.is_closed()
+            assert closed == ["sync"]
+            async with clients.alease() as third:
+                assert third is not first
+        assert closed == ["sync", "async"]
+        await clients.aclose()
+        assert closed == ["sync", "async", "async"]
 
-    with backend._clients.sync() as first:
-        with backend._clients.sync() as second:
-            backend.close()
-            backend.close()
+    with clients.lease() as first:
+        with clients.lease() as second:
+            clients.close()
+            clients.close()
         assert first is second
-        assert not first.client.is_closed()
-    assert first.client.is_closed()
+        assert closed == []
+    assert closed == ["sync"]
     asyncio.run(asynchronously())
+
+
+def test_tasks_that_come_first_together_make_one_client() -> None:
+    """The second waits until the first has made it in a thread."""
+    made: list[object] = []
+
+    async def aclose() -> None:
+        """Hold nothing."""
+
+    def make() -> tuple[object, Any]:
+        time.sleep(0.05)
+        made.append(object())
+        return made[-1], aclose
+
+    clients: Clients[object, object] = Clients(lambda: (object(), lambda: None), make)
+
+    async def lease() -> object:
+        async with clients.alease() as client:
+            return client
+
+    async def together() -> list[object]:
+        return await asyncio.gather(*(lease() for _ in range(5)))
+
+    assert set(asyncio.run(together())) == set(made)
+    assert len(made) == 1
 
 
 def test_one_router_serves_one_event_loop_after_another(provider: Provider, emulator: Emulator) -> None:
@@ -599,9 +651,9 @@ def test_a_client_that_is_none_of_the_sdks_is_refused_before_anything_is_sent(em
     import cohere
     import openai
 
-    common = {"api_key": KEY, "base_url": emulator.openai_url}
+    common: dict[str, Any] = {"api_key": KEY, "base_url": emulator.openai_url}
     clients = {
-        "openai:text-embedding-3-small": (openai.OpenAI(**common), openai.AsyncOpenAI(**common)),  # type: ignore[arg-type]
+        "openai:text-embedding-3-small": (openai.OpenAI(**common), openai.AsyncOpenAI(**common)),
         "cohere:embed-v4.0": (cohere.ClientV2(**common), cohere.AsyncClientV2(**common)),
     }
     for name, (client, async_client) in clients.items():
@@ -613,6 +665,127 @@ def test_a_client_that_is_none_of_the_sdks_is_refused_before_anything_is_sent(em
             Router([Model(name, async_client=client)], cache=None)
     with pytest.raises(ConfigError, match=r"takes a cohere\.ClientV2, not OpenAI\."):
         Router([Model("cohere:embed-v4.0", client=clients["openai:text-embedding-3-small"][0])], cache=None)
+
+
+def test_without_a_key_nothing_is_made(asynchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a client of the SDK's nor an HTTP client, which would read the file of authorities."""
+    monkeypatch.delattr("openai.DefaultHttpxClient")
+    monkeypatch.delattr("openai.DefaultAsyncHttpxClient")
+    router = Router(["openai:text-embedding-3-small"], cache=None)
+
+    with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
+        embed(router, asynchronous, ["a"], input_type="query")
+
+
+def test_the_file_of_authorities_is_read_once(
+    emulator: Emulator, asynchronous: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Reading it takes longer than a request to a server nearby; ``SSL_CERT_FILE`` is followed as the SDKs do."""
+    import certifi
+    import httpx
+    import httpx2
+
+    authorities = Path(certifi.where()).read_text("ascii").partition("-----END CERTIFICATE-----")
+    mine = tmp_path / "authorities.pem"
+    mine.write_text("".join(authorities[:2]))
+    monkeypatch.setenv("SSL_CERT_FILE", str(mine))
+    read = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def loaded(*told: Any, **named: Any) -> None:
+        read.append(told)
+        load(*told, **named)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loaded)
+    for name in ("openai", "azure", "cohere"):
+        for _ in range(3):
+            router = PROVIDERS[name].router(emulator)
+            embed(router, asynchronous, ["a"], input_type="document")
+            router.close()
+
+    assert len(read) == 2
+    assert all(len(ssl_context(library).get_ca_certs()) == 1 for library in (httpx, httpx2))
+    assert len(read) == 2
+
+
+# Tracing
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_tracing_of_openais_sdk_sees_requests(
+    emulator: Emulator, asynchronous: bool, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most tools patch ``Embeddings.create``, some ``OpenAI.request``; both see our client's requests and a user's."""
+    import openai
+    from openai.resources.embeddings import AsyncEmbeddings, Embeddings
+
+    seen: list[Any] = []
+
+    def patch(owner: Any, name: str, note: Callable[..., object]) -> None:
+        before = getattr(owner, name)
+
+        @functools.wraps(before)
+        def traced(*told: Any, **named: Any) -> Any:
+            seen.append(note(*told, **named))
+            return before(*told, **named)
+
+        monkeypatch.setattr(owner, name, traced)
+
+    patch(
+        AsyncEmbeddings if asynchronous else Embeddings,
+        "create",
+        lambda self, **named: (named["model"], named["input"]),
+    )
+    patch(openai.AsyncOpenAI if asynchronous else openai.OpenAI, "request", lambda self, kind, *_, **__: kind.__name__)
+    kind: Any = openai.AsyncOpenAI if asynchronous else openai.OpenAI
+    own = kind(api_key=KEY, base_url=emulator.openai_url)
+    settings = {"async_client" if asynchronous else "client": own} if given else {}
+    router = PROVIDERS["openai"].router(emulator, **settings)
+
+    async def call() -> None:
+        async with own, router:
+            await router.aembed(["a", "b"], input_type="document")
+
+    if asynchronous:
+        asyncio.run(call())
+    else:
+        with own, router:
+            router.embed(["a", "b"], input_type="document")
+
+    assert seen == [("text-embedding-3-small", ["a", "b"]), "CreateEmbeddingResponse"]
+
+
+def test_tracing_of_coheres_sdk_sees_requests(
+    emulator: Emulator, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It patches the client's ``embed``."""
+    import cohere
+
+    kind: Any = cohere.AsyncClientV2 if asynchronous else cohere.ClientV2
+    embed_ = kind.embed
+    seen: list[Any] = []
+
+    def traced(self: Any, **named: Any) -> Any:
+        seen.append(named["texts"])
+        return embed_(self, **named)
+
+    monkeypatch.setattr(kind, "embed", traced)
+    router = PROVIDERS["cohere"].router(emulator)
+    embed(router, asynchronous, ["a", "b"], input_type="document")
+    router.close()
+
+    assert seen == [["a", "b"]]
+
+
+def test_all_texts_are_sent_though_tracing_sees_the_first(emulator: Emulator, asynchronous: bool) -> None:
+    """The SDK looks at every text that it is given as an argument."""
+    texts = [f"text {number}" for number in range(100)]
+    router = PROVIDERS["openai"].router(emulator)
+    result = embed(router, asynchronous, texts, input_type="document")
+    router.close()
+
+    assert emulator.received[0].texts == tuple(texts)
+    assert np.array_equal(result.vectors[99], PROVIDERS["openai"].expected("text 99", "document"))
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, emulator: Emulator) -> None:

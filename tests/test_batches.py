@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 
 import embedrouter
@@ -445,15 +446,15 @@ def test_a_batch_that_somebody_else_has_just_collected(
     mine, other = build(), build()
     job = mine.submit_batch(TEXTS)
     emulator.batches.finish()
-    look = OpenAIBatches.look
+    retrieve = OpenAIBatches.retrieve
 
     def slow(*told: Any, **named: Any) -> Any:
-        progress = look(*told, **named)
-        monkeypatch.setattr(OpenAIBatches, "look", look)
+        progress = retrieve(*told, **named)
+        monkeypatch.setattr(OpenAIBatches, "retrieve", retrieve)
         other.batches()[0].poll()
         return progress
 
-    monkeypatch.setattr(OpenAIBatches, "look", slow)
+    monkeypatch.setattr(OpenAIBatches, "retrieve", slow)
     status = job.poll()
 
     assert (status.ended, status.answered) == (True, 10)
@@ -553,7 +554,7 @@ def test_an_answer_that_cannot_be_read_does_not_hold_up_the_others(emulator: Emu
     router = build()
     job = router.submit_batch(TEXTS[:2])
     emulator.batches.finish()
-    lines = output(router, job)
+    lines = output(emulator, job)
     lines[0]["response"]["body"]["data"][0]["embedding"] = "no base64!"
     emulator.fault_for = on("GET", "/content", as_file(*lines))
     status = job.poll()
@@ -562,11 +563,10 @@ def test_an_answer_that_cannot_be_read_does_not_hold_up_the_others(emulator: Emu
     assert account(router).tokens == tokens(*TEXTS[:2])
 
 
-def output(router: Router, job: BatchJob) -> list[dict[str, Any]]:
+def output(emulator: Emulator, job: BatchJob) -> list[dict[str, Any]]:
     """Return the lines of a batch's answers as the provider writes them."""
-    with router._backends[0]._clients.sync() as sender:
-        client = sender.client
-        found = client.batches.retrieve(job.records[0].provider_id)
+    with openai.OpenAI(api_key="k", base_url=emulator.openai_url) as client:
+        found = client.batches.retrieve(job.records[0].provider_id or "")
         files = [file for file in (found.output_file_id, found.error_file_id) if file]
         return [json.loads(line) for file in files for line in client.files.content(file).iter_lines()]
 
@@ -582,7 +582,7 @@ def test_lines_end_at_line_feeds_alone(emulator: Emulator, build: Build) -> None
     emulator.batches.fail_lines(lambda line: True)
     job = router.submit_batch(["one\u2028two"])
     emulator.batches.finish()
-    lines = output(router, job)
+    lines = output(emulator, job)
     lines[0]["response"]["body"]["error"]["message"] = "refused: one\u2028two\x85three"
     emulator.fault_for = on("GET", "/content", as_file(*lines))
 
@@ -594,7 +594,7 @@ def test_foreign_answers_are_ignored(emulator: Emulator, build: Build) -> None:
     router = build()
     job = router.submit_batch(TEXTS[:2])
     emulator.batches.finish()
-    lines = output(router, job)
+    lines = output(emulator, job)
     emulator.fault_for = on("GET", "/content", as_file(*lines, {**lines[0], "custom_id": "00" * 20}))
 
     assert job.poll().answered == 2
@@ -658,7 +658,7 @@ def test_cancelling_what_is_over_harms_nothing(
     emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several batches one may be done already; the others are to stop all the same."""
-    monkeypatch.setattr(OpenAIBatches, "texts", 5)
+    monkeypatch.setattr(OpenAIBatches, "max_texts", 5)
     router = build()
     job = router.submit_batch(TEXTS)
     emulator.batches.finish(emulator.batches.ids[0])
@@ -917,7 +917,7 @@ def test_fewer_answers_than_the_provider_counts(emulator: Emulator, build: Build
     router = build(retry=ONE_TRY)
     job = router.submit_batch(TEXTS)
     emulator.batches.finish()
-    emulator.fault_for = on("GET", "/content", as_file(*output(router, job)[:4]))
+    emulator.fault_for = on("GET", "/content", as_file(*output(emulator, job)[:4]))
     with pytest.raises(UnavailableError, match="4 answers of the batch could be read, the provider counts 10"):
         job.poll()
     kept = router.estimate(TEXTS, input_type="document").cached
@@ -933,7 +933,7 @@ def test_a_line_cut_in_two_is_read_again(emulator: Emulator, build: Build) -> No
     router = build(retry=ONE_TRY)
     job = router.submit_batch(TEXTS)
     emulator.batches.finish()
-    whole = as_file(*output(router, job))
+    whole = as_file(*output(emulator, job))
     emulator.fault_for = on("GET", "/content", replace(whole, body=(whole.body or b"")[:-40]))
     with pytest.raises(BadResponseError, match="cannot be understood"):
         job.poll()
@@ -960,7 +960,8 @@ def test_the_money_is_set_aside_before_anything_is_sent(emulator: Emulator, buil
 def test_a_batch_over_the_budget_is_not_submitted(emulator: Emulator, build: Build, cap: str) -> None:
     """Refuse before spending: the provider hears nothing, and nothing stays on file."""
     price = tokens(*TEXTS) * HALF / MILLION
-    router = build(budget=Budget(**{cap: price - Decimal("0.000000001")}))
+    capped: dict[str, Any] = {cap: price - Decimal("0.000000001")}
+    router = build(budget=Budget(**capped))
     with pytest.raises(BudgetExceededError, match=rf"No batch was submitted.*{cap}"):
         router.submit_batch(TEXTS)
 
@@ -988,7 +989,7 @@ def test_money_of_a_batch_under_way_is_not_spent_again(emulator: Emulator, build
 
 def test_a_model_of_unknown_price_is_refused(emulator: Emulator, build: Build) -> None:
     """A discount on nobody knows what could not be held to a budget."""
-    unknown = {"name": "openai:another", "space": "another"}
+    unknown: dict[str, Any] = {"name": "openai:another", "space": "another"}
     router = Router(
         [Model(**unknown, dimensions=8, base_url=emulator.openai_url, api_key="k")],
         ledger=None,
@@ -1005,7 +1006,7 @@ def test_a_model_of_unknown_price_is_refused(emulator: Emulator, build: Build) -
 
 def test_large_jobs_are_split(emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """By number, into batches that are one job."""
-    monkeypatch.setattr(OpenAIBatches, "texts", 4)
+    monkeypatch.setattr(OpenAIBatches, "max_texts", 4)
     router = build()
     emulator.batches.fail_lines(containing(TEXTS[5]))
     job = router.submit_batch(TEXTS)
@@ -1022,7 +1023,7 @@ def test_large_jobs_are_split(emulator: Emulator, build: Build, monkeypatch: pyt
 
 def test_large_texts_are_split_by_size(emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is larger than the limit, whatever JSON makes of the texts."""
-    monkeypatch.setattr(OpenAIBatches, "size", 6000)
+    monkeypatch.setattr(OpenAIBatches, "max_bytes", 6000)
     emulator.batches.limits = Limits(bytes=6000)
     texts = [f'{place} "quoted"\n\t\x07 größer {"漢字" * 250}' for place in range(20)]
     router = build()
@@ -1036,9 +1037,10 @@ def test_large_texts_are_split_by_size(emulator: Emulator, build: Build, monkeyp
 
 def test_the_money_for_all_parts_or_for_none(emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a corpus is of no use to anybody."""
-    monkeypatch.setattr(OpenAIBatches, "texts", 4)
+    monkeypatch.setattr(OpenAIBatches, "max_texts", 4)
     for cap in ("per_call", "total"):
-        router = build(budget=Budget(**{cap: tokens(*TEXTS[:9]) * HALF / MILLION}))
+        capped: dict[str, Any] = {cap: tokens(*TEXTS[:9]) * HALF / MILLION}
+        router = build(budget=Budget(**capped))
         with pytest.raises(BudgetExceededError, match=cap):
             router.submit_batch(TEXTS)
 
@@ -1050,7 +1052,7 @@ def test_a_part_that_cannot_be_submitted_ends_the_submission(
     emulator: Emulator, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What went before is on file, what comes after is free to be submitted again."""
-    monkeypatch.setattr(OpenAIBatches, "texts", 3)
+    monkeypatch.setattr(OpenAIBatches, "max_texts", 3)
     router = build()
     emulator.fault_for = on("POST", "/files", None, Fault.status(400))
     with pytest.raises(InputRejectedError):
@@ -1159,7 +1161,7 @@ def test_a_router_without_a_cache_or_a_ledger_has_no_batches(emulator: Emulator,
 
 def test_models_without_a_batch_endpoint(emulator: Emulator, tmp_path: Path) -> None:
     """Everything that is not OpenAI's own is embedded directly."""
-    key = {"api_key": "k", "dimensions": 1024}
+    key: dict[str, Any] = {"api_key": "k", "dimensions": 1024}
     azure = Model("azure_openai:text-embedding-3-small", base_url=emulator.azure_url, api_version="2024-10-21", **key)
     others = [
         Model("voyage:voyage-4-lite", base_url=emulator.voyage_url, **key),
@@ -1193,7 +1195,7 @@ def test_a_router_of_another_model_does_not_see_a_batch(emulator: Emulator, buil
     wider = build(model={"dimensions": 16})
     larger = Router(
         [Model("openai:text-embedding-3-large", dimensions=8, base_url=emulator.openai_url, api_key="k")],
-        cache=wider._cache.store,
+        cache=wider.cache.store,
     )
     same = build(model={"tier": "low", "api_key": "another"})
 
@@ -1225,7 +1227,7 @@ def test_texts_and_keys_are_nowhere_on_disk(emulator: Emulator, build: Build, tm
     emulator.batches.fail_lines(containing(texts[0]), 400)
     job = router.submit_batch(texts)
     emulator.batches.finish()
-    lines = output(router, job)
+    lines = output(emulator, job)
     for line in lines:
         if line["response"]["status_code"] == 400:
             line["response"]["body"]["error"]["message"] = f"Cannot embed {texts[0]!r} with sk-0123456789abcdef."
@@ -1337,7 +1339,7 @@ def test_a_batch_is_not_over_while_the_cache_cannot_keep_it(
     job = router.submit_batch(["one", "two"])
     emulator.batches.finish()
     with monkeypatch.context() as patch:
-        patch.setattr(router._cache, "write", lambda entries: False)
+        patch.setattr(router.cache, "write", lambda entries: False)
         with pytest.raises(ConfigError, match="poll again"):
             job.poll()
     status = job.poll()

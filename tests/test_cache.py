@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diskcache
 import numpy as np
@@ -23,7 +24,7 @@ from hypothesis.extra.numpy import arrays
 from embedrouter import Router
 from embedrouter.cache import DEFAULT, Cache, VectorCache, open_cache
 from embedrouter.cache._codec import decode, encode
-from embedrouter.cache._disk import DiskCache
+from embedrouter.cache._disk import DiskCache, RawDisk
 from embedrouter.errors import ConfigError
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
@@ -146,7 +147,7 @@ def test_damaged_rows_are_misses_and_are_counted(tmp_path: Path) -> None:
 
     assert sorted(again.cached) == [False, True]
     assert np.array_equal(again.vectors, first.vectors)
-    assert router.damaged == 1
+    assert router.cache.damaged == 1
     assert router.embed(["a", "b"], input_type="document").cached == (True, True)
 
 
@@ -164,7 +165,7 @@ class Planted:
 
 
 def test_pickles_planted_in_the_folder_are_inert(tmp_path: Path) -> None:
-    """Whoever can write the folder must not be able to run code in whoever reads it (CVE-2025-69872)."""
+    """The right to write the folder must not be a way to run code in its readers (CVE-2025-69872)."""
     cache = DiskCache(tmp_path)
     cache.put_many({b"good": b"row", b"key": b"row"})
     cache.close()
@@ -175,11 +176,14 @@ def test_pickles_planted_in_the_folder_are_inert(tmp_path: Path) -> None:
         database.execute("UPDATE Cache SET raw = 0, key = ? WHERE key = ?", (payload, b"good"))
     database.close()
 
+    theirs = diskcache.Cache(str(tmp_path), disk=RawDisk)
+
     assert dict(cache.get_many([b"key", b"good", payload])) == {}
     with pytest.raises(ValueError, match="plain bytes"):
-        cache._open().get(b"key")
+        theirs.get(b"key")
     with pytest.raises(ValueError, match="plain bytes"):
-        list(cache._open())
+        list(theirs)
+    theirs.close()
     assert not mark.exists()
 
 
@@ -194,7 +198,7 @@ def test_nothing_is_evicted(tmp_path: Path) -> None:
     """diskcache drops old rows above 1 GiB by default; these were paid for."""
     cache = DiskCache(tmp_path)
     cache.put_many({b"a": b"1"})
-    settings = diskcache.Cache(str(tmp_path), disk=type(cache._open().disk))
+    settings: Any = diskcache.Cache(str(tmp_path), disk=RawDisk)
 
     assert settings.eviction_policy == "none"
     assert settings.cull_limit == 0
@@ -245,7 +249,7 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from embedrouter.cache.disk import DiskCache
+from embedrouter.cache._disk import DiskCache, RawDisk
 cache = DiskCache(sys.argv[1])
 number = 0
 while True:
@@ -291,6 +295,13 @@ def test_the_default_is_the_users_cache_folder() -> None:
     assert cache.folder == Path(os.environ["XDG_CACHE_HOME"]) / "embedrouter"
 
 
+def test_a_folder_named_after_a_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diskcache would put the variable's value there, and write to a folder that is never read."""
+    monkeypatch.setenv("PLACE", "elsewhere")
+    with pytest.raises(ConfigError, match="environment variable"):
+        open_cache("/tmp/$PLACE/vectors")
+
+
 def test_a_home_folder_is_expanded() -> None:
     """Configuration files say ~/.cache."""
     cache = open_cache("~/vectors")
@@ -303,7 +314,7 @@ def test_a_home_folder_is_expanded() -> None:
 def test_anything_else_is_refused_at_construction(wrong: object) -> None:
     """An error at start, not at the first paid answer."""
     with pytest.raises(ConfigError, match="cache"):
-        open_cache(wrong)  # type: ignore[arg-type]
+        open_cache(wrong)  # type: ignore[call-overload]
 
 
 def test_without_a_cache_nothing_is_kept() -> None:

@@ -23,7 +23,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from embedrouter import Model, Router
-from embedrouter.cache import Folder
+from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
@@ -124,7 +124,7 @@ def fill(folder: Path, rows: int = 3, dimensions: int = 8) -> dict[bytes, bytes]
 
 
 def all_rows(folder: Path) -> dict[bytes, bytes]:
-    return {row.key: row.value for row in Folder(folder).rows()}
+    return {row.key: row.value for row in CacheDatabase(folder).rows()}
 
 
 def spoil(folder: Path, key: bytes) -> None:
@@ -648,10 +648,10 @@ def test_a_row_written_anew_meanwhile_is_not_removed(tmp_path: Path) -> None:
     """Between the check and the removal somebody may have paid for it again."""
     (key,) = fill(tmp_path, 1)
     spoil(tmp_path, key)
-    (bad,) = Folder(tmp_path).rows()
+    (bad,) = CacheDatabase(tmp_path).rows()
     values = fill(tmp_path, 1)
 
-    assert Folder(tmp_path).remove([bad]) == 0
+    assert CacheDatabase(tmp_path).remove([bad]) == 0
     assert all_rows(tmp_path) == values
 
 
@@ -782,7 +782,7 @@ def test_foreign_files_are_refused(name: str, content: bytes, says: str, tmp_pat
 
     assert isinstance(error, ConfigError)
     assert says in str(error)
-    assert not Folder(tmp_path / "kept").exists or not all_rows(tmp_path / "kept")
+    assert not CacheDatabase(tmp_path / "kept").exists or not all_rows(tmp_path / "kept")
 
 
 def test_a_parquet_file_of_other_things_is_refused(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ import numpy as np
 import pytest
 
 from embedrouter import Budget, Router
-from embedrouter.cache import VectorCache, sound
+from embedrouter.cache import VectorCache, is_sound
 from embedrouter.cache._codec import VERSION, decode, encode, is_row
+from embedrouter.cache._database import cache_file
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
@@ -36,26 +37,11 @@ from embedrouter.spending import Ledger
 from embedrouter.spending._ledger import FLUSH_INTERVAL
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
+from tests.cache_folders import KEYS, assert_complete, entry, fill, right
 from tests.emulator import Emulator
 from tests.hammer import Process, spending
 
-KEYS = [blake2b(bytes([number]), digest_size=KEY_BYTES).digest() for number in range(60)]
 TEXTS = ["a", "b", "c"]
-
-
-def entry(key: bytes) -> Entry:
-    """Return the one right entry of a key: 1,536 numbers."""
-    return Entry(np.full(1536, 1 + KEYS.index(key), np.float32), 7)
-
-
-def fill(folder: Path) -> None:
-    store = DiskCache(folder)
-    assert VectorCache(store).write({key: entry(key) for key in KEYS})
-    store.close()
-
-
-def right(found: dict[bytes, Entry]) -> bool:
-    return all(np.array_equal(vector.vector, entry(key).vector) for key, vector in found.items())
 
 
 def answers(router: Router, times: int = 1) -> None:
@@ -123,6 +109,7 @@ def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
             len(router.embed([f"{number} {text}" for text in range(100)], input_type="document")) for number in range(4)
         ]
     found = router.embed(["before"], input_type="document").cached
+    lost = [router.embed([f"{number} 99"], input_type="document").cached for number in range(4)]
     (full / "stuff").unlink()
     router.embed(["after"], input_type="document")
     again = router.embed(["after"], input_type="document").cached
@@ -130,7 +117,7 @@ def test_a_full_disk_fails_no_call_and_is_told_once(full: Path) -> None:
 
     assert answered == [100] * 4
     assert len(told) == 1, [str(one.message) for one in told]
-    assert router._cache.failures >= 4
+    assert lost == [(False,)] * 4
     assert (found, again) == ((True,), (True,))
 
 
@@ -224,26 +211,28 @@ def test_a_folder_that_the_user_made_keeps_its_rights(tmp_path: Path) -> None:
     assert (tmp_path / "own" / "cache.db").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "a first table", "tables without places"])
+@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "no tables", "no index", "no triggers"])
 def test_a_folder_that_was_not_made_to_the_end_is_made(left: str, tmp_path: Path) -> None:
-    """Whoever made it was killed: pages, rights and tables are as if nobody had been there."""
+    """The process that made it was killed: pages, rights and tables are those of a new folder."""
     if left == "a file without a byte":
         (tmp_path / "cache.db").touch()
-    elif left == "a first table":
-        with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-            DiskCache(tmp_path)._create(database)
-    elif left == "tables without places":
+    elif left == "no tables":
+        with closing(cache_file(tmp_path, busy_timeout=1)) as file, file.reading():
+            pass
+    elif left != "nothing":
         DiskCache(tmp_path).get_many([])
+        kind = left.removeprefix("no ").removesuffix("s")
         with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-            database.execute("DROP TABLE NewPlaces")
-            database.execute("DROP TABLE Places")
+            for (name,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = ? AND sql > ''", [kind]
+            ).fetchall():
+                database.execute(f"DROP {kind} {name}")
     fill(tmp_path)
 
     assert (tmp_path / "cache.db").stat().st_mode & 0o777 == 0o600
+    assert_complete(tmp_path)
     with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
         assert database.execute("PRAGMA page_size").fetchone() == (32_768,)
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert database.execute("SELECT COUNT(*) FROM Cache").fetchone() == (len(KEYS),)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -261,25 +250,25 @@ def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str,
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1.4 * rows * size
 
 
-def test_writing_a_row_touches_the_row_and_its_place_only(tmp_path: Path) -> None:
-    """diskcache would count rows and sort them by age as well, for an eviction that is off."""
-    fill(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
-        beside = database.execute("SELECT type, name FROM sqlite_master WHERE tbl_name = 'Cache' AND type != 'table'")
-
-        assert beside.fetchall() == []
-
-
 def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
-    """With its small pages, triggers and indexes."""
-    diskcache.Cache(str(tmp_path)).close()
-    fill(tmp_path)
+    """With its small pages, its eviction by age and its own rows."""
+    theirs: Any
+    with diskcache.Cache(str(tmp_path)) as theirs:
+        theirs["text"] = ["pickled"]
+        theirs[KEYS[0]] = encode(entry(KEYS[0]))
     cache = VectorCache(DiskCache(tmp_path))
+    first = cache.read(KEYS, 1536)
+    fill(tmp_path)
     found = cache.read(KEYS, 1536)
     cache.close()
 
+    assert list(first) == KEYS[:1]
     assert len(found) == len(KEYS)
     assert right(found)
+    with diskcache.Cache(str(tmp_path)) as theirs:
+        assert theirs["text"] == ["pickled"]
+        assert theirs.eviction_policy == "none"
+        assert len(theirs) == len(KEYS) + 1
 
 
 def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(tmp_path: Path) -> None:
@@ -296,20 +285,11 @@ def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(
         pass
 
     fill(tmp_path)
-    for store in (Wrapping(), Extending(tmp_path)):
+    stores: tuple[Any, ...] = (Wrapping(), Extending(tmp_path))
+    for store in stores:
         cache = VectorCache(store)
         assert right(cache.read(KEYS, 1536))
         cache.close()
-
-
-def test_a_folder_works_without_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on file systems that share no memory between processes."""
-    monkeypatch.setitem(diskcache.core.DEFAULT_SETTINGS, "sqlite_journal_mode", "delete")
-    cache = VectorCache(DiskCache(tmp_path))
-    cache.write({KEYS[0]: entry(KEYS[0])})
-
-    assert right(cache.read(KEYS[:1], 1536))
-    cache.close()
 
 
 def test_a_folder_that_is_removed_in_use_is_made_anew(tmp_path: Path) -> None:
@@ -336,12 +316,12 @@ def test_a_folder_that_is_no_cache_any_more_is_told_and_left_alone(damage: bytes
 
 
 def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: Path) -> None:
-    """Nor does writing over what was damaged. Every third time it is among the places of keys."""
+    """Nor does writing over what was damaged. Every third time the bits are in the index of keys."""
     fill(tmp_path / "whole")
     whole = (tmp_path / "whole" / "cache.db").read_bytes()
     with closing(sqlite3.connect(tmp_path / "whole" / "cache.db")) as database:
         page = database.execute("PRAGMA page_size").fetchone()[0]
-        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'NewPlaces'").fetchone()[0]
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
     chance = np.random.default_rng(5)
     failures = 0
     for number in range(60):
@@ -367,34 +347,43 @@ def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: P
     assert failures
 
 
-def test_a_place_that_leads_to_another_row_is_no_hit(tmp_path: Path) -> None:
-    """One bit there would give the vector of another text, with a sound checksum."""
+def test_an_index_that_leads_to_another_row_gives_no_hit_and_spoils_no_row(tmp_path: Path) -> None:
+    """One damaged bit there would give the vector of another text, with a sound checksum, or write over that vector."""
     fill(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-        database.execute("UPDATE NewPlaces SET row = row + 1 WHERE row = 8")
+    file = tmp_path / "cache.db"
+    with closing(sqlite3.connect(file)) as database:
+        page = database.execute("PRAGMA page_size").fetchone()[0]
+        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
+        (row,) = database.execute("SELECT rowid FROM Cache WHERE key = ?", [KEYS[7]]).fetchone()
+    content = bytearray(file.read_bytes())
+    position = content.index(KEYS[7], (root - 1) * page, root * page) + KEY_BYTES
+    assert content[position] == row
+    content[position] = row + 1
+    file.write_bytes(content)
     cache = VectorCache(DiskCache(tmp_path))
     first = cache.read(KEYS, 1536)
     alone = cache.read([KEYS[7]], 1536)
-    cache.write({KEYS[7]: entry(KEYS[7])})
+    with pytest.warns(CacheWarning, match="its index leads to wrong rows.*embedrouter cache verify"):
+        kept = cache.write({KEYS[7]: entry(KEYS[7])})
     second = cache.read(KEYS, 1536)
     cache.close()
 
-    assert first.keys() == set(KEYS) - {KEYS[7]}
+    assert first.keys() == second.keys() == set(KEYS) - {KEYS[7]}
     assert not alone
+    assert not kept
     assert right(first)
-    assert second.keys() == set(KEYS)
     assert right(second)
 
 
 def test_rows_of_a_newer_version_are_absent_and_not_taken_for_damage(tmp_path: Path) -> None:
-    """The command line must not remove them; and whoever raises the version changes the keys with it."""
+    """The command line must not remove them; and a change of the version needs a change of the keys."""
     row = bytearray(encode(entry(KEYS[1])))
     row[2] = VERSION + 1
 
     assert VERSION == 1, "change what keys hash too, so that versions share a folder"
     assert decode(bytes(row), 1536) is None
     assert is_row(bytes(row))
-    assert sound(KEYS[1], bytes(row))
+    assert is_sound(KEYS[1], bytes(row))
 
 
 @pytest.mark.parametrize("name", ["disk_new", "_sql", "_directory", "sqlite_new", "eviction_policy"])
@@ -453,7 +442,8 @@ class Broken(MemoryCache):
     def get_many(self, keys: object) -> dict[bytes, bytes]:
         raise self.error
 
-    put_many = get_many  # type: ignore[assignment]
+    def put_many(self, values: object) -> None:
+        raise self.error
 
 
 class ServerError(Exception):
@@ -494,7 +484,7 @@ def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers wait for their turn, not for ever."""
-    monkeypatch.setattr("embedrouter.cache._disk.BUSY", 0.1)
+    monkeypatch.setattr("embedrouter.cache._disk.BUSY_TIMEOUT", 0.1)
     fill(tmp_path)
     cache = VectorCache(DiskCache(tmp_path))
     cache.read(KEYS, 1536)
@@ -509,6 +499,36 @@ def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
     assert not kept
     assert cache.write({KEYS[0]: entry(KEYS[0])})
     cache.close()
+
+
+def test_a_folder_that_another_process_locks_can_be_read_and_closed_while_a_thread_waits_to_write(
+    tmp_path: Path,
+) -> None:
+    """A reader never waits for a writer, not even to open the folder, and the rows that wait are kept in the end."""
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
+        for opened in (False, True):
+            store = DiskCache(tmp_path)
+            if opened:
+                store.put_many({b"opened": b"before"})
+            other.execute("BEGIN IMMEDIATE")
+            writing = threading.Thread(target=store.put_many, args=({b"key": bytes([opened])},))
+            writing.start()
+            time.sleep(0.1)
+            start = time.monotonic()
+            found = DiskCache(tmp_path).get_many(KEYS)
+            read = time.monotonic() - start
+            store.close()
+            closed = time.monotonic() - start
+            other.execute("ROLLBACK")
+            writing.join()
+            kept = store.get_many([b"key"])
+            store.close()
+
+            assert len(found) == len(KEYS)
+            assert read < 1
+            assert closed < 5
+            assert kept == {b"key": bytes([opened])}
 
 
 def hammer(folder: Path, worker: int) -> None:
@@ -718,7 +738,7 @@ def test_children_of_a_server_embed_beside_their_parent(tmp_path: Path, emulator
 
 
 def test_a_child_works_though_a_thread_was_inside_the_cache_at_the_fork(tmp_path: Path) -> None:
-    """Nobody in the child would release its lock; and no open file may be carried over."""
+    """The child could not release its lock; and no open file may be carried over."""
     story = Process.run("fork_cache", folder=str(tmp_path))
 
     assert story == {"children": [0] * 10, "inherited": 0, "seconds": story["seconds"]}

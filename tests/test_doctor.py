@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from embedrouter import Budget, Model, RetryPolicy, Router, doctor
-from embedrouter.cache import Folder
+from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
@@ -104,7 +104,7 @@ def problems(facts: dict[str, Any]) -> list[str]:
 
 
 def contents(folder: Path) -> dict[bytes, tuple[bytes, float]]:
-    return {row.key: (row.value, row.stored) for row in Folder(folder).rows()}
+    return {row.key: (row.value, row.stored) for row in CacheDatabase(folder).rows()}
 
 
 Versions = Callable[..., None]
@@ -506,7 +506,7 @@ class Cousin(FakeBackend):
 
     def vector(self, text: str, input_type: InputType) -> Vectors:
         noise = FakeBackend(dimensions=self.dimensions, space="noise").vector(text, input_type)
-        mixed: Vectors = super().vector(text, input_type) + np.float32(self.noise) * noise
+        mixed = super().vector(text, input_type) + np.float32(self.noise) * noise
         return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
 

@@ -2,7 +2,7 @@
 
 The tables below are the policy: whether a request is made again and after how long, whether the next model is asked
 instead, which error it is, and what the ledger says. Time does not pass in these tests: pauses are noted and skipped,
-and chance always says 1, the longest wait.
+and the random number is always 1, for the longest wait.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.providers import _openai_protocol
-from embedrouter.providers import cohere as cohere_backend
-from embedrouter.providers import voyage as voyage_backend
-from embedrouter.providers._responses import retry_after, was_sent
+from embedrouter.models import load_catalogue, resolve
+from embedrouter.providers import create, describe
+from embedrouter.providers._responses import parse_retry_after, was_sent
 from tests.either import embed
 from tests.emulator import Emulator, Fault
 
@@ -89,7 +88,7 @@ class Clock:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of a router that goes by this clock, and whose chance always says 1."""
+        """The settings of a router that goes by this clock, and whose random number is always 1."""
         return {"clock": self._now, "sleep": self.pauses.append, "random": lambda: 1.0}
 
     def _now(self) -> float:
@@ -318,10 +317,10 @@ def test_a_failure_that_may_pass_is_tried_as_often_as_the_policy_says_with_longe
     assert [received.model for received in emulator.received] == ["voyage-4-lite"] * 4 + ["voyage-4"]
 
 
-def test_with_nobody_else_to_ask_the_error_has_what_the_provider_asked_for(
+def test_without_another_model_the_error_has_what_the_provider_asked_for(
     emulator: Emulator, clock: Clock, asynchronous: bool
 ) -> None:
-    """Whoever called may come back then."""
+    """The caller may come back then."""
     emulator.script(headers(retry_after="3600"))
     router = Router([declare(emulator, MODELS["cohere"][0])], cache=None, ledger=":memory:", **clock.settings)
     with pytest.raises(NoModelAvailableError) as caught:
@@ -363,7 +362,7 @@ def test_a_wait_beyond_the_calls_own_time_is_not_begun(emulator: Emulator, clock
 )
 def test_retry_after_is_read_in_all_its_forms(sent: dict[str, str], seconds: float | None) -> None:
     """Azure really sends 1 s next to 0 ms; the longer one counts."""
-    assert retry_after(sent) == seconds
+    assert parse_retry_after(sent) == seconds
 
 
 # Connections that are never made
@@ -380,7 +379,7 @@ class Door:
     """Where it is not free: by provider, or by provider and form."""
 
 
-def nobody(stack: ExitStack, emulator: Emulator) -> str:
+def not_listening(stack: ExitStack, emulator: Emulator) -> str:
     closed = stack.enter_context(socket.socket())
     closed.bind(("127.0.0.1", 0))
     return f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -395,7 +394,7 @@ def no_tls(stack: ExitStack, emulator: Emulator) -> str:
 
 
 def never_accepted(stack: ExitStack, emulator: Emulator) -> str:
-    """Fill the queue of those who wait to be accepted, so that the next who knocks hears nothing."""
+    """Fill the queue of connections that wait to be accepted, so that the next one is not answered."""
     full = stack.enter_context(socket.socket())
     full.bind(("127.0.0.1", 0))
     full.listen(0)
@@ -407,7 +406,7 @@ def never_accepted(stack: ExitStack, emulator: Emulator) -> str:
 
 
 DOORS = [
-    Door("nobody listens", nobody, UnavailableError),
+    Door("nothing listens", not_listening, UnavailableError),
     Door("no such host", no_such_host, UnavailableError),
     Door("no TLS where it is expected", no_tls, UnavailableError),
     Door("connect timeout", never_accepted, RequestTimeoutError, {"voyage async": "unconfirmed"}),
@@ -567,7 +566,7 @@ OPENAI_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
 
 COHERE_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
     "ApiError": ({"status_code": 413, "body": "words"}, InputRejectedError),
-    "ParsingError": ({"status_code": 200}, None),  # of answers that the SDK itself reads
+    "ParsingError": ({"status_code": 200}, BadResponseError),
     "BadRequestError": ({"body": {"message": "words"}}, InputRejectedError),
     "UnauthorizedError": ({"body": {"message": "words"}}, AuthenticationError),
     "ForbiddenError": ({"body": {"message": "words"}}, AuthenticationError),
@@ -629,12 +628,22 @@ VOYAGE_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
     "VideoProcessingError": ({}, BadResponseError),
 }
 
-SDKS: dict[str, tuple[dict[str, tuple[Given, type[BackendError] | None]], Callable[..., Exception]]] = {
-    "openai": (OPENAI_EXCEPTIONS, _openai_protocol.translated),
-    "cohere": (COHERE_EXCEPTIONS, cohere_backend._translated),
-    "voyage": (VOYAGE_EXCEPTIONS, voyage_backend._translated),
+SDKS: dict[str, dict[str, tuple[Given, type[BackendError] | None]]] = {
+    "openai": OPENAI_EXCEPTIONS,
+    "cohere": COHERE_EXCEPTIONS,
+    "voyage": VOYAGE_EXCEPTIONS,
 }
-"""By provider, what each exception is made with and becomes (``None``: it passes as it is), and what translates it."""
+"""By provider, what each exception is made with and becomes (``None``: it passes as it is)."""
+
+
+def translated(provider: str, error: Exception) -> Exception:
+    """Return what a provider's backend makes of an exception."""
+    model = Model(MODELS[provider][0], api_key=KEY)
+    known = describe(model, load_catalogue(), None)
+    candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=False, identity=None)
+    backend: Any = create(model, known, candidate)
+    ours: Exception = backend.translate_error(error, TEXTS)
+    return ours
 
 
 def exceptions(provider: str) -> dict[str, type[Exception]]:
@@ -662,16 +671,15 @@ def exceptions(provider: str) -> dict[str, type[Exception]]:
 @pytest.mark.parametrize("provider", SDKS)
 def test_every_exception_of_an_sdk_has_a_place_in_the_table(provider: str) -> None:
     """A new version that brings a new one fails here, by name; one that takes an old one away as well."""
-    assert set(exceptions(provider)) ^ set(SDKS[provider][0]) == set()
+    assert set(exceptions(provider)) ^ set(SDKS[provider]) == set()
 
 
-@pytest.mark.parametrize(("provider", "name"), [(provider, name) for provider in SDKS for name in SDKS[provider][0]])
+@pytest.mark.parametrize(("provider", "name"), [(provider, name) for provider in SDKS for name in SDKS[provider]])
 def test_every_exception_of_an_sdk_becomes_ours(provider: str, name: str) -> None:
     """What is none of the provider's failures passes as it is."""
-    table, translated = SDKS[provider]
-    given, kind = table[name]
+    given, kind = SDKS[provider][name]
     error = exceptions(provider)[name](**given) if given else exceptions(provider)[name]()
-    ours = translated(error, Model(MODELS[provider][0], api_key=KEY), TEXTS)
+    ours = translated(provider, error)
 
     if kind is None:
         assert ours is error
@@ -689,15 +697,23 @@ def test_exceptions_from_other_corners_of_openais_sdk_are_translated_too() -> No
     for kind in waiting:
         waiting += kind.__subclasses__()
         if kind.__module__ != "openai":
-            ours = _openai_protocol.translated(kind.__new__(kind), Model(MODELS["openai"][0], api_key=KEY), TEXTS)
+            ours = translated("openai", kind.__new__(kind))
             assert isinstance(ours, BackendError), kind
+
+
+def test_a_damaged_record_of_tls_is_a_failed_connection() -> None:
+    """Perhaps the request had arrived."""
+    ours = translated("openai", ssl.SSLError(1, "bad record mac"))
+
+    assert isinstance(ours, UnavailableError)
+    assert ours.perhaps_billed
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x"), MemoryError()])
 @pytest.mark.parametrize("provider", SDKS)
 def test_mistakes_in_programs_pass_unrelabelled(provider: str, error: Exception) -> None:
     """They are no failure of a provider."""
-    assert SDKS[provider][1](error, Model(MODELS[provider][0], api_key=KEY), TEXTS) is error
+    assert translated(provider, error) is error
 
 
 def test_a_certificate_that_is_refused_says_that_nothing_was_sent() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from embedrouter import Router
-from embedrouter.cache import VectorCache, sound
+from embedrouter.cache import VectorCache, is_sound
 from embedrouter.cache._codec import decode, encode, is_row, rounded
 from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.retrieval import ndcg, nearest_documents, overlap
@@ -36,7 +36,7 @@ def test_a_row_gives_back_the_rounded_numbers(vector: np.ndarray, tokens: int) -
     assert entry.tokens == tokens
     assert not entry.vector.flags.writeable
     assert len(row) == 16 + 2 * vector.size
-    assert sound(bytes(KEY_BYTES), row)
+    assert is_sound(bytes(KEY_BYTES), row)
 
 
 @given(arrays(np.float32, array_shapes(max_dims=2), elements=NUMBERS))

@@ -1,6 +1,6 @@
 """Mistakes that embedding caches, routers and adapters are known to make. None of them may exist here.
 
-H38, a configuration's tier that retrievers drop, is in test_tier_matrix; more of H15 is in test_health.
+H38, a configuration's tier that retrievers drop, is in test_tier_matrix; more of H15 is in test_limits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from embedrouter.errors import (
 )
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.router import wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer
 from tests.either import embed
@@ -331,7 +334,7 @@ def test_documents_never_pass_without_a_vector(asynchronous: bool) -> None:
     one = router(fake.model(batch_size=1, max_concurrency=1))
     adapter = RouterEmbedding(router=one)
     nodes = [TextNode(text="first"), TextNode(text="second")]
-    fill = (lambda: asyncio.run(adapter.acall(nodes))) if asynchronous else (lambda: adapter(nodes))
+    fill: Callable[[], Any] = (lambda: asyncio.run(adapter.acall(nodes))) if asynchronous else (lambda: adapter(nodes))
     with pytest.raises(NoModelAvailableError):
         fill()
     with pytest.raises(NoModelAvailableError):
@@ -376,7 +379,7 @@ def test_queries_and_documents_are_told_apart_by_every_provider_that_can(
 
 def test_everything_that_changes_a_vector_is_in_the_key(tmp_path: Path) -> None:
     """H37: the key was the text; models, revisions and types that shared a path shared vectors."""
-    nano = {"trust_remote_code": True, "base_url": None}
+    nano: dict[str, Any] = {"trust_remote_code": True, "base_url": None}
     name = "sentence-transformers:voyageai/voyage-4-nano"
     variants = [
         Router([Model(name, revision="abc", **nano)], cache=tmp_path, dimensions=1024),
@@ -386,7 +389,7 @@ def test_everything_that_changes_a_vector_is_in_the_key(tmp_path: Path) -> None:
         Router([Model("voyage:voyage-4")], cache=tmp_path, dimensions=1024),
     ]
     keys = {
-        key_function(one._rules.candidates[0], input_type)("the text")
+        key_function(wiring_of(one).candidates[0], input_type)("the text")
         for one in variants
         for input_type in ("document", "query")
     }
@@ -487,4 +490,4 @@ def test_a_tiered_router_cannot_feed_one_store() -> None:
     )
     for adapter in (RouterEmbeddings, lambda router: RouterEmbedding(router=router)):
         with pytest.raises(ConfigError, match=r"tiered\.router\('high'\).*family"):
-            adapter(both)  # type: ignore[arg-type, operator]
+            adapter(both)  # type: ignore[arg-type]

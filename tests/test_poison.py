@@ -47,7 +47,7 @@ def refusing(provider: str, marker: str = MARKER, reason: str = REASON) -> Calla
 
 def build(emulator: Emulator, provider: str = "openai", cache: object = None, **settings: Any) -> Router:
     name, url = PROVIDERS[provider]
-    azure = {"api_version": "2024-10-21"} if provider == "azure_openai" else {}
+    azure: dict[str, Any] = {"api_version": "2024-10-21"} if provider == "azure_openai" else {}
     name = settings.pop("model", name)
     own = {key: settings.pop(key) for key in ("batch_size", "max_concurrency", "max_input_tokens") if key in settings}
     model = Model(name, base_url=getattr(emulator, url), api_key="k", **azure, **own)
@@ -103,7 +103,7 @@ def test_the_others_are_embedded_and_paid_once(
     assert warm.cached == (True,) * 39
     assert emulator.calls == calls
     for row, text in zip(warm.vectors, good, strict=True):
-        assert np.array_equal(row, vector(router.models[0].partition(":")[2], None, input_type, text))  # type: ignore[arg-type]
+        assert np.array_equal(row, vector(router.models[0].partition(":")[2], None, input_type, text))
 
 
 def test_one_poison_is_found_by_halving(emulator: Emulator, asynchronous: bool) -> None:

@@ -44,7 +44,8 @@ from embedrouter.errors import (
 )
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.llama_index import RouterEmbedding
-from embedrouter.providers._redaction import RUN, harmless, hidden, repeats
+from embedrouter.providers._redaction import MIN_ECHO, echoes_input, mask_keys, safe_to_chain
+from embedrouter.router import wiring_of
 from embedrouter.testing import FakeBackend
 from tests.either import embed
 from tests.emulator import Emulator, Fault
@@ -98,7 +99,7 @@ def told(error: BaseException) -> str:
 
 def quotations(text: str) -> list[str]:
     """Return a text as providers quote it: whole, as JSON, as Python, cut, and in the words of pydantic."""
-    return [text, json.dumps(text), repr(text), f"{text[:RUN]}…", f"input_value={text[:25]!r}...{text[-25:]!r}"]
+    return [text, json.dumps(text), repr(text), f"{text[:MIN_ECHO]}…", f"input_value={text[:25]!r}...{text[-25:]!r}"]
 
 
 def saying(message: str, status: int) -> Fault:
@@ -301,22 +302,22 @@ def test_a_change_of_model_is_told_without_the_text(
 
 
 @given(
-    text=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=RUN, max_size=90),
+    text=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=MIN_ECHO, max_size=90),
     before=st.text("ab {}", max_size=30),
     cut=st.integers(0, 70),
 )
 def test_any_long_piece_of_a_text_is_found(text: str, before: str, cut: int) -> None:
     """Wherever it begins, and whatever is around it."""
     flat = " ".join(text.split())
-    piece = flat[cut : cut + RUN]
+    piece = flat[cut : cut + MIN_ECHO]
 
-    assert len(piece.strip()) < RUN or repeats(f"{before}{piece}{before}", ["another", text])
+    assert len(piece.strip()) < MIN_ECHO or echoes_input(f"{before}{piece}{before}", ["another", text])
 
 
 @pytest.mark.parametrize("quotation", quotations(TEXT))
 def test_a_text_is_found_in_every_form(quotation: str) -> None:
     """As JSON and Python write it, cut short."""
-    assert repeats(f"the input {quotation} is refused", ["another", TEXT])
+    assert echoes_input(f"the input {quotation} is refused", ["another", TEXT])
 
 
 @pytest.mark.parametrize(
@@ -332,15 +333,15 @@ def test_a_text_is_found_in_every_form(quotation: str) -> None:
 )
 def test_what_is_no_quotation_may_be_shown(words: str, texts: list[str], found: bool) -> None:
     """A short text has to stand in quotation marks."""
-    assert repeats(words, texts) is found
+    assert echoes_input(words, texts) is found
 
 
 def test_a_placeholder_is_no_key() -> None:
     """Servers on one's own machine get ``none``; a word of a message is not hidden for that."""
-    assert hidden(f"none of {KEY}", ["none", KEY]) == "none of …"
-    assert harmless(ValueError("none of them"), [TEXT], ["none"])
-    assert not harmless(ValueError(KEY), [TEXT], ["none", KEY])
-    assert not harmless(ValueError("x" * 5_000), [])
+    assert mask_keys(f"none of {KEY}", ["none", KEY]) == "none of …"
+    assert safe_to_chain(ValueError("none of them"), [TEXT], ["none"])
+    assert not safe_to_chain(ValueError(KEY), [TEXT], ["none", KEY])
+    assert not safe_to_chain(ValueError("x" * 5_000), [])
 
 
 # What objects show of themselves
@@ -356,7 +357,7 @@ def declarations(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> list[Mo
         monkeypatch.setenv(variable, KEY)
     import openai
 
-    small = {"base_url": emulator.openai_url}
+    small: dict[str, Any] = {"base_url": emulator.openai_url}
     return [
         *(declare(name, emulator) for name in PROVIDERS),
         *(declare(name, emulator, api_key=None) for name in PROVIDERS),
@@ -388,7 +389,7 @@ def test_nothing_shows_a_key(emulator: Emulator, monkeypatch: pytest.MonkeyPatch
         tiered = TieredRouter({"high": router})
         langchain, llama_index = RouterEmbeddings(router, index="handbook"), RouterEmbedding(router=router)
         retriever = TieredRetriever({"high": InMemoryVectorStore(langchain)}, router=tiered)
-        shown += [model, router, tiered, langchain, llama_index, retriever, router.ledger, router.candidates]
+        shown += [model, router, tiered, langchain, llama_index, retriever, router.ledger, wiring_of(router).candidates]
         shown += [router.estimate([TEXT], input_type="document"), router.batches(), with_tier(retriever, "high")]
         said = [form for thing in shown for form in forms(thing)]
         said += [json.dumps(llama_index.to_dict()), llama_index.to_json(), json.dumps(llama_index.to_payload())]

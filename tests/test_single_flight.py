@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import EmbeddingResult, Model, RetryPolicy, Router
@@ -31,6 +32,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Found, InputType, Origin
 from tests.either import embed
 from tests.emulator import Emulator, count_tokens, vector
+from tests.properties import examples
 from tests.side_by_side import HANG, Watch, at_once, auntil, caller, until
 
 NAME = "text-embedding-3-small"
@@ -93,7 +95,7 @@ def test_fifty_threads_that_need_one_text_pay_for_it_once(emulator: Emulator) ->
     """A web server's workers, and the question of the day."""
     emulator.latency = 0.2
     router = router_to(emulator)
-    batches = [["the question"]] * 50
+    batches: list[Sequence[str]] = [["the question"]] * 50
     results = at_once([lambda: router.embed(["the question"], input_type="document")] * 50)
 
     assert_paid_once(router, emulator, results, batches)
@@ -103,7 +105,7 @@ def test_two_hundred_tasks_that_need_one_text_pay_for_it_once(emulator: Emulator
     """The same in an event loop."""
     emulator.latency = 0.2
     router = router_to(emulator)
-    batches = [["the question"]] * 200
+    batches: list[Sequence[str]] = [["the question"]] * 200
 
     async def crowd() -> list[EmbeddingResult]:
         async with router:
@@ -136,7 +138,7 @@ def test_batches_that_overlap_pay_for_each_text_once(emulator: Emulator, kind: s
     letters = [f"text {letter}" for letter in "abcdefghij"]
     batches: list[Sequence[str]] = [letters[start : start + 3] for start in range(8)]
     if kind == "threads":
-        results = at_once([lambda b=batch: router.embed(b, input_type="document") for batch in batches])
+        results = at_once([partial(router.embed, batch, input_type="document") for batch in batches])
     else:
 
         async def crowd() -> list[EmbeddingResult]:
@@ -170,7 +172,7 @@ def test_documents_and_queries_tiers_and_routers_are_not_merged(emulator: Emulat
     asked: list[tuple[Router, InputType, str]] = [
         (router, kind, tier) for router in routers for kind in ("document", "query") for tier in names
     ]
-    results = at_once([lambda r=r, k=k, t=t: r.embed(["a"], input_type=k, tier=t) for r, k, t in asked * 2])
+    results = at_once([partial(r.embed, ["a"], input_type=k, tier=t) for r, k, t in asked * 2])
 
     assert Counter((received.model, received.input_type) for received in emulator.received) == Counter(
         {(name, kind): 2 for name in names.values() for kind in ("document", "query")}
@@ -547,7 +549,7 @@ class Whimsical(FakeBackend):
 RETRY = RetryPolicy(attempts=3, initial_wait=0.001, max_wait=0.001, cooldown=0)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     batches=st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), min_size=2, max_size=8),
     asynchronous=st.lists(st.booleans(), min_size=8, max_size=8),
@@ -565,7 +567,7 @@ def test_whatever_overlaps_and_fails_each_text_is_paid_once_and_each_vector_is_r
             return asyncio.run(router.aembed(batch, input_type="document"))
         return router.embed(batch, input_type="document")
 
-    outcomes = at_once([lambda b=b, t=t: call(b, t) for b, t in zip(batches, asynchronous, strict=False)])
+    outcomes = at_once([partial(call, b, t) for b, t in zip(batches, asynchronous, strict=False)])
 
     assert all(times == 1 for times in fake.answered.values())
     for batch, outcome in zip(batches, outcomes, strict=True):

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from embedrouter import Budget, Router, TieredRouter, tier
 from embedrouter.errors import (
+    BackendError,
     BudgetExceededError,
     DegradedWarning,
     EmbedRouterError,
@@ -29,6 +30,7 @@ from embedrouter.errors import (
 )
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
+from tests.properties import examples
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "c", "dd", "eee"]), min_size=1, max_size=4)
 INPUT_TYPES: st.SearchStrategy[InputType] = st.sampled_from(["document", "query"])
@@ -66,7 +68,7 @@ class Routers(RuleBasedStateMachine):
 
     @rule(space=st.sampled_from(SPACES), name=st.sampled_from(["low", "medium", "high"]), fault=st.integers(0, 4))
     def something_fails(self, space: str, name: str, fault: int) -> None:
-        outcomes = [
+        outcomes: list[list[BackendError | Answer | None]] = [
             [UnavailableError("down", retryable=False)],
             [RateLimitedError("slow")] * 5,
             [UnavailableError("down")] * 2,
@@ -162,4 +164,4 @@ class Routers(RuleBasedStateMachine):
 
 
 TestSpacesNeverMix = Routers.TestCase
-TestSpacesNeverMix.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSpacesNeverMix.settings = settings(examples(60), stateful_step_count=25)

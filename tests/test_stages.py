@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, EmbeddingResult, Estimate, RetryPolicy, Space, Usage
@@ -77,7 +77,6 @@ from tests.scripted import (
 # Duplicates, cache, order
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("abc", min_size=1, max_size=3), max_size=30))
 def test_each_distinct_text_is_sent_once_and_every_position_gets_its_vector(texts: list[str]) -> None:
     """Paying twice for a text is waste; mixing up positions is worse."""
@@ -89,7 +88,6 @@ def test_each_distinct_text_is_sent_once_and_every_position_gets_its_vector(text
     assert [tuple(row) for row in result.vectors] == [tuple(vector(text)) for text in texts]
 
 
-@settings(deadline=None)
 @given(st.sets(st.text("abc", min_size=1, max_size=3)), st.sets(st.text("abc", min_size=1, max_size=3)))
 def test_what_was_answered_before_is_not_asked_again(first: set[str], second: set[str]) -> None:
     """The cache serves exactly the overlap."""
@@ -290,7 +288,6 @@ def test_a_request_and_its_tries_end_in_time(retry: RetryPolicy) -> None:
     assert all(request.timeout <= allowed for request in script.requests)
 
 
-@settings(deadline=None)
 @given(
     outcomes=st.lists(
         st.sampled_from(
@@ -402,7 +399,6 @@ CUT = ("a", "bc", "abcdefgh", "abcdefghijklmno", "abcde")
 
 
 @pytest.mark.parametrize("policy", ["truncate", "mean"])
-@settings(deadline=None)
 @given(texts=st.lists(st.sampled_from(CUT), min_size=1, max_size=9))
 def test_repeated_and_cut_texts_have_vectors_of_their_own(policy: OverlongPolicy, texts: list[str]) -> None:
     """Also where there are as many parts as repetitions, or a part is one of the texts."""
@@ -863,7 +859,7 @@ class Following:
         self.asked.append([*texts])
         origin = Origin(self.candidate, cached=False)
         found = {text: Found(vector(text), len(text), origin) for text in texts}
-        call.report(found)
+        call.report(Embedded(found))
         return Embedded(found, [Charge(1, Decimal(0))])
 
 
@@ -1003,7 +999,6 @@ def free_limits(concurrency: int = 4) -> ModelLimits:
     return ModelLimits(concurrency=concurrency, requests=None, tokens=None, cooldown=10, lease=60)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 50), min_size=1))
 def test_shares_add_up_to_the_bill(total: int, weights: list[int]) -> None:
     """Not a token is lost or invented."""

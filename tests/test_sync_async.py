@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Model, RetryPolicy, Router, Usage, tier
 from embedrouter._process import PerLoop
-from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -31,6 +31,8 @@ from embedrouter.providers import Backend
 from embedrouter.testing import NO_WAITING, FakeBackend, FakeCall, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
+from tests.properties import examples
+from tests.side_by_side import at_once
 
 FAILURES = {
     "ok": None,
@@ -81,7 +83,7 @@ def observe(
     )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     script=st.tuples(outcomes, outcomes),
     calls=st.lists(st.tuples(texts, st.sampled_from(["document", "query"])), min_size=1, max_size=3),
@@ -172,6 +174,24 @@ def test_concurrency_holds_across_threads() -> None:
 
     assert backend.started == 20
     assert backend.peak == 4
+
+
+def test_concurrency_counts_threads_and_event_loops_together() -> None:
+    """A limit is that of the model, whichever form its callers use; each of them gets its turn."""
+    backend = Slow(0.01)
+    router = slow_router(backend, max_concurrency=3)
+
+    async def tasks(name: str) -> None:
+        await asyncio.gather(*(router.aembed([f"{name} {number}"], input_type="document") for number in range(10)))
+
+    def one(number: int) -> None:
+        router.embed([str(number)], input_type="document")
+
+    loops = [lambda name=name: asyncio.run(tasks(name)) for name in ("one loop", "another")]
+    at_once([*loops, *(partial(one, number) for number in range(10))])
+
+    assert backend.started == 30
+    assert backend.peak == 3
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -270,28 +290,27 @@ async def test_a_large_call_leaves_the_event_loop_responsive() -> None:
     assert len(gaps) > 10
 
 
-async def test_a_cache_folder_that_others_use_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
-    """Few texts are looked up in the loop itself, but it waits for nobody."""
-    router = Router([FakeBackend().model()], cache=tmp_path, ledger=None)
+async def test_a_cache_that_takes_long_does_not_hold_up_the_event_loop() -> None:
+    """As a folder on a slow disk: it is read in a thread."""
+    occupied, inside, leave = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(MemoryCache):
+        def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+            if occupied.is_set():
+                inside.set()
+                leave.wait(10)
+            return super().get_many(keys)
+
+    router = Router([FakeBackend().model()], cache=Slow(), ledger=None)
     await router.aembed(["a"], input_type="document")
-    store = cast(DiskCache, router._cache.store)
-    inside, leave = threading.Event(), threading.Event()
-
-    def occupy() -> None:
-        with store._turn():
-            inside.set()
-            leave.wait(10)
-
-    other = threading.Thread(target=occupy)
-    other.start()
-    inside.wait(10)
+    occupied.set()
     waiting = asyncio.create_task(router.aembed(["a"], input_type="document"))
-    await asyncio.sleep(0.05)
+    while not inside.is_set():
+        await asyncio.sleep(0.01)
 
     assert not waiting.done()
     leave.set()
     assert (await waiting).cached == (True,)
-    other.join()
     await router.aclose()
 
 
@@ -325,7 +344,7 @@ def test_the_surrounding_tier_reaches_the_threads_of_a_call() -> None:
 
 
 def test_a_programming_error_passes_unchanged() -> None:
-    """Nobody's bug is relabelled as a provider's failure."""
+    """No defect is relabelled as a provider's failure."""
 
     class Broken(FakeBackend):
         def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
@@ -339,19 +358,24 @@ def test_a_programming_error_passes_unchanged() -> None:
             asyncio.run(router.aembed(batch, input_type="query"))
 
 
-def test_things_of_closed_loops_are_let_go() -> None:
-    """Fifty asyncio.run() calls must not leave fifty clients behind, nor reuse one of a dead loop."""
-    made: list[object] = []
-    kept: PerLoop[object] = PerLoop(lambda: made.append(object()) or made[-1])  # type: ignore[func-returns-value]
+class Client:
+    """What belongs to one event loop."""
 
-    async def use() -> object:
+
+def test_what_belongs_to_closed_loops_is_released() -> None:
+    """Fifty asyncio.run() calls must not leave fifty clients behind, nor reuse one of a closed loop."""
+    kept: PerLoop[Client] = PerLoop(Client)
+    made: list[weakref.ref[Client]] = []
+
+    async def use() -> None:
         assert kept.get() is kept.get()
-        return kept.get()
+        made.append(weakref.ref(kept.get()))
 
-    used = [asyncio.run(use()) for _ in range(50)]
+    for _ in range(50):
+        asyncio.run(use())
+    gc.collect()
 
-    assert len(set(map(id, used))) == 50
-    assert len(kept._made) == 1
+    assert [client() is not None for client in made] == [False] * 49 + [True]
 
 
 def test_errors_are_those_of_the_first_request_in_order() -> None:

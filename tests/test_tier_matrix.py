@@ -275,7 +275,7 @@ def graph(node: Any) -> Step:
 
 def node_without_config(setting: Setting) -> Step:
     retriever = setting.wrapped
-    return graph(lambda state: {"documents": retriever.invoke(state["query"])})
+    return graph(lambda state: {"documents": retriever.invoke(state.get("query", ""))})
 
 
 def node_with_config(setting: Setting) -> Step:

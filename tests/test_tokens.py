@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrouter.models._tokens import estimate, split_text
-from embedrouter.providers._tiktoken import encoding
-
-
-@pytest.fixture(scope="module")
-def count() -> object:
-    found = encoding("cl100k_base")
-    assert found is not None, "llama-index-core, which the tests install, ships the vocabulary"
-    return found
+from embedrouter.models import split_text
+from embedrouter.models._tokens import estimate
+from embedrouter.providers import encoding
 
 
 @pytest.mark.parametrize(
@@ -90,28 +86,25 @@ def test_words_stay_whole_where_they_can() -> None:
     assert all(part.endswith(" ") for part in parts)
 
 
-def test_a_vocabulary_that_is_not_on_the_machine_is_not_downloaded(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def no_vocabulary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Return tiktoken's folder, which is empty, on a machine without llama-index-core and its vocabulary."""
+    found = importlib.util.find_spec
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if "llama" in name else found(name))
+    encoding.cache_clear()
+    yield tmp_path
+    encoding.cache_clear()
+
+
+@pytest.mark.usefixtures("no_vocabulary")
+def test_a_vocabulary_that_is_not_on_the_machine_is_not_downloaded() -> None:
     """Counting degrades to an estimate; it never blocks a call."""
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    found = lambda name: None if "llama" in name else name  # noqa: E731
-    monkeypatch.setattr("embedrouter.providers._tiktoken.util.find_spec", found)
-    encoding.cache_clear()
-    try:
-        assert encoding("cl100k_base") is None
-    finally:
-        encoding.cache_clear()
+    assert encoding("cl100k_base") is None
 
 
-def test_a_tampered_vocabulary_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_tampered_vocabulary_is_not_used(no_vocabulary: Path) -> None:
     """tiktoken would delete it and download another in the middle of a call."""
-    (tmp_path / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_bytes(b"aGk= 0\n")
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    found = lambda name: None if "llama" in name else name  # noqa: E731
-    monkeypatch.setattr("embedrouter.providers._tiktoken.util.find_spec", found)
-    encoding.cache_clear()
-    try:
-        assert encoding("cl100k_base") is None
-    finally:
-        encoding.cache_clear()
+    (no_vocabulary / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_bytes(b"aGk= 0\n")
+
+    assert encoding("cl100k_base") is None

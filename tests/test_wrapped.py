@@ -24,6 +24,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
+from embedrouter.tiered import default_tier
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
 
@@ -192,7 +193,7 @@ def test_failures_of_the_network_are_understood(raised: Exception, kind: type[Ex
 def test_its_own_bugs_pass_unchanged(asynchronous: bool) -> None:
     """A KeyError in the user's function is not an outage."""
     with pytest.raises(KeyError):
-        embed(wrapped(lambda texts: {}["x"]), asynchronous, ["a"], input_type="document")
+        embed(wrapped(lambda texts: dict[str, Any]()["x"]), asynchronous, ["a"], input_type="document")
 
 
 # Presets
@@ -220,7 +221,7 @@ def test_presets_are_ready_to_use(name: str, space: Space, models: list[str], ti
 
     assert router.space == space
     assert [model.partition(":")[2] for model in router.models] == models
-    assert (router.default_tier("query"), router.default_tier("document")) == tiers
+    assert (default_tier(router, "query"), default_tier(router, "document")) == tiers
 
 
 def test_settings_override_a_preset(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_settings_override_a_preset(tmp_path: Path) -> None:
     router = Router.preset("voyage-4", dimensions=256, query_tier="medium", cache=tmp_path)
 
     assert router.space == Space("voyage-4", 256)
-    assert router.default_tier("query") == "medium"
+    assert default_tier(router, "query") == "medium"
 
 
 def test_a_local_member_joins_only_with_a_pinned_revision_and_consent() -> None:
@@ -238,9 +239,10 @@ def test_a_local_member_joins_only_with_a_pinned_revision_and_consent() -> None:
     assert "sentence-transformers:voyageai/voyage-4-nano" in router.models
     assert router.estimate(["q"], input_type="query").cost == 0
     assert router.estimate(["d"], input_type="document").model == "voyage:voyage-4-large"
-    for half in ({"revision": "0123abcd"}, {"trust_remote_code": True}):
+    halves: list[dict[str, Any]] = [{"revision": "0123abcd"}, {"trust_remote_code": True}]
+    for half in halves:
         with pytest.raises(ConfigError, match="voyage-4-nano"):
-            Router.preset("voyage-4", **half)  # type: ignore[arg-type]
+            Router.preset("voyage-4", **half)
 
 
 @pytest.mark.parametrize("name", ["voyage-5", "", "openai"])

@@ -1,13 +1,13 @@
-"""State that belongs to one process or to one event loop: forks, loop-local objects, the thread pool.
+"""Manage state that belongs to one process or one event loop: forks, loop-local objects, the thread pool.
 
-A fork copies one thread alone: a lock that another thread holds at that moment is never released in the child, an open
-SQLite file makes the child believe that it holds its parent's locks, and connections cannot be shared. This module is
-the only place that reacts to forks. An object that has to act passes itself to ``watch_forks``; an object that only has
-to be made anew in a child is kept in a ``PerProcess``.
+A fork copies only the thread that forks: in the child, a lock of another thread is never released, SQLite counts the
+parent's file locks as its own, and connections are shared with the parent. This module is the only one that handles
+forks. An object that must act at a fork is registered with ``watch_forks``; an object that is created anew in each
+child is kept in a ``PerProcess``.
 
 All threads of the package come from one pool, ``threads``. An event loop's default executor is never used: a program
-whose own tools wait in it for an embedding would deadlock. ``Lock`` and ``Future`` are the standard library's; the core
-takes them from here, and names no module of threads.
+whose own tools wait in that executor for an embedding would deadlock. ``Lock`` and ``Future`` are those of the standard
+library; the core imports both from this module, so that import contracts can forbid ``threading``.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ P = ParamSpec("P")
 
 
 class WatchesForks(Protocol):
-    """An object that has to act before and after a fork."""
+    """An object that acts before and after a fork."""
 
     def before_fork(self) -> None:
-        """Close what a child must not inherit, and take the locks that no other thread may hold during the fork."""
+        """Close files that a child must not inherit, and acquire locks that no other thread may hold in a fork."""
 
     def after_fork(self, *, in_child: bool) -> None:
-        """Release the locks; in the child begin anew."""
+        """Release the locks; in the child, reset the state."""
 
 
 _watching: weakref.WeakSet[WatchesForks] = weakref.WeakSet()
@@ -52,7 +52,7 @@ _forking: list[WatchesForks] = []
 
 
 def watch_forks(item: WatchesForks) -> None:
-    """Have ``before_fork`` and ``after_fork`` of an object called for as long as the object exists."""
+    """Call ``before_fork`` and ``after_fork`` of an object at every fork, as long as the object exists."""
     _watching.add(item)
 
 
@@ -76,7 +76,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class PerProcess(Generic[T]):
-    """One object for each process: a forked child makes its own when it first asks."""
+    """Hold one object per process; a forked child creates a new object on first use."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -105,11 +105,11 @@ class PerProcess(Generic[T]):
 
 
 class PerLoop(Generic[T]):
-    """One object for each running event loop, made when it is first asked for.
+    """Hold one object per event loop, created on first use.
 
-    An SDK client's pooled connections belong to the loop that opened them; used from another they fail. Entries of
-    closed loops are dropped at each look-up: a weak dictionary would never let go, because a pooled connection refers
-    to its loop, and ids of loops are used again.
+    Pooled connections of an SDK client fail in every loop but the one that opened them. Objects of closed loops are
+    dropped at each look-up. A weak dictionary would never drop such objects, because a pooled connection refers to its
+    loop; ids are no keys, because ids of loops are reused.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -128,7 +128,7 @@ class PerLoop(Generic[T]):
         return made
 
     def pop(self) -> T | None:
-        """Forget the running loop's object and return it."""
+        """Remove and return the running loop's object."""
         with self._lock:
             return self._made.pop(asyncio.get_running_loop(), None)
 
@@ -137,10 +137,11 @@ class PerLoop(Generic[T]):
 
 
 class ThreadPool:
-    """Runs functions in daemon threads that are used again, each function in a copy of the caller's context.
+    """Run functions in reused daemon threads, each function in a copy of the caller's context.
 
-    A thread is started for each function that finds no idle one, so functions may wait for each other. The threads are
-    daemons: after a second Ctrl-C the interpreter does not wait for them, as it would for ``ThreadPoolExecutor``'s.
+    A thread is started for each function that finds no idle thread, so functions may wait for each other. The threads
+    are daemons: after a second Ctrl-C the interpreter does not wait for daemon threads, but would for those of
+    ``ThreadPoolExecutor``.
     """
 
     def __init__(self) -> None:
@@ -165,7 +166,7 @@ class ThreadPool:
                 return
             try:
                 outcome = context.run(function, *args, **settings)
-            except BaseException as error:  # noqa: BLE001 - the future passes it on
+            except BaseException as error:  # noqa: BLE001 - the future passes the error on
                 future.set_exception(error)
             else:
                 future.set_result(outcome)
@@ -187,9 +188,9 @@ class ThreadPool:
                     if inbox in self._idle:
                         self._idle.remove(inbox)
                         return
-                continue  # work was put in at this very moment
+                continue  # work arrived after the timeout
             work()
-            del work  # it holds what the caller holds
+            del work  # frees the function's arguments
             with self._lock:
                 self._idle.append(inbox)
 
@@ -197,17 +198,17 @@ class ThreadPool:
         """Do nothing: the parent's threads go on."""
 
     def after_fork(self, *, in_child: bool) -> None:
-        """Begin without threads in a child."""
+        """Start without threads in a child."""
         if in_child:
             self._start()
 
 
 threads = ThreadPool()
-"""The one pool of the process. Its threads end by themselves after ``IDLE`` seconds without work."""
+"""The one pool of the process. A thread ends after ``IDLE`` seconds without work."""
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
-    """Run a blocking function in a thread of the pool; a task that is cancelled leaves the function to its end."""
+    """Run a blocking function in a thread of the pool. Cancelling the task does not stop the function."""
     return await asyncio.wrap_future(threads.submit(function, *args, **settings))
 
 
@@ -215,15 +216,15 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **settings: P.kw
 
 
 class Closeable(ABC):
-    """A context manager of both kinds, for an object with ``close`` and ``aclose``."""
+    """An object with ``close`` and ``aclose``, usable in ``with`` and ``async with``."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release connections and files. Never required; a later call opens them again."""
+        """Close connections and files. Never required; a later call opens new ones."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Do what ``close`` does, for the running event loop's connections too."""
+        """Close connections and files, including the running event loop's connections."""
 
     def __enter__(self) -> Self:
         return self

@@ -85,7 +85,7 @@ class SQLiteFile:
         version: of the tables, kept as SQLite's ``user_version``.
         migrate: makes or changes the tables, given the version that was found (0 in a new file), inside a transaction;
             it must not commit, which ``executescript`` does.
-        pragmas: set on each connection, before anything else, such as ``page_size`` for a new file.
+        pragmas: set while the file is empty, such as ``page_size``: some wait for the write lock of a file in use.
         busy_timeout: seconds to wait for another writer.
 
     Raises:
@@ -209,9 +209,10 @@ class SQLiteFile:
             self.path or ":memory:", timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
         try:
-            if self.path is not None and not self.path.stat().st_size and not self.path.is_symlink():
+            is_new = self.path is None or not self.path.stat().st_size
+            if self.path is not None and is_new and not self.path.is_symlink():
                 self.path.chmod(0o600)  # the files that SQLite puts beside it get the same rights
-            for pragma, value in self._pragmas.items():
+            for pragma, value in self._pragmas.items() if is_new else ():
                 connection.execute(f"PRAGMA {pragma} = {value}")
             if writing:
                 self._prepare(connection)

@@ -1,8 +1,8 @@
-"""The router: models of one space, a cache, a budget, a retry policy.
+"""Router: models of one space behind one cache, one budget and one retry policy.
 
-Composition only: the constructor has the settings validated and resolved (``calls.wire``), and each method hands a
-question to ``calls.Calls``, which runs the same stages in both forms. Nothing is opened until the first call that needs
-it, and what was closed opens again.
+Composition only: the constructor resolves the settings (``calls.wire``), and each method passes a question to
+``calls.Calls``, which runs the same stages in both forms. Files and connections are opened by the first call that needs
+them, also after ``close``.
 """
 
 from __future__ import annotations
@@ -35,47 +35,47 @@ from .models import (
     unique_names,
 )
 from .spending import Budget, Ledger, current_tag
-from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
+from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
 
 __all__ = ["Router", "embed_alone", "wiring_of"]
 
 CHUNK_BYTES = 64 * 2**20
-"""Of vectors in one result of ``embed_iter``."""
+"""Bytes of vectors in one result of ``embed_iter``."""
 
 
 class Router(Closeable):
-    """Embeds texts with the cheapest model that is good enough, all within one embedding space.
+    """Embed texts with the cheapest model that is good enough, all within one embedding space.
 
     Args:
         models: names (``"openai:text-embedding-3-small"``) or ``Model`` declarations; all must share one space.
-        dimensions: what every model is asked for; their own number when left out.
-        cache: a folder, an object with the methods of ``embedrouter.cache.Cache``, or ``None`` for no cache. By default
+        dimensions: the number of dimensions of every vector; by default each model's own number.
+        cache: a folder, an object with the methods of ``embedrouter.cache.Cache``, or ``None`` for no cache; by default
             the user's cache folder.
-        budget: caps on spending; what everybody spent who shares the ledger counts.
+        budget: caps on spending; the spending of all routers and processes that share the ledger counts.
         ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"``
             keeps accounts in memory, for this router alone.
-        retry: when failed requests are made again.
-        query_tier: the tier of queries that ask for none; the highest any model has when left out.
-        document_tier: the same for documents.
+        retry: the retry policy of requests.
+        query_tier: the tier of queries that request none; by default the highest tier of any model.
+        document_tier: the tier of documents that request none; likewise.
         tiers: the names of the tiers, lowest first.
-        on_too_long: what happens to a text over the model's limit: ``"error"`` refuses it, ``"truncate"`` embeds its
-            beginning, ``"mean"`` averages the vectors of its parts.
-        when_unavailable: what happens to queries when every model at or above the asked tier is down: ``"raise"``, or
-            ``"degrade"``, which lets lower tiers answer, marks it in ``result.degraded`` and warns. Documents are never
-            degraded.
-        cache_dtype: the number type of what is cached: ``"float32"``, or ``"float16"``, which takes half the space. New
-            vectors are rounded before they are returned, so that they do not change when they come from the cache.
-        cache_memory: bytes for the vectors of queries asked lately, in memory before the cache; 0 for none.
-        micro_batch_window: seconds that a call of few texts waits for others, while one is under way, so that they are
-            sent as one; 0 sends each by itself. While none is under way a call never waits.
-        catalog: a TOML file whose rows replace or join the catalogue's.
-        clock: returns seconds, monotonic; for tests and simulations, as are the next two.
-        sleep: waits so many seconds, in both forms; what it returns is awaited if it can be.
+        on_too_long: the treatment of a text over the model's limit: ``"error"`` refuses the text, ``"truncate"`` embeds
+            its beginning, ``"mean"`` averages the vectors of its parts.
+        when_unavailable: the treatment of queries when every model at or above the requested tier is down: ``"raise"``,
+            or ``"degrade"``, which lets lower tiers answer, marks the vectors in ``result.degraded`` and warns.
+            Documents are never degraded.
+        cache_dtype: the number type of cached vectors: ``"float32"``, or ``"float16"``, which takes half the disk. New
+            vectors are rounded before they are returned, so that a miss and a later hit are equal.
+        cache_memory: bytes of memory for the vectors of recent queries; 0 keeps none.
+        micro_batch_window: seconds that a small call waits for other small calls, to be sent as one request; 0 sends
+            each call alone. A call waits only while another small call is in flight.
+        catalog: a TOML file whose rows override or extend the catalogue.
+        clock: returns monotonic seconds; for tests and simulations, like ``sleep`` and ``random``.
+        sleep: waits a number of seconds, in both forms; an awaitable result is awaited.
         random: returns a number from 0 to 1.
 
     Raises:
         SpaceMismatchError: the models' vectors would not be comparable.
-        ConfigError: a setting is wrong; the message says how to set it right.
+        ConfigError: a setting is invalid; the message says how to correct the setting.
     """
 
     def __init__(
@@ -129,14 +129,14 @@ class Router(Closeable):
         self.models = tuple(candidate.name for candidate in self._wiring.candidates)
         self.cache: VectorCache = self._wiring.cache
         self.ledger: Ledger = self._wiring.ledger
-        """What was spent, set aside and saved, in all processes that share the file."""
+        """The accounts of spent, reserved and saved money, of all processes that share the file."""
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Router:
         """Build a router from a TOML file.
 
         Args:
-            path: the file; otherwise the first that exists of ``$EMBEDROUTER_CONFIG``, ``./embedrouter.toml`` and the
+            path: the file; by default the first that exists of ``$EMBEDROUTER_CONFIG``, ``./embedrouter.toml`` and the
                 table ``[tool.embedrouter]`` of ``./pyproject.toml``.
 
         Raises:
@@ -150,16 +150,16 @@ class Router(Closeable):
     def preset(
         cls, name: str, *, revision: str | None = None, trust_remote_code: bool = False, **settings: Any
     ) -> Router:
-        """Build a router that is ready to use.
+        """Build a ready-made router.
 
         Args:
-            name: ``"voyage-4"`` (documents by -large, queries by -lite unless they ask for more), ``"cohere-v5"`` (-pro
+            name: ``"voyage-4"`` (documents by -large, queries by -lite or on request higher), ``"cohere-v5"`` (-pro
                 and -fast), ``"openai-small"``, ``"openai-large"``, ``"local"`` (all-MiniLM-L6-v2) or ``"offline"``
                 (WordLlama).
             revision: for voyage-4, together with ``trust_remote_code=True``: this commit of voyage-4-nano joins the low
-                tier. It runs on this machine, so queries are free and go on when the API is down.
-            trust_remote_code: that you have read the Python code of that commit and let it run.
-            settings: arguments of ``Router``, over the preset's.
+                tier. The model runs on this machine, so queries are free and work while the API is down.
+            trust_remote_code: whether the Python code of that commit, which you have read, may run.
+            settings: arguments of ``Router``, which override the preset's.
 
         Raises:
             ConfigError: the name is unknown, or a setting is wrong.
@@ -174,16 +174,16 @@ class Router(Closeable):
         """Return one vector per text, in order, from the cache or the cheapest model that is good enough.
 
         Args:
-            texts: non-empty strings; equal ones are paid once.
-            input_type: ``"document"`` for what is stored and searched, ``"query"`` for what searches.
-            tier: the least quality to accept; otherwise what ``with embedrouter.tier(…)`` says, otherwise the router's.
+            texts: non-empty strings; equal texts are paid once.
+            input_type: ``"document"`` for texts that are stored and searched, ``"query"`` for texts that search.
+            tier: the lowest tier to accept; by default that of ``with embedrouter.tier(…)``, otherwise the router's.
             timeout: seconds for the whole call.
 
         Raises:
-            InvalidInputError: some texts cannot be embedded; ``indices`` says which. Nothing was called.
-            BudgetExceededError: the money does not suffice.
-            NoModelAvailableError: every candidate failed; ``attempts`` tells how.
-            BackendError: a request failed in a way that no other model should hide: a missing key, a refused text.
+            InvalidInputError: some texts cannot be embedded: ``indices``. No request was made.
+            BudgetExceededError: the budget does not cover the call.
+            NoModelAvailableError: every candidate failed; ``attempts`` lists the failed requests.
+            BackendError: a request failed, and no other model may hide the reason: a missing key, a refused text.
         """
         return _warned(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)))
 
@@ -196,14 +196,14 @@ class Router(Closeable):
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
     ) -> Generator[EmbeddingResult]:
-        """Embed more texts than memory holds: yield the results of consecutive texts, in order.
+        """Embed more texts than fit into memory; yield the results of consecutive texts, in order.
 
         Args:
-            texts: read as they are needed, ``chunk_size`` at a time.
-            chunk_size: texts for each result; when left out, as many as have 64 MiB of vectors.
+            texts: any iterable; ``chunk_size`` texts are read at a time.
+            chunk_size: texts per result; by default as many as have 64 MiB of vectors.
 
         Raises:
-            EmbedRouterError: what ``embed`` raises, when the iteration gets there; positions count from the first text.
+            EmbedRouterError: an error of ``embed``, raised at its chunk; positions count from the first text of all.
         """
         question = self._question([], input_type, tier)
         parts = chunks(texts, self._chunk_size(chunk_size))
@@ -217,7 +217,7 @@ class Router(Closeable):
         tier: str | None = None,
         chunk_size: int | None = None,
     ) -> AsyncGenerator[EmbeddingResult]:
-        """Do what ``embed_iter`` does without blocking the event loop. ``texts`` may come asynchronously, too."""
+        """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
         question = self._question([], input_type, tier)
         parts = achunks(texts, self._chunk_size(chunk_size))
         return self._aembed_each(question.aeach(parts))
@@ -229,7 +229,7 @@ class Router(Closeable):
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
     ) -> Estimate:
-        """Return what ``embed`` would take, or ``submit_batch``, without calling any model."""
+        """Estimate the tokens, requests and cost of ``embed``, or of ``submit_batch``, without calling any model."""
         return self._calls.run(self._calls.estimate, self._question(texts, input_type, tier, batch=batch))
 
     async def aestimate(
@@ -239,28 +239,30 @@ class Router(Closeable):
         return await self._calls.arun(self._calls.estimate, self._question(texts, input_type, tier, batch=batch))
 
     def estimate_tiers(self, texts: Iterable[str], *, input_type: InputType) -> dict[str, Estimate]:
-        """Return what ``embed`` would take at each tier that has a model or a better one, lowest first."""
+        """Estimate ``embed`` at each tier that a model can serve, lowest first."""
         items = validate(texts)
         highest = max(candidate.rank for candidate in self._wiring.candidates)
         return {name: self.estimate(items, input_type=input_type, tier=name) for name in self.tiers[: highest + 1]}
 
     def check_agreement(self) -> list[Agreement]:
-        """Embed a few short texts with every model, and check that their vectors may be mixed, for instance at start.
+        """Check that the vectors of all models may be mixed, by embedding a few short texts with every model.
 
-        Places that claim to be the same model must give the same vectors; of different models of one space each text's
-        vectors must be far nearer to each other than to other texts. Nothing is read from the cache or written to it;
-        each model takes about 300 tokens.
+        Endpoints of the same model must return the same vectors. Different models of one space must return vectors that
+        are far closer for equal texts than for different texts. The cache is neither read nor written; each model takes
+        about 300 tokens.
 
         Raises:
-            SpaceMismatchError: two models do not agree; the message says which, and how far they are apart.
-            EmbedRouterError: a model could not be asked; those that could agree.
+            SpaceMismatchError: two models do not agree; the message names both and the distance of their vectors.
+            EmbedRouterError: a model could not be called; the other models agree.
         """
         probed: list[ProbeVectors] = []
         failures: list[EmbedRouterError] = []
         for position, name in enumerate(unique_names(self.models) if len(self.models) > 1 else ()):
             kinds = self._wiring.default_tiers
             try:
-                vectors = {kind: embed_alone(self, position, PROBE_TEXTS, kind).vectors for kind in kinds}
+                vectors: dict[InputType, Vectors] = {
+                    kind: embed_alone(self, position, PROBE_TEXTS, kind).vectors for kind in kinds
+                }
             except EmbedRouterError as error:
                 failures.append(error)
             else:
@@ -280,16 +282,16 @@ class Router(Closeable):
     def submit_batch(
         self, texts: Iterable[str], *, input_type: InputType = "document", tier: str | None = None
     ) -> BatchJob:
-        """Hand texts to the provider's batch endpoint: OpenAI asks half the price and takes up to 24 hours.
+        """Submit texts to the provider's batch endpoint: OpenAI charges half the price and takes up to 24 hours.
 
-        What is cached already, or in a batch under way, is not submitted again. ``BatchJob.wait`` puts the vectors into
-        the cache, where ``embed`` finds them. The process may end meanwhile: ``batches`` finds the job again.
+        Texts that are cached, or in a batch in progress, are not submitted again. ``BatchJob.wait`` stores the vectors
+        in the cache, where ``embed`` finds them. The process may end before: ``batches`` returns the job later.
 
         Raises:
             ConfigError: no model of the tier has a batch endpoint, or the router has no cache or no ledger in a file.
             InvalidInputError: some texts cannot be embedded; nothing was submitted.
-            BudgetExceededError: the money does not suffice; nothing was submitted.
-            BackendError: the provider could not be reached, or refused.
+            BudgetExceededError: the budget does not cover the batch; nothing was submitted.
+            BackendError: the provider could not be reached, or refused the batch.
         """
         self._batches.check()
         question = self._question(texts, input_type, tier, batch=True)
@@ -302,7 +304,7 @@ class Router(Closeable):
         return await in_thread(self.submit_batch, texts, input_type=input_type, tier=tier)
 
     def batches(self, *, ended: bool = False) -> list[BatchJob]:
-        """Return the batches of this router's models that are under way, or ended, by whichever process submitted."""
+        """Return the batches of this router's models that are in progress, or have ended, of all processes."""
         return self._batches.jobs(ended=ended)
 
     # Questions
@@ -316,7 +318,7 @@ class Router(Closeable):
         *,
         batch: bool = False,
     ) -> Question:
-        """Return what a call asks, with the tier and the tag that surround it.
+        """Build the question of a call, with the tier and the tag of the surrounding context.
 
         Raises:
             ConfigError: the input type or the tier is unknown.
@@ -344,13 +346,13 @@ class Router(Closeable):
 
     @property
     def usage(self) -> Usage:
-        """What was billed and avoided since the router was built, failed calls included."""
+        """Tokens, requests and money spent and saved since the router was built, failed calls included."""
         return self._wiring.totals.usage
 
     def health(self) -> dict[str, ModelHealth]:
-        """Return how each model has been doing in this process: whether it is asked, or its circuit is open.
+        """Return the health of each model in this process: its circuit is closed, open or half-open.
 
-        The keys are the models' names; of a model that is declared several times they say which place it is.
+        The keys are the models' names, with the position where a model is declared several times.
         """
         return dict(zip(unique_names(self.models), self._calls.health(), strict=True))
 
@@ -373,14 +375,14 @@ class Router(Closeable):
 
 
 def wiring_of(router: Router) -> Wiring:
-    """Return the parts of a router, for the package's own tools."""
+    """Return the parts of a router, for other modules of the package."""
     return router._wiring
 
 
 def embed_alone(router: Router, position: int, texts: Iterable[str], input_type: InputType) -> EmbeddingResult:
-    """Embed texts with the model at ``position`` of a router alone, past the cache, even if it keeps failing.
+    """Embed texts with the model at ``position`` alone, without the cache and without the circuit breaker.
 
-    What it costs is booked, and the budget holds.
+    The cost is booked, and the budget holds.
     """
     calls = router._calls.alone(position)
     return calls.run(calls.embed, router._question(texts, input_type, router.tiers[0]))

@@ -1,7 +1,7 @@
-"""Tiered routers: one router for each of several spaces, chosen by tier.
+"""Tiered router: one router for each of several spaces, chosen by tier.
 
-For calls that stand by themselves, and for tiered indexes: one vector store per tier. A ``TieredRouter`` never changes
-from one router to another for a cache hit, an outage or a budget, and each result has the space of its vectors. A
+For independent calls, and for tiered indexes: one vector store per tier. A ``TieredRouter`` never changes from one
+router to another for a cache hit, an outage or a budget, and each result has the space of its vectors. A
 ``TieredRouter`` is no embedder for a vector store, because a store holds one space: give the store
 ``tiered.router("high")``.
 """
@@ -21,14 +21,14 @@ __all__ = ["TieredRouter", "default_tier", "require_single_space"]
 
 
 class TieredRouter(Closeable):
-    """Hand each call to the router of the asked tier; where the tier has none, to the router of the next higher tier.
+    """Pass each call to the router of the requested tier, or of the next higher tier that has a router.
 
     The chosen router then uses its own default tier.
 
     Args:
         routers: a router for each tier.
-        query_tier: the tier of queries that ask for none; the highest when left out.
-        document_tier: the same for documents.
+        query_tier: the tier of queries that request none; by default the highest.
+        document_tier: the tier of documents that request none; likewise.
         tiers: the names of the tiers, lowest first; by default low, medium, high, or the order of ``routers`` when it
             has other names.
     """
@@ -57,7 +57,7 @@ class TieredRouter(Closeable):
     def from_config(cls, path: str | Path | None = None) -> TieredRouter:
         """Build the routers from a TOML file with a table ``[routers.NAME]`` for each tier.
 
-        See ``Router.from_config`` for where the file is looked for.
+        See ``Router.from_config`` for the places that are searched.
         """
         from . import config
 
@@ -82,7 +82,7 @@ class TieredRouter(Closeable):
 
     @property
     def served(self) -> dict[str, Router]:
-        """The router of every tier that can be asked for, lowest first; one router may serve several tiers."""
+        """The router of every tier that can be requested, lowest first; one router may serve several tiers."""
         highest = self._rank(list(self._routers)[-1])
         return {name: self.router(name) for name in self.tiers[: highest + 1]}
 
@@ -94,7 +94,7 @@ class TieredRouter(Closeable):
     def embed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
-        """Embed with the router of the asked tier; ``result.space`` is its space. See ``Router.embed``."""
+        """Embed with the router of the requested tier; ``result.space`` is its space. See ``Router.embed``."""
         router = self._pick(input_type, tier)
         return router.embed(texts, input_type=input_type, tier=default_tier(router, input_type), timeout=timeout)
 
@@ -108,7 +108,7 @@ class TieredRouter(Closeable):
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
     ) -> Generator[EmbeddingResult]:
-        """Embed more texts than memory holds, with the router of the asked tier; see ``Router.embed_iter``."""
+        """Embed more texts than fit into memory, with the router of the requested tier; see ``Router.embed_iter``."""
         router = self._pick(input_type, tier)
         own = default_tier(router, input_type)
         return router.embed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
@@ -127,7 +127,7 @@ class TieredRouter(Closeable):
         return router.aembed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
 
     def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
-        """Return what ``embed`` would take, without calling any model."""
+        """Estimate the tokens, requests and cost of ``embed``, without calling any model."""
         router = self._pick(input_type, tier)
         return router.estimate(texts, input_type=input_type, tier=default_tier(router, input_type))
 
@@ -146,7 +146,7 @@ class TieredRouter(Closeable):
 
     @property
     def usage(self) -> Usage:
-        """The sum of the routers' ``usage``: what was billed and avoided since they were built."""
+        """Tokens, requests and money spent and saved by all routers since their construction."""
         return sum((router.usage for router in self._routers.values()), Usage())
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ class TieredRouter(Closeable):
 
 
 def default_tier(router: Router | TieredRouter, input_type: InputType) -> str:
-    """Return the tier of calls to a router that ask for none.
+    """Return the tier of calls that request none.
 
     Raises:
         ConfigError: the input type is unknown.

@@ -157,7 +157,7 @@ def _sdk(name: Name, provider: Provider, url: str, opened: ExitStack) -> Callabl
         case "voyage":
             import voyageai
 
-            voyage = voyageai.Client(KEY, base_url=url)
+            voyage = voyageai.Client(KEY, base_url=url)  # pyright: ignore[reportPrivateImportUsage]
             return lambda texts: voyage.embed(texts, model=provider.id, input_type="document")
 
 
@@ -184,7 +184,7 @@ def _async_sdk(
         case "voyage":
             import voyageai
 
-            voyage = voyageai.AsyncClient(KEY, base_url=url)
+            voyage = voyageai.AsyncClient(KEY, base_url=url)  # pyright: ignore[reportPrivateImportUsage]
             return lambda texts: voyage.embed(texts, model=provider.id, input_type="document")
 
 

@@ -1,7 +1,7 @@
 """What OpenAI validates in the input file of a batch, before it works on any line.
 
-The codes and messages are those that the service has been seen to answer; where nobody published one (`invalid_method`
-and the three limits) it is in the service's manner. A line may break several rules and is reported once for each.
+The codes and messages are those that the service is known to answer; where none is published (`invalid_method` and the
+three limits) the message is in the service's manner. A line may break several rules and is reported once for each.
 """
 
 from __future__ import annotations

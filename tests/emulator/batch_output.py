@@ -65,8 +65,12 @@ class Lines:
         self._batch_id = batch_id
         self._outcomes = outcomes
 
-    @functools.cached_property
+    @property
     def size(self) -> int:
+        return self._size
+
+    @functools.cached_property
+    def _size(self) -> int:
         return sum(map(len, self.pieces()))
 
     def pieces(self) -> Iterator[bytes]:

@@ -156,18 +156,23 @@ class Provider(Protocol):
 
     def serves(self, path: str) -> bool:
         """Say whether `path` is this maker's embeddings endpoint."""
+        ...
 
     def sketch(self, request: Request) -> Sketch:
         """Read what the request is about, however wrong it may be."""
+        ...
 
     def accept(self, request: Request) -> Job:
         """Check the request as the maker does; raise `Refusal`."""
+        ...
 
     def render(self, answer: Answer) -> Reply:
         """Write the maker's 200."""
+        ...
 
     def failure(self, status: int, reason: str | None, request: Request) -> Reply:
         """Write the maker's error for `status`, in the maker's shape and words."""
+        ...
 
 
 def texts_in(value: object) -> tuple[str, ...]:

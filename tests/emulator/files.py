@@ -1,6 +1,6 @@
 """OpenAI's file store: what clients uploaded, and what batches wrote.
 
-A file is bytes, or lines that are made when somebody reads them: the output of a batch of 50,000 requests would fill
+A file is bytes, or lines that are made when the file is read: the output of a batch of 50,000 requests would fill
 hundreds of megabytes. A file whose time is up is gone, as one that was deleted.
 """
 
@@ -24,9 +24,11 @@ class Written(Protocol):
     @property
     def size(self) -> int:
         """The length in bytes; counted when asked for."""
+        ...
 
     def pieces(self) -> Iterable[bytes]:
         """Make the content."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The embedding models the emulator knows, and their published limits.
+"""The embedding models of the emulator, and their published limits.
 
 One frozen row a model. Everything else in the package asks this table instead of knowing model names, so a new model
 is a new row. `space` names the vector space: models that share it answer close vectors that may be compared with each
@@ -40,7 +40,7 @@ def _openai(name: str, native: int, *, shortens: bool) -> Model:
 
 def _cohere(name: str, lengths: tuple[int, ...], max_tokens: int, *, space: str | None = None) -> Model:
     allowed = lengths if len(lengths) > 1 else ()
-    return Model(name, "cohere", space or name, max(lengths), lengths[0], allowed, max_tokens)
+    return Model(name, "cohere", space or name, max(lengths), next(iter(lengths)), allowed, max_tokens)
 
 
 def _voyage(name: str, request_tokens: int, *, space: str | None = None, max_tokens: int = 32_000) -> Model:

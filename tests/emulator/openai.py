@@ -63,14 +63,14 @@ class OpenAI:
             self.refuse(401, _wrong_key(request.key), code="invalid_api_key")
 
     def read(self, request: Request) -> dict[str, Any]:
-        """Return the body, refusing what is not an object or holds a field that the endpoint does not know."""
+        """Return the body; refuse a body that is no object or has an unknown field."""
         fields = request.fields()
         if fields is None:
             self.refuse(400, "We could not parse the JSON body of your request.")
         return self.known(fields)
 
     def known(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return `fields`, refusing one that the endpoint does not know."""
+        """Return `fields`; refuse an unknown field."""
         unknown = sorted(fields.keys() - _FIELDS)
         if unknown:
             plural = "s" if len(unknown) > 1 else ""

@@ -1,7 +1,7 @@
 """Limits per minute, as makers enforce them.
 
-Nobody documents the arithmetic, so there are three: the last minute at any moment (`Sliding`), the minute of the clock
-(`Aligned`), and a bucket that refills steadily, as the reset times in OpenAI's headers look (`Bucket`). A request is
+No maker documents the arithmetic, so there are three: the last minute at any moment (`Sliding`), the minute of the
+clock (`Aligned`), and a bucket that refills steadily, as OpenAI's reset headers suggest (`Bucket`). A request is
 measured when it arrives, and one that is refused takes nothing. Times are passed in; the `minute` may be shorter.
 """
 

@@ -1,4 +1,4 @@
-"""Corpora through the providers' batch endpoints."""
+"""Embed corpora through the providers' batch endpoints."""
 
 from ._batches import Batches
 from ._jobs import BatchJob, BatchStatus

@@ -1,8 +1,8 @@
-"""Embedding a corpus at a discount: texts are handed to the provider's batch endpoint, which has a day to answer.
+"""Embed a corpus at a discount through the provider's batch endpoint, which answers within a day.
 
-``Batches`` submits what is neither cached nor under way already, sets the money aside at the batch price, and collects
-the answers into the cache, from where a later ``embed`` takes them. A batch outlives the process that submitted it:
-its record is in the ledger's file (see ``_records``), and any router of the same model can collect it.
+``Batches`` submits texts that are neither cached nor in another batch, reserves money at the batch price, and collects
+the answers into the cache, where a later ``embed`` finds the vectors. A batch outlives the process that submitted it:
+the record is in the ledger's file (see ``_records``), and any router with the same model can collect the batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DAY = 86_400.0
 TRANSFER = 600.0
 """Seconds that the connection may be silent while a file is uploaded or downloaded."""
 LOST = timedelta(hours=1)
-"""After this time a batch that the provider does not know of was never submitted."""
+"""Age after which a batch that the provider does not list counts as never submitted."""
 PAGE = 500
 """Answers written to the cache at once."""
 
@@ -51,7 +51,7 @@ class Batches:
         """Refuse a router whose batches would be lost.
 
         Raises:
-            ConfigError: it has no cache, or no ledger in a file.
+            ConfigError: the router has no cache, or no ledger in a file.
         """
         if self._cache.store is None:
             raise ConfigError("What a batch embeds goes into the cache, and this router has none. Set cache=….")
@@ -61,12 +61,12 @@ class Batches:
     # Submitting
 
     def submit(self, question: Question, prepared: Prepared) -> BatchJob:
-        """Submit texts that are not under way yet.
+        """Submit texts that are not in another batch.
 
         Raises:
-            BudgetExceededError: the money for all of them does not suffice; nothing was submitted.
-            BackendError: a batch could not be submitted. Those before it are on file, and so is one of which nobody
-                knows whether it was.
+            BudgetExceededError: the budget does not cover all texts; no batch was submitted.
+            BackendError: a batch could not be submitted. Earlier batches are recorded, and so is a batch that may have
+                reached the provider.
         """
         if not prepared.texts:
             return BatchJob(self, [])
@@ -74,23 +74,23 @@ class Batches:
         endpoint = self._endpoint(candidate)
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}
-        limits = Limits(texts=endpoint.texts, size=endpoint.size)
-        sizes = {name: _size(item.text) + endpoint.overhead for name, item in texts.items()}
+        limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
+        sizes = {name: _size(item.text) + endpoint.bytes_per_text for name, item in texts.items()}
         with self._records.transaction():
             known = self._records.under_way(list(texts))
             new = {name: item for name, item in texts.items() if name not in known}
             tokens = [item.tokens for item in new.values()]
             slices = pack(tokens, [sizes[name] for name in new], limits)
             parts = [list(new.values())[part] for part in slices]
-            marks = self._reserve(question, prepared, parts, key)
-        for number, (mark, part) in enumerate(zip(marks, parts, strict=True), 1):
+            references = self._reserve(question, prepared, parts, key)
+        for number, (reference, part) in enumerate(zip(references, parts, strict=True), 1):
             try:
-                self._submit(question, candidate, mark, {key(item.text).hex(): item.text for item in part})
+                self._submit(question, candidate, reference, {key(item.text).hex(): item.text for item in part})
             except BaseException:
-                for later in marks[number:]:
-                    self._forget(later)
+                for later in references[number:]:
+                    self._discard(later)
                 raise
-        return BatchJob(self, [*dict.fromkeys(known.values()), *marks])
+        return BatchJob(self, [*dict.fromkeys(known.values()), *references])
 
     def _reserve(
         self,
@@ -99,12 +99,12 @@ class Batches:
         parts: Sequence[Sequence[SizedText]],
         key: Callable[[str], bytes],
     ) -> list[str]:
-        """Write records for batches and set their money aside: for all or for none."""
+        """Record batches and reserve their money, for all batches or for none."""
         candidate = prepared.candidate
         whole = sum(item.tokens for part in parts for item in part)
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
         refusal = self._ledger.refusal(self._budget, cost(max(0, whole - free), candidate.price))
-        marks = []
+        references = []
         for part in parts:
             tokens = sum(item.tokens for item in part)
             reservation = refusal or self._ledger.reserve(
@@ -124,70 +124,70 @@ class Batches:
             )
             if isinstance(reservation, str):
                 raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
-            mark = f"batch-{secrets.token_hex(6)}"
+            reference = f"batch-{secrets.token_hex(6)}"
             sent = [Sent(key(item.text), prepared.positions[item.text], item.tokens) for item in part]
-            self._records.add(mark, datetime.now(UTC), candidate.name, candidate.fingerprint, reservation, sent)
-            marks.append(mark)
-        return marks
+            self._records.add(reference, datetime.now(UTC), candidate.name, candidate.fingerprint, reservation, sent)
+            references.append(reference)
+        return references
 
-    def _submit(self, question: Question, candidate: Candidate, mark: str, texts: Mapping[str, str]) -> None:
+    def _submit(self, question: Question, candidate: Candidate, reference: str, texts: Mapping[str, str]) -> None:
         endpoint = self._endpoint(candidate)
         try:
-            uploaded = self._tried(lambda: endpoint.upload(texts, question.input_type, timeout=TRANSFER))
-        except BaseException:  # nothing was asked for yet
-            self._forget(mark)
+            uploaded = self._with_retries(lambda: endpoint.upload(texts, question.input_type, timeout=TRANSFER))
+        except BaseException:  # nothing was submitted yet
+            self._discard(reference)
             raise
         tried = False
 
-        def submit() -> str:  # where a gateway failed, the provider may have done it: look before trying again
+        def submit() -> str:  # after a gateway error the batch may exist: look before a retry
             nonlocal tried
-            found = endpoint.find(mark, timeout=candidate.timeout) if tried else None
+            found = endpoint.find(reference, timeout=candidate.timeout) if tried else None
             tried = True
-            return found or endpoint.submit(uploaded, mark, timeout=candidate.timeout)
+            return found or endpoint.submit(uploaded, reference, timeout=candidate.timeout)
 
         try:
-            provider_id = self._tried(submit, once=True)
+            provider_id = self._with_retries(submit, once=True)
         except BackendError as error:
             if not error.perhaps_billed:
-                self._forget(mark)
+                self._discard(reference)
                 raise
-            found = self._tried(lambda: endpoint.find(mark, timeout=candidate.timeout))
-            if found is None:  # it may turn up yet: poll looks again
+            found = self._with_retries(lambda: endpoint.find(reference, timeout=candidate.timeout))
+            if found is None:  # the provider may list the batch later: poll looks again
                 raise
             provider_id = found
-        self._records.named(mark, provider_id)
+        self._records.set_provider_id(reference, provider_id)
 
-    def _forget(self, mark: str) -> None:
+    def _discard(self, reference: str) -> None:
         with self._records.transaction():
-            self._ledger.release(self._records.get(mark).reservation)
-            self._records.drop(mark)
+            self._ledger.release(self._records.get(reference).reservation)
+            self._records.drop(reference)
 
-    def give_up(self, mark: str) -> None:
-        """Drop the record of a batch that may have been billed."""
+    def forget(self, reference: str) -> None:
+        """Drop the record of a batch that may have been billed, and mark its reservation as unconfirmed."""
         with self._records.transaction():
-            record = self._records.get(mark)
+            record = self._records.get(reference)
             if not record.ended:
                 self._ledger.mark_unconfirmed(record.reservation)
-            self._records.drop(mark)
+            self._records.drop(reference)
 
     # Looking, collecting, cancelling
 
     def jobs(self, *, ended: bool = False) -> list[BatchJob]:
-        """Return the batches of this router's models that are under way, the oldest first; or those that ended."""
+        """Return the batches of this router's models that are in progress, or have ended, oldest first."""
         known = {(candidate.name, candidate.fingerprint) for candidate in self._candidates}
         return [
-            BatchJob(self, [record.mark])
+            BatchJob(self, [record.reference])
             for record in self._records.all()
             if record.ended == ended and (record.model, record.fingerprint) in known
         ]
 
-    def record(self, mark: str) -> BatchRecord:
-        """Return what is on file of one batch."""
-        return self._records.get(mark)
+    def record(self, reference: str) -> BatchRecord:
+        """Return the record of one batch."""
+        return self._records.get(reference)
 
-    def poll(self, mark: str) -> BatchStatus:
-        """Ask how far one batch is, and collect it if it has ended."""
-        record = self._records.get(mark)
+    def poll(self, reference: str) -> BatchStatus:
+        """Return the status of one batch, and collect the answers of a batch that has ended."""
+        record = self._records.get(reference)
         if record.ended:
             return self._ended(record)
         candidate = self._candidate(record)
@@ -198,43 +198,43 @@ class Batches:
                 return BatchStatus(False, record.texts, 0, ())
             self._end(record, "the batch never reached the provider")
             return self._ended(record)
-        progress = self._tried(lambda: endpoint.look(provider_id, timeout=candidate.timeout))
+        progress = self._with_retries(lambda: endpoint.retrieve(provider_id, timeout=candidate.timeout))
         if not progress.ended:
             return BatchStatus(False, record.texts, progress.answered, ())
         if progress.refusal:
             self._end(record, f"the batch was refused ({progress.refusal})")
         else:
-            self._tried(lambda: self._collect(record, candidate, endpoint, provider_id, progress.answered))
+            self._with_retries(lambda: self._collect(record, candidate, endpoint, provider_id, progress.answered))
         return self._ended(record)
 
-    def cancel(self, mark: str) -> None:
+    def cancel(self, reference: str) -> None:
         """Ask the provider to stop one batch."""
-        record = self._records.get(mark)
+        record = self._records.get(reference)
         candidate = self._candidate(record)
         endpoint = self._endpoint(candidate)
         provider_id = None if record.ended else self._provider_id(record, endpoint, candidate)
         if provider_id is not None:
-            self._tried(lambda: endpoint.cancel(provider_id, timeout=candidate.timeout))
+            self._with_retries(lambda: endpoint.cancel(provider_id, timeout=candidate.timeout))
 
     def _provider_id(self, record: BatchRecord, endpoint: BatchEndpoint, candidate: Candidate) -> str | None:
         if record.provider_id is None:
-            found = self._tried(lambda: endpoint.find(record.mark, timeout=candidate.timeout))
+            found = self._with_retries(lambda: endpoint.find(record.reference, timeout=candidate.timeout))
             if found is not None:
-                self._records.named(record.mark, found)
+                self._records.set_provider_id(record.reference, found)
             return found
         return record.provider_id
 
     def _collect(
         self, record: BatchRecord, candidate: Candidate, endpoint: BatchEndpoint, provider_id: str, expected: int
     ) -> None:
-        """Put a batch's answers into the cache, book them, and close its record. May be done again at any point."""
-        texts = self._records.texts(record.mark)
-        if self._records.get(record.mark).ended:  # somebody else was faster, and its texts are off file
+        """Store a batch's answers in the cache, book the cost and close the record. Safe to repeat at any point."""
+        texts = self._records.texts(record.reference)
+        if self._records.get(record.reference).ended:  # another process has collected the batch and removed its texts
             return
         failures = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
         page: dict[bytes, Entry] = {}
-        for name, outcome in endpoint.answers(provider_id, timeout=TRANSFER):
+        for name, outcome in endpoint.results(provider_id, timeout=TRANSFER):
             key = bytes.fromhex(name)
             if key not in texts:
                 continue
@@ -262,7 +262,7 @@ class Batches:
                 model=candidate.name,
             )
         with self._records.transaction():
-            if self._records.end(record.mark, failures):
+            if self._records.end(record.reference, failures):
                 amount = self._ledger.settle(record.reservation, tokens, cost(tokens, candidate.batch_price))
                 self._totals.add(usage_of([Charge(tokens, amount)]))
 
@@ -276,12 +276,12 @@ class Batches:
     def _end(self, record: BatchRecord, reason: str) -> None:
         """Close the record of a batch that was not billed."""
         with self._records.transaction():
-            failures = dict.fromkeys(self._records.texts(record.mark), reason)
-            if self._records.end(record.mark, failures):
+            failures = dict.fromkeys(self._records.texts(record.reference), reason)
+            if self._records.end(record.reference, failures):
                 self._ledger.release(record.reservation)
 
     def _ended(self, record: BatchRecord) -> BatchStatus:
-        failures = tuple(self._records.failures(record.mark))
+        failures = tuple(self._records.failures(record.reference))
         return BatchStatus(True, record.texts, record.texts - len(failures), failures)
 
     # Helpers
@@ -290,15 +290,15 @@ class Batches:
         for candidate in self._candidates:
             if (candidate.name, candidate.fingerprint) == (record.model, record.fingerprint):
                 return candidate
-        raise ConfigError(f"{record.mark} is a batch of {record.model}, which is not a model of this router.")
+        raise ConfigError(f"{record.reference} is a batch of {record.model}, which is not a model of this router.")
 
     def _endpoint(self, candidate: Candidate) -> BatchEndpoint:
         endpoint = self._backends[candidate.index].batches
         assert endpoint is not None, "only models with a batch endpoint have a batch price"
         return endpoint
 
-    def _tried(self, ask: Callable[[], T], *, once: bool = False) -> T:
-        """Ask the provider until it answers; ``once`` where a second request could do what the first did already."""
+    def _with_retries(self, ask: Callable[[], T], *, once: bool = False) -> T:
+        """Send a request with retries; ``once`` sends no second request after one that may have taken effect."""
         attempt = 0
         while True:
             attempt += 1
@@ -306,7 +306,7 @@ class Batches:
                 return ask()
             except BackendError as error:
                 if error.__cause__ is None:
-                    error.__context__ = None  # the library's error, which repeats a text or a key
+                    error.__context__ = None  # the SDK's error, which may repeat a text or a key
                 wait = self._retry.wait(attempt, error, self._random())
                 if wait is None or wait > self._retry.timeout or (once and error.perhaps_billed):
                     raise

@@ -1,4 +1,4 @@
-"""A batch as its submitter sees it: how far it is, and waiting for its end."""
+"""Follow a submitted batch: poll, wait, cancel."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["BatchJob", "BatchStatus"]
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """How far a job is."""
+    """The progress of a job."""
 
     ended: bool
-    """Nothing more will come: what was answered is in the cache."""
+    """Whether every batch has ended and its answers are in the cache."""
     texts: int
-    """Texts in its batches."""
+    """Texts in the batches of the job."""
     answered: int
     failures: tuple[BatchFailure, ...]
-    """Texts without a vector; submitting them again, or ``embed``, gives them another try."""
+    """Texts without a vector; ``submit_batch`` and ``embed`` try such texts again."""
 
 
 class BatchJob:
     """Texts that a provider embeds within a day, in one batch or several.
 
-    Texts that were under way already are in a batch of another call: that batch is part of this job too, and positions
-    of failures in it are those in the texts of that other call.
+    A text that an earlier call has submitted stays in the earlier batch, which becomes part of this job. Failures in
+    such a batch have their positions in the texts of the earlier call.
 
     Attributes:
-        ids: names the batches on this side.
+        ids: the names of the batches in the ledger.
     """
 
     def __init__(self, batches: Batches, ids: Sequence[str]) -> None:
@@ -47,21 +47,21 @@ class BatchJob:
 
     @property
     def records(self) -> list[BatchRecord]:
-        """What is on file of each batch."""
-        return [self._batches.record(mark) for mark in self.ids]
+        """The record of each batch."""
+        return [self._batches.record(reference) for reference in self.ids]
 
     def poll(self) -> BatchStatus:
-        """Ask the provider how far it is, and collect into the cache what has ended.
+        """Return the progress, and collect the answers of ended batches into the cache.
 
         Raises:
-            BackendError: the provider cannot be asked; nothing is lost, ask again.
+            BackendError: the provider cannot be reached. No answer is lost: poll again.
         """
         parts: list[BatchStatus] = []
         errors: list[EmbedRouterError] = []
-        for mark in self.ids:
+        for reference in self.ids:
             try:
-                parts.append(self._batches.poll(mark))
-            except EmbedRouterError as error:  # the others are collected all the same
+                parts.append(self._batches.poll(reference))
+            except EmbedRouterError as error:  # raised below, after the other batches are collected
                 errors.append(error)
         if errors:
             raise errors[0]
@@ -77,11 +77,11 @@ class BatchJob:
         return await in_thread(self.poll)
 
     def wait(self, *, every: float = 60.0, timeout: float | None = None) -> BatchStatus:
-        """Poll until all has ended.
+        """Poll until every batch has ended.
 
         Args:
-            every: seconds from one look to the next.
-            timeout: seconds after which the status is returned as it is, ended or not.
+            every: seconds between two polls.
+            timeout: seconds after which the status is returned, even if a batch is in progress.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -92,17 +92,17 @@ class BatchJob:
             time.sleep(min(every, left))
 
     def forget(self) -> None:
-        """Give up batches that cannot be collected: their answers have expired, or their key is gone.
+        """Give up batches that cannot be collected, because their answers have expired or their API key is gone.
 
-        What they may have cost stays counted as unconfirmed spending, and their texts can be submitted again.
+        The reservations of such batches stay counted as unconfirmed spending; the texts can be submitted again.
         """
-        for mark in self.ids:
-            self._batches.give_up(mark)
+        for reference in self.ids:
+            self._batches.forget(reference)
 
     def cancel(self) -> None:
-        """Ask the provider to stop. What is answered until then is billed, and collected when ``poll`` sees the end."""
-        for mark in self.ids:
-            self._batches.cancel(mark)
+        """Ask the provider to stop. Texts that are answered by then are billed, and collected by ``poll``."""
+        for reference in self.ids:
+            self._batches.cancel(reference)
 
     def __repr__(self) -> str:
         return f"BatchJob({', '.join(self.ids) or 'nothing to do'})"

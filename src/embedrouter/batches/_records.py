@@ -1,8 +1,8 @@
-"""The batches that were handed to a provider, kept in the ledger's file.
+"""Record submitted batches in the ledger's file.
 
-A record is written before its batch is submitted, and carries a mark that the batch carries too: there is no moment in
-which a batch could be paid for and unknown. Of the texts only cache keys are kept, so that a batch which is collected
-after a restart goes straight into the cache.
+A record is written before its batch is submitted, under a client reference that the provider's batch has, too: so no
+batch is billed and unknown at any moment. Texts are recorded as cache keys alone, under which the answers are stored
+when the batch is collected, also after a restart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["BatchFailure", "BatchRecord", "BatchRecords", "Sent"]
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS batches (
-        mark TEXT PRIMARY KEY,
+        mark TEXT PRIMARY KEY,       -- the client reference
         at REAL NOT NULL,           -- seconds since 1970
         provider_id TEXT,           -- NULL until the provider has named it
         ended INTEGER NOT NULL,
@@ -40,12 +40,12 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS batch_keys ON batch_texts (key)",
 )
 KEYS = 5_000
-"""In one query."""
+"""Keys in one query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One text of a batch: its cache key, its position in the texts of the call, its tokens as estimated."""
+    """One text of a batch: its cache key, its position in the texts of the call, its estimated tokens."""
 
     key: bytes
     position: int
@@ -57,15 +57,15 @@ class BatchFailure:
     """A text that a batch did not embed."""
 
     index: int
-    """Its position in the texts of the call that submitted it."""
+    """Position of the text in the call that submitted the batch."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch as it is on file."""
+    """The record of one batch."""
 
-    mark: str
+    reference: str
     at: datetime
     provider_id: str | None
     ended: bool
@@ -76,7 +76,7 @@ class BatchRecord:
 
 
 class BatchRecords:
-    """The records in one ledger."""
+    """The batch records of one ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -99,21 +99,21 @@ class BatchRecords:
             yield database
 
     def add(
-        self, mark: str, at: datetime, model: str, fingerprint: str, reservation: int, texts: Sequence[Sent]
+        self, reference: str, at: datetime, model: str, fingerprint: str, reservation: int, texts: Sequence[Sent]
     ) -> None:
         """Write the record of a batch that is about to be submitted."""
         with self.transaction() as database:
             database.execute(
                 "INSERT INTO batches VALUES (?, ?, NULL, 0, ?, ?, ?, ?)",
-                (mark, at.timestamp(), model, fingerprint, reservation, len(texts)),
+                (reference, at.timestamp(), model, fingerprint, reservation, len(texts)),
             )
             database.executemany(
                 "INSERT INTO batch_texts VALUES (?, ?, ?, ?, NULL)",
-                [(mark, text.key, text.position, text.tokens) for text in texts],
+                [(reference, text.key, text.position, text.tokens) for text in texts],
             )
 
     def under_way(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """Return which texts, by their keys, are in a batch that has not ended, and its mark."""
+        """Return the texts in batches that have not ended: the batch's reference by cache key."""
         found: dict[bytes, str] = {}
         with self.transaction() as database:
             for start in range(0, len(keys), KEYS):
@@ -127,39 +127,39 @@ class BatchRecords:
                 )
         return found
 
-    def named(self, mark: str, provider_id: str) -> None:
-        """Remember the provider's name for a batch."""
+    def set_provider_id(self, reference: str, provider_id: str) -> None:
+        """Record the provider's id of a batch."""
         with self.transaction() as database:
-            database.execute("UPDATE batches SET provider_id = ? WHERE mark = ?", (provider_id, mark))
+            database.execute("UPDATE batches SET provider_id = ? WHERE mark = ?", (provider_id, reference))
 
-    def end(self, mark: str, failures: Mapping[bytes, str]) -> bool:
-        """Remember that a batch is over, and of its texts those that failed; ``False`` if it was over already."""
+    def end(self, reference: str, failures: Mapping[bytes, str]) -> bool:
+        """Record the end of a batch and the texts that failed; return ``False`` if the end is on record already."""
         with self.transaction() as database:
-            if not database.execute("UPDATE batches SET ended = 1 WHERE mark = ? AND NOT ended", (mark,)).rowcount:
+            if not database.execute("UPDATE batches SET ended = 1 WHERE mark = ? AND NOT ended", (reference,)).rowcount:
                 return False
             database.executemany(
                 "UPDATE batch_texts SET failure = ? WHERE mark = ? AND key = ?",
-                [(reason, mark, key) for key, reason in failures.items()],
+                [(reason, reference, key) for key, reason in failures.items()],
             )
-            database.execute("DELETE FROM batch_texts WHERE mark = ? AND failure IS NULL", (mark,))
+            database.execute("DELETE FROM batch_texts WHERE mark = ? AND failure IS NULL", (reference,))
         return True
 
-    def drop(self, mark: str) -> None:
-        """Forget a batch."""
+    def drop(self, reference: str) -> None:
+        """Delete the record of a batch."""
         with self.transaction() as database:
-            database.execute("DELETE FROM batches WHERE mark = ?", (mark,))
-            database.execute("DELETE FROM batch_texts WHERE mark = ?", (mark,))
+            database.execute("DELETE FROM batches WHERE mark = ?", (reference,))
+            database.execute("DELETE FROM batch_texts WHERE mark = ?", (reference,))
 
-    def get(self, mark: str) -> BatchRecord:
+    def get(self, reference: str) -> BatchRecord:
         """Return one record.
 
         Raises:
-            UnavailableError: there is none: whoever was about to submit the batch could not.
+            UnavailableError: the record does not exist, because the batch was never submitted.
         """
         for record in self.all():
-            if record.mark == mark:
+            if record.reference == reference:
                 return record
-        raise UnavailableError(f"{mark} was never submitted. Submit its texts again.", retryable=False)
+        raise UnavailableError(f"{reference} was never submitted. Submit its texts again.", retryable=False)
 
     def all(self) -> list[BatchRecord]:
         """Return all records, the oldest first."""
@@ -169,20 +169,20 @@ class BatchRecords:
                 " ORDER BY at, mark"
             ).fetchall()
         return [
-            BatchRecord(mark, datetime.fromtimestamp(at, UTC), provider_id, bool(ended), *others)
-            for mark, at, provider_id, ended, *others in rows
+            BatchRecord(reference, datetime.fromtimestamp(at, UTC), provider_id, bool(ended), *others)
+            for reference, at, provider_id, ended, *others in rows
         ]
 
-    def texts(self, mark: str) -> dict[bytes, int]:
-        """Return the keys of a batch's texts with their tokens as estimated."""
+    def texts(self, reference: str) -> dict[bytes, int]:
+        """Return the keys of a batch's texts with the estimated tokens."""
         with self.transaction() as database:
-            return dict(database.execute("SELECT key, tokens FROM batch_texts WHERE mark = ?", (mark,)))
+            return dict(database.execute("SELECT key, tokens FROM batch_texts WHERE mark = ?", (reference,)))
 
-    def failures(self, mark: str) -> list[BatchFailure]:
+    def failures(self, reference: str) -> list[BatchFailure]:
         """Return the texts that failed, in the order of their positions."""
         with self.transaction() as database:
             rows = database.execute(
                 "SELECT position, failure FROM batch_texts WHERE mark = ? AND failure IS NOT NULL ORDER BY position",
-                (mark,),
+                (reference,),
             ).fetchall()
         return [BatchFailure(*row) for row in rows]

@@ -6,24 +6,24 @@ cache folder.
 """
 
 from ._keys import key_function
-from ._maintenance import PAGE, Folder, Row, pages, sound
+from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache
 
 __all__ = [
+    "CHUNK_ROWS",
     "DEFAULT",
-    "PAGE",
     "Cache",
+    "CacheDatabase",
     "CacheLike",
     "Default",
-    "Folder",
     "QueryMemory",
-    "Row",
+    "StoredRow",
     "VectorCache",
+    "chunked",
     "default_folder",
+    "is_sound",
     "key_function",
     "open_cache",
-    "pages",
-    "sound",
 ]

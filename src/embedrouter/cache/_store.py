@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, overload, runtime_checkable
 
 import platformdirs
 
@@ -51,6 +51,10 @@ class Default:
 DEFAULT = Default()
 
 
+@overload
+def open_cache(cache: str | Path | Cache | Default) -> Cache: ...
+@overload
+def open_cache(cache: CacheLike | Default) -> Cache | None: ...
 def open_cache(cache: CacheLike | Default) -> Cache | None:
     """Return the store that a router's ``cache=`` names. No file is opened or made.
 

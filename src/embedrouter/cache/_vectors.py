@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import sqlite3
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
+from .._sqlite import failure
 from ..errors import CacheWarning
 from ..types import Entry, Vectors
 from ._codec import decode, encode, rounded
@@ -35,9 +35,7 @@ PROGRAMMING_ERRORS = (
     ImportError,
 )
 """Raised by wrong code, not by a failing disk or server."""
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
 
@@ -119,11 +117,13 @@ class VectorCache:
 
 
 def _advice(error: Exception, place: object) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in DAMAGED:
-        return f"Check it with: embedrouter cache verify --cache {place}; or move it away, and a new one is made."
-    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in FULL:
+    match failure(error):
+        case "damaged":
+            return f"Check it with: embedrouter cache verify --cache {place}; or move it away, and a new one is made."
+        case "busy":
+            return "Another process has locked it: wait until that process has finished, or end it."
+        case "full":
+            return "Free space on its disk."
+    if getattr(error, "errno", None) in DISK_FULL:
         return "Free space on its disk."
-    if code in LOCKED:
-        return "Another process has locked it: wait until that process has finished, or end it."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

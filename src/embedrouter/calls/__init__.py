@@ -1,7 +1,6 @@
-"""What happens to the texts of one call: the stages, and the two forms in which they wait.
+"""Process the texts of one call: the stages, and the effects in which a stage waits.
 
-``_calls`` shows the stages in their order. ``_effects`` says what they may ask of the world; ``_sync`` and ``_async``
-perform it.
+``_calls`` lists the stages in order. ``_effects`` defines the effects; ``_sync`` and ``_async`` perform the effects.
 """
 
 from ._attempt import fault

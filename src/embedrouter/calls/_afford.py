@@ -1,5 +1,6 @@
-"""The stage of the budget: a call whose cost does not fit is refused before its first request, and the rest is packed
-into requests that are sent side by side.
+"""Check the budget before the first request, and pack texts into concurrent requests.
+
+A call whose cost exceeds the budget is refused as a whole, before any money is spent.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from ._call import Call, Degradation, Embedded, SizedText, TextsRejected, input_
 from ._pack import pack_texts
 from ._send import Send
 
-__all__ = ["Afford", "pack_requests"]
-
 
 class Afford:
-    """Checks the budget, and sends texts in requests side by side."""
+    """Check the budget, and send texts in concurrent requests."""
 
     def __init__(self, ledger: Ledger, budget: Budget, degradation: Degradation, following: Send) -> None:
         self._ledger, self._budget = ledger, budget
@@ -30,7 +29,7 @@ class Afford:
         if not texts:
             return embedded
         requests = pack_requests(texts, call.first)
-        if len(requests) > 1 or self._budget.per_call is not None:  # of a single request its reservation decides
+        if len(requests) > 1 or self._budget.per_call is not None:  # the reservation checks a single request
             amount = await self.cost(call, texts)
             refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount)
             if refusal is not None:
@@ -45,14 +44,14 @@ class Afford:
 
         try:
             await call.effects.run_concurrently([send(request) for request in requests], call.first.concurrency)
-        except TextsRejected as error:  # hopeless: what was embedded until then is in the cache
+        except TextsRejected as error:  # too many refusals; earlier answers are in the cache
             raise TextsRejected(error.reasons, others_embedded=any(part.charges for part in parts)) from error
         for part in parts:
             embedded.add(part)
         return embedded
 
     async def cost(self, call: Call, texts: Sequence[SizedText]) -> Decimal | None:
-        """Return what sending texts costs in US dollars; ``None`` where the price is unknown."""
+        """Return the cost of texts in US dollars; ``None`` where the price is unknown."""
         tokens, model = sum(item.tokens for item in texts), call.first
         free = 0
         if model.free_tokens:
@@ -61,7 +60,7 @@ class Afford:
 
 
 def pack_requests(texts: Sequence[SizedText], candidate: Candidate) -> list[list[SizedText]]:
-    """Pack texts into requests. A text that may be too long goes alone, so that a refusal harms no other."""
+    """Pack texts into requests. A text that may be too long is sent alone, so that its refusal affects no other."""
     limit = input_limit(candidate)
     safe = [item for item in texts if item.tokens <= limit]
     if candidate.local:  # texts of equal length need no padding

@@ -1,4 +1,4 @@
-"""The last step of a call: the vectors in the order of the input, and what was paid and avoided."""
+"""Assemble the result of a call: vectors in the order of the input, cost and savings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import numpy as np
 from ..spending import Charge, Saving, usage_of
 from ..types import Candidate, EmbeddingResult, Found, Space
 
-__all__ = ["assemble", "savings"]
-
 
 def savings(texts: Sequence[str], found: Mapping[str, Found]) -> list[Saving]:
-    """Return what the cache and the removal of duplicates avoided, by model."""
+    """Return the savings of the cache and of deduplication, by model."""
     avoided: dict[int, tuple[Candidate, int, int]] = {}
     for text, times in Counter(texts).items():
         _, billed, (candidate, cached, _) = found[text]
@@ -33,7 +31,7 @@ def assemble(
     space: Space,
     rank: int,
 ) -> EmbeddingResult:
-    """Put the vectors in the order of the texts, in an array that belongs to the caller alone."""
+    """Copy the vectors, in the order of the texts, into a new array that the caller may change."""
     rows = [found[text] for text in texts]
     vectors = np.empty((len(rows), space.dimensions), np.float32)
     for place, row in enumerate(rows):

@@ -1,7 +1,8 @@
-"""The asynchronous form: effects that await in the caller's event loop.
+"""Perform effects asynchronously, in the caller's event loop.
 
-Blocking functions run in threads of the package's pool. From the stage that spends money on, a call runs in a task of
-its own: a caller that is cancelled returns at once, and the task finishes what is out, keeps it and books it.
+Blocking functions run in threads of the package's pool. From the stage that spends money on, a call runs in a separate
+task: a cancelled caller returns at once, and the task finishes the requests in flight, stores their vectors and books
+their cost.
 """
 
 from __future__ import annotations
@@ -18,27 +19,25 @@ from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
 
-__all__ = ["AsyncEffects", "Tasks"]
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
 class Tasks:
-    """Tasks that finish what is paid for, and for which no caller waits any more."""
+    """Background tasks that finish paid requests of cancelled callers."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def add(self, task: asyncio.Task[Any]) -> None:
-        """Hold a task until it ends, and take its error: no caller is left to receive it."""
+        """Hold a task until its end, and retrieve its error, because no caller is left."""
         if not task.done():
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def finish(self, seconds: float) -> None:
-        """Wait for the running loop's tasks, at most so many seconds, and cancel what is left."""
+        """Wait for the running loop's tasks, at most ``seconds``, and cancel the remaining tasks."""
         loop = asyncio.get_running_loop()
         tasks = [task for task in self._tasks if task.get_loop() is loop]
         if tasks:
@@ -49,11 +48,11 @@ class Tasks:
 
 
 class AsyncEffects:
-    """Awaits in the running event loop.
+    """Perform effects in the running event loop.
 
     Args:
-        tasks: takes what goes on without its caller.
-        sleep: waits so many seconds, in place of the clock of this machine; what it returns is awaited if it can be.
+        tasks: holds tasks that outlive their caller.
+        sleep: waits a number of seconds, in place of the machine's clock; an awaitable result is awaited.
     """
 
     def __init__(self, tasks: Tasks, sleep: Callable[[float], object] | None = None) -> None:
@@ -68,11 +67,11 @@ class AsyncEffects:
         try:
             return await asyncio.shield(result)
         except asyncio.CancelledError:
-            if self._shielded:  # the loop ends; the function may have booked something that its caller must know of
+            if self._shielded:  # the loop ends; the caller needs the number of a reservation
                 await asyncio.wait([result])
             raise
         finally:
-            result.cancel()  # where it goes on, no one asks for the result, and the loop may be closed by then
+            result.cancel()  # a running function reports to no caller: the loop may be closed at its end
 
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         return await backend.aembed(texts, input_type, timeout=timeout)
@@ -120,7 +119,7 @@ class AsyncEffects:
                     continue
                 try:
                     results[place] = await stage
-                except (Exception, Stopped) as error:  # noqa: BLE001 - raised below, as in the other form
+                except (Exception, Stopped) as error:  # noqa: BLE001 - raised below, as in the synchronous form
                     errors.append(error)
                     self.stop()
 
@@ -132,7 +131,7 @@ class AsyncEffects:
                     for _ in range(min(width, len(stages))):
                         group.create_task(work())
         finally:
-            for _, stage in waiting:  # the loop ends; a coroutine that is never awaited would be a warning
+            for _, stage in waiting:  # the loop ends; Python warns of a coroutine that is never awaited
                 stage.close()
         if errors:
             raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
@@ -162,8 +161,16 @@ class AsyncEffects:
 
     @property
     def group(self) -> Hashable:
-        """Tasks of one loop: another loop may be blocked, or closed."""
+        """Key of one loop's tasks: another loop may be blocked, or closed."""
+        return self.loop
+
+    @property
+    def loop(self) -> Hashable:
         return asyncio.get_running_loop()
+
+    @property
+    def blocked_loop(self) -> None:
+        return None
 
     def detached(self) -> AsyncEffects:
         effects = AsyncEffects(self._tasks, self._sleep)

@@ -1,6 +1,6 @@
-"""The stage of one attempt: wait for admission, set money aside, make the request, keep and book what came.
+"""Make one attempt: wait for admission, reserve money, send the request, store the answer and book its cost.
 
-An answer is checked before it is believed, and is in the cache and in the ledger before anything else is decided.
+An answer is validated before use, and is in the cache and in the ledger before the next decision.
 """
 
 from __future__ import annotations
@@ -24,34 +24,32 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import Backend, billed
+from ..models import Backend, parse_token_count
 from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
 
-__all__ = ["OneAttempt", "Outcome", "fault"]
-
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one attempt."""
+    """The outcome of one attempt."""
 
     embedded: Embedded = field(default_factory=Embedded)
     error: EmbedRouterError | None = None
     cost: Decimal | None = Decimal(0)
-    """Of an answer that was of no use, in US dollars; ``None`` where the price is unknown."""
+    """Cost of the answer in US dollars, zero without an answer; ``None`` where the price is unknown."""
     seconds: float = 0.0
-    """From the admission on: time in line does not count."""
+    """Duration from the admission on, without the time in the queue."""
     sent: bool = False
 
 
 class OneAttempt:
-    """Makes one request to one model.
+    """Make one request to one model.
 
     Args:
-        backends: by the index of their candidate.
+        backends: the backend of each candidate, by the candidate's index.
         limits: returns the limits of a candidate in this process.
-        retry_timeout: seconds after which an open circuit is not waited for.
+        retry_timeout: the longest wait for an open circuit, in seconds.
     """
 
     def __init__(
@@ -87,7 +85,7 @@ class OneAttempt:
     async def _admitted(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool
     ) -> Admission | BackendError:
-        """Wait until a request may go out: for a free slot, the rate limit, and an open circuit."""
+        """Wait for a free slot, for the rate limit, and for the end of an open circuit."""
         began = self._clock()
         limits, slot = self._limits(candidate), None
         tokens = sum(item.tokens for item in texts)
@@ -95,7 +93,14 @@ class OneAttempt:
             while True:
                 call.effects.check()
                 now = self._clock()
-                answer = limits.admit(tokens, now, least=texts[0].tokens, slot=slot)
+                answer = limits.admit(
+                    tokens,
+                    now,
+                    least=texts[0].tokens,
+                    slot=slot,
+                    loop=call.effects.loop,
+                    blocked_loop=call.effects.blocked_loop,
+                )
                 if isinstance(answer, Admission):
                     return answer
                 if answer.slot is not None:
@@ -105,7 +110,7 @@ class OneAttempt:
                     await call.effects.wait_for([slot], _least(seconds, call.deadline, now))
                     continue
                 until = now + answer.seconds
-                long = answer.circuit_open or answer.seconds > MINUTE  # as its provider asked
+                long = answer.circuit_open or answer.seconds > MINUTE  # as the provider requests
                 if long and (not patient or until > began + self._retry_timeout):
                     reason = "because it keeps failing" if answer.circuit_open else "as its provider asks"
                     return CircuitOpenError(f"not asked for {answer.seconds:.1f} s, {reason}", model=candidate.name)
@@ -144,7 +149,7 @@ class OneAttempt:
             if isinstance(reservation, str):
                 return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
             call.effects.check()
-            timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger
+            timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
             if timeout <= 0:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
@@ -152,7 +157,7 @@ class OneAttempt:
             outcome = await self._request(call, candidate, texts, timeout, admission)
             booked = True
             return await self._book(call, candidate, texts, spending, reservation, outcome)
-        except BaseException as stopped:  # or a defect of a backend's
+        except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
                 close = self._ledger.mark_unconfirmed if sent else self._ledger.release
                 if isinstance(stopped, GeneratorExit):  # the event loop is gone
@@ -164,7 +169,7 @@ class OneAttempt:
     async def _request(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], timeout: float, admission: Admission
     ) -> Answer | EmbedRouterError:
-        """Return what came, and note what it says of the model's limits and health."""
+        """Send the request, and record its outcome in the model's limits."""
         limits, backend = self._limits(candidate), self._backends[candidate.index]
         try:
             answer = await call.effects.request(backend, [item.text for item in texts], call.input_type, timeout)
@@ -174,7 +179,7 @@ class OneAttempt:
             return error
         except EmbedRouterError as error:
             return error
-        tokens = billed(answer.tokens)  # a backend of the user's may return anything
+        tokens = parse_token_count(answer.tokens)  # a user's own backend may return anything
         limits.answered(admission, tokens, answer.limits, self._clock())
         return Answer(self._cache.rounded(answer.vectors), tokens, answer.limits)
 
@@ -187,7 +192,7 @@ class OneAttempt:
         reservation: int,
         outcome: Answer | EmbedRouterError,
     ) -> Outcome:
-        """Keep what was answered, and book what it was billed in place of what was set aside."""
+        """Store the vectors of an answer, and replace the reservation by the billed cost."""
         if not isinstance(outcome, Answer):
             unconfirmed = isinstance(outcome, BackendError) and outcome.perhaps_billed
             close = self._ledger.mark_unconfirmed if unconfirmed else self._ledger.release
@@ -206,9 +211,10 @@ class OneAttempt:
         amount = await call.effects.run_blocking(self._keep, call, candidate, found, reservation, tokens)
         charge = Charge(tokens, amount)
         self._totals.add(usage_of([charge]))
-        call.report(found)
+        embedded = Embedded(found, [charge])
+        call.report(embedded)
         error = None if wrong is None else BadResponseError(wrong, model=candidate.name)
-        return Outcome(Embedded(found, [charge]), error, amount, sent=True)
+        return Outcome(embedded, error, amount, sent=True)
 
     def _keep(
         self, call: Call, candidate: Candidate, found: Mapping[str, Found], reservation: int, tokens: int
@@ -223,7 +229,7 @@ class OneAttempt:
 
 
 def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
-    """Return what is wrong with an answer, or ``None``."""
+    """Describe the defect of an answer; return ``None`` for a valid answer."""
     vectors = answer.vectors
     if vectors.dtype != np.float32:
         return f"vectors of {vectors.dtype} came, not of float32"
@@ -231,7 +237,7 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
     with np.errstate(over="ignore"):
         squares = np.vecdot(vectors, vectors).tolist()
-    if min(squares) > 0 and sum(squares) < math.inf:  # else look closer: squares of sound numbers may overflow, too
+    if min(squares) > 0 and sum(squares) < math.inf:  # otherwise look closer: squares of finite numbers may overflow
         return None
     if not np.isfinite(vectors).all():
         return "a vector holds numbers that are not finite"
@@ -258,7 +264,7 @@ def _least(seconds: float, deadline: float | None, now: float) -> float:
 
 
 def _first(texts: Sequence[SizedText], tokens: int) -> Sequence[SizedText]:
-    """Return as many of the first texts as have so many tokens, at least one."""
+    """Return the first texts that fit into ``tokens``, at least one text."""
     together = list(accumulate(item.tokens for item in texts))
     return texts[: max(1, bisect_right(together, tokens))]
 
@@ -280,7 +286,7 @@ def _spending(call: Call, candidate: Candidate, texts: Sequence[SizedText], numb
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:
-    """Split what a request was billed among its texts, in proportion, so that the shares add up to it."""
+    """Split the billed tokens of a request in proportion to ``weights``; the shares add up to ``total``."""
     whole = sum(weights) or 1
     shares, given, seen = [], 0, 0
     for weight in weights:

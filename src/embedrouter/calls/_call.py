@@ -1,8 +1,8 @@
-"""The types of one call: what is asked, what each stage hands up, and what is paid.
+"""Types of one call: the request, the result of each stage, and errors about texts.
 
-``Call`` goes down the stages unchanged but for what a stage narrows (``dataclasses.replace``). ``Embedded`` comes back
-up. Stages that refuse texts raise ``TextsTooLong`` or ``TextsRejected``, which name texts; the first stage turns these
-into the public errors, which name positions.
+``Call`` is passed down the stages; a stage that changes a field passes a copy (``dataclasses.replace``). ``Embedded``
+is passed back up. Stages that refuse texts raise ``TextsTooLong`` or ``TextsRejected``, which name texts; ``Calls``
+turns these errors into the public errors, which name positions.
 """
 
 from __future__ import annotations
@@ -22,54 +22,41 @@ from ..spending import Charge
 from ..types import Candidate, Found, InputType
 from ._effects import Effects
 
-__all__ = [
-    "Call",
-    "Degradation",
-    "Embedded",
-    "SizedText",
-    "Stage",
-    "TextsRejected",
-    "TextsTooLong",
-    "input_limit",
-    "seconds_left",
-    "without",
-]
 
-
-def _ignore(found: Mapping[str, Found]) -> None:
+def _ignore(embedded: Embedded) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What is asked of the stages."""
+    """The request that is passed down the stages."""
 
     effects: Effects
     input_type: InputType
     rank: int
-    """Place of the asked tier among the router's tiers."""
+    """Position of the requested tier among the router's tiers; 0 is the lowest."""
     tag: str
     deadline: float | None
-    """When all must be over, on the router's clock."""
+    """Time on the router's clock at which the call must end."""
     candidates: Sequence[Candidate]
-    """The models at or above the asked tier, cheapest first; never empty."""
+    """The models at or above the requested tier, cheapest first; never empty."""
     lower: Sequence[Candidate] = ()
-    """The models below it, the best first."""
+    """The models below the requested tier, best first."""
     completed: int = 0
     """Texts that had been embedded in this process when the cache was read."""
-    report: Callable[[Mapping[str, Found]], None] = _ignore
-    """Receives the vectors of each request as soon as it is answered."""
+    report: Callable[[Embedded], None] = _ignore
+    """Receives what each request has brought, as soon as it is answered; also where another request fails."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
 
     @property
     def first(self) -> Candidate:
-        """The model that is asked first."""
+        """The model that is called first."""
         return self.candidates[0]
 
 
 class SizedText(NamedTuple):
-    """A text to be sent, with its tokens."""
+    """A text to be sent, with its number of tokens."""
 
     text: str
     tokens: int
@@ -77,17 +64,17 @@ class SizedText(NamedTuple):
 
 @dataclass(slots=True)
 class Embedded:
-    """What a stage has found, and what that was billed."""
+    """The result of a stage: vectors, charges and refused texts."""
 
     found: dict[str, Found] = field(default_factory=dict)
     charges: list[Charge] = field(default_factory=list)
     too_long: list[str] = field(default_factory=list)
-    """Texts that the provider found over the model's limit, where the policy is to shorten them."""
+    """Texts that the provider refuses as too long, where the policy is to shorten such texts."""
     rejected: dict[str, InputRejectedError] = field(default_factory=dict)
-    """Texts that the provider refused for another reason, or for good."""
+    """Other texts that the provider refuses, with the errors."""
 
     def add(self, other: Embedded) -> None:
-        """Take over what another stage has found."""
+        """Add the result of another stage."""
         self.found.update(other.found)
         self.charges += other.charges
         self.too_long += other.too_long
@@ -95,14 +82,15 @@ class Embedded:
 
 
 class Stage(Protocol):
-    """One step of a call: it answers the texts that it can, and hands the others to the next stage."""
+    """One step of a call: answer some texts, and pass the other texts to the next stage."""
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
-        """Return the vectors of all texts, which are distinct."""
+        """Return the vectors of ``texts``, which are distinct."""
+        ...
 
 
 def input_limit(candidate: Candidate) -> int:
-    """Return the most tokens of one text that a model takes."""
+    """Return the maximum number of tokens that a model accepts in one text."""
     return candidate.limits.input_tokens or sys.maxsize
 
 
@@ -112,19 +100,19 @@ def without(texts: Iterable[str], found: Container[str]) -> list[str]:
 
 
 def seconds_left(call: Call, now: float) -> float | None:
-    """Return the seconds until the deadline of a call; ``None`` where there is none."""
+    """Return the seconds until the deadline of a call; ``None`` without a deadline."""
     return None if call.deadline is None else call.deadline - now
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """When lower tiers may answer queries."""
+    """Conditions under which lower tiers may answer queries."""
 
     over_budget: bool
     unavailable: bool
 
     def allows(self, input_type: InputType, *failures: EmbedRouterError) -> bool:
-        """Return whether a lower tier may answer after these failures. Documents stay in the index for good: never."""
+        """Return whether a lower tier may answer after these failures; never for documents, which stay in the index."""
         if input_type == "document" or any(isinstance(failure, AuthenticationError) for failure in failures):
             return False
         if all(isinstance(failure, BudgetExceededError) for failure in failures):
@@ -133,7 +121,7 @@ class Degradation:
 
 
 class TextsTooLong(EmbedRouterError):
-    """Texts over the model's limit, before anything was sent."""
+    """Texts are over the model's limit; no request was made."""
 
     def __init__(self, texts: Sequence[str], limit: int, model: str) -> None:
         super().__init__(f"{len(texts)} texts are too long")
@@ -141,7 +129,7 @@ class TextsTooLong(EmbedRouterError):
 
 
 class TextsRejected(EmbedRouterError):
-    """Texts that a provider refused, and why."""
+    """A provider refuses texts; ``reasons`` has the error of each text."""
 
     def __init__(self, reasons: Mapping[str, InputRejectedError], *, others_embedded: bool) -> None:
         super().__init__(f"{len(reasons)} texts were rejected")

@@ -1,21 +1,21 @@
-"""The calls of one router: the stages in their order, and the two forms of a call.
+"""Run the calls of one router: the stages in order, for both forms of a call.
 
-The texts of a call go down one stair, and what is found comes back up:
+Texts are passed down the stages, and vectors are passed back up:
 
     validate, distinct texts     ``_validate``
-    recall                       ``_recall``: queries asked lately, in memory
-    join a batch that waits      ``_micro_batch``
+    recall                       ``_recall``: recent queries, in memory
+    join an open batch           ``_micro_batch``
     look up                      ``_look_up``: the cache
     open a batch                 ``_micro_batch``
     share                        ``_share``: texts that another call is embedding
-    size                         ``_size``: count, cut what is too long
-    afford                       ``_afford``: the budget; requests side by side
+    size                         ``_size``: count tokens, split texts over the limit
+    afford                       ``_afford``: the budget, concurrent requests
     send                         ``_send``: the candidates, cheapest first
     retries                      ``_retries``
     one attempt                  ``_attempt``: admission, reservation, request, cache, booking
     assemble                     ``_assemble``: the order of the input
 
-A forked child builds its own stages: what they share among calls belongs to one process.
+A forked child builds new stages, because the state that calls share belongs to one process.
 """
 
 from __future__ import annotations
@@ -48,14 +48,12 @@ from ._sync import Started, SyncEffects, run
 from ._validate import format_positions, positions, validate
 from ._wiring import Wiring
 
-__all__ = ["Calls", "Prepared", "Question"]
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a user asks in one call."""
+    """The arguments of one call."""
 
     texts: Sequence[str]
     """Checked by ``validate``."""
@@ -66,17 +64,17 @@ class Question:
     tag: str
     deadline: float | None = None
     batch: bool = False
-    """It goes through a batch endpoint: only models that have one are candidates, at its price."""
+    """Whether the texts go through a batch endpoint: only models with a batch price are candidates."""
 
     def each(self, chunks: Iterable[list[str]]) -> Iterator[Question]:
-        """Return the same question for each of consecutive chunks of texts."""
+        """Yield the same question for consecutive chunks of texts."""
         first = 0
         for chunk in chunks:
             yield replace(self, texts=validate(chunk, first), first=first)
             first += len(chunk)
 
     async def aeach(self, chunks: AsyncIterable[list[str]]) -> AsyncIterator[Question]:
-        """Do what ``each`` does with chunks that come asynchronously."""
+        """Do what ``each`` does for an async iterable of chunks."""
         first = 0
         async for chunk in chunks:
             yield replace(self, texts=validate(chunk, first), first=first)
@@ -85,17 +83,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Texts that are to be sent through a batch endpoint."""
+    """Texts for a batch endpoint."""
 
     candidate: Candidate
     texts: Sequence[SizedText]
-    """Those that are not in the cache; in place of a text over the limit its parts."""
+    """Texts without a cached vector; a text over the limit is replaced by its parts."""
     positions: Mapping[str, int]
-    """Where each text, or the text that it is a part of, stands first in the input."""
+    """First position of each text in the input; for a part, the position of the whole text."""
 
 
 class _Stages:
-    """The stages of one process, and what calls share there."""
+    """The stages of one process, with the state that calls share."""
 
     def __init__(self, wiring: Wiring) -> None:
         clock = wiring.clock
@@ -140,13 +138,13 @@ class _Stages:
 
 
 class Calls:
-    """Runs the calls of one router, in both forms."""
+    """Run the calls of one router, in both forms."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
         self._stages = PerProcess(lambda: _Stages(wiring))
 
-    # What a call does, once for both forms
+    # Operations, shared by both forms
 
     async def embed(self, effects: Effects, question: Question) -> EmbeddingResult:
         """Return the vectors of the texts in order."""
@@ -165,7 +163,7 @@ class Calls:
         return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
-        """Return what ``embed`` would take. Reads the cache and calls nothing."""
+        """Estimate the tokens, requests and cost of ``embed``; read the cache and make no request."""
         stages = self._stages.get()
         call = self._call(effects, question)
         distinct = list(dict.fromkeys(question.texts))
@@ -182,7 +180,7 @@ class Calls:
         )
 
     async def prepare(self, effects: Effects, question: Question) -> Prepared:
-        """Return what is to be sent for the texts that are not cached."""
+        """Return the texts to be sent for the texts that are not cached."""
         call = self._call(effects, question)
         _, sized = await self._prepare(call, question, list(dict.fromkeys(question.texts)))
         places: dict[str, int] = {}
@@ -234,7 +232,7 @@ class Calls:
     def run(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
         """Run ``embed``, ``estimate`` or ``prepare`` in the calling thread.
 
-        After Ctrl-C it waits for what is out; a second Ctrl-C ends that wait.
+        After Ctrl-C, ``run`` waits for the requests in flight; a second Ctrl-C ends the wait.
         """
         started = self._stages.get().started
         with started.awaited_after_interrupt():
@@ -245,7 +243,7 @@ class Calls:
         return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
 
     def alone(self, position: int) -> Calls:
-        """Return calls to the model at ``position`` alone, past the cache, even if it keeps failing."""
+        """Return calls to the model at ``position`` alone, without the cache and without the circuit breaker."""
         wiring = self.wiring
         retry = replace(wiring.retry, cooldown=0)
         return Calls(
@@ -260,12 +258,12 @@ class Calls:
         )
 
     def health(self) -> list[ModelHealth]:
-        """Return how each model has been doing, in the order of the candidates."""
+        """Return the health of each model, in the order of the candidates."""
         now, limits = self.wiring.clock(), self._stages.get().limits
         return [limits[candidate.index].health(candidate.name, now) for candidate in self.wiring.candidates]
 
     async def finish(self) -> None:
-        """Wait until what cancelled calls had paid for is kept; no longer than a request may take."""
+        """Wait until paid answers of cancelled calls are stored; no longer than one request may take."""
         longest = max(candidate.timeout for candidate in self.wiring.candidates)
         await self._stages.get().tasks.finish(longest)
 

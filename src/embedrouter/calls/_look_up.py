@@ -1,7 +1,7 @@
-"""The stage of the cache: vectors already paid for.
+"""Look up vectors in the cache.
 
-A text is looked up under every model at or above the asked tier, the best first: a better vector that is paid for beats
-a cheaper one that is not. Of a model whose maker documents it, the beginnings of longer vectors serve as well.
+A text is looked up under every model at or above the requested tier, best first: a better vector that is paid for beats
+a cheaper vector that is not. Beginnings of longer vectors are used where the model's maker documents this shortening.
 """
 
 from __future__ import annotations
@@ -16,27 +16,26 @@ from ..types import Candidate, Entry, Found, Origin, OverlongPolicy
 from ._call import Call, Embedded, Stage, without
 from ._single_flight import SingleFlight
 
-__all__ = ["CacheReader", "LookUp", "policy_tag"]
-
 
 def policy_tag(policy: OverlongPolicy, limit: int) -> str:
-    """Return what a cache key says of a text that was over the limit."""
+    """Return the part of a cache key that marks a text over the limit."""
     return f"{policy}:{limit}"
 
 
 class CacheReader:
-    """Reads the vectors of one router's models."""
+    """Read the cached vectors of one router's models."""
 
     def __init__(self, cache: VectorCache, candidates: Sequence[Candidate], on_too_long: OverlongPolicy) -> None:
-        self._cache, self._on_too_long = cache, on_too_long
+        self._cache = cache
+        self._on_too_long: OverlongPolicy = on_too_long
         best_first = sorted(candidates, key=lambda candidate: (-candidate.rank, candidate.index))
         self._candidates = list({candidate.fingerprint: candidate for candidate in reversed(best_first)}.values())[::-1]
 
     async def look_up(self, call: Call, texts: Sequence[str], only: Candidate | None = None) -> dict[str, Found]:
-        """Return the vectors that the cache has.
+        """Return the cached vectors of texts.
 
         Args:
-            only: the one model to look for, of whatever tier, in place of all at or above the asked one.
+            only: look up this model alone, of any tier; by default all models at or above the requested tier.
         """
         if self._cache.store is None or not texts:
             return {}
@@ -56,7 +55,7 @@ class CacheReader:
     def _read_model(
         self, call: Call, texts: Sequence[str], found: dict[str, Found], candidate: Candidate, policy: str
     ) -> None:
-        """Add one model's own vectors to ``found``, then the beginnings of its longer ones."""
+        """Add one model's own vectors to ``found``, then the beginnings of its longer vectors."""
         own = candidate.space.dimensions
         origin = Origin(candidate, cached=True, shortened=bool(policy))
         for length, fingerprint in ((own, candidate.fingerprint), *candidate.longer):
@@ -75,7 +74,7 @@ class CacheReader:
 
 
 def _beginnings(entries: Mapping[bytes, Entry], length: int) -> Iterator[tuple[bytes, Entry]]:
-    """Return the first numbers of vectors, scaled to length 1."""
+    """Yield the first numbers of vectors, scaled to length 1."""
     for name, (vector, tokens) in entries.items():
         beginning = vector[:length]
         norm = np.linalg.norm(beginning)
@@ -84,7 +83,7 @@ def _beginnings(entries: Mapping[bytes, Entry], length: int) -> Iterator[tuple[b
 
 
 class LookUp:
-    """Answers texts from the cache."""
+    """Answer texts from the cache."""
 
     def __init__(self, reader: CacheReader, flights: SingleFlight[Found], following: Stage) -> None:
         self._reader, self._flights, self._following = reader, flights, following

@@ -1,8 +1,8 @@
-"""The stage of micro-batching: few texts of several calls that come at the same time are sent as one call's.
+"""Send small calls that arrive at the same time as one request.
 
-``JoinBatch`` stands before the cache: where a batch waits already, one look into the cache serves all its calls.
-``OpenBatch`` stands behind it: a call whose texts are missing there waits for others while one of its kind is under
-way, and otherwise goes alone and at once.
+``JoinBatch`` comes before the cache: calls that join an open batch share one look-up. ``OpenBatch`` comes after the
+cache: a call with missing texts waits for further calls while another call of the same kind is in flight; otherwise the
+call is sent alone, at once.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from ._call import Call, Embedded, Stage, TextsRejected, TextsTooLong, seconds_l
 from ._look_up import CacheReader
 from ._micro_batcher import Batch, Member, MicroBatcher
 
-__all__ = ["JoinBatch", "OpenBatch", "distribute"]
-
 FEW = 16
-"""Texts of a call that may wait a moment for others, to be sent with theirs."""
+"""Maximum number of texts of a call that may join a batch."""
 
 logger = logging.getLogger("embedrouter")
 
 
 def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
-    """Return what calls must have in common to be sent as one; ``None`` for a call that goes alone."""
+    """Return the key of calls that may be sent as one request; ``None`` for a call that is sent alone."""
     group = call.effects.group
     if group is None or len(texts) > FEW or call.first.local or call.first.limits.texts == 1:
         return None
@@ -37,7 +35,7 @@ def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
 
 
 class JoinBatch:
-    """Hands few texts to a batch that waits already."""
+    """Add small calls to an open batch."""
 
     def __init__(self, batcher: MicroBatcher, clock: Callable[[], float], following: Stage) -> None:
         self._batcher, self._clock, self._following = batcher, clock, following
@@ -53,10 +51,10 @@ class JoinBatch:
 
 
 class OpenBatch:
-    """Has few texts sent together with those of other calls.
+    """Send small calls together.
 
     Args:
-        window: seconds that calls wait for each other.
+        window: seconds that a batch stays open for further calls.
     """
 
     def __init__(
@@ -84,14 +82,18 @@ class OpenBatch:
         if batch.members[0] is member:
             effects = call.effects.detached()
             batch.stop = effects.stop
-            effects.start(self._send(replace(call, effects=effects), batch))
+            try:
+                effects.start(self._send(replace(call, effects=effects), batch))
+            except BaseException:  # Ctrl-C while its thread is started: no call may wait for it
+                self._batcher.end(batch)
+                raise
         embedded = await result(self._batcher, call, batch, member, self._clock())
         if missing := without(texts, embedded.found):
             embedded.add(await self._following.embed(call, missing))
         return embedded
 
     async def _send(self, call: Call, batch: Batch) -> None:
-        """Wait for further calls, and send what has come."""
+        """Wait for further calls, seal the batch and send its texts."""
         try:
             await call.effects.sleep(self._window)
             if members := self._batcher.seal(batch):
@@ -102,31 +104,32 @@ class OpenBatch:
             self._batcher.end(batch)
 
     async def _embed_together(self, call: Call, members: Sequence[Member]) -> None:
-        """Embed the texts of several calls as if they were of one, and distribute what was found."""
+        """Embed the texts of several calls as one request, and distribute the vectors."""
         deadlines = [member.deadline for member in members if member.deadline is not None]
         call = replace(call, deadline=max(deadlines) if len(deadlines) == len(members) else None)
         texts = list(dict.fromkeys(text for member in members for text in member.texts))
         embedded = Embedded(await self._reader.look_up(call, texts))
         served = [member for member in members if not without(member.texts, embedded.found)]
-        distribute(embedded, served, None)  # they need not wait for the others' request
+        distribute(embedded, served, None)  # these calls need not wait for the request
         rest = [member for member in members if member not in served]
         error: EmbedRouterError | None = None
+        answered = Embedded()
         try:
             if missing := without(texts, embedded.found):
-                embedded.add(await self._following.embed(call, missing))
-        except (TextsTooLong, TextsRejected, BudgetExceededError):  # each call meets its own again, alone
-            pass
+                embedded.add(await self._following.embed(replace(call, report=answered.add), missing))
         except EmbedRouterError as failure:
-            error = failure
+            embedded.add(answered)
+            if not isinstance(failure, TextsTooLong | TextsRejected | BudgetExceededError):
+                error = failure  # of the others each call meets its own again, alone
         distribute(embedded, rest, error)
 
 
 async def result(batcher: MicroBatcher, call: Call, batch: Batch, member: Member, now: float) -> Embedded:
-    """Wait for a call's share; what is missing in it the call has to find alone."""
+    """Wait for the result of a call. The call itself embeds the texts that are missing in the result."""
     try:
         await call.effects.wait_for([member.result], seconds_left(call, now))
     finally:
-        if not member.result.done():  # its time is up, or it was stopped
+        if not member.result.done():  # the call's time is up, or the call was stopped
             batcher.withdraw(batch, member)
     if member.result.cancelled():
         return Embedded()
@@ -137,10 +140,10 @@ async def result(batcher: MicroBatcher, call: Call, batch: Batch, member: Member
 
 
 def distribute(embedded: Embedded, members: Sequence[Member], error: EmbedRouterError | None) -> None:
-    """Give the calls that still wait their shares.
+    """Distribute vectors, charges and errors to the waiting calls.
 
-    Each pays for its texts; a later one with an equal text pays nothing for it. The first counts the requests, and pays
-    what is left: for answers that were of no use, and for texts of callers who left.
+    Each call is charged for its texts; for equal texts the first call alone. The first call also counts the requests
+    and is charged the remainder: invalid answers, and texts of calls that no longer wait.
     """
     waiting = [member for member in members if member.result.set_running_or_notify_cancel()]
     shares: list[dict[str, Found]] = []
@@ -155,14 +158,14 @@ def distribute(embedded: Embedded, members: Sequence[Member], error: EmbedRouter
 
 
 def _copy(error: EmbedRouterError) -> EmbedRouterError:
-    """Return an error for one caller: where it is raised adds to its traceback."""
+    """Copy an error for one caller, because each ``raise`` adds to the error's traceback."""
     own = copy.copy(error)
     own.__cause__ = error.__cause__
     return own
 
 
 def _split_charges(charges: Sequence[Charge], shares: Sequence[dict[str, Found]]) -> list[list[Charge]]:
-    """Split what was billed, known prices and unknown ones apart."""
+    """Split charges among calls, with known and unknown prices apart."""
     split: list[list[Charge]] = [[] for _ in shares]
     if not shares:
         return split
@@ -172,7 +175,7 @@ def _split_charges(charges: Sequence[Charge], shares: Sequence[dict[str, Found]]
         amount = sum((charge.amount for charge in billed if charge.amount is not None), Decimal(0))
         left, rest = tokens, amount
         for found, own in zip(shares[1:], split[1:], strict=True):
-            if part := min(_billed_tokens(found, priced), left):  # a part that stands in several texts was billed once
+            if part := min(_billed_tokens(found, priced), left):  # a part that several texts contain was billed once
                 share = (amount * part / tokens).quantize(UNIT, ROUND_DOWN)
                 own.append(Charge(part, share if priced else None, requests=0))
                 left, rest = left - part, rest - share
@@ -182,7 +185,7 @@ def _split_charges(charges: Sequence[Charge], shares: Sequence[dict[str, Found]]
 
 
 def _billed_tokens(found: dict[str, Found], priced: bool) -> int:
-    """Return the tokens of what was paid for just now."""
+    """Return the billed tokens of the vectors that were not cached."""
     return sum(
         tokens
         for _, tokens, (candidate, cached, _) in found.values()

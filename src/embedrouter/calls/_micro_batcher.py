@@ -1,7 +1,7 @@
-"""Calls that come at the same time and wait a moment for each other, to be sent as one request.
+"""Collect calls that arrive at the same time into micro-batches, each of which is sent as one request.
 
-A call that comes while no other of its kind is under way goes alone and at once. Others wait for those that come after
-them, no longer than a short window; then their batch is sealed and sent.
+A call that arrives while no other call of its kind is in flight is sent alone, at once. Other calls join an open batch,
+which is sealed and sent after a short window.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from .._process import Future, Lock
 from ..errors import EmbedRouterError
 from ._call import Embedded
 
-__all__ = ["Batch", "Member", "MicroBatcher"]
-
 
 @dataclass(slots=True, eq=False)
 class Member:
@@ -24,12 +22,12 @@ class Member:
     texts: Sequence[str]
     deadline: float | None
     result: Future[Embedded | EmbedRouterError] = field(default_factory=Future)
-    """Its share of what was found and billed, perhaps of some texts only, or why none was found."""
+    """Vectors and charges of the call, perhaps of some texts only, or the error."""
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Calls that are sent as one request."""
+    """Calls that will be sent as one request."""
 
     kind: Hashable
     members: list[Member] = field(default_factory=list)
@@ -37,11 +35,11 @@ class Batch:
     """Whether no further call can join."""
     ended: bool = False
     stop: Callable[[], object] = lambda: None
-    """Stops the request when no caller waits for it any more."""
+    """Stops the request when no caller waits any more."""
 
 
 class MicroBatcher:
-    """The batches of one process, by the kind of their calls."""
+    """The micro-batches of one process, by the kind of their calls."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -49,7 +47,7 @@ class MicroBatcher:
         self._open: dict[Hashable, Batch] = {}
 
     def join(self, kind: Hashable, member: Member) -> Batch | None:
-        """Add a call to the batch that is open, if there is one."""
+        """Add a call to the open batch of its kind; return ``None`` where no batch is open."""
         with self._lock:
             batch = self._open.get(kind)
             if batch is not None:
@@ -57,10 +55,10 @@ class MicroBatcher:
             return batch
 
     def enter(self, kind: Hashable, member: Member) -> Batch | None:
-        """Add a call to the open batch, or open one.
+        """Add a call to the open batch of its kind, or open a batch.
 
         Returns:
-            ``None`` when no call of the kind is under way: the call goes alone, and ends with ``leave``.
+            ``None`` when no call of the kind is in flight: the call is sent alone, and ends with ``leave``.
         """
         with self._lock:
             if kind not in self._open and not self._under_way[kind]:
@@ -71,7 +69,7 @@ class MicroBatcher:
             return batch
 
     def seal(self, batch: Batch) -> list[Member]:
-        """Let no further call in, and return the calls to be sent. They are under way until ``end``."""
+        """Seal a batch, so that no further call can join, and return its calls, which are in flight until ``end``."""
         with self._lock:
             if batch.sealed:
                 return []
@@ -81,7 +79,7 @@ class MicroBatcher:
             return batch.members
 
     def withdraw(self, batch: Batch, member: Member) -> None:
-        """Take a call whose caller waits no longer out of a batch; stop the batch when no caller is left."""
+        """Remove a call whose caller no longer waits; stop the batch when no caller is left."""
         member.result.cancel()
         with self._lock:
             if not batch.sealed:
@@ -91,7 +89,7 @@ class MicroBatcher:
             batch.stop()
 
     def end(self, batch: Batch) -> None:
-        """Note that a batch has ended. Calls without a result are told to try for themselves."""
+        """End a batch. Calls without a result get an empty one, and then embed their texts alone."""
         with self._lock:
             if not batch.sealed:
                 batch.sealed = True
@@ -104,7 +102,7 @@ class MicroBatcher:
                 member.result.set_result(Embedded())
 
     def leave(self, kind: Hashable) -> None:
-        """Note that a call that went alone has ended."""
+        """End a call that was sent alone."""
         with self._lock:
             self._leave(kind)
 

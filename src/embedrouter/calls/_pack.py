@@ -1,4 +1,4 @@
-"""Packing texts into requests that keep every documented limit: by count, by tokens and by bytes."""
+"""Pack texts into requests within every documented limit: of texts, of tokens and of bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from ..types import Candidate, Limits
 from ._call import SizedText
 
-__all__ = ["pack", "pack_texts"]
-
 
 def pack_texts(texts: Sequence[SizedText], candidate: Candidate) -> list[list[SizedText]]:
-    """Split texts into requests that keep the candidate's limits."""
+    """Split texts into requests within the candidate's limits."""
     tokens = [item.tokens for item in texts]
     limited = candidate.limits.size is not None
     sizes = [len(item.text.encode()) if limited else 0 for item in texts]
@@ -21,7 +19,7 @@ def pack_texts(texts: Sequence[SizedText], candidate: Candidate) -> list[list[Si
 def pack(tokens: Sequence[int], sizes: Sequence[int], limits: Limits) -> list[slice]:
     """Split texts, given by their ``tokens`` and ``sizes`` in bytes, into consecutive requests within ``limits``.
 
-    A text that alone is over a limit of the request gets a request of its own: its provider decides.
+    A text that alone exceeds a limit gets a separate request, which the provider accepts or refuses.
     """
     requests: list[slice] = []
     start = request_tokens = request_size = 0

@@ -1,4 +1,4 @@
-"""The stage of memory: queries asked lately."""
+"""Recall the vectors of recent queries from memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from ..cache import QueryMemory
 from ._call import Call, Embedded, Stage, without
 
-__all__ = ["Recall"]
-
 
 class Recall:
-    """Answers queries from memory, and keeps the vectors of the others there.
+    """Answer queries from memory, and keep the vectors of other queries in memory.
 
-    Documents are embedded once and pass by.
+    Documents are not kept, because a document is embedded once.
     """
 
     def __init__(self, memory: QueryMemory, following: Stage) -> None:

@@ -1,4 +1,4 @@
-"""The stage of retries: one request is made again while that can help, and its time allows."""
+"""Retry one request while a retry can help and time is left."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ from ..types import Candidate
 from ._attempt import OneAttempt
 from ._call import Call, Embedded, SizedText
 
-__all__ = ["Retries", "Tried"]
-
 
 @dataclass(slots=True)
 class Tried:
-    """What one model made of texts."""
+    """The result of all attempts of one model."""
 
     embedded: Embedded = field(default_factory=Embedded)
     attempts: list[Attempt] = field(default_factory=list)
     """The failed requests, in order."""
     failure: EmbedRouterError | None = None
-    """Why the other texts have no vector."""
+    """The error of the texts without a vector."""
 
     def add(self, other: Tried) -> None:
-        """Take over what became of some of the texts."""
+        """Add the result of another request."""
         self.embedded.add(other.embedded)
         self.attempts += other.attempts
         self.failure = other.failure
 
 
 class Retries:
-    """Makes one request until it is answered, or no further try can help."""
+    """Repeat one request until an answer arrives, or the retry policy ends the attempts."""
 
     def __init__(
         self, policy: RetryPolicy, clock: Callable[[], float], random: Callable[[], float], following: OneAttempt
@@ -40,7 +38,7 @@ class Retries:
         self._policy, self._clock, self._random, self._following = policy, clock, random, following
 
     async def request(self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool) -> Tried:
-        """Return the vectors of the texts, or of the first of them if only those may go out now.
+        """Return the vectors of the texts, or of the first texts where the rate limit admits only these.
 
         Args:
             patient: whether to wait for an open circuit.

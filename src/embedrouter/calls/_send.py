@@ -1,7 +1,7 @@
-"""The stage of candidates: the texts of one request go to the cheapest model, and then on until they have vectors.
+"""Send the texts of one request to the candidates, cheapest first, until every text has a vector.
 
-A model whose circuit is open is asked after the others. Where the user allows it, queries that no candidate can embed
-are answered by lower tiers, the best first: from the cache and then by a request.
+A model whose circuit is open is called after the others. Where the user allows degradation, queries that no candidate
+can embed are answered by lower tiers, best first: from the cache, then by a request.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ from ._look_up import CacheReader
 from ._pack import pack_texts
 from ._retries import Retries, Tried
 
-__all__ = ["Send"]
-
 HOPELESS = 24
-"""Refusals of one request and its parts, with none embedded, after which no more are tried: every half had its turn."""
+"""Refusals of one request and its parts, with no text embedded, after which no further part is tried."""
 
 logger = logging.getLogger("embedrouter")
 
 
 class Send:
-    """Takes the texts of one request through the candidates."""
+    """Send the texts of one request to one candidate after the other."""
 
     def __init__(self, reader: CacheReader, degradation: Degradation, following: Retries) -> None:
         self._reader, self._degradation, self._following = reader, degradation, following
@@ -43,11 +41,11 @@ class Send:
         """Return the vectors of the texts that are neither rejected nor too long.
 
         Args:
-            may_shorten: whether texts that the provider finds too long are to be shortened, as the policy says.
+            may_shorten: whether texts that the provider refuses as too long are to be shortened.
 
         Raises:
             AuthenticationError: a key is missing or wrong, and no other model could answer at no higher price.
-            BudgetExceededError: the money does not suffice.
+            BudgetExceededError: the budget does not cover the request.
             NoModelAvailableError: every candidate failed.
         """
         embedded = Embedded()
@@ -89,7 +87,7 @@ class Send:
         ) from last
 
     def _turns(self, call: Call, demoted: Sequence[Candidate]) -> Iterator[tuple[Candidate, bool]]:
-        """Return the candidates in the order in which they are asked, and whether to wait for an open circuit."""
+        """Yield the candidates in the order of the calls, and whether to wait for an open circuit."""
         only = len(call.candidates) == 1
         for candidate in call.candidates:
             yield candidate, only and not self._degradation.allows(call.input_type, CircuitOpenError(""))
@@ -101,11 +99,11 @@ class Send:
     async def _ask(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], may_shorten: bool, patient: bool
     ) -> tuple[Tried, Sequence[SizedText]]:
-        """Send texts to one model, in requests of its own size. Return what it made of them, and the texts still to do.
+        """Send texts to one model, in requests within the model's limits. Return the result, and the texts without one.
 
-        A request that is refused because of some of its texts is halved until they stand alone: the others are
-        embedded. When one stands alone and none is embedded yet, the larger parts go first: perhaps the reason is not a
-        text.
+        A request that is refused because of some texts is halved until each refused text is alone; the other texts are
+        embedded. When a text was refused alone and no text is embedded yet, larger parts are sent first, because the
+        reason may not be a text.
         """
         tried = Tried()
         found = tried.embedded.found
@@ -126,7 +124,7 @@ class Send:
                 if refusals >= HOPELESS and not any_embedded:
                     rejected = dict.fromkeys((item.text for part in [part, *parts] for item in part), failure)
                     tried.embedded.rejected |= rejected
-                    if not tried.embedded.charges:  # other requests need not find out for themselves
+                    if not tried.embedded.charges:  # stops the other requests, which would fail, too
                         raise TextsRejected(tried.embedded.rejected, others_embedded=False)
                     return tried, []
                 if not at_fault and len(part) > 1:

@@ -1,4 +1,4 @@
-"""The stage of single flight: a text that another call is embedding is waited for, and paid once."""
+"""Share texts between calls (single flight): wait for a text that another call is embedding, and pay once."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from ._call import Call, Embedded, Stage, without
 from ._look_up import CacheReader
 from ._single_flight import Resolution, SingleFlight
 
-__all__ = ["Share"]
-
 STALLED = 120.0
-"""Seconds. The call that makes the request may belong to an event loop that is blocked, perhaps until the call that
-waits has ended."""
+"""Seconds without a resolved claim, after which a call stops waiting. The other call may belong to an event loop that
+is blocked, perhaps by the waiting call."""
 
 
 class Share:
-    """Claims texts, and waits for those that another call has claimed.
+    """Claim texts, and wait for texts that another call has claimed.
 
-    From here on a call spends money: it is no longer cancelled, but stopped.
+    From this stage on a call spends money, so a cancelled call is stopped and ends in the background.
 
     Args:
-        stalled: seconds in which no claim was resolved, after which other calls are no longer waited for.
+        stalled: seconds without a resolved claim, after which a call stops waiting for other calls.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class Share:
         return embedded
 
     async def _embed_claimed(self, call: Call, texts: Sequence[str], *, release: bool) -> Embedded:
-        """Embed texts that this call has claimed, and resolve them as soon as each request is answered."""
+        """Embed claimed texts, and resolve the claims as soon as each request is answered."""
         found: dict[str, Found] = {}
         left: Literal["handed over", "failed"] = "handed over"  # the call was stopped, or its requests failed
 
@@ -73,17 +71,21 @@ class Share:
                 lambda name: _copied(new[name[2]]),  # type: ignore[index]
             )
 
+        def report(embedded: Embedded) -> None:
+            resolve(embedded.found)
+            call.report(embedded)
+
         try:
             if self._flights.completed != call.completed:  # perhaps one of these, since the cache was read
                 found = await self._reader.look_up(call, texts)
             embedded = Embedded(found)
             if missing := without(texts, found):
-                embedded.add(await self._following.embed(replace(call, report=resolve) if release else call, missing))
+                embedded.add(await self._following.embed(replace(call, report=report) if release else call, missing))
             found = embedded.found
             return embedded
         except EmbedRouterError:
             raise
-        except Exception:  # a defect, which would meet every call that waits, one after the other
+        except Exception:  # a defect, which each waiting call would meet in turn
             left = "failed"
             raise
         finally:
@@ -93,7 +95,7 @@ class Share:
                 self._flights.resolve(names, lambda _: left)
 
     async def _wait(self, call: Call, futures: Sequence[Future[Resolution[Found]]]) -> None:
-        """Wait until claims are resolved, or the time is up, or no claim at all is resolved any more."""
+        """Wait until the claims are resolved, the time is up, or no claim was resolved for a long time."""
         try:
             before = -1
             while before != self._flights.completed and not all(future.done() for future in futures):
@@ -108,7 +110,7 @@ class Share:
 
 
 def _resolution(future: Future[Resolution[Found]]) -> Resolution[Found]:
-    """Return what became of a text, or of the wait for it."""
+    """Return the resolution of a claim, "failed" where the wait was given up."""
     return "failed" if future.cancelled() else future.result()
 
 

@@ -1,8 +1,8 @@
-"""Texts that are being embedded at this moment, so that equal ones are paid once.
+"""Pay once for equal texts that several calls need at the same time.
 
-The first call that needs a text claims it and makes the request. Other calls that need the same text meanwhile wait for
-a future each, which is resolved with the vector. A claim that ends without a vector is handed over, when its call was
-stopped, or has failed: then the waiting calls try for themselves.
+The first call that needs a text claims the text and makes the request. Each other call waits for a future, which is
+resolved with the vector. A claim that ends without a vector is resolved as handed over (its call was stopped) or as
+failed; the waiting calls then embed the text themselves.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 from .._process import Future, Lock
 
-__all__ = ["Resolution", "SingleFlight"]
-
 T = TypeVar("T")
 Resolution: TypeAlias = "T | Literal['handed over', 'failed']"
 
 
 class SingleFlight(Generic[T]):
-    """Claimed names, with the futures of the calls that wait for them."""
+    """Claims, with the futures of the waiting calls."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -41,7 +39,7 @@ class SingleFlight(Generic[T]):
         return waiting
 
     def resolve(self, names: Iterable[Hashable], resolution: Callable[[Hashable], Resolution[T]]) -> None:
-        """Resolve names that this caller has claimed; those resolved already are left out."""
+        """Resolve claims of this caller; resolved claims are skipped."""
         with self._lock:
             resolved = [(name, self._claimed.pop(name)) for name in names if name in self._claimed]
             self.completed += len(resolved)

@@ -1,7 +1,7 @@
-"""The stage of sizes: texts are counted, and those over the model's limit are refused, cut or averaged.
+"""Count tokens, and refuse, truncate or split texts over the model's limit.
 
-In place of a text over the limit its beginning (``"truncate"``) or its parts (``"mean"``) are sent: ordinary texts,
-with cache entries of their own. Where the count is an estimate, the provider decides which texts are too long.
+A text over the limit is replaced by its beginning (``"truncate"``) or its parts (``"mean"``), which are ordinary texts
+with separate cache entries. Where the count is an estimate, the provider decides which texts are too long.
 """
 
 from __future__ import annotations
@@ -19,27 +19,25 @@ from ._afford import Afford
 from ._call import Call, Embedded, SizedText, TextsRejected, TextsTooLong, input_limit, without
 from ._look_up import CacheReader, policy_tag
 
-__all__ = ["Size", "Sized"]
-
 
 @dataclass(slots=True)
 class Sized:
-    """Texts with their tokens, as they will be sent."""
+    """Texts to be sent, with their tokens."""
 
     texts: list[SizedText]
     exact: bool = True
     """Whether the model's own tokenizer counted."""
     parts: dict[str, list[str]] = field(default_factory=dict)
-    """The parts that stand in for texts over the limit."""
+    """The parts of each text over the limit."""
     found: dict[str, Found] = field(default_factory=dict)
-    """Parts that are in the cache."""
+    """The cached parts."""
 
 
 class Size:
-    """Counts texts, and cuts those that are too long.
+    """Count the tokens of texts, and split texts over the limit.
 
     Args:
-        cache: keeps the vectors of shortened texts.
+        cache: stores the vectors of shortened texts.
     """
 
     def __init__(
@@ -51,7 +49,8 @@ class Size:
         following: Afford,
     ) -> None:
         self._backends, self._cache, self._reader = backends, cache, reader
-        self._on_too_long, self._following = on_too_long, following
+        self._on_too_long: OverlongPolicy = on_too_long
+        self._following = following
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         if all(candidate.unlimited for candidate in call.candidates):  # counting would take longer than embedding
@@ -61,7 +60,7 @@ class Size:
         parts, embedded = sized.parts, Embedded(sized.found)
         may_shorten = self._on_too_long != "error"
         embedded.add(await self._following.embed(call, sized.texts, may_shorten=may_shorten))
-        if too_long := embedded.too_long:  # as the provider says, which counted more than was estimated
+        if too_long := embedded.too_long:  # by the provider's count, which exceeds the estimate
             embedded.too_long = []
             cut = await self._cut(call, too_long)
             parts |= cut.parts
@@ -74,16 +73,16 @@ class Size:
         return embedded
 
     async def measure(self, call: Call, texts: Sequence[str]) -> Sized:
-        """Return what is to be sent for texts.
+        """Return the texts to be sent, with their tokens.
 
         Raises:
-            TextsTooLong: texts are known to be over the limit, and the policy is to refuse them.
+            TextsTooLong: texts are over the limit by an exact count, and the policy is to refuse such texts.
         """
         limit = input_limit(call.first)
         counts = await self._count(call, texts)
         sized = Sized([SizedText(*pair) for pair in zip(texts, counts.tokens, strict=True)], counts.exact)
         long = [item.text for item in sized.texts if item.tokens > limit]
-        if not long or not counts.exact:  # of texts that may be too long the provider decides
+        if not long or not counts.exact:  # the provider decides about texts that may be too long
             return sized
         if self._on_too_long == "error":
             raise TextsTooLong(long, limit, call.first.name)
@@ -96,7 +95,7 @@ class Size:
         return await call.effects.run_blocking(backend.count, texts, call.input_type)
 
     async def _cut(self, call: Call, texts: Sequence[str]) -> Sized:
-        """Cut texts over the limit; of their parts, the cached ones are found and the others are to be sent."""
+        """Split texts over the limit; look up their parts in the cache, and count the tokens of missing parts."""
         limit = input_limit(call.first)
         backend = self._backends[call.first.index]
         parts = await call.effects.run_blocking(_split, backend, texts, call.input_type, limit, self._on_too_long)
@@ -107,7 +106,7 @@ class Size:
         return Sized([SizedText(*pair) for pair in zip(missing, counts.tokens, strict=True)], True, parts, found)
 
     async def _join_parts(self, call: Call, parts: Mapping[str, Sequence[str]], found: dict[str, Found]) -> None:
-        """Add the vectors of texts that were cut, and keep them. A part that was cut itself was so later."""
+        """Add the vectors of split texts to ``found`` and to the cache, last first: parts may be split later."""
         entries: dict[bytes, Entry] = {}
         policy = policy_tag(self._on_too_long, input_limit(call.first))
         for text, pieces in reversed(list(parts.items())):
@@ -131,7 +130,7 @@ def _split(
 def _of_wholes(
     reasons: Mapping[str, InputRejectedError], parts: Mapping[str, Sequence[str]]
 ) -> dict[str, InputRejectedError]:
-    """Return the reasons with texts that were cut in place of their parts; parts that are texts themselves stay."""
+    """Add the reasons of whole texts to the reasons of their parts."""
     named = dict(reasons)
     for text, pieces in reversed(list(parts.items())):
         if rejected := [named[piece] for piece in pieces if piece in named]:
@@ -140,7 +139,7 @@ def _of_wholes(
 
 
 def _mean(found: Sequence[Found], weights: Sequence[int], dtype: str) -> Found:
-    """Return the unit vector between those of the parts, rounded as the cache keeps it; of a single part its own."""
+    """Average the parts' vectors, scale the mean to length 1 and round it to ``dtype``; keep the vector of one part."""
     vector = found[0].vector
     if len(found) > 1:
         mean = np.average([item.vector for item in found], axis=0, weights=weights)

@@ -1,7 +1,7 @@
-"""The synchronous form: effects that block the calling thread, and never suspend.
+"""Perform effects synchronously: block the calling thread, and never suspend.
 
-Ctrl-C reaches the main thread alone, so the main thread makes no request itself: requests run in threads of the pool,
-which the main thread tells to stop and then waits for. A second Ctrl-C ends that wait, too.
+Ctrl-C interrupts only the main thread, so the main thread makes no requests: requests run in threads of the pool, which
+the main thread stops and waits for. A second Ctrl-C ends the wait.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
 
-__all__ = ["Started", "SyncEffects", "run"]
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -35,7 +33,7 @@ def run(stage: Running[T]) -> T:
 
 
 class Started:
-    """What synchronous calls of one process have started in the background, and what has not ended yet."""
+    """Background work of the synchronous calls of one process."""
 
     def __init__(self) -> None:
         self._futures: set[Future[None]] = set()
@@ -47,7 +45,7 @@ class Started:
 
     @contextmanager
     def awaited_after_interrupt(self) -> Iterator[None]:
-        """Wait, after Ctrl-C, for what is out; a second Ctrl-C ends that wait."""
+        """Wait for background work after Ctrl-C; a second Ctrl-C ends the wait."""
         try:
             yield
         except KeyboardInterrupt:
@@ -56,16 +54,17 @@ class Started:
 
 
 class SyncEffects:
-    """Blocks the calling thread.
+    """Perform effects in the calling thread.
 
     Args:
-        started: takes what ``start`` begins.
-        sleep: waits so many seconds, in place of the clock of this machine.
+        started: holds the background work.
+        sleep: waits a number of seconds, in place of the machine's clock.
     """
 
     def __init__(self, started: Started, sleep: Callable[[float], object] | None = None) -> None:
         self._started, self._sleep = started, sleep
         self._stop = threading.Event()
+        self.blocked_loop = _running_loop()
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
         return function(*args, **settings)
@@ -100,7 +99,7 @@ class SyncEffects:
                     continue
                 try:
                     results[place] = run(stage)
-                except BaseException as error:  # noqa: BLE001 - raised below, when the others have kept what was paid
+                except BaseException as error:  # noqa: BLE001 - raised below, after the other stages have ended
                     errors.append(error)
                     self._stop.set()
 
@@ -137,11 +136,11 @@ class SyncEffects:
 
     @property
     def group(self) -> Hashable:
-        """Threads may wait for each other; a call that blocks an event loop must not wait for a task of that loop."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return "threads"
+        """Key of all threads; ``None`` where the call blocks an event loop, whose tasks the call must not wait for."""
+        return "threads" if self.blocked_loop is None else None
+
+    @property
+    def loop(self) -> None:
         return None
 
     def detached(self) -> SyncEffects:
@@ -153,3 +152,11 @@ class SyncEffects:
 
     def stop(self) -> None:
         self._stop.set()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

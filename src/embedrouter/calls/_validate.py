@@ -1,4 +1,4 @@
-"""The first stage: check the texts before anything is called, and name the ones at fault by their positions."""
+"""Validate texts before any request, and report invalid texts by position."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from itertools import islice
 
 from ..errors import InvalidInputError
 
-__all__ = ["achunks", "chunks", "format_positions", "positions", "validate"]
-
 SHOWN = 20
-"""Positions that a message lists before it stops."""
+"""Maximum number of positions in a message."""
 
 
 def validate(texts: Iterable[str], first: int = 0) -> list[str]:
@@ -20,8 +18,8 @@ def validate(texts: Iterable[str], first: int = 0) -> list[str]:
         first: the position of the first text, for errors.
 
     Raises:
-        InvalidInputError: one string stands where a list is wanted, or some texts are not strings, are empty, or are
-            not valid Unicode; ``indices`` are their positions.
+        InvalidInputError: ``texts`` is a single string, or some texts are not strings, are empty, or are not valid
+            Unicode; ``indices`` are the positions of these texts.
     """
     _require_collection(texts)
     items = list(texts)
@@ -32,10 +30,10 @@ def validate(texts: Iterable[str], first: int = 0) -> list[str]:
 
 
 def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Cut texts into lists of ``size``, which are made one at a time.
+    """Split texts into lists of ``size``, one list at a time.
 
     Raises:
-        InvalidInputError: one string stands where a list is wanted, or no list at all.
+        InvalidInputError: ``texts`` is a single string, or not iterable.
     """
     _require_collection(texts)
     rest = iter(texts)
@@ -43,7 +41,7 @@ def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[list[str]]:
-    """Do what ``chunks`` does with texts that may come asynchronously."""
+    """Do what ``chunks`` does, also for an async iterable."""
     if not isinstance(texts, AsyncIterable):
         _require_collection(texts)
     return _achunks(texts, size)
@@ -65,12 +63,12 @@ async def _achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> Asyn
 
 
 def positions(texts: Sequence[str], wanted: Collection[str], first: int) -> list[int]:
-    """Return where the wanted texts stand in the input, whose first text has the position ``first``."""
+    """Return the positions of the wanted texts, counted from ``first``."""
     return [index for index, text in enumerate(texts, first) if text in wanted]
 
 
 def format_positions(indices: Sequence[int]) -> str:
-    """Return positions for a message, the first few of many."""
+    """Format positions for a message, at most ``SHOWN`` positions."""
     shown = ", ".join(map(str, indices[:SHOWN]))
     return shown + (f" and {len(indices) - SHOWN} more" if len(indices) > SHOWN else "")
 

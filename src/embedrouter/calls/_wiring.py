@@ -1,4 +1,4 @@
-"""What the stages of a router are made of: its settings, resolved once when it is built."""
+"""Resolve the settings of a router, once, when the router is built."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from ..spending import Budget, Ledger, UsageTotals, cost
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
 
-__all__ = ["LEDGER_FILE", "Wiring", "wire"]
-
 LEDGER_FILE = "ledger.db"
 YEAR = timedelta(days=365)
 
@@ -33,14 +31,14 @@ class Wiring:
     """The parts of one router."""
 
     candidates: Sequence[Candidate]
-    """Every fact about each model, in the order declared."""
+    """The models with every fact resolved, in the declared order."""
     backends: Mapping[int, Backend]
-    """By the index of their candidate."""
+    """The backend of each candidate, by the candidate's index."""
     space: Space
     default_tiers: Mapping[InputType, str]
-    """The tiers of calls that ask for none."""
+    """The tier of calls that request none."""
     folder: Path
-    """Where the router keeps what is not a vector: beside the cache, or in the user's data folder."""
+    """The folder of the ledger and other files: the cache's folder, or the user's data folder."""
     cache: VectorCache
     memory: QueryMemory
     ledger: Ledger
@@ -50,9 +48,9 @@ class Wiring:
     on_too_long: OverlongPolicy
     degradation: Degradation
     micro_batch_window: float
-    """Seconds; 0 sends each call by itself."""
+    """Seconds; 0 sends each call alone."""
     share: bool = True
-    """Whether texts under way are shared with other calls, and few texts are sent with theirs."""
+    """Whether calls share texts (single flight) and are sent together (micro-batches)."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
     sleep: Callable[[float], object] | None
@@ -60,37 +58,37 @@ class Wiring:
     """Returns a number from 0 to 1."""
 
     def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
-        """Return what so many more tokens of a model cost in US dollars, without its free tokens; ``None``: unknown."""
+        """Return the cost of further tokens of a model, after its free tokens; ``None`` where the price is unknown."""
         candidate = next(item for item in self.candidates if item.name == model)
         free = self.ledger.free_tokens(model, candidate.free_tokens)
         return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
 
     def require_affordable(self, amount: Decimal | None) -> None:
-        """Refuse work of several calls that costs this much (``None``: unknown) where the budget does not suffice.
+        """Refuse work of several calls whose total cost (``None``: unknown) exceeds the budget.
 
-        All caps are held against the whole amount, ``per_call`` too, whatever ``when_exceeded`` says. Nothing is set
-        aside.
+        Every cap is compared with the whole amount, ``per_call`` too, also where ``when_exceeded`` is ``"degrade"``. No
+        money is reserved.
 
         Raises:
-            BudgetExceededError: the message says which cap, and what is spent already.
+            BudgetExceededError: the message names the cap and the amount already spent.
         """
         refusal = self.ledger.refusal(self.budget, amount)
         if refusal is not None:
             raise BudgetExceededError(f"Nothing was called: {refusal}")
 
     def close(self) -> None:
-        """Close the cache and the ledger, and forget the queries in memory."""
+        """Close the cache and the ledger, and clear the memory of queries."""
         self.memory.clear()
         self.cache.close()
         self.ledger.close()
 
 
 def wire(settings: RouterSettings) -> Wiring:
-    """Resolve the settings of a router. Opens no file but the catalogue and local models' descriptions.
+    """Resolve the settings of a router. Only the catalogue and the descriptions of local models are read.
 
     Raises:
         SpaceMismatchError: the models' vectors would not be comparable.
-        ConfigError: a setting is wrong; the message says how to set it right.
+        ConfigError: a setting is invalid; the message says how to correct the setting.
     """
     candidates, backends = _resolve_models(settings)
     space = shared_space(candidates)

@@ -160,7 +160,7 @@ def _job(router: Router, batch_id: str) -> BatchJob:
 
 def _row(record: BatchRecord) -> dict[str, Any]:
     return {
-        "id": record.mark,
+        "id": record.reference,
         "model": record.model,
         "submitted": f"{record.at:%Y-%m-%d %H:%M} UTC",
         "texts": record.texts,

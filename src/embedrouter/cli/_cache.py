@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ..cache import Folder, Row, default_folder, open_cache, pages, sound
+from ..cache import CacheDatabase, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval import FOLDER, forget, recorded
 from ._console import Output
@@ -35,10 +35,10 @@ def options() -> None:
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the folder, the number and size of the rows, and the recorded indexes."""
     exclusive(cache=cache, config=config)
-    folder, output = Folder(cache_folder(cache, config)), Output(as_json=as_json)
+    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     rows, size = folder.size() if folder.exists else (0, 0)
     indexes = {name: str(space) for name, space in recorded(folder.path / FOLDER).items()}
-    output.line(f"Folder: {folder.path}{'' if folder.exists else ' (does not exist yet)'}")
+    output.line(f"CacheDatabase: {folder.path}{'' if folder.exists else ' (does not exist yet)'}")
     output.line(f"Rows: {rows:,}, {_format_size(size)} of vectors, {_format_size(folder.bytes_on_disk)} on disk")
     for name, space in indexes.items():
         output.line(f"Index {name!r}: {space}")
@@ -67,10 +67,10 @@ def verify(
     A damaged row gives no wrong vector: the router treats the row as missing and pays for its text again.
     """
     exclusive(cache=cache, config=config)
-    folder, output = Folder(cache_folder(cache, config)), Output(as_json=as_json)
+    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     total = damaged = removed = 0
     with output.busy("reading every row"):
-        for page in pages(folder.rows()):
+        for page in chunked(folder.rows()):
             bad = [row for row in page if not row.sound]
             total += len(page)
             damaged += len(bad)
@@ -100,10 +100,10 @@ def prune(
     exclusive(cache=cache, config=config)
     if older_than is None and not damaged:
         raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --damaged, or both.")
-    folder, output = Folder(cache_folder(cache, config)), Output(as_json=as_json)
+    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     before = None if older_than is None else time.time() - older_than * DAY
 
-    def selected() -> Iterator[Row]:
+    def selected() -> Iterator[StoredRow]:
         # damage can be in every row, age is selected by the database
         for row in folder.rows(None if damaged else before):
             if (before is not None and row.stored < before) or (damaged and not row.sound):
@@ -119,7 +119,7 @@ def prune(
         raise ConfigError(f"{question}. Nothing was removed. Agree with --yes.")
     removed = 0
     with output.busy("removing rows"):
-        for page in pages(selected()) if count else ():
+        for page in chunked(selected()) if count else ():
             removed += folder.remove(page)
     output.line(f"{removed:,} rows, {_format_size(size)}, were removed from {folder.path}.")
     output.json({"folder": str(folder.path), "removed": removed, "bytes": size})
@@ -134,7 +134,7 @@ def export(
 ) -> None:
     """Write all sound rows to a file for import elsewhere. The file contains vectors, but no texts and no API keys."""
     exclusive(cache=cache, config=config)
-    folder, output = Folder(cache_folder(cache, config)), Output(as_json=as_json)
+    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     damaged = 0
 
     def sound_rows() -> Iterator[CacheRow]:
@@ -170,13 +170,13 @@ def import_(
     added = known = damaged = 0
     try:
         with output.busy("reading rows"), closing(store):
-            for page in pages(import_rows(file.expanduser())):
-                rows = {key: value for key, value in filter(None, page) if sound(key, value)}
-                existing = {key for key, value in store.get_many(list(rows)).items() if sound(key, value)}
+            for page in chunked(import_rows(file.expanduser())):
+                rows = {key: value for key, value in filter(None, page) if is_sound(key, value)}
+                existing = {key for key, value in store.get_many(list(rows)).items() if is_sound(key, value)}
                 new = {key: value for key, value in rows.items() if key not in existing}
                 if new:
                     store.put_many(new)
-                damaged += sum(row is None or not sound(*row) for row in page)
+                damaged += sum(row is None or not is_sound(*row) for row in page)
                 known += len(existing)
                 added += len(new)
     except (OSError, sqlite3.Error) as error:

@@ -44,6 +44,7 @@ class Store(Protocol):
 
     def search(self, question: str) -> list[Hit]:
         """Embed a question and return the nearest passages, best first."""
+        ...
 
 
 class LangChainStore:

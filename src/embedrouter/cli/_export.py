@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
-from ..cache import PAGE, pages
+from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
 
 __all__ = ["CacheRow", "export_rows", "import_rows"]
@@ -124,7 +124,7 @@ def _write_parquet(path: Path, _: bool, rows: Iterable[CacheRow]) -> int:
     )
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
-        for page in pages(rows):
+        for page in chunked(rows):
             keys, values = zip(*page, strict=True)
             writer.write_batch(arrow.record_batch([arrow.array(keys), arrow.array(values)], schema=schema))
             count += len(page)
@@ -138,7 +138,7 @@ def _read_parquet(path: Path) -> Iterator[CacheRow | None]:
             file = parquet.ParquetFile(opened)
             if (file.schema_arrow.metadata or {}).get(FORMAT.encode()) != str(VERSION).encode():
                 raise _unknown_format(path)
-            for page in file.iter_batches(PAGE, columns=["key", "row"]):
+            for page in file.iter_batches(CHUNK_ROWS, columns=["key", "row"]):
                 for row in page.to_pylist():
                     valid = isinstance(row.get("key"), bytes) and isinstance(row.get("row"), bytes)
                     yield (row["key"], row["row"]) if valid else None

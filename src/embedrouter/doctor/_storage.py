@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-from ..cache import Folder
+from ..cache import CacheDatabase
 from ..errors import EmbedRouterError
 from ..spending import Account, Ledger
 from ..types import dollars
@@ -46,7 +46,7 @@ def check_cache(path: Path | None, *, max_rows: int = MAX_ROWS) -> list[Finding]
                 "Set cache= to a folder, or leave cache= out for the default folder.",
             )
         ]
-    return [*_folder(path), *_rows(Folder(path), max_rows)]
+    return [*_folder(path), *_rows(CacheDatabase(path), max_rows)]
 
 
 def _folder(path: Path) -> Iterator[Finding]:
@@ -91,7 +91,7 @@ def _folder(path: Path) -> Iterator[Finding]:
         )
 
 
-def _rows(folder: Folder, max_rows: int) -> Iterator[Finding]:
+def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
     if not folder.exists:
         return
     try:

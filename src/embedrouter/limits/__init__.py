@@ -1,4 +1,4 @@
-"""Whether a model may be asked now, and again: concurrency, rate limiter, circuit breaker, retry policy."""
+"""Limit the requests to a model: concurrency, rate limiter, circuit breaker, retry policy."""
 
 from ._circuit_breaker import CircuitState
 from ._model_limits import ModelHealth, ModelLimits, Wait

@@ -1,10 +1,10 @@
-"""The circuit breaker: whether a model that keeps failing is asked.
+"""Circuit breaker: pause the requests to a model that keeps failing.
 
-It is closed while the model answers. After ``FAILURES`` failed requests in a row it opens, and the model is not asked
-for ``cooldown`` seconds. Then it is half-open: one request goes out, an answer closes the circuit, a failure opens it
-for twice the time.
+The circuit is closed while the model answers. After ``FAILURES`` failed requests in a row the circuit opens: no request
+is made for ``cooldown`` seconds. Then the circuit is half-open and admits one request: success closes the circuit,
+failure opens the circuit again, for twice the time.
 
-Times are seconds of a monotonic clock and are passed in. The breaker has no lock; ``ModelLimits`` holds one.
+Times are seconds of a monotonic clock, passed as arguments. The breaker has no lock: ``ModelLimits`` holds one.
 """
 
 from __future__ import annotations
@@ -19,39 +19,37 @@ from ..errors import (
     UnavailableError,
 )
 
-__all__ = ["CircuitBreaker", "CircuitState"]
-
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 
 FAILURES = 8
 """Failed requests in a row that open the circuit."""
 COUNTED = (UnavailableError, RequestTimeoutError, BadResponseError)
-"""Failures that may be the model's fault."""
+"""Errors that count as failures of the model."""
 LONGEST_OPEN = 300.0
-"""Seconds that a circuit stays open at most."""
+"""Maximum seconds that a circuit stays open."""
 PROBE_POLL = 1.0
-"""Seconds after which to ask again while the one request of a half-open circuit is out."""
+"""Seconds until the next check, while the request of a half-open circuit is in flight."""
 
 
 class CircuitBreaker:
-    """Counts failures in a row.
+    """Count failures in a row.
 
     Args:
-        cooldown: seconds that the circuit stays open the first time; 0 never opens it.
-        lease: seconds after which the request of a half-open circuit is given up, if its outcome never comes.
+        cooldown: seconds that the circuit stays open the first time; 0 disables the circuit breaker.
+        lease: seconds after which a half-open circuit admits another request, if the first has no recorded outcome.
     """
 
     def __init__(self, *, cooldown: float, lease: float) -> None:
         self._cooldown, self._lease = cooldown, lease
         self.failures = 0
-        """In a row."""
+        """Failures in a row."""
         self.error: BackendError | None = None
-        """The last failure that was counted or concerned the rate, without traceback and cause."""
+        """The last counted failure or rate-limit error, without traceback and cause."""
         self._openings = 0
         self._open_until = self._probe_until = 0.0
 
     def wait(self, now: float) -> float:
-        """Return the seconds until the model may be asked."""
+        """Return the seconds until a request may be made."""
         if self.failures < FAILURES or not self._cooldown:
             return 0.0
         if now < self._open_until:
@@ -59,17 +57,18 @@ class CircuitBreaker:
         return min(PROBE_POLL, max(0.0, self._probe_until - now))
 
     def state(self, now: float) -> CircuitState:
+        """Return the state of the circuit."""
         if self.failures < FAILURES:
             return "closed"
         return "open" if now < self._open_until else "half-open"
 
     def admit(self, now: float) -> None:
-        """Note that a request goes out: in a half-open circuit it is the only one."""
+        """Record an admitted request; a half-open circuit admits one request at a time."""
         if self.failures >= FAILURES:
             self._probe_until = now + self._lease
 
     def withdraw(self, admitted_at: float) -> None:
-        """Note that an admitted request was not sent after all."""
+        """Release an admitted request that was not sent."""
         if admitted_at >= self._open_until:
             self._probe_until = 0.0
 
@@ -80,7 +79,7 @@ class CircuitBreaker:
         self.error = None
 
     def failed(self, error: BackendError, admitted_at: float, now: float) -> None:
-        """Note a failure; one that cannot be the model's fault is not counted."""
+        """Record a failure; only errors in ``COUNTED`` open the circuit."""
         after_opening = admitted_at >= self._open_until
         if error.retryable and isinstance(error, COUNTED):
             self.failures += 1

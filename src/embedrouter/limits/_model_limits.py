@@ -1,12 +1,13 @@
-"""Whether a model may be asked now: concurrency, rate limiter, circuit breaker and the waits its provider asks for.
+"""Admit requests to one model: concurrency, rate limiter, circuit breaker, and waits that the provider requests.
 
-One ``ModelLimits`` stands in front of each model of a router and counts the requests of all threads and event loops of
-the process together. ``admit`` answers at once; a caller that has to wait waits elsewhere.
+Each model of a router has one ``ModelLimits``, which counts the requests of all threads and event loops of the process
+together. ``admit`` returns at once; callers wait outside of this module.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from copy import copy
 from dataclasses import dataclass
 
@@ -16,51 +17,49 @@ from ..types import RateLimits
 from ._circuit_breaker import CircuitBreaker, CircuitState
 from ._rate_limiter import LONGEST_WAIT, Admission, RateLimiter
 
-__all__ = ["ModelHealth", "ModelLimits", "Wait"]
-
 SLOT_POLL = 1.0
-"""Seconds after which a caller that waits for a slot asks again. It then may take a slot that was given to another
-caller and not used: that caller may belong to an event loop that is blocked."""
+"""Seconds after which a waiting caller calls ``admit`` again. The caller may then take a slot that is assigned to
+another caller and not used, because the other caller may belong to an event loop that is blocked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A request that may not go out yet."""
+    """The wait of a request that is not admitted yet."""
 
     seconds: float
-    """After which to ask again."""
+    """Seconds after which to call ``admit`` again."""
     circuit_open: bool = False
-    """Whether the reason is that the model keeps failing."""
+    """Whether the circuit breaker is the reason."""
     slot: Future[None] | None = None
-    """The place in the queue, where ``max_concurrency`` requests are in flight. Done when the next slot belongs to the
-    caller, which then asks again; a caller that waits no longer hands it to ``give_up``."""
+    """The place in the queue, where ``max_concurrency`` requests are in flight. Done when a slot is assigned to the
+    caller, which then calls ``admit`` again; a caller that no longer waits passes the place to ``give_up``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHealth:
-    """How a model has been doing, seen from this process."""
+    """The health of a model, as seen by this process."""
 
     model: str
     state: CircuitState
-    """Of the circuit breaker: ``"open"`` means that the model is not asked, ``"half-open"`` that the next request
-    decides."""
+    """State of the circuit breaker: ``"closed"`` admits requests, ``"open"`` admits none, ``"half-open"`` admits one,
+    which closes or opens the circuit."""
     failures: int
-    """In a row."""
+    """Failures in a row."""
     retry_in: float
-    """Seconds until it is asked again; more than 0 also where the provider asked to wait."""
+    """Seconds until the next request, because of an open circuit or of a wait that the provider requests."""
     error: BackendError | None
-    """What it failed with last, without traceback and cause."""
+    """The last error, without traceback and cause."""
 
 
 class ModelLimits:
-    """Admits requests to one model.
+    """Admit requests to one model.
 
     Args:
-        concurrency: requests in flight at once, of all threads and event loops.
-        requests: a minute, as the user declares; otherwise as the provider reports.
-        tokens: the same.
-        cooldown: seconds that a model which keeps failing is not asked; doubled with each probe that fails.
-        lease: seconds after which a probe whose outcome never came is forgotten.
+        concurrency: maximum number of requests in flight, of all threads and event loops together.
+        requests: declared limit of requests per minute; ``None`` to follow the limit that the provider reports.
+        tokens: declared limit of tokens per minute; ``None`` likewise.
+        cooldown: seconds that an open circuit admits no request; doubled after each failed probe.
+        lease: seconds after which a probe without a recorded outcome is forgotten.
     """
 
     def __init__(
@@ -71,48 +70,60 @@ class ModelLimits:
         self._in_flight: set[Admission] = set()
         self._waiting: deque[Future[None]] = deque()
         self._given: set[Future[None]] = set()
-        """Slots of callers that have waited, and have not asked again yet."""
+        """Slots that are assigned to waiting callers and not used yet."""
         self._rate = RateLimiter(requests=requests, tokens=tokens)
         self._circuit = CircuitBreaker(cooldown=cooldown, lease=lease)
         self._held_until = 0.0
-        """Until when the provider asked to wait."""
+        """End of the wait that the provider requests."""
 
     def admit(
-        self, tokens: int, now: float, *, least: int | None = None, slot: Future[None] | None = None
+        self,
+        tokens: int,
+        now: float,
+        *,
+        least: int | None = None,
+        slot: Future[None] | None = None,
+        loop: Hashable = None,
+        blocked_loop: Hashable = None,
     ) -> Admission | Wait:
-        """Admit a request of so many tokens, which then goes out at once, or return what it has to wait for.
+        """Admit a request of ``tokens``, which is then sent at once, or return the wait.
 
         Args:
-            least: the tokens of its first text, where a part of it may go before the rest. The admission says how many
-                tokens may.
-            slot: what the request has waited for so far, to keep its place in the queue.
+            least: tokens of the first text, where a part of the request may be sent before the rest; the admission has
+                the tokens of the part.
+            slot: the slot of the request's earlier ``Wait``, which keeps its place in the queue.
+            loop: the event loop whose task makes the request.
+            blocked_loop: the event loop that the caller blocks. Requests of its tasks cannot end meanwhile, so they do
+                not count: the caller would wait for ever.
         """
         with self._lock:
             open_for = self._circuit.wait(now)
             tokens, rate = self._rate.fit(tokens, tokens if least is None else least, now)
             seconds = max(open_for, self._held_until - now, rate)
             if seconds > 0:
-                self._give_up(slot)  # it would stand idle meanwhile
+                self._give_up(slot)  # the slot would be idle during the wait
                 return Wait(seconds, circuit_open=open_for > 0)
-            if not self._has_slot(slot):
+            if not self._has_slot(slot, blocked_loop):
                 if slot is None or slot.done():
                     self._given.discard(slot)
                     slot = Future()
                     self._waiting.append(slot)
                 return Wait(SLOT_POLL, slot=slot)
-            self._given.discard(slot)
+            if slot is not None and not slot.cancel():
+                self._given.discard(slot)
             self._circuit.admit(now)
             admission = self._rate.admit(tokens, now)
+            admission.loop = loop
             self._in_flight.add(admission)
             return admission
 
     def give_up(self, slot: Future[None]) -> None:
-        """Take a caller out of the queue. If a slot was given to it already, the next caller gets the slot."""
+        """Remove a caller from the queue. A slot that is assigned to the caller goes to the next caller."""
         with self._lock:
             self._give_up(slot)
 
     def withdraw(self, admission: Admission) -> None:
-        """Forget a request that was admitted and not sent; one whose outcome was noted is left alone."""
+        """Release a request that was admitted and not sent; do nothing after a recorded outcome."""
         with self._lock:
             if admission in self._in_flight:
                 self._circuit.withdraw(admission.at)
@@ -120,7 +131,7 @@ class ModelLimits:
                 self._free(admission)
 
     def answered(self, admission: Admission, tokens: int | None, limits: RateLimits | None, now: float) -> None:
-        """Note an answer: what was billed, and what the provider reports of its limits."""
+        """Record an answer: the billed tokens, and the limits that the provider reports."""
         with self._lock:
             self._circuit.succeeded()
             self._rate.arrived(admission, tokens, now)
@@ -130,7 +141,7 @@ class ModelLimits:
             self._free(admission)
 
     def failed(self, admission: Admission, error: BackendError, now: float, *, counts: bool = True) -> None:
-        """Note a failure; ``counts`` is whether it may be the model's fault."""
+        """Record a failure; ``counts`` is whether the circuit breaker counts the failure."""
         with self._lock:
             admitted_at = admission.at
             self._rate.arrived(admission, None, now)
@@ -150,18 +161,19 @@ class ModelLimits:
             self._free(admission)
 
     def health(self, model: str, now: float) -> ModelHealth:
-        """Return how the model has been doing."""
+        """Return the health of the model."""
         with self._lock:
             wait = max(0.0, self._circuit.wait(now), self._held_until - now)
             return ModelHealth(model, self._circuit.state(now), self._circuit.failures, wait, self._circuit.error)
 
     def _free(self, admission: Admission) -> None:
-        """Note that a request has ended."""
+        """End a request, and assign its slot to a waiting caller."""
         self._in_flight.discard(admission)
+        admission.loop = None  # an admission outlives the request by a minute, and must not hold its loop
         self._give_slots()
 
     def _give_slots(self) -> None:
-        """Give free slots to the callers that have waited longest."""
+        """Assign free slots to the callers that have waited longest."""
         while self._waiting and len(self._in_flight) + len(self._given) < self._concurrency:
             slot = self._waiting.popleft()
             if slot.set_running_or_notify_cancel():
@@ -173,8 +185,11 @@ class ModelLimits:
             self._given.remove(slot)
             self._give_slots()
 
-    def _has_slot(self, slot: Future[None] | None) -> bool:
-        """Return whether a request may go out; slots that were given to other callers are left to them at first."""
-        free = self._concurrency - len(self._in_flight)
+    def _has_slot(self, slot: Future[None] | None, blocked_loop: Hashable) -> bool:
+        """Return whether a slot is free. Only a caller that has waited may take slots of other callers."""
+        counted = self._in_flight
+        if blocked_loop is not None:
+            counted = {admission for admission in counted if admission.loop is not blocked_loop}
+        free = self._concurrency - len(counted)
         has_waited = slot is not None and (slot in self._given or not slot.done())
         return free > (0 if has_waited else len(self._given))

@@ -1,58 +1,59 @@
-"""The rate limiter: whether one more request keeps the provider's limits of requests and tokens a minute.
+"""Rate limiter: keep the provider's limits of requests and tokens per minute.
 
-A limit is the one that the user declares, otherwise the one that the provider reports. A request in flight counts as it
-was estimated. Its minute begins with its answer, because the moment at which the provider counted it is not known, and
-from then on it counts as billed: so no minute of the provider's holds more than the limit, however long the network
-takes. Until the first answer, which may report the limits, few tokens are let out.
+A limit is the one that the user declares, otherwise the one that the provider reports. A request in flight counts with
+its estimated tokens. The minute of a request begins with the answer, because the moment at which the provider counts
+the request is unknown; from then on the request counts with its billed tokens. So no minute of the provider exceeds the
+limit, however slow the network is. Until the first answer, which may report the limits, few tokens are sent.
 
-Times are seconds of a monotonic clock and are passed in. The limiter has no lock; ``ModelLimits`` holds one.
+Times are seconds of a monotonic clock, passed as arguments. The limiter has no lock: ``ModelLimits`` holds one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from ..types import RateLimits
 
-__all__ = ["LONGEST_WAIT", "MINUTE", "REQUESTS_PER_LIMIT", "Admission", "RateLimiter"]
-
 MINUTE = 60.5
 """Seconds of the window of a limit per minute: a little more than 60, because providers may count whole seconds."""
 LONGEST_FLIGHT = 60.0
-"""Seconds after which a request has arrived, answered or not. On a busy machine the first ones take several: an SDK is
-imported and connections are made before anything is sent."""
+"""Seconds after which a request counts as arrived, answered or not. On a busy machine the first requests take several
+seconds, because an SDK is imported and connections are opened before the first byte is sent."""
 REQUESTS_PER_LIMIT = 40
-"""Parts of a limit of tokens. Smaller requests fill the limit no better, and each takes a round trip."""
+"""Maximum number of parts of a token limit. Smaller requests use the limit no better, and cost round trips."""
 SOON_FREE = 1.0
-"""Seconds after which to ask again where an answer may change much: a bill is often below its estimate."""
+"""Seconds until the next check where an answer may free tokens: bills are often below their estimates."""
 UNKNOWN_LIMIT = 2**19
-"""Tokens in flight at most, where there is more than one request, until an answer reports the limit, if it does.
-Accounts that pay may send a million or more in a minute."""
+"""Maximum tokens in flight of several requests, until the first answer, which may report the limit. Paid accounts may
+send a million tokens or more per minute."""
 FIRST_ANSWER_POLL = 0.05
-"""Seconds after which to look for that answer again."""
+"""Seconds between checks for the first answer."""
 INSTANT = 1e-6
-"""Seconds that are none: a wait so short would not move a clock."""
+"""Seconds that count as zero: so short a wait would not move a clock."""
 LONGEST_WAIT = 300.0
-"""Seconds that a provider may ask to wait at most; a longer wait is cut."""
+"""Maximum seconds of a wait that a provider requests; longer waits are shortened."""
 
 
 @dataclass(slots=True, eq=False)
 class Admission:
-    """A request that may go out now."""
+    """A request that may be sent now."""
 
     at: float
-    """When it was admitted; after the answer, when its minute began."""
+    """Time of the admission; after the answer, the start of the request's minute."""
     tokens: int
-    """As estimated, after the answer as billed. Fewer than asked for where only the first of its texts may go."""
+    """Estimated tokens, after the answer billed tokens. Fewer than requested where only the first texts may be sent."""
+    loop: Hashable = None
+    """The event loop whose task makes the request."""
 
 
 class RateLimiter:
-    """Counts the requests and tokens of the last minute for one model.
+    """Count the requests and tokens of the last minute for one model.
 
     Args:
-        requests: the declared limit a minute; ``None`` to follow what the provider reports.
-        tokens: the same of tokens.
+        requests: declared limit of requests per minute; ``None`` to follow the limit that the provider reports.
+        tokens: declared limit of tokens per minute; ``None`` likewise.
     """
 
     def __init__(self, *, requests: int | None, tokens: int | None) -> None:
@@ -60,27 +61,27 @@ class RateLimiter:
         self._reported = RateLimits()
         self._reported_at = 0.0
         self._in_flight: OrderedDict[Admission, None] = OrderedDict()
-        """Admitted and not answered, oldest first."""
+        """Requests that are admitted and not answered, oldest first."""
         self._window: deque[Admission] = deque()
-        """Answered in the last minute, oldest first."""
+        """Requests that were answered in the last minute, oldest first."""
         self._in_flight_tokens = self._window_tokens = 0
         self._since_report = 0
-        """Tokens sent after the provider last reported how many remain."""
+        """Tokens sent since the provider's last report."""
         self._answered = False
-        """Whether there was an answer, or a failure that is not about the rate."""
+        """Whether an answer, or a failure other than a rate limit, has arrived."""
 
     def fit(self, tokens: int, least: int, now: float) -> tuple[int, float]:
-        """Return how many of the tokens may go out next, and the seconds until they may.
+        """Return how many tokens may be sent next, and the seconds until then.
 
         Args:
-            least: the tokens of the request's first text, where a part of the request may go before the rest.
+            least: tokens of the request's first text, where a part of the request may be sent before the rest.
         """
         self._expire(now)
         allowed, wait = self._fit_tokens(tokens, least, now)
         return allowed, max(wait, self._request_wait(now))
 
     def admit(self, tokens: int, now: float) -> Admission:
-        """Count a request that goes out now."""
+        """Count a request that is sent now."""
         admission = Admission(now, tokens)
         self._in_flight[admission] = None
         self._in_flight_tokens += tokens
@@ -88,15 +89,15 @@ class RateLimiter:
         return admission
 
     def withdraw(self, admission: Admission) -> None:
-        """Forget a request that was admitted and not sent."""
+        """Release a request that was admitted and not sent."""
         if admission in self._in_flight:
             del self._in_flight[admission]
             self._in_flight_tokens -= admission.tokens
             self._since_report = max(0, self._since_report - admission.tokens)
 
     def arrived(self, admission: Admission, tokens: int | None, now: float) -> None:
-        """Begin the minute of a request that has arrived by now, with the tokens billed where they are known."""
-        if admission not in self._in_flight:  # it was out for so long that it is forgotten
+        """Begin the minute of a request that has arrived, with the billed tokens where known."""
+        if admission not in self._in_flight:  # expired: too long in flight
             return
         del self._in_flight[admission]
         self._in_flight_tokens -= admission.tokens
@@ -107,15 +108,15 @@ class RateLimiter:
         self._window_tokens += admission.tokens
 
     def report(self, limits: RateLimits, now: float) -> None:
-        """Take over the limits that an answer reports."""
+        """Record the limits that an answer reports."""
         self._reported, self._reported_at, self._since_report = _plausible(limits), now, 0
 
     def first_answer(self) -> None:
-        """Note that the provider has answered: limits that it did not report will not be waited for."""
+        """Record that the provider has answered: requests no longer wait for a report of the limits."""
         self._answered = True
 
     def _expire(self, now: float) -> None:
-        """Drop what is older than a minute, and requests whose answer never came."""
+        """Drop requests older than a minute, and requests whose answer never arrived."""
         while self._window and _remaining(self._window[0], now) < INSTANT:
             self._window_tokens -= self._window.popleft().tokens
         while self._in_flight and (oldest := next(iter(self._in_flight))).at + LONGEST_FLIGHT <= now - MINUTE:
@@ -123,10 +124,10 @@ class RateLimiter:
             self._in_flight_tokens -= oldest.tokens
 
     def _request_wait(self, now: float) -> float:
-        """Return how long the limit of requests keeps one back."""
+        """Return the seconds until the limit of requests admits one more."""
         reported = self._reported
         wait = 0.0
-        if reported.requests_left == 0 and reported.requests_reset is not None:  # others may share the account
+        if reported.requests_left == 0 and reported.requests_reset is not None:  # other programs may share the account
             wait = self._reported_at + reported.requests_reset - now
         limit = self._declared_requests or reported.requests
         excess = 0 if limit is None else len(self._window) + len(self._in_flight) + 1 - limit
@@ -143,18 +144,18 @@ class RateLimiter:
         if tokens > room and least < tokens:
             tokens = min(tokens, max(room, least, limit // REQUESTS_PER_LIMIT))
             wait = self._soon_more(now)
-        wait = max(wait, self._free_wait(min(tokens, limit) - room, now))  # over the whole limit the provider decides
+        wait = max(wait, self._free_wait(min(tokens, limit) - room, now))  # the provider decides beyond the whole limit
         return tokens, max(wait, self._reported_wait(tokens, now))
 
     def _soon_more(self, now: float) -> float:
-        """Return how long it takes until more becomes free, if soon: one request then is better than two."""
+        """Return the seconds until more tokens become free, if soon: one request is better than two."""
         if self._in_flight:
             return SOON_FREE
         wait = _remaining(self._window[0], now) if self._window else 0.0
         return wait if wait <= SOON_FREE else 0.0
 
     def _free_wait(self, missing: int, now: float) -> float:
-        """Return how long it takes until so many tokens have left the window."""
+        """Return the seconds until ``missing`` tokens have left the window."""
         if missing <= 0:
             return 0.0
         wait = MINUTE if missing > self._in_flight_tokens else SOON_FREE
@@ -165,7 +166,7 @@ class RateLimiter:
         return wait
 
     def _reported_wait(self, tokens: int, now: float) -> float:
-        """Return how long to wait where the provider reports that few tokens remain: others may share the account."""
+        """Return the wait where the provider reports that few tokens remain: other programs may share the account."""
         reported = self._reported
         if reported.tokens_left is None or reported.tokens_reset is None or not reported.tokens:
             return 0.0
@@ -176,12 +177,12 @@ class RateLimiter:
 
 
 def _remaining(admission: Admission, now: float) -> float:
-    """Return how long the minute of an answered request still takes."""
+    """Return the seconds left of an answered request's minute."""
     return MINUTE - (now - admission.at)
 
 
 def _plausible(reported: RateLimits) -> RateLimits:
-    """Return reported limits without limits of zero, and without waits beyond the longest."""
+    """Return reported limits without zeros, and without waits over ``LONGEST_WAIT``."""
 
     def seconds(reset: float | None) -> float | None:
         return None if reset is None or not reset >= 0 else min(reset, LONGEST_WAIT)

@@ -1,4 +1,4 @@
-"""When a failed request is made again, and after how long."""
+"""Retry policy: the number of attempts, and the waits between attempts."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ from dataclasses import dataclass
 
 from ..errors import BackendError, ConfigError
 
-__all__ = ["RetryPolicy"]
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and for how long one provider request is tried.
+    """Limits of the retries of one provider request.
 
-    The wait before attempt n+1 is what the provider asks for in ``Retry-After``, otherwise a random time up to
-    ``initial_wait * 2**n`` seconds, at most ``max_wait`` (full jitter: callers that failed together do not return
-    together).
+    The wait before attempt n+1 is the provider's ``Retry-After``, otherwise a random time up to ``initial_wait * 2**n``
+    seconds, at most ``max_wait`` (full jitter: callers that fail together do not retry together).
     """
 
     attempts: int = 5
-    """Tries in all; 1 means no second one."""
+    """Attempts in all; 1 disables retries."""
     timeout: float = 60.0
-    """Seconds for one provider request with all its tries and waits, but for the time in line behind other calls. A
-    longer ``Retry-After`` is not waited for.
+    """Seconds for one provider request with all attempts and waits, without the time in the queue behind other calls. A
+    longer ``Retry-After`` ends the attempts.
     """
     initial_wait: float = 0.5
     max_wait: float = 20.0
     cooldown: float = 10.0
-    """Seconds that a model is left alone when it keeps failing, before one request probes it; 0 asks it always."""
+    """Seconds that the circuit breaker stays open before one request probes the model; 0 disables the circuit breaker.
+    """
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

@@ -20,7 +20,7 @@ from ._resolution import custom_card, resolve
 from ._settings import RouterSettings
 from ._spaces import shared_space
 from ._tiers import TIERS, first_given, rank, requested, tier
-from ._tokens import MOST_TOKENS, billed, split_text
+from ._tokens import MOST_TOKENS, parse_token_count, split_text
 
 __all__ = [
     "MOST_TOKENS",
@@ -36,7 +36,6 @@ __all__ = [
     "Model",
     "ProbeVectors",
     "RouterSettings",
-    "billed",
     "check_address",
     "compare_models",
     "custom_card",
@@ -45,6 +44,7 @@ __all__ = [
     "is_secret",
     "load_catalogue",
     "lowest_cosine",
+    "parse_token_count",
     "preset",
     "rank",
     "requested",

@@ -2,16 +2,16 @@
 
 A provider may offer a cheaper and slower way besides: a ``BatchEndpoint`` takes many texts at once and has a day.
 
-A backend does no retrying, no caching and no batching. It translates the failures of whatever it calls into the errors
-of ``embedrouter.errors``, and checks nothing that the flow checks anyway.
+A backend does no retrying, no caching and no batching. It translates errors of the libraries it calls into those of
+``embedrouter.errors``, and does not repeat the checks that follow each answer.
 """
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
+from .._process import in_thread
 from ..types import Answer, BatchProgress, InputType, TokenCounts
 from . import _tokens as tokens
 
@@ -41,12 +41,12 @@ class Backend(ABC):
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Make one request without blocking the event loop; by default ``embed`` in a thread."""
-        return await asyncio.to_thread(self.embed, texts, input_type, timeout=timeout)
+        return await in_thread(self.embed, texts, input_type, timeout=timeout)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count the tokens of each text, its prompt included; by default an upper estimate.
 
-        It waits for nobody: after the first time, little is counted in the event loop itself.
+        A tokenizer may be loaded at the first call. Later calls must not wait: few texts are counted in the event loop.
         """
         return TokenCounts([tokens.estimate(text) for text in texts], exact=False)
 
@@ -56,46 +56,47 @@ class Backend(ABC):
         return None
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
-        """Release what is held; the next call opens it again."""
+        """Release connections and models; the next call opens them again."""
 
     async def aclose(self) -> None:
-        """Release what is held, and what belongs to the running event loop."""
+        """Do what ``close`` does, for the running event loop's connections too."""
         self.close()
 
 
 class BatchEndpoint(ABC):
     """Takes many texts at once, answers within a day, and asks less for it.
 
-    Every method makes one request and raises ``BackendError`` when it fails. Texts go by names that the caller chooses.
+    Every method makes one request and raises ``BackendError`` when it fails. The caller names each text, and gives each
+    batch a client reference by which it can be found when the answer to ``submit`` was lost.
     """
 
-    texts: int
-    """In one batch, at most."""
-    size: int
-    """Bytes of one batch, at most, ``overhead`` included."""
-    overhead: int
-    """Bytes that a text takes besides itself, as JSON."""
+    max_texts: int
+    """Texts in one batch."""
+    max_bytes: int
+    """Bytes of one batch, ``bytes_per_text`` included."""
+    bytes_per_text: int
+    """Bytes of one text's request besides the text."""
 
     @abstractmethod
     def upload(self, texts: Mapping[str, str], input_type: InputType, *, timeout: float) -> str:
-        """Hand texts over, by name; costs nothing yet. Return the provider's name for them."""
+        """Upload texts by name, which costs nothing yet. Return the provider's id of the file."""
 
     @abstractmethod
-    def submit(self, uploaded: str, mark: str, *, timeout: float) -> str:
-        """Have what was uploaded embedded, and return the provider's name for the batch."""
+    def submit(self, file: str, reference: str, *, timeout: float) -> str:
+        """Have an uploaded file embedded. Return the provider's id of the batch."""
 
     @abstractmethod
-    def find(self, mark: str, *, timeout: float) -> str | None:
-        """Return the name of the batch with ``mark``, if there is one."""
+    def find(self, reference: str, *, timeout: float) -> str | None:
+        """Return the provider's id of the batch with a client reference; ``None`` where there is none."""
 
     @abstractmethod
-    def look(self, batch: str, *, timeout: float) -> BatchProgress:
-        """Return how far a batch is."""
+    def retrieve(self, batch: str, *, timeout: float) -> BatchProgress:
+        """Return the progress of a batch."""
 
     @abstractmethod
-    def answers(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
-        """Return what became of each text that was tried, by name: its vector, of shape (1, dimensions), or why not."""
+    def results(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
+        """Yield the name and the result of each text that was tried: its vector (1, dimensions), or why it has none."""
 
     @abstractmethod
     def cancel(self, batch: str, *, timeout: float) -> None:
-        """Ask for no more answers. What is answered already is billed."""
+        """Ask the provider to stop. What is answered already is billed."""

@@ -102,7 +102,7 @@ def load_catalogue(extra: Path | None = None) -> Mapping[str, Card]:
 
 @cache
 def _shipped() -> Mapping[str, Card]:
-    return _parse(resources.files(__package__).joinpath("catalogue.toml").read_text("utf-8"), "catalogue.toml")
+    return _parse(resources.files("embedrouter.models").joinpath("catalogue.toml").read_text("utf-8"), "catalogue.toml")
 
 
 def _parse(text: str, origin: str) -> dict[str, Card]:

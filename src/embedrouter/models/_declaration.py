@@ -77,8 +77,8 @@ class Model:
     max_request_tokens: int | None = None
     """Tokens in one request, instead of the catalogue's number."""
     encoding_format: Literal["base64", "float", "omit"] | None = None
-    """The encoding of numbers to request: ``"base64"`` by default with OpenAI's protocol, ``"omit"`` for servers that
-    refuse the field; ``"float"`` by default with Cohere, which takes three times as long to parse as ``"base64"``."""
+    """The encoding of numbers to request: base64 by default; ``"float"`` asks for lists, which take far longer to
+    parse; ``"omit"`` is for servers of OpenAI's protocol that refuse the field."""
     deployment: str | None = None
     """Azure: the deployment's name; the model's own name when left out."""
     api_version: str | None = None

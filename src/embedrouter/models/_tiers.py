@@ -37,7 +37,7 @@ class tier:
         if queries is None and documents is None:
             raise ConfigError("tier() needs a tier: tier('high'), or tier(documents='high').")
         given: dict[InputType, str | None] = {"query": queries, "document": documents}
-        self._given = {input_type: name for input_type, name in given.items() if name is not None}
+        self._given: dict[InputType, str] = {input_type: name for input_type, name in given.items() if name is not None}
         self._tokens: list[Token[dict[InputType, str] | None]] = []
 
     def __enter__(self) -> tier:

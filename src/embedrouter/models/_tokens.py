@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 from ..types import OverlongPolicy
 
-__all__ = ["MOST_TOKENS", "billed", "estimate", "split_text"]
+__all__ = ["MOST_TOKENS", "estimate", "parse_token_count", "split_text"]
 
 MOST_TOKENS = 10**9
 """That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
@@ -37,10 +37,12 @@ def estimate(text: str) -> int:
     return words + blanks + marks + len(_NUMBER.findall(text)) + 2
 
 
-def billed(tokens: Any) -> int | None:
-    """Return the tokens that an answer says it is billed; ``None`` where it says nothing, or nothing that can be."""
-    number = isinstance(tokens, Real) and not isinstance(tokens, bool)
-    return int(tokens) if number and 0 <= tokens <= MOST_TOKENS and tokens == int(tokens) else None
+def parse_token_count(tokens: Any) -> int | None:
+    """Parse the billed tokens of an answer; ``None`` where there is no number, or one that cannot be."""
+    if not isinstance(tokens, Real) or isinstance(tokens, bool):
+        return None
+    number = cast("float", tokens)
+    return int(number) if 0 <= number <= MOST_TOKENS and number == int(number) else None
 
 
 def split_text(text: str, limit: int, policy: OverlongPolicy, count: Callable[[str], int]) -> list[str]:

@@ -1,7 +1,8 @@
-"""The providers: what is known of each model before it is called, and the ``Backend`` that calls it.
+"""The providers: the facts of each model before it is called, and the ``Backend`` that calls it.
 
-Each module serves one provider, and all read in the same order: what is known of a model (``describe``), the backend,
-the request, the response, the errors. They import their SDK when the first request is made, never earlier.
+Each module serves one provider, and all read in the same order: ``describe`` and ``create``, then the four steps of a
+request: ``build_request``, ``send``, ``parse_answer``, ``translate_error``. The SDK is imported when the first request
+is made, never earlier, and only its documented interface is used.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ PROVIDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is known of a model before it is called."""
+    """The facts of a model before it is called."""
 
     card: Card
     local: bool = False
-    """Runs in this process."""
+    """Whether the model runs in this process."""
     batches: bool = False
-    """Its provider has a batch endpoint."""
+    """Whether the provider has a batch endpoint."""
     identity: str | None = None
-    """What tells its vectors from others', where the card's name does not (a revision, the hash of a folder)."""
+    """Tells the model's vectors from others' where the card's name does not (a revision, the hash of a folder)."""
     files: Path | None = None
     """The folder the card was read from; ``None`` where the catalogue, or the user, described the model."""
 
 
 class Provider(Protocol):
-    """What each module of this package offers."""
+    """The functions of each provider's module."""
 
     def describe(self, model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description: ...
 
@@ -57,10 +58,10 @@ class Provider(Protocol):
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
-    """Return what is known of a model, from the catalogue, its files or its declaration. Opens no socket.
+    """Return the facts of a model, from the catalogue, its files or its declaration. No socket is opened.
 
     Raises:
-        ConfigError: too little is known; the message says what to declare.
+        ConfigError: the facts do not suffice; the message says what to declare.
     """
     if model.backend is not None:
         return Description(cards.get(model.name) or custom_card(model, dimensions))
@@ -68,7 +69,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of a model. Opens nothing and imports no SDK until the first request."""
+    """Return the backend of a model. Nothing is opened and no SDK imported until the first request."""
     return model.backend if model.backend is not None else _provider(model).create(model, known, candidate)
 
 

@@ -1,28 +1,29 @@
 """The SDK clients of one backend: made when first needed, one for all threads and one for each event loop.
 
-A client the user brought is used as it is and never closed. One of ours is lent to each call, and closed by the last
-one that uses it: closed any earlier, it would lose answers that are paid for and connections that are being made. One
-that nobody closed is closed when its backend is forgotten. A forked child makes its own: connections cannot be shared
-between processes.
+A client that the user passed in is used as it is and never closed. One of our making is leased to each call and closed
+by the last call that holds a lease: closed any earlier, it would lose answers that are paid for and connections that
+are being made. A synchronous client that was never closed is closed with its backend. A forked child makes its own:
+connections cannot be shared between processes.
+
+The event loop never waits for an import or a file: an asynchronous client is made in a thread.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
-from .._process import PerLoop
+from .._process import PerLoop, PerProcess, in_thread
 from ..errors import ConfigError
 from ..models import Model
 
-__all__ = ["Clients", "check_given"]
+__all__ = ["Clients", "check_clients"]
 
 S = TypeVar("S")
 A = TypeVar("A")
@@ -30,16 +31,16 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 
-def check_given(model: Model, kind: str, async_kind: str, sends: Callable[[Any], Any]) -> None:
-    """Refuse a client of the user's that is none.
+def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any], Any]) -> None:
+    """Refuse a ``client=`` or ``async_client=`` that is no client of the SDK.
 
     Args:
         kind: the SDK's synchronous client, for the message.
-        async_kind: its asynchronous client.
+        async_kind: the SDK's asynchronous client.
         sends: returns the method of a client that sends requests.
 
     Raises:
-        ConfigError: it has no such method, or one of the other kind.
+        ConfigError: the object has no such method, or one of the other kind.
     """
     given = (("client", model.client, kind, False), ("async_client", model.async_client, async_kind, True))
     for name, client, wanted, asynchronous in given:
@@ -53,101 +54,113 @@ def check_given(model: Model, kind: str, async_kind: str, sends: Callable[[Any],
 
 
 @dataclass(slots=True, eq=False)
-class _Lent(Generic[C, R]):
+class _Leased(Generic[C, R]):
     client: C
     close: Callable[[], R]
-    users: int = 1
-    """The calls that use it, and who lends it."""
+    leases: int = 1
+    """Calls that use the client, and one more until the client is closed."""
+
+
+@dataclass(slots=True, eq=False)
+class _OfProcess(Generic[C]):
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    leased: _Leased[C, object] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _OfLoop(Generic[C]):
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    leased: _Leased[C, Awaitable[object]] | None = None
 
 
 class Clients(Generic[S, A]):
-    """Args: how to make and close each kind of client, and the user's own clients, if any."""
+    """Leases SDK clients.
+
+    Args:
+        make: makes the synchronous client, and returns it with what closes it.
+        make_async: the same of the asynchronous client; called in a thread.
+        given: the user's synchronous client.
+        given_async: the user's asynchronous client.
+    """
 
     def __init__(
         self,
-        make: Callable[[], S],
-        make_async: Callable[[], A],
-        close: Callable[[S], object],
-        close_async: Callable[[A], Awaitable[object]],
+        make: Callable[[], tuple[S, Callable[[], object]]],
+        make_async: Callable[[], tuple[A, Callable[[], Awaitable[object]]]],
         *,
         given: S | None = None,
         given_async: A | None = None,
     ) -> None:
         self._make, self._make_async = make, make_async
-        self._close, self._close_async = close, close_async
         self._given, self._given_async = given, given_async
-        self._start()
-
-    def _start(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._lent: _Lent[S, object] | None = None
-        self._of_loops: PerLoop[_Lent[A, Awaitable[object]]] = PerLoop(self._new_async)
-
-    def _new(self) -> _Lent[S, object]:
-        client = self._make()
-        close = weakref.finalize(self, self._close, client)
-        close.atexit = False
-        return _Lent(client, close)
-
-    def _new_async(self) -> _Lent[A, Awaitable[object]]:
-        client = self._make_async()
-        return _Lent(client, partial(self._close_async, client))
+        self._of_process: PerProcess[_OfProcess[S]] = PerProcess(_OfProcess)
+        self._of_loops: PerProcess[PerLoop[_OfLoop[A]]] = PerProcess(lambda: PerLoop(_OfLoop))
 
     @contextmanager
-    def sync(self) -> Iterator[S]:
-        """Lend the synchronous client."""
+    def lease(self) -> Iterator[S]:
+        """Lease the synchronous client."""
         if self._given is not None:
             yield self._given
             return
-        if self._process != os.getpid():
-            self._start()
-        with self._lock:
-            lent = self._lent = self._lent or self._new()
-            lent.users += 1
+        own = self._of_process.get()
+        with own.lock:
+            leased = own.leased = own.leased or self._new()
+            leased.leases += 1
         try:
-            yield lent.client
+            yield leased.client
         finally:
-            self._give_back(lent)
+            _return(own, leased)
 
     @asynccontextmanager
-    async def asynchronous(self) -> AsyncIterator[A]:
-        """Lend the running event loop's client."""
+    async def alease(self) -> AsyncIterator[A]:
+        """Lease the running event loop's client."""
         if self._given_async is not None:
             yield self._given_async
             return
-        if self._process != os.getpid():
-            self._start()
-        lent = self._of_loops.get()
-        lent.users += 1
+        own = self._of_loops.get().get()
+        async with own.making:
+            if own.leased is None:
+                own.leased = _Leased(*await in_thread(self._make_async))
+            leased = own.leased
+            leased.leases += 1
         try:
-            yield lent.client
+            yield leased.client
         finally:
-            await self._agive_back(lent)
+            await _areturn(leased)
 
     def close(self) -> None:
-        """Close the synchronous client, if one was made, when no call uses it."""
-        with self._lock:
-            lent, self._lent = self._lent, None
-        if lent is not None:
-            self._give_back(lent)
+        """Close the synchronous client, if there is one, as soon as no call uses it."""
+        own = self._of_process.get()
+        with own.lock:
+            leased, own.leased = own.leased, None
+        if leased is not None:
+            _return(own, leased)
 
     async def aclose(self) -> None:
-        """Close the synchronous client and the running loop's, each when no call uses it."""
-        self.close()
-        lent = self._of_loops.pop()
-        if lent is not None:
-            await self._agive_back(lent)
+        """Close the synchronous client and the running event loop's, each as soon as no call uses it."""
+        await in_thread(self.close)  # another thread may hold the lock while it makes the client
+        own = self._of_loops.get().get()
+        async with own.making:
+            leased, own.leased = own.leased, None
+        if leased is not None:
+            await _areturn(leased)
 
-    def _give_back(self, lent: _Lent[S, object]) -> None:
-        with self._lock:
-            lent.users -= 1
-            last = not lent.users
-        if last:
-            lent.close()
+    def _new(self) -> _Leased[S, object]:
+        client, close = self._make()
+        finalizer = weakref.finalize(self, close)
+        finalizer.atexit = False
+        return _Leased(client, finalizer)
 
-    @staticmethod
-    async def _agive_back(lent: _Lent[A, Awaitable[object]]) -> None:
-        lent.users -= 1
-        if not lent.users:
-            await lent.close()
+
+def _return(own: _OfProcess[C], leased: _Leased[C, object]) -> None:
+    with own.lock:
+        leased.leases -= 1
+        last = not leased.leases
+    if last:
+        leased.close()
+
+
+async def _areturn(leased: _Leased[C, Awaitable[object]]) -> None:
+    leased.leases -= 1
+    if not leased.leases:
+        await leased.close()

@@ -1,4 +1,4 @@
-"""What backends read from the environment: keys, and Azure's address. Nothing else in the package reads it for them."""
+"""The settings that backends read from the environment: keys, and Azure's address."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def api_key(model: Model) -> str:
     """Return the key of a model: ``api_key``, then ``api_key_env``, then the provider's own variables.
 
     Raises:
-        AuthenticationError: there is none, or it cannot be one; the message names the variable to set.
+        AuthenticationError: there is no key, or the text cannot be one; the message names the variable to set.
     """
     if key := known_key(model):
-        if not (key.isascii() and key.isprintable()):  # libraries quote a header that they cannot send
+        if not (key.isascii() and key.isprintable()):  # libraries quote a header that cannot be sent
             raise AuthenticationError(
                 f"The API key for {model.name} holds a line end or a character that no key has. Copy it again.",
                 model=model.name,
@@ -47,10 +47,9 @@ def known_key(model: Model) -> str | None:
 
 
 def secrets(model: Model) -> list[str]:
-    """Return what must not be shown of how a model is reached: keys, also those of clients, and secret headers."""
+    """Return what must not be shown of a model's declaration: keys, also those of clients, and secret headers."""
     clients = [model.client, model.async_client]
     found: list[object] = [known_key(model), *(getattr(client, "api_key", None) for client in clients)]
-    found += [getattr(getattr(client, "_client_wrapper", None), "_token", None) for client in clients]  # Cohere's
     for name, value in (model.headers or {}).items():
         if is_secret(name, value):
             found += value.split()
@@ -65,7 +64,7 @@ def setting(value: str | None, model: Model, argument: str, variable: str) -> st
     """Return a setting, from the declaration or the environment.
 
     Raises:
-        ConfigError: it is in neither.
+        ConfigError: the setting is in neither.
     """
     found = value or os.environ.get(variable)
     if not found:

@@ -1,7 +1,7 @@
-"""What the files of a sentence-transformers model tell, read without torch and without the library.
+"""The facts in the files of a sentence-transformers model, read without torch and without the library.
 
-Dimensions, longest input and prompts are what the loaded model would say of itself: the tests load models of many kinds
-and compare. ``folder_digest`` is the hash of everything that can change a vector.
+Dimensions, longest input and prompts equal those of the loaded model: the tests load models of many kinds and compare.
+``folder_digest`` is the hash of everything that can change a vector.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SETTINGS = [
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 ]
-"""Where the first module keeps its settings, under the names of all ages."""
+"""The files of the first module's settings, under the names of all versions of the library."""
 
 WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
-"""What architectures call the width of a token's vector."""
+"""The names of the width of a token's vector in different architectures."""
 
 SYMMETRIC = frozenset({"Transformer", "StaticEmbedding", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout"})
-"""Modules that treat documents and queries alike; the library's Router does not, of foreign ones nothing is known."""
+"""Modules that treat documents and queries alike; the library's Router does not, and other modules may not."""
 
 CONTENT = frozenset({".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"})
 """Weights, settings, vocabularies, templates, code: the files that can change a vector."""
@@ -38,7 +38,7 @@ CONTENT = frozenset({".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the loaded model would say of itself."""
+    """The facts that the loaded model has too."""
 
     dimensions: int | None
     input_tokens: int | None
@@ -53,7 +53,7 @@ class Facts:
 
 
 def read_facts(model: Model, folder: Path) -> Facts:
-    """Read what a model's files tell.
+    """Read the facts in a model's files.
 
     Raises:
         ConfigError: a file is missing, broken, or of another kind of model.
@@ -102,7 +102,7 @@ def _json(path: Path, default: Any = ...) -> Any:
 
 
 def _dimensions(modules: Sequence[tuple[str, Path]], settings: Mapping[str, Any]) -> int | None:
-    """Return the width of the last module that has one; ``None`` where only its code could tell."""
+    """Return the width of the last module that has one; ``None`` where only the module's code determines it."""
     kind, path = next(module for module in reversed(modules) if module[0] not in ("Normalize", "Dropout"))
     if kind == "StaticEmbedding":
         return _static_width(path / "model.safetensors")
@@ -130,7 +130,7 @@ def _poolings(config: Mapping[str, Any]) -> int:
 
 
 def _static_width(path: Path) -> int | None:
-    """Read the width of a table of word vectors from the head of its safetensors file."""
+    """Read the width of a table of word vectors from the header of its safetensors file."""
     if not path.exists():
         return None
     with path.open("rb") as file:
@@ -140,8 +140,8 @@ def _static_width(path: Path) -> int | None:
 
 
 def _longest_input(kind: str, first: Path, settings: Mapping[str, Any]) -> int | None:
-    """Return the tokens that the first module takes of one text, special tokens included; ``None``: any number."""
-    if kind == "StaticEmbedding":  # takes everything, unless its tokenizer was saved with a limit
+    """Return the tokens of one text that the first module takes, special tokens included; ``None``: any number."""
+    if kind == "StaticEmbedding":  # no limit, unless its tokenizer was saved with one
         return cast("int | None", (_json(first / "tokenizer.json").get("truncation") or {}).get("max_length"))
     arguments = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
     declared = arguments.get("model_max_length", settings.get("max_seq_length"))
@@ -153,11 +153,12 @@ def _longest_input(kind: str, first: Path, settings: Mapping[str, Any]) -> int |
 
 
 def finite(limit: float | None) -> int | None:
-    """Return a limit that means something: transformers writes 10^30 where there is none."""
+    """Return a limit, or ``None`` for the 10^30 that transformers writes where there is none."""
     return None if limit is None or limit >= 10**9 else int(limit)
 
 
 def is_symmetric(prompts: Mapping[InputType, str], modules: Iterable[str]) -> bool:
+    """Return whether documents and queries are embedded alike."""
     return prompts["document"] == prompts["query"] and SYMMETRIC.issuperset(modules)
 
 

@@ -1,7 +1,7 @@
-"""Whether what somebody else says repeats a text or a key of the user's.
+"""Redaction: detect provider messages that echo the user's input or API keys.
 
-Providers quote the input they refuse, whole, cut short, or escaped as JSON and Python write it; some repeat a wrong
-key. Errors end up in logs, so what repeats either is not passed on, neither in a message nor as the cause of an error.
+Providers quote the input they refuse: whole, cut short, or escaped as JSON and Python write it. Some repeat a wrong
+key. Errors end up in logs, so a text or a key is passed on neither in a message nor in the cause of an error.
 """
 
 from __future__ import annotations
@@ -9,52 +9,62 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-__all__ = ["RUN", "harmless", "hidden", "repeats"]
+__all__ = ["MIN_ECHO", "echoes_input", "find_possible_keys", "mask_keys", "safe_to_chain"]
 
-RUN = 20
-"""Characters in a row, of a text that has as many, that count as a repetition."""
-WORD = 12
-"""Characters of a text that is recognised without quotation marks around it."""
-LONGEST = 4_000
-"""Characters of a cause beyond which it is not searched, but left out."""
-SHORTEST = 8
-"""Characters of a key: what is shorter is a placeholder, such as ``none``."""
+MIN_ECHO = 20
+"""Consecutive characters of a text that count as an echo; a shorter text must be echoed whole."""
+MIN_UNQUOTED = 12
+"""Characters from which a text that is echoed whole is recognised without quotation marks around it."""
+MAX_SEARCHED = 4_000
+"""Characters that are searched of an error; an error that says more is not chained."""
+MIN_KEY = 8
+"""Characters of a key; a shorter one is a placeholder, such as ``none``."""
 
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
-QUOTED_KEY = re.compile(r"(?<=key provided: )\S+|\bsk-[\w*-]{4,}", re.IGNORECASE)
-"""OpenAI repeats a wrong key, a short one in full."""
+ECHOED_KEY = re.compile(r"(?<=key provided: )\S+|\bsk-[\w*-]{4,}", re.IGNORECASE)
+"""A wrong key as OpenAI echoes it: a short one is echoed in full."""
+POSSIBLE_KEY = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}", re.ASCII)
 
 
-def repeats(words: str, texts: Sequence[str]) -> bool:
-    """Say whether words repeat one of the texts, or ``RUN`` characters of it; white space and escapes do not matter."""
-    forms = {_flat(words), _flat(ESCAPE.sub(_unescaped, words))}
-    flat = [_flat(text) for text in texts]
-    for text in flat:
-        if len(text) <= RUN and any(_holds(form, text) for form in forms):
+def echoes_input(message: str, texts: Sequence[str]) -> bool:
+    """Detect a message that repeats one of the texts, or ``MIN_ECHO`` characters of one.
+
+    White space and escapes make no difference.
+    """
+    forms = {_squeeze(message), _squeeze(ESCAPE.sub(_unescape, message))}
+    squeezed = [_squeeze(text) for text in texts]
+    for text in squeezed:
+        if len(text) <= MIN_ECHO and any(_contains(form, text) for form in forms):
             return True
-    everything = "\n".join(text for text in flat if len(text) > RUN)
-    return any(_shares(form, everything) for form in forms)
+    long_texts = "\n".join(text for text in squeezed if len(text) > MIN_ECHO)
+    return any(_overlaps(form, long_texts) for form in forms)
 
 
-def hidden(words: str, secrets: Sequence[str]) -> str:
-    """Return words with keys replaced by an ellipsis."""
-    words = QUOTED_KEY.sub("…", words)
+def mask_keys(message: str, secrets: Sequence[str]) -> str:
+    """Replace keys in a message by an ellipsis."""
+    message = ECHOED_KEY.sub("…", message)
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= SHORTEST:
-            words = words.replace(secret, "…")
-    return words
+        if len(secret) >= MIN_KEY:
+            message = message.replace(secret, "…")
+    return message
 
 
-def harmless(error: BaseException, texts: Sequence[str], secrets: Sequence[str] = ()) -> bool:
-    """Say whether nothing that a traceback of ``error`` prints repeats a text or holds a key."""
-    secrets = [secret for secret in secrets if len(secret) >= SHORTEST]
+def find_possible_keys(message: str) -> list[str]:
+    """Return the words of a message that may be keys: long ones of letters and digits."""
+    return POSSIBLE_KEY.findall(message)
+
+
+def safe_to_chain(error: BaseException, texts: Sequence[str], secrets: Sequence[str] = ()) -> bool:
+    """Return whether a traceback of ``error`` would print neither a text nor a key."""
+    secrets = [secret for secret in secrets if len(secret) >= MIN_KEY]
     return not any(
-        len(words) > LONGEST or any(secret in words for secret in secrets) or repeats(words, texts)
-        for words in set(_shown(error))
+        len(words) > MAX_SEARCHED or any(secret in words for secret in secrets) or echoes_input(words, texts)
+        for words in set(_printed(error))
     )
 
 
-def _shown(error: BaseException) -> Iterator[str]:
+def _printed(error: BaseException) -> Iterator[str]:
+    """Yield what a traceback prints of an error, its causes and the errors among its arguments."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop()
@@ -64,28 +74,31 @@ def _shown(error: BaseException) -> Iterator[str]:
             waiting += [more for more in (one.__cause__, one.__context__, *one.args) if isinstance(more, BaseException)]
 
 
-def _holds(words: str, text: str) -> bool:
-    if len(text) >= WORD:
-        return text in words
-    return any(f"{mark}{text}{mark}" in words for mark in "\"'`")
+def _contains(message: str, text: str) -> bool:
+    if len(text) >= MIN_UNQUOTED:
+        return text in message
+    return any(f"{mark}{text}{mark}" in message for mark in "\"'`")
 
 
-def _shares(words: str, everything: str) -> bool:
-    """Say whether the two have ``RUN`` characters in a row in common: then one of these blocks lies among them."""
-    half = RUN // 2
-    for start in range(0, len(words) - half + 1, half):
-        if words[start : start + half] in everything and any(
-            words[first : first + RUN] in everything
-            for first in range(max(0, start - half), min(start, len(words) - RUN) + 1)
+def _overlaps(message: str, long_texts: str) -> bool:
+    """Return whether the two have ``MIN_ECHO`` consecutive characters in common.
+
+    Every such run holds at least one whole block of half its length, so only blocks that are found are looked at.
+    """
+    half = MIN_ECHO // 2
+    for start in range(0, len(message) - half + 1, half):
+        if message[start : start + half] in long_texts and any(
+            message[first : first + MIN_ECHO] in long_texts
+            for first in range(max(0, start - half), min(start, len(message) - MIN_ECHO) + 1)
         ):
             return True
     return False
 
 
-def _flat(words: str) -> str:
-    return " ".join(words.split())
+def _squeeze(message: str) -> str:
+    return " ".join(message.split())
 
 
-def _unescaped(found: re.Match[str]) -> str:
+def _unescape(found: re.Match[str]) -> str:
     code, letter = found.groups()
     return chr(int(code, 16)) if code else " " if letter in "nrt" else letter

@@ -1,4 +1,4 @@
-"""What answers of different providers have in common: how numbers are written, and what a status means."""
+"""What the answers of all providers have in common: vectors, HTTP statuses, and headers about limits and waits."""
 
 from __future__ import annotations
 
@@ -23,15 +23,25 @@ from ..errors import (
 from ..models import MOST_TOKENS, Model
 from ..types import RateLimits, Vectors
 from ._environment import secrets
-from ._redaction import harmless, hidden, repeats
+from ._redaction import echoes_input, mask_keys, safe_to_chain
 
-__all__ = ["failed", "from_status", "matrix", "rate_limits", "retry_after", "unreadable", "was_sent"]
+__all__ = [
+    "MAX_RESET",
+    "chained",
+    "decode_vectors",
+    "error_from_status",
+    "failed_to_parse",
+    "parse_rate_limits",
+    "parse_retry_after",
+    "was_sent",
+]
 
-LONGEST_MESSAGE = 300
-
-MOST_DIGITS = 20
-LONGEST_RESET = 86400.0
-"""Seconds after which a limit per minute is surely whole again; who says more means something else."""
+MAX_MESSAGE = 300
+"""Characters of a provider's message that are shown."""
+MAX_DIGITS = 20
+"""Digits of a limit in a header."""
+MAX_RESET = 86400.0
+"""Seconds until a limit per minute is surely whole again; a header with more seconds means something else."""
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -54,21 +64,21 @@ NO_CONNECTION = {
     "SSLCertVerificationError",
     "gaierror",
 }
-"""Exceptions of the libraries below the SDKs that say, as do their subclasses, that no connection was made."""
+"""Exceptions of the HTTP libraries that mean, as do their subclasses, that no connection was made."""
 
-STUMBLES = (TypeError, AttributeError, LookupError, RecursionError, ValueError)
-"""How SDKs that do not check answers fail at them."""
+PARSE_FAILURES = (TypeError, AttributeError, LookupError, RecursionError, ValueError)
+"""Exceptions that SDKs raise by accident where an answer has another form than they expect."""
 
 
-def matrix(embeddings: Sequence[object], model: str) -> Vectors:
-    """Return vectors, written as base64 of float32 or as lists of numbers, as an array (texts, dimensions).
+def decode_vectors(embeddings: Sequence[object], model: str) -> Vectors:
+    """Decode vectors, written as base64 of float32 or as lists of numbers, to an array (texts, dimensions).
 
     Raises:
-        BadResponseError: they are neither, or differ in length.
+        BadResponseError: a vector is written in another way, or the vectors differ in length.
     """
-    decode = _base64()
+    decode = _base64_decoder()
     try:
-        rows = [decode(row) if isinstance(row, str) else _numbers(row) for row in embeddings]
+        rows = [decode(row) if isinstance(row, str) else _float32(row) for row in embeddings]
         size, *others = {len(row) for row in rows} or {0}
         if others:
             raise ValueError("vectors of several lengths")
@@ -77,8 +87,8 @@ def matrix(embeddings: Sequence[object], model: str) -> Vectors:
         raise BadResponseError(f"the vectors cannot be read: {type(error).__name__}", model=model) from error
 
 
-def _numbers(row: object) -> bytes:
-    with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
+def _float32(row: object) -> bytes:
+    with np.errstate(over="ignore"):  # a number that is too large becomes infinite, and infinite numbers are refused
         numbers = np.asarray(row, "<f4")
     if numbers.ndim != 1:
         raise ValueError("not a list of numbers")
@@ -86,14 +96,14 @@ def _numbers(row: object) -> bytes:
 
 
 @cache
-def _base64() -> Callable[[Any], bytes]:
-    """Return a decoder that takes a third of the time of ``binascii``; what is no base64 is a ``ValueError``."""
+def _base64_decoder() -> Callable[[Any], bytes]:
+    """Return pydantic's decoder, three times as fast as ``binascii``; it raises ``ValueError`` for other text."""
     from pydantic import ConfigDict, TypeAdapter
 
     return TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)).validate_strings
 
 
-def from_status(
+def error_from_status(
     status: int,
     message: str,
     *,
@@ -101,19 +111,19 @@ def from_status(
     headers: Mapping[str, str] | None = None,
     code: str = "",
     texts: Sequence[str] = (),
-    sent: Sequence[str] = (),
+    sent_keys: Sequence[str] = (),
     unknown_model: bool = False,
 ) -> BackendError:
     """Return the error for an HTTP status.
 
     Args:
-        message: what the provider says; shortened, without keys, and left out if it quotes one of ``texts``.
-        code: the provider's own word for the error.
-        sent: keys that went with the request, besides those of ``model``.
-        unknown_model: whether the provider says that it does not serve the model.
+        message: the provider's; shortened, with keys masked, and left out if it echoes one of ``texts``.
+        code: the provider's error code.
+        sent_keys: keys that were sent with the request, besides those of ``model``.
+        unknown_model: whether the provider's message means that it does not serve the model.
     """
-    story = f"HTTP {status}: {_quotable(message, [*secrets(model), *sent], texts)}"
-    wait = retry_after(headers or {})
+    story = f"HTTP {status}: {_redacted(message, [*secrets(model), *sent_keys], texts)}"
+    wait = parse_retry_after(headers or {})
     name = model.name
     match status:
         case 401 | 403 | 498:
@@ -130,7 +140,7 @@ def from_status(
             return InputRejectedError(story, model=name, status=status, too_long=too_long)
         case 408:
             return RequestTimeoutError(story, model=name, status=status, retry_after=wait, perhaps_billed=False)
-        case 429 if "request too large" in message.lower():  # for a minute of the account: smaller ones may pass
+        case 429 if "request too large" in message.lower():  # for the account's minute: a smaller request may pass
             return InputRejectedError(story, model=name, status=status)
         case 429:
             exhausted = code == "insufficient_quota"
@@ -145,45 +155,49 @@ def from_status(
             return BackendError(story, model=name, status=status)
 
 
-def failed(
-    error: Exception, ours: Exception, model: Model, texts: Sequence[str], sent: Sequence[str] = ()
+def chained(
+    ours: Exception, error: Exception, model: Model, texts: Sequence[str], sent_keys: Sequence[str] = ()
 ) -> Exception:
-    """Return our error for one of a library's, which becomes its cause unless it repeats a text or a key.
+    """Make a library's error the cause of ours, unless a traceback would then print a text or a key.
 
-    Raise it outside the ``except`` clause: inside, Python would attach the library's error as the context all the same.
+    Raise the result outside of the ``except`` clause: inside, Python would attach the library's error as the context.
     """
     if ours is not error:
-        ours.__cause__ = error if harmless(error, texts, [*secrets(model), *sent]) else None
+        ours.__cause__ = error if safe_to_chain(error, texts, [*secrets(model), *sent_keys]) else None
     return ours
 
 
-def _quotable(message: str, secret: Sequence[str], texts: Sequence[str]) -> str:
+def _redacted(message: str, keys: Sequence[str], texts: Sequence[str]) -> str:
     """Return what may be shown of a provider's message."""
-    if repeats(message, texts):
+    if echoes_input(message, texts):
         return "(the provider's message is left out because it quotes a text)"
-    return " ".join(hidden(message, secret).split())[:LONGEST_MESSAGE]
+    return " ".join(mask_keys(message, keys).split())[:MAX_MESSAGE]
 
 
 def was_sent(error: BaseException | None) -> bool:
-    """Say whether a request whose connection failed may have reached the provider: not if none was ever made."""
+    """Return whether a request whose connection failed may have reached the provider: not if none was made."""
     while error is not None:
         if any(kind.__name__ in NO_CONNECTION for kind in type(error).__mro__):
             return False
-        if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":  # of ssl.SSLError: it does not speak TLS
+        if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":  # of ssl.SSLError: the server does not speak TLS
             return False
         reasons = [item for item in error.args if isinstance(item, Exception)]
-        error = error.__cause__ or next(iter(reasons), None)  # __context__ may be what the caller was handling
+        error = error.__cause__ or next(iter(reasons), None)  # __context__ may be an error that the caller handles
     return True
 
 
-def unreadable(error: Exception) -> bool:
-    """Say whether an SDK stumbled, inside itself and not where it is called, over an answer that is none."""
-    inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
-    return inside and isinstance(error, STUMBLES) and not isinstance(error, UnicodeEncodeError)  # of a key or a header
+def failed_to_parse(error: Exception) -> bool:
+    """Return whether an SDK failed, inside its own code, at an answer of a form that it does not expect."""
+    if not isinstance(error, PARSE_FAILURES) or isinstance(error, UnicodeEncodeError):  # the latter of a header
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] != "embedrouter"
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds a provider asks to wait: the longest of what ``retry-after-ms`` and ``retry-after`` say."""
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Parse the seconds that a provider asks to wait: the longer of ``retry-after-ms`` and ``retry-after``."""
     lower = {name.lower(): value for name, value in headers.items()}
     waits = [_number(lower.get("retry-after-ms"), 0.001), _number(lower.get("retry-after"), 1.0)]
     if waits[1] is None and (date := lower.get("retry-after")):
@@ -192,23 +206,23 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(known, default=None)
 
 
-def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
-    """Return what the headers ``x-ratelimit-…`` of an answer say; ``None`` where they are missing."""
-    said = {lower: value for name, value in headers.items() if (lower := name.lower()).startswith("x-ratelimit-")}
-    if not said:
+def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """Parse the headers ``x-ratelimit-…`` of an answer; ``None`` where there are none."""
+    found = {lower: value for name, value in headers.items() if (lower := name.lower()).startswith("x-ratelimit-")}
+    if not found:
         return None
 
     def amount(name: str) -> int | None:
-        text = said.get(f"x-ratelimit-{name}", "")
-        return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MOST_DIGITS else None
+        text = found.get(f"x-ratelimit-{name}", "")
+        return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MAX_DIGITS else None
 
     def seconds(name: str) -> float | None:
-        parts = DURATION.findall(said.get(f"x-ratelimit-reset-{name}", ""))
+        parts = DURATION.findall(found.get(f"x-ratelimit-reset-{name}", ""))
         total = sum(float(number) * UNITS[unit] for number, unit in parts)
-        return total if parts and total <= LONGEST_RESET else None
+        return total if parts and total <= MAX_RESET else None
 
-    return RateLimits(  # a limit of 0 is how some say that there is none
-        requests=amount("limit-requests") or None,
+    return RateLimits(
+        requests=amount("limit-requests") or None,  # some servers write 0 where there is no limit
         requests_left=amount("remaining-requests"),
         requests_reset=seconds("requests"),
         tokens=amount("limit-tokens") or None,
@@ -227,7 +241,7 @@ def _number(text: str | None, scale: float) -> float | None:
 def _until(date: str) -> float | None:
     try:
         when = parsedate_to_datetime(date)
-    except (ValueError, TypeError, IndexError, OverflowError):  # all of which it raises for what is no date
+    except (ValueError, TypeError, IndexError, OverflowError):  # all of these mean that the text is no date
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

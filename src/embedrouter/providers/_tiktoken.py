@@ -1,8 +1,8 @@
 """tiktoken encodings, if their vocabulary is on this machine.
 
-tiktoken has none in its package: it downloads one on first use, without a time limit. Here an encoding is used only if
-the vocabulary's file is where tiktoken would keep it, or comes with llama-index-core, and is intact; otherwise token
-counts are estimates. Nothing is ever downloaded.
+tiktoken's package holds no vocabulary: it downloads one on first use, without a time limit. Here an encoding is used
+only if the vocabulary's file is in tiktoken's folder, or in llama-index-core's, and is intact; otherwise token counts
+are estimates. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VOCABULARIES = {
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     ),
 }
-"""The file's name in tiktoken's folder (the SHA-1 of its address) and the SHA-256 of its content."""
+"""The name of a vocabulary's file in tiktoken's folder (the SHA-1 of its address) and the SHA-256 of its content."""
 
 FOLDER = "TIKTOKEN_CACHE_DIR"
 _environment = threading.Lock()
@@ -35,7 +35,7 @@ _environment = threading.Lock()
 
 @cache
 def encoding(name: str) -> Encoding | None:
-    """Return an encoding, or ``None`` when it cannot be had without the network."""
+    """Return an encoding, or ``None`` where it cannot be loaded without the network."""
     if name not in VOCABULARIES or util.find_spec("tiktoken") is None:
         return None
     filename, sha256 = VOCABULARIES[name]
@@ -47,7 +47,7 @@ def encoding(name: str) -> Encoding | None:
 
 
 def _folders() -> list[Path]:
-    """Return the folder tiktoken looks in, and the one that llama-index-core ships."""
+    """Return tiktoken's folder, and the one that llama-index-core ships."""
     chosen = os.environ.get(FOLDER) or os.environ.get("DATA_GYM_CACHE_DIR")
     folders = [Path(chosen) if chosen else Path(tempfile.gettempdir()) / "data-gym-cache"]
     llama_index = util.find_spec("llama_index")

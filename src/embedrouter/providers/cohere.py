@@ -1,23 +1,30 @@
 """Cohere, through the v2 interface.
 
 Documents and queries are told apart by ``input_type``. The server's default is to cut over-long texts silently; here
-truncation is off, so that it refuses them. Numbers are asked for as lists; ``encoding_format="base64"`` takes less time
-and was not tried on Cohere itself. ``output_dimension`` is sent only when it differs from the model's own number,
-because models before embed-v4 do not know it. Network failures reach us as plain httpx exceptions.
+truncation is off, so that the server refuses them. Numbers are asked for as base64 of float32: of lists the SDK checks
+every number for the type that it might be of, four milliseconds for each vector. A server that answers with lists all
+the same is understood. ``output_dimension`` is sent only when it differs from the model's own number, because models
+before embed-v4 do not know it. Network failures reach us as plain httpx exceptions.
+
+The SDK's client has no ``close``, so it is given an HTTP client of our making, which has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
-from ..models import Card, Model, billed, custom_card
+from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
-from ._clients import Clients, check_given
+from ._certificates import ssl_context
+from ._clients import Clients, check_clients
 from ._environment import api_key
-from ._responses import failed, from_status, matrix, unreadable, was_sent
+from ._redaction import find_possible_keys
+from ._remote import RemoteBackend
+from ._responses import chained, decode_vectors, error_from_status, failed_to_parse, was_sent
 
 if TYPE_CHECKING:
     from cohere import AsyncClientV2, ClientV2
@@ -28,156 +35,137 @@ INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
-    check_given(model, "cohere.ClientV2", "cohere.AsyncClientV2", lambda client: _http(client).request)
+    check_clients(model, "cohere.ClientV2", "cohere.AsyncClientV2", _embed_method)
     return Description(cards.get(model.name) or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    """Return the backend of a model."""
     return CohereBackend(model, known.card, candidate.space.dimensions)
 
 
-class CohereBackend(Backend):
+class CohereBackend(RemoteBackend):
     """Calls ``/v2/embed`` through the cohere SDK, with the SDK's own retries off."""
 
+    clients: Clients[ClientV2, AsyncClientV2]
+
     def __init__(self, model: Model, card: Card, dimensions: int) -> None:
-        self._model = model
-        self._input_types = card.input_types or INPUT_TYPES
-        self._encoding = "base64" if model.encoding_format == "base64" else "float"
-        self._dimensions = dimensions if dimensions != card.dimensions else None
-        self._clients: Clients[ClientV2, AsyncClientV2] = Clients(
-            lambda: _client(model, asynchronous=False),
-            lambda: _client(model, asynchronous=True),
-            lambda client: _http(client).httpx_client.close(),
-            lambda client: _http(client).httpx_client.aclose(),
-            given=model.client,
-            given_async=model.async_client,
+        super().__init__(
+            model,
+            Clients(
+                lambda: _client(model),
+                lambda: _async_client(model),
+                given=model.client,
+                given_async=model.async_client,
+            ),
         )
+        self._input_types = card.input_types or INPUT_TYPES
+        self._dimensions = dimensions if dimensions != card.dimensions else None
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        request = self._request(texts, input_type)
-        with self._clients.sync() as client:
-            try:
-                response = _accepted(_ask(client, request, self._options(timeout)))
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = failed(error, _translated(error, self._model, texts), self._model, texts)
-            else:
-                return _read(response, self._model)
-        raise failure
-
-    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        request = self._request(texts, input_type)
-        async with self._clients.asynchronous() as client:
-            try:
-                response = _accepted(await _ask(client, request, self._options(timeout)))
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = failed(error, _translated(error, self._model, texts), self._model, texts)
-            else:
-                return _read(response, self._model)
-        raise failure
-
-    def close(self) -> None:
-        self._clients.close()
-
-    async def aclose(self) -> None:
-        await self._clients.aclose()
-
-    # The request
-
-    def _options(self, timeout: float) -> dict[str, Any]:
-        return {"timeout": timeout, "max_retries": 0, "additional_headers": dict(self._model.headers or {})}
-
-    def _request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
-        prompt = (self._model.prompts or {}).get(input_type, "")
+    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+        prompt = (self.model.prompts or {}).get(input_type, "")
         request: dict[str, Any] = {
             "texts": [prompt + text for text in texts],
-            "model": self._model.id,
+            "model": self.model.id,
             "input_type": self._input_types[input_type],
+            "embedding_types": ["float" if self.model.encoding_format == "float" else "base64"],
+            "truncate": "NONE",
         }
         if self._dimensions is not None:
             request["output_dimension"] = self._dimensions
-        return {**request, "embedding_types": [self._encoding], "truncate": "NONE"}
+        return request
 
+    def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
+        headers = dict(self.model.headers or {})
+        options = {"timeout": timeout, "max_retries": 0, "additional_headers": headers}
+        return client.embed(**request, request_options=options)
 
-def _ask(client: Any, request: dict[str, Any], options: dict[str, Any]) -> Any:
-    """Send a request, and return httpx's response; of an asynchronous client an awaitable.
-
-    This is what ``embed`` of the SDK does before it looks at every number of the answer for the type that it might be
-    of: that takes two milliseconds for each vector.
-    """
-    return _http(client).request("v2/embed", method="POST", json=request, request_options=options)
-
-
-def _accepted(response: Any) -> Any:
-    """Return a response, or raise the SDK's error for what it says."""
-    if not response.is_success:
-        from cohere.core.api_error import ApiError
-
+    def parse_answer(self, response: Any) -> Answer:
         try:
-            body = response.json()
-        except ValueError:
-            body = response.text
-        raise ApiError(status_code=response.status_code, headers=dict(response.headers), body=body)
-    return response
+            found = response.embeddings
+            embeddings = found.float_ if found.base64 is None else found.base64
+            units = response.meta and response.meta.billed_units
+            tokens = units and units.input_tokens
+        except AttributeError as error:
+            raise BadResponseError("the answer is not an embeddings response", model=self.model.name) from error
+        if not isinstance(embeddings, list):
+            raise BadResponseError("the answer holds neither base64 nor float vectors", model=self.model.name)
+        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
+
+    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
+        keys = _possible_keys(error, self.model)
+        return chained(_translated(error, self.model, texts, keys), error, self.model, texts, keys)
 
 
-def _client(model: Model, *, asynchronous: bool) -> Any:
+# Clients
+
+
+def _client(model: Model) -> tuple[ClientV2, Any]:
+    cohere, httpx = _sdk(model)
+    settings = _settings(model)
+    http = httpx.Client(follow_redirects=True, timeout=model.timeout, verify=ssl_context(httpx))
+    return cohere.ClientV2(httpx_client=http, **settings), http.close
+
+
+def _async_client(model: Model) -> tuple[AsyncClientV2, Any]:
+    cohere, httpx = _sdk(model)
+    settings = _settings(model)
+    http = httpx.AsyncClient(follow_redirects=True, timeout=model.timeout, verify=ssl_context(httpx))
+    return cohere.AsyncClientV2(httpx_client=http, **settings), http.aclose
+
+
+def _sdk(model: Model) -> tuple[Any, Any]:
     try:
         import cohere
         import httpx
     except ImportError as error:
         raise missing_extra(model, "cohere", error) from error
-    kind: Any = cohere.AsyncClientV2 if asynchronous else cohere.ClientV2
-    http: Any = httpx.AsyncClient if asynchronous else httpx.Client
-    return kind(
-        api_key=api_key(model),
-        base_url=model.base_url or BASE_URL,
-        max_retries=0,
-        httpx_client=http(follow_redirects=True, timeout=model.timeout),
-    )
+    return cohere, httpx
 
 
-def _http(client: Any) -> Any:
-    """Return what an SDK client sends requests with. Inside is httpx's client: the SDK's has no close of its own."""
-    return client._client_wrapper.httpx_client
+def _settings(model: Model) -> dict[str, Any]:
+    """Return the arguments of a client; raise before anything is made where the key is missing."""
+    return {"api_key": api_key(model), "base_url": model.base_url or BASE_URL, "max_retries": 0}
 
 
-# The response
+def _embed_method(client: Any) -> Any:
+    """Return the method of the v2 interface; that of ``cohere.Client`` has other parameters."""
+    if "output_dimension" not in signature(client.embed).parameters:
+        raise AttributeError("embed")
+    return client.embed
 
 
-def _read(response: Any, model: Model) -> Answer:
-    from pydantic_core import from_json  # the SDK has loaded it
-
-    try:
-        body = from_json(response.content)
-        embeddings = body["embeddings"].get("base64") or body["embeddings"].get("float")
-        tokens = ((body.get("meta") or {}).get("billed_units") or {}).get("input_tokens")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
-    if embeddings is None:
-        raise BadResponseError("the answer holds neither base64 nor float vectors", model=model.name)
-    return Answer(matrix(embeddings, model.name), billed(tokens))
+# Errors
 
 
-# The errors
+def _possible_keys(error: Exception, model: Model) -> list[str]:
+    """Return the words of a provider's message that may be the key of a client that the user passed in.
+
+    No documented attribute of the client tells its key, so all that looks like one is taken for it.
+    """
+    if model.client is None and model.async_client is None:
+        return []
+    return find_possible_keys(str(getattr(error, "body", "")))
 
 
-def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
-    """Return our error for one of the SDK's or of httpx, or ``error`` itself when it is neither."""
+def _translated(error: Exception, model: Model, texts: Sequence[str], keys: Sequence[str]) -> Exception:
     import httpx
     from cohere.core.api_error import ApiError
+    from cohere.core.parse_error import ParsingError
 
     match error:
-        case ApiError(status_code=int(status)):
+        case ApiError(status_code=int(status)) if status >= 300:
             body = error.body if isinstance(error.body, dict) else {"message": error.body}
-            return from_status(
+            return error_from_status(
                 status,
                 str(body.get("message") or ""),
                 model=model,
                 headers=error.headers,
                 code=str(body.get("error_type") or ""),
                 texts=texts,
+                sent_keys=keys,
             )
-        case httpx.DecodingError():
+        case ApiError() | ParsingError() | httpx.DecodingError():
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case httpx.TimeoutException():
             return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
@@ -185,7 +173,7 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
             return UnavailableError(
                 f"the connection failed ({type(error).__name__})", model=model.name, perhaps_billed=was_sent(error)
             )
-        case _ if unreadable(error):
+        case _ if failed_to_parse(error):
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case _:
             return error

@@ -1,7 +1,8 @@
 """OpenAI, Azure OpenAI, and every server that speaks OpenAI's embeddings protocol.
 
-Numbers are asked for as base64 and decoded to float32 here: the SDK would build a list of Python floats for each vector
-(3.6 times slower). A server that answers with lists all the same is understood; one that refuses the field is asked
+Requests are made with ``client.embeddings.with_raw_response.create``: tracing that patches or wraps the SDK sees them,
+and the answer is bytes. The SDK would build a list of Python floats for each vector, 3.6 times as slow as decoding
+base64 to float32 here. A server that answers with lists all the same is understood; one that refuses the field is asked
 with ``encoding_format="omit"``. Answers are put in the order of their ``index``. ``dimensions`` is sent only when it
 differs from the model's own number, because older models refuse it.
 
@@ -10,17 +11,24 @@ The tokenizer is tiktoken's, when its vocabulary is on this machine; it is never
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..models import Card, Model, check_address, custom_card
-from ..types import Answer, Candidate, InputType, TokenCounts
+from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
+from ..models import Card, Model, check_address, custom_card, parse_token_count
+from ..types import Answer, Candidate, InputType, RateLimits, TokenCounts
 from . import Backend, Description, missing_extra
-from ._clients import Clients, check_given
+from ._certificates import ssl_context
+from ._clients import Clients, check_clients
 from ._environment import api_key, setting
 from ._openai_batches import OpenAIBatches
-from ._openai_protocol import read, translated
-from ._openai_requests import Sender
+from ._remote import RemoteBackend
+from ._responses import chained, decode_vectors, error_from_status, parse_rate_limits, was_sent
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -28,10 +36,15 @@ if TYPE_CHECKING:
 
 BASE_URL = "https://api.openai.com/v1"
 
+SHOWN = 32
+"""Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
+
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
-    check_given(model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.post)
+    check_clients(
+        model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.embeddings.with_raw_response.create
+    )
     if model.provider == "azure_openai":
         setting(model.api_version, model, "api_version", "OPENAI_API_VERSION")
         endpoint = setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
@@ -41,97 +54,200 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    """Return the backend of a model."""
     return OpenAIBackend(model, known.card, candidate.space.dimensions)
 
 
-class OpenAIBackend(Backend):
+class OpenAIBackend(RemoteBackend):
     """Calls ``/embeddings`` through the openai SDK, with the SDK's own retries off."""
 
+    clients: Clients[OpenAI, AsyncOpenAI]
+
     def __init__(self, model: Model, card: Card, dimensions: int) -> None:
-        self._model = model
+        super().__init__(
+            model,
+            Clients(
+                lambda: _client(model),
+                lambda: _async_client(model),
+                given=model.client,
+                given_async=model.async_client,
+            ),
+        )
         self._tokenizer = card.tokenizer
         self._dimensions = dimensions if dimensions != card.dimensions else None
-        self._clients: Clients[Sender[OpenAI], Sender[AsyncOpenAI]] = Clients(
-            lambda: _sender(model, asynchronous=False),
-            lambda: _sender(model, asynchronous=True),
-            lambda sender: sender.client.close(),
-            lambda sender: sender.client.close(),
-            given=None if model.client is None else Sender(model.client),
-            given_async=None if model.async_client is None else Sender(model.async_client),
+
+    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+        prompt = (self.model.prompts or {}).get(input_type, "")
+        request: dict[str, Any] = {
+            "model": self.model.deployment or self.model.id,
+            "input": [prompt + text for text in texts],
+        }
+        if self._dimensions is not None:
+            request["dimensions"] = self._dimensions
+        if self.model.encoding_format != "omit":
+            request["encoding_format"] = self.model.encoding_format or "base64"
+        return request
+
+    def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
+        """Make the request. ``extra_body`` is what is sent: its fields take precedence over the arguments."""
+        import openai
+
+        return client.embeddings.with_raw_response.create(
+            **{**request, "input": request["input"][:SHOWN]},
+            extra_body={"encoding_format": openai.Omit(), **request},  # the SDK adds the field where it is left out
+            timeout=timeout,
         )
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        with self._clients.sync() as sender:
-            try:
-                response = sender.accepted(sender.send(self._request(texts, input_type), timeout))
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = translated(error, self._model, texts)
-            else:
-                return read(response, self._model)
-        raise failure
+    def parse_answer(self, response: Any) -> Answer:
+        from pydantic_core import from_json  # the SDK has loaded it
 
-    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        async with self._clients.asynchronous() as sender:
-            try:
-                response = sender.accepted(await sender.send(self._request(texts, input_type), timeout))
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = translated(error, self._model, texts)
-            else:
-                return read(response, self._model)
-        raise failure
+        content: bytes = response.http_response.content
+        try:
+            body = from_json(content)  # three times as fast as json.loads
+        except ValueError as error:
+            raise BadResponseError(f"the answer is no JSON ({len(content)} bytes)", model=self.model.name) from error
+        return self.parse_body(body, parse_rate_limits(response.http_response.headers))
+
+    def parse_body(self, body: Any, limits: RateLimits | None = None) -> Answer:
+        """Return the vectors of the parsed body of an embeddings response.
+
+        Raises:
+            BadResponseError: the body is none of an embeddings response.
+        """
+        try:
+            rows = body["data"]
+            if any("index" in row for row in rows):
+                rows = sorted(rows, key=lambda row: row["index"])
+                if [row["index"] for row in rows] != list(range(len(rows))):
+                    raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
+            embeddings = [row["embedding"] for row in rows]
+            tokens = (body.get("usage") or {}).get("prompt_tokens")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadResponseError("the answer is not an embeddings response", model=self.model.name) from error
+        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens), limits)
+
+    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
+        keys = _sent_keys(error)
+        return chained(_translated(error, self.model, texts, keys), error, self.model, texts, keys)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with tiktoken where the model's encoding is known and on this machine, else estimate."""
         encoder = encoding(self._tokenizer) if self._tokenizer else None
         if encoder is None:
             return super().count(texts, input_type)
-        prompt = (self._model.prompts or {}).get(input_type, "")
+        prompt = (self.model.prompts or {}).get(input_type, "")
         return TokenCounts([len(encoder.encode_ordinary(prompt + text)) for text in texts], exact=True)
 
     @property
     def batches(self) -> OpenAIBatches:
-        return OpenAIBatches(self._clients, self._model, self._request)
-
-    def close(self) -> None:
-        self._clients.close()
-
-    async def aclose(self) -> None:
-        await self._clients.aclose()
-
-    # The request
-
-    def _request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
-        prompt = (self._model.prompts or {}).get(input_type, "")
-        request: dict[str, Any] = {
-            "model": self._model.deployment or self._model.id,
-            "input": [prompt + text for text in texts],
-        }
-        if self._dimensions is not None:
-            request["dimensions"] = self._dimensions
-        if self._model.encoding_format != "omit":
-            request["encoding_format"] = self._model.encoding_format or "base64"
-        return request
+        return OpenAIBatches(self)
 
 
-def _sender(model: Model, *, asynchronous: bool) -> Sender[Any]:
+# Clients
+
+
+def _client(model: Model) -> tuple[OpenAI, Any]:
+    openai = _sdk(model)
+    settings = _settings(model)
+    http = openai.DefaultHttpxClient(verify=ssl_context(_http_library()))
+    kind = openai.AzureOpenAI if model.provider == "azure_openai" else openai.OpenAI
+    client = kind(http_client=http, **settings)
+    return client, client.close
+
+
+def _async_client(model: Model) -> tuple[AsyncOpenAI, Any]:
+    openai = _sdk(model)
+    settings = _settings(model)
+    http = openai.DefaultAsyncHttpxClient(verify=ssl_context(_http_library()))
+    kind = openai.AsyncAzureOpenAI if model.provider == "azure_openai" else openai.AsyncOpenAI
+    client = kind(http_client=http, **settings)
+    _look_up_platform(client)
+    return client, client.close
+
+
+def _look_up_platform(client: Any) -> None:
+    """Have the SDK look up the platform for its headers now, in this thread.
+
+    Otherwise the first request of an asynchronous client takes a thread of the event loop's default executor, in which
+    a program's own tools may be waiting for that request. The SDK looks before it refuses the setting below, and sends
+    nothing. Tracing does not see the attempt: it patches ``request`` of the class.
+    """
+    import openai
+
+    client.request = super(openai.AsyncOpenAI, client).request
+    with suppress(Exception):
+        asyncio.run(client.post("/embeddings", cast_to=object, options={"max_retries": -1}))
+    del client.request
+
+
+def _sdk(model: Model) -> Any:
     try:
         import openai
+        import openai.resources.embeddings  # the SDK would load it at the first request
     except ImportError as error:
         raise missing_extra(model, "openai", error) from error
-    common: dict[str, Any] = {"max_retries": 0, "default_headers": dict(model.headers or {})}
+    return openai
+
+
+def _http_library() -> ModuleType:
+    """Return the library below the SDK: ``httpx2``, or ``httpx`` before openai 3."""
+    import openai
+
+    [base] = openai.DefaultHttpxClient.__bases__
+    return import_module(base.__module__.partition(".")[0])
+
+
+def _settings(model: Model) -> dict[str, Any]:
+    """Return the arguments of a client; raise before anything is made where one is missing."""
+    settings: dict[str, Any] = {"max_retries": 0, "default_headers": dict(model.headers or {})}
     if model.provider == "openai":
-        kind: Any = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-        common.update(api_key=api_key(model), base_url=model.base_url or BASE_URL)
-        http: Any = openai.DefaultAsyncHttpxClient() if asynchronous else openai.DefaultHttpxClient()
-        return Sender(kind(http_client=http, **common), http)
-    azure: Any = openai.AsyncAzureOpenAI if asynchronous else openai.AzureOpenAI
+        return {**settings, "api_key": api_key(model), "base_url": model.base_url or BASE_URL}
     if model.azure_ad_token_provider is not None:
-        common["azure_ad_token_provider"] = model.azure_ad_token_provider
+        settings["azure_ad_token_provider"] = model.azure_ad_token_provider
     else:
-        common["api_key"] = api_key(model)
-    client = azure(
-        azure_endpoint=setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
-        api_version=setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
-        **common,
-    )
-    return Sender(client)
+        settings["api_key"] = api_key(model)
+    return {
+        **settings,
+        "azure_endpoint": setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
+        "api_version": setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
+    }
+
+
+# Errors
+
+
+def _sent_keys(error: Exception) -> list[str]:
+    """Return the keys that were sent with a request, such as a token that only the token provider knew."""
+    headers = getattr(getattr(error, "request", None), "headers", None) or {}
+    return [word for name in ("authorization", "api-key") for word in headers.get(name, "").split()]
+
+
+def _translated(error: Exception, model: Model, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+    import anyio
+    import openai
+
+    http: Any = _http_library()
+    match error:
+        case openai.APITimeoutError() | http.TimeoutException():
+            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
+        case openai.APIConnectionError() | http.RequestError() | ssl.SSLError() | anyio.EndOfStream():
+            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
+            story = f"the connection failed ({type(cause or error).__name__})"
+            return UnavailableError(story, model=model.name, perhaps_billed=was_sent(error))
+        case openai.APIStatusError():
+            body = error.body if isinstance(error.body, dict) else {}
+            return error_from_status(
+                error.status_code,
+                str(body.get("message") or error.message),
+                model=model,
+                headers=dict(error.response.headers),
+                code=str(body.get("code") or ""),
+                texts=texts,
+                sent_keys=keys,
+            )
+        case openai.APIResponseValidationError():
+            return BadResponseError("the answer is not an embeddings response", model=model.name)
+        case openai.OpenAIError():
+            return BackendError(f"the openai library failed ({type(error).__name__})", model=model.name)
+        case _:
+            return error

@@ -1,32 +1,30 @@
 """Voyage AI.
 
 Documents and queries are told apart by ``input_type``. Truncation, which the server does silently by default, is off.
-Requests go through the SDK's ``Embedding`` resource, because its client drops the ``index`` of the answers and takes no
-time limit for a single request. Two faults of the SDK are guarded: it takes any status from 505 on for a success, and
-it raises a plain ``APIError`` for a 429 without ``detail``. voyage-4-nano never goes through this SDK, which would run
-code from the model hub for it; load it with sentence-transformers.
+Requests are made with the SDK's ``Embedding`` resource, because ``voyageai.Client`` drops the ``index`` of the answers
+and takes no time limit for a single request. Two faults of the SDK are guarded: it takes any status from 505 on for a
+success, and it raises a plain ``APIError`` for a 429 without ``detail``. voyage-4-nano is never asked for through this
+SDK, which would run code from the model hub for it; sentence-transformers loads it.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import (
-    BadResponseError,
-    ConfigError,
-    RequestTimeoutError,
-    UnavailableError,
-)
-from ..models import Card, Model, billed, custom_card
+from ..errors import BadResponseError, ConfigError, RequestTimeoutError, UnavailableError
+from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
+from ._clients import Clients
 from ._environment import api_key
-from ._responses import failed, from_status, matrix, unreadable, was_sent
+from ._remote import RemoteBackend
+from ._responses import chained, decode_vectors, error_from_status, failed_to_parse, was_sent
 
 BASE_URL = "https://api.voyageai.com/v1"
 MONGODB_URL = "https://ai.mongodb.com/v1"
-"""Where keys that begin with ``al-`` belong (voyageai.util.get_default_base_url)."""
+"""Serves keys that begin with ``al-`` (voyageai.util.get_default_base_url)."""
 INPUT_TYPES = {"document": "document", "query": "query"}
 
 
@@ -51,49 +49,27 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    """Return the backend of a model."""
     return VoyageBackend(model, known.card, candidate.space.dimensions)
 
 
-class VoyageBackend(Backend):
-    """Calls ``/embeddings`` through the voyageai SDK, which keeps a session per thread and needs no closing."""
+class VoyageBackend(RemoteBackend):
+    """Calls ``/embeddings`` through the voyageai SDK, which keeps its own sessions: there is nothing to close."""
 
     def __init__(self, model: Model, card: Card, dimensions: int) -> None:
-        self._model = model
+        super().__init__(
+            model, Clients(lambda: (_resource(model).create, _no_close), lambda: (_resource(model).acreate, _no_aclose))
+        )
         self._input_types = card.input_types or INPUT_TYPES
         self._dimensions = dimensions if dimensions != card.dimensions else None
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        resource = _resource(self._model)
-        request = self._request(texts, input_type, timeout)
-        try:
-            response = resource.create(**request)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
-        else:
-            return _answer(response, self._model)
-        raise failure
-
-    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        resource = _resource(self._model)
-        request = self._request(texts, input_type, timeout)
-        try:
-            response = await resource.acreate(**request)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = failed(error, _translated(error, self._model, texts), self._model, texts)
-        else:
-            return _answer(response, self._model)
-        raise failure
-
-    # The request
-
-    def _request(self, texts: Sequence[str], input_type: InputType, timeout: float) -> dict[str, Any]:
-        key = api_key(self._model)
-        prompt = (self._model.prompts or {}).get(input_type, "")
+    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+        key = api_key(self.model)
+        prompt = (self.model.prompts or {}).get(input_type, "")
         return {
             "api_key": key,
-            "base_url": self._model.base_url or (MONGODB_URL if key.startswith("al-") else BASE_URL),
-            "request_timeout": timeout,
-            "model": self._model.id,
+            "base_url": self.model.base_url or (MONGODB_URL if key.startswith("al-") else BASE_URL),
+            "model": self.model.id,
             "input": [prompt + text for text in texts],
             "input_type": self._input_types[input_type],
             "truncation": False,
@@ -102,37 +78,50 @@ class VoyageBackend(Backend):
             "encoding_format": "base64",
         }
 
+    def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
+        return client(**request, request_timeout=timeout)
+
+    def parse_answer(self, response: Any) -> Answer:
+        try:
+            rows = sorted(response["data"], key=lambda row: row["index"])
+            if [row["index"] for row in rows] != list(range(len(rows))):
+                raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
+            embeddings = [row["embedding"] for row in rows]
+            tokens = (response.get("usage") or {}).get("total_tokens")
+        except (KeyError, TypeError, AttributeError) as error:
+            if isinstance(response, dict) and "detail" in response:  # an error that the SDK takes for a success
+                raise UnavailableError("the server failed", model=self.model.name) from error
+            raise BadResponseError("the answer is not an embeddings response", model=self.model.name) from error
+        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
+
+    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
+        return chained(_translated(error, self.model, texts), error, self.model, texts)
+
+
+# The SDK
+
 
 def _resource(model: Model) -> Any:
     try:
-        import voyageai
+        from voyageai.api_resources import Embedding
     except ImportError as error:
         raise missing_extra(model, "voyage", error) from error
-    return voyageai.api_resources.Embedding
+    platform.platform()  # reads a file, and the SDK asks for it at the first request; Python remembers the answer
+    return Embedding
 
 
-# The response
+def _no_close() -> None:
+    """Close nothing."""
 
 
-def _answer(response: Any, model: Model) -> Answer:
-    try:
-        rows = sorted(response["data"], key=lambda row: row["index"])
-        if [row["index"] for row in rows] != list(range(len(rows))):
-            raise BadResponseError("the answer repeats or skips an index", model=model.name)
-        embeddings = [row["embedding"] for row in rows]
-        tokens = (response.get("usage") or {}).get("total_tokens")
-    except (KeyError, TypeError, AttributeError) as error:
-        if isinstance(response, dict) and "detail" in response:  # an error of a status that the SDK takes for a success
-            raise UnavailableError("the server failed", model=model.name) from error
-        raise BadResponseError("the answer is not an embeddings response", model=model.name) from error
-    return Answer(matrix(embeddings, model.name), billed(tokens))
+async def _no_aclose() -> None:
+    """Close nothing."""
 
 
-# The errors
+# Errors
 
 
 def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
-    """Return our error for one of the SDK's, or ``error`` itself when it is none of its."""
     import aiohttp
     import requests
     from voyageai import error as sdk
@@ -147,7 +136,7 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
         case sdk.VoyageError(http_status=int(status)) if status >= 300:
             detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
             unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
-            return from_status(
+            return error_from_status(
                 status,
                 detail,
                 model=model,
@@ -157,7 +146,7 @@ def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Excepti
             )
         case sdk.VoyageError():
             return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case _ if unreadable(error):
+        case _ if failed_to_parse(error):
             return BadResponseError("the answer is not an embeddings response", model=model.name)
         case _:
             return error

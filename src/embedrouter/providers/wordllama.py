@@ -5,16 +5,16 @@ Promises:
 - No network, no torch, 0.15 seconds to load. Only ``l2_supercat_256`` is offered, because its files are part of
   the ``wordllama`` package; the others would be downloaded.
 - Those two files are read with ``safetensors`` and ``tokenizers``, which the package depends on anyway. The package
-  itself is never imported: its import configures the root logger (``logging.basicConfig(level=INFO)``), and there is no
-  way to undo that which cannot hit the user's own logging configuration in another thread. A vector is the mean of the
-  rows of the text's tokens, as in ``WordLlamaInference.embed``; the tests compare the two.
+  itself is never imported: its import configures the root logger (``logging.basicConfig(level=INFO)``), and undoing
+  that could change the user's own logging configuration in another thread. A vector is the mean of the rows of the
+  text's tokens, as in ``WordLlamaInference.embed``; the tests compare the two.
 - Vectors have length 1; 128 and 64 dimensions are cut from 256 and normalised again. The model was trained for that.
-- Every non-empty text has a vector. The tokenizer puts a mark before the text and knows every byte, so white space,
-  control characters, zero-width characters and emoji all have tokens, and no row is zero. Only ``""`` has no token: the
-  library divides zero by zero and returns NaN; here it is refused.
+- Every non-empty text has a vector. The tokenizer puts a mark before the text and has a token for every byte, so white
+  space, control characters, zero-width characters and emoji all have tokens, and no row is zero. Only ``""`` has no
+  token: the library divides zero by zero and returns NaN; here the text is refused.
 - Documents and queries are embedded alike, and texts of any length are taken whole.
-- Any number of threads may embed at once: nothing is written after loading, so there is no lock to wait for and none
-  for a forked child to inherit.
+- Any number of threads may embed at once: nothing is written after loading, so no lock is needed, and a forked child
+  inherits none.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ SHORT = 64
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the catalogue's facts.
 
-    The identity holds the hashes of the files that this version of embedrouter expects, and loading compares them: so
-    the cache is right for ever, and a warm call needs neither the files nor the package.
+    The identity holds the hashes of the files that this version of embedrouter expects, and loading compares them. So
+    cached vectors stay valid, and a warm call needs neither the files nor the package.
 
     Raises:
-        ConfigError: another model is asked for, or something that this model does not have.
+        ConfigError: the declaration names another model, or a setting that this model does not have.
     """
     if model.id != NAME:
         raise ConfigError(
@@ -70,7 +70,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
             f"downloaded. Write Model('wordllama:{NAME}', dimensions=…) with 256, 128 or 64 dimensions."
         )
     if model.prompts:
-        raise ConfigError(f"{model.name} averages words and knows no prompts. Leave prompts= out.")
+        raise ConfigError(f"{model.name} averages words and takes no prompts. Leave prompts= out.")
     if model.client is not None:
         raise ConfigError(f"{model.name} reads its files itself, in 0.15 seconds. Leave client= out.")
     files = "+".join(digest[:16] for digest in FILES.values())
@@ -78,6 +78,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    """Return the backend of the model."""
     return WordLlamaBackend(model, candidate)
 
 
@@ -92,71 +93,90 @@ class WordLlamaBackend(Backend):
         self._dimensions = candidate.space.dimensions
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        """Embed texts and count their tokens. ``timeout`` has no meaning here: a request takes milliseconds."""
-        tokenizer, rows = _load(self._model)
-        vectors = np.empty((len(texts), self._dimensions), np.float32)
-        tokens = 0
+        """Embed texts and count their tokens. ``timeout`` has no effect: a request takes milliseconds."""
+        try:
+            tokenizer, rows = read_files()
+        except ImportError as error:
+            raise self.translate_error(error) from error
+        tokens = self.build_request(tokenizer, texts)
+        return self.parse_answer(self.send(rows, tokens), tokens)
+
+    def build_request(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text.
+
+        Raises:
+            InputRejectedError: a text is empty.
+        """
+        tokens: list[list[int]] = []
         for start in range(0, len(texts), BATCH):
             encodings = tokenizer.encode_batch_fast(list(texts[start : start + BATCH]), add_special_tokens=False)
-            ids = [encoding.ids for encoding in encodings]
-            if not all(ids):
-                raise _empty(self._model, texts)
-            vectors[start : start + BATCH] = _sums(rows, ids)[:, : self._dimensions]  # a sum points as the mean
-            tokens += sum(map(len, ids))
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return Answer(vectors, tokens)
+            tokens += [encoding.ids for encoding in encodings]
+        if not all(tokens):
+            indices = [index for index, ids in enumerate(tokens) if not ids]
+            raise InputRejectedError(
+                "an empty text has no vector. Leave it out.", model=self._model.name, indices=indices
+            )
+        return tokens
+
+    def send(self, rows: Vectors, tokens: Sequence[Sequence[int]]) -> Vectors:
+        """Return the sum of each text's rows, which has the direction of their mean."""
+        sums = np.empty((len(tokens), self._dimensions), np.float32)
+        for start in range(0, len(tokens), BATCH):
+            sums[start : start + BATCH] = _add_up(rows, tokens[start : start + BATCH])[:, : self._dimensions]
+        return sums
+
+    def parse_answer(self, sums: Vectors, tokens: Sequence[Sequence[int]]) -> Answer:
+        """Scale the sums to length 1."""
+        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+        return Answer(sums, sum(map(len, tokens)))
+
+    def translate_error(self, error: ImportError) -> ConfigError:
+        """Return the error that names the extra to install."""
+        return missing_extra(self._model, "wordllama", error)
 
 
-def _sums(rows: Vectors, ids: Sequence[Sequence[int]]) -> Vectors:
+def _add_up(rows: Vectors, tokens: Sequence[Sequence[int]]) -> Vectors:
     """Add up the rows of each text: those of all short texts side by side, first with first, second with second.
 
     Either way the rows of a text are added in their order, so that its sum does not depend on the other texts.
     """
-    sums = np.empty((len(ids), rows.shape[1]), np.float32)
+    sums = np.empty((len(tokens), rows.shape[1]), np.float32)
     short = []
-    for place, numbers in enumerate(ids):
-        if len(numbers) <= SHORT:
+    for place, ids in enumerate(tokens):
+        if len(ids) <= SHORT:
             short.append(place)
         else:
-            np.add.reduce(rows.take(numbers, axis=0), axis=0, out=sums[place])
-    short.sort(key=lambda place: -len(ids[place]))
+            np.add.reduce(rows.take(ids, axis=0), axis=0, out=sums[place])
+    short.sort(key=lambda place: -len(tokens[place]))
     if short:
-        columns = zip_longest(*(ids[place] for place in short))
+        columns = zip_longest(*(tokens[place] for place in short))
         total = rows.take(next(columns), axis=0)
         for column in columns:
-            numbers = [number for number in column if number is not None]
-            total[: len(numbers)] += rows.take(numbers, axis=0)
+            ids = [token for token in column if token is not None]
+            total[: len(ids)] += rows.take(ids, axis=0)
         sums[short] = total
     return sums
 
 
-# Loading
-
-
-def _load(model: Model) -> tuple[Tokenizer, Vectors]:
-    """Return the tokenizer and one row of 256 numbers per token.
-
-    Raises:
-        ConfigError: the package is missing, or holds other files than this version of embedrouter knows.
-    """
-    try:
-        return _read()
-    except ImportError as error:
-        raise missing_extra(model, "wordllama", error) from error
+# Files
 
 
 @cache
-def _read() -> tuple[Tokenizer, Vectors]:
-    """Read the files once for the whole process: all routers share 32 MB.
+def read_files() -> tuple[Tokenizer, Vectors]:
+    """Read the tokenizer, and one row of 256 numbers per token, once for the process: all routers share 32 MB.
 
-    Two threads that come first at the same moment may both read; the results are the same and one is kept.
+    Two threads that call first at the same moment may both read; the results are equal and one is kept.
+
+    Raises:
+        ImportError: a package is missing.
+        ConfigError: the package holds other files than this version of embedrouter expects.
     """
     from safetensors.numpy import load as tensors
     from tokenizers import Tokenizer
 
-    weights, words = (_content(name, digest) for name, digest in FILES.items())
+    weights, vocabulary = (_content(name, digest) for name, digest in FILES.items())
     rows = tensors(weights)["embedding.weight"].astype(np.float32)
-    return Tokenizer.from_buffer(words), rows
+    return Tokenizer.from_buffer(vocabulary), rows
 
 
 def _content(name: str, digest: str) -> bytes:
@@ -170,15 +190,7 @@ def _content(name: str, digest: str) -> bytes:
         raise ConfigError(f"{path} cannot be read ({error.strerror}). {REINSTALL}") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise ConfigError(
-            f"{path} is not the file this version of embedrouter knows, so its vectors would not be comparable with "
-            f"those in caches and indexes. {REINSTALL}"
+            f"{path} is not the file that this version of embedrouter expects, so its vectors would not be comparable "
+            f"with those in caches and indexes. {REINSTALL}"
         )
     return content
-
-
-# Errors
-
-
-def _empty(model: Model, texts: Sequence[str]) -> InputRejectedError:
-    indices = [index for index, text in enumerate(texts) if not text]
-    return InputRejectedError("an empty text has no vector. Leave it out.", model=model.name, indices=indices)

@@ -1,7 +1,7 @@
 """Embedders that users already have, as backends: LangChain's, LlamaIndex's, or a function.
 
-They are told apart by their methods, so that neither framework is imported. Whatever they do inside (batching, retries,
-truncation) stays theirs; what comes back is checked like any provider's answer.
+Embedders are told apart by their methods, so that neither framework is imported. An embedder keeps its own batching,
+retries and truncation; its vectors are checked like those of any provider.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._process import in_thread
 from ..errors import (
     AuthenticationError,
     BackendError,
@@ -25,12 +26,18 @@ from ..errors import (
 from ..models import Backend, Card, Model, custom_card
 from ..types import Answer, Candidate, InputType
 from . import Description
-from ._redaction import harmless
+from ._redaction import safe_to_chain
 
 __all__ = ["WrappedBackend"]
 
 STATUS = ("status_code", "http_status", "status")
-"""Where SDKs' exceptions keep the HTTP status."""
+"""Attributes of SDKs' exceptions that hold the HTTP status."""
+
+INHERITED = "langchain_core.embeddings.embeddings"
+"""The module of LangChain's base class: its asynchronous methods take threads of the loop's default executor."""
+
+Method = Callable[[list[str], InputType], Any]
+AsyncMethod = Callable[[list[str], InputType], Awaitable[Any]]
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
@@ -39,6 +46,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
+    """Return the backend of an embedder."""
     return WrappedBackend(model.embedder, model.name)
 
 
@@ -53,83 +61,112 @@ class WrappedBackend(Backend):
     """
 
     def __init__(self, embedder: Any, name: str) -> None:
-        self._embedder = embedder
         self._name = name
-        if hasattr(embedder, "embed_documents") and hasattr(embedder, "embed_query"):
-            self._ask, self._aask = self._langchain, self._alangchain
-        elif hasattr(embedder, "get_text_embedding_batch") and hasattr(embedder, "get_query_embedding"):
-            self._ask, self._aask = self._llama_index, self._allama_index
-        else:
-            self._ask, self._aask = self._function, self._afunction
-            self._takes_input_type = "input_type" in inspect.signature(embedder).parameters
-
-    _ask: Callable[[list[str], InputType], Any]
-    _aask: Callable[[list[str], InputType], Awaitable[Any]]
+        self._embed, self._aembed = _methods(embedder)
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        """Call the embedder; it keeps its own time limit."""
+        """Call the embedder, which keeps its own time limit."""
+        request = self.build_request(texts)
         try:
-            return self._answer(self._ask(list(texts), input_type))
+            return self.parse_answer(self.send(request, input_type))
         except Exception as error:  # noqa: BLE001 - raised below
-            failure = _translated(error, self._name, texts)
+            failure = self.translate_error(error, texts)
         raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Call the embedder's asynchronous form, for at most ``timeout`` seconds."""
+        request = self.build_request(texts)
         try:
             async with asyncio.timeout(timeout):
-                return self._answer(await self._aask(list(texts), input_type))
+                return self.parse_answer(await self.asend(request, input_type))
         except Exception as error:  # noqa: BLE001 - raised below
-            failure = _translated(error, self._name, texts)
+            failure = self.translate_error(error, texts)
         raise failure
 
-    def _answer(self, rows: Any) -> Answer:
+    def build_request(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts as a list, which embedders take."""
+        return list(texts)
+
+    def send(self, request: list[str], input_type: InputType) -> Any:
+        """Call the embedder."""
+        return self._embed(request, input_type)
+
+    async def asend(self, request: list[str], input_type: InputType) -> Any:
+        """Call the embedder's asynchronous methods; without such methods, the synchronous ones in a thread."""
+        return await self._aembed(request, input_type)
+
+    def parse_answer(self, rows: Any) -> Answer:
+        """Return the embedder's vectors as an array.
+
+        Raises:
+            BadResponseError: the embedder returned something else.
+        """
         try:
             return Answer(np.ascontiguousarray(rows, np.float32), tokens=None)
         except (ValueError, TypeError) as error:
             raise BadResponseError("what came back is not a list of vectors", model=self._name) from error
 
-    # The three kinds, twice
+    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
+        """Return our error for a failure of the network or of a provider behind the embedder, or ``error`` itself.
 
-    def _langchain(self, texts: list[str], input_type: InputType) -> Any:
-        if input_type == "document":
-            return self._embedder.embed_documents(texts)
-        return [self._embedder.embed_query(text) for text in texts]
-
-    async def _alangchain(self, texts: list[str], input_type: InputType) -> Any:
-        if input_type == "document":
-            return await self._embedder.aembed_documents(texts)
-        return [await self._embedder.aembed_query(text) for text in texts]
-
-    def _llama_index(self, texts: list[str], input_type: InputType) -> Any:
-        if input_type == "document":
-            return self._embedder.get_text_embedding_batch(texts)
-        return [self._embedder.get_query_embedding(text) for text in texts]
-
-    async def _allama_index(self, texts: list[str], input_type: InputType) -> Any:
-        if input_type == "document":
-            return await self._embedder.aget_text_embedding_batch(texts)
-        return [await self._embedder.aget_query_embedding(text) for text in texts]
-
-    def _function(self, texts: list[str], input_type: InputType) -> Any:
-        return self._embedder(texts, input_type=input_type) if self._takes_input_type else self._embedder(texts)
-
-    async def _afunction(self, texts: list[str], input_type: InputType) -> Any:
-        return await asyncio.to_thread(self._function, texts, input_type)
+        The embedder's error becomes the cause, unless a traceback would then print a text.
+        """
+        ours = _translated(error, self._name)
+        if ours is not error:
+            ours.__cause__ = error if safe_to_chain(error, texts) else None
+        return ours
 
 
-def _translated(error: Exception, model: str, texts: Sequence[str]) -> Exception:
-    """Return our error for a failure of the network or of a provider behind the embedder, or ``error`` itself.
+def _methods(embedder: Any) -> tuple[Method, AsyncMethod]:
+    """Return the functions that embed texts synchronously and asynchronously."""
+    if hasattr(embedder, "embed_documents") and hasattr(embedder, "embed_query"):
 
-    What the embedder raised is its cause, unless that repeats a text.
-    """
-    ours = _ours(error, model)
-    if ours is not error:
-        ours.__cause__ = error if harmless(error, texts) else None
-    return ours
+        def langchain(texts: list[str], input_type: InputType) -> Any:
+            if input_type == "document":
+                return embedder.embed_documents(texts)
+            return [embedder.embed_query(text) for text in texts]
+
+        async def alangchain(texts: list[str], input_type: InputType) -> Any:
+            if input_type == "document" and _is_own(embedder, "aembed_documents"):
+                return await embedder.aembed_documents(texts)
+            if input_type == "query" and _is_own(embedder, "aembed_query"):
+                return [await embedder.aembed_query(text) for text in texts]
+            return await in_thread(langchain, texts, input_type)
+
+        return langchain, alangchain
+
+    if hasattr(embedder, "get_text_embedding_batch") and hasattr(embedder, "get_query_embedding"):
+
+        def llama_index(texts: list[str], input_type: InputType) -> Any:
+            if input_type == "document":
+                return embedder.get_text_embedding_batch(texts)
+            return [embedder.get_query_embedding(text) for text in texts]
+
+        async def allama_index(texts: list[str], input_type: InputType) -> Any:
+            if input_type == "document":
+                return await embedder.aget_text_embedding_batch(texts)
+            return [await embedder.aget_query_embedding(text) for text in texts]
+
+        return llama_index, allama_index
+
+    takes_input_type = "input_type" in inspect.signature(embedder).parameters
+
+    def function(texts: list[str], input_type: InputType) -> Any:
+        return embedder(texts, input_type=input_type) if takes_input_type else embedder(texts)
+
+    async def afunction(texts: list[str], input_type: InputType) -> Any:
+        return await in_thread(function, texts, input_type)
+
+    return function, afunction
 
 
-def _ours(error: Exception, model: str) -> Exception:
+def _is_own(embedder: Any, name: str) -> bool:
+    """Return whether an embedder has an asynchronous method that is not inherited from LangChain's base class."""
+    method = getattr(embedder, name, None)
+    return method is not None and getattr(method, "__module__", None) != INHERITED
+
+
+def _translated(error: Exception, model: str) -> Exception:
     if isinstance(error, BackendError):
         return error
     reason = type(error).__name__

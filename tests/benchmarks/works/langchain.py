@@ -84,7 +84,7 @@ def tasks(number: int, api: str) -> Work:
     with asyncio.Runner() as runner:
         for round_ in itertools.count():
             asked = queries(number, round_ * number)
-            yield lambda asked=asked: runner.run(ask(asked))
+            yield partial(lambda asked: runner.run(ask(asked)), asked)
 
 
 def threads(number: int, api: str) -> Work:
@@ -93,4 +93,4 @@ def threads(number: int, api: str) -> Work:
     with ThreadPoolExecutor(number) as pool:
         for round_ in itertools.count():
             asked = queries(number, round_ * number)
-            yield lambda asked=asked: list(pool.map(embedder.embed_query, asked))
+            yield partial(lambda asked: list(pool.map(embedder.embed_query, asked)), asked)

@@ -175,4 +175,4 @@ def sdk_queries_async(number: int, api: str) -> Work:
 
     with asyncio.Runner() as runner:
         for round_ in itertools.count():
-            yield lambda round_=round_: runner.run(ask(queries(number, number * round_)))
+            yield partial(lambda asked: runner.run(ask(asked)), queries(number, number * round_))

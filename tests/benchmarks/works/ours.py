@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +18,14 @@ from embedrouter.types import Answer, InputType
 
 from ..worker import Work
 from .corpus import DIMENSIONS, NAME, ROUNDS, Known, documents, fresh, queries
+
+
+def _run(runner: asyncio.Runner, ask: Callable[..., Coroutine[Any, Any, Any]], *given: Any, **settings: Any) -> Any:
+    return runner.run(ask(*given, **settings))
+
+
+def _map(pool: ThreadPoolExecutor, function: Callable[[str], Any], given: Sequence[str]) -> list[Any]:
+    return list(pool.map(function, given))
 
 
 class _Backend(Backend):
@@ -104,7 +112,7 @@ def tasks(number: int, api: str) -> Work:
 
         for round_ in itertools.count():
             asked = queries(number, round_ * number)
-            yield lambda asked=asked: runner.run(ask(asked))
+            yield partial(_run, runner, ask, asked)
 
 
 def threads(number: int, api: str) -> Work:
@@ -113,7 +121,7 @@ def threads(number: int, api: str) -> Work:
         embedder = RouterEmbeddings(router)
         for round_ in itertools.count():
             asked = queries(number, round_ * number)
-            yield lambda asked=asked: list(pool.map(embedder.embed_query, asked))
+            yield partial(_map, pool, embedder.embed_query, asked)
 
 
 @contextmanager
@@ -141,7 +149,7 @@ def uncached_queries_async(number: int, api: str) -> Work:
 
     with _in_use(api) as router, asyncio.Runner() as runner:
         for round_ in itertools.count():
-            yield lambda round_=round_: runner.run(ask(router, queries(number, number * round_)))
+            yield partial(_run, runner, ask, router, queries(number, number * round_))
 
 
 def many_at_once(number: int, api: str) -> Work:
@@ -152,12 +160,10 @@ def many_at_once(number: int, api: str) -> Work:
 
     for texts in fresh(number):
         with _cold(api) as router, asyncio.Runner() as runner:
-            yield lambda router=router, runner=runner, texts=texts: runner.run(embed(router, texts))
+            yield partial(_run, runner, embed, router, texts)
 
 
 def in_one_call(number: int, api: str) -> Work:
     for texts in fresh(number):
         with _cold(api) as router, asyncio.Runner() as runner:
-            yield lambda router=router, runner=runner, texts=texts: runner.run(
-                router.aembed(texts, input_type="document")
-            )
+            yield partial(_run, runner, router.aembed, texts, input_type="document")
