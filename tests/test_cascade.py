@@ -33,7 +33,7 @@ def decide(cascade: Cascade, gaps: list[float]) -> list[bool]:
 
 @given(SHARES, GAPS, st.integers(1, 50), st.lists(st.floats(0, 2), max_size=60))
 @settings(deadline=None)
-def test_the_share_is_kept_whatever_the_gaps_are(
+def test_the_share_is_kept_for_any_sequence_of_gaps(
     share: float, gaps: list[float], window: int, seeds: list[float]
 ) -> None:
     """At every moment, within a number of queries that does not grow: so the long run has exactly that share."""
@@ -100,7 +100,7 @@ def test_the_weakest_queries_are_the_ones_that_go_up() -> None:
 
 
 def test_similarities_and_distances_are_decided_alike() -> None:
-    """Only the size of the difference counts, so nobody has to say which kind a store gives."""
+    """Only the size of the difference counts, so the kind need not be configured."""
     chance = np.random.default_rng(3)
     hits = -np.sort(-chance.random((500, 10)), axis=1)
     similarities, distances = Cascade(0.3), Cascade(0.3)

@@ -136,7 +136,7 @@ def refusal(found: Any, router: Router, **settings: Any) -> str:
 # The mark is in the collection
 
 
-def test_an_empty_collection_is_in_the_space_of_whoever_opens_it_first(anywhere: Callable[[], Any], name: str) -> None:
+def test_an_empty_collection_is_in_the_space_of_its_first_router(anywhere: Callable[[], Any], name: str) -> None:
     """The next client is another machine, as far as the guard can tell."""
     found = collection(anywhere(), name)
     assert guard(found, router("one")) is found
@@ -204,7 +204,7 @@ def test_a_distance_that_only_the_metadata_know_is_not_lost(tmp_path: Path) -> N
 
 
 def test_half_a_mark_is_no_mark(client: Any) -> None:
-    """Somebody edited the metadata."""
+    """The metadata were edited by hand."""
     assert SPACE in refusal(collection(client, "half", **{DIMENSIONS: 8}), router())
     assert DIMENSIONS in refusal(collection(client, "another", **{SPACE: "one"}), router())
 
@@ -213,7 +213,7 @@ def test_half_a_mark_is_no_mark(client: Any) -> None:
 
 
 def test_vectors_without_a_mark_are_refused_unless_adopted(client: Any) -> None:
-    """Equal lengths prove nothing; whoever knows says so once."""
+    """Equal lengths prove nothing; a user who knows says so once."""
     fill(collection(client), router("one"), [SECRET])
     said = refusal(collection(client), router("one"))
     assert "adopt=True" in said
@@ -285,7 +285,7 @@ def test_only_the_beginning_of_a_large_collection_is_read(client: Any, monkeypat
 
 
 def test_texts_that_are_not_there_are_told_of(client: Any) -> None:
-    """Chroma may hold vectors alone; then nobody can embed again what is not kept elsewhere."""
+    """Chroma may hold vectors alone; then the texts have to be kept elsewhere to be embedded again."""
     some = guard(collection(client, "some"), router("one"))
     fill(some, router("one"), ["a", "b", "c"], documents=["a", None, ""])
     none = guard(collection(client, "none"), router("one"))
@@ -355,7 +355,7 @@ def test_langchain_keeps_the_mark_when_it_empties_a_collection(client: Any) -> N
 
 
 def test_the_router_must_be_the_one_behind_the_embedder(client: Any) -> None:
-    """Otherwise the guard would hold the collection to a space that nobody puts into it."""
+    """Otherwise the guard would hold the collection to a space that is never put into it."""
     with pytest.raises(SpaceMismatchError, match=r"embeds in the space one .* to guard it in two"):
         guard(langchain(client, router("one")), router("two"))
     assert collection(client).metadata is None
@@ -421,7 +421,7 @@ def test_a_store_never_follows_a_name_to_another_collection(anywhere: Callable[[
 
 
 def test_a_fresh_handle_sees_what_others_did(client: Any) -> None:
-    """A check later on, for whoever wants one: metadata are those of the opening."""
+    """How to check again later: metadata are those of the opening."""
     early = collection(client)
     guard(collection(client), router("one"))
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
@@ -32,6 +32,8 @@ from embedrouter.models import requested
 from embedrouter.retrieval import Cascade
 from embedrouter.testing import FakeBackend
 from tests.emulator import Emulator
+
+T = TypeVar("T")
 
 TEXTS = [f"page number {number}" for number in range(12)]
 
@@ -208,7 +210,7 @@ async def test_a_chroma_collection_is_guarded_in_a_thread() -> None:
         await aguard(collection, two)
 
 
-def off_the_loop(answer: Any) -> Any:
+def off_the_loop(answer: T) -> T:
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
     return answer

@@ -158,7 +158,7 @@ def test_an_index_needs_a_name(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_an_error_and_not_a_licence(tmp_path: Path) -> None:
-    """Nobody knows what the index holds."""
+    """The space of the index is not known."""
     add(langchain(tmp_path, "one", index="handbook"), ["text"], asynchronous=False)
     (tmp_path / "indexes/handbook.json").write_text("{")
 
@@ -238,7 +238,7 @@ def test_langchains_indexing_api_cannot_mix_models(tmp_path: Path) -> None:
 
 
 def test_llama_indexes_docstore_cannot_mix_models(tmp_path: Path) -> None:
-    """H20: a pipeline with a docstore skips known documents, whatever embeds the new ones."""
+    """H20: a pipeline with a docstore skips known documents, even if another model embeds the new ones."""
 
     def run(space: str, *texts: str) -> None:
         pipeline = IngestionPipeline(

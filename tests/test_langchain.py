@@ -99,7 +99,9 @@ def test_a_query_asks_for_its_tier_nearest_first(router: Router, low: FakeBacken
     assert (len(low.calls), len(high.calls)) == (1, 2)
 
 
-def test_documents_keep_their_tier_whatever_queries_ask(router: Router, low: FakeBackend, high: FakeBackend) -> None:
+def test_documents_keep_their_tier_next_to_queries_of_another(
+    router: Router, low: FakeBackend, high: FakeBackend
+) -> None:
     """They stay in the index for good."""
     adapter = RouterEmbeddings(router).with_tier("low")
     with tier("low"):

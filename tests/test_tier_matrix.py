@@ -25,7 +25,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from decimal import Decimal
 from operator import itemgetter
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 import pytest
@@ -259,9 +259,9 @@ class Custom(BaseRetriever):
         return self.store.similarity_search(query)
 
 
-class State(TypedDict, total=False):
+class State(TypedDict):
     query: str
-    documents: list[Document]
+    documents: NotRequired[list[Document]]
 
 
 def graph(node: Any) -> Step:
@@ -281,8 +281,8 @@ def node_without_config(setting: Setting) -> Step:
 def node_with_config(setting: Setting) -> Step:
     retriever = setting.wrapped
 
-    def retrieve(state: State, config: RunnableConfig) -> State:
-        return {"documents": retriever.invoke(state.get("query", ""), config)}
+    def retrieve(state: State, config: RunnableConfig) -> dict[str, Any]:
+        return {"documents": retriever.invoke(state["query"], config)}
 
     return graph(retrieve)
 
@@ -290,8 +290,8 @@ def node_with_config(setting: Setting) -> Step:
 def asynchronous_node_without_config(setting: Setting) -> Step:
     retriever = setting.wrapped
 
-    async def retrieve(state: State) -> State:
-        return {"documents": await retriever.ainvoke(state.get("query", ""))}
+    async def retrieve(state: State) -> dict[str, Any]:
+        return {"documents": await retriever.ainvoke(state["query"])}
 
     return graph(retrieve)
 
@@ -299,8 +299,8 @@ def asynchronous_node_without_config(setting: Setting) -> Step:
 def asynchronous_node_with_config(setting: Setting) -> Step:
     retriever = setting.wrapped
 
-    async def retrieve(state: State, config: RunnableConfig) -> State:
-        return {"documents": await retriever.ainvoke(state.get("query", ""), config)}
+    async def retrieve(state: State, config: RunnableConfig) -> dict[str, Any]:
+        return {"documents": await retriever.ainvoke(state["query"], config)}
 
     return graph(retrieve)
 
@@ -453,7 +453,8 @@ def test_documents_that_a_chain_adds_keep_their_tier(world: World, way: str) -> 
 def test_documents_are_asked_for_by_name(world: World, store: InMemoryVectorStore) -> None:
     """tier(documents=…) outside and a tier for queries inside do not hide each other."""
     with tier(documents="low"):
-        with_tier(RunnableLambda[str, list[str]](lambda text: store.add_texts([text])), "medium").invoke("c")
+        adding = RunnableLambda[str, list[str]](lambda text: store.add_texts([text]))
+        with_tier(adding, "medium").invoke("c")
         with_tier(searching(store)).invoke("one", asking("low"))
 
     assert ("low", "c") in world.embedded("document")
@@ -478,8 +479,8 @@ def test_the_configuration_reaches_a_step_that_calls_a_router_itself(world: Worl
     """And so does an index of LlamaIndex; neither knows of LangChain."""
     router = world.router()
     index = build(RouterEmbedding(router=router))
-    direct: Any = with_tier(RunnableLambda(lambda query: router.embed([f"{query} router"], input_type="query")))
-    other: Any = with_tier(RunnableLambda(lambda query: index.as_retriever().retrieve(f"{query} index")))
+    direct: Step = with_tier(RunnableLambda(lambda query: router.embed([f"{query} router"], input_type="query")))
+    other: Step = with_tier(RunnableLambda(lambda query: index.as_retriever().retrieve(f"{query} index")))
     for step in (direct, other, calling(direct), calling(other)):
         world.forget()
         call(method, step, ["to the"], asking("low"))

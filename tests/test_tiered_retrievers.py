@@ -296,7 +296,7 @@ def test_an_unknown_tier_is_refused_with_the_known_ones(unknown: str, world: Wor
 
 
 def test_a_store_that_is_down_is_an_error_and_never_another_store(world: World) -> None:
-    """An outage does not change the tier; whoever wants the other one asks for it."""
+    """An outage does not change the tier; a caller who wants the other tier asks for it."""
     world.high = FakeBackend(space="good", outcomes=[None, UnavailableError("down", retryable=False)])
     world.connect()
     retriever = world.retriever()
@@ -408,7 +408,7 @@ def test_a_store_whose_embedder_is_exchanged_is_refused_when_it_is_used(world: W
 
 
 def test_a_store_that_embeds_with_something_else_is_refused(world: World) -> None:
-    """Nobody knows which space that is."""
+    """Its space is not known."""
     with pytest.raises(ConfigError, match="whose space is not known"):
         world.framework.build(
             {"low": world.framework.store(world.routers["low"]), "high": world.framework.foreign_store()}
@@ -479,25 +479,25 @@ def test_a_query_without_doubt_is_answered_by_the_cheap_store(world: World) -> N
     assert found.texts == world.framework.ask(retriever.with_tier("low"), "text 3").texts
 
 
-class Listening(Cascade):
+class Recording(Cascade):
     """Remembers the scores that it was given."""
 
-    heard: list[list[float]]
+    recorded: list[list[float]]
 
     def escalates(self, scores: Sequence[float]) -> bool:
-        self.__dict__.setdefault("heard", []).append([float(score) for score in scores])
+        self.__dict__.setdefault("recorded", []).append([float(score) for score in scores])
         return super().escalates(scores)
 
 
 @pytest.mark.parametrize("k", [1, 11])
 def test_the_gap_is_that_of_the_first_ten_hits_however_many_are_wanted(k: int, world: World) -> None:
-    cascade = Listening(0.0)
+    cascade = Recording(0.0)
     retriever = world.retriever(k=k, cascade=cascade)
     assert len(world.framework.ask(retriever, "a question").texts) == k
 
     query = world.low.vector("a question", "query")
     cosines = sorted((float(world.low.vector(text, "document") @ query) for text in TEXTS), reverse=True)
-    assert cascade.heard == [pytest.approx(cosines[: max(k, 10)], abs=1e-6)]
+    assert cascade.recorded == [pytest.approx(cosines[: max(k, 10)], abs=1e-6)]
 
 
 def test_an_explicit_tier_is_asked_directly_and_not_counted(world: World) -> None:
@@ -548,7 +548,7 @@ def test_with_nothing_to_rank_there_is_no_second_search(texts: list[str], world:
 
 
 def test_an_escalation_that_fails_is_an_error(world: World) -> None:
-    """The caller hears that the good tier is down, rather than getting less than it was promised."""
+    """The caller is told that the good tier is down, rather than given less than was promised."""
     world.high = FakeBackend(space="good", outcomes=[None, UnavailableError("down", retryable=False)])
     world.connect()
     retriever = world.retriever(cascade=Cascade(1.0))
@@ -775,7 +775,7 @@ def wordllama() -> Iterator[TieredRouter]:
         yield both
 
 
-@pytest.mark.parametrize("make", [_faiss, _chroma, _qdrant])
+@pytest.mark.parametrize("make", [_faiss, _chroma, pytest.param(_qdrant, marks=pytest.mark.slow)])
 def test_stores_that_give_distances_are_decided_like_those_that_give_similarities(
     make: Callable[[Any, Path], Any], wordllama: TieredRouter, tmp_path: Path
 ) -> None:
@@ -845,7 +845,7 @@ def test_a_query_without_text_is_refused(llama: World) -> None:
 
 
 def test_an_embedding_that_came_with_a_node_goes_into_no_index(llama: World) -> None:
-    """It would be in every index, whatever its space."""
+    """It would be in every index, also in those of other spaces."""
     node = TextNode(text="a", embedding=[1.0] * 8)
     retriever = llama.retriever(filled=False)
     retriever.insert_nodes([node])
@@ -928,7 +928,7 @@ def _llama_qdrant(_: int, __: Path) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")  # Qdrant without a server
-@pytest.mark.parametrize("make", [_llama_faiss, _llama_chroma, _llama_qdrant])
+@pytest.mark.parametrize("make", [_llama_faiss, _llama_chroma, pytest.param(_llama_qdrant, marks=pytest.mark.slow)])
 def test_real_vector_stores_serve_behind_the_indices(
     make: Callable[[int, Path], Any], wordllama: TieredRouter, tmp_path: Path
 ) -> None:

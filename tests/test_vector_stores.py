@@ -170,7 +170,7 @@ def add_and_ask(place: Place, texts: list[str], question: str, asynchronous: boo
 def test_documents_that_come_later_land_in_the_same_space(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
 ) -> None:
-    """Another process adds them: only what nobody has embedded before is paid for, and all are found side by side."""
+    """Another process adds them: only texts that are not in the cache are paid for, and all are found side by side."""
     with place.router() as router:
         router.embed([LIBRARY], input_type="document")
     fill(place, HANDBOOK, asynchronous=asynchronous)
@@ -335,6 +335,7 @@ def index_handbook(place: Place, texts: dict[str, str], space: str = "voyage-4")
         manager.engine.dispose()
 
 
+@pytest.mark.slow
 def test_langchains_indexing_api_pays_for_changed_documents_only(
     tmp_path: Path, second: SecondProcess, emulator: Emulator
 ) -> None:

@@ -91,7 +91,7 @@ class _AtTier(Runnable[Input, Output]):
                         return
                 yield chunk
         finally:
-            close = getattr(chunks, "close", None)  # a generator has it, other iterators have not
+            close = getattr(chunks, "close", None)  # generators have it, other iterators need not
             if close is not None:
                 close()
 
@@ -126,11 +126,11 @@ class _AtTier(Runnable[Input, Output]):
         return self.bound.get_name(suffix, name=name)
 
     @property
-    def InputType(self) -> type[Input]:  # pyright: ignore[reportGeneralTypeIssues] - as in the base class
+    def InputType(self) -> type[Any]:
         return self.bound.InputType
 
     @property
-    def OutputType(self) -> type[Output]:
+    def OutputType(self) -> type[Any]:
         return self.bound.OutputType
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:

@@ -251,5 +251,5 @@ def _with(label: Mapping[str, Any], node: BaseNode) -> BaseNode:
 
 
 def _copies(nodes: Sequence[BaseNode]) -> list[BaseNode]:
-    """Return copies without an embedding, which would otherwise go into every index, whatever its space."""
+    """Return copies without an embedding, which would otherwise go into indices of other spaces."""
     return [node.model_copy(update={"embedding": None, "metadata": dict(node.metadata)}) for node in nodes]

@@ -103,10 +103,10 @@ class TieredStores(Generic[Store]):
             SpaceMismatchError: a store's embedder is in another space than its tier's router.
         """
         noun = self.framework.noun
-        used = {self.name(asked) for asked in self.router.own_tiers}
+        used = [self.name(asked) for asked in self.router.own_tiers]
         for name in used:
             self.store(name)
-        if unused := set(self.stores) - used:
+        if unused := set(self.stores) - set(used):
             raise ConfigError(
                 f"The {noun} of the tier {min(unused)!r} would never be asked: {self.router!r} has no router of its "
                 f"own for it. Leave the {noun} out, or give the tier a router."
@@ -119,8 +119,8 @@ class TieredStores(Generic[Store]):
             cheap, good = self._cascade_tiers(self.cascade)
             if self.name(cheap) == self.name(good):
                 raise ConfigError(
-                    f"A cascade searches two tiers, but {cheap!r} and {good!r} share one {noun}. Name two tiers with "
-                    f"{noun}s of their own: Cascade(…, cheap=…, good=…)."
+                    f"A cascade searches two tiers, but {cheap!r} and {good!r} share one {noun}. Name two tiers of "
+                    "different routers: Cascade(…, cheap=…, good=…)."
                 )
 
     # Which store
@@ -159,7 +159,7 @@ class TieredStores(Generic[Store]):
 
     @contextmanager
     def embedding(self, name: str) -> Iterator[Store]:
-        """Return the store of a tier, and let its router use its own default tiers, whatever was asked outside."""
+        """Return the store of a tier, and let its router use its own default tiers, also inside a ``with tier(…)``."""
         embedder = self._embedder(name)
         queries = first_given(embedder.query_tier, default_tier(embedder.router, "query"))
         documents = first_given(embedder.document_tier, default_tier(embedder.router, "document"))
