@@ -792,7 +792,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, emul
     """At the first call that needs it."""
     import sys
 
-    for name, package in (("openai", "openai"), ("cohere", "cohere"), ("voyage", "voyageai")):
+    for name, package in (("openai", "openai"), ("cohere", "cohere"), ("voyage", "voyageai.api_resources")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ConfigError, match=rf"pip install 'embedrouter\[{name}\]'"):
             PROVIDERS[name].router(emulator).embed(["a"], input_type="document")
