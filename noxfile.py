@@ -30,7 +30,16 @@ TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startsw
 
 LIGHT = ("openai", "cohere", "voyage", "wordllama", "langchain", "llama-index", "parquet")
 """The extras that install on every Python without torch."""
-TOOLS = ("pytest", "pytest-asyncio", "pytest-cov", "pytest-xdist", "hypothesis", "vcrpy", "langchain-tests")
+TOOLS = (
+    "blockbuster",
+    "pytest",
+    "pytest-asyncio",
+    "pytest-cov",
+    "pytest-xdist",
+    "hypothesis",
+    "vcrpy",
+    "langchain-tests",
+)
 NEED_MORE = (
     "tests/benchmarks",
     "tests/test_chroma.py",
