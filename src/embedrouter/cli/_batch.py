@@ -20,8 +20,6 @@ from ._console import Output, exit_on_interrupt
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
 from ._routers import find_router, separate_routers
 
-__all__ = ["PollInterval", "app", "collect_batches"]
-
 app = typer.Typer(no_args_is_help=True)
 
 PollInterval: TypeAlias = Annotated[

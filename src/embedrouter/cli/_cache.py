@@ -18,8 +18,6 @@ from ._console import Output
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes, cache_folder, exclusive
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True)
 
 DAY = 86400.0

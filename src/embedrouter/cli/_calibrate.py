@@ -28,8 +28,6 @@ from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
 from ._retrieval_files import read_judgements, read_texts
 from ._routers import WORDLLAMA, AnyRouter, CacheChoice, build_router, compared_tiers
 
-__all__ = ["command", "run_calibration"]
-
 MINILM = "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"
 CHUNK_SIZE = 512
 """Texts embedded at once: one step of the progress bar."""

@@ -31,8 +31,6 @@ from rich.prompt import Confirm
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Advance", "Output", "exit_on_interrupt", "format_money", "format_price", "interrupt_message"]
-
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
 INDENT = "    "

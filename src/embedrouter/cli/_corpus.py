@@ -18,17 +18,6 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-__all__ = [
-    "MAX_FILE_SIZE",
-    "MAX_PASSAGE",
-    "SUFFIXES",
-    "Corpus",
-    "Passage",
-    "read_folder",
-    "read_standard_library",
-    "split_passages",
-]
-
 EXCLUDED = {
     "__pycache__",
     "__phello__",

@@ -14,8 +14,6 @@ import typer
 from ..cache import DEFAULT
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
 
-__all__ = ["command"]
-
 
 def command(
     texts: Annotated[

@@ -15,8 +15,6 @@ from ._corpus import Corpus
 from ._demo_results import DemoResult, FilledStore, QuestionResult, TierResult
 from ._demo_stores import HITS, HITS_PER_SOURCE, Hit, rank_sources
 
-__all__ = ["DemoOutput"]
-
 PIPED_WIDTH = 110
 SHOWN = 3
 """Sources in an answer, and skipped files in a line."""

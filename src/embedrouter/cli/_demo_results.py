@@ -8,8 +8,6 @@ from decimal import Decimal
 from ..types import Usage
 from ._demo_stores import Hit
 
-__all__ = ["DemoResult", "FilledStore", "ProviderCost", "QuestionResult", "TierResult"]
-
 
 @dataclass(frozen=True, slots=True)
 class FilledStore:

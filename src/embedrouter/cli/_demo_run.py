@@ -23,8 +23,6 @@ from ._demo_results import DemoResult, FilledStore, ProviderCost, QuestionResult
 from ._demo_stores import Store, find_stores
 from ._routers import AnyRouter, ComparedTier, compared_tiers
 
-__all__ = ["run_demo"]
-
 OPENAI_MODELS = ("openai:text-embedding-3-small", "openai:text-embedding-3-large")
 CHUNK_SIZE = 512
 """Texts added to a store at once: one step of the progress bar."""

@@ -14,8 +14,6 @@ from typing import Protocol
 from ..router import Router
 from ._corpus import Passage
 
-__all__ = ["HITS", "HITS_PER_SOURCE", "Hit", "Store", "find_stores", "rank_sources"]
-
 HITS = 10
 """Passages that a search returns."""
 HITS_PER_SOURCE = 3

@@ -31,8 +31,6 @@ from ._console import Output
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
 from ._routers import router_settings
 
-__all__ = ["command"]
-
 TAG = "doctor"
 """The tag of the probes' spending."""
 

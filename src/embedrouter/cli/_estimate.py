@@ -29,8 +29,6 @@ from ._options import (
 from ._routers import AnyRouter, distinct_tiers, find_router, router_at_tier
 from ._texts import LocatedText, Texts, chunks, locate_rejected
 
-__all__ = ["command", "estimate_tiers"]
-
 SHOWN = 5
 """Skipped files that are named."""
 

@@ -18,8 +18,6 @@ from ..types import dollars
 from ._console import Output
 from ._options import AsJson, ConfigFile
 
-__all__ = ["command", "staleness_warning"]
-
 
 def command(
     provider: Annotated[str | None, typer.Option(metavar="P", help="The models of one provider only.")] = None,

@@ -14,23 +14,6 @@ import typer
 from ..errors import ConfigError
 from ..types import InputType
 
-__all__ = [
-    "AsJson",
-    "CacheFolder",
-    "ChunkSize",
-    "ConfigFile",
-    "FieldName",
-    "InputTypeName",
-    "ModelName",
-    "NoCache",
-    "Source",
-    "Yes",
-    "cache_folder",
-    "exclusive",
-    "find_config",
-    "parse_input_type",
-]
-
 ModelName: TypeAlias = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="A model, such as openai:text-embedding-3-small.")
 ]

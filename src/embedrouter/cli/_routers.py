@@ -21,20 +21,6 @@ from ..tiered import TieredRouter, default_tier
 from ..types import InputType
 from ._options import find_config
 
-__all__ = [
-    "WORDLLAMA",
-    "AnyRouter",
-    "CacheChoice",
-    "ComparedTier",
-    "build_router",
-    "compared_tiers",
-    "distinct_tiers",
-    "find_router",
-    "router_at_tier",
-    "router_settings",
-    "separate_routers",
-]
-
 AnyRouter: TypeAlias = Router | TieredRouter
 CacheChoice: TypeAlias = Path | str | Default | None
 """A folder, ``None`` for no cache, or ``DEFAULT`` for the configured cache."""

@@ -19,8 +19,6 @@ from ._console import Output, format_money, format_price
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive, find_config
 from ._routers import build_router, separate_routers
 
-__all__ = ["By", "command"]
-
 SHOWN = 20
 """Unconfirmed requests in the table."""
 

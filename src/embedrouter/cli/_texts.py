@@ -21,8 +21,6 @@ from typing import IO
 from ..errors import ConfigError, InvalidInputError
 from ._corpus import MAX_FILE_SIZE, SUFFIXES
 
-__all__ = ["STDIN", "LocatedText", "Texts", "chunks", "locate_rejected"]
-
 DEFAULT_FIELD = "text"
 STDIN = "-"
 MAX_CHUNK_TEXTS = 8192

@@ -38,8 +38,6 @@ from ._options import (
 from ._routers import find_router, router_at_tier
 from ._texts import STDIN, Texts, chunks, locate_rejected
 
-__all__ = ["command"]
-
 BATCH_CHUNK = 50_000
 """Texts in one batch."""
 FREE_CHUNK = 512

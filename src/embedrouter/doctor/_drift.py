@@ -12,8 +12,6 @@ from ..types import Candidate, InputType, Vectors
 from ._finding import Finding, fine, problem, warning
 from ._probe_records import ProbeRecord, ProbeRecords
 
-__all__ = ["ProbedModel", "check_drift"]
-
 
 @dataclass(frozen=True, slots=True)
 class ProbedModel:

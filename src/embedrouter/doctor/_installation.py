@@ -15,8 +15,6 @@ from itertools import zip_longest
 
 from ._finding import Finding, fine, problem, warning
 
-__all__ = ["installed"]
-
 NAME = "embedrouter"
 SUBJECT = "installation"
 

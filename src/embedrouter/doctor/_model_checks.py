@@ -45,8 +45,6 @@ from ._drift import ProbedModel, check_drift
 from ._finding import Finding, fine, problem, warning
 from ._probe_records import ProbeRecord, ProbeRecords
 
-__all__ = ["Checkup", "check_models"]
-
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 LENGTH_TOLERANCE = 1e-3
 """The largest difference of a unit vector's length from 1: half-precision numbers give no less."""

@@ -18,8 +18,6 @@ from ..spending import Account, Ledger
 from ..types import dollars
 from ._finding import Finding, fine, problem, warning
 
-__all__ = ["check_cache", "check_ledger"]
-
 MAX_ROWS = 20_000
 """Rows to read: 125 MB of 1,536 dimensions."""
 FREE_SPACE_WARNING = 1_000_000_000

@@ -20,8 +20,6 @@ from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tie
 from ..tiered import TieredRouter
 from ._embeddings import CONFIGURABLE, RouterEmbeddings
 
-__all__ = ["TieredRetriever"]
-
 Hit: TypeAlias = tuple[Document, float]
 
 WITH_SCORES = "similarity_search_with_score"

@@ -31,8 +31,6 @@ from ..models import requested
 from ..models import tier as ask_for
 from ._embeddings import CONFIGURABLE
 
-__all__ = ["with_tier"]
-
 
 def with_tier(retriever: Runnable[Input, Output], tier: str | None = None) -> Runnable[Input, Output]:
     """Return ``retriever`` as a step that embeds its queries at a tier.

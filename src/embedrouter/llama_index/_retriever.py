@@ -20,8 +20,6 @@ from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tie
 from ..tiered import TieredRouter
 from ._embedding import RouterEmbedding
 
-__all__ = ["TieredRetriever"]
-
 
 def _in_memory(embedder: RouterEmbedding) -> VectorStoreIndex:
     return VectorStoreIndex(nodes=[], embed_model=embedder)

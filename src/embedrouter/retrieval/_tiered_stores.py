@@ -27,8 +27,6 @@ from ..router import Router
 from ..tiered import TieredRouter, default_tier
 from ._cascade import DEPTH, Cascade
 
-__all__ = ["Framework", "Search", "TieredStores", "overrides", "tiered_router"]
-
 TIER, SPACE, ESCALATED = "embedding_tier", "embedding_space", "embedding_escalated"
 
 Store = TypeVar("Store")
