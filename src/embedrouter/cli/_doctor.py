@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -11,16 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..doctor import (
-    PROBE_FOLDER,
-    Finding,
-    Level,
-    ProbeRecords,
-    check_cache,
-    check_ledger,
-    check_models,
-    installed,
-)
+from ..doctor import PROBE_FOLDER, Finding, Level, ProbeRecords, check_cache, check_ledger, check_models, installed
 from ..errors import EmbedRouterError, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import PROBE_VERSION, load_catalogue
@@ -28,14 +20,18 @@ from ..router import Router, wiring_of
 from ..spending import tag
 from ..types import Usage, dollars
 from ._console import Output
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import router_settings
 
 TAG = "doctor"
 """The tag of the probes' spending."""
 
-STYLES: dict[Level, str | None] = {"ok": None, "warning": "yellow", "problem": "bold red"}
-LABELS: dict[Level, str] = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
+LEVELS: dict[Level, tuple[str, str | None]] = {
+    "ok": ("ok", None),
+    "warning": ("warning", "yellow"),
+    "problem": ("PROBLEM", "bold red"),
+}
+"""The label and the style of each level."""
 
 
 def command(
@@ -51,7 +47,6 @@ def command(
     "doctor", within the budget, without the cache. The vectors are compared with those of the first run, to detect a
     provider that changed the model behind a name, and with those of the router's other models.
     """
-    exclusive(model=model, config=config)
     output = Output(as_json=as_json)
     findings: list[Finding] = []
     usage = Usage()
@@ -60,8 +55,7 @@ def command(
             findings += found
             usage += used
     _show(output, findings, usage)
-    problems = sum(finding.level == "problem" for finding in findings)
-    if problems:
+    if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
 
 
@@ -75,7 +69,8 @@ def _check(
         try:
             router = _build(settings)
         except EmbedRouterError as error:
-            yield [_invalid_settings(name, error)], Usage()
+            subject = f"router {name}".strip()
+            yield [Finding(subject, "settings", "problem", str(error), "Correct the configuration.")], Usage()
             continue
         with router, tag(TAG):
             providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
@@ -104,21 +99,14 @@ def _build(settings: dict[str, Any]) -> Router:
         return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
 
 
-def _invalid_settings(name: str, error: EmbedRouterError) -> Finding:
-    subject = f"router {name}".strip()
-    return Finding(subject, "settings", "problem", str(error), "Correct the configuration.")
-
-
 def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
-    count = {level: sum(finding.level == level for finding in findings) for level in STYLES}
-    subjects = dict.fromkeys(finding.subject for finding in findings)
-    for subject in subjects:
+    count = Counter(finding.level for finding in findings)
+    for subject in dict.fromkeys(finding.subject for finding in findings):
         output.line(subject, style="bold")
         for finding in findings:
             if finding.subject == subject:
-                output.line(
-                    f"  {LABELS[finding.level]:<8} {finding.check}: {finding.story}", style=STYLES[finding.level]
-                )
+                label, style = LEVELS[finding.level]
+                output.line(f"  {label:<8} {finding.check}: {finding.story}", style=style)
                 if finding.advice:
                     output.line(f"           -> {finding.advice}")
     unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
@@ -135,25 +123,12 @@ def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
             "warnings": count["warning"],
             "probes": PROBE_VERSION,
             "usage": asdict(usage),
-            "findings": [
-                {
-                    "subject": finding.subject,
-                    "check": finding.check,
-                    "level": finding.level,
-                    "story": finding.story,
-                    "advice": finding.advice,
-                    "facts": dict(finding.facts),
-                }
-                for finding in findings
-            ],
+            "findings": [asdict(finding) for finding in findings],
         }
     )
 
 
 def _verdict(problems: int, warned: int) -> str:
-    counted = [
-        f"{number} {word}{'s' if number > 1 else ''}"
-        for number, word in ((problems, "problem"), (warned, "warning"))
-        if number
-    ]
+    numbers = {"problem": problems, "warning": warned}
+    counted = [f"{number} {word}{'s' if number > 1 else ''}" for word, number in numbers.items() if number]
     return f"{', '.join(counted)}." if counted else "All is well."

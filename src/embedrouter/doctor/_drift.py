@@ -12,6 +12,11 @@ from ..types import Candidate, InputType, Vectors
 from ._finding import Finding, fine, problem, warning
 from ._probe_records import ProbeRecord, ProbeRecords
 
+CHANGED = (
+    "Do not mix new and old vectors: start a new cache folder and embed the documents again into an empty index, or go "
+    "back to the old model. Then accept the new model: repeat with --accept"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ProbedModel:
@@ -44,7 +49,6 @@ def check_drift(
         if (fingerprint, kind) in stored:  # another deployment of the same model, and the two agree
             continue
         check = f"drift, {kind}"
-        new = ProbeRecord(today, probed.name, vectors)
         try:
             old = records.read(fingerprint, kind, (vectors.shape[0], vectors.shape[1]))
         except ConfigError as error:
@@ -58,30 +62,19 @@ def check_drift(
             yield fine(probed.name, check, f"none since {old.day} (cosine {cosine:.4f})", **facts)
             continue
         if old is not None and cosine is not None and not accept:
-            yield problem(
-                probed.name,
-                check,
-                f"the vectors differ from those of {old.day} (cosine {cosine:.4f}): the provider changed the model",
-                "Do not mix new and old vectors: start a new cache folder and embed the documents again into an empty "
-                "index, or go back to the old model. Then accept the new model: repeat with --accept",
-                **facts,
-            )
+            story = f"the vectors differ from those of {old.day} (cosine {cosine:.4f}): the provider changed the model"
+            yield problem(probed.name, check, story, CHANGED, **facts)
             continue
         if not keep:
-            yield warning(
-                probed.name,
-                check,
-                "not stored: deployments of this model do not agree",
-                "Solve that problem first, then repeat.",
-                **facts,
-            )
+            story = "not stored: deployments of this model do not agree"
+            yield warning(probed.name, check, story, "Solve that problem first, then repeat.", **facts)
             continue
         try:
+            new = ProbeRecord(today, probed.name, vectors)
             records.write(fingerprint, kind, new)
         except ConfigError as error:
-            yield problem(
-                probed.name, check, str(error), "Make the folder writable, or name another cache folder.", **facts
-            )
+            advice = "Make the folder writable, or name another cache folder."
+            yield problem(probed.name, check, str(error), advice, **facts)
             continue
         stored[fingerprint, kind] = new
         story = f"today's vectors are stored for comparison in {records.folder}"
