@@ -100,10 +100,10 @@ class TieredStores(Generic[Store]):
             SpaceMismatchError: a store's embedder is in another space than its tier's router.
         """
         noun = self.framework.noun
-        used = {self.name(asked) for asked in self.router.own_tiers}
+        used = dict.fromkeys(self.name(asked) for asked in self.router.own_tiers)
         for name in used:
             self.store(name)
-        if unused := set(self.stores) - used:
+        if unused := set(self.stores) - used.keys():
             raise ConfigError(
                 f"The {noun} of the tier {min(unused)!r} would never be asked: {self.router!r} has no router of its "
                 f"own for it. Leave the {noun} out, or give the tier a router."
