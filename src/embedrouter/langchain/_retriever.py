@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, ensure_config
+from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tiered_router
 from ..tiered import TieredRouter
 from ._embeddings import CONFIGURABLE, RouterEmbeddings
+from ._with_tier import configured_tier
 
 Hit: TypeAlias = tuple[Document, float]
 
@@ -145,11 +146,11 @@ class TieredRetriever(BaseRetriever):
             config: may have ``configurable["embedding_tier"]``.
             kwargs: ``tier``, ``k``, and further arguments of the stores' search methods, over ``search_kwargs``.
         """
-        return super().invoke(input, config, **{"configured": _configured(config), **kwargs})
+        return super().invoke(input, config, **{"configured": configured_tier(self, config), **kwargs})
 
     async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Do what ``invoke`` does without blocking the event loop."""
-        return await super().ainvoke(input, config, **{"configured": _configured(config), **kwargs})
+        return await super().ainvoke(input, config, **{"configured": configured_tier(self, config), **kwargs})
 
     def _get_relevant_documents(
         self,
@@ -288,10 +289,6 @@ async def _acall(store: VectorStore, method: str, *arguments: Any, **settings: A
 
 def _scores(hits: list[Hit]) -> list[float]:
     return [score for _, score in hits]
-
-
-def _configured(config: RunnableConfig | None) -> str | None:
-    return ensure_config(config).get("configurable", {}).get(CONFIGURABLE)
 
 
 def _prepared(documents: Sequence[Document], ids: Sequence[str] | None) -> dict[str, Document]:
