@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ..doctor import PROBE_FOLDER, Finding, Level, ProbeRecords, check_cache, check_ledger, check_models, installed
+from ..doctor import (
+    PROBE_FOLDER,
+    Checkup,
+    Finding,
+    Level,
+    ProbeRecords,
+    check_cache,
+    check_ledger,
+    check_models,
+    installed,
+)
 from ..errors import EmbedRouterError, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import PROBE_VERSION, load_catalogue
@@ -48,21 +57,16 @@ def command(
     provider that changed the model behind a name, and with those of the router's other models.
     """
     output = Output(as_json=as_json)
-    findings: list[Finding] = []
-    usage = Usage()
     with output.busy("checking"):
-        for found, used in _check(model, config, cache, accept=accept):
-            findings += found
-            usage += used
-    _show(output, findings, usage)
-    if any(finding.level == "problem" for finding in findings):
+        checkup = _check(model, config, cache, accept=accept)
+    _show(output, checkup.findings, checkup.usage)
+    if any(finding.level == "problem" for finding in checkup.findings):
         raise typer.Exit(1)
 
 
-def _check(
-    model: str | None, config: str | None, cache: Path | None, *, accept: bool
-) -> Iterator[tuple[list[Finding], Usage]]:
-    """Return the findings of each check, and the usage of its probes."""
+def _check(model: str | None, config: str | None, cache: Path | None, *, accept: bool) -> Checkup:
+    """Run every check."""
+    total = Checkup()
     providers: set[str] = set()
     checked_files: set[Path | None] = set()
     for name, settings in router_settings(model, config, cache).items():
@@ -70,7 +74,7 @@ def _check(
             router = _build(settings)
         except EmbedRouterError as error:
             subject = f"router {name}".strip()
-            yield [Finding(subject, "settings", "problem", str(error), "Correct the configuration.")], Usage()
+            total.findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
             continue
         with router, tag(TAG):
             providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
@@ -87,8 +91,10 @@ def _check(
                 today=datetime.now(UTC).date(),
                 accept=accept,
             )
-            yield [*checkup.findings, *findings], checkup.usage
-    yield installed({name.replace("azure_openai", "openai") for name in providers}), Usage()
+            total.findings += [*checkup.findings, *findings]
+            total.usage += checkup.usage
+    total.findings += installed({name.replace("azure_openai", "openai") for name in providers})
+    return total
 
 
 def _build(settings: dict[str, Any]) -> Router:

@@ -8,18 +8,18 @@ search one index.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..cache import DEFAULT, Default, default_folder
-from ..config import load
+from ..config import Config
 from ..errors import NoModelAvailableError
 from ..models import Model
 from ..router import Router
 from ..tiered import TieredRouter, default_tier
 from ..types import InputType
-from ._options import find_config
+from ._options import exclusive, find_config
 
 AnyRouter: TypeAlias = Router | TieredRouter
 CacheChoice: TypeAlias = Path | str | Default | None
@@ -28,43 +28,48 @@ CacheChoice: TypeAlias = Path | str | Default | None
 WORDLLAMA = "wordllama:l2_supercat_256"
 
 
-def build_router(model: str | None, config: str | None, cache: CacheChoice = DEFAULT) -> tuple[AnyRouter, str | None]:
-    """Build the router that a configuration or a model names, or two tiers of wordllama.
+def choose_cache(cache: Path | None, no_cache: bool) -> CacheChoice:
+    """Return the cache that ``--cache`` and ``--no-cache`` choose."""
+    exclusive(cache=cache, no_cache=no_cache)
+    return None if no_cache else cache or DEFAULT
+
+
+def build_router(
+    model: str | None, config: Config | None, cache: CacheChoice = DEFAULT
+) -> tuple[AnyRouter, str | None]:
+    """Build the router of a configuration or of a model, or two tiers of wordllama.
 
     Returns:
         The router, and the folder of its cache or ``None``.
     """
     override: dict[str, Any] = {} if isinstance(cache, Default) else {"cache": cache}
     if config:
-        loaded = load(None if config == "auto" else config)
-        routers = {tier: {**settings, **override} for tier, settings in loaded.routers().items()}
+        routers = {tier: {**settings, **override} for tier, settings in config.routers().items()}
         location = _cache_location(routers.values())
-        if not loaded.is_tiered:
+        if not config.is_tiered:
             return Router(**routers[""]), location
-        _, tiers = loaded.tiered()
+        _, tiers = config.tiered()
         return TieredRouter({tier: Router(**settings) for tier, settings in routers.items()}, **tiers), location
     location = _cache_location([override])
     if model:
         return Router([model], on_too_long="mean", **override), location
-    low = Router([Model(WORDLLAMA, dimensions=64, tier="low")], **override)
-    high = Router([Model(WORDLLAMA, dimensions=256, tier="high")], **override)
-    return TieredRouter({"low": low, "high": high}), location
+    sizes = {"low": 64, "high": 256}
+    small = {tier: Router([Model(WORDLLAMA, dimensions=size, tier=tier)], **override) for tier, size in sizes.items()}
+    return TieredRouter(small), location
 
 
 def find_router(model: str | None, config: str | None, cache: Path | None) -> tuple[AnyRouter, str | None]:
     """Build the router that the options name: a model, a configuration, the configuration found, or wordllama."""
-    folder: CacheChoice = DEFAULT if cache is None else cache.expanduser()
+    exclusive(model=model, config=config)
     found = None if model else find_config(config)
-    return build_router(None, found, folder) if found else build_router(model or WORDLLAMA, None, folder)
+    return build_router(None if found else model or WORDLLAMA, found, DEFAULT if cache is None else cache.expanduser())
 
 
 def router_settings(model: str | None, config: str | None, cache: Path | None) -> dict[str, dict[str, Any]]:
     """Return the arguments of each router that the options name, by tier; ``cache`` is an absolute path or ``None``."""
+    exclusive(model=model, config=config)
     found = None if model else find_config(config)
-    if found is None:
-        routers: dict[str, dict[str, Any]] = {"": {"models": [model or WORDLLAMA]}}
-    else:
-        routers = dict(load(None if found == "auto" else found).routers())
+    routers: dict[str, dict[str, Any]] = found.routers() if found else {"": {"models": [model or WORDLLAMA]}}
     for settings in routers.values():
         folder = cache if cache is not None else settings.get("cache", default_folder())
         settings["cache"] = None if folder is None else Path(folder).expanduser().absolute()
@@ -118,20 +123,10 @@ class ComparedTier:
     """The tier of the documents in its index."""
 
 
-def compared_tiers(router: AnyRouter, question: str) -> list[ComparedTier]:
+def compared_tiers(router: AnyRouter) -> list[ComparedTier]:
     """Return the lowest and the highest tier that differ, or the only tier."""
-    answering: dict[str | int, ComparedTier] = {}
-    for name in router.tiers:
-        try:
-            if isinstance(router, TieredRouter):
-                single = router.router(name)
-                answering[id(single)] = ComparedTier(name, single, own_index=True, documents=name)
-            else:
-                model = router.estimate([question], input_type="query", tier=name).model
-                documents = default_tier(router, "document")
-                answering[model] = ComparedTier(name, router, own_index=False, documents=documents)
-        except NoModelAvailableError:
-            break
-    tiers = list(answering.values())
-    main = replace(tiers[-1], own_index=False)
-    return [tiers[0], main] if len(tiers) > 1 else [main]
+    tiers = distinct_tiers(router, "query")
+    lowest_and_highest = dict.fromkeys((tiers[0], tiers[-1]))
+    if isinstance(router, TieredRouter):
+        return [ComparedTier(name, router.router(name), name != tiers[-1], name) for name in lowest_and_highest]
+    return [ComparedTier(name, router, False, default_tier(router, "document")) for name in lowest_and_highest]
