@@ -165,7 +165,9 @@ def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
             )
     entries = dict(collection.metadata or {})
     distance = entries.pop(DISTANCE, None)
-    if distance is not None and distance != _distance(collection):
+    configuration = collection.configuration_json
+    configured = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
+    if distance not in (None, configured):
         raise ConfigError(
             f"The collection {collection.name!r} has {DISTANCE!r} in its metadata and another distance in its "
             "configuration. Chroma would drop that entry when the space is marked, so nothing was changed. Create the "
@@ -174,21 +176,14 @@ def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
     collection.modify(metadata=entries | metadata(router))
 
 
-def _distance(collection: Collection) -> Any:
-    """Return the distance of searches in the collection's configuration."""
-    configuration = collection.configuration_json
-    return (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
-
-
 # The price of embedding a collection again
 
 
 def _embed_again(collection: Collection, router: Router) -> str:
     """Return how to embed the texts again and the price, as the end of a sentence."""
-    name = collection.name
     return (
         "embed the texts again: into a collection of another name, or into this one after "
-        f"client.delete_collection({name!r}). {_price(collection, router)}"
+        f"client.delete_collection({collection.name!r}). {_price(collection, router)}"
     )
 
 
@@ -202,10 +197,9 @@ def _price(collection: Collection, router: Router) -> str:
     try:
         for page in _pages(collection):
             sent = [text for text in page if text]
-            read, texts = read + len(page), texts + len(sent)
             estimate, refused = _estimate(router, sent)
             tokens[estimate.model] += estimate.tokens
-            long += refused
+            read, texts, long = read + len(page), texts + len(sent), long + refused
         rest = max(0, total - read)
         costs = [wiring_of(router).cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
     except EmbedRouterError as error:
