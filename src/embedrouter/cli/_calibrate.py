@@ -14,8 +14,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich import box
-from rich.table import Column, Table
 
 from ..errors import ConfigError
 from ..retrieval import Calibration, Point, TierVectors, calibrate
@@ -25,7 +23,7 @@ from ..types import InputType, Vectors
 from ._console import Output, exit_on_interrupt, format_money, interrupt_message
 from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive, named_config
 from ._retrieval_files import read_judgements, read_texts
-from ._routers import WORDLLAMA, AnyRouter, build_router, choose_cache, compared_tiers
+from ._routers import WORDLLAMA, assemble, build_router, choose_cache, compared_tiers, single_model
 
 MINILM = "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"
 CHUNK_SIZE = 512
@@ -64,15 +62,11 @@ def command(
         names = list(asked)
         asked = {name: asked[name] for name in (names[i * len(names) // limit] for i in range(limit))}
     relevant = read_judgements(qrels, asked, documents) if qrels else None
-    router: AnyRouter
     if config:
         router, cache_location = build_router(None, named_config(config), folder)
     else:
-        low, cache_location = build_router(cheap or WORDLLAMA, None, folder)
-        high, _ = build_router(good or _installed_minilm(), None, folder)
-        assert isinstance(low, Router)
-        assert isinstance(high, Router)
-        router = TieredRouter({"low": low, "high": high})
+        chosen = {"low": cheap or WORDLLAMA, "high": good or _installed_minilm()}
+        router, cache_location = assemble({tier: single_model(name) for tier, name in chosen.items()}, folder)
     if not isinstance(router, TieredRouter):
         raise ConfigError(f"{config} describes a single router. A cascade needs two: [routers.low], [routers.high].")
     output = Output(as_json=as_json, piped_width=PIPED_WIDTH)
@@ -187,11 +181,11 @@ def _show(found: Calibration, pair: Sequence[Router], quality: str, share: float
     for name, router, value in (("cheap", pair[0], found.cheap), ("good", pair[1], found.good)):
         output.line(f"{name + ':':6} {', '.join(router.models)}, {quality} {value:.3f}")
     heads = ("escalated", quality.partition(" ")[0], "of the good tier's", "at random", "gap closed")
-    table = Table(*(Column(head, justify="right") for head in heads), box=box.SIMPLE_HEAD)
-    for point in found.points:
-        quality_and_kept = f"{point.quality:.3f}", f"{point.kept:.1%}"
-        table.add_row(f"{point.escalated:.0%}", *quality_and_kept, f"{point.random:.3f}", _percent(point.closed))
-    output.console.print(table)
+    rows = [
+        (f"{at.escalated:.0%}", f"{at.quality:.3f}", f"{at.kept:.1%}", f"{at.random:.3f}", _percent(at.closed))
+        for at in found.points
+    ]
+    output.table(heads, rows, numbers=heads)
     if found.at.closed is None:
         output.line("On these queries the good tier is not better: there is nothing to escalate for.", style="bold")
         return

@@ -7,7 +7,7 @@ search one index.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,20 +42,28 @@ def build_router(
     Returns:
         The router, and the folder of its cache or ``None``.
     """
-    override: dict[str, Any] = {} if isinstance(cache, Default) else {"cache": cache}
     if config:
-        routers = {tier: {**settings, **override} for tier, settings in config.routers().items()}
-        location = _cache_location(routers.values())
-        if not config.is_tiered:
-            return Router(**routers[""]), location
-        _, tiers = config.tiered()
-        return TieredRouter({tier: Router(**settings) for tier, settings in routers.items()}, **tiers), location
-    location = _cache_location([override])
+        return assemble(config.routers(), cache, **(config.tiered()[1] if config.is_tiered else {}))
     if model:
-        return Router([model], on_too_long="mean", **override), location
+        return assemble({"": single_model(model)}, cache)
     sizes = {"low": 64, "high": 256}
-    small = {tier: Router([Model(WORDLLAMA, dimensions=size, tier=tier)], **override) for tier, size in sizes.items()}
-    return TieredRouter(small), location
+    return assemble({name: {"models": [Model(WORDLLAMA, dimensions=sizes[name], tier=name)]} for name in sizes}, cache)
+
+
+def single_model(name: str) -> dict[str, Any]:
+    """Return the arguments of a router for a model that an option names."""
+    return {"models": [name], "on_too_long": "mean"}
+
+
+def assemble(
+    routers: Mapping[str, Mapping[str, Any]], cache: CacheChoice, **tiers: Any
+) -> tuple[AnyRouter, str | None]:
+    """Build the router of each tier from its arguments, or a single one from those of the empty string."""
+    override: dict[str, Any] = {} if isinstance(cache, Default) else {"cache": cache}
+    built = {tier: Router(**{**settings, **override}) for tier, settings in routers.items()}
+    folders = [{**settings, **override}.get("cache", default_folder()) for settings in routers.values()]
+    location = ", ".join(dict.fromkeys(str(folder) for folder in folders if folder is not None)) or None
+    return built[""] if "" in built else TieredRouter(built, **tiers), location
 
 
 def find_router(model: str | None, config: str | None, cache: Path | None) -> tuple[AnyRouter, str | None]:
@@ -74,11 +82,6 @@ def router_settings(model: str | None, config: str | None, cache: Path | None) -
         folder = cache if cache is not None else settings.get("cache", default_folder())
         settings["cache"] = None if folder is None else Path(folder).expanduser().absolute()
     return routers
-
-
-def _cache_location(routers: Iterable[Mapping[str, Any]]) -> str | None:
-    folders = [settings.get("cache", default_folder()) for settings in routers]
-    return ", ".join(dict.fromkeys(str(folder) for folder in folders if folder is not None)) or None
 
 
 # Tiers
