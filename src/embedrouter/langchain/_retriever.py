@@ -153,36 +153,29 @@ class TieredRetriever(BaseRetriever):
         return await super().ainvoke(input, config, **{"configured": configured_tier(self, config), **kwargs})
 
     def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,
-        tier: str | None = None,
-        configured: str | None = None,
-        **kwargs: Any,
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        settings = {"k": self.k, **self.search_kwargs, **kwargs}
-        search = self._tiered.first(call=tier, configured=configured)
+        search, settings = self._first(**kwargs)
         hits = self._search(search, query, settings)
         if again := self._tiered.second(search, _scores(hits)):
             search, hits = again, self._search(again, query, settings)
         return self._labelled(search, hits[: settings["k"]])
 
     async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        tier: str | None = None,
-        configured: str | None = None,
-        **kwargs: Any,
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        settings = {"k": self.k, **self.search_kwargs, **kwargs}
-        search = self._tiered.first(call=tier, configured=configured)
+        search, settings = self._first(**kwargs)
         hits = await self._asearch(search, query, settings)
         if again := self._tiered.second(search, _scores(hits)):
             search, hits = again, await self._asearch(again, query, settings)
         return self._labelled(search, hits[: settings["k"]])
+
+    def _first(
+        self, *, tier: str | None = None, configured: str | None = None, **kwargs: Any
+    ) -> tuple[Search, dict[str, Any]]:
+        """Return the first search and the arguments of the stores' search methods."""
+        search = self._tiered.first(call=tier, configured=configured)
+        return search, {"k": self.k, **self.search_kwargs, **kwargs}
 
     def _search(self, search: Search, query: str, settings: dict[str, Any]) -> list[Hit]:
         settings = {**settings, "k": search.depth(settings["k"])}
