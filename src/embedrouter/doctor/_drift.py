@@ -58,26 +58,24 @@ def check_drift(
             old = None
         cosine = None if old is None else lowest_cosine(old.vectors, vectors)
         facts = {"cosine": cosine, "since": None if old is None else old.day, "stored": False}
-        if old is not None and cosine is not None and cosine >= SAME_MODEL_COSINE:
-            yield fine(probed.name, check, f"none since {old.day} (cosine {cosine:.4f})", **facts)
-            continue
-        if old is not None and cosine is not None and not accept:
+        if cosine is not None and cosine >= SAME_MODEL_COSINE:
+            yield fine(probed.name, check, f"none since {facts['since']} (cosine {cosine:.4f})", **facts)
+        elif old is not None and not accept:
             story = f"the vectors differ from those of {old.day} (cosine {cosine:.4f}): the provider changed the model"
             yield problem(probed.name, check, story, CHANGED, **facts)
-            continue
-        if not keep:
+        elif not keep:
             story = "not stored: deployments of this model do not agree"
             yield warning(probed.name, check, story, "Solve that problem first, then repeat.", **facts)
-            continue
-        try:
+        else:
             new = ProbeRecord(today, probed.name, vectors)
-            records.write(fingerprint, kind, new)
-        except ConfigError as error:
-            advice = "Make the folder writable, or name another cache folder."
-            yield problem(probed.name, check, str(error), advice, **facts)
-            continue
-        stored[fingerprint, kind] = new
-        story = f"today's vectors are stored for comparison in {records.folder}"
-        if old is not None:
-            story = f"accepted: {story}, instead of those of {old.day} (cosine {cosine:.4f})"
-        yield fine(probed.name, check, story, **{**facts, "stored": True})
+            try:
+                records.write(fingerprint, kind, new)
+            except ConfigError as error:
+                advice = "Make the folder writable, or name another cache folder."
+                yield problem(probed.name, check, str(error), advice, **facts)
+                continue
+            stored[fingerprint, kind] = new
+            story = f"today's vectors are stored for comparison in {records.folder}"
+            if old is not None:
+                story = f"accepted: {story}, instead of those of {old.day} (cosine {cosine:.4f})"
+            yield fine(probed.name, check, story, **{**facts, "stored": True})
