@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
@@ -195,7 +195,10 @@ def _price(collection: Collection, router: Router) -> str:
     read = texts = long = 0
     tokens: Counter[str] = Counter()
     try:
-        for page in _pages(collection):
+        for offset in range(0, READ, PAGE):
+            page = collection.get(limit=PAGE, offset=offset, include=["documents"])["documents"]
+            if not page:
+                break
             sent = [text for text in page if text]
             estimate, refused = _estimate(router, sent)
             tokens[estimate.model] += estimate.tokens
@@ -229,14 +232,6 @@ def _estimate(router: Router, texts: list[str]) -> tuple[Estimate, int]:
     except InvalidInputError as error:
         accepted = [text for index, text in enumerate(texts) if index not in error.indices]
         return router.estimate(accepted, input_type="document"), len(texts) - len(accepted)
-
-
-def _pages(collection: Collection) -> Iterator[list[str | None]]:
-    for offset in range(0, READ, PAGE):
-        page = collection.get(limit=PAGE, offset=offset, include=["documents"])["documents"]
-        if not page:
-            return
-        yield page
 
 
 def _filled_by_llama_index(collection: Collection) -> bool:
