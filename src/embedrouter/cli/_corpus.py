@@ -152,8 +152,7 @@ def read_folder(root: Path) -> Corpus:
     questions: list[str] = []
     skipped: dict[str, list[str]] = {}
     for path, relative in files_in(root):
-        reason = unknown_suffix(path)
-        text, reason = ("", reason) if reason else read_text(path, errors="ignore")
+        text, reason = read_listed(path, errors="ignore")
         if reason:
             skipped.setdefault(reason, []).append(relative)
             continue
@@ -174,12 +173,12 @@ def files_in(root: Path) -> Iterator[tuple[Path, str]]:
             yield path, str(relative)
 
 
-def unknown_suffix(path: Path) -> str:
-    """Return what a file without text is called, or an empty string for a file of text."""
+def read_listed(path: Path, errors: str = "strict") -> tuple[str, str]:
+    """Return the text of a file of a folder, or the reason why the file is skipped."""
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return ""
-    return f"a {suffix} file" if suffix else "a file without suffix"
+    if suffix not in SUFFIXES:
+        return "", f"a {suffix} file" if suffix else "a file without suffix"
+    return read_text(path, errors)
 
 
 def read_text(path: Path, errors: str = "strict") -> tuple[str, str]:

@@ -23,7 +23,7 @@ import typer
 from ..errors import ConfigError, InvalidInputError
 from ..types import InputType
 from ._console import first_few
-from ._corpus import files_in, read_text, unknown_suffix
+from ._corpus import files_in, read_listed, read_text
 
 DEFAULT_FIELD = "text"
 STDIN = "-"
@@ -113,8 +113,7 @@ class Texts:
             if path.suffix.lower() == ".jsonl":
                 yield from self._read_file(path)
                 continue
-            reason = unknown_suffix(path)
-            text, reason = ("", reason) if reason else read_text(path)
+            text, reason = read_listed(path)
             if reason:
                 self.skipped.setdefault(reason, []).append(relative)
             else:
