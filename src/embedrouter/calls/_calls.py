@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from .._process import PerProcess, threads
 from ..cache import QueryMemory, VectorCache
-from ..errors import ConfigError, InputRejectedError, InvalidInputError, NoModelAvailableError
+from ..errors import ConfigError, EmbedRouterError, InputRejectedError, InvalidInputError, NoModelAvailableError
 from ..limits import ModelHealth, ModelLimits
 from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy
 from ._afford import Afford, pack_requests
@@ -150,12 +150,7 @@ class Calls:
         """Return the vectors of the texts in order."""
         wiring, texts = self.wiring, question.texts
         call = self._call(effects, question)
-        try:
-            embedded = await self._stages.get().first.embed(call, list(dict.fromkeys(texts)))
-        except TextsTooLong as error:
-            raise _too_long(error, question) from None
-        except TextsRejected as error:
-            raise _rejected(error, question, wiring.on_too_long) from next(iter(error.reasons.values())).__cause__
+        embedded = await self._positioned(question, self._stages.get().first.embed(call, list(dict.fromkeys(texts))))
         avoided = savings(texts, embedded.found)
         wiring.totals.save(avoided, question.tag)
         if wiring.ledger.flush_due():
@@ -196,10 +191,17 @@ class Calls:
         if call.input_type == "query":
             texts = [text for text in texts if memory.recall(text, call.rank) is None]
         missing = without(texts, await stages.reader.look_up(call, texts))
+        return missing, await self._positioned(question, stages.size.measure(call, missing)) if missing else Sized([])
+
+    async def _positioned(self, question: Question, stage: Running[T]) -> T:
+        """Run a stage. Its refusals name texts; the public errors name positions."""
         try:
-            return missing, await stages.size.measure(call, missing) if missing else Sized([])
+            return await stage
         except TextsTooLong as error:
-            raise _too_long(error, question) from None
+            refusal: EmbedRouterError = _too_long(error, question)
+        except TextsRejected as error:
+            refusal = _rejected(error, question, self.wiring.on_too_long)
+        raise refusal  # here, because an error raised in the handler would have the texts in its context
 
     def _call(self, effects: Effects, question: Question) -> Call:
         able = [item for item in self.wiring.candidates if item.rank >= question.rank]
@@ -294,10 +296,12 @@ def _rejected(error: TextsRejected, question: Question, on_too_long: OverlongPol
         stories.append("Split the text, or build the router with on_too_long='truncate' or 'mean'.")
     if error.others_embedded:
         stories.append("The other texts were embedded and are in the cache.")
-    return InputRejectedError(
+    rejection = InputRejectedError(
         " ".join(stories),
         model=errors[0].model,
         status=errors[0].status,
         too_long=too_long,
         indices=positions(question.texts, set(error.reasons), question.first),
     )
+    rejection.__cause__ = errors[0].__cause__
+    return rejection
