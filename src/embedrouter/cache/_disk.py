@@ -30,8 +30,6 @@ from .._sqlite import ReplacedError, failure
 from ..errors import ConfigError
 from ._database import cache_file
 
-__all__ = ["DiskCache"]
-
 BUSY_TIMEOUT = 60.0
 """Seconds to wait for another process that writes."""
 SLICE = 1.0

@@ -22,8 +22,6 @@ from ..errors import ConfigError
 from ..spending import as_price
 from ..types import Limits
 
-__all__ = ["PRICE_MAX_AGE", "Card", "did_you_mean", "load_catalogue"]
-
 PRICE_MAX_AGE = timedelta(days=365)
 """Age after which a price in use is worth a warning."""
 

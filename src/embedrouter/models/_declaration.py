@@ -14,8 +14,6 @@ from ..spending import as_price
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
-__all__ = ["Model", "check_address", "is_secret"]
-
 POSITIVE = (
     "dimensions",
     "max_concurrency",

@@ -19,8 +19,6 @@ from ..types import Candidate, Space
 from ._catalogue import Card, did_you_mean
 from ._declaration import Model
 
-__all__ = ["custom_card", "resolve"]
-
 
 def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
     """Return the card of a model that is not in the catalogue, from its declaration.

@@ -17,8 +17,6 @@ from types import TracebackType
 from ..errors import ConfigError
 from ..types import InputType
 
-__all__ = ["TIERS", "first_given", "rank", "requested", "tier"]
-
 TIERS = ("low", "medium", "high")
 """The default names, lowest first."""
 

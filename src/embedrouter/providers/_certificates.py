@@ -16,8 +16,6 @@ from typing import Protocol, cast
 
 from .._process import PerProcess
 
-__all__ = ["ssl_context"]
-
 
 class _Library(Protocol):
     def create_ssl_context(self) -> ssl.SSLContext: ...

@@ -18,8 +18,6 @@ from ..models import Card, Model, custom_card
 from . import Description, missing_extra
 from ._model_files import choose_prompts, finite, folder_digest, is_symmetric, read_facts
 
-__all__ = ["FOLDER", "PROVIDER", "describe_model", "find_snapshot", "locate", "matches_folder"]
-
 PROVIDER = "sentence-transformers"
 """The provider, the extra, and the organisation that the hub assumes where a model's name has none."""
 

@@ -21,8 +21,6 @@ from ..types import Answer, BatchProgress, InputType
 if TYPE_CHECKING:
     from .openai import OpenAIBackend
 
-__all__ = ["OpenAIBatches", "split_lines"]
-
 ENDPOINT: Final = "/v1/embeddings"
 REFERENCE = "embedrouter"
 """The key of a batch's metadata under which the client reference stands."""

@@ -14,8 +14,6 @@ from ..models import Backend, Model
 from ..types import Answer, InputType
 from ._clients import Clients
 
-__all__ = ["RemoteBackend"]
-
 
 class RemoteBackend(Backend):
     """Calls a provider through the clients of its SDK."""

@@ -25,17 +25,6 @@ from ..types import RateLimits, Vectors
 from ._environment import secrets
 from ._redaction import echoes_input, mask_keys, safe_to_chain
 
-__all__ = [
-    "MAX_RESET",
-    "chained",
-    "decode_vectors",
-    "error_from_status",
-    "failed_to_parse",
-    "parse_rate_limits",
-    "parse_retry_after",
-    "was_sent",
-]
-
 MAX_MESSAGE = 300
 """Characters of a provider's message that are shown."""
 MAX_DIGITS = 20

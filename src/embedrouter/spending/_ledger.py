@@ -42,8 +42,6 @@ from ._budget import Budget
 from ._schema import VERSION, migrate
 from ._unwritten import Booking, Items, Unwritten
 
-__all__ = ["Ledger"]
-
 logger = logging.getLogger("embedrouter")
 
 DAY = 86_400.0

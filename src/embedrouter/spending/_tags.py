@@ -13,8 +13,6 @@ from types import TracebackType
 
 from ..errors import ConfigError
 
-__all__ = ["current_tag", "tag"]
-
 _current: ContextVar[str] = ContextVar("embedrouter_tag", default="")
 
 
