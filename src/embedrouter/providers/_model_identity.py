@@ -34,7 +34,7 @@ MAX_TEXTS = 256
 """Texts in one request."""
 
 
-def describe_model(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the catalogue's facts, or those of the model's files.
 
     Raises:
