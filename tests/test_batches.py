@@ -24,7 +24,8 @@ import pytest
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.batches import BatchJob
-from embedrouter.batches import _jobs as batches
+from embedrouter.batches import _batches as batches
+from embedrouter.batches import _jobs as jobs
 from embedrouter.batches._records import BatchRecords
 from embedrouter.errors import (
     AuthenticationError,
@@ -1284,7 +1285,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(batches, "time", made)
+    monkeypatch.setattr(jobs, "time", made)
     return made
 
 
