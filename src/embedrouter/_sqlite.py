@@ -22,8 +22,6 @@ from typing import Literal, TypeAlias
 
 from ._process import watch_forks
 
-__all__ = ["BUSY_TIMEOUT", "Failure", "ReplacedError", "SQLiteFile", "failure"]
-
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
 LAST_WAIT = 1.0

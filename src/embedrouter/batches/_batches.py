@@ -24,8 +24,6 @@ from ..types import Answer, Candidate, Entry, Limits, Spending
 from ._jobs import BatchJob, BatchStatus
 from ._records import BatchRecord, BatchRecords, Sent
 
-__all__ = ["Batches"]
-
 DAY = 86_400.0
 TRANSFER = 600.0
 """Seconds that the connection may be silent while a file is uploaded or downloaded."""

@@ -14,8 +14,6 @@ from ._records import BatchFailure, BatchRecord
 if TYPE_CHECKING:
     from ._batches import Batches
 
-__all__ = ["BatchJob", "BatchStatus"]
-
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:

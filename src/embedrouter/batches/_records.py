@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from ..errors import ConfigError, UnavailableError
 from ..spending import Ledger
 
-__all__ = ["BatchFailure", "BatchRecord", "BatchRecords", "Sent"]
-
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS batches (
         mark TEXT PRIMARY KEY,       -- the client reference

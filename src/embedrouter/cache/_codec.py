@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 
 from ..types import Entry, Vectors
 
-__all__ = ["VERSION", "decode", "encode", "is_row", "rounded"]
-
 VERSION = 1
 
 _MAGIC = b"ER"

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from .._sqlite import SQLiteFile
 
-__all__ = ["DATABASE", "cache_file"]
-
 DATABASE = "cache.db"
 """diskcache's name for its file."""
 VERSION = 1

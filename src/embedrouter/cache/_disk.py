@@ -30,8 +30,6 @@ from .._sqlite import ReplacedError, failure
 from ..errors import ConfigError
 from ._database import cache_file
 
-__all__ = ["DiskCache"]
-
 BUSY_TIMEOUT = 60.0
 """Seconds to wait for another process that writes."""
 SLICE = 1.0
@@ -154,7 +152,8 @@ class DiskCache:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values that exist, by key."""
-        return self._patiently(lambda: self._read(keys))
+        found = self._patiently(lambda: self._select(keys))
+        return {key: found[key] for key in keys if key in found}
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         """Store all values in one transaction, replacing older ones."""
@@ -180,10 +179,6 @@ class DiskCache:
                 if isinstance(error, ReplacedError):
                     self.close()
                 time.sleep(PAUSE)
-
-    def _read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        found = self._select(keys)
-        return {key: found[key] for key in keys if key in found}
 
     def _select(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the rows to which the index leads, by their own keys."""

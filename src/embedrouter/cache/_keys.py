@@ -13,8 +13,6 @@ from hashlib import blake2b
 
 from ..types import Candidate, InputType
 
-__all__ = ["KEY_BYTES", "key_function"]
-
 KEY_BYTES = 20
 """Length of every key: 160 bits, so that two texts never share a key by accident or on purpose."""
 

@@ -22,8 +22,6 @@ from ._database import DATABASE, cache_file
 from ._keys import KEY_BYTES
 from ._store import open_cache
 
-__all__ = ["CHUNK_ROWS", "CacheDatabase", "StoredRow", "chunked", "is_sound"]
-
 CHUNK_ROWS = 500
 """Rows in memory at once."""
 BUSY_TIMEOUT = 30.0

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from .._process import PerProcess
 from ..types import Found
 
-__all__ = ["QueryMemory"]
-
 ENTRY_BYTES = 500
 """Bytes of an entry besides its text and its numbers, about."""
 CHARACTER_BYTES = 4

@@ -10,8 +10,6 @@ import platformdirs
 
 from ..errors import ConfigError
 
-__all__ = ["DEFAULT", "Cache", "CacheLike", "Default", "default_folder", "open_cache"]
-
 
 @runtime_checkable
 class Cache(Protocol):

@@ -20,8 +20,6 @@ from ..types import Entry, Vectors
 from ._codec import decode, encode, rounded
 from ._store import Cache
 
-__all__ = ["VectorCache"]
-
 logger = logging.getLogger("embedrouter")
 
 PROGRAMMING_ERRORS = (

@@ -14,7 +14,7 @@ from ._agreement import (
 )
 from ._backend import Backend, BatchEndpoint
 from ._catalogue import PRICE_MAX_AGE, Card, load_catalogue
-from ._declaration import Model, check_address, is_secret
+from ._declaration import Model, check_address, framework_methods, is_secret
 from ._presets import preset
 from ._resolution import custom_card, resolve
 from ._settings import RouterSettings
@@ -40,6 +40,7 @@ __all__ = [
     "compare_models",
     "custom_card",
     "first_given",
+    "framework_methods",
     "highest_cosine_between_texts",
     "is_secret",
     "load_catalogue",

@@ -25,20 +25,6 @@ from numpy.typing import NDArray
 from ..errors import SpaceMismatchError
 from ..types import InputType, Vectors
 
-__all__ = [
-    "PROBE_TEXTS",
-    "PROBE_VERSION",
-    "SAME_MODEL_COSINE",
-    "SAME_SPACE_RATIO",
-    "Agreement",
-    "ProbeVectors",
-    "compare_models",
-    "highest_cosine_between_texts",
-    "lowest_cosine",
-    "require_agreement",
-    "unique_names",
-]
-
 PROBE_VERSION = 1
 """Version of ``PROBE_TEXTS``. Stored vectors of another version cannot be compared."""
 

@@ -15,8 +15,6 @@ from .._process import in_thread
 from ..types import Answer, BatchProgress, InputType, TokenCounts
 from . import _tokens as tokens
 
-__all__ = ["Backend", "BatchEndpoint"]
-
 
 class Backend(ABC):
     """Calls one model. Subclass it to bring a provider of your own: ``Model(…, backend=MyBackend())``.

@@ -20,9 +20,6 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..spending import as_price
-from ..types import Limits
-
-__all__ = ["PRICE_MAX_AGE", "Card", "did_you_mean", "load_catalogue"]
 
 PRICE_MAX_AGE = timedelta(days=365)
 """Age after which a price in use is worth a warning."""
@@ -68,10 +65,6 @@ class Card:
     @property
     def provider(self) -> str:
         return self.model.partition(":")[0]
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(texts=self.texts, tokens=self.tokens, size=self.size, input_tokens=self.input_tokens)
 
     def longer_than(self, dimensions: int) -> list[int]:
         """Return the numbers of longer vectors whose beginning is the vector of ``dimensions``, ascending."""

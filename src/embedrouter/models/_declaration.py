@@ -14,8 +14,7 @@ from ..spending import as_price
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
-__all__ = ["Model", "check_address", "is_secret"]
-
+FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
 POSITIVE = (
     "dimensions",
     "max_concurrency",
@@ -220,8 +219,12 @@ def _has_name(function: object) -> bool:
 
 def is_embedder(item: object) -> bool:
     """Return whether an object has the methods of LangChain's or LlamaIndex's embedders, or is a plain function."""
-    return (
-        (hasattr(item, "embed_documents") and hasattr(item, "embed_query"))
-        or (hasattr(item, "get_text_embedding_batch") and hasattr(item, "get_query_embedding"))
-        or (callable(item) and not inspect.iscoroutinefunction(item))
-    )
+    return framework_methods(item) is not None or (callable(item) and not inspect.iscoroutinefunction(item))
+
+
+def framework_methods(item: object) -> tuple[str, str] | None:
+    """Return the names of the methods by which LangChain or LlamaIndex embeds documents and a query, if there are any.
+
+    The asynchronous methods have an ``a`` before these names.
+    """
+    return next((names for names in FRAMEWORK_METHODS if all(hasattr(item, name) for name in names)), None)

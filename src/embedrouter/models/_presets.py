@@ -10,8 +10,6 @@ from typing import Any
 from ..errors import ConfigError
 from ._declaration import Model
 
-__all__ = ["preset"]
-
 NANO = "sentence-transformers:voyageai/voyage-4-nano"
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from ..errors import ConfigError
 from ..limits import REQUESTS_PER_LIMIT
 from ..spending import DECIMALS, as_price
-from ..types import Candidate, Space
+from ..types import Candidate, Limits, Space
 from ._catalogue import Card, did_you_mean
 from ._declaration import Model
-
-__all__ = ["custom_card", "resolve"]
 
 
 def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
@@ -74,17 +70,13 @@ def resolve(
             f"{model.name} is known to be in the space {card.space!r}, not {model.space!r}. Leave space= out."
         )
     prompts = dict(sorted((model.prompts or {}).items()))
-    space = card.space + (f"+prompts-{_digest(prompts)}" if prompts else "")
+    digest = hashlib.blake2b(json.dumps(prompts).encode(), digest_size=4).hexdigest()
+    space = card.space + (f"+prompts-{digest}" if prompts else "")
+    identity = identity or card.model.replace("azure_openai:", "openai:", 1)  # Azure serves OpenAI's own models
 
     def fingerprint(length: int) -> str:
-        return json.dumps([identity or _identity(card), card.space, length, prompts, "float32"])
+        return json.dumps([identity, card.space, length, prompts, "float32"])
 
-    limits = replace(
-        card.limits,
-        texts=model.batch_size or card.texts,
-        tokens=_request_tokens(model, card),
-        input_tokens=model.max_input_tokens or card.input_tokens,
-    )
     return Candidate(
         index=index,
         name=model.name,
@@ -97,7 +89,12 @@ def resolve(
         price=as_price(model.price, model.name) if model.price is not None else card.price,
         batch_price=_batch_price(model, card) if batches else None,
         free_tokens=model.free_tokens,
-        limits=limits,
+        limits=Limits(
+            texts=model.batch_size or card.texts,
+            tokens=_request_tokens(model, card),
+            size=card.size,
+            input_tokens=model.max_input_tokens or card.input_tokens,
+        ),
         concurrency=model.max_concurrency or (1 if local else 8),
         requests_per_minute=model.requests_per_minute,
         tokens_per_minute=model.tokens_per_minute,
@@ -125,12 +122,3 @@ def _batch_price(model: Model, card: Card) -> Decimal | None:
     if price is None or card.batch_price is None or not card.price:
         return card.batch_price
     return round(price * card.batch_price / card.price, DECIMALS)
-
-
-def _identity(card: Card) -> str:
-    """Return the name that a model has at every provider: Azure serves OpenAI's own models."""
-    return card.model.replace("azure_openai:", "openai:", 1)
-
-
-def _digest(prompts: Mapping[str, str]) -> str:
-    return hashlib.blake2b(json.dumps(prompts).encode(), digest_size=4).hexdigest()

@@ -19,8 +19,6 @@ from ..types import OverlongPolicy
 from ._declaration import Model
 from ._tiers import TIERS, rank
 
-__all__ = ["RouterSettings"]
-
 MAX_MICRO_BATCH_WINDOW = 1.0
 """Seconds."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from ..errors import SpaceMismatchError
 from ..types import Candidate, Space
 
-__all__ = ["shared_space"]
-
 
 def shared_space(candidates: list[Candidate]) -> Space:
     """Return the space that all candidates share.

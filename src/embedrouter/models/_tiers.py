@@ -12,12 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
-from types import TracebackType
 
 from ..errors import ConfigError
 from ..types import InputType
-
-__all__ = ["TIERS", "first_given", "rank", "requested", "tier"]
 
 TIERS = ("low", "medium", "high")
 """The default names, lowest first."""
@@ -44,9 +41,7 @@ class tier:
         self._tokens.append(_requested.set({**(_requested.get() or {}), **self._given}))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _requested.reset(self._tokens.pop())
 
 

@@ -16,8 +16,6 @@ from typing import Any, cast
 
 from ..types import OverlongPolicy
 
-__all__ = ["MOST_TOKENS", "estimate", "parse_token_count", "split_text"]
-
 MOST_TOKENS = 10**9
 """That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
 _ASCII_WORD = re.compile(r"[A-Za-z]+")

@@ -11,15 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Any
 
 from ..errors import ConfigError
 from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
 from ._tiktoken import encoding
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = ["Backend", "Description", "create", "describe", "encoding"]
 
@@ -49,14 +46,6 @@ class Description:
     """The folder the card was read from; ``None`` where the catalogue, or the user, described the model."""
 
 
-class Provider(Protocol):
-    """The functions of each provider's module."""
-
-    def describe(self, model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description: ...
-
-    def create(self, model: Model, known: Description, candidate: Candidate) -> Backend: ...
-
-
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the facts of a model, from the catalogue, its files or its declaration. No socket is opened.
 
@@ -65,24 +54,28 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     """
     if model.backend is not None:
         return Description(cards.get(model.name) or custom_card(model, dimensions))
-    return _provider(model).describe(model, cards, dimensions)
+    known: Description = _provider(model).describe(model, cards, dimensions)
+    return known
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model. Nothing is opened and no SDK imported until the first request."""
-    return model.backend if model.backend is not None else _provider(model).create(model, known, candidate)
+    if model.backend is not None:
+        return model.backend
+    backend: Backend = _provider(model).create(model, known, candidate)
+    return backend
 
 
-def _provider(model: Model) -> Provider:
+def _provider(model: Model) -> Any:
+    """Return the module that serves a model, with its functions ``describe`` and ``create``."""
     if model.embedder is not None:
-        return cast(Provider, import_module(".wrapped", __package__))
+        return import_module(".wrapped", __package__)
     if model.provider not in PROVIDERS:
         raise ConfigError(
             f"Unknown provider {model.provider!r} in {model.name!r}. Known are {', '.join(PROVIDERS)}; "
             "for any other pass backend= (see embedrouter.backends.Backend)."
         )
-    module: ModuleType = import_module(f".{PROVIDERS[model.provider]}", __package__)
-    return cast(Provider, module)
+    return import_module(f".{PROVIDERS[model.provider]}", __package__)
 
 
 def missing_extra(model: Model, extra: str, error: ImportError) -> ConfigError:

@@ -9,29 +9,17 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
 from functools import cache
-from types import ModuleType
-from typing import Protocol, cast
-
-from .._process import PerProcess
-
-__all__ = ["ssl_context"]
+from typing import Any
 
 
-class _Library(Protocol):
-    def create_ssl_context(self) -> ssl.SSLContext: ...
-
-
-def ssl_context(library: ModuleType) -> ssl.SSLContext:
+def ssl_context(library: Any) -> ssl.SSLContext:
     """Return the default context of ``httpx`` or ``httpx2``, made when it is first needed."""
-    return _contexts.get()(library, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return _create(library, os.getpid(), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
-def _create(library: ModuleType, file: str | None, folder: str | None) -> ssl.SSLContext:
-    return cast(_Library, library).create_ssl_context()
-
-
-_contexts: PerProcess[Callable[[ModuleType, str | None, str | None], ssl.SSLContext]] = PerProcess(
-    lambda: cache(_create)
-)
+@cache
+def _create(library: Any, *_: int | str | None) -> ssl.SSLContext:
+    """Create a context; the other arguments tell processes and settings apart."""
+    context: ssl.SSLContext = library.create_ssl_context()
+    return context

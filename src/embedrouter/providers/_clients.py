@@ -23,8 +23,6 @@ from .._process import PerLoop, PerProcess, in_thread
 from ..errors import ConfigError
 from ..models import Model
 
-__all__ = ["Clients", "check_clients"]
-
 S = TypeVar("S")
 A = TypeVar("A")
 C = TypeVar("C")

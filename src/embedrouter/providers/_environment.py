@@ -7,8 +7,6 @@ import os
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model, is_secret
 
-__all__ = ["api_key", "known_key", "secrets", "setting"]
-
 KEY_VARIABLES = {
     "openai": ("OPENAI_API_KEY",),
     "azure_openai": ("AZURE_OPENAI_API_KEY",),

@@ -18,8 +18,6 @@ from ..errors import ConfigError
 from ..models import Model
 from ..types import InputType
 
-__all__ = ["Facts", "choose_prompts", "finite", "folder_digest", "is_symmetric", "read_facts"]
-
 SETTINGS = [
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")

@@ -18,8 +18,6 @@ from ..models import Card, Model, custom_card
 from . import Description, missing_extra
 from ._model_files import choose_prompts, finite, folder_digest, is_symmetric, read_facts
 
-__all__ = ["FOLDER", "PROVIDER", "describe_model", "find_snapshot", "locate", "matches_folder"]
-
 PROVIDER = "sentence-transformers"
 """The provider, the extra, and the organisation that the hub assumes where a model's name has none."""
 
@@ -36,7 +34,7 @@ MAX_TEXTS = 256
 """Texts in one request."""
 
 
-def describe_model(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the catalogue's facts, or those of the model's files.
 
     Raises:

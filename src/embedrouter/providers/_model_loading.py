@@ -23,8 +23,6 @@ from ._model_identity import PROVIDER, find_snapshot, locate, matches_folder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Counter", "Loaded", "chosen_prompts", "file_counter", "load", "out_of_memory"]
-
 logger = logging.getLogger("embedrouter")
 
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)

@@ -21,8 +21,6 @@ from ..types import Answer, BatchProgress, InputType
 if TYPE_CHECKING:
     from .openai import OpenAIBackend
 
-__all__ = ["OpenAIBatches", "split_lines"]
-
 ENDPOINT: Final = "/v1/embeddings"
 REFERENCE = "embedrouter"
 """The key of a batch's metadata under which the client reference stands."""
@@ -130,7 +128,7 @@ class OpenAIBatches(BatchEndpoint):
         except (AttributeError, TypeError, ValueError) as error:  # raised by the SDK at a web page, or broken JSON
             raise BadResponseError("the answer is none of the Batch API's", model=self._model.name) from error
         except Exception as error:  # noqa: BLE001 - raised below
-            failure = self._backend.translate_error(error, texts)
+            failure = self._backend.chained(error, texts)
         raise failure
 
 

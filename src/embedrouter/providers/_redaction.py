@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-__all__ = ["MIN_ECHO", "echoes_input", "find_possible_keys", "mask_keys", "safe_to_chain"]
-
 MIN_ECHO = 20
 """Consecutive characters of a text that count as an echo; a shorter text must be echoed whole."""
 MIN_UNQUOTED = 12

@@ -7,22 +7,46 @@ asynchronous one returns is awaited here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ..models import Backend, Model
+from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
+from ..models import Backend, Card, Model
 from ..types import Answer, InputType
 from ._clients import Clients
-
-__all__ = ["RemoteBackend"]
+from ._environment import secrets
+from ._redaction import safe_to_chain
+from ._responses import was_sent
 
 
 class RemoteBackend(Backend):
-    """Calls a provider through the clients of its SDK."""
+    """Calls a provider through the clients of its SDK.
 
-    def __init__(self, model: Model, clients: Clients[Any, Any]) -> None:
+    Args:
+        make: makes a synchronous client and what closes it; the user's own client is used instead, if there is one.
+        make_async: the same of an asynchronous client.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        card: Card,
+        dimensions: int,
+        make: Callable[[Model], tuple[Any, Callable[[], object]]],
+        make_async: Callable[[Model], tuple[Any, Callable[[], Awaitable[object]]]],
+    ) -> None:
         self.model = model
-        self.clients = clients
+        self.card = card
+        self.dimensions = dimensions if dimensions != card.dimensions else None
+        """Sent only where it is not the model's own number, because older models refuse it."""
+        self.clients: Clients[Any, Any] = Clients(
+            lambda: make(model), lambda: make_async(model), given=model.client, given_async=model.async_client
+        )
+
+    def prompted(self, texts: Sequence[str], input_type: InputType) -> list[str]:
+        """Return the texts with the user's prompt before each."""
+        prompt = (self.model.prompts or {}).get(input_type, "")
+        return [prompt + text for text in texts]
 
     @abstractmethod
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
@@ -41,8 +65,51 @@ class RemoteBackend(Backend):
         """
 
     @abstractmethod
-    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
-        """Return our error for one of the SDK's or of the library below, or ``error`` itself for any other."""
+    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+        """Return our error for one of the SDK's or of the library below, or ``error`` itself for any other.
+
+        ``keys`` must not be shown, besides those of the model.
+        """
+
+    def sent_keys(self, error: Exception) -> list[str]:
+        """Return the keys that were sent with a request, besides those of the model."""
+        return []
+
+    def chained(self, error: Exception, texts: Sequence[str]) -> Exception:
+        """Translate an error, and make it the cause of ours unless a traceback would then print a text or a key.
+
+        Raise the result outside of the ``except`` clause: inside, Python would attach the SDK's error as the context.
+        """
+        keys = self.sent_keys(error)
+        ours = self.translate_error(error, texts, keys)
+        if ours is not error:
+            ours.__cause__ = error if safe_to_chain(error, texts, [*secrets(self.model), *keys]) else None
+        return ours
+
+    def in_order(self, rows: Any) -> list[Any]:
+        """Return the embeddings of rows in the order of their ``index``.
+
+        Raises:
+            BadResponseError: an index is repeated or left out.
+            KeyError, TypeError, AttributeError: these are no such rows.
+        """
+        rows = sorted(rows, key=lambda row: row["index"])
+        if [row["index"] for row in rows] != list(range(len(rows))):
+            raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
+        return [row["embedding"] for row in rows]
+
+    def not_an_answer(self) -> BadResponseError:
+        """Return the error for an answer of another form."""
+        return BadResponseError("the answer is not an embeddings response", model=self.model.name)
+
+    def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
+        """Return the error for a request whose time ran out."""
+        return RequestTimeoutError("no answer in time", model=self.model.name, perhaps_billed=was_sent(error))
+
+    def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
+        """Return the error for a failure of the network, named after its reason."""
+        story = f"the connection failed ({type(reason or error).__name__})"
+        return UnavailableError(story, model=self.model.name, perhaps_billed=was_sent(error))
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         request = self.build_request(texts, input_type)
@@ -50,7 +117,7 @@ class RemoteBackend(Backend):
             try:
                 response = self.send(client, request, timeout)
             except Exception as error:  # noqa: BLE001 - raised below
-                failure = self.translate_error(error, texts)
+                failure = self.chained(error, texts)
             else:
                 return self.parse_answer(response)
         raise failure
@@ -61,7 +128,7 @@ class RemoteBackend(Backend):
             try:
                 response = await self.send(client, request, timeout)
             except Exception as error:  # noqa: BLE001 - raised below
-                failure = self.translate_error(error, texts)
+                failure = self.chained(error, texts)
             else:
                 return self.parse_answer(response)
         raise failure

@@ -23,18 +23,7 @@ from ..errors import (
 from ..models import MOST_TOKENS, Model
 from ..types import RateLimits, Vectors
 from ._environment import secrets
-from ._redaction import echoes_input, mask_keys, safe_to_chain
-
-__all__ = [
-    "MAX_RESET",
-    "chained",
-    "decode_vectors",
-    "error_from_status",
-    "failed_to_parse",
-    "parse_rate_limits",
-    "parse_retry_after",
-    "was_sent",
-]
+from ._redaction import echoes_input, mask_keys
 
 MAX_MESSAGE = 300
 """Characters of a provider's message that are shown."""
@@ -50,6 +39,14 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """How OpenAI, vLLM, Ollama, Cohere, Voyage and TEI say that a text is over the limit; none has a code for it."""
+
+KINDS: dict[int, type[BackendError]] = {
+    **dict.fromkeys((401, 403, 498), AuthenticationError),
+    **dict.fromkeys((400, 413, 422), InputRejectedError),
+    408: RequestTimeoutError,
+    **dict.fromkeys((409, 425, 499), UnavailableError),
+    429: RateLimitedError,
+}
 
 NO_CONNECTION = {
     "ConnectError",  # httpx, httpx2
@@ -123,48 +120,28 @@ def error_from_status(
         unknown_model: whether the provider's message means that it does not serve the model.
     """
     story = f"HTTP {status}: {_redacted(message, [*secrets(model), *sent_keys], texts)}"
-    wait = parse_retry_after(headers or {})
-    name = model.name
-    match status:
-        case 401 | 403 | 498:
-            return AuthenticationError(f"{story} Check the API key and its permissions.", model=name, status=status)
-        case _ if status == 404 or unknown_model:
-            return UnavailableError(
-                f"{story} Check the model's name, base_url and your access to it.",
-                model=name,
-                status=status,
-                retryable=False,
-            )
-        case 400 | 413 | 422:
-            too_long = code != "max_tokens_per_request" and TOO_LONG.search(message) is not None
-            return InputRejectedError(story, model=name, status=status, too_long=too_long)
-        case 408:
-            return RequestTimeoutError(story, model=name, status=status, retry_after=wait, perhaps_billed=False)
-        case 429 if "request too large" in message.lower():  # for the account's minute: a smaller request may pass
-            return InputRejectedError(story, model=name, status=status)
-        case 429:
-            exhausted = code == "insufficient_quota"
-            return RateLimitedError(story, model=name, status=status, retry_after=wait, retryable=not exhausted)
-        case 409 | 425 | 499:
-            return UnavailableError(story, model=name, status=status, retry_after=wait)
-        case 501 | 505:
-            return UnavailableError(story, model=name, status=status, retryable=False)
-        case _ if status >= 500:
-            return UnavailableError(story, model=name, status=status, retry_after=wait)
-        case _:
-            return BackendError(story, model=name, status=status)
+    answer: dict[str, Any] = {"model": model.name, "status": status}
+    if unknown_model or status == 404:
+        advice = "Check the model's name, base_url and your access to it."
+        return UnavailableError(f"{story} {advice}", **answer, retryable=False)
+    kind = kind_of_status(status) or BackendError
+    if status == 429 and "request too large" in message.lower():  # for the account's minute: a smaller one may pass
+        kind = InputRejectedError
+    if kind is AuthenticationError:
+        story += " Check the API key and its permissions."
+    elif kind is InputRejectedError:
+        is_text = status != 429 and code != "max_tokens_per_request"
+        answer["too_long"] = is_text and TOO_LONG.search(message) is not None
+    elif kind is not BackendError:
+        answer["retry_after"] = parse_retry_after(headers or {})
+        answer["retryable"] = status not in (501, 505) and code != "insufficient_quota"
+        answer["perhaps_billed"] = False
+    return kind(story, **answer)
 
 
-def chained(
-    ours: Exception, error: Exception, model: Model, texts: Sequence[str], sent_keys: Sequence[str] = ()
-) -> Exception:
-    """Make a library's error the cause of ours, unless a traceback would then print a text or a key.
-
-    Raise the result outside of the ``except`` clause: inside, Python would attach the library's error as the context.
-    """
-    if ours is not error:
-        ours.__cause__ = error if safe_to_chain(error, texts, [*secrets(model), *sent_keys]) else None
-    return ours
+def kind_of_status(status: int) -> type[BackendError] | None:
+    """Return the error for a status that means the same at all providers."""
+    return UnavailableError if status >= 500 else KINDS.get(status)
 
 
 def _redacted(message: str, keys: Sequence[str], texts: Sequence[str]) -> str:

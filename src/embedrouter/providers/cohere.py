@@ -15,16 +15,16 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
+from ..errors import BadResponseError
 from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
 from ._certificates import ssl_context
-from ._clients import Clients, check_clients
+from ._clients import check_clients
 from ._environment import api_key
 from ._redaction import find_possible_keys
 from ._remote import RemoteBackend
-from ._responses import chained, decode_vectors, error_from_status, failed_to_parse, was_sent
+from ._responses import decode_vectors, error_from_status, failed_to_parse
 
 if TYPE_CHECKING:
     from cohere import AsyncClientV2, ClientV2
@@ -41,38 +41,22 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model."""
-    return CohereBackend(model, known.card, candidate.space.dimensions)
+    return CohereBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
 
 
 class CohereBackend(RemoteBackend):
     """Calls ``/v2/embed`` through the cohere SDK, with the SDK's own retries off."""
 
-    clients: Clients[ClientV2, AsyncClientV2]
-
-    def __init__(self, model: Model, card: Card, dimensions: int) -> None:
-        super().__init__(
-            model,
-            Clients(
-                lambda: _client(model),
-                lambda: _async_client(model),
-                given=model.client,
-                given_async=model.async_client,
-            ),
-        )
-        self._input_types = card.input_types or INPUT_TYPES
-        self._dimensions = dimensions if dimensions != card.dimensions else None
-
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
-        prompt = (self.model.prompts or {}).get(input_type, "")
         request: dict[str, Any] = {
-            "texts": [prompt + text for text in texts],
+            "texts": self.prompted(texts, input_type),
             "model": self.model.id,
-            "input_type": self._input_types[input_type],
+            "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
             "embedding_types": ["float" if self.model.encoding_format == "float" else "base64"],
             "truncate": "NONE",
         }
-        if self._dimensions is not None:
-            request["output_dimension"] = self._dimensions
+        if self.dimensions is not None:
+            request["output_dimension"] = self.dimensions
         return request
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
@@ -87,14 +71,45 @@ class CohereBackend(RemoteBackend):
             units = response.meta and response.meta.billed_units
             tokens = units and units.input_tokens
         except AttributeError as error:
-            raise BadResponseError("the answer is not an embeddings response", model=self.model.name) from error
+            raise self.not_an_answer() from error
         if not isinstance(embeddings, list):
             raise BadResponseError("the answer holds neither base64 nor float vectors", model=self.model.name)
         return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
 
-    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
-        keys = _possible_keys(error, self.model)
-        return chained(_translated(error, self.model, texts, keys), error, self.model, texts, keys)
+    def sent_keys(self, error: Exception) -> list[str]:
+        """Return the words of a provider's message that may be the key of a client that the user passed in.
+
+        No documented attribute of the client tells its key, so all that looks like one is taken for it.
+        """
+        if self.model.client is None and self.model.async_client is None:
+            return []
+        return find_possible_keys(str(getattr(error, "body", "")))
+
+    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+        import httpx
+        from cohere.core.api_error import ApiError
+        from cohere.core.parse_error import ParsingError
+
+        match error:
+            case ApiError(status_code=int(status)) if status >= 300:
+                body = error.body if isinstance(error.body, dict) else {"message": error.body}
+                return error_from_status(
+                    status,
+                    str(body.get("message") or ""),
+                    model=self.model,
+                    headers=error.headers,
+                    code=str(body.get("error_type") or ""),
+                    texts=texts,
+                    sent_keys=keys,
+                )
+            case httpx.TimeoutException():
+                return self.no_answer_in_time(error)
+            case ApiError() | ParsingError() | httpx.DecodingError():
+                return self.not_an_answer()
+            case httpx.RequestError():
+                return self.connection_failed(error)
+            case _:
+                return self.not_an_answer() if failed_to_parse(error) else error
 
 
 # Clients
@@ -133,47 +148,3 @@ def _embed_method(client: Any) -> Any:
     if "output_dimension" not in signature(client.embed).parameters:
         raise AttributeError("embed")
     return client.embed
-
-
-# Errors
-
-
-def _possible_keys(error: Exception, model: Model) -> list[str]:
-    """Return the words of a provider's message that may be the key of a client that the user passed in.
-
-    No documented attribute of the client tells its key, so all that looks like one is taken for it.
-    """
-    if model.client is None and model.async_client is None:
-        return []
-    return find_possible_keys(str(getattr(error, "body", "")))
-
-
-def _translated(error: Exception, model: Model, texts: Sequence[str], keys: Sequence[str]) -> Exception:
-    import httpx
-    from cohere.core.api_error import ApiError
-    from cohere.core.parse_error import ParsingError
-
-    match error:
-        case ApiError(status_code=int(status)) if status >= 300:
-            body = error.body if isinstance(error.body, dict) else {"message": error.body}
-            return error_from_status(
-                status,
-                str(body.get("message") or ""),
-                model=model,
-                headers=error.headers,
-                code=str(body.get("error_type") or ""),
-                texts=texts,
-                sent_keys=keys,
-            )
-        case ApiError() | ParsingError() | httpx.DecodingError():
-            return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case httpx.TimeoutException():
-            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
-        case httpx.RequestError():
-            return UnavailableError(
-                f"the connection failed ({type(error).__name__})", model=model.name, perhaps_billed=was_sent(error)
-            )
-        case _ if failed_to_parse(error):
-            return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case _:
-            return error

@@ -19,7 +19,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
+from ..errors import BackendError, BadResponseError
 from ..models import Card, Model, check_address, custom_card, parse_token_count
 from ..types import Answer, Candidate, InputType, RateLimits, TokenCounts
 from . import Backend, Description, missing_extra
@@ -28,7 +28,7 @@ from ._clients import Clients, check_clients
 from ._environment import api_key, setting
 from ._openai_batches import OpenAIBatches
 from ._remote import RemoteBackend
-from ._responses import chained, decode_vectors, error_from_status, parse_rate_limits, was_sent
+from ._responses import decode_vectors, error_from_status, parse_rate_limits
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model."""
-    return OpenAIBackend(model, known.card, candidate.space.dimensions)
+    return OpenAIBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
 
 
 class OpenAIBackend(RemoteBackend):
@@ -63,27 +63,13 @@ class OpenAIBackend(RemoteBackend):
 
     clients: Clients[OpenAI, AsyncOpenAI]
 
-    def __init__(self, model: Model, card: Card, dimensions: int) -> None:
-        super().__init__(
-            model,
-            Clients(
-                lambda: _client(model),
-                lambda: _async_client(model),
-                given=model.client,
-                given_async=model.async_client,
-            ),
-        )
-        self._tokenizer = card.tokenizer
-        self._dimensions = dimensions if dimensions != card.dimensions else None
-
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
-        prompt = (self.model.prompts or {}).get(input_type, "")
         request: dict[str, Any] = {
             "model": self.model.deployment or self.model.id,
-            "input": [prompt + text for text in texts],
+            "input": self.prompted(texts, input_type),
         }
-        if self._dimensions is not None:
-            request["dimensions"] = self._dimensions
+        if self.dimensions is not None:
+            request["dimensions"] = self.dimensions
         if self.model.encoding_format != "omit":
             request["encoding_format"] = self.model.encoding_format or "base64"
         return request
@@ -116,27 +102,55 @@ class OpenAIBackend(RemoteBackend):
         """
         try:
             rows = body["data"]
-            if any("index" in row for row in rows):
-                rows = sorted(rows, key=lambda row: row["index"])
-                if [row["index"] for row in rows] != list(range(len(rows))):
-                    raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
-            embeddings = [row["embedding"] for row in rows]
+            indexed = any("index" in row for row in rows)
+            embeddings = self.in_order(rows) if indexed else [row["embedding"] for row in rows]
             tokens = (body.get("usage") or {}).get("prompt_tokens")
         except (KeyError, TypeError, AttributeError) as error:
-            raise BadResponseError("the answer is not an embeddings response", model=self.model.name) from error
+            raise self.not_an_answer() from error
         return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens), limits)
 
-    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
-        keys = _sent_keys(error)
-        return chained(_translated(error, self.model, texts, keys), error, self.model, texts, keys)
+    def sent_keys(self, error: Exception) -> list[str]:
+        """Return the keys that were sent with a request, such as a token that only the token provider knew."""
+        headers = getattr(getattr(error, "request", None), "headers", None) or {}
+        return [word for name in ("authorization", "api-key") for word in headers.get(name, "").split()]
+
+    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+        import anyio
+        import openai
+
+        http: Any = _http_library()
+        match error:
+            case openai.APITimeoutError() | http.TimeoutException():
+                return self.no_answer_in_time(error)
+            case openai.APIConnectionError():
+                return self.connection_failed(error, error.__cause__)
+            case http.RequestError() | ssl.SSLError() | anyio.EndOfStream():
+                return self.connection_failed(error)
+            case openai.APIStatusError():
+                body = error.body if isinstance(error.body, dict) else {}
+                return error_from_status(
+                    error.status_code,
+                    str(body.get("message") or error.message),
+                    model=self.model,
+                    headers=dict(error.response.headers),
+                    code=str(body.get("code") or ""),
+                    texts=texts,
+                    sent_keys=keys,
+                )
+            case openai.APIResponseValidationError():
+                return self.not_an_answer()
+            case openai.OpenAIError():
+                return BackendError(f"the openai library failed ({type(error).__name__})", model=self.model.name)
+            case _:
+                return error
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with tiktoken where the model's encoding is known and on this machine, else estimate."""
-        encoder = encoding(self._tokenizer) if self._tokenizer else None
+        encoder = encoding(self.card.tokenizer) if self.card.tokenizer else None
         if encoder is None:
             return super().count(texts, input_type)
-        prompt = (self.model.prompts or {}).get(input_type, "")
-        return TokenCounts([len(encoder.encode_ordinary(prompt + text)) for text in texts], exact=True)
+        prompted = self.prompted(texts, input_type)
+        return TokenCounts([len(encoder.encode_ordinary(text)) for text in prompted], exact=True)
 
     @property
     def batches(self) -> OpenAIBatches:
@@ -211,43 +225,3 @@ def _settings(model: Model) -> dict[str, Any]:
         "azure_endpoint": setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
         "api_version": setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
     }
-
-
-# Errors
-
-
-def _sent_keys(error: Exception) -> list[str]:
-    """Return the keys that were sent with a request, such as a token that only the token provider knew."""
-    headers = getattr(getattr(error, "request", None), "headers", None) or {}
-    return [word for name in ("authorization", "api-key") for word in headers.get(name, "").split()]
-
-
-def _translated(error: Exception, model: Model, texts: Sequence[str], keys: Sequence[str]) -> Exception:
-    import anyio
-    import openai
-
-    http: Any = _http_library()
-    match error:
-        case openai.APITimeoutError() | http.TimeoutException():
-            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
-        case openai.APIConnectionError() | http.RequestError() | ssl.SSLError() | anyio.EndOfStream():
-            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
-            story = f"the connection failed ({type(cause or error).__name__})"
-            return UnavailableError(story, model=model.name, perhaps_billed=was_sent(error))
-        case openai.APIStatusError():
-            body = error.body if isinstance(error.body, dict) else {}
-            return error_from_status(
-                error.status_code,
-                str(body.get("message") or error.message),
-                model=model,
-                headers=dict(error.response.headers),
-                code=str(body.get("code") or ""),
-                texts=texts,
-                sent_keys=keys,
-            )
-        case openai.APIResponseValidationError():
-            return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case openai.OpenAIError():
-            return BackendError(f"the openai library failed ({type(error).__name__})", model=model.name)
-        case _:
-            return error

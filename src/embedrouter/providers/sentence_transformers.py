@@ -28,29 +28,17 @@ import numpy as np
 
 from .._process import watch_forks
 from ..errors import InputRejectedError
-from ..models import Card, Model
+from ..models import Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description
 from ._model_files import read_facts
-from ._model_identity import describe_model, find_snapshot, locate
+from ._model_identity import describe, find_snapshot, locate
 from ._model_loading import Counter, Loaded, chosen_prompts, file_counter, load, out_of_memory
+
+__all__ = ["SentenceTransformersBackend", "create", "describe"]
 
 BATCH = 32
 """Texts in one forward pass, as is the library's default."""
-
-
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
-    """Return the catalogue's facts, or those of the model's files.
-
-    Raises:
-        ConfigError: the files are not on this machine or do not suffice, or code would run that was not allowed.
-    """
-    return describe_model(model, cards, dimensions)
-
-
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of a model."""
-    return SentenceTransformersBackend(model, known, candidate)
 
 
 class SentenceTransformersBackend(Backend):
@@ -196,3 +184,6 @@ class SentenceTransformersBackend(Backend):
             return loaded.count, loaded.prompts
         self._counting = file_counter(self._model, facts), chosen_prompts(self._model, facts.prompts)
         return self._counting
+
+
+create = SentenceTransformersBackend

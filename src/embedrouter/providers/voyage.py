@@ -9,18 +9,19 @@ SDK, which would run code from the model hub for it; sentence-transformers loads
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from ..errors import BadResponseError, ConfigError, RequestTimeoutError, UnavailableError
+from ..errors import ConfigError, UnavailableError
 from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, Candidate, InputType
 from . import Backend, Description, missing_extra
-from ._clients import Clients
 from ._environment import api_key
 from ._remote import RemoteBackend
-from ._responses import chained, decode_vectors, error_from_status, failed_to_parse, was_sent
+from ._responses import decode_vectors, error_from_status, failed_to_parse
 
 BASE_URL = "https://api.voyageai.com/v1"
 MONGODB_URL = "https://ai.mongodb.com/v1"
@@ -50,30 +51,22 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model."""
-    return VoyageBackend(model, known.card, candidate.space.dimensions)
+    return VoyageBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
 
 
 class VoyageBackend(RemoteBackend):
     """Calls ``/embeddings`` through the voyageai SDK, which keeps its own sessions: there is nothing to close."""
 
-    def __init__(self, model: Model, card: Card, dimensions: int) -> None:
-        super().__init__(
-            model, Clients(lambda: (_resource(model).create, _no_close), lambda: (_resource(model).acreate, _no_aclose))
-        )
-        self._input_types = card.input_types or INPUT_TYPES
-        self._dimensions = dimensions if dimensions != card.dimensions else None
-
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
         key = api_key(self.model)
-        prompt = (self.model.prompts or {}).get(input_type, "")
         return {
             "api_key": key,
             "base_url": self.model.base_url or (MONGODB_URL if key.startswith("al-") else BASE_URL),
             "model": self.model.id,
-            "input": [prompt + text for text in texts],
-            "input_type": self._input_types[input_type],
+            "input": self.prompted(texts, input_type),
+            "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
             "truncation": False,
-            "output_dimension": self._dimensions,
+            "output_dimension": self.dimensions,
             "output_dtype": None,
             "encoding_format": "base64",
         }
@@ -83,19 +76,34 @@ class VoyageBackend(RemoteBackend):
 
     def parse_answer(self, response: Any) -> Answer:
         try:
-            rows = sorted(response["data"], key=lambda row: row["index"])
-            if [row["index"] for row in rows] != list(range(len(rows))):
-                raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
-            embeddings = [row["embedding"] for row in rows]
+            embeddings = self.in_order(response["data"])
             tokens = (response.get("usage") or {}).get("total_tokens")
         except (KeyError, TypeError, AttributeError) as error:
             if isinstance(response, dict) and "detail" in response:  # an error that the SDK takes for a success
                 raise UnavailableError("the server failed", model=self.model.name) from error
-            raise BadResponseError("the answer is not an embeddings response", model=self.model.name) from error
+            raise self.not_an_answer() from error
         return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
 
-    def translate_error(self, error: Exception, texts: Sequence[str]) -> Exception:
-        return chained(_translated(error, self.model, texts), error, self.model, texts)
+    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+        import aiohttp
+        import requests
+        from voyageai import error as sdk
+
+        match error:
+            case sdk.Timeout():
+                return self.no_answer_in_time(error)
+            case sdk.APIConnectionError() | aiohttp.ClientError() | requests.RequestException():
+                return self.connection_failed(error)
+            case sdk.VoyageError(http_status=int(status)) if status >= 300:
+                detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
+                unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
+                return error_from_status(
+                    status, detail, model=self.model, headers=error.headers, texts=texts, unknown_model=unknown_model
+                )
+            case sdk.VoyageError():
+                return self.not_an_answer()
+            case _:
+                return self.not_an_answer() if failed_to_parse(error) else error
 
 
 # The SDK
@@ -110,43 +118,9 @@ def _resource(model: Model) -> Any:
     return Embedding
 
 
-def _no_close() -> None:
-    """Close nothing."""
+def _client(model: Model) -> tuple[Any, Any]:
+    return _resource(model).create, lambda: None
 
 
-async def _no_aclose() -> None:
-    """Close nothing."""
-
-
-# Errors
-
-
-def _translated(error: Exception, model: Model, texts: Sequence[str]) -> Exception:
-    import aiohttp
-    import requests
-    from voyageai import error as sdk
-
-    match error:
-        case sdk.Timeout():
-            return RequestTimeoutError("no answer in time", model=model.name, perhaps_billed=was_sent(error))
-        case sdk.APIConnectionError() | aiohttp.ClientError() | requests.RequestException():
-            return UnavailableError(
-                f"the connection failed ({type(error).__name__})", model=model.name, perhaps_billed=was_sent(error)
-            )
-        case sdk.VoyageError(http_status=int(status)) if status >= 300:
-            detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
-            unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
-            return error_from_status(
-                status,
-                detail,
-                model=model,
-                headers=error.headers,
-                texts=texts,
-                unknown_model=unknown_model,
-            )
-        case sdk.VoyageError():
-            return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case _ if failed_to_parse(error):
-            return BadResponseError("the answer is not an embeddings response", model=model.name)
-        case _:
-            return error
+def _async_client(model: Model) -> tuple[Any, Any]:
+    return _resource(model).acreate, partial(asyncio.sleep, 0)  # nothing to close

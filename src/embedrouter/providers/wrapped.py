@@ -14,19 +14,12 @@ from typing import Any
 import numpy as np
 
 from .._process import in_thread
-from ..errors import (
-    AuthenticationError,
-    BackendError,
-    BadResponseError,
-    InputRejectedError,
-    RateLimitedError,
-    RequestTimeoutError,
-    UnavailableError,
-)
-from ..models import Backend, Card, Model, custom_card
+from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
+from ..models import Backend, Card, Model, custom_card, framework_methods
 from ..types import Answer, Candidate, InputType
 from . import Description
 from ._redaction import safe_to_chain
+from ._responses import kind_of_status
 
 __all__ = ["WrappedBackend"]
 
@@ -119,35 +112,21 @@ class WrappedBackend(Backend):
 
 def _methods(embedder: Any) -> tuple[Method, AsyncMethod]:
     """Return the functions that embed texts synchronously and asynchronously."""
-    if hasattr(embedder, "embed_documents") and hasattr(embedder, "embed_query"):
+    if (names := framework_methods(embedder)) is not None:
+        documents, query = names
 
-        def langchain(texts: list[str], input_type: InputType) -> Any:
+        def framework(texts: list[str], input_type: InputType) -> Any:
             if input_type == "document":
-                return embedder.embed_documents(texts)
-            return [embedder.embed_query(text) for text in texts]
+                return getattr(embedder, documents)(texts)
+            return [getattr(embedder, query)(text) for text in texts]
 
-        async def alangchain(texts: list[str], input_type: InputType) -> Any:
-            if input_type == "document" and _is_own(embedder, "aembed_documents"):
-                return await embedder.aembed_documents(texts)
-            if input_type == "query" and _is_own(embedder, "aembed_query"):
-                return [await embedder.aembed_query(text) for text in texts]
-            return await in_thread(langchain, texts, input_type)
+        async def aframework(texts: list[str], input_type: InputType) -> Any:
+            method = getattr(embedder, f"a{documents if input_type == 'document' else query}", None)
+            if method is None or getattr(method, "__module__", None) == INHERITED:
+                return await in_thread(framework, texts, input_type)
+            return await method(texts) if input_type == "document" else [await method(text) for text in texts]
 
-        return langchain, alangchain
-
-    if hasattr(embedder, "get_text_embedding_batch") and hasattr(embedder, "get_query_embedding"):
-
-        def llama_index(texts: list[str], input_type: InputType) -> Any:
-            if input_type == "document":
-                return embedder.get_text_embedding_batch(texts)
-            return [embedder.get_query_embedding(text) for text in texts]
-
-        async def allama_index(texts: list[str], input_type: InputType) -> Any:
-            if input_type == "document":
-                return await embedder.aget_text_embedding_batch(texts)
-            return [await embedder.aget_query_embedding(text) for text in texts]
-
-        return llama_index, allama_index
+        return framework, aframework
 
     takes_input_type = "input_type" in inspect.signature(embedder).parameters
 
@@ -160,28 +139,13 @@ def _methods(embedder: Any) -> tuple[Method, AsyncMethod]:
     return function, afunction
 
 
-def _is_own(embedder: Any, name: str) -> bool:
-    """Return whether an embedder has an asynchronous method that is not inherited from LangChain's base class."""
-    method = getattr(embedder, name, None)
-    return method is not None and getattr(method, "__module__", None) != INHERITED
-
-
 def _translated(error: Exception, model: str) -> Exception:
     if isinstance(error, BackendError):
         return error
     reason = type(error).__name__
     status = next((s for s in (getattr(error, name, None) for name in STATUS) if isinstance(s, int)), None)
-    match status:
-        case 401 | 403:
-            return AuthenticationError(f"{reason}, HTTP {status}", model=model, status=status)
-        case 400 | 413 | 422:
-            return InputRejectedError(f"{reason}, HTTP {status}", model=model, status=status)
-        case 408:
-            return RequestTimeoutError(f"{reason}, HTTP {status}", model=model, status=status)
-        case 429:
-            return RateLimitedError(f"{reason}, HTTP {status}", model=model, status=status)
-        case int() if status >= 500:
-            return UnavailableError(f"{reason}, HTTP {status}", model=model, status=status)
+    if status is not None and (kind := kind_of_status(status)) is not None:
+        return kind(f"{reason}, HTTP {status}", model=model, status=status)
     if isinstance(error, TimeoutError):
         return RequestTimeoutError("no answer in time", model=model)
     if isinstance(error, OSError):

@@ -12,8 +12,6 @@ from typing import Any, Literal
 from ..types import dollars
 from ._prices import UNIT
 
-__all__ = ["Account", "Heading", "Unconfirmed", "read_totals", "read_unconfirmed", "sum_accounts"]
-
 Heading = Literal["day", "month", "model", "tag"]
 
 COLUMNS: dict[Heading, str] = {"day": "day", "month": "substr(day, 1, 7)", "model": "model", "tag": "tag"}

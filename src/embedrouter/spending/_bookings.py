@@ -15,20 +15,6 @@ from ._budget import Budget
 from ._prices import UNIT
 from ._schema import add_to_totals
 
-__all__ = [
-    "Savings",
-    "exceeded",
-    "fold",
-    "free_tokens_used",
-    "mark_unconfirmed",
-    "price_without_free",
-    "release",
-    "reserve",
-    "settle",
-    "utc_day",
-    "write_savings",
-]
-
 GRACE = 60.0
 """Seconds after its time limit when a reservation that was not settled counts as unconfirmed."""
 FOLDED_AT_ONCE = 1000

@@ -8,8 +8,6 @@ from typing import Literal
 
 from ..errors import ConfigError
 
-__all__ = ["Budget"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:

@@ -42,8 +42,6 @@ from ._budget import Budget
 from ._schema import VERSION, migrate
 from ._unwritten import Booking, Items, Unwritten
 
-__all__ = ["Ledger"]
-
 logger = logging.getLogger("embedrouter")
 
 DAY = 86_400.0
@@ -92,7 +90,6 @@ class Ledger:
         self._required = required
         self._now = now
         self._keep_detail = keep_detail_days * DAY
-        self._busy_timeout = busy_timeout
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
         self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=busy_timeout)
         self._unwritten = Unwritten()
@@ -125,29 +122,21 @@ class Ledger:
                 refusal = bookings.exceeded(database, budget, amount, now, whole_call=False)
                 return refusal or bookings.reserve(database, spending, now)
         waiting = -1 - secrets.randbits(62)  # no number that SQLite gives, and none of another process
-        return self._book(
-            lambda database: bookings.reserve(database, spending, now),
-            lambda database: bookings.reserve(database, spending, now, waiting),
-            otherwise=waiting,
-        )
+        booking = partial(bookings.reserve, spending=spending, now=now)
+        return self._book(booking, later=partial(booking, reservation=waiting), otherwise=waiting)
 
     def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free."""
-
-        def settle(database: sqlite3.Connection) -> Decimal | None:
-            return bookings.settle(database, reservation, tokens, amount)
-
-        return self._book(settle, settle, otherwise=amount)
+        booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount)
+        return self._book(booking, otherwise=amount)
 
     def release(self, reservation: int) -> None:
         """Remove a request that was refused and cost nothing."""
-        booking = partial(bookings.release, reservation=reservation)
-        self._book(booking, booking, otherwise=None)
+        self._book(partial(bookings.release, reservation=reservation), otherwise=None)
 
     def mark_unconfirmed(self, reservation: int) -> None:
         """Keep counting a request that was sent and never answered: it may have been billed."""
-        booking = partial(bookings.mark_unconfirmed, reservation=reservation)
-        self._book(booking, booking, otherwise=None)
+        self._book(partial(bookings.mark_unconfirmed, reservation=reservation), otherwise=None)
 
     def save(self, model: str, tag: str, texts: int, tokens: int, amount: Decimal) -> None:
         """Add to what was not paid for, in memory alone; when ``flush_due`` says so, call ``flush`` in a thread."""
@@ -220,13 +209,8 @@ class Ledger:
     # The file
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, busy_timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Hold the file's write lock, and commit unless something is raised; for what must change with the accounts."""
-        with self._transaction(self._busy_timeout) as database:
-            yield database
-
-    @contextmanager
-    def _transaction(self, busy_timeout: float) -> Iterator[sqlite3.Connection]:
         if self._database.is_writing:  # one inside another: the outer one translates errors
             with self._database.writing() as database:
                 yield database
@@ -255,11 +239,11 @@ class Ledger:
             raise self._translated(error) from error
         self._opened = True
 
-    def _book(self, booking: Callable[[sqlite3.Connection], T], later: Booking, *, otherwise: T) -> T:
-        """Book now; where the file fails, have ``later`` wait in memory and return ``otherwise``."""
+    def _book(self, booking: Callable[[sqlite3.Connection], T], *, later: Booking | None = None, otherwise: T) -> T:
+        """Book now; where the file fails, have ``later`` (or the booking) wait in memory and return ``otherwise``."""
         if self._database.is_writing or not self._failing or self._pause_is_over():
             try:
-                with self._transaction(self._patience) as database:
+                with self.transaction(busy_timeout=self._patience) as database:
                     outcome = booking(database)
                     if self._booked % FOLD_INTERVAL == 0:
                         bookings.fold(database, self._now() - self._keep_detail)
@@ -267,13 +251,13 @@ class Ledger:
                 return outcome
             except (LedgerError, ConfigError) as error:
                 self._log(error)
-        self._unwritten.add(later)
+        self._unwritten.add(later or booking)
         return otherwise
 
     def _flush(self, busy_timeout: float) -> None:
         if self._unwritten:
             try:
-                with self._transaction(busy_timeout):
+                with self.transaction(busy_timeout=busy_timeout):
                     pass
             except (LedgerError, ConfigError) as error:
                 self._log(error)

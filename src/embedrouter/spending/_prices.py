@@ -6,8 +6,6 @@ from decimal import Decimal, InvalidOperation
 
 from ..errors import ConfigError
 
-__all__ = ["DECIMALS", "UNIT", "as_price", "cost"]
-
 MILLION = Decimal(1_000_000)
 UNIT = Decimal(10) ** -12
 """The smallest amount that is kept, in US dollars."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import sqlite3
 
-__all__ = ["VERSION", "add_to_totals", "migrate"]
-
 VERSION = 2
 
 REQUESTS = (

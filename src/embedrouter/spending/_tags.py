@@ -9,11 +9,8 @@ The ledger books each request under the tag of the surrounding block, and sums u
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from types import TracebackType
 
 from ..errors import ConfigError
-
-__all__ = ["current_tag", "tag"]
 
 _current: ContextVar[str] = ContextVar("embedrouter_tag", default="")
 
@@ -31,9 +28,7 @@ class tag:
         self._tokens.append(_current.set(self._name))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _current.reset(self._tokens.pop())
 
 

@@ -14,8 +14,6 @@ from typing import NamedTuple, TypeAlias
 from .._process import watch_forks
 from ._bookings import Savings, write_savings
 
-__all__ = ["Booking", "Items", "Unwritten"]
-
 MOST_BOOKINGS = 10_000
 """Bookings kept in memory; for older ones the file keeps counting what was set aside."""
 

@@ -16,8 +16,6 @@ from ..types import Candidate, Usage
 from ._ledger import Ledger
 from ._prices import cost
 
-__all__ = ["Charge", "Saving", "UsageTotals", "usage_of"]
-
 NOTHING = Decimal(0)
 
 
