@@ -35,6 +35,7 @@ def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 SYNCHRONOUS = {
     "embedrouter/calls/_calls.py": {"run"},
     "embedrouter/calls/_wiring.py": {"wire"},
+    "embedrouter/providers/_remote.py": {"embed"},
     "embedrouter/router.py": {"batches", "check_agreement", "close", "submit_batch"},
     "embedrouter/spending/_ledger.py": {"close", "totals", "transaction", "unconfirmed"},
     "tests/test_cancel.py": {
