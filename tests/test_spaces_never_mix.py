@@ -75,12 +75,12 @@ class Routers(RuleBasedStateMachine):
             [Answer(np.full((2, 8), np.nan, np.float32), 2)],
             [Answer(np.ones((1, 6), np.float32), 1)],
         ]
-        self.fakes[space, name]._outcomes[:] = outcomes[fault]
+        self.fakes[space, name].outcomes[:] = outcomes[fault]
 
     @rule()
     def everything_works_again(self) -> None:
         for fake in self.fakes.values():
-            fake._outcomes.clear()
+            fake.outcomes.clear()
 
     @rule(space=st.sampled_from(SPACES))
     def a_router_is_built_anew(self, space: str) -> None:

@@ -82,9 +82,12 @@ def in_each_store(subject: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("place", "asynchronous"), rows, indirect=["place"])
 
 
+FAST = ("langchain/in-memory", "langchain/faiss", "llama_index/simple", "llama_index/chroma")
+"""Of each framework its own store and one that many use; the others are imported in seconds, in both processes."""
+
+
 def marks(kind: str) -> list[pytest.MarkDecorator]:
-    """Return the marks of tests with a store; Qdrant's client alone takes seconds to import, in both processes."""
-    return [pytest.mark.slow] if kind.endswith("/qdrant") else []
+    return [] if kind in FAST else [pytest.mark.slow]
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=marks(kind)) for kind in KINDS])

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
@@ -165,7 +165,9 @@ def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
             )
     entries = dict(collection.metadata or {})
     distance = entries.pop(DISTANCE, None)
-    if distance is not None and distance != _distance(collection):
+    configuration = collection.configuration_json
+    configured = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
+    if distance not in (None, configured):
         raise ConfigError(
             f"The collection {collection.name!r} has {DISTANCE!r} in its metadata and another distance in its "
             "configuration. Chroma would drop that entry when the space is marked, so nothing was changed. Create the "
@@ -174,21 +176,14 @@ def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
     collection.modify(metadata=entries | metadata(router))
 
 
-def _distance(collection: Collection) -> Any:
-    """Return the distance of searches in the collection's configuration."""
-    configuration = collection.configuration_json
-    return (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
-
-
 # The price of embedding a collection again
 
 
 def _embed_again(collection: Collection, router: Router) -> str:
     """Return how to embed the texts again and the price, as the end of a sentence."""
-    name = collection.name
     return (
         "embed the texts again: into a collection of another name, or into this one after "
-        f"client.delete_collection({name!r}). {_price(collection, router)}"
+        f"client.delete_collection({collection.name!r}). {_price(collection, router)}"
     )
 
 
@@ -200,12 +195,14 @@ def _price(collection: Collection, router: Router) -> str:
     read = texts = long = 0
     tokens: Counter[str] = Counter()
     try:
-        for page in _pages(collection):
+        for offset in range(0, READ, PAGE):
+            page = collection.get(limit=PAGE, offset=offset, include=["documents"])["documents"]
+            if not page:
+                break
             sent = [text for text in page if text]
-            read, texts = read + len(page), texts + len(sent)
             estimate, refused = _estimate(router, sent)
             tokens[estimate.model] += estimate.tokens
-            long += refused
+            read, texts, long = read + len(page), texts + len(sent), long + refused
         rest = max(0, total - read)
         costs = [wiring_of(router).cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
     except EmbedRouterError as error:
@@ -235,14 +232,6 @@ def _estimate(router: Router, texts: list[str]) -> tuple[Estimate, int]:
     except InvalidInputError as error:
         accepted = [text for index, text in enumerate(texts) if index not in error.indices]
         return router.estimate(accepted, input_type="document"), len(texts) - len(accepted)
-
-
-def _pages(collection: Collection) -> Iterator[list[str | None]]:
-    for offset in range(0, READ, PAGE):
-        page = collection.get(limit=PAGE, offset=offset, include=["documents"])["documents"]
-        if not page:
-            return
-        yield page
 
 
 def _filled_by_llama_index(collection: Collection) -> bool:

@@ -136,35 +136,29 @@ class Config:
     def _arguments(self, table: Any) -> dict[str, Any]:
         given: dict[str, Any] = table.model_dump(exclude_unset=True)
         given["models"] = [self._model(row) for row in given["models"]]
-        if "budget" in given:
-            given["budget"] = Budget(**given["budget"])
-        if "retry" in given:
-            given["retry"] = RetryPolicy(**given["retry"])
+        for name, kind in (("budget", Budget), ("retry", RetryPolicy)):
+            if name in given:
+                given[name] = kind(**given[name])
         for name in ("catalog", "ledger"):
             if given.get(name, ":memory:") != ":memory:":
                 given[name] = self._relative(given[name])
-        if given.get("cache") is False:
-            given["cache"] = None
-        elif given.get("cache") is True:
-            del given["cache"]
-        elif "cache" in given and "://" not in given["cache"]:
-            given["cache"] = self._relative(given["cache"])
+        cache = given.pop("cache", True)
+        if cache is not True:  # True is the default folder
+            given["cache"] = None if cache is False else cache if "://" in cache else self._relative(cache)
         return given
 
     def _model(self, row: dict[str, Any]) -> Model:
         model = Model(row.pop("model"), **row)
-        if self.named:
-            return model
-        if row.get("trust_remote_code"):
+        found, named = f"{self.path} was found by search and", f"from_config({self.path.name!r}) or ${ENVIRONMENT}"
+        if not self.named and row.get("trust_remote_code"):
             raise ConfigError(
-                f"{self.path} was found by search and lets {model.name} run Python code on this machine. Read that "
-                f"code and the file, then name the file: from_config({str(self.path.name)!r}) or ${ENVIRONMENT}."
+                f"{found} lets {model.name} run Python code on this machine. Read that code and the file, then name "
+                f"the file: {named}."
             )
-        if row.get("base_url") and not row.get("api_key_env"):
+        if not self.named and row.get("base_url") and not row.get("api_key_env"):
             raise ConfigError(
-                f"{self.path} was found by search and sends {model.name} to {row['base_url']}, which would hand your "
-                f"default API key to that server. Name the key's variable with api_key_env, or name the file: "
-                f"from_config({str(self.path.name)!r}) or ${ENVIRONMENT}."
+                f"{found} sends {model.name} to {row['base_url']}, which would hand your default API key to that "
+                f"server. Name the key's variable with api_key_env, or name the file: {named}."
             )
         return model
 
@@ -179,8 +173,7 @@ def load(path: str | Path | None = None) -> Config:
     Raises:
         ConfigError: there is no file, or the file cannot be read or is not TOML.
     """
-    named = path or os.environ.get(ENVIRONMENT)
-    if named:
+    if named := path or os.environ.get(ENVIRONMENT):
         return Config(Path(named).expanduser().absolute(), _read(Path(named).expanduser()), named=True)
     here = Path.cwd()
     if (own := here / "embedrouter.toml").exists():

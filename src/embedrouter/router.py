@@ -1,14 +1,13 @@
-"""Router: models of one space behind one cache, one budget and one retry policy.
+"""The router: models of one space, a cache, a budget, a retry policy.
 
-Composition only: the constructor resolves the settings (``calls.wire``), and each method passes a question to
-``calls.Calls``, which runs the same stages in both forms. Files and connections are opened by the first call that needs
-them, also after ``close``.
+Composition only: ``calls.wire`` resolves the settings, ``calls.Calls`` runs each call.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
@@ -371,7 +370,7 @@ class Router(Closeable):
         return f"Router({', '.join(self.models)}; {self.space})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._settings.arguments(),)
+        return partial(Router, **self._settings.arguments()), ()
 
 
 def wiring_of(router: Router) -> Wiring:
@@ -386,10 +385,6 @@ def embed_alone(router: Router, position: int, texts: Iterable[str], input_type:
     """
     calls = router._calls.alone(position)
     return calls.run(calls.embed, router._question(texts, input_type, router.tiers[0]))
-
-
-def _rebuild(settings: dict[str, Any]) -> Router:
-    return Router(**settings)
 
 
 def _warned(result: EmbeddingResult) -> EmbeddingResult:

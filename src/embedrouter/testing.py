@@ -48,6 +48,7 @@ class FakeBackend(Backend):
 
     Attributes:
         calls: every request, in the order of arrival.
+        outcomes: the outcomes of the next requests; may be changed between calls.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class FakeBackend(Backend):
         self.dimensions = dimensions
         self.space = space
         self.calls: list[FakeCall] = []
-        self._outcomes = list(outcomes)
+        self.outcomes = list(outcomes)
         self._lock = threading.Lock()
 
     def model(self, name: str = "fake:model", **settings: Any) -> Model:
@@ -72,7 +73,7 @@ class FakeBackend(Backend):
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         with self._lock:
             self.calls.append(FakeCall(tuple(texts), input_type))
-            outcome = self._outcomes.pop(0) if self._outcomes else None
+            outcome = self.outcomes.pop(0) if self.outcomes else None
         if isinstance(outcome, BackendError):
             raise outcome
         if outcome is not None:

@@ -46,10 +46,8 @@ class TieredRouter(Closeable):
         self.tiers = tuple(tiers) if tiers is not None else TIERS if set(routers) <= set(TIERS) else tuple(routers)
         self._routers = {name: routers[name] for name in sorted(routers, key=self._rank)}
         highest = list(self._routers)[-1]
-        self._default: dict[InputType, str] = {
-            "query": query_tier if query_tier is not None else highest,
-            "document": document_tier if document_tier is not None else highest,
-        }
+        given: dict[InputType, str | None] = {"query": query_tier, "document": document_tier}
+        self._default = {kind: highest if name is None else name for kind, name in given.items()}
         for name in self._default.values():
             self.router(name)
 
@@ -95,22 +93,21 @@ class TieredRouter(Closeable):
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Embed with the router of the requested tier; ``result.space`` is its space. See ``Router.embed``."""
-        router = self._pick(input_type, tier)
-        return router.embed(texts, input_type=input_type, tier=default_tier(router, input_type), timeout=timeout)
+        router, own = self._pick(input_type, tier)
+        return router.embed(texts, input_type=input_type, tier=own, timeout=timeout)
 
     async def aembed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
-        router = self._pick(input_type, tier)
-        return await router.aembed(texts, input_type=input_type, tier=default_tier(router, input_type), timeout=timeout)
+        router, own = self._pick(input_type, tier)
+        return await router.aembed(texts, input_type=input_type, tier=own, timeout=timeout)
 
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
     ) -> Generator[EmbeddingResult]:
         """Embed more texts than fit into memory, with the router of the requested tier; see ``Router.embed_iter``."""
-        router = self._pick(input_type, tier)
-        own = default_tier(router, input_type)
+        router, own = self._pick(input_type, tier)
         return router.embed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
 
     def aembed_iter(
@@ -122,24 +119,25 @@ class TieredRouter(Closeable):
         chunk_size: int | None = None,
     ) -> AsyncGenerator[EmbeddingResult]:
         """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
-        router = self._pick(input_type, tier)
-        own = default_tier(router, input_type)
+        router, own = self._pick(input_type, tier)
         return router.aembed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
 
     def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``, without calling any model."""
-        router = self._pick(input_type, tier)
-        return router.estimate(texts, input_type=input_type, tier=default_tier(router, input_type))
+        router, own = self._pick(input_type, tier)
+        return router.estimate(texts, input_type=input_type, tier=own)
 
     async def aestimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
         """Do what ``estimate`` does without blocking the event loop."""
-        router = self._pick(input_type, tier)
-        return await router.aestimate(texts, input_type=input_type, tier=default_tier(router, input_type))
+        router, own = self._pick(input_type, tier)
+        return await router.aestimate(texts, input_type=input_type, tier=own)
 
-    def _pick(self, input_type: InputType, tier: str | None) -> Router:
+    def _pick(self, input_type: InputType, tier: str | None) -> tuple[Router, str]:
+        """Return the router of the requested tier, and the tier to request from that router."""
         default = default_tier(self, input_type)
         name = first_given(tier, requested(input_type))
-        return self.router(default if name is None else name)
+        router = self.router(default if name is None else name)
+        return router, default_tier(router, input_type)
 
     def _rank(self, tier: str) -> int:
         return rank(tier, self.tiers)

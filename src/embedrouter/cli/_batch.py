@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -17,16 +17,19 @@ from ..calls import format_positions
 from ..errors import ConfigError
 from ..router import Router
 from ._console import Output, exit_on_interrupt
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import find_router, separate_routers
-
-__all__ = ["PollInterval", "app", "collect_batches"]
 
 app = typer.Typer(no_args_is_help=True)
 
 PollInterval: TypeAlias = Annotated[
     float, typer.Option("--every", metavar="S", min=0.0, help="Seconds between two requests for the status of a batch.")
 ]
+
+INTERRUPTED = (
+    "Stopped waiting; the batches go on. The same command, or embedrouter batch wait, collects them; "
+    "embedrouter batch cancel stops one."
+)
 
 BatchId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The batch, as list shows it.")]
 
@@ -79,49 +82,41 @@ def wait(
 
 
 @app.command("cancel")
-def cancel(
-    batch_id: BatchId,
-    model: ModelName = None,
-    config: ConfigFile = None,
-    cache: CacheFolder = None,
-) -> None:
+def cancel(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None) -> None:
     """Ask the provider to stop a batch. Texts answered before the stop are billed; wait collects them."""
-    with closing(_router_of(batch_id, model, config, cache)) as router:
-        _job(router, batch_id).cancel()
+    with _job(batch_id, model, config, cache) as job:
+        job.cancel()
         print(f"{batch_id} is being cancelled. embedrouter batch wait collects the answered texts.")
 
 
 @app.command("forget")
-def forget(
-    batch_id: BatchId,
-    model: ModelName = None,
-    config: ConfigFile = None,
-    cache: CacheFolder = None,
-) -> None:
+def forget(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None) -> None:
     """Drop a batch that cannot be collected. Its estimated cost stays counted as unconfirmed."""
-    with closing(_router_of(batch_id, model, config, cache)) as router:
-        _job(router, batch_id).forget()
+    with _job(batch_id, model, config, cache) as job:
+        job.forget()
         print(f"{batch_id} is forgotten. Its texts can be submitted again.")
 
 
 def collect_batches(routers: Sequence[Router], every: float, *, wait: bool, output: Output) -> dict[str, Any]:
     """Collect the ended batches, or wait for all batches; return the facts to report."""
     jobs = [job for router in routers for job in router.batches()]
-    began = time.monotonic()
     with (
-        exit_on_interrupt(_interrupt_message),
+        exit_on_interrupt(lambda: INTERRUPTED),
         output.spending_progress("waiting", sum(record.texts for job in jobs for record in job.records)) as advance,
     ):
         while True:
             statuses = [job.poll() for job in jobs]
             answered = sum(status.answered for status in statuses)
             spent = sum((router.usage.cost for router in routers), Decimal(0))
-            advance(answered, speed=answered / max(time.monotonic() - began, 1e-6), spent=spent)
+            advance(answered, spent)
             if not wait or all(status.ended for status in statuses):
                 break
             time.sleep(every)
+    batches: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
     for job, status in zip(jobs, statuses, strict=True):
+        counts = {"ended": status.ended, "texts": status.texts, "answered": status.answered}
+        batches.append({"id": job.ids[0], **counts})
         by_reason: dict[str, list[int]] = {}
         for failure in status.failures:
             by_reason.setdefault(failure.reason, []).append(failure.index)
@@ -132,30 +127,18 @@ def collect_batches(routers: Sequence[Router], every: float, *, wait: bool, outp
             output.line(f"    {reason}: {len(positions):,} texts, by position {format_positions(positions)}")
     if failures:
         output.line("Run warm without --batch: it embeds these texts, or says what is wrong with each.")
-    batches = [
-        {"id": job.ids[0], "ended": status.ended, "texts": status.texts, "answered": status.answered}
-        for job, status in zip(jobs, statuses, strict=True)
-    ]
     return {"batches": batches, "failures": failures}
 
 
-def _interrupt_message() -> str:
-    return (
-        "Stopped waiting; the batches go on. The same command, or embedrouter batch wait, collects them; "
-        "embedrouter batch cancel stops one."
-    )
-
-
-def _router_of(batch_id: str, model: str | None, config: str | None, cache: Path | None) -> Router:
-    for router in _routers(model, config, cache):
-        if any(batch_id in job.ids for job in router.batches()):
-            return router
-        router.close()
-    raise ConfigError(f"No batch {batch_id!r} is under way. See: embedrouter batch list")
-
-
-def _job(router: Router, batch_id: str) -> BatchJob:
-    return next(job for job in router.batches() if batch_id in job.ids)
+@contextmanager
+def _job(batch_id: str, model: str | None, config: str | None, cache: Path | None) -> Iterator[BatchJob]:
+    """Find a batch under way, and keep its router open meanwhile."""
+    with ExitStack() as stack:
+        routers = [stack.enter_context(router) for router in _routers(model, config, cache)]
+        found = next((job for router in routers for job in router.batches() if batch_id in job.ids), None)
+        if found is None:
+            raise ConfigError(f"No batch {batch_id!r} is under way. See: embedrouter batch list")
+        yield found
 
 
 def _row(record: BatchRecord) -> dict[str, Any]:
@@ -170,6 +153,4 @@ def _row(record: BatchRecord) -> dict[str, Any]:
 
 
 def _routers(model: str | None, config: str | None, cache: Path | None) -> list[Router]:
-    exclusive(model=model, config=config)
-    router, _ = find_router(model, config, cache)
-    return separate_routers(router)
+    return separate_routers(find_router(model, config, cache)[0])

@@ -16,9 +16,7 @@ from ..errors import ConfigError
 from ..retrieval import FOLDER, forget, recorded
 from ._console import Output
 from ._export import CacheRow, export_rows, import_rows
-from ._options import AsJson, CacheFolder, ConfigFile, Yes, cache_folder, exclusive
-
-__all__ = ["app"]
+from ._options import AsJson, CacheFolder, ConfigFile, Yes, cache_folder
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -34,7 +32,6 @@ def options() -> None:
 @app.command("info")
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the folder, the number and size of the rows, and the recorded indexes."""
-    exclusive(cache=cache, config=config)
     folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     rows, size = folder.size() if folder.exists else (0, 0)
     indexes = {name: str(space) for name, space in recorded(folder.path / FOLDER).items()}
@@ -44,15 +41,8 @@ def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson =
         output.line(f"Index {name!r}: {space}")
     if not indexes:
         output.line("Indexes: none is recorded")
-    output.json(
-        {
-            "folder": str(folder.path),
-            "rows": rows,
-            "bytes": size,
-            "bytes_on_disk": folder.bytes_on_disk,
-            "indexes": indexes,
-        }
-    )
+    sizes = {"rows": rows, "bytes": size, "bytes_on_disk": folder.bytes_on_disk}
+    output.json({"folder": str(folder.path), **sizes, "indexes": indexes})
 
 
 @app.command("verify")
@@ -66,7 +56,6 @@ def verify(
 
     A damaged row gives no wrong vector: the router treats the row as missing and pays for its text again.
     """
-    exclusive(cache=cache, config=config)
     folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     total = damaged = removed = 0
     with output.busy("reading every row"):
@@ -97,7 +86,6 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Remove old or damaged rows, after a question. The text of a removed row is paid for again when needed."""
-    exclusive(cache=cache, config=config)
     if older_than is None and not damaged:
         raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --damaged, or both.")
     folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
@@ -115,8 +103,8 @@ def prune(
             count += 1
             size += len(row.value)
     question = f"{count:,} rows, {_format_size(size)}, are to be removed from {folder.path}"
-    if count and not yes and not output.confirm(f"{question}. Go ahead?"):
-        raise ConfigError(f"{question}. Nothing was removed. Agree with --yes.")
+    if count:
+        output.require_agreement(question, "Nothing was removed. Agree with --yes.", yes=yes)
     removed = 0
     with output.busy("removing rows"):
         for page in chunked(selected()) if count else ():
@@ -133,7 +121,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write all sound rows to a file for import elsewhere. The file contains vectors, but no texts and no API keys."""
-    exclusive(cache=cache, config=config)
     folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     damaged = 0
 
@@ -163,7 +150,6 @@ def import_(
 
     Every row is verified, but no check can find out which text a vector belongs to: import only files that you trust.
     """
-    exclusive(cache=cache, config=config)
     path, output = cache_folder(cache, config), Output(as_json=as_json)
     store = open_cache(path)
     assert store is not None, "a folder was named"

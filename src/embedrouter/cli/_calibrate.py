@@ -14,21 +14,16 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich import box
-from rich.table import Table
 
-from ..cache import DEFAULT
 from ..errors import ConfigError
 from ..retrieval import Calibration, Point, TierVectors, calibrate
 from ..router import Router
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors
 from ._console import Output, exit_on_interrupt, format_money, interrupt_message
-from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
+from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive, named_config
 from ._retrieval_files import read_judgements, read_texts
-from ._routers import WORDLLAMA, AnyRouter, CacheChoice, build_router, compared_tiers
-
-__all__ = ["command", "run_calibration"]
+from ._routers import WORDLLAMA, assemble, build_router, choose_cache, compared_tiers, single_model
 
 MINILM = "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"
 CHUNK_SIZE = 512
@@ -61,22 +56,17 @@ def command(
     """
     exclusive(config=config, cheap=cheap)
     exclusive(config=config, good=good)
-    exclusive(cache=cache, no_cache=no_cache)
+    folder = choose_cache(cache, no_cache)
     documents, asked = read_texts(corpus), read_texts(queries)
     if limit is not None and limit < len(asked):
         names = list(asked)
         asked = {name: asked[name] for name in (names[i * len(names) // limit] for i in range(limit))}
     relevant = read_judgements(qrels, asked, documents) if qrels else None
-    folder: CacheChoice = None if no_cache else cache or DEFAULT
-    router: AnyRouter
     if config:
-        router, cache_location = build_router(None, config, folder)
+        router, cache_location = build_router(None, named_config(config), folder)
     else:
-        low, cache_location = build_router(cheap or WORDLLAMA, None, folder)
-        high, _ = build_router(good or _installed_minilm(), None, folder)
-        assert isinstance(low, Router)
-        assert isinstance(high, Router)
-        router = TieredRouter({"low": low, "high": high})
+        chosen = {"low": cheap or WORDLLAMA, "high": good or _installed_minilm()}
+        router, cache_location = assemble({tier: single_model(name) for tier, name in chosen.items()}, folder)
     if not isinstance(router, TieredRouter):
         raise ConfigError(f"{config} describes a single router. A cascade needs two: [routers.low], [routers.high].")
     output = Output(as_json=as_json, piped_width=PIPED_WIDTH)
@@ -119,14 +109,20 @@ def run_calibration(
             without_judgement = len(queries) - len(relevant)
             queries = {name: text for name, text in queries.items() if name in relevant}
         with output.busy("reading models"):
-            pair = [compared.router for compared in compared_tiers(router, next(iter(queries.values())))]
+            pair = [compared.router for compared in compared_tiers(router)]
         if len(pair) < 2:
             raise ConfigError("The tiers are one router. A cascade needs two, each with an index of its own.")
         left_out = f"; {without_judgement:,} more have no judgement" if without_judgement else ""
         output.line(f"{len(documents):,} documents, {len(queries):,} queries{left_out}", style="bold")
         _confirm_cost(pair, list(documents.values()), list(queries.values()), yes, output)
 
-        cheap, good = (_embed_collection(single, documents, queries, output) for single in pair)
+        cheap, good = (
+            TierVectors(
+                _embed(single, list(documents.values()), "document", output),
+                _embed(single, list(queries.values()), "query", output),
+            )
+            for single in pair
+        )
         judgements = None
         if relevant is not None:
             positions = {name: index for index, name in enumerate(documents)}
@@ -149,15 +145,6 @@ def run_calibration(
         _show(found, pair, quality, share, output)
         if found.at.closed is not None and relevant is None:
             output.line("Agreement shows where the tiers differ, not which tier is right; use judgements (--qrels).")
-
-
-def _embed_collection(
-    router: Router, documents: dict[str, str], queries: dict[str, str], output: Output
-) -> TierVectors:
-    return TierVectors(
-        _embed(router, list(documents.values()), "document", output),
-        _embed(router, list(queries.values()), "query", output),
-    )
 
 
 def _embed(router: Router, texts: list[str], input_type: InputType, output: Output) -> Vectors:
@@ -184,8 +171,7 @@ def _confirm_cost(pair: Sequence[Router], documents: list[str], queries: list[st
     if total or unknown:
         price = format_money(total) + (" and tokens of unknown price" if unknown else "")
         question = f"This run embeds {sum(estimate.tokens for estimate in estimates):,} tokens for about {price}"
-        if not yes and not output.confirm(f"{question}. Go ahead?"):
-            raise ConfigError(f"{question}. Nothing was embedded. Agree with --yes, or try a --limit first.")
+        output.require_agreement(question, "Nothing was embedded. Agree with --yes, or try a --limit first.", yes=yes)
 
 
 # Output
@@ -195,18 +181,11 @@ def _show(found: Calibration, pair: Sequence[Router], quality: str, share: float
     for name, router, value in (("cheap", pair[0], found.cheap), ("good", pair[1], found.good)):
         output.line(f"{name + ':':6} {', '.join(router.models)}, {quality} {value:.3f}")
     heads = ("escalated", quality.partition(" ")[0], "of the good tier's", "at random", "gap closed")
-    table = Table(*heads, box=box.SIMPLE_HEAD)
-    for column in table.columns:
-        column.justify = "right"
-    for point in found.points:
-        table.add_row(
-            f"{point.escalated:.0%}",
-            f"{point.quality:.3f}",
-            f"{point.kept:.1%}",
-            f"{point.random:.3f}",
-            _percent(point.closed),
-        )
-    output.print(table)
+    rows = [
+        (f"{at.escalated:.0%}", f"{at.quality:.3f}", f"{at.kept:.1%}", f"{at.random:.3f}", _percent(at.closed))
+        for at in found.points
+    ]
+    output.table(heads, rows, numbers=heads)
     if found.at.closed is None:
         output.line("On these queries the good tier is not better: there is nothing to escalate for.", style="bold")
         return
@@ -220,7 +199,7 @@ def _show(found: Calibration, pair: Sequence[Router], quality: str, share: float
 
 
 def _show_chart(points: Sequence[Point], output: Output) -> None:
-    full, empty = ("█", "·") if output.has_unicode else ("#", ".")
+    full, empty = ("█", "·") if output.console.encoding.startswith("utf") else ("#", ".")
     output.line("The gap that is closed, by the share escalated; | marks a random choice:")
     for point in points:
         filled = max(0, min(CHART_WIDTH, round((point.closed or 0) * CHART_WIDTH)))

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import typer
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
@@ -31,19 +32,13 @@ from rich.prompt import Confirm
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Advance", "Output", "exit_on_interrupt", "format_money", "format_price", "interrupt_message"]
+from ..errors import ConfigError
 
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
 INDENT = "    "
 NO_BREAK = "\0"
 """Stands for a blank at which a line must not end."""
-
-
-class Advance(Protocol):
-    """Move a progress bar to a number of texts, at a number of texts per second, for an amount of money."""
-
-    def __call__(self, done: int, *, speed: float, spent: Decimal) -> None: ...
 
 
 class Output:
@@ -56,22 +51,13 @@ class Output:
     def __init__(self, *, as_json: bool, piped_width: int = UNLIMITED) -> None:
         terminal = sys.stdout.isatty()
         width = None if terminal else piped_width
-        self._console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
+        self.console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
         self._animated = terminal and not as_json
         self.as_json = as_json
 
-    @property
-    def has_unicode(self) -> bool:
-        """Whether the terminal shows characters beyond ASCII."""
-        return self._console.encoding.startswith("utf")
-
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
-        self._console.print(text, style=style, soft_wrap=True)
-
-    def print(self, item: RenderableType) -> None:
-        """Print a table or another object of rich."""
-        self._console.print(item)
+        self.console.print(text, style=style, soft_wrap=True)
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[str], total: bool = False
@@ -83,13 +69,12 @@ class Output:
         """
         table = Table(box=box.SIMPLE_HEAD)
         for name in columns:
-            justify: Literal["left", "right"] = "right" if name in numbers else "left"
-            table.add_column(name, justify=justify, no_wrap=True)
+            table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
         for number, row in enumerate(rows, 1):
             table.add_row(*row, end_section=total and number == len(rows) - 1)
-        width = Measurement.get(self._console, self._console.options.update(width=UNLIMITED), table).maximum
-        if width <= self._console.width:
-            self._console.print(table)
+        width = Measurement.get(self.console, self.console.options.update(width=UNLIMITED), table).maximum
+        if width <= self.console.width:
+            self.console.print(table)
         else:
             self._paragraphs(columns, rows)
 
@@ -100,7 +85,7 @@ class Output:
             named = [f"{name}: {cell}".replace(" ", NO_BREAK) for name, cell in zip(columns[1:], cells, strict=True)]
             for line in textwrap.wrap(
                 "; ".join(named),
-                self._console.width,
+                self.console.width,
                 initial_indent=INDENT,
                 subsequent_indent=INDENT,
                 break_long_words=False,
@@ -114,40 +99,49 @@ class Output:
         if self.as_json:
             print(json.dumps(content, indent=2, ensure_ascii=False, default=_json_value))
 
-    def confirm(self, question: str) -> bool:
-        """Ask the user; without a terminal the answer is no."""
-        return self._animated and sys.stdin.isatty() and Confirm.ask(question, console=self._console, default=False)
+    def require_agreement(self, question: str, refusal: str, *, yes: bool, piped: bool = False) -> None:
+        """Ask the user, unless the answer was given before; without a terminal the answer is no.
+
+        Args:
+            yes: whether the user agreed by an option.
+            piped: whether stdin is used up by texts.
+
+        Raises:
+            ConfigError: the user did not agree; the message ends with ``refusal``.
+        """
+        if yes:
+            return
+        can_ask = self._animated and not piped and sys.stdin.isatty()
+        if not can_ask or not Confirm.ask(f"{question}. Go ahead?", console=self.console, default=False):
+            raise ConfigError(f"{question}. {refusal}")
 
     def busy(self, description: str) -> AbstractContextManager[object]:
         """Show a spinner."""
-        return self._console.status(f"{description} …") if self._animated else nullcontext()
+        return self.console.status(f"{description} …") if self._animated else nullcontext()
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar, and give the function that advances the bar."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True, disable=not self._animated) as bar:
+        with self._bar(_Speed(), TimeElapsedColumn()) as bar:
             task = bar.add_task(description, total=total)
             yield lambda count: bar.advance(task, count)
 
     @contextmanager
-    def spending_progress(self, description: str, total: int) -> Iterator[Advance]:
-        """Show a bar with texts per second, money and the time left."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[pace]}"),
-            TextColumn("{task.fields[spent]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True, disable=not self._animated) as bar:
-            task = bar.add_task(description, total=total, pace="", spent="")
+    def spending_progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
+        """Show a bar with texts per second, money and the time left; give the function that sets texts and money."""
+        began = time.monotonic()
+        with self._bar(TextColumn("{task.fields[spent]}"), TimeRemainingColumn()) as bar:
+            task = bar.add_task(description, total=total, spent="")
 
-            def advance(done: int, *, speed: float, spent: Decimal) -> None:
-                bar.update(task, completed=done, pace=f"{speed:,.0f} texts/s", spent=format_money(spent))
+            def advance(done: int, spent: Decimal) -> None:
+                speed = done / max(time.monotonic() - began, 1e-6)
+                bar.update(task, completed=done, spent=f"{speed:,.0f} texts/s {format_money(spent)}")
 
             yield advance
+
+    def _bar(self, *columns: ProgressColumn) -> Progress:
+        shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns)
+        return Progress(*shown, console=self.console, transient=True, disable=not self._animated)
 
 
 class _Speed(ProgressColumn):
@@ -166,6 +160,12 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\n{message()}", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def first_few(items: Sequence[str], shown: int, *, separator: str = ", ") -> str:
+    """Join the first items, and count the others."""
+    more = f" and {len(items) - shown:,} more" if len(items) > shown else ""
+    return separator.join(items[:shown]) + more
 
 
 def interrupt_message(cache_location: str | None) -> str:

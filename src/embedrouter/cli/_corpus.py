@@ -18,34 +18,19 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-__all__ = [
-    "MAX_FILE_SIZE",
-    "MAX_PASSAGE",
-    "SUFFIXES",
-    "Corpus",
-    "Passage",
-    "read_folder",
-    "read_standard_library",
-    "split_passages",
-]
-
 EXCLUDED = {
-    "__pycache__",
     "__phello__",
-    "_vendor",
-    "dist-packages",
     "distutils",  # removed in Python 3.12
     "encodings",  # the same three lines for each character set
     "ensurepip",
     "idlelib",
     "lib2to3",
     "pydoc_data",
-    "site-packages",
     "test",
     "tests",
     "turtledemo",
 }
-"""Folders beside the standard library, and parts without useful docstrings or not in every Python version."""
+"""Parts of the standard library without useful docstrings or not in every Python version."""
 
 SUFFIXES = {".txt", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"}
 MAX_FILE_SIZE = 5_000_000
@@ -166,36 +151,46 @@ def read_folder(root: Path) -> Corpus:
     passages: list[Passage] = []
     questions: list[str] = []
     skipped: dict[str, list[str]] = {}
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if not path.is_file() or any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
-            continue
-        text, reason = _read(path)
+    for path, relative in files_in(root):
+        text, reason = read_listed(path, errors="ignore")
         if reason:
-            skipped.setdefault(reason, []).append(str(relative))
+            skipped.setdefault(reason, []).append(relative)
             continue
-        parts = split_passages(text)
         questions.append(_first_line(text))
-        numbered = enumerate(parts, 1)
-        passages += [
-            Passage(f"{relative}\n{part}", str(relative), f"{relative}, passage {number}") for number, part in numbered
-        ]
+        for number, part in enumerate(split_passages(text), 1):
+            passages.append(Passage(f"{relative}\n{part}", relative, f"{relative}, passage {number}"))
     if not passages:
         reasons = "".join(f"; skipped, {reason}: {len(files)}" for reason, files in skipped.items())
         raise ConfigError(f"There is no text in {root}{reasons}. Files with text end in {', '.join(sorted(SUFFIXES))}.")
     return Corpus(str(root), passages, _evenly(questions, 3), skipped)
 
 
-def _read(path: Path) -> tuple[str, str]:
+def files_in(root: Path) -> Iterator[tuple[Path, str]]:
+    """Return the files of a folder and its subfolders in a fixed order, without hidden ones, each with its name."""
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
+            yield path, str(relative)
+
+
+def read_listed(path: Path, errors: str = "strict") -> tuple[str, str]:
+    """Return the text of a file of a folder, or the reason why the file is skipped."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        return "", f"a {suffix} file" if suffix else "a file without suffix"
+    return read_text(path, errors)
+
+
+def read_text(path: Path, errors: str = "strict") -> tuple[str, str]:
     """Return the text of a file, or the reason why the file is skipped."""
-    if path.suffix.lower() not in SUFFIXES:
-        return "", f"a {path.suffix.lower()} file" if path.suffix else "a file without suffix"
     try:
         if path.stat().st_size > MAX_FILE_SIZE:
             return "", f"over {MAX_FILE_SIZE // 1_000_000} MB"
-        text = path.read_bytes().decode("utf-8-sig", "ignore")
+        text = path.read_text("utf-8-sig", errors)
     except OSError as error:
         return "", (error.strerror or "unreadable").lower()
+    except UnicodeDecodeError:
+        return "", "not UTF-8 text"
     if "\0" in text:
         return "", "not text"
     return (text, "") if text.strip() else ("", "empty")
@@ -218,7 +213,7 @@ def split_passages(text: str) -> list[str]:
     """Split a text between paragraphs into passages of about ``TARGET_PASSAGE``, at most ``MAX_PASSAGE`` characters."""
     passages: list[str] = []
     current = ""
-    for paragraph in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+    for paragraph in re.split(r"\n\s*\n", text):
         for part in _split_paragraph(paragraph.strip("\n").rstrip()):
             if current and len(current) + len(part) > TARGET_PASSAGE:
                 passages.append(current)

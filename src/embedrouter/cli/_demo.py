@@ -11,10 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ..cache import DEFAULT
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
-
-__all__ = ["command"]
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive, named_config
 
 
 def command(
@@ -38,10 +35,9 @@ def command(
     Run it twice: the second run is answered from the cache.
     """
     exclusive(model=model, config=config)
-    exclusive(cache=cache, no_cache=no_cache)
     from ._demo_output import DemoOutput
     from ._demo_run import run_demo
-    from ._routers import build_router
+    from ._routers import build_router, choose_cache
 
-    router, cache_location = build_router(model, config, None if no_cache else cache or DEFAULT)
+    router, cache_location = build_router(model, named_config(config), choose_cache(cache, no_cache))
     run_demo(router, cache_location, texts, ask, limit, yes, DemoOutput(as_json=as_json))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from ..router import Router
-from ._console import Output, format_money
+from ._console import Output, first_few, format_money
 from ._corpus import Corpus
 from ._demo_results import DemoResult, FilledStore, QuestionResult, TierResult
-from ._demo_stores import HITS, HITS_PER_SOURCE, Hit, rank_sources
-
-__all__ = ["DemoOutput"]
+from ._demo_stores import HITS, HITS_PER_SOURCE
 
 PIPED_WIDTH = 110
 SHOWN = 3
@@ -32,8 +29,7 @@ class DemoOutput(Output):
         """Print the texts, the models and the cache in use, and the frameworks that are not installed."""
         self.line(f"{len(corpus.passages):,} texts: {corpus.name}", style="bold")
         for reason, files in corpus.skipped.items():
-            more = f" and {len(files) - SHOWN:,} more" if len(files) > SHOWN else ""
-            self.line(f"  skipped, {reason}: {', '.join(files[:SHOWN])}{more}")
+            self.line(f"  skipped, {reason}: {first_few(files, SHOWN)}")
         self.line(f"Model: {', '.join(router.models)}.  Cache: {cache_location or 'none'}.")
         for extra in missing:
             self.line(f"Without {extra}; to include it: pip install 'embedrouter[{extra}]'", style="yellow")
@@ -53,8 +49,8 @@ class DemoOutput(Output):
         stores = list(answers[0].hits)
         table = Table("Question", *(f"Found with {store.partition(' ')[0]}" for store in stores), box=box.SIMPLE_HEAD)
         for answer in answers:
-            table.add_row(answer.question, *(_sources(hits) for hits in answer.hits.values()))
-        self.print(table)
+            table.add_row(answer.question, *(", ".join(found[:SHOWN]) for found in answer.sources.values()))
+        self.console.print(table)
         self.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
 
     def show_tiers(self, question: str, tiers: Sequence[TierResult]) -> None:
@@ -65,32 +61,15 @@ class DemoOutput(Output):
         table = Table("Tier", "Answered by", "Space", "Found", box=box.SIMPLE_HEAD, title_justify="left")
         table.title = f'"{question}" at two tiers'
         for asked in tiers:
-            table.add_row(asked.tier, asked.model, asked.space, _sources(asked.hits))
-        self.print(table)
+            table.add_row(asked.tier, asked.model, asked.space, ", ".join(asked.sources[:SHOWN]))
+        self.console.print(table)
         self.line(_explain(tiers))
 
-    def show_result(
-        self,
-        result: DemoResult,
-        corpus: Corpus,
-        router: Router,
-        cache_location: str | None,
-        missing: Sequence[str],
-    ) -> None:
+    def show_result(self, result: DemoResult) -> None:
         """Print the totals, or the whole result as JSON."""
-        self.json(
-            {
-                "corpus": corpus.name,
-                "models": router.models,
-                "space": str(router.space),
-                "cache": cache_location,
-                "skipped": corpus.skipped,
-                "missing_extras": list(missing),
-                **_json_object(result),
-            }
-        )
-        self.print(_totals(result))
-        self.line(_verdict(result, cache_location), style="bold")
+        self.json(asdict(result))
+        self.console.print(_totals(result))
+        self.line(_verdict(result), style="bold")
 
 
 def _totals(result: DemoResult) -> Table:
@@ -121,12 +100,12 @@ def _totals(result: DemoResult) -> Table:
     return table
 
 
-def _verdict(result: DemoResult, cache_location: str | None) -> str:
+def _verdict(result: DemoResult) -> str:
     texts = result.indexes[0].texts
     seconds = f"{result.seconds:.1f} s"
-    if not result.usage.requests:
+    if result.all_from_cache:
         return f"All {texts:,} texts and the questions were in the cache: no embedding call was made. {seconds}."
-    if cache_location is None:
+    if result.cache is None:
         return f"Done in {seconds}, without a cache: the next run computes all vectors again."
     return f"Done in {seconds}. Run it again: all vectors are in the cache now."
 
@@ -143,22 +122,3 @@ def _explain(tiers: Sequence[TierResult]) -> str:
         "One space, one index: the vector of the better model was in the cache, so the lower tier used that vector at "
         "no cost."
     )
-
-
-def _sources(hits: Sequence[Hit]) -> str:
-    return ", ".join(rank_sources(hits)[:SHOWN])
-
-
-def _json_object(result: DemoResult) -> dict[str, Any]:
-    answers = [
-        {"question": answer.question, "sources": {store: rank_sources(hits) for store, hits in answer.hits.items()}}
-        | {"hits": {store: [asdict(hit) for hit in hits] for store, hits in answer.hits.items()}}
-        for answer in result.answers
-    ]
-    return {
-        **asdict(result),
-        "indexes": [asdict(index) | {"computed": index.computed} for index in result.indexes],
-        "answers": answers,
-        "all_from_cache": result.usage.requests == 0,
-        "tiers": [asdict(asked) | {"sources": rank_sources(asked.hits)} for asked in result.tiers],
-    }

@@ -8,8 +8,6 @@ from decimal import Decimal
 from ..types import Usage
 from ._demo_stores import Hit
 
-__all__ = ["DemoResult", "FilledStore", "ProviderCost", "QuestionResult", "TierResult"]
-
 
 @dataclass(frozen=True, slots=True)
 class FilledStore:
@@ -22,13 +20,10 @@ class FilledStore:
     distinct: int
     cached: int
     """Distinct texts that were in the cache before."""
+    computed: int
+    """Distinct texts that were embedded in this run."""
     requests: int
     seconds: float
-
-    @property
-    def computed(self) -> int:
-        """Distinct texts that were embedded in this run."""
-        return self.distinct - self.cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +31,9 @@ class QuestionResult:
     """The hits of one question."""
 
     question: str
-    hits: dict[str, list[Hit]]
+    sources: dict[str, list[str]]
     """By store, best first."""
+    hits: dict[str, list[Hit]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +45,7 @@ class TierResult:
     space: str
     own_index: bool
     hits: list[Hit]
+    sources: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +61,18 @@ class ProviderCost:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """The results of a whole run."""
+    """The results of a whole run: one JSON object."""
 
+    corpus: str
+    models: tuple[str, ...]
+    space: str
+    cache: str | None
+    skipped: dict[str, list[str]]
+    missing_extras: list[str]
     indexes: list[FilledStore]
     answers: list[QuestionResult]
     tiers: list[TierResult]
     usage: Usage
     elsewhere: list[ProviderCost]
     seconds: float
+    all_from_cache: bool

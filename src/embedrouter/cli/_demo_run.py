@@ -20,10 +20,8 @@ from ._console import exit_on_interrupt, format_money, interrupt_message
 from ._corpus import Corpus, Passage, read_folder, read_standard_library
 from ._demo_output import DemoOutput
 from ._demo_results import DemoResult, FilledStore, ProviderCost, QuestionResult, TierResult
-from ._demo_stores import Store, find_stores
+from ._demo_stores import Store, find_stores, rank_sources
 from ._routers import AnyRouter, ComparedTier, compared_tiers
-
-__all__ = ["run_demo"]
 
 OPENAI_MODELS = ("openai:text-embedding-3-small", "openai:text-embedding-3-large")
 CHUNK_SIZE = 512
@@ -61,7 +59,7 @@ def run_demo(
             )
         with output.busy("reading texts"):
             corpus = _read_corpus(folder, questions, limit)
-        tiers = compared_tiers(router, corpus.questions[0])
+        tiers = compared_tiers(router)
         main = tiers[-1]
         output.show_start(corpus, main.router, cache_location, missing)
         _confirm_cost(tiers, corpus, yes, output)
@@ -76,21 +74,29 @@ def run_demo(
                 filled.append((store, index))
             compared.append(_search_at_tier(compared_tier, store, corpus.questions[0]))
         main_stores = [store for store, _ in filled[: len(stores)]]
-        answers = [
-            QuestionResult(question, {store.name: store.search(question) for store in main_stores})
-            for question in corpus.questions
-        ]
+        answers = []
+        for question in corpus.questions:
+            hits = {store.name: store.search(question) for store in main_stores}
+            sources = {name: rank_sources(found) for name, found in hits.items()}
+            answers.append(QuestionResult(question, sources, hits))
         output.show_answers(answers)
         output.show_tiers(corpus.questions[0], compared)
         result = DemoResult(
+            corpus=corpus.name,
+            models=main.router.models,
+            space=str(main.router.space),
+            cache=cache_location,
+            skipped=corpus.skipped,
+            missing_extras=missing,
             indexes=[index for _, index in filled],
             answers=answers,
             tiers=compared,
             usage=router.usage,
             elsewhere=_openai_costs(corpus),
             seconds=time.monotonic() - began,
+            all_from_cache=router.usage.requests == 0,
         )
-        output.show_result(result, corpus, main.router, cache_location, missing)
+        output.show_result(result)
 
 
 def _read_corpus(folder: Path | None, questions: list[str] | None, limit: int | None) -> Corpus:
@@ -118,6 +124,7 @@ def _fill(
         texts=expected.texts,
         distinct=expected.unique,
         cached=expected.cached,
+        computed=expected.unique - expected.cached,
         requests=router.usage.requests - before.requests,
         seconds=time.monotonic() - began,
     )
@@ -130,7 +137,8 @@ def _search_at_tier(compared: ComparedTier, store: Store, question: str) -> Tier
     with nullcontext() if compared.own_index else tier(compared.tier):
         hits = store.search(question)
         result = router.embed([question], input_type="query")  # from the cache: names the model
-    return TierResult(compared.tier, result.models[0], str(result.space), compared.own_index, hits)
+    space = str(result.space)
+    return TierResult(compared.tier, result.models[0], space, compared.own_index, hits, rank_sources(hits))
 
 
 # Money
@@ -157,8 +165,7 @@ def _confirm_cost(tiers: Sequence[ComparedTier], corpus: Corpus, yes: bool, outp
         count = f"{tokens:,}" if all(estimate.exact for estimate in estimates) else f"at most {tokens:,}"
         price = "an unknown price" if total is None else f"about {format_money(total)}"
         question = f"This run embeds {count} tokens for {price} with {estimates[-1].model}"
-        if not yes and not output.confirm(f"{question}. Go ahead?"):
-            raise ConfigError(f"{question}. Nothing was embedded. Agree with --yes, or try a --limit first.")
+        output.require_agreement(question, "Nothing was embedded. Agree with --yes, or try a --limit first.", yes=yes)
 
 
 def _openai_costs(corpus: Corpus) -> list[ProviderCost]:

@@ -9,12 +9,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TypeAlias
 
 from ..router import Router
 from ._corpus import Passage
-
-__all__ = ["HITS", "HITS_PER_SOURCE", "Hit", "Store", "find_stores", "rank_sources"]
 
 HITS = 10
 """Passages that a search returns."""
@@ -32,21 +30,6 @@ class Hit:
     """Cosine similarity."""
 
 
-class Store(Protocol):
-    """A vector store and the adapter that embeds for the store."""
-
-    name: str
-
-    def __init__(self, router: Router) -> None: ...
-
-    def add(self, passages: Sequence[Passage]) -> None:
-        """Embed and store passages."""
-
-    def search(self, question: str) -> list[Hit]:
-        """Embed a question and return the nearest passages, best first."""
-        ...
-
-
 class LangChainStore:
     """An ``InMemoryVectorStore``."""
 
@@ -60,10 +43,7 @@ class LangChainStore:
         self._store = InMemoryVectorStore(RouterEmbeddings(router))
 
     def add(self, passages: Sequence[Passage]) -> None:
-        self._store.add_texts(
-            [passage.text for passage in passages],
-            metadatas=[{"source": passage.source, "title": passage.title} for passage in passages],
-        )
+        self._store.add_texts([passage.text for passage in passages], metadatas=list(map(_metadata, passages)))
 
     def search(self, question: str) -> list[Hit]:
         found = self._store.similarity_search_with_score(question, k=HITS)
@@ -85,21 +65,18 @@ class LlamaIndexStore:
     def add(self, passages: Sequence[Passage]) -> None:
         from llama_index.core.schema import TextNode
 
-        keys = ["source", "title"]  # excluded from the embedded text, so that both frameworks embed the same text
-        nodes = [
-            TextNode(
-                text=passage.text,
-                metadata={"source": passage.source, "title": passage.title},
-                excluded_embed_metadata_keys=keys,
-            )
-            for passage in passages
-        ]
+        nodes = [TextNode(text=passage.text, metadata=_metadata(passage)) for passage in passages]
+        for node in nodes:  # so that both frameworks embed the same text
+            node.excluded_embed_metadata_keys = list(node.metadata)
         self._index.insert_nodes(nodes)
 
     def search(self, question: str) -> list[Hit]:
         found = self._index.as_retriever(similarity_top_k=HITS).retrieve(question)
         return [Hit(item.metadata["source"], item.metadata["title"], item.score or 0.0) for item in found]
 
+
+Store: TypeAlias = LangChainStore | LlamaIndexStore
+"""A vector store and the adapter that embeds for the store: ``add`` embeds passages, ``search`` a question."""
 
 STORES: dict[str, tuple[str, type[Store]]] = {
     "langchain": ("langchain_core", LangChainStore),
@@ -110,10 +87,12 @@ STORES: dict[str, tuple[str, type[Store]]] = {
 
 def find_stores() -> tuple[list[type[Store]], list[str]]:
     """Return the stores whose framework is installed, and the extras that would install the others."""
-    installed = {extra: _is_installed(module) for extra, (module, _) in STORES.items()}
-    return [STORES[extra][1] for extra in STORES if installed[extra]], [
-        extra for extra in STORES if not installed[extra]
-    ]
+    installed = {extra: store for extra, (module, store) in STORES.items() if _is_installed(module)}
+    return list(installed.values()), [extra for extra in STORES if extra not in installed]
+
+
+def _metadata(passage: Passage) -> dict[str, str]:
+    return {"source": passage.source, "title": passage.title}
 
 
 def _is_installed(module: str) -> bool:

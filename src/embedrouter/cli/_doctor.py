@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 
 from ..doctor import (
     PROBE_FOLDER,
+    Checkup,
     Finding,
     Level,
     ProbeRecords,
@@ -28,16 +29,18 @@ from ..router import Router, wiring_of
 from ..spending import tag
 from ..types import Usage, dollars
 from ._console import Output
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName, exclusive
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import router_settings
-
-__all__ = ["command"]
 
 TAG = "doctor"
 """The tag of the probes' spending."""
 
-STYLES: dict[Level, str | None] = {"ok": None, "warning": "yellow", "problem": "bold red"}
-LABELS: dict[Level, str] = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
+LEVELS: dict[Level, tuple[str, str | None]] = {
+    "ok": ("ok", None),
+    "warning": ("warning", "yellow"),
+    "problem": ("PROBLEM", "bold red"),
+}
+"""The label and the style of each level."""
 
 
 def command(
@@ -53,31 +56,25 @@ def command(
     "doctor", within the budget, without the cache. The vectors are compared with those of the first run, to detect a
     provider that changed the model behind a name, and with those of the router's other models.
     """
-    exclusive(model=model, config=config)
     output = Output(as_json=as_json)
-    findings: list[Finding] = []
-    usage = Usage()
     with output.busy("checking"):
-        for found, used in _check(model, config, cache, accept=accept):
-            findings += found
-            usage += used
-    _show(output, findings, usage)
-    problems = sum(finding.level == "problem" for finding in findings)
-    if problems:
+        checkup = _check(model, config, cache, accept=accept)
+    _show(output, checkup.findings, checkup.usage)
+    if any(finding.level == "problem" for finding in checkup.findings):
         raise typer.Exit(1)
 
 
-def _check(
-    model: str | None, config: str | None, cache: Path | None, *, accept: bool
-) -> Iterator[tuple[list[Finding], Usage]]:
-    """Return the findings of each check, and the usage of its probes."""
+def _check(model: str | None, config: str | None, cache: Path | None, *, accept: bool) -> Checkup:
+    """Run every check."""
+    total = Checkup()
     providers: set[str] = set()
     checked_files: set[Path | None] = set()
     for name, settings in router_settings(model, config, cache).items():
         try:
             router = _build(settings)
         except EmbedRouterError as error:
-            yield [_invalid_settings(name, error)], Usage()
+            subject = f"router {name}".strip()
+            total.findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
             continue
         with router, tag(TAG):
             providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
@@ -94,8 +91,10 @@ def _check(
                 today=datetime.now(UTC).date(),
                 accept=accept,
             )
-            yield [*checkup.findings, *findings], checkup.usage
-    yield installed({name.replace("azure_openai", "openai") for name in providers}), Usage()
+            total.findings += [*checkup.findings, *findings]
+            total.usage += checkup.usage
+    total.findings += installed({name.replace("azure_openai", "openai") for name in providers})
+    return total
 
 
 def _build(settings: dict[str, Any]) -> Router:
@@ -106,21 +105,14 @@ def _build(settings: dict[str, Any]) -> Router:
         return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
 
 
-def _invalid_settings(name: str, error: EmbedRouterError) -> Finding:
-    subject = f"router {name}".strip()
-    return Finding(subject, "settings", "problem", str(error), "Correct the configuration.")
-
-
 def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
-    count = {level: sum(finding.level == level for finding in findings) for level in STYLES}
-    subjects = dict.fromkeys(finding.subject for finding in findings)
-    for subject in subjects:
+    count = Counter(finding.level for finding in findings)
+    for subject in dict.fromkeys(finding.subject for finding in findings):
         output.line(subject, style="bold")
         for finding in findings:
             if finding.subject == subject:
-                output.line(
-                    f"  {LABELS[finding.level]:<8} {finding.check}: {finding.story}", style=STYLES[finding.level]
-                )
+                label, style = LEVELS[finding.level]
+                output.line(f"  {label:<8} {finding.check}: {finding.story}", style=style)
                 if finding.advice:
                     output.line(f"           -> {finding.advice}")
     unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
@@ -137,25 +129,12 @@ def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
             "warnings": count["warning"],
             "probes": PROBE_VERSION,
             "usage": asdict(usage),
-            "findings": [
-                {
-                    "subject": finding.subject,
-                    "check": finding.check,
-                    "level": finding.level,
-                    "story": finding.story,
-                    "advice": finding.advice,
-                    "facts": dict(finding.facts),
-                }
-                for finding in findings
-            ],
+            "findings": [asdict(finding) for finding in findings],
         }
     )
 
 
 def _verdict(problems: int, warned: int) -> str:
-    counted = [
-        f"{number} {word}{'s' if number > 1 else ''}"
-        for number, word in ((problems, "problem"), (warned, "warning"))
-        if number
-    ]
+    numbers = {"problem": problems, "warning": warned}
+    counted = [f"{number} {word}{'s' if number > 1 else ''}" for word, number in numbers.items() if number]
     return f"{', '.join(counted)}." if counted else "All is well."

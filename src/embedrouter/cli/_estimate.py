@@ -13,23 +13,20 @@ import typer
 from ..errors import ConfigError
 from ..router import wiring_of
 from ..types import Estimate, InputType
-from ._console import Output, format_price
-from ._options import (
-    AsJson,
-    CacheFolder,
+from ._console import Output, first_few, format_price
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName
+from ._routers import AnyRouter, distinct_tiers, find_router, router_at_tier
+from ._texts import (
     ChunkSize,
-    ConfigFile,
     FieldName,
     InputTypeName,
-    ModelName,
+    LocatedText,
     Source,
-    exclusive,
+    Texts,
+    chunks,
+    locate_rejected,
     parse_input_type,
 )
-from ._routers import AnyRouter, distinct_tiers, find_router, router_at_tier
-from ._texts import LocatedText, Texts, chunks, locate_rejected
-
-__all__ = ["command", "estimate_tiers"]
 
 SHOWN = 5
 """Skipped files that are named."""
@@ -53,7 +50,6 @@ def command(
 
     A .jsonl file has one text per line, any other file is one text. No request is made and nothing is paid.
     """
-    exclusive(model=model, config=config)
     kind, output = parse_input_type(input_type), Output(as_json=as_json)
     router, cache_location = find_router(model, config, cache)
     with router, closing(Texts(path, field)) as texts:
@@ -63,8 +59,7 @@ def command(
     columns = ("tier", "model", "texts", "distinct", "cached", "tokens", "requests", "cost")
     output.table(columns, [(name, *_cells(estimate)) for name, estimate in found.items()], numbers=columns[2:])
     for reason, files in skipped.items():
-        more = f" and {len(files) - SHOWN:,} more" if len(files) > SHOWN else ""
-        output.line(f"skipped, {reason}: {', '.join(files[:SHOWN])}{more}")
+        output.line(f"skipped, {reason}: {first_few(files, SHOWN)}")
     output.line(
         f"Tokens, requests and cost are those of texts not in the cache ({cache_location or 'none is in use'})."
     )
@@ -116,23 +111,11 @@ def estimate_tiers(
 
 
 def _cells(estimate: Estimate) -> tuple[str, ...]:
-    return (
-        estimate.model,
-        f"{estimate.texts:,}",
-        f"{estimate.unique:,}",
-        f"{estimate.cached:,}",
-        f"{'' if estimate.exact else 'about '}{estimate.tokens:,}",
-        f"{estimate.requests:,}",
-        format_price(estimate.cost),
-    )
+    texts = (f"{count:,}" for count in (estimate.texts, estimate.unique, estimate.cached))
+    tokens = f"{'' if estimate.exact else 'about '}{estimate.tokens:,}"
+    return estimate.model, *texts, tokens, f"{estimate.requests:,}", format_price(estimate.cost)
 
 
 def _sum(one: Estimate, other: Estimate) -> Estimate:
-    return replace(
-        one,
-        unique=one.unique + other.unique,
-        cached=one.cached + other.cached,
-        tokens=one.tokens + other.tokens,
-        requests=one.requests + other.requests,
-        exact=one.exact and other.exact,
-    )
+    counts = {name: getattr(one, name) + getattr(other, name) for name in ("unique", "cached", "tokens", "requests")}
+    return replace(one, exact=one.exact and other.exact, **counts)

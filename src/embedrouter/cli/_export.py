@@ -20,8 +20,6 @@ from typing import IO, Any, TypeAlias, cast
 from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
 
-__all__ = ["CacheRow", "export_rows", "import_rows"]
-
 FORMAT = "embedrouter-cache"
 VERSION = 1
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, date, datetime
-from decimal import Decimal
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..config import load as load_config
 from ..errors import ConfigError
 from ..models import PRICE_MAX_AGE, Card, load_catalogue
 from ..types import dollars
 from ._console import Output
-from ._options import AsJson, ConfigFile
-
-__all__ = ["command", "staleness_warning"]
+from ._options import AsJson, ConfigFile, named_config
 
 
 def command(
@@ -31,7 +26,8 @@ def command(
     An unknown price is not a price of zero. With --config, the rows of its catalog= are included.
     """
     cards: dict[str, Card] = {}
-    for extra in _catalogs(config):
+    loaded = named_config(config)
+    for extra in {settings.get("catalog") for settings in loaded.routers().values()} if loaded else {None}:
         cards |= load_catalogue(extra)
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
@@ -46,8 +42,7 @@ def command(
             card.space,
             _dimensions(card),
             "unknown" if card.input_tokens is None else f"{card.input_tokens:,}",
-            _price(card.price),
-            _price(card.batch_price),
+            *("unknown" if price is None else dollars(price) for price in (card.price, card.batch_price)),
             str(card.checked or "unknown"),
             sources[card.source],
         )
@@ -69,17 +64,6 @@ def staleness_warning(cards: Iterable[Card], today: date) -> str | None:
         return None
     when = f"last checked on {max(checks)}" if checks else "never checked"
     return f"Prices and limits were {when}. Check the makers' pages, and correct rows with catalog= or Model(price=…)."
-
-
-def _catalogs(config: str | None) -> set[Path | None]:
-    if config is None:
-        return {None}
-    loaded = load_config(None if config == "auto" else config)
-    return {settings.get("catalog") for settings in loaded.routers().values()}
-
-
-def _price(amount: Decimal | None) -> str:
-    return "unknown" if amount is None else dollars(amount)
 
 
 def _dimensions(card: Card) -> str:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the configuration, cache folder and input type that the options name.
+"""Options that several commands share, and the configuration and cache folder that the options name.
 
 Every command that needs a router takes ``--model`` or ``--config``. Without either, the command uses the configuration
 that ``Router.from_config`` finds, and without a configuration wordllama, which is free of charge.
@@ -7,29 +7,13 @@ that ``Router.from_config`` finds, and without a configuration wordllama, which 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 import typer
 
+from ..cache import default_folder
+from ..config import Config, load
 from ..errors import ConfigError
-from ..types import InputType
-
-__all__ = [
-    "AsJson",
-    "CacheFolder",
-    "ChunkSize",
-    "ConfigFile",
-    "FieldName",
-    "InputTypeName",
-    "ModelName",
-    "NoCache",
-    "Source",
-    "Yes",
-    "cache_folder",
-    "exclusive",
-    "find_config",
-    "parse_input_type",
-]
 
 ModelName: TypeAlias = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="A model, such as openai:text-embedding-3-small.")
@@ -44,18 +28,6 @@ CacheFolder: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[bool, typer.Option("--no-cache", help="Compute all vectors again and store none.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Source: TypeAlias = Annotated[
-    str, typer.Argument(metavar="PATH|-", help="A file, a folder of text and .jsonl files, or - (stdin).")
-]
-FieldName: TypeAlias = Annotated[
-    str | None, typer.Option("--field", metavar="NAME", help="The field of JSON lines; text.")
-]
-InputTypeName: TypeAlias = Annotated[
-    str, typer.Option("--input-type", metavar="document|query", help="The purpose of the texts.")
-]
-ChunkSize: TypeAlias = Annotated[
-    int | None, typer.Option("--chunk-size", metavar="N", min=1, help="The number of texts in memory at once.")
-]
 
 
 def exclusive(**given: object) -> None:
@@ -69,51 +41,38 @@ def exclusive(**given: object) -> None:
         raise typer.BadParameter(f"{' and '.join(names)} exclude each other.")
 
 
-def parse_input_type(name: str) -> InputType:
-    """Return the input type of texts.
-
-    Raises:
-        BadParameter: the name is neither ``document`` nor ``query``.
-    """
-    if name not in ("document", "query"):
-        raise typer.BadParameter(f"--input-type is document or query, not {name!r}.")
-    return cast(InputType, name)
+def named_config(config: str | None) -> Config | None:
+    """Read the configuration that ``--config`` names; ``auto`` searches for the file."""
+    return None if config is None else load(None if config == "auto" else config)
 
 
-def find_config(config: str | None) -> str | None:
-    """Return the named configuration, ``"auto"`` where a search finds one, or ``None``.
+def find_config(config: str | None) -> Config | None:
+    """Read the named configuration, or the one that a search finds, if any.
 
     Raises:
         ConfigError: the search finds a file that cannot be read.
     """
-    from ..config import load
-
-    if config is not None:
-        return config
     try:
-        load()
+        return named_config(config or "auto")
     except ConfigError as error:
-        if error.__cause__ is not None:  # a file exists and is broken
+        if config is not None or error.__cause__ is not None:  # a file is named, or exists and is broken
             raise
         return None
-    return "auto"
 
 
 def cache_folder(cache: Path | None, config: str | None) -> Path:
     """Return the cache folder that the options name, without opening the folder.
 
     Raises:
+        BadParameter: both options were given.
         ConfigError: the configuration has no cache, or several.
     """
-    from ..cache import default_folder
-    from ..config import load
-
+    exclusive(cache=cache, config=config)
     if cache is not None:
         return cache.expanduser().absolute()
-    chosen = find_config(config)
-    if chosen is None:
+    loaded = find_config(config)
+    if loaded is None:
         return default_folder()
-    loaded = load(None if chosen == "auto" else chosen)
     folders = {settings.get("cache", default_folder()) for settings in loaded.routers().values()} - {None}
     if len(folders) != 1:
         found = f"several caches: {', '.join(sorted(map(str, folders)))}" if folders else "no cache"

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-__all__ = ["read_judgements", "read_texts"]
-
 
 def read_texts(path: Path) -> dict[str, str]:
     """Read the texts of a JSON lines file, by id, each after its title if there is one.

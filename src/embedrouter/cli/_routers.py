@@ -7,33 +7,19 @@ search one index.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..cache import DEFAULT, Default, default_folder
-from ..config import load
+from ..config import Config
 from ..errors import NoModelAvailableError
 from ..models import Model
 from ..router import Router
 from ..tiered import TieredRouter, default_tier
 from ..types import InputType
-from ._options import find_config
-
-__all__ = [
-    "WORDLLAMA",
-    "AnyRouter",
-    "CacheChoice",
-    "ComparedTier",
-    "build_router",
-    "compared_tiers",
-    "distinct_tiers",
-    "find_router",
-    "router_at_tier",
-    "router_settings",
-    "separate_routers",
-]
+from ._options import exclusive, find_config
 
 AnyRouter: TypeAlias = Router | TieredRouter
 CacheChoice: TypeAlias = Path | str | Default | None
@@ -42,52 +28,60 @@ CacheChoice: TypeAlias = Path | str | Default | None
 WORDLLAMA = "wordllama:l2_supercat_256"
 
 
-def build_router(model: str | None, config: str | None, cache: CacheChoice = DEFAULT) -> tuple[AnyRouter, str | None]:
-    """Build the router that a configuration or a model names, or two tiers of wordllama.
+def choose_cache(cache: Path | None, no_cache: bool) -> CacheChoice:
+    """Return the cache that ``--cache`` and ``--no-cache`` choose."""
+    exclusive(cache=cache, no_cache=no_cache)
+    return None if no_cache else cache or DEFAULT
+
+
+def build_router(
+    model: str | None, config: Config | None, cache: CacheChoice = DEFAULT
+) -> tuple[AnyRouter, str | None]:
+    """Build the router of a configuration or of a model, or two tiers of wordllama.
 
     Returns:
         The router, and the folder of its cache or ``None``.
     """
-    override: dict[str, Any] = {} if isinstance(cache, Default) else {"cache": cache}
     if config:
-        loaded = load(None if config == "auto" else config)
-        routers = {tier: {**settings, **override} for tier, settings in loaded.routers().items()}
-        location = _cache_location(routers.values())
-        if not loaded.is_tiered:
-            return Router(**routers[""]), location
-        _, tiers = loaded.tiered()
-        return TieredRouter({tier: Router(**settings) for tier, settings in routers.items()}, **tiers), location
-    location = _cache_location([override])
+        return assemble(config.routers(), cache, **(config.tiered()[1] if config.is_tiered else {}))
     if model:
-        return Router([model], on_too_long="mean", **override), location
-    low = Router([Model(WORDLLAMA, dimensions=64, tier="low")], **override)
-    high = Router([Model(WORDLLAMA, dimensions=256, tier="high")], **override)
-    return TieredRouter({"low": low, "high": high}), location
+        return assemble({"": single_model(model)}, cache)
+    sizes = {"low": 64, "high": 256}
+    return assemble({name: {"models": [Model(WORDLLAMA, dimensions=sizes[name], tier=name)]} for name in sizes}, cache)
+
+
+def single_model(name: str) -> dict[str, Any]:
+    """Return the arguments of a router for a model that an option names."""
+    return {"models": [name], "on_too_long": "mean"}
+
+
+def assemble(
+    routers: Mapping[str, Mapping[str, Any]], cache: CacheChoice, **tiers: Any
+) -> tuple[AnyRouter, str | None]:
+    """Build the router of each tier from its arguments, or a single one from those of the empty string."""
+    override: dict[str, Any] = {} if isinstance(cache, Default) else {"cache": cache}
+    built = {tier: Router(**{**settings, **override}) for tier, settings in routers.items()}
+    folders = [{**settings, **override}.get("cache", default_folder()) for settings in routers.values()]
+    location = ", ".join(dict.fromkeys(str(folder) for folder in folders if folder is not None)) or None
+    return built[""] if "" in built else TieredRouter(built, **tiers), location
 
 
 def find_router(model: str | None, config: str | None, cache: Path | None) -> tuple[AnyRouter, str | None]:
     """Build the router that the options name: a model, a configuration, the configuration found, or wordllama."""
-    folder: CacheChoice = DEFAULT if cache is None else cache.expanduser()
+    exclusive(model=model, config=config)
     found = None if model else find_config(config)
-    return build_router(None, found, folder) if found else build_router(model or WORDLLAMA, None, folder)
+    return build_router(None if found else model or WORDLLAMA, found, DEFAULT if cache is None else cache.expanduser())
 
 
 def router_settings(model: str | None, config: str | None, cache: Path | None) -> dict[str, dict[str, Any]]:
     """Return the arguments of each router that the options name, by tier; ``cache`` is an absolute path or ``None``."""
+    exclusive(model=model, config=config)
     found = None if model else find_config(config)
-    if found is None:
-        routers: dict[str, dict[str, Any]] = {"": {"models": [model or WORDLLAMA]}}
-    else:
-        routers = dict(load(None if found == "auto" else found).routers())
+    routers: dict[str, dict[str, Any]] = found.routers() if found else {"": {"models": [model or WORDLLAMA]}}
     for settings in routers.values():
         folder = cache if cache is not None else settings.get("cache", default_folder())
         settings["cache"] = None if folder is None else Path(folder).expanduser().absolute()
     return routers
-
-
-def _cache_location(routers: Iterable[Mapping[str, Any]]) -> str | None:
-    folders = [settings.get("cache", default_folder()) for settings in routers]
-    return ", ".join(dict.fromkeys(str(folder) for folder in folders if folder is not None)) or None
 
 
 # Tiers
@@ -132,20 +126,10 @@ class ComparedTier:
     """The tier of the documents in its index."""
 
 
-def compared_tiers(router: AnyRouter, question: str) -> list[ComparedTier]:
+def compared_tiers(router: AnyRouter) -> list[ComparedTier]:
     """Return the lowest and the highest tier that differ, or the only tier."""
-    answering: dict[str | int, ComparedTier] = {}
-    for name in router.tiers:
-        try:
-            if isinstance(router, TieredRouter):
-                single = router.router(name)
-                answering[id(single)] = ComparedTier(name, single, own_index=True, documents=name)
-            else:
-                model = router.estimate([question], input_type="query", tier=name).model
-                documents = default_tier(router, "document")
-                answering[model] = ComparedTier(name, router, own_index=False, documents=documents)
-        except NoModelAvailableError:
-            break
-    tiers = list(answering.values())
-    main = replace(tiers[-1], own_index=False)
-    return [tiers[0], main] if len(tiers) > 1 else [main]
+    tiers = distinct_tiers(router, "query")
+    lowest_and_highest = dict.fromkeys((tiers[0], tiers[-1]))
+    if isinstance(router, TieredRouter):
+        return [ComparedTier(name, router.router(name), name != tiers[-1], name) for name in lowest_and_highest]
+    return [ComparedTier(name, router, False, default_tier(router, "document")) for name in lowest_and_highest]

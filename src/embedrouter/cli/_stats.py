@@ -19,8 +19,6 @@ from ._console import Output, format_money, format_price
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive, find_config
 from ._routers import build_router, separate_routers
 
-__all__ = ["By", "command"]
-
 SHOWN = 20
 """Unconfirmed requests in the table."""
 
@@ -99,29 +97,16 @@ def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
     found = find_config(config)
     if found is None:
         return [default_folder() / LEDGER_FILE]
-    router, _ = build_router(None, found)
-    files = [single.ledger.file for single in separate_routers(router)]
+    files = [single.ledger.file for single in separate_routers(build_router(None, found)[0])]
     return list(dict.fromkeys(file for file in files if file is not None))
 
 
 def _row(account: Account) -> tuple[str, ...]:
-    return (
-        f"{account.requests:,}",
-        f"{account.texts:,}",
-        f"{account.tokens:,}",
-        format_money(account.cost),
-        f"{account.saved_texts:,}",
-        format_money(account.saved),
-        format_money(account.unconfirmed),
-    )
+    counts = (f"{count:,}" for count in (account.requests, account.texts, account.tokens))
+    saved = f"{account.saved_texts:,}", format_money(account.saved)
+    return *counts, format_money(account.cost), *saved, format_money(account.unconfirmed)
 
 
 def _unconfirmed_row(request: Unconfirmed) -> tuple[str, ...]:
-    return (
-        f"{request.at:%Y-%m-%d %H:%M:%S}",
-        request.model,
-        request.tag or "(none)",
-        f"{request.texts:,}",
-        f"{request.tokens:,}",
-        format_price(request.amount),
-    )
+    counts = f"{request.texts:,}", f"{request.tokens:,}", format_price(request.amount)
+    return f"{request.at:%Y-%m-%d %H:%M:%S}", request.model, request.tag or "(none)", *counts

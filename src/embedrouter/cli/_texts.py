@@ -16,12 +16,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated, TypeAlias, cast
+
+import typer
 
 from ..errors import ConfigError, InvalidInputError
-from ._corpus import MAX_FILE_SIZE, SUFFIXES
-
-__all__ = ["STDIN", "LocatedText", "Texts", "chunks", "locate_rejected"]
+from ..types import InputType
+from ._console import first_few
+from ._corpus import files_in, read_listed, read_text
 
 DEFAULT_FIELD = "text"
 STDIN = "-"
@@ -29,6 +31,19 @@ MAX_CHUNK_TEXTS = 8192
 MAX_CHUNK_CHARACTERS = 8_000_000
 SHOWN = 5
 """Locations that a message names."""
+
+Source: TypeAlias = Annotated[
+    str, typer.Argument(metavar="PATH|-", help="A file, a folder of text and .jsonl files, or - (stdin).")
+]
+FieldName: TypeAlias = Annotated[
+    str | None, typer.Option("--field", metavar="NAME", help="The field of JSON lines; text.")
+]
+InputTypeName: TypeAlias = Annotated[
+    str, typer.Option("--input-type", metavar="document|query", help="The purpose of the texts.")
+]
+ChunkSize: TypeAlias = Annotated[
+    int | None, typer.Option("--chunk-size", metavar="N", min=1, help="The number of texts in memory at once.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +100,7 @@ class Texts:
                     yield LocatedText(location, _parse_line(line, self._field or DEFAULT_FIELD, location))
             return
         with _open(path):  # for the same errors as with JSON lines
-            text, reason = _read_text(path)
+            text, reason = read_text(path)
         if reason:
             raise ConfigError(
                 f"{path} is {reason}. Pass a file of text, JSON lines, a folder of these, or - for stdin."
@@ -94,19 +109,13 @@ class Texts:
 
     def _read_folder(self, root: Path) -> Iterator[LocatedText]:
         self.skipped = {}
-        for path in sorted(root.rglob("*")):
-            relative = path.relative_to(root)
-            if not path.is_file() or any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
-                continue
-            suffix = path.suffix.lower()
-            if suffix == ".jsonl":
+        for path, relative in files_in(root):
+            if path.suffix.lower() == ".jsonl":
                 yield from self._read_file(path)
                 continue
-            text, reason = "", f"a {suffix} file" if suffix else "a file without suffix"
-            if suffix in SUFFIXES:
-                text, reason = _read_text(path)
+            text, reason = read_listed(path)
             if reason:
-                self.skipped.setdefault(reason, []).append(str(relative))
+                self.skipped.setdefault(reason, []).append(relative)
             else:
                 yield LocatedText(str(path), text)
 
@@ -133,9 +142,20 @@ def locate_rejected(chunk: Sequence[LocatedText]) -> Iterator[None]:
         yield
     except InvalidInputError as error:
         locations = [chunk[index].location for index in error.indices]
-        more = f" and {len(locations) - SHOWN} more" if len(locations) > SHOWN else ""
-        message = f"{error} Position 0 is {chunk[0].location}; refused: {'; '.join(locations[:SHOWN])}{more}."
+        refused = first_few(locations, SHOWN, separator="; ")
+        message = f"{error} Position 0 is {chunk[0].location}; refused: {refused}."
         raise InvalidInputError(message, indices=error.indices) from error
+
+
+def parse_input_type(name: str) -> InputType:
+    """Return the input type of texts.
+
+    Raises:
+        BadParameter: the name is neither ``document`` nor ``query``.
+    """
+    if name not in ("document", "query"):
+        raise typer.BadParameter(f"--input-type is document or query, not {name!r}.")
+    return cast(InputType, name)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -143,21 +163,6 @@ def _open(path: Path) -> IO[bytes]:
         return path.open("rb")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
-
-
-def _read_text(path: Path) -> tuple[str, str]:
-    """Return the text of a file, or the reason why the file is skipped."""
-    try:
-        if path.stat().st_size > MAX_FILE_SIZE:
-            return "", f"over {MAX_FILE_SIZE // 1_000_000} MB"
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        return "", (error.strerror or "unreadable").lower()
-    except UnicodeDecodeError:
-        return "", "not UTF-8 text"
-    if "\0" in text:
-        return "", "not text"
-    return (text, "") if text.strip() else ("", "empty")
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:

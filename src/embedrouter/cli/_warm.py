@@ -22,23 +22,9 @@ from ..types import Estimate, InputType
 from ._batch import PollInterval, collect_batches
 from ._console import Output, exit_on_interrupt, format_money
 from ._estimate import estimate_tiers
-from ._options import (
-    AsJson,
-    CacheFolder,
-    ChunkSize,
-    ConfigFile,
-    FieldName,
-    InputTypeName,
-    ModelName,
-    Source,
-    Yes,
-    exclusive,
-    parse_input_type,
-)
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName, Yes
 from ._routers import find_router, router_at_tier
-from ._texts import STDIN, Texts, chunks, locate_rejected
-
-__all__ = ["command"]
+from ._texts import STDIN, ChunkSize, FieldName, InputTypeName, Source, Texts, chunks, locate_rejected, parse_input_type
 
 BATCH_CHUNK = 50_000
 """Texts in one batch."""
@@ -69,7 +55,6 @@ def command(
     Shows the cost and asks, unless nothing is to be paid. If the budget does not cover all texts nothing is embedded;
     for per_call all texts are one call. Texts are read as by estimate.
     """
-    exclusive(model=model, config=config)
     if detach and not batch:
         raise typer.BadParameter("--detach goes with --batch.")
     kind, output = parse_input_type(input_type), Output(as_json=as_json)
@@ -128,7 +113,7 @@ class Run:
                     raise
                 done += len(result)
                 embedded += len({item.text for item, cached in zip(chunk, result.cached, strict=True) if not cached})
-                advance(done, speed=done / max(time.monotonic() - began, 1e-6), spent=self.router.usage.cost)
+                advance(done, self.router.usage.cost)
         seconds = f"{time.monotonic() - began:.1f} s."
         if embedded:
             self.output.line(
@@ -174,8 +159,7 @@ def _confirm_cost(expected: Estimate, yes: bool, piped: bool, output: Output) ->
         return
     cost = "an unknown price" if expected.cost is None else f"about {format_money(expected.cost)}"
     question = f"This embeds {expected.tokens:,} tokens for {cost} with {expected.model}"
-    if not yes and (piped or not output.confirm(f"{question}. Go ahead?")):
-        raise ConfigError(f"{question}. Nothing was embedded. Agree with --yes.")
+    output.require_agreement(question, "Nothing was embedded. Agree with --yes.", yes=yes, piped=piped)
 
 
 def _format_usage(router: Router) -> str:

@@ -12,7 +12,10 @@ from ..types import Candidate, InputType, Vectors
 from ._finding import Finding, fine, problem, warning
 from ._probe_records import ProbeRecord, ProbeRecords
 
-__all__ = ["ProbedModel", "check_drift"]
+CHANGED = (
+    "Do not mix new and old vectors: start a new cache folder and embed the documents again into an empty index, or go "
+    "back to the old model. Then accept the new model: repeat with --accept"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,6 @@ def check_drift(
         if (fingerprint, kind) in stored:  # another deployment of the same model, and the two agree
             continue
         check = f"drift, {kind}"
-        new = ProbeRecord(today, probed.name, vectors)
         try:
             old = records.read(fingerprint, kind, (vectors.shape[0], vectors.shape[1]))
         except ConfigError as error:
@@ -56,37 +58,24 @@ def check_drift(
             old = None
         cosine = None if old is None else lowest_cosine(old.vectors, vectors)
         facts = {"cosine": cosine, "since": None if old is None else old.day, "stored": False}
-        if old is not None and cosine is not None and cosine >= SAME_MODEL_COSINE:
-            yield fine(probed.name, check, f"none since {old.day} (cosine {cosine:.4f})", **facts)
-            continue
-        if old is not None and cosine is not None and not accept:
-            yield problem(
-                probed.name,
-                check,
-                f"the vectors differ from those of {old.day} (cosine {cosine:.4f}): the provider changed the model",
-                "Do not mix new and old vectors: start a new cache folder and embed the documents again into an empty "
-                "index, or go back to the old model. Then accept the new model: repeat with --accept",
-                **facts,
-            )
-            continue
-        if not keep:
-            yield warning(
-                probed.name,
-                check,
-                "not stored: deployments of this model do not agree",
-                "Solve that problem first, then repeat.",
-                **facts,
-            )
-            continue
-        try:
-            records.write(fingerprint, kind, new)
-        except ConfigError as error:
-            yield problem(
-                probed.name, check, str(error), "Make the folder writable, or name another cache folder.", **facts
-            )
-            continue
-        stored[fingerprint, kind] = new
-        story = f"today's vectors are stored for comparison in {records.folder}"
-        if old is not None:
-            story = f"accepted: {story}, instead of those of {old.day} (cosine {cosine:.4f})"
-        yield fine(probed.name, check, story, **{**facts, "stored": True})
+        if cosine is not None and cosine >= SAME_MODEL_COSINE:
+            yield fine(probed.name, check, f"none since {facts['since']} (cosine {cosine:.4f})", **facts)
+        elif old is not None and not accept:
+            story = f"the vectors differ from those of {old.day} (cosine {cosine:.4f}): the provider changed the model"
+            yield problem(probed.name, check, story, CHANGED, **facts)
+        elif not keep:
+            story = "not stored: deployments of this model do not agree"
+            yield warning(probed.name, check, story, "Solve that problem first, then repeat.", **facts)
+        else:
+            new = ProbeRecord(today, probed.name, vectors)
+            try:
+                records.write(fingerprint, kind, new)
+            except ConfigError as error:
+                advice = "Make the folder writable, or name another cache folder."
+                yield problem(probed.name, check, str(error), advice, **facts)
+                continue
+            stored[fingerprint, kind] = new
+            story = f"today's vectors are stored for comparison in {records.folder}"
+            if old is not None:
+                story = f"accepted: {story}, instead of those of {old.day} (cosine {cosine:.4f})"
+            yield fine(probed.name, check, story, **{**facts, "stored": True})

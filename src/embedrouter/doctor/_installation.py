@@ -15,8 +15,6 @@ from itertools import zip_longest
 
 from ._finding import Finding, fine, problem, warning
 
-__all__ = ["installed"]
-
 NAME = "embedrouter"
 SUBJECT = "installation"
 
@@ -59,15 +57,8 @@ def installed(extras: Collection[str]) -> list[Finding]:
     try:
         own = metadata.version(NAME)
     except metadata.PackageNotFoundError:
-        return [
-            warning(
-                SUBJECT,
-                "versions",
-                f"{python}; embedrouter runs from a source tree without installation: no version can be compared",
-                "Run: pip install -e .",
-                python=platform.python_version(),
-            )
-        ]
+        story = f"{python}; embedrouter runs from a source tree without installation: no version can be compared"
+        return [warning(SUBJECT, "versions", story, "Run: pip install -e .", python=platform.python_version())]
     findings, found = [], {}
     for item in _requirements(metadata.requires(NAME) or []):
         try:
@@ -78,16 +69,9 @@ def installed(extras: Collection[str]) -> list[Finding]:
         if not item.allows(version):
             report = problem if item.extra is None or item.extra in extras else warning
             extra = f"[{item.extra}]" if item.extra else ""
-            findings.append(
-                report(
-                    SUBJECT,
-                    item.name,
-                    f"{item.name} {version} is installed; embedrouter {own} requires {item.bounds}",
-                    f"Run: pip install 'embedrouter{extra}=={own}'",
-                    installed=version,
-                    wanted=item.bounds,
-                )
-            )
+            story = f"{item.name} {version} is installed; embedrouter {own} requires {item.bounds}"
+            advice = f"Run: pip install 'embedrouter{extra}=={own}'"
+            findings.append(report(SUBJECT, item.name, story, advice, installed=version, wanted=item.bounds))
     others = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
     facts = {"embedrouter": own, "python": platform.python_version(), "packages": dict(sorted(found.items()))}
     return [fine(SUBJECT, "versions", f"embedrouter {own}, {python}; {others}", **facts), *findings]

@@ -45,8 +45,6 @@ from ._drift import ProbedModel, check_drift
 from ._finding import Finding, fine, problem, warning
 from ._probe_records import ProbeRecord, ProbeRecords
 
-__all__ = ["Checkup", "check_models"]
-
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 LENGTH_TOLERANCE = 1e-3
 """The largest difference of a unit vector's length from 1: half-precision numbers give no less."""
@@ -100,8 +98,8 @@ def check_models(
         candidate = wiring_of(router).candidates[position]
         outcome = _probe(router, position, name, clock)
         checkup.findings += [outcome] if isinstance(outcome, Finding) else _answered(outcome)
-        checkup.findings += [_price(router, candidate, name, cards.get(candidate.name), today)]
-        checkup.findings += _counting(candidate, name, cards.get(candidate.name))
+        card = cards.get(candidate.name)
+        checkup.findings += [_price(router, candidate, name, card, today), *_counting(card, name)]
         if not isinstance(outcome, Finding):
             probed.append(outcome)
     compared = compare_models([ProbeVectors(item.name, item.candidate.fingerprint, item.vectors) for item in probed])
@@ -142,75 +140,52 @@ def _failure(name: str, input_type: InputType, error: EmbedRouterError) -> Findi
         cause = error.attempts[-1].error
     check, advice = next(said for kind, said in FAILURES.items() if isinstance(cause, kind))
     facts = {"input_type": input_type, "error": type(cause).__name__}
-    if isinstance(cause, AuthenticationError) and cause.status is None:
-        return problem(name, check, str(cause), "Set the variable where this command runs, and repeat.", **facts)
-    if isinstance(cause, AuthenticationError):  # the provider's message may repeat the key
-        return problem(name, check, f"the provider refused the key (HTTP {cause.status})", advice, **facts)
-    return problem(name, check, str(cause), advice, **facts)
+    story = str(cause)
+    if isinstance(cause, AuthenticationError):
+        if cause.status is None:
+            advice = "Set the variable where this command runs, and repeat."
+        else:  # the provider's message may repeat the key
+            story = f"the provider refused the key (HTTP {cause.status})"
+    return problem(name, check, story, advice, **facts)
 
 
 def _answered(probed: ProbedModel) -> Iterator[Finding]:
     name, candidate = probed.name, probed.candidate
     first, *rest = (f"{kind} in {seconds:.2f} s" for kind, seconds in probed.seconds.items())
     times = "; ".join([f"{first}, start-up included", *rest])
-    yield fine(
-        name,
-        "answer",
-        f"{candidate.space.dimensions} dimensions, all finite; {times}",
-        space=candidate.space.name,
-        dimensions=candidate.space.dimensions,
-        tier=candidate.tier,
-        seconds={kind: round(seconds, 4) for kind, seconds in probed.seconds.items()},
-    )
+    space = candidate.space
+    rounded = {kind: round(seconds, 4) for kind, seconds in probed.seconds.items()}
+    facts = {"space": space.name, "dimensions": space.dimensions, "tier": candidate.tier, "seconds": rounded}
+    yield fine(name, "answer", f"{space.dimensions} dimensions, all finite; {times}", **facts)
     lengths = np.linalg.norm(np.concatenate(list(probed.vectors.values())).astype(np.float64), axis=1)
     if np.abs(lengths - 1).max() > LENGTH_TOLERANCE:
-        yield warning(
-            name,
-            "length",
-            f"vectors do not have length 1 but {lengths.min():.3f} to {lengths.max():.3f}",
-            "Configure the vector store to compare by cosine, not by inner product.",
-            shortest=float(lengths.min()),
-            longest=float(lengths.max()),
-        )
+        shortest, longest = float(lengths.min()), float(lengths.max())
+        story = f"vectors do not have length 1 but {shortest:.3f} to {longest:.3f}"
+        advice = "Configure the vector store to compare by cosine, not by inner product."
+        yield warning(name, "length", story, advice, shortest=shortest, longest=longest)
     if (highest := max(map(highest_cosine_between_texts, probed.vectors.values()))) >= SAME_MODEL_COSINE:
-        yield problem(
-            name,
-            "texts",
-            f"different texts have the same vector (cosine {highest:.4f})",
-            "The server ignores the texts or runs no embedding model. Check base_url and the server's log.",
-            cosine=highest,
-        )
+        story = f"different texts have the same vector (cosine {highest:.4f})"
+        advice = "The server ignores the texts or runs no embedding model. Check base_url and the server's log."
+        yield problem(name, "texts", story, advice, cosine=highest)
     if candidate.symmetric and (lowest := lowest_cosine(*probed.vectors.values())) < SAME_MODEL_COSINE:
-        yield problem(
-            name,
-            "symmetry",
-            f"documents and queries are declared to be embedded alike, and are not (cosine {lowest:.4f})",
+        story = f"documents and queries are declared to be embedded alike, and are not (cosine {lowest:.4f})"
+        advice = (
             "One cache row would serve both, which is wrong here. Check the server at base_url, or correct the row of "
-            "the catalogue: catalog=….",
-            cosine=lowest,
+            "the catalogue: catalog=…."
         )
+        yield problem(name, "symmetry", story, advice, cosine=lowest)
 
 
 def _price(router: Router, candidate: Candidate, name: str, card: Card | None, today: date) -> Finding:
     price = candidate.price
     if price is None:
+        advice = "Set Model(…, price=…), US dollars per million tokens."
         try:
             wiring_of(router).require_affordable(None)
         except EmbedRouterError:
-            return problem(
-                name,
-                "price",
-                "unknown, so no budget can hold and the model is never called",
-                "Set Model(…, price=…), US dollars per million tokens.",
-                price=None,
-            )
-        return warning(
-            name,
-            "price",
-            "unknown, so the ledger cannot record a cost",
-            "Set Model(…, price=…), US dollars per million tokens.",
-            price=None,
-        )
+            story = "unknown, so no budget can hold and the model is never called"
+            return problem(name, "price", story, advice, price=None)
+        return warning(name, "price", "unknown, so the ledger cannot record a cost", advice, price=None)
     if not price:
         return fine(name, "price", "free of charge", price=price)
     each = f"{dollars(price)} per million tokens"
@@ -218,31 +193,23 @@ def _price(router: Router, candidate: Candidate, name: str, card: Card | None, t
         return fine(name, "price", f"{each}, as declared", price=price)
     if card.checked is None or today - card.checked > PRICE_MAX_AGE:
         when = f"checked on {card.checked}, more than a year ago" if card.checked else "of an unknown day"
-        return warning(
-            name,
-            "price",
-            f"{each}, {when}",
-            f"Check {card.source or 'the maker’s page'} and set Model(…, price=…), or update embedrouter.",
-            price=price,
-            checked=card.checked,
-        )
+        advice = f"Check {card.source or 'the maker’s page'} and set Model(…, price=…), or update embedrouter."
+        return warning(name, "price", f"{each}, {when}", advice, price=price, checked=card.checked)
     return fine(name, "price", f"{each}, checked on {card.checked}", price=price, checked=card.checked)
 
 
-def _counting(candidate: Candidate, name: str, card: Card | None) -> Iterator[Finding]:
+def _counting(card: Card | None, name: str) -> Iterator[Finding]:
     if card is None or card.tokenizer is None:
         return
     if encoding(card.tokenizer) is not None:
         yield fine(name, "tokens", f"counted exactly with {card.tokenizer}", exact=True)
     else:
-        yield warning(
-            name,
-            "tokens",
-            f"estimated, up to 1.6 times too high: the vocabulary of {card.tokenizer} is not on this machine",
+        story = f"estimated, up to 1.6 times too high: the vocabulary of {card.tokenizer} is not on this machine"
+        advice = (
             "Only estimates are affected, never bills. To count exactly, set TIKTOKEN_CACHE_DIR to a folder and "
-            f"download the vocabulary: python -c \"import tiktoken; tiktoken.get_encoding('{card.tokenizer}')\"",
-            exact=False,
+            f"download the vocabulary: python -c \"import tiktoken; tiktoken.get_encoding('{card.tokenizer}')\""
         )
+        yield warning(name, "tokens", story, advice, exact=False)
 
 
 # Several models
@@ -250,12 +217,8 @@ def _counting(candidate: Candidate, name: str, card: Card | None) -> Iterator[Fi
 
 def _agreement(item: Agreement) -> Finding:
     what = "the same model" if item.claim == "same model" else "models of one space"
-    facts = {
-        "places": [item.one, item.other],
-        "claim": item.claim,
-        "cosine": item.cosine,
-        "nearest_other": item.nearest_other,
-    }
+    facts = {"places": [item.one, item.other], "claim": item.claim, "cosine": item.cosine}
+    facts["nearest_other"] = item.nearest_other
     if item.agrees:
         return fine("agreement", what, str(item), **facts)
     return problem("agreement", what, str(item), item.advice, **facts)

@@ -23,8 +23,6 @@ from ..errors import ConfigError
 from ..models import PROBE_VERSION
 from ..types import InputType, Vectors
 
-__all__ = ["PROBE_FOLDER", "ProbeRecord", "ProbeRecords"]
-
 PROBE_FOLDER = "probes"
 """Inside the cache's folder, or the user's data folder."""
 

@@ -18,8 +18,6 @@ from ..spending import Account, Ledger
 from ..types import dollars
 from ._finding import Finding, fine, problem, warning
 
-__all__ = ["check_cache", "check_ledger"]
-
 MAX_ROWS = 20_000
 """Rows to read: 125 MB of 1,536 dimensions."""
 FREE_SPACE_WARNING = 1_000_000_000
@@ -38,14 +36,8 @@ def check_cache(path: Path | None, *, max_rows: int = MAX_ROWS) -> list[Finding]
         max_rows: how many rows to read.
     """
     if path is None:
-        return [
-            warning(
-                CACHE,
-                "folder",
-                "there is no cache: every text is paid for every time",
-                "Set cache= to a folder, or leave cache= out for the default folder.",
-            )
-        ]
+        advice = "Set cache= to a folder, or leave cache= out for the default folder."
+        return [warning(CACHE, "folder", "there is no cache: every text is paid for every time", advice)]
     return [*_folder(path), *_rows(CacheDatabase(path), max_rows)]
 
 
@@ -53,42 +45,26 @@ def _folder(path: Path) -> Iterator[Finding]:
     facts = {"folder": str(path)}
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():
-        yield problem(
-            CACHE, "folder", f"{there} is a file", "Move the file, or name another folder: cache=… or --cache.", **facts
-        )
+        advice = "Move the file, or name another folder: cache=… or --cache."
+        yield problem(CACHE, "folder", f"{there} is a file", advice, **facts)
         return
     if not os.access(there, os.W_OK | os.X_OK):
-        yield problem(
-            CACHE,
-            "folder",
-            f"{there} cannot be written: new vectors cannot be stored",
-            f"Run: chmod u+rwx {there}, or name another folder: cache=… or --cache.",
-            **facts,
-        )
-    elif there != path:
-        yield fine(CACHE, "folder", f"{path} does not exist yet", **facts)
+        story = f"{there} cannot be written: new vectors cannot be stored"
+        advice = f"Run: chmod u+rwx {there}, or name another folder: cache=… or --cache."
+        yield problem(CACHE, "folder", story, advice, **facts)
     else:
-        yield fine(CACHE, "folder", f"{path} can be written", **facts)
+        story = "can be written" if there == path else "does not exist yet"
+        yield fine(CACHE, "folder", f"{path} {story}", **facts)
     if there == path and os.name == "posix" and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-        yield warning(
-            CACHE,
-            "mode",
-            f"other users can read the folder (mode {mode:o}), and vectors reveal much of their texts",
-            f"Run: chmod 700 {path}",
-            mode=f"{mode:o}",
-        )
+        story = f"other users can read the folder (mode {mode:o}), and vectors reveal much of their texts"
+        yield warning(CACHE, "mode", story, f"Run: chmod 700 {path}", mode=f"{mode:o}")
     free = shutil.disk_usage(there).free
     if free >= FREE_SPACE_WARNING:
         yield fine(CACHE, "disk", f"{free / 1e9:,.1f} GB are free", free=free)
     else:
         found = problem if free < FREE_SPACE_PROBLEM else warning
-        yield found(
-            CACHE,
-            "disk",
-            f"only {free / 1e6:,.0f} MB are free",
-            "Free disk space, move the cache, or remove old rows: embedrouter cache prune --older-than DAYS",
-            free=free,
-        )
+        advice = "Free disk space, move the cache, or remove old rows: embedrouter cache prune --older-than DAYS"
+        yield found(CACHE, "disk", f"only {free / 1e6:,.0f} MB are free", advice, free=free)
 
 
 def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
@@ -98,25 +74,17 @@ def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
         count, _ = folder.size()
         damaged = sum(not row.sound for row in islice(folder.rows(), max_rows))
     except EmbedRouterError as error:
-        yield problem(
-            CACHE,
-            "rows",
-            str(error),
-            "Restore a backup, or move cache.db: a new file is created, and the texts are paid for again.",
-        )
+        advice = "Restore a backup, or move cache.db: a new file is created, and the texts are paid for again."
+        yield problem(CACHE, "rows", str(error), advice)
         return
     checked = "all" if count <= max_rows else f"the first {max_rows:,}"
     facts = {"rows": count, "checked": min(count, max_rows), "damaged": damaged}
     if not count:
         yield fine(CACHE, "rows", "empty", **facts)
     elif damaged:
-        yield problem(
-            CACHE,
-            "rows",
-            f"{damaged:,} damaged among {checked} of {count:,} rows; the texts of damaged rows are paid for again",
-            f"Check the disk, then run: embedrouter cache verify --remove --cache {folder.path}",
-            **facts,
-        )
+        story = f"{damaged:,} damaged among {checked} of {count:,} rows; the texts of damaged rows are paid for again"
+        advice = f"Check the disk, then run: embedrouter cache verify --remove --cache {folder.path}"
+        yield problem(CACHE, "rows", story, advice, **facts)
     else:
         more = "" if count <= max_rows else f"; for all run: embedrouter cache verify --cache {folder.path}"
         yield fine(CACHE, "rows", f"{count:,} rows, {checked} of them checked, none damaged{more}", **facts)
@@ -130,49 +98,28 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
         months = ledger.totals("month")
         unconfirmed = ledger.unconfirmed()
     except (EmbedRouterError, sqlite3.Error) as error:
-        cause = error.__cause__ or error
-        return [
-            problem(
-                LEDGER,
-                "file",
-                f"{ledger.file} cannot be read as a ledger ({cause})",
-                "Restore a backup, move the file (a new ledger starts at zero), or name another file: ledger=….",
-            )
-        ]
-    spent = sum((month.cost for month in months.values()), Decimal(0))
-    saved = sum((month.saved for month in months.values()), Decimal(0))
-    now = next(reversed(months.items()), ("", Account()))
-    latest = f", of that {dollars(now[1].cost)} in {now[0]}" if now[0] else ""
-    story = f"{ledger.file}: {dollars(spent)} spent{latest}; {dollars(saved)} saved"
+        story = f"{ledger.file} cannot be read as a ledger ({error.__cause__ or error})"
+        advice = "Restore a backup, move the file (a new ledger starts at zero), or name another file: ledger=…."
+        return [problem(LEDGER, "file", story, advice)]
+    total = sum(months.values(), Account())
+    latest = next((f", of that {dollars(months[name].cost)} in {name}" for name in reversed(months)), "")
+    story = f"{ledger.file}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
     months_of = {name: asdict(month) for name, month in months.items()}
     findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months_of)]
     if unconfirmed:
         amount = sum((request.amount or Decimal(0) for request in unconfirmed), Decimal(0))
-        findings.append(
-            warning(
-                LEDGER,
-                "unconfirmed",
-                f"{len(unconfirmed):,} requests got no answer; their estimates, {dollars(amount)}, count towards "
-                f"budgets. The last was to {unconfirmed[-1].model} on {unconfirmed[-1].at:%Y-%m-%d}",
-                "Compare with the provider's bill; embedrouter stats lists the requests.",
-                requests=len(unconfirmed),
-                amount=amount,
-            )
+        story = (
+            f"{len(unconfirmed):,} requests got no answer; their estimates, {dollars(amount)}, count towards "
+            f"budgets. The last was to {unconfirmed[-1].model} on {unconfirmed[-1].at:%Y-%m-%d}"
         )
+        advice = "Compare with the provider's bill; embedrouter stats lists the requests."
+        findings.append(warning(LEDGER, "unconfirmed", story, advice, requests=len(unconfirmed), amount=amount))
     return findings
 
 
 def _in_memory(ledger: Ledger) -> Finding:
     if ledger.file is None:
-        return warning(
-            LEDGER,
-            "file",
-            "spending is counted in memory and forgotten with the process",
-            "Name a file: ledger=…, or leave ledger= out.",
-        )
-    return problem(
-        LEDGER,
-        "file",
-        f"{ledger.file} cannot be opened; spending is counted in memory only",
-        "Make its folder writable, move the file, or name another file: ledger=….",
-    )
+        story = "spending is counted in memory and forgotten with the process"
+        return warning(LEDGER, "file", story, "Name a file: ledger=…, or leave ledger= out.")
+    story = f"{ledger.file} cannot be opened; spending is counted in memory only"
+    return problem(LEDGER, "file", story, "Make its folder writable, move the file, or name another file: ledger=….")

@@ -14,8 +14,6 @@ from ..retrieval import GuardedRouter
 from ..router import Router
 from ..types import InputType, Space
 
-__all__ = ["CONFIGURABLE", "RouterEmbeddings"]
-
 CONFIGURABLE = "embedding_tier"
 """The entry of ``config["configurable"]`` that asks for a tier."""
 

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig, ensure_config
+from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
@@ -19,8 +19,7 @@ from ..errors import ConfigError
 from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tiered_router
 from ..tiered import TieredRouter
 from ._embeddings import CONFIGURABLE, RouterEmbeddings
-
-__all__ = ["TieredRetriever"]
+from ._with_tier import configured_tier
 
 Hit: TypeAlias = tuple[Document, float]
 
@@ -147,43 +146,36 @@ class TieredRetriever(BaseRetriever):
             config: may have ``configurable["embedding_tier"]``.
             kwargs: ``tier``, ``k``, and further arguments of the stores' search methods, over ``search_kwargs``.
         """
-        return super().invoke(input, config, **{"configured": _configured(config), **kwargs})
+        return super().invoke(input, config, **{"configured": configured_tier(self, config), **kwargs})
 
     async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Do what ``invoke`` does without blocking the event loop."""
-        return await super().ainvoke(input, config, **{"configured": _configured(config), **kwargs})
+        return await super().ainvoke(input, config, **{"configured": configured_tier(self, config), **kwargs})
 
     def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,
-        tier: str | None = None,
-        configured: str | None = None,
-        **kwargs: Any,
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        settings = {"k": self.k, **self.search_kwargs, **kwargs}
-        search = self._tiered.first(call=tier, configured=configured)
+        search, settings = self._first(**kwargs)
         hits = self._search(search, query, settings)
         if again := self._tiered.second(search, _scores(hits)):
             search, hits = again, self._search(again, query, settings)
         return self._labelled(search, hits[: settings["k"]])
 
     async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        tier: str | None = None,
-        configured: str | None = None,
-        **kwargs: Any,
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        settings = {"k": self.k, **self.search_kwargs, **kwargs}
-        search = self._tiered.first(call=tier, configured=configured)
+        search, settings = self._first(**kwargs)
         hits = await self._asearch(search, query, settings)
         if again := self._tiered.second(search, _scores(hits)):
             search, hits = again, await self._asearch(again, query, settings)
         return self._labelled(search, hits[: settings["k"]])
+
+    def _first(
+        self, *, tier: str | None = None, configured: str | None = None, **kwargs: Any
+    ) -> tuple[Search, dict[str, Any]]:
+        """Return the first search and the arguments of the stores' search methods."""
+        search = self._tiered.first(call=tier, configured=configured)
+        return search, {"k": self.k, **self.search_kwargs, **kwargs}
 
     def _search(self, search: Search, query: str, settings: dict[str, Any]) -> list[Hit]:
         settings = {**settings, "k": search.depth(settings["k"])}
@@ -290,10 +282,6 @@ async def _acall(store: VectorStore, method: str, *arguments: Any, **settings: A
 
 def _scores(hits: list[Hit]) -> list[float]:
     return [score for _, score in hits]
-
-
-def _configured(config: RunnableConfig | None) -> str | None:
-    return ensure_config(config).get("configurable", {}).get(CONFIGURABLE)
 
 
 def _prepared(documents: Sequence[Document], ids: Sequence[str] | None) -> dict[str, Document]:

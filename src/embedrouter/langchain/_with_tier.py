@@ -31,7 +31,8 @@ from ..models import requested
 from ..models import tier as ask_for
 from ._embeddings import CONFIGURABLE
 
-__all__ = ["with_tier"]
+END = object()
+"""Follows the last chunk of a stream."""
 
 
 def with_tier(retriever: Runnable[Input, Output], tier: str | None = None) -> Runnable[Input, Output]:
@@ -85,10 +86,9 @@ class _AtTier(Runnable[Input, Output]):
         try:
             while True:
                 with asking:
-                    try:
-                        chunk = next(chunks)
-                    except StopIteration:
-                        return
+                    chunk: Any = next(chunks, END)
+                if chunk is END:
+                    return
                 yield chunk
         finally:
             close = getattr(chunks, "close", None)  # generators have it, other iterators need not
@@ -102,10 +102,9 @@ class _AtTier(Runnable[Input, Output]):
         try:
             while True:
                 with asking:
-                    try:
-                        chunk = await anext(chunks)
-                    except StopAsyncIteration:
-                        return
+                    chunk: Any = await anext(chunks, END)
+                if chunk is END:
+                    return
                 yield chunk
         finally:
             aclose = getattr(chunks, "aclose", None)
@@ -117,7 +116,7 @@ class _AtTier(Runnable[Input, Output]):
             return ask_for(self.tier)
         if requested("query") is not None:
             return nullcontext()
-        asked = _configured(self.bound, config)
+        asked = configured_tier(self.bound, config)
         return nullcontext() if asked is None else ask_for(asked)
 
     # Names, schemas and drawings are those of the wrapped runnable
@@ -154,7 +153,7 @@ class _AtTier(Runnable[Input, Output]):
 _SPEC = ConfigurableFieldSpec(CONFIGURABLE, str | None, "Embedding tier", "The tier at which queries are embedded.")
 
 
-def _configured(runnable: Runnable[Any, Any], config: RunnableConfig | None) -> str | None:
+def configured_tier(runnable: Runnable[Any, Any], config: RunnableConfig | None) -> str | None:
     """Return the tier in the configuration of a call, merged with the configurations bound by ``with_config``."""
     while isinstance(runnable, RunnableBindingBase | DynamicRunnable):
         config = merge_configs(runnable.config, config)

@@ -14,8 +14,6 @@ from ..retrieval import GuardedRouter
 from ..router import Router
 from ..types import InputType
 
-__all__ = ["RouterEmbedding"]
-
 
 class RouterEmbedding(BaseEmbedding):
     """Embed through a router, wherever LlamaIndex takes ``BaseEmbedding``.

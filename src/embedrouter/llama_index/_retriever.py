@@ -20,8 +20,6 @@ from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tie
 from ..tiered import TieredRouter
 from ._embedding import RouterEmbedding
 
-__all__ = ["TieredRetriever"]
-
 
 def _in_memory(embedder: RouterEmbedding) -> VectorStoreIndex:
     return VectorStoreIndex(nodes=[], embed_model=embedder)
@@ -109,7 +107,9 @@ class TieredRetriever(BaseRetriever):
     def from_router(
         cls,
         router: TieredRouter,
-        make: Callable[[RouterEmbedding], VectorStoreIndex] = _in_memory,
+        make: Callable[[RouterEmbedding], VectorStoreIndex] = lambda embedder: VectorStoreIndex(
+            [], embed_model=embedder
+        ),
         **settings: Any,
     ) -> TieredRetriever:
         """Build an index for each router.
@@ -163,9 +163,8 @@ class TieredRetriever(BaseRetriever):
     async def _asearch(self, search: Search, query: QueryBundle) -> list[NodeWithScore]:
         with self._tiered.embedding(search.tier) as index:
             retriever = self._retriever(search, index)
-            if _has(index, "aquery"):
-                return await retriever.aretrieve(_unembedded(query))
-            return await in_thread(retriever.retrieve, _unembedded(query))
+            hits: list[NodeWithScore] = await _acall(index, "aquery", retriever, "retrieve", _unembedded(query))
+            return hits
 
     def _retriever(self, search: Search, index: VectorStoreIndex) -> BaseRetriever:
         return index.as_retriever(**{**self.search, "similarity_top_k": search.depth(self.similarity_top_k)})
@@ -204,10 +203,7 @@ class TieredRetriever(BaseRetriever):
         """Do what ``insert_nodes`` does without blocking the event loop."""
         for name in self._tiered.fill_order(tiers):
             with self._tiered.embedding(name) as index:
-                if _has(index, "async_add"):
-                    await index.ainsert_nodes(_copies(nodes), **kwargs)
-                else:
-                    await in_thread(index.insert_nodes, _copies(nodes), **kwargs)
+                await _acall(index, "async_add", index, "insert_nodes", _copies(nodes), **kwargs)
 
     def delete_nodes(self, node_ids: Sequence[str], *, tiers: Sequence[str] | None = None, **kwargs: Any) -> None:
         """Remove nodes from every index, or from those of ``tiers``."""
@@ -220,15 +216,16 @@ class TieredRetriever(BaseRetriever):
         """Do what ``delete_nodes`` does without blocking the event loop."""
         for name in self._tiered.fill_order(tiers):
             index = self._tiered.store(name)
-            if _has(index, "adelete_nodes"):
-                await index.adelete_nodes(list(node_ids), **kwargs)
-            else:
-                await in_thread(index.delete_nodes, list(node_ids), **kwargs)
+            await _acall(index, "adelete_nodes", index, "delete_nodes", list(node_ids), **kwargs)
 
 
-def _has(index: VectorStoreIndex, method: str) -> bool:
-    """Return whether an index's vector store has an asynchronous method of its own."""
-    return overrides(index.vector_store, BasePydanticVectorStore, method)
+async def _acall(
+    index: VectorStoreIndex, needed: str, caller: object, method: str, *arguments: Any, **settings: Any
+) -> Any:
+    """Call the asynchronous form of a method, or the method in a thread where the vector store lacks what it needs."""
+    if overrides(index.vector_store, BasePydanticVectorStore, needed):
+        return await getattr(caller, f"a{method}")(*arguments, **settings)
+    return await in_thread(getattr(caller, method), *arguments, **settings)
 
 
 def _unembedded(query: QueryBundle) -> QueryBundle:

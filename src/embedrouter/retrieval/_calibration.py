@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from ..types import Vectors
 from ._cascade import DEPTH, Cascade, gap
 
-__all__ = ["Calibration", "Point", "TierVectors", "calibrate", "measure", "ndcg", "nearest_documents", "overlap"]
-
 _Floats = NDArray[np.float64]
 
 SHARES = [number / 10 for number in range(11)]

@@ -22,8 +22,6 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["DEPTH", "Cascade", "gap"]
-
 DEPTH = 10
 """The hit whose score is compared with that of the first."""
 

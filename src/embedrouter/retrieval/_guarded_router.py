@@ -14,8 +14,6 @@ from ..tiered import TieredRouter, require_single_space
 from ..types import InputType
 from ._index_guard import FOLDER, IndexGuard
 
-__all__ = ["GuardedRouter"]
-
 
 class GuardedRouter:
     """Embed for one vector store.

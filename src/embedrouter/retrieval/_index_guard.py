@@ -30,8 +30,6 @@ from urllib.parse import quote, unquote
 from ..errors import ConfigError, SpaceMismatchError
 from ..types import Space
 
-__all__ = ["FOLDER", "IndexGuard", "forget", "recorded"]
-
 FOLDER = "indexes"
 """Inside the cache's folder, or the user's data folder."""
 

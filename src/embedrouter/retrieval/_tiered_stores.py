@@ -27,8 +27,6 @@ from ..router import Router
 from ..tiered import TieredRouter, default_tier
 from ._cascade import DEPTH, Cascade
 
-__all__ = ["Framework", "Search", "TieredStores", "overrides", "tiered_router"]
-
 TIER, SPACE, ESCALATED = "embedding_tier", "embedding_space", "embedding_escalated"
 
 Store = TypeVar("Store")
@@ -43,7 +41,6 @@ class StoreEmbedder(Protocol):
     @property
     def router(self) -> Router:
         """The one router in front of the store."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +100,10 @@ class TieredStores(Generic[Store]):
             SpaceMismatchError: a store's embedder is in another space than its tier's router.
         """
         noun = self.framework.noun
-        used = [self.name(asked) for asked in self.router.own_tiers]
+        used = dict.fromkeys(self.name(asked) for asked in self.router.own_tiers)
         for name in used:
             self.store(name)
-        if unused := set(self.stores) - set(used):
+        if unused := set(self.stores) - used.keys():
             raise ConfigError(
                 f"The {noun} of the tier {min(unused)!r} would never be asked: {self.router!r} has no router of its "
                 f"own for it. Leave the {noun} out, or give the tier a router."
@@ -116,12 +113,7 @@ class TieredStores(Generic[Store]):
         if self.cascade is not None:
             if self.query_tier is not None:
                 raise ConfigError("query_tier= asks one tier and cascade= chooses for each query. Give one of the two.")
-            cheap, good = self._cascade_tiers(self.cascade)
-            if self.name(cheap) == self.name(good):
-                raise ConfigError(
-                    f"A cascade searches two tiers, but {cheap!r} and {good!r} share one {noun}. Name two tiers of "
-                    "different routers: Cascade(…, cheap=…, good=…)."
-                )
+            self.cascade_searches(self.cascade)
 
     # Which store
 
@@ -159,7 +151,7 @@ class TieredStores(Generic[Store]):
 
     @contextmanager
     def embedding(self, name: str) -> Iterator[Store]:
-        """Return the store of a tier, and let its router use its own default tiers, also inside a ``with tier(…)``."""
+        """Return the store of a tier, and let its router use its own default tiers, whatever was asked outside."""
         embedder = self._embedder(name)
         queries = first_given(embedder.query_tier, default_tier(embedder.router, "query"))
         documents = first_given(embedder.document_tier, default_tier(embedder.router, "document"))
@@ -196,12 +188,15 @@ class TieredStores(Generic[Store]):
 
     def cascade_searches(self, cascade: Cascade) -> tuple[Search, Search]:
         """Return the search that a cascade begins with, and the one that it may go on to."""
-        cheap, good = self._cascade_tiers(cascade)
-        return Search(self.name(cheap), escalated=False), Search(self.name(good), escalated=True)
-
-    def _cascade_tiers(self, cascade: Cascade) -> tuple[str, str]:
-        tiers = self.router.own_tiers
-        return cascade.cheap or tiers[0], cascade.good or tiers[-1]
+        cheap, good = cascade.cheap or self.router.own_tiers[0], cascade.good or self.router.own_tiers[-1]
+        searches = Search(self.name(cheap), escalated=False), Search(self.name(good), escalated=True)
+        if searches[0].tier == searches[1].tier:
+            noun = self.framework.noun
+            raise ConfigError(
+                f"A cascade searches two tiers, but {cheap!r} and {good!r} share one {noun}. Name two tiers with "
+                f"{noun}s of their own: Cascade(…, cheap=…, good=…)."
+            )
+        return searches
 
     @staticmethod
     def no_scores(name: str, store: object, reason: str) -> ConfigError:
@@ -213,10 +208,8 @@ class TieredStores(Generic[Store]):
 
     def label(self, search: Search) -> dict[str, object]:
         """Return the metadata that say which store answered."""
-        label: dict[str, object] = {TIER: search.tier, SPACE: str(self.router.router(search.tier).space)}
-        if search.escalated is not None:
-            label[ESCALATED] = search.escalated
-        return label
+        label = {TIER: search.tier, SPACE: str(self.router.router(search.tier).space), ESCALATED: search.escalated}
+        return {name: value for name, value in label.items() if value is not None}
 
     # Which stores to fill
 
