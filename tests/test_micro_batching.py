@@ -15,7 +15,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -49,6 +49,9 @@ PROVIDERS = {
     "voyage": ("voyage:voyage-3.5", "voyage_url"),
 }
 MILLION = 1_000_000
+
+Outcome: TypeAlias = tuple[dict[str, Any], Any]
+"""A call, and what came of it."""
 
 
 def router_to(emulator: Emulator, provider: str = "openai", **settings: Any) -> Router:
@@ -947,7 +950,6 @@ def test_of_calls_that_overlap_and_fail_vectors_are_right_and_accounts_agree(
         on_too_long=policy,  # type: ignore[arg-type]
         micro_batch_window=0.002,
     )
-    Outcome = tuple[dict[str, Any], Any]
 
     def threaded(call: dict[str, Any]) -> list[Outcome]:
         with embedrouter.tag(call["tag"]):

@@ -50,7 +50,7 @@ class Contestant:
         *,
         environment: Mapping[str, str],
     ) -> None:
-        self.role = role
+        self.role: Role = role
         self.name = name
         self.work = work
         self._command = [python, "-m", "tests.benchmarks.worker", work, json.dumps(arguments)]

@@ -188,7 +188,7 @@ def _look_up_platform(client: Any) -> None:
     """
     import openai
 
-    client.request = super(openai.AsyncOpenAI, client).request
+    client.request = super(openai.AsyncOpenAI, client).request  # pyright: ignore[reportAttributeAccessIssue] - client is Any
     with suppress(Exception):
         asyncio.run(client.post("/embeddings", cast_to=object, options={"max_retries": -1}))
     del client.request

@@ -41,6 +41,7 @@ class StoreEmbedder(Protocol):
     @property
     def router(self) -> Router:
         """The one router in front of the store."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
