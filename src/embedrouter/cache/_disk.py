@@ -158,7 +158,8 @@ class DiskCache:
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         """Store all values in one transaction, replacing older ones."""
         for key, value in values.items():
-            _plain("keys", key), _plain("values", value)
+            _plain("keys", key)
+            _plain("values", value)
         self._patiently(lambda: self._write(values))
 
     def close(self) -> None:
