@@ -642,7 +642,7 @@ def translated(provider: str, error: Exception) -> Exception:
     known = describe(model, load_catalogue(), None)
     candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=False, identity=None)
     backend: Any = create(model, known, candidate)
-    ours: Exception = backend.translate_error(error, TEXTS)
+    ours: Exception = backend.chained(error, TEXTS)
     return ours
 
 
