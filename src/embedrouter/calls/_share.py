@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -46,10 +46,9 @@ class Share:
 
     async def _embed_shared(self, call: Call, texts: Sequence[str]) -> Embedded:
         embedded = Embedded()
-        waiting: dict[str, Future[Resolution[Found]]] = {}
         alone = False
         while texts:
-            names = {text: (call.rank, call.input_type, text) for text in texts}
+            names = {text: _name(call, text) for text in texts}
             futures = {} if alone else self._flights.claim(list(names.values()))
             waiting = {text: futures[name] for text, name in names.items() if name in futures}
             embedded.add(await self._embed_claimed(call, without(texts, waiting), release=not alone))
@@ -66,10 +65,8 @@ class Share:
         left: Literal["handed over", "failed"] = "handed over"  # the call was stopped, or its requests failed
 
         def resolve(new: Mapping[str, Found]) -> None:
-            self._flights.resolve(
-                [(call.rank, call.input_type, text) for text in new],
-                lambda name: _copied(new[name[2]]),  # type: ignore[index]
-            )
+            named = {_name(call, text): item for text, item in new.items()}
+            self._flights.resolve(named, lambda name: _copied(named[name]))
 
         def report(embedded: Embedded) -> None:
             resolve(embedded.found)
@@ -91,8 +88,7 @@ class Share:
         finally:
             if release:
                 resolve(found)
-                names = [(call.rank, call.input_type, text) for text in texts]
-                self._flights.resolve(names, lambda _: left)
+                self._flights.resolve([_name(call, text) for text in texts], lambda _: left)
 
     async def _wait(self, call: Call, futures: Sequence[Future[Resolution[Found]]]) -> None:
         """Wait until the claims are resolved, the time is up, or no claim was resolved for a long time."""
@@ -107,6 +103,11 @@ class Share:
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _name(call: Call, text: str) -> Hashable:
+    """Return the name under which a text is claimed: calls that share the name can use the same vector."""
+    return (call.rank, call.input_type, text)
 
 
 def _resolution(future: Future[Resolution[Found]]) -> Resolution[Found]:

@@ -7,7 +7,7 @@ wait for the garbage collector, which may come at any moment, in the middle of a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ class UsageTotals:
     def usage(self) -> Usage:
         """What was billed and avoided so far."""
         with self._lock:
-            return replace(self._usage)
+            return self._usage
 
     def add(self, usage: Usage) -> None:
         """Add what something was billed."""
