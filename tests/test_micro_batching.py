@@ -11,10 +11,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
-from contextlib import suppress
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing, suppress
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +38,7 @@ from embedrouter.errors import (
 )
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.crowd import WINDOW, Crowd, Doors, Gated, asking, outcome, router_for
@@ -662,6 +664,41 @@ def test_a_call_with_little_time_does_not_wait_longer(crowd: MakeCrowd, sent: bo
     assert [result.usage.tokens for result in results] == [1, 1 + sent]
     assert_accounts_agree(few.router, results)
     few.assert_quiet()
+
+
+class Waiting(FakeBackend):
+    """Answers a text when its event is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: set[str] = set()
+        self.answer = {"first": threading.Event(), "hurried": threading.Event()}
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        self.begun |= set(texts)
+        assert self.answer[texts[0]].wait(HANG)
+        return super().embed(texts, input_type, timeout=timeout)
+
+
+def test_closing_waits_for_a_request_whose_call_had_no_time_left(tmp_path: Path) -> None:
+    """Its answer is paid for: it is in the cache and in the ledger before the files are closed."""
+    fake, file = Waiting(), tmp_path / "ledger.db"
+    router = router_for(fake, cache=MemoryCache(), ledger=file, micro_batch_window=WINDOW)
+    with ThreadPoolExecutor(2) as pool, closing(Ledger(file, now=lambda: time.time() + 3600)) as later:
+        first = pool.submit(router.embed, ["first"], input_type="query")
+        until(lambda: "first" in fake.begun)
+        hurried = pool.submit(router.embed, ["hurried"], input_type="query", timeout=0.3)
+        until(lambda: "hurried" in fake.begun)
+        fake.answer["first"].set()
+        first.result(HANG)
+        assert isinstance(hurried.exception(HANG), NoModelAvailableError)
+        assert len(later.unconfirmed()) == 1
+        threading.Timer(0.2, fake.answer["hurried"].set).start()
+        router.close()
+
+        assert not later.unconfirmed()
+        assert [account.tokens for account in later.totals("model").values()] == [2]
+    assert router.embed(["hurried"], input_type="query").cached == (True,)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")

@@ -356,12 +356,13 @@ class Router(Closeable):
         return dict(zip(unique_names(self.models), self._calls.health(), strict=True))
 
     def close(self) -> None:
+        self._calls.finish()
         for backend in self._wiring.backends.values():
             backend.close()
         self._wiring.close()
 
     async def aclose(self) -> None:
-        await self._calls.finish()
+        await self._calls.afinish()
         for backend in self._wiring.backends.values():
             await backend.aclose()
         await in_thread(self._wiring.close)

@@ -264,10 +264,17 @@ class Calls:
         now, limits = self.wiring.clock(), self._stages.get().limits
         return [limits[candidate.index].health(candidate.name, now) for candidate in self.wiring.candidates]
 
-    async def finish(self) -> None:
-        """Wait until paid answers of cancelled calls are stored; no longer than one request may take."""
-        longest = max(candidate.timeout for candidate in self.wiring.candidates)
-        await self._stages.get().tasks.finish(longest)
+    def finish(self) -> None:
+        """Wait until paid answers of calls whose time was up are stored; no longer than one request may take."""
+        self._stages.get().started.finish(self._longest)
+
+    async def afinish(self) -> None:
+        """Do what ``finish`` does for cancelled calls of the running event loop."""
+        await self._stages.get().tasks.finish(self._longest)
+
+    @property
+    def _longest(self) -> float:
+        return max(candidate.timeout for candidate in self.wiring.candidates)
 
 
 def _too_long(error: TextsTooLong, question: Question) -> InvalidInputError:

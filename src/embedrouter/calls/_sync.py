@@ -43,13 +43,17 @@ class Started:
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
 
+    def finish(self, seconds: float | None = None) -> None:
+        """Wait until the work is done, at most ``seconds``."""
+        wait(list(self._futures), seconds)
+
     @contextmanager
     def awaited_after_interrupt(self) -> Iterator[None]:
         """Wait for background work after Ctrl-C; a second Ctrl-C ends the wait."""
         try:
             yield
         except KeyboardInterrupt:
-            wait(list(self._futures))
+            self.finish()
             raise
 
 
