@@ -624,7 +624,7 @@ def test_verify_finds_every_damaged_row_and_removes_them_when_told(tmp_path: Pat
     cache.put_many({keys[3]: b"foreign"})
     cache.close()
     with sqlite3.connect(tmp_path / "cache.db") as database:
-        database.execute("UPDATE Cache SET value = 'words' WHERE key = ?", (keys[5],))
+        database.execute("UPDATE vectors SET value = 'words' WHERE key = ?", (keys[5],))
     database.close()
 
     found = call("cache", "verify", "--cache", tmp_path, "--json")
@@ -660,7 +660,7 @@ def test_prune_removes_what_is_old_after_it_was_agreed(tmp_path: Path) -> None:
     values = fill(tmp_path, 1200)
     keys = list(values)
     with sqlite3.connect(tmp_path / "cache.db") as database:
-        database.execute("UPDATE Cache SET store_time = store_time - 40 * 86400 WHERE rowid <= 700")
+        database.execute("UPDATE vectors SET stored = stored - 40 * 86400 WHERE rowid <= 700")
     database.close()
 
     refused = call("cache", "prune", "--older-than", "30", "--cache", tmp_path)

@@ -29,7 +29,6 @@ import pytest
 from embedrouter import Budget, Router
 from embedrouter.cache import VectorCache, is_sound
 from embedrouter.cache._codec import VERSION, decode, encode, is_row
-from embedrouter.cache._database import cache_file
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
@@ -42,6 +41,8 @@ from tests.emulator import Emulator
 from tests.hammer import Process, spending
 
 TEXTS = ["a", "b", "c"]
+ROOT = "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_vectors_1'"
+"""The page where the index of keys begins."""
 
 
 def answers(router: Router, times: int = 1) -> None:
@@ -211,22 +212,11 @@ def test_a_folder_that_the_user_made_keeps_its_rights(tmp_path: Path) -> None:
     assert (tmp_path / "own" / "cache.db").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("left", ["nothing", "a file without a byte", "no tables", "no index", "no triggers"])
+@pytest.mark.parametrize("left", ["nothing", "a file without a byte"])
 def test_a_folder_that_was_not_made_to_the_end_is_made(left: str, tmp_path: Path) -> None:
     """The process that made it was killed: pages, rights and tables are those of a new folder."""
     if left == "a file without a byte":
         (tmp_path / "cache.db").touch()
-    elif left == "no tables":
-        with closing(cache_file(tmp_path, busy_timeout=1)) as file, file.reading():
-            pass
-    elif left != "nothing":
-        DiskCache(tmp_path).get_many([])
-        kind = left.removeprefix("no ").removesuffix("s")
-        with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-            for (name,) in database.execute(
-                "SELECT name FROM sqlite_master WHERE type = ? AND sql > ''", [kind]
-            ).fetchall():
-                database.execute(f"DROP {kind} {name}")
     fill(tmp_path)
 
     assert (tmp_path / "cache.db").stat().st_mode & 0o777 == 0o600
@@ -250,8 +240,8 @@ def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str,
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1.4 * rows * size
 
 
-def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
-    """With its small pages, its eviction by age and its own rows."""
+def test_a_folder_of_diskcache_itself_keeps_the_rows_of_others(tmp_path: Path) -> None:
+    """It may be the cache of another program, with settings of its own."""
     theirs: Any
     with diskcache.Cache(str(tmp_path)) as theirs:
         theirs["text"] = ["pickled"]
@@ -267,8 +257,8 @@ def test_a_folder_of_diskcache_itself_is_used_as_it_is(tmp_path: Path) -> None:
     assert right(found)
     with diskcache.Cache(str(tmp_path)) as theirs:
         assert theirs["text"] == ["pickled"]
-        assert theirs.eviction_policy == "none"
-        assert len(theirs) == len(KEYS) + 1
+        assert theirs.eviction_policy == "least-recently-stored"
+        assert len(theirs) == 1
 
 
 def test_a_store_that_wraps_or_extends_a_folder_is_used_through_its_own_methods(tmp_path: Path) -> None:
@@ -321,7 +311,7 @@ def test_bits_flipped_anywhere_in_the_file_never_give_a_wrong_vector(tmp_path: P
     whole = (tmp_path / "whole" / "cache.db").read_bytes()
     with closing(sqlite3.connect(tmp_path / "whole" / "cache.db")) as database:
         page = database.execute("PRAGMA page_size").fetchone()[0]
-        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
+        root = database.execute(ROOT).fetchone()[0]
     chance = np.random.default_rng(5)
     failures = 0
     for number in range(60):
@@ -353,8 +343,8 @@ def test_an_index_that_leads_to_another_row_gives_no_hit_and_spoils_no_row(tmp_p
     file = tmp_path / "cache.db"
     with closing(sqlite3.connect(file)) as database:
         page = database.execute("PRAGMA page_size").fetchone()[0]
-        root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()[0]
-        (row,) = database.execute("SELECT rowid FROM Cache WHERE key = ?", [KEYS[7]]).fetchone()
+        root = database.execute(ROOT).fetchone()[0]
+        (row,) = database.execute("SELECT rowid FROM vectors WHERE key = ?", [KEYS[7]]).fetchone()
     content = bytearray(file.read_bytes())
     position = content.index(KEYS[7], (root - 1) * page, root * page) + KEY_BYTES
     assert content[position] == row
@@ -386,21 +376,6 @@ def test_rows_of_a_newer_version_are_absent_and_not_taken_for_damage(tmp_path: P
     assert is_sound(KEYS[1], bytes(row))
 
 
-@pytest.mark.parametrize("name", ["disk_new", "_sql", "_directory", "sqlite_new", "eviction_policy"])
-def test_settings_of_another_version_of_the_folder_fail_no_call(name: str, tmp_path: Path) -> None:
-    """diskcache takes every setting it finds for an attribute."""
-    fill(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as database:
-        database.execute("INSERT OR REPLACE INTO Settings VALUES (?, 'x; y')", (name,))
-    cache = VectorCache(DiskCache(tmp_path))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CacheWarning)
-        found = cache.read(KEYS, 1536)
-    cache.close()
-
-    assert right(found)
-
-
 class Planted:
     """Unpickling it leaves a mark."""
 
@@ -411,17 +386,17 @@ class Planted:
         return Path.touch, (self.mark,)
 
 
-def test_pickles_planted_as_rows_files_and_settings_are_inert(tmp_path: Path) -> None:
-    """Values in the table, values in files beside it, keys, settings."""
+def test_pickles_planted_as_rows_are_inert(tmp_path: Path) -> None:
+    """As values and as keys, in the table and in diskcache's."""
     folder, mark = tmp_path / "cache", tmp_path / "mark"
     fill(folder)
     payload = pickle.dumps(Planted(mark))
-    (folder / "planted.val").write_bytes(payload)
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as database:
-        database.execute("UPDATE Cache SET mode = 4, value = ? WHERE rowid % 4 = 0", (payload,))
-        database.execute("UPDATE Cache SET mode = 4, value = NULL, filename = 'planted.val' WHERE rowid % 4 = 1")
-        database.execute("UPDATE Cache SET raw = 0, key = ? || rowid WHERE rowid % 4 = 2", (payload,))
-        database.execute("INSERT INTO Settings VALUES ('planted', ?)", (payload,))
+        database.execute("UPDATE vectors SET value = ? WHERE rowid % 4 = 0", (payload,))
+        database.execute("UPDATE vectors SET value = CAST(value AS TEXT) WHERE rowid % 4 = 1")
+        database.execute("UPDATE vectors SET key = ? || rowid WHERE rowid % 4 = 2", (payload,))
+    with diskcache.Cache(str(folder)) as theirs:
+        theirs[KEYS[0]] = Planted(mark)
     cache = VectorCache(DiskCache(folder))
     found = cache.read(KEYS, 1536)
     cache.write({key: entry(key) for key in KEYS})
@@ -481,16 +456,16 @@ def test_what_a_store_that_is_wrong_does_not_keep_is_booked() -> None:
 
 
 def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    """Writers wait for their turn, not for ever."""
-    monkeypatch.setattr("embedrouter.cache._disk.BUSY_TIMEOUT", 0.1)
+    """A writer waits for its turn, not for ever; a reader waits for no writer, not even to open the folder."""
     fill(tmp_path)
-    cache = VectorCache(DiskCache(tmp_path))
+    cache = VectorCache(DiskCache(tmp_path, busy_timeout=0.1))
     cache.read(KEYS, 1536)
     with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         found = cache.read(KEYS, 1536)
+        assert DiskCache(tmp_path).get_many(KEYS).keys() == set(KEYS)
         with pytest.warns(CacheWarning, match="Another process has locked it"):
             kept = cache.write({KEYS[0]: entry(KEYS[0])})
         other.execute("ROLLBACK")
@@ -499,36 +474,6 @@ def test_a_folder_that_another_process_locks_is_read_and_then_skipped(
     assert not kept
     assert cache.write({KEYS[0]: entry(KEYS[0])})
     cache.close()
-
-
-def test_a_folder_that_another_process_locks_can_be_read_and_closed_while_a_thread_waits_to_write(
-    tmp_path: Path,
-) -> None:
-    """A reader never waits for a writer, not even to open the folder, and the rows that wait are kept in the end."""
-    fill(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
-        for opened in (False, True):
-            store = DiskCache(tmp_path)
-            if opened:
-                store.put_many({b"opened": b"before"})
-            other.execute("BEGIN IMMEDIATE")
-            writing = threading.Thread(target=store.put_many, args=({b"key": bytes([opened])},))
-            writing.start()
-            time.sleep(0.1)
-            start = time.monotonic()
-            found = DiskCache(tmp_path).get_many(KEYS)
-            read = time.monotonic() - start
-            store.close()
-            closed = time.monotonic() - start
-            other.execute("ROLLBACK")
-            writing.join()
-            kept = store.get_many([b"key"])
-            store.close()
-
-            assert len(found) == len(KEYS)
-            assert read < 1
-            assert closed < 5
-            assert kept == {b"key": bytes([opened])}
 
 
 def hammer(folder: Path, worker: int) -> None:
@@ -745,7 +690,7 @@ def test_a_child_works_though_a_thread_was_inside_the_cache_at_the_fork(tmp_path
 
 
 def test_the_threads_of_a_process_leave_no_file_open(tmp_path: Path) -> None:
-    """diskcache would leave one connection for each of them."""
+    """One connection for each of them could not be closed before a fork."""
     cache = DiskCache(tmp_path)
     wait = threading.Event()
 

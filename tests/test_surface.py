@@ -25,7 +25,6 @@ HEAVY = {
     "tiktoken",
     "langchain_core",
     "llama_index",
-    "diskcache",
     "pydantic",
     "typer",
     "rich",
@@ -78,7 +77,7 @@ def test_building_routers_for_every_provider_loads_no_sdk() -> None:
         "e.Router([e.Model('azure_openai:text-embedding-3-small', base_url='https://x', api_version='2024-10-21')])"
     )
 
-    assert loaded_by(build) & (HEAVY - {"diskcache"}) == set()
+    assert loaded_by(build) & HEAVY == set()
 
 
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])

@@ -25,7 +25,7 @@ from ..types import Entry, Vectors
 
 VERSION = 1
 
-_MAGIC = b"ER"
+MAGIC = b"ER"
 _HEADER = struct.Struct("<2sBBII")
 _CHECKSUM_BYTES = 4
 _WHOLE = 0x2144DF1C
@@ -50,7 +50,7 @@ def encode(entry: Entry, dtype: str = "float32") -> bytes:
     code, number = _NUMBERS[dtype]
     numbers = np.ascontiguousarray(_as(entry.vector, number)).data
     tokens = max(0, min(entry.tokens, _MOST_TOKENS))
-    header = _HEADER.pack(_MAGIC, VERSION, code, entry.vector.size, tokens)
+    header = _HEADER.pack(MAGIC, VERSION, code, entry.vector.size, tokens)
     return b"".join((header, numbers, crc32(numbers, crc32(header)).to_bytes(_CHECKSUM_BYTES, "little")))
 
 
@@ -60,7 +60,7 @@ def decode(row: bytes, dimensions: int) -> Entry | None:
         return None
     magic, version, code, size, tokens = _HEADER.unpack_from(row)
     number = _NUMBER_OF_CODE.get(code)
-    if magic != _MAGIC or version != VERSION or number is None or size != dimensions:
+    if magic != MAGIC or version != VERSION or number is None or size != dimensions:
         return None
     if len(row) != _HEADER.size + number.itemsize * dimensions + _CHECKSUM_BYTES or crc32(row) != _WHOLE:
         return None
@@ -74,7 +74,7 @@ def is_row(row: bytes) -> bool:
     if len(row) < _HEADER.size + _CHECKSUM_BYTES:
         return False
     magic, version, _, dimensions, _ = _HEADER.unpack_from(row)
-    return (magic == _MAGIC and version > VERSION) or decode(row, dimensions) is not None
+    return (magic == MAGIC and version > VERSION) or decode(row, dimensions) is not None
 
 
 def _as(vectors: NDArray[Any], number: np.dtype[Any]) -> NDArray[Any]:

@@ -1,124 +1,52 @@
-"""Keep rows in a folder with diskcache: raw bytes only, without eviction.
+"""Keep rows in a folder: one table of keys and values in an SQLite file, for all threads and processes.
 
-diskcache's own ``Disk`` pickles values that are not plain and unpickles what it reads, so that anyone with the right to
-write the folder can run code in every process that reads it (CVE-2025-69872). ``RawDisk`` stores bytes and refuses
-everything else. Eviction is off, because the vectors were paid for.
-
-diskcache writes, in one transaction for each ``put_many``, in the calling thread. Its connection belongs to that thread
-and no other thread can close it, so it is closed again before the call returns. This costs half a millisecond, and
-leaves no open file in threads that end or in forked children.
-
-diskcache has no bulk read, so rows are read by a SELECT through a connection of this module, which never waits for a
-writer.
+A page holds whole rows, and the space that no further row fits into is lost. Of the sizes that SQLite offers, 32 KiB
+alone keeps vectors of 256 to 3,072 dimensions, as float32 and as float16, within 1.4 times their bytes (4 KiB: twice,
+at 512 dimensions).
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias
 
-import diskcache
+from .._sqlite import BUSY_TIMEOUT, ReplacedError, SQLiteFile
+from ._codec import MAGIC
+from ._keys import KEY_BYTES
 
-from .._process import watch_forks
-from .._sqlite import ReplacedError, failure
-from ..errors import ConfigError
-from ._database import cache_file
-
-BUSY_TIMEOUT = 60.0
-"""Seconds to wait for another process that writes."""
-SLICE = 1.0
-"""Seconds of one attempt. Between attempts other threads may write, close or fork."""
-PAUSE = 0.01
-"""Seconds between attempts."""
+DATABASE = "cache.db"
+VERSION = 2
+"""Of the table. In versions 0 and 1 the rows were in the table of diskcache, whose own files have version 0, too."""
+PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL"}
+"""Set in a new file. ``auto_vacuum`` gives the space that pruning frees back to the disk."""
 MOST_KEYS = 500
 """Keys in one SELECT."""
 
-RAW = 1
-"""diskcache's mode of a value that is in the database as it is."""
-SELECT = f"""
-SELECT key, value FROM Cache
-WHERE rowid IN (SELECT rowid FROM Cache WHERE raw = 1 AND key IN ({{}}))
-AND raw = 1 AND mode = {RAW} AND typeof(value) = 'blob'
+SELECT = """
+SELECT key, value FROM vectors
+WHERE rowid IN (SELECT rowid FROM vectors WHERE key IN ({})) AND typeof(value) = 'blob'
 """
 """By row number, so that the key is read from the row and not from the index: one damaged bit in the index leads to the
 row of another text, whose checksum is right."""
+UPSERT = """
+INSERT INTO vectors (key, stored, value) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET stored = excluded.stored, value = excluded.value WHERE vectors.key = excluded.key
+"""
+"""The condition is false where a damaged index leads to the row of another text, which must stay."""
+EARLIER = f"""raw = 1 AND mode = 1 AND typeof(key) = 'blob' AND length(key) = {KEY_BYTES}
+AND typeof(value) = 'blob' AND substr(value, 1, {len(MAGIC)}) = x'{MAGIC.hex()}'"""
+"""Rows of this package in the table of diskcache."""
 
-T = TypeVar("T")
-
-
-class RawDisk(diskcache.Disk):  # type: ignore[misc]
-    """Keys and values are bytes, stored as they are, inside the database."""
-
-    def put(self, key: Any) -> tuple[Any, bool]:
-        return sqlite3.Binary(_plain("keys", key)), True
-
-    def get(self, key: Any, raw: bool) -> bytes:
-        if not raw:
-            raise ValueError("a key in the cache is not plain bytes")
-        return bytes(key)
-
-    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, None, Any]:
-        return 0, RAW, None, sqlite3.Binary(_plain("values", value))
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:
-        if mode != RAW:
-            raise ValueError("a value in the cache is not plain bytes")
-        return bytes(value)
+Transaction: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
-class RawCache(diskcache.Cache):  # type: ignore[misc]
-    """diskcache with ``RawDisk`` and without eviction. Its constructor makes the tables that are missing.
-
-    Raises:
-        sqlite3.Error: the database cannot be written.
-        TypeError, ValueError, AttributeError, LookupError, AssertionError: the settings in the database are damaged;
-            diskcache takes each for an attribute.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            super().__init__(
-                str(folder),
-                timeout=SLICE,  # pyright: ignore[reportArgumentType] - it says int and takes any number
-                disk=RawDisk,
-                eviction_policy="none",
-                cull_limit=0,
-                size_limit=2**62,
-                statistics=0,
-                sqlite_mmap_size=0,
-                sqlite_cache_size=-(2**15),
-                sqlite_synchronous=1,  # NORMAL: after a crash of the system the last rows may be missing
-            )
-        except BaseException:
-            with suppress(AttributeError, sqlite3.Error):
-                self.close()
-            raise
-
-    def put_many(self, values: Mapping[bytes, bytes]) -> None:
-        """Store values in one transaction, and close the calling thread's connection."""
-        failed: sqlite3.Error | None = None
-        try:
-            with self.transact():
-                try:
-                    for key, value in values.items():
-                        self.set(key, value)
-                except sqlite3.Error as error:
-                    failed = error
-                    raise
-        except sqlite3.Error:
-            if failed is None:
-                raise
-            raise failed from None  # and not that of ROLLBACK, which fails where SQLite has rolled back by itself
-        except diskcache.Timeout as error:  # stands for every error of BEGIN
-            raise error.__context__ or error from None
-        finally:
-            self.close()
+def cache_file(folder: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> SQLiteFile:
+    """Return the SQLite file of a cache folder; it is made or migrated when it is first used."""
+    return SQLiteFile(folder / DATABASE, version=VERSION, migrate=_migrate, pragmas=PRAGMAS, busy_timeout=busy_timeout)
 
 
 class DiskCache:
@@ -126,23 +54,16 @@ class DiskCache:
 
     The folder is made, with rights for its owner alone, when it is first read or written.
 
+    Args:
+        busy_timeout: seconds to wait for another process that writes. Readers never wait.
+
     Raises:
-        ConfigError: the folder's name cannot be used.
         sqlite3.Error: from every method but ``close``: the folder cannot be read or written as a cache.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        if os.path.expandvars(self.folder) != str(self.folder):  # diskcache would write to another folder
-            raise ConfigError(
-                f"The cache folder {self.folder} contains the name of an environment variable. Give its value instead."
-            )
-        self._file = cache_file(self.folder, busy_timeout=SLICE)
-        self._lock = threading.Lock()
-        """Held while diskcache has an open connection."""
-        self._writer: RawCache | None = None
-        self._has_tables = False
-        watch_forks(self)
+        self._file = cache_file(self.folder, busy_timeout=busy_timeout)
 
     def __repr__(self) -> str:
         return f"DiskCache({str(self.folder)!r})"
@@ -152,86 +73,55 @@ class DiskCache:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values that exist, by key."""
-        found = self._patiently(lambda: self._select(keys))
+        found: dict[bytes, bytes] = {}
+
+        def select(database: sqlite3.Connection) -> None:
+            for start in range(0, len(keys), MOST_KEYS):
+                part = keys[start : start + MOST_KEYS]
+                found.update(database.execute(SELECT.format(",".join("?" * len(part))), part))
+
+        self._run(self._file.reading, select)
         return {key: found[key] for key in keys if key in found}
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         """Store all values in one transaction, replacing older ones."""
-        for key, value in values.items():
-            _plain("keys", key)
-            _plain("values", value)
-        self._patiently(lambda: self._write(values))
+
+        def upsert(database: sqlite3.Connection) -> None:
+            now = time.time()
+            rows = database.executemany(UPSERT, ((key, now, value) for key, value in values.items()))
+            if values and rows.rowcount < len(values):
+                error = sqlite3.DatabaseError("its index leads to wrong rows")
+                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise error
+
+        self._run(self._file.writing, upsert)
 
     def close(self) -> None:
         """Close the database; the next call opens it again."""
         self._file.close()
-        self._writer, self._has_tables = None, False
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """Repeat an action while another process writes, and once more in a new folder if the folder was removed."""
-        deadline = time.monotonic() + BUSY_TIMEOUT
-        while True:
-            try:
-                return action()
-            except sqlite3.Error as error:
-                again = isinstance(error, ReplacedError) or failure(error) == "busy"
-                if not again or time.monotonic() > deadline:
-                    raise
-                if isinstance(error, ReplacedError):
-                    self.close()
-                time.sleep(PAUSE)
-
-    def _select(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the rows to which the index leads, by their own keys."""
-        self._make_tables()
-        rows: dict[bytes, bytes] = {}
-        with self._file.reading() as connection:
-            for start in range(0, len(keys), MOST_KEYS):
-                part = keys[start : start + MOST_KEYS]
-                rows.update(connection.execute(SELECT.format(",".join("?" * len(part))), part))
-        return rows
-
-    def _make_tables(self) -> None:
-        """Have diskcache make its tables, index and triggers, if the last of them is missing."""
-        if not self._has_tables:
-            last = "SELECT 1 FROM sqlite_master WHERE name = 'Settings_size_delete'"
-            with self._file.reading() as connection:
-                self._has_tables = connection.execute(last).fetchone() is not None
-        if not self._has_tables:
-            self._write({})
-            self._has_tables = True
-
-    def _write(self, values: Mapping[bytes, bytes]) -> None:
-        # diskcache itself trusts the index, and would write over the row of another text
-        if values and not self._select(list(values)).keys() <= values.keys():
-            raise _damaged("its index leads to wrong rows")
-        if self._writer is None:
-            with self._file.writing():
-                pass  # waits for one slice, where diskcache would wait for a minute while it opens
-        with self._lock:
-            try:
-                if self._writer is None:
-                    self._writer = RawCache(self.folder)
-                self._writer.put_many(values)
-            except (TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
-                raise _damaged(f"its settings are not those of a cache: {error}") from error
-
-    def before_fork(self) -> None:
-        """Wait until no connection of diskcache is open, and open none until the fork is done."""
-        self._lock.acquire()
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Let threads write again."""
-        self._lock.release()
+    def _run(self, transaction: Transaction, action: Callable[[sqlite3.Connection], None]) -> None:
+        """Run an action in a transaction, once more in a new file if the file was removed or replaced."""
+        try:
+            with transaction() as database:
+                action(database)
+        except ReplacedError:
+            self.close()
+            with transaction() as database:
+                action(database)
 
 
-def _plain(what: str, item: Any) -> bytes:
-    if type(item) is not bytes:
-        raise TypeError(f"cache {what} are bytes, not {type(item).__name__}")
-    return item
+def _migrate(database: sqlite3.Connection, _: int) -> None:
+    """Make the table, and move the rows into it that earlier versions of this package kept in diskcache's table.
 
-
-def _damaged(story: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(story)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
+    All else stays: the folder may be a cache of another program, too.
+    """
+    database.execute("CREATE TABLE vectors (key BLOB NOT NULL UNIQUE, stored REAL NOT NULL, value BLOB NOT NULL)")
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache'").fetchone():
+        database.execute(
+            "INSERT OR REPLACE INTO vectors (key, stored, value)"
+            f" SELECT key, COALESCE(store_time, 0), value FROM Cache WHERE {EARLIER} ORDER BY store_time, rowid"
+        )
+        database.execute(f"DELETE FROM Cache WHERE {EARLIER}")
+        for table in ("Places", "NewPlaces"):
+            database.execute(f"DROP TABLE IF EXISTS {table}")
