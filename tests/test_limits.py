@@ -213,11 +213,11 @@ def test_an_answer_that_took_more_than_a_minute_does_not_change_the_next_one() -
 def test_a_request_that_was_not_sent_takes_nothing_of_the_limit() -> None:
     """The budget refused it, or its call was stopped."""
     limits = model_limits(requests=1, tokens=100)
-    limits.withdraw(admitted(limits, 0.0, 100))
+    limits.release(admitted(limits, 0.0, 100))
 
     admission = admitted(limits, 0.0, 100)
     limits.answered(admission, 100, None, 0.0)
-    limits.withdraw(admission)
+    limits.release(admission)
     assert wait(limits, 0.0).seconds == MINUTE
 
 
@@ -333,8 +333,8 @@ def test_no_more_requests_are_in_flight_than_allowed() -> None:
     limits.answered(answered, 1, None, 1.0)
     limits.answered(answered, 1, None, 1.0)
     limits.failed(failed, DOWN, 1.0)
-    limits.withdraw(withdrawn)
-    limits.withdraw(withdrawn)
+    limits.release(withdrawn)
+    limits.release(withdrawn)
     for _ in range(3):
         admitted(limits, 1.0)
 
@@ -558,7 +558,7 @@ def test_a_probe_that_was_not_sent_lets_the_next_one_out() -> None:
     """The budget refused it, or its call was stopped."""
     limits = model_limits()
     fail(limits, 0.0, times=FAILURES)
-    limits.withdraw(admitted(limits, 10.0))
+    limits.release(admitted(limits, 10.0))
 
     admitted(limits, 10.0)
 

@@ -407,43 +407,43 @@ def found(call: Call, number: int) -> Found:
     return Found(np.full(8, number, np.float32), 1, Origin(call.first, cached=False))
 
 
-def stage(flights: SingleFlight[Found], following: Following, stalled: float) -> tuple[Share, Call]:
+def stage(claims: SingleFlight[Found], following: Following, stalled: float) -> tuple[Share, Call]:
     """Return the stage of single flight with its own parts, and a synchronous call."""
     (candidate,) = wiring_of(gated_router(FakeBackend())).candidates
     call = Call(
         effects=SyncEffects(Started()), input_type="document", rank=2, tag="", deadline=None, candidates=[candidate]
     )
     reader = CacheReader(VectorCache(None), [candidate], "error")
-    return Share(flights, reader, time.monotonic, following, stalled=stalled), call
+    return Share(claims, reader, time.monotonic, following, stalled=stalled), call
 
 
 def test_a_call_does_not_wait_for_ever_where_no_claim_is_resolved() -> None:
     """The task that makes the request may belong to a loop that waits for this very call, as LlamaIndex's bridge does:
     a coroutine that waits for a thread.
     """
-    flights: SingleFlight[Found] = SingleFlight()
+    claims: SingleFlight[Found] = SingleFlight()
     following = Following()
-    share, call = stage(flights, following, stalled=0.1)
-    flights.claim([(2, "document", "a")])
+    share, call = stage(claims, following, stalled=0.1)
+    claims.claim([(2, "document", "a")])
     embedded = run(share.embed(call, ["a", "b"]))
 
     assert set(embedded.found) == {"a", "b"}
     assert following.asked == ["b", "a"]
-    assert flights.claim([(2, "document", "a")]), "the claim belongs to the call that made it"
+    assert claims.claim([(2, "document", "a")]), "the claim belongs to the call that made it"
 
 
 def test_a_call_goes_on_waiting_while_claims_are_resolved() -> None:
     """The last request of a large call may be far away."""
-    flights: SingleFlight[Found] = SingleFlight()
+    claims: SingleFlight[Found] = SingleFlight()
     following = Following()
-    share, call = stage(flights, following, stalled=1.0)
+    share, call = stage(claims, following, stalled=1.0)
     names = [(2, "document", text) for text in "abcdefgh"]
-    flights.claim(names)
+    claims.claim(names)
 
     def resolve() -> None:
         for name in names:
             time.sleep(0.15)
-            flights.resolve([name], lambda _: found(call, 7))
+            claims.resolve([name], lambda _: found(call, 7))
 
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(resolve)
@@ -581,13 +581,13 @@ def test_of_calls_that_overlap_and_fail_each_text_is_paid_once_and_each_vector_i
 
 def test_a_resolution_reaches_each_call_that_waits_once() -> None:
     """And no call that has given up."""
-    flights: SingleFlight[int] = SingleFlight()
-    assert flights.claim(["a", "b"]) == {}
-    futures: list[Future[Any]] = [*flights.claim(["a", "b"]).values(), *flights.claim(["a"]).values()]
+    claims: SingleFlight[int] = SingleFlight()
+    assert claims.claim(["a", "b"]) == {}
+    futures: list[Future[Any]] = [*claims.claim(["a", "b"]).values(), *claims.claim(["a"]).values()]
     futures[2].cancel()
-    flights.resolve(["a", "c"], {"a": 1, "c": 3}.__getitem__)  # type: ignore[arg-type]
-    flights.resolve(["a", "b"], {"a": 2, "b": "failed"}.__getitem__)  # type: ignore[arg-type]
+    claims.resolve(["a", "c"], {"a": 1, "c": 3}.__getitem__)  # type: ignore[arg-type]
+    claims.resolve(["a", "b"], {"a": 2, "b": "failed"}.__getitem__)  # type: ignore[arg-type]
 
     assert [future.result() for future in futures[:2]] == [1, "failed"]
-    assert flights.completed == 2
-    assert flights.claim(["a", "b"]) == {}
+    assert claims.completed == 2
+    assert claims.claim(["a", "b"]) == {}

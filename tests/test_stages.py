@@ -885,9 +885,9 @@ def test_the_cache_answers_what_it_has_and_hands_on_the_rest() -> None:
     model = candidate("a")
     cached = VectorCache(MemoryCache())
     cached.write({key_function(model, "document")("known"): Entry(vector("known"), 5)})
-    flights: SingleFlight[Found] = SingleFlight()
-    flights.claim(["before"])
-    flights.resolve(["before"], lambda _: "failed")
+    claims: SingleFlight[Found] = SingleFlight()
+    claims.claim(["before"])
+    claims.resolve(["before"], lambda _: "failed")
     completed: list[int] = []
 
     class Noted(Following):
@@ -896,7 +896,7 @@ def test_the_cache_answers_what_it_has_and_hands_on_the_rest() -> None:
             return await super().embed(call, texts)
 
     following = Noted(model)
-    stage = LookUp(CacheReader(cached, [model], "error"), flights, following)
+    stage = LookUp(CacheReader(cached, [model], "error"), claims, following)
     embedded = run(stage.embed(scripted_call(Script(), [model]), ["new", "known"]))
 
     assert (following.asked, completed) == ([["new"]], [1])
@@ -908,11 +908,11 @@ def test_a_claimed_text_that_was_cached_meanwhile_is_not_sent() -> None:
     model = candidate("a")
     cached = VectorCache(MemoryCache())
     cached.write({key_function(model, "document")("t"): Entry(vector("t"), 1)})
-    flights: SingleFlight[Found] = SingleFlight()
-    flights.claim(["other"])
-    flights.resolve(["other"], lambda _: "failed")
+    claims: SingleFlight[Found] = SingleFlight()
+    claims.claim(["other"])
+    claims.resolve(["other"], lambda _: "failed")
     following = Following(model)
-    stage = Share(flights, CacheReader(cached, [model], "error"), lambda: 0.0, following)
+    stage = Share(claims, CacheReader(cached, [model], "error"), lambda: 0.0, following)
     embedded = run(stage.embed(scripted_call(Script(), [model], completed=0), ["t", "u"]))
 
     assert following.asked == [["u"]]
@@ -928,13 +928,13 @@ def test_a_call_that_would_block_an_event_loop_waits_for_no_other_call() -> None
             return None
 
     model, script = candidate("a"), Script()
-    flights: SingleFlight[Found] = SingleFlight()
+    claims: SingleFlight[Found] = SingleFlight()
     following, reader = Following(model), CacheReader(VectorCache(None), [model], "error")
-    share = Share(flights, reader, lambda: 0.0, following)
+    share = Share(claims, reader, lambda: 0.0, following)
     batcher = MicroBatcher()
     stage = OpenBatch(batcher, reader, 0.01, lambda: 0.0, share)
     call = replace(scripted_call(script, [model]), effects=Alone(script))
-    flights.claim([(0, "document", "t")])
+    claims.claim([(0, "document", "t")])
     run(stage.embed(call, ["t"]))
 
     assert following.asked == [["t"]]
@@ -1045,7 +1045,7 @@ def test_a_caller_in_line_for_a_slot_gives_up_in_time() -> None:
     assert isinstance(outcome.error, RequestTimeoutError)
     assert not outcome.error.perhaps_billed
     assert (script.now, script.requests, states(script.ledger)) == (2.5, [], set())
-    limits.withdraw(in_flight)
+    limits.release(in_flight)
     assert isinstance(limits.admit(1, 2.5), Admission)
 
 

@@ -265,5 +265,5 @@ def test_with_a_local_member_queries_go_on_when_the_api_and_the_budget_are_gone(
     router = Router(models, query_tier="low", cache=None, retry=NO_WAITING, when_unavailable="degrade")
 
     assert router.embed(["q"], input_type="query").degraded == (False,)
-    with pytest.warns(UserWarning, match="below the tier"):
+    with pytest.warns(UserWarning, match="below the requested tier"):
         assert router.embed(["q"], input_type="query", tier="high").models == ("fake:local",)

@@ -393,8 +393,8 @@ def _warned(result: EmbeddingResult) -> EmbeddingResult:
     if any(result.degraded):
         used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
         warnings.warn(
-            f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the tier "
-            "that was asked for: nothing better was available or affordable.",
+            f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the requested "
+            "tier: nothing better was available or affordable.",
             DegradedWarning,
             stacklevel=3,
         )

@@ -78,7 +78,7 @@ class OneAttempt:
         try:
             outcome = await self._send(call, candidate, _first(texts, admission.tokens), number, left, admission)
         finally:
-            self._limits(candidate).withdraw(admission)
+            self._limits(candidate).release(admission)
         outcome.seconds = self._clock() - began
         return outcome
 
@@ -113,7 +113,7 @@ class OneAttempt:
                 long = answer.circuit_open or answer.seconds > MINUTE  # as the provider requests
                 if long and (not patient or until > began + self._retry_timeout):
                     reason = "because it keeps failing" if answer.circuit_open else "as its provider asks"
-                    return CircuitOpenError(f"not asked for {answer.seconds:.1f} s, {reason}", model=candidate.name)
+                    return CircuitOpenError(f"not called for {answer.seconds:.1f} s, {reason}", model=candidate.name)
                 if call.deadline is not None and until > call.deadline:
                     reason = "it keeps failing" if answer.circuit_open else "its rate limit"
                     return _too_late(candidate, answer.seconds, reason)

@@ -109,7 +109,7 @@ class _Stages:
             )
             for candidate in wiring.candidates
         }
-        flights: SingleFlight[Found] = SingleFlight()
+        claims: SingleFlight[Found] = SingleFlight()
         batcher = MicroBatcher()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
         attempt = OneAttempt(
@@ -128,12 +128,12 @@ class _Stages:
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.afford)
         self.first: Stage = self.size
         if wiring.share:
-            after_cache: Stage = Share(flights, self.reader, clock, self.size)
+            after_cache: Stage = Share(claims, self.reader, clock, self.size)
             if wiring.micro_batch_window > 0 and wiring.budget.per_call is None:
                 after_cache = OpenBatch(batcher, self.reader, wiring.micro_batch_window, clock, after_cache)
-                look_up: Stage = JoinBatch(batcher, clock, LookUp(self.reader, flights, after_cache))
+                look_up: Stage = JoinBatch(batcher, clock, LookUp(self.reader, claims, after_cache))
             else:
-                look_up = LookUp(self.reader, flights, after_cache)
+                look_up = LookUp(self.reader, claims, after_cache)
             self.first = Recall(wiring.memory, look_up)
 
 
@@ -207,7 +207,7 @@ class Calls:
         able = [item for item in self.wiring.candidates if item.rank >= question.rank]
         if not able:
             raise NoModelAvailableError(
-                "No model of this router has the tier that was asked for or a higher one; nothing was called. "
+                "No model of this router has the requested tier or a higher one; nothing was called. "
                 "Ask for a lower tier, or give a model a higher one: Model(…, tier=…)."
             )
         candidates = able

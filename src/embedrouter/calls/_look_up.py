@@ -85,11 +85,11 @@ def _beginnings(entries: Mapping[bytes, Entry], length: int) -> Iterator[tuple[b
 class LookUp:
     """Answer texts from the cache."""
 
-    def __init__(self, reader: CacheReader, flights: SingleFlight[Found], following: Stage) -> None:
-        self._reader, self._flights, self._following = reader, flights, following
+    def __init__(self, reader: CacheReader, claims: SingleFlight[Found], following: Stage) -> None:
+        self._reader, self._claims, self._following = reader, claims, following
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
-        call = replace(call, completed=self._flights.completed)
+        call = replace(call, completed=self._claims.completed)
         embedded = Embedded(await self._reader.look_up(call, texts))
         if missing := without(texts, embedded.found):
             embedded.add(await self._following.embed(call, missing))

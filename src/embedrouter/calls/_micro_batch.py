@@ -130,7 +130,7 @@ async def result(batcher: MicroBatcher, call: Call, batch: Batch, member: Member
         await call.effects.wait_for([member.result], seconds_left(call, now))
     finally:
         if not member.result.done():  # the call's time is up, or the call was stopped
-            batcher.withdraw(batch, member)
+            batcher.remove(batch, member)
     if member.result.cancelled():
         return Embedded()
     share = member.result.result()

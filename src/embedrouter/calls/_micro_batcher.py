@@ -78,7 +78,7 @@ class MicroBatcher:
             self._under_way[batch.kind] += 1
             return batch.members
 
-    def withdraw(self, batch: Batch, member: Member) -> None:
+    def remove(self, batch: Batch, member: Member) -> None:
         """Remove a call whose caller no longer waits; stop the batch when no caller is left."""
         member.result.cancel()
         with self._lock:

@@ -29,14 +29,14 @@ class Share:
 
     def __init__(
         self,
-        flights: SingleFlight[Found],
+        claims: SingleFlight[Found],
         reader: CacheReader,
         clock: Callable[[], float],
         following: Stage,
         *,
         stalled: float = STALLED,
     ) -> None:
-        self._flights, self._reader, self._clock, self._following = flights, reader, clock, following
+        self._claims, self._reader, self._clock, self._following = claims, reader, clock, following
         self._stalled = stalled
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
@@ -49,7 +49,7 @@ class Share:
         alone = False
         while texts:
             names = {text: _name(call, text) for text in texts}
-            futures = {} if alone else self._flights.claim(list(names.values()))
+            futures = {} if alone else self._claims.claim(list(names.values()))
             waiting = {text: futures[name] for text, name in names.items() if name in futures}
             embedded.add(await self._embed_claimed(call, without(texts, waiting), release=not alone))
             await self._wait(call, list(waiting.values()))
@@ -66,14 +66,14 @@ class Share:
 
         def resolve(new: Mapping[str, Found]) -> None:
             named = {_name(call, text): item for text, item in new.items()}
-            self._flights.resolve(named, lambda name: _copied(named[name]))
+            self._claims.resolve(named, lambda name: _copied(named[name]))
 
         def report(embedded: Embedded) -> None:
             resolve(embedded.found)
             call.report(embedded)
 
         try:
-            if self._flights.completed != call.completed:  # perhaps one of these, since the cache was read
+            if self._claims.completed != call.completed:  # perhaps one of these, since the cache was read
                 found = await self._reader.look_up(call, texts)
             embedded = Embedded(found)
             if missing := without(texts, found):
@@ -88,14 +88,14 @@ class Share:
         finally:
             if release:
                 resolve(found)
-                self._flights.resolve([_name(call, text) for text in texts], lambda _: left)
+                self._claims.resolve([_name(call, text) for text in texts], lambda _: left)
 
     async def _wait(self, call: Call, futures: Sequence[Future[Resolution[Found]]]) -> None:
         """Wait until the claims are resolved, the time is up, or no claim was resolved for a long time."""
         try:
             before = -1
-            while before != self._flights.completed and not all(future.done() for future in futures):
-                before = self._flights.completed
+            while before != self._claims.completed and not all(future.done() for future in futures):
+                before = self._claims.completed
                 left = self._stalled if call.deadline is None else min(self._stalled, call.deadline - self._clock())
                 await call.effects.wait_for(futures, left)
                 if left < self._stalled:

@@ -67,7 +67,7 @@ class CircuitBreaker:
         if self.failures >= FAILURES:
             self._probe_until = now + self._lease
 
-    def withdraw(self, admitted_at: float) -> None:
+    def release(self, admitted_at: float) -> None:
         """Release an admitted request that was not sent."""
         if admitted_at >= self._open_until:
             self._probe_until = 0.0

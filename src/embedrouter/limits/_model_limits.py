@@ -122,12 +122,12 @@ class ModelLimits:
         with self._lock:
             self._give_up(slot)
 
-    def withdraw(self, admission: Admission) -> None:
+    def release(self, admission: Admission) -> None:
         """Release a request that was admitted and not sent; do nothing after a recorded outcome."""
         with self._lock:
             if admission in self._in_flight:
-                self._circuit.withdraw(admission.at)
-                self._rate.withdraw(admission)
+                self._circuit.release(admission.at)
+                self._rate.release(admission)
                 self._free(admission)
 
     def answered(self, admission: Admission, tokens: int | None, limits: RateLimits | None, now: float) -> None:
@@ -149,13 +149,13 @@ class ModelLimits:
                 self._circuit.succeeded()
             elif isinstance(error, RateLimitedError):
                 self._circuit.error = copy(error)
-                self._circuit.withdraw(admitted_at)
+                self._circuit.release(admitted_at)
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST_WAIT))
             elif counts:
                 self._circuit.failed(error, admitted_at, now)
             else:
-                self._circuit.withdraw(admitted_at)
+                self._circuit.release(admitted_at)
             if not isinstance(error, RateLimitedError):
                 self._rate.first_answer()
             self._free(admission)

@@ -88,7 +88,7 @@ class RateLimiter:
         self._since_report += tokens
         return admission
 
-    def withdraw(self, admission: Admission) -> None:
+    def release(self, admission: Admission) -> None:
         """Release a request that was admitted and not sent."""
         if admission in self._in_flight:
             del self._in_flight[admission]
