@@ -282,6 +282,63 @@ def test_what_the_user_declares_goes_before_what_is_reported() -> None:
     assert isinstance(limits.admit(1, 0.0), Wait)
 
 
+@pytest.mark.parametrize(
+    ("limit", "left", "reset", "period"),
+    [(2, 1, 1.0, 1.0), (2, 0, 1.0, 1.0), (20, 19, 0.05, 1.0), (5, 3, 4.0, 4.0), (30, 0, 10.0, 10.0)],
+)
+def test_a_limit_that_fills_up_within_seconds_is_no_limit_per_minute(
+    limit: int, left: int, reset: float, period: float
+) -> None:
+    """Some servers limit the requests per second: the rest of a minute is not waited for."""
+    limits = model_limits()
+    reported = RateLimits(requests=limit, requests_left=left, requests_reset=reset)
+    limits.answered(admitted(limits, 0.0), 1, reported, 0.0)
+    now, times = 0.0, []
+    for _ in range(3 * limit):
+        admission, now = patiently(limits, 1, now)
+        times.append(now)
+        limits.answered(admission, 1, None, now)
+
+    assert now <= 4 * period
+    assert all(later - earlier >= period - 1e-6 for earlier, later in zip(times, times[limit:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("limit", "left", "reset"), [(10_000, 9_999, 0.006), (500, 490, 1.2), (100, 99, 59.0), (60, 0, 60.0), (3, 2, 20.0)]
+)
+def test_a_reset_of_part_of_a_minute_leaves_a_limit_per_minute(limit: int, left: int, reset: float) -> None:
+    """OpenAI reports when the part that was used is free again."""
+    limits = model_limits()
+    reported = RateLimits(requests=limit, requests_left=left, requests_reset=reset)
+    for _ in range(limit):
+        admission = admitted(limits, 0.0)
+        limits.answered(admission, 1, None, 0.0)
+    limits.answered(admission, 1, reported, 0.0)
+
+    assert wait(limits, 30.0).seconds == pytest.approx(MINUTE - 30.0)
+
+
+def test_texts_are_limited_per_minute_as_requests_are() -> None:
+    """Cohere counts inputs: a request of many texts goes in parts."""
+    limits = ModelLimits(concurrency=9, requests=None, texts=100, tokens=None, cooldown=10, lease=60)
+    sent, now = [], 0.0
+    left = 250
+    while left:
+        answer = limits.admit(10 * left, now, texts=left, least=10)
+        if isinstance(answer, Wait):
+            now += answer.seconds
+            continue
+        sent.append((now, answer.texts))
+        left -= answer.texts
+        limits.answered(answer, 10 * answer.texts, None, now)
+
+    assert sum(texts for _, texts in sent) == 250
+    for begin, _ in sent:
+        assert sum(texts for at, texts in sent if begin <= at < begin + 60) <= 100
+    assert len(sent) == 3
+    assert now == 2 * MINUTE
+
+
 def test_when_nothing_remains_the_next_request_waits_for_the_reset() -> None:
     """Others share the account."""
     limits = model_limits()

@@ -57,13 +57,21 @@ class ModelLimits:
     Args:
         concurrency: maximum number of requests in flight, of all threads and event loops together.
         requests: declared limit of requests per minute; ``None`` to follow the limit that the provider reports.
+        texts: declared limit of texts per minute.
         tokens: declared limit of tokens per minute; ``None`` likewise.
         cooldown: seconds that an open circuit admits no request; doubled after each failed probe.
         lease: seconds after which a probe without a recorded outcome is forgotten.
     """
 
     def __init__(
-        self, *, concurrency: int, requests: int | None, tokens: int | None, cooldown: float, lease: float
+        self,
+        *,
+        concurrency: int,
+        requests: int | None,
+        texts: int | None = None,
+        tokens: int | None,
+        cooldown: float,
+        lease: float,
     ) -> None:
         self._lock = Lock()
         self._concurrency = concurrency
@@ -71,7 +79,7 @@ class ModelLimits:
         self._waiting: deque[Future[None]] = deque()
         self._given: set[Future[None]] = set()
         """Slots that are assigned to waiting callers and not used yet."""
-        self._rate = RateLimiter(requests=requests, tokens=tokens)
+        self._rate = RateLimiter(requests=requests, texts=texts, tokens=tokens)
         self._circuit = CircuitBreaker(cooldown=cooldown, lease=lease)
         self._held_until = 0.0
         """End of the wait that the provider requests."""
@@ -81,6 +89,7 @@ class ModelLimits:
         tokens: int,
         now: float,
         *,
+        texts: int = 1,
         least: int | None = None,
         slot: Future[None] | None = None,
         loop: Hashable = None,
@@ -89,8 +98,9 @@ class ModelLimits:
         """Admit a request of ``tokens``, which is then sent at once, or return the wait.
 
         Args:
+            texts: the number of the request's texts.
             least: tokens of the first text, where a part of the request may be sent before the rest; the admission has
-                the tokens of the part.
+                the texts and tokens of the part.
             slot: the slot of the request's earlier ``Wait``, which keeps its place in the queue.
             loop: the event loop whose task makes the request.
             blocked_loop: the event loop that the caller blocks. Requests of its tasks cannot end meanwhile, so they do
@@ -98,7 +108,7 @@ class ModelLimits:
         """
         with self._lock:
             open_for = self._circuit.wait(now)
-            tokens, rate = self._rate.fit(tokens, tokens if least is None else least, now)
+            texts, tokens, rate = self._rate.fit(texts, tokens, tokens if least is None else least, now)
             seconds = max(open_for, self._held_until - now, rate)
             if seconds > 0:
                 self._give_up(slot)  # the slot would be idle during the wait
@@ -112,7 +122,7 @@ class ModelLimits:
             if slot is not None and not slot.cancel():
                 self._given.discard(slot)
             self._circuit.admit(now)
-            admission = self._rate.admit(tokens, now)
+            admission = self._rate.admit(texts, tokens, now)
             admission.loop = loop
             self._in_flight.add(admission)
             return admission

@@ -1,9 +1,10 @@
-"""Rate limiter: keep the provider's limits of requests and tokens per minute.
+"""Rate limiter: keep the provider's limits of requests, texts and tokens.
 
-A limit is the one that the user declares, otherwise the one that the provider reports. A request in flight counts with
-its estimated tokens. The minute of a request begins with the answer, because the moment at which the provider counts
-the request is unknown; from then on the request counts with its billed tokens. So no minute of the provider exceeds the
-limit, however slow the network is. Until the first answer, which may report the limits, few tokens are sent.
+A limit is the one that the user declares, per minute, otherwise the one that the provider reports, for the time that
+the report implies. A request in flight counts with its estimated tokens. The minute of a request begins with the
+answer, because the moment at which the provider counts the request is unknown; from then on the request counts with its
+billed tokens. So no minute of the provider exceeds the limit, however slow the network is. Until the first answer,
+which may report the limits, few tokens are sent.
 
 Times are seconds of a monotonic clock, passed as arguments. The limiter has no lock: ``ModelLimits`` holds one.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..types import RateLimits
 
 MINUTE = 60.5
-"""Seconds of the window of a limit per minute: a little more than 60, because providers may count whole seconds."""
+"""Seconds of the period of a limit per minute: a little more than 60, because providers may count whole seconds."""
+SHORT_PERIOD = 10.0
+"""Seconds in which a reported limit fills up again if it is no limit per minute, but for instance per second."""
 LONGEST_FLIGHT = 60.0
 """Seconds after which a request counts as arrived, answered or not. On a busy machine the first requests take several
 seconds, because an SDK is imported and connections are opened before the first byte is sent."""
@@ -41,156 +44,202 @@ class Admission:
     """A request that may be sent now."""
 
     at: float
-    """Time of the admission; after the answer, the start of the request's minute."""
+    """Time of the admission."""
     tokens: int
-    """Estimated tokens, after the answer billed tokens. Fewer than requested where only the first texts may be sent."""
+    """Estimated tokens. Fewer than requested where only the first texts may be sent."""
+    texts: int = 1
+    """Likewise."""
     loop: Hashable = None
     """The event loop whose task makes the request."""
 
 
+class _Quota:
+    """One limit, and the amounts that count against the limit.
+
+    Args:
+        declared: the limit per minute that the user declares; ``None`` to follow the provider's reports.
+        estimated: whether the amount of a request may turn out to be lower when the answer arrives.
+    """
+
+    def __init__(self, declared: int | None, *, estimated: bool = False) -> None:
+        self._declared, self._estimated = declared, estimated
+        self._limit = declared
+        self._period = MINUTE
+        self._past: deque[tuple[float, int]] = deque()
+        """Times and amounts of requests that were answered in the last period, oldest first."""
+        self._past_amount = self._in_flight = self._since_report = 0
+        self._left: int | None = None
+        self._reset = self._reported_at = 0.0
+
+    @property
+    def limit(self) -> int | None:
+        """The limit, where one is declared or reported."""
+        return self._limit
+
+    @property
+    def in_flight(self) -> int:
+        """The amount of the requests in flight."""
+        return self._in_flight
+
+    @property
+    def room(self) -> int:
+        """How much may be sent now, by this limit, which is known."""
+        assert self._limit is not None
+        return self._limit - self._past_amount - self._in_flight
+
+    def start(self, amount: int) -> None:
+        """Count a request that is sent."""
+        self._in_flight += amount
+        self._since_report += amount
+
+    def release(self, amount: int) -> None:
+        """Remove a request that was not sent."""
+        self._in_flight -= amount
+        self._since_report = max(0, self._since_report - amount)
+
+    def arrived(self, amount: int, billed: int, at: float) -> None:
+        """Begin the period of a request."""
+        self._in_flight -= amount
+        self._past.append((max(self._past[-1][0], at) if self._past else at, billed))
+        self._past_amount += billed
+
+    def expire(self, now: float) -> None:
+        """Drop requests older than the period."""
+        while self._past and self._remaining(self._past[0][0], now) < INSTANT:
+            self._past_amount -= self._past.popleft()[1]
+
+    def lost(self, amount: int) -> None:
+        """Drop a request whose answer never arrived."""
+        self._in_flight -= amount
+
+    def report(self, limit: int | None, left: int | None, reset: float | None, now: float) -> None:
+        """Record what an answer reports: the limit, how much of the limit is left, and the seconds until all is."""
+        self._since_report, self._reported_at = 0, now
+        known = reset is not None and reset >= 0
+        self._left = left if known else None
+        self._reset = min(reset, LONGEST_WAIT) if known and reset is not None else 0.0
+        if self._declared is not None:
+            return
+        self._limit, self._period = limit or None, MINUTE
+        if limit and self._left is not None and self._reset * limit <= SHORT_PERIOD * max(1, limit - self._left):
+            self._period = max(1.0, self._reset)
+
+    def wait(self, amount: int, now: float) -> float:
+        """Return the seconds until ``amount`` may be sent; beyond the whole limit, the provider decides."""
+        wait = self._reported_wait(amount, now)
+        if self._limit is None:
+            return wait
+        missing = min(amount, self._limit) - self.room
+        if missing <= 0:
+            return wait
+        free = SOON_FREE if self._estimated and missing <= self._in_flight else self._period
+        for at, part in self._past:
+            missing -= part
+            if missing <= 0:
+                free = min(free, self._remaining(at, now))
+                break
+        return max(wait, free)
+
+    def soon_more(self, now: float) -> float:
+        """Return the seconds until more becomes free, if soon: one request is better than two."""
+        if self._in_flight:
+            return SOON_FREE
+        wait = self._remaining(self._past[0][0], now) if self._past else 0.0
+        return wait if wait <= SOON_FREE else 0.0
+
+    def _reported_wait(self, amount: int, now: float) -> float:
+        """Return the wait where the provider reports that little is left: other programs may share the account."""
+        if self._left is None:
+            return 0.0
+        whole = self._limit or amount
+        missing = min(amount, whole) + self._since_report - self._left
+        if missing <= 0:
+            return 0.0
+        refilled = missing * min(self._period, 60.0) / whole if self._estimated else self._reset
+        return self._reported_at + min(self._reset, refilled) - now
+
+    def _remaining(self, at: float, now: float) -> float:
+        return self._period - (now - at)
+
+
 class RateLimiter:
-    """Count the requests and tokens of the last minute for one model.
+    """Count the requests, texts and tokens of the last minute for one model.
 
     Args:
         requests: declared limit of requests per minute; ``None`` to follow the limit that the provider reports.
-        tokens: declared limit of tokens per minute; ``None`` likewise.
+        texts: declared limit of texts per minute; no provider reports one.
+        tokens: declared limit of tokens per minute; ``None`` to follow the provider's.
     """
 
-    def __init__(self, *, requests: int | None, tokens: int | None) -> None:
-        self._declared_requests, self._declared_tokens = requests, tokens
-        self._reported = RateLimits()
-        self._reported_at = 0.0
+    def __init__(self, *, requests: int | None, texts: int | None = None, tokens: int | None = None) -> None:
+        self._requests, self._texts, self._tokens = _Quota(requests), _Quota(texts), _Quota(tokens, estimated=True)
         self._in_flight: OrderedDict[Admission, None] = OrderedDict()
         """Requests that are admitted and not answered, oldest first."""
-        self._window: deque[Admission] = deque()
-        """Requests that were answered in the last minute, oldest first."""
-        self._in_flight_tokens = self._window_tokens = 0
-        self._since_report = 0
-        """Tokens sent since the provider's last report."""
         self._answered = False
         """Whether an answer, or a failure other than a rate limit, has arrived."""
 
-    def fit(self, tokens: int, least: int, now: float) -> tuple[int, float]:
-        """Return how many tokens may be sent next, and the seconds until then.
+    def fit(self, texts: int, tokens: int, least: int, now: float) -> tuple[int, int, float]:
+        """Return how many texts and tokens may be sent next, and the seconds until then.
 
         Args:
             least: tokens of the request's first text, where a part of the request may be sent before the rest.
         """
         self._expire(now)
-        allowed, wait = self._fit_tokens(tokens, least, now)
-        return allowed, max(wait, self._request_wait(now))
+        wait = 0.0
+        if self._texts.limit is not None and least < tokens and texts > self._texts.room:
+            smallest = -(-self._texts.limit // REQUESTS_PER_LIMIT)
+            texts = min(texts, max(self._texts.room, smallest))
+        if self._tokens.limit is None:
+            many = self._in_flight and not self._answered and self._tokens.in_flight + tokens > UNKNOWN_LIMIT
+            wait = FIRST_ANSWER_POLL if many else 0.0
+        elif least < tokens and tokens > (room := self._tokens.room):
+            tokens = min(tokens, max(room, least, self._tokens.limit // REQUESTS_PER_LIMIT))
+            wait = self._tokens.soon_more(now)
+        waits = self._requests.wait(1, now), self._texts.wait(texts, now), self._tokens.wait(tokens, now)
+        return texts, tokens, max(wait, *waits)
 
-    def admit(self, tokens: int, now: float) -> Admission:
+    def admit(self, texts: int, tokens: int, now: float) -> Admission:
         """Count a request that is sent now."""
-        admission = Admission(now, tokens)
+        admission = Admission(now, tokens, texts)
         self._in_flight[admission] = None
-        self._in_flight_tokens += tokens
-        self._since_report += tokens
+        for quota, amount in self._amounts(admission):
+            quota.start(amount)
         return admission
 
     def release(self, admission: Admission) -> None:
         """Release a request that was admitted and not sent."""
         if admission in self._in_flight:
             del self._in_flight[admission]
-            self._in_flight_tokens -= admission.tokens
-            self._since_report = max(0, self._since_report - admission.tokens)
+            for quota, amount in self._amounts(admission):
+                quota.release(amount)
 
     def arrived(self, admission: Admission, tokens: int | None, now: float) -> None:
         """Begin the minute of a request that has arrived, with the billed tokens where known."""
         if admission not in self._in_flight:  # expired: too long in flight
             return
         del self._in_flight[admission]
-        self._in_flight_tokens -= admission.tokens
-        earlier = self._window[-1].at if self._window else 0.0
-        admission.at = max(earlier, min(now, admission.at + LONGEST_FLIGHT))  # the window stays in order
-        admission.tokens = admission.tokens if tokens is None else tokens
-        self._window.append(admission)
-        self._window_tokens += admission.tokens
+        at = min(now, admission.at + LONGEST_FLIGHT)
+        for quota, amount in self._amounts(admission):
+            billed = tokens if quota is self._tokens and tokens is not None else amount
+            quota.arrived(amount, billed, at)
 
     def report(self, limits: RateLimits, now: float) -> None:
         """Record the limits that an answer reports."""
-        self._reported, self._reported_at, self._since_report = _plausible(limits), now, 0
+        self._requests.report(limits.requests, limits.requests_left, limits.requests_reset, now)
+        self._tokens.report(limits.tokens, limits.tokens_left, limits.tokens_reset, now)
 
     def first_answer(self) -> None:
         """Record that the provider has answered: requests no longer wait for a report of the limits."""
         self._answered = True
 
+    def _amounts(self, admission: Admission) -> tuple[tuple[_Quota, int], ...]:
+        return (self._requests, 1), (self._texts, admission.texts), (self._tokens, admission.tokens)
+
     def _expire(self, now: float) -> None:
-        """Drop requests older than a minute, and requests whose answer never arrived."""
-        while self._window and _remaining(self._window[0], now) < INSTANT:
-            self._window_tokens -= self._window.popleft().tokens
+        """Drop requests older than their period, and requests whose answer never arrived."""
+        for quota in (self._requests, self._texts, self._tokens):
+            quota.expire(now)
         while self._in_flight and (oldest := next(iter(self._in_flight))).at + LONGEST_FLIGHT <= now - MINUTE:
             del self._in_flight[oldest]
-            self._in_flight_tokens -= oldest.tokens
-
-    def _request_wait(self, now: float) -> float:
-        """Return the seconds until the limit of requests admits one more."""
-        reported = self._reported
-        wait = 0.0
-        if reported.requests_left == 0 and reported.requests_reset is not None:  # other programs may share the account
-            wait = self._reported_at + reported.requests_reset - now
-        limit = self._declared_requests or reported.requests
-        excess = 0 if limit is None else len(self._window) + len(self._in_flight) + 1 - limit
-        if excess > len(self._window):
-            return MINUTE
-        return max(wait, _remaining(self._window[excess - 1], now)) if excess > 0 else wait
-
-    def _fit_tokens(self, tokens: int, least: int, now: float) -> tuple[int, float]:
-        limit = self._declared_tokens or self._reported.tokens
-        if limit is None:
-            many = self._in_flight and not self._answered and self._in_flight_tokens + tokens > UNKNOWN_LIMIT
-            return tokens, FIRST_ANSWER_POLL if many else 0.0
-        room, wait = limit - self._window_tokens - self._in_flight_tokens, 0.0
-        if tokens > room and least < tokens:
-            tokens = min(tokens, max(room, least, limit // REQUESTS_PER_LIMIT))
-            wait = self._soon_more(now)
-        wait = max(wait, self._free_wait(min(tokens, limit) - room, now))  # the provider decides beyond the whole limit
-        return tokens, max(wait, self._reported_wait(tokens, now))
-
-    def _soon_more(self, now: float) -> float:
-        """Return the seconds until more tokens become free, if soon: one request is better than two."""
-        if self._in_flight:
-            return SOON_FREE
-        wait = _remaining(self._window[0], now) if self._window else 0.0
-        return wait if wait <= SOON_FREE else 0.0
-
-    def _free_wait(self, missing: int, now: float) -> float:
-        """Return the seconds until ``missing`` tokens have left the window."""
-        if missing <= 0:
-            return 0.0
-        wait = MINUTE if missing > self._in_flight_tokens else SOON_FREE
-        for admission in self._window:
-            missing -= admission.tokens
-            if missing <= 0:
-                return min(wait, _remaining(admission, now))
-        return wait
-
-    def _reported_wait(self, tokens: int, now: float) -> float:
-        """Return the wait where the provider reports that few tokens remain: other programs may share the account."""
-        reported = self._reported
-        if reported.tokens_left is None or reported.tokens_reset is None or not reported.tokens:
-            return 0.0
-        missing = min(tokens, reported.tokens) + self._since_report - reported.tokens_left
-        if missing <= 0:
-            return 0.0
-        return self._reported_at + min(reported.tokens_reset, missing * 60 / reported.tokens) - now
-
-
-def _remaining(admission: Admission, now: float) -> float:
-    """Return the seconds left of an answered request's minute."""
-    return MINUTE - (now - admission.at)
-
-
-def _plausible(reported: RateLimits) -> RateLimits:
-    """Return reported limits without zeros, and without waits over ``LONGEST_WAIT``."""
-
-    def seconds(reset: float | None) -> float | None:
-        return None if reset is None or not reset >= 0 else min(reset, LONGEST_WAIT)
-
-    return replace(
-        reported,
-        requests=reported.requests or None,
-        tokens=reported.tokens or None,
-        requests_reset=seconds(reported.requests_reset),
-        tokens_reset=seconds(reported.tokens_reset),
-    )
+            for quota, amount in self._amounts(oldest):
+                quota.lost(amount)
