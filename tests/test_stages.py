@@ -990,7 +990,6 @@ def one_attempt(script: Script, model: Candidate, limits: ModelLimits) -> OneAtt
         ledger=script.ledger,
         budget=Budget(),
         totals=UsageTotals(script.ledger),
-        retry_timeout=60,
         clock=lambda: script.now,
     )
 

@@ -133,6 +133,11 @@ class BackendError(EmbedRouterError):
         if perhaps_billed is not None:
             self.perhaps_billed = perhaps_billed
 
+    @property
+    def busy(self) -> bool:
+        """Whether the provider will answer later, and says so: a limit of the rate, or HTTP 503."""
+        return self.retryable and (isinstance(self, RateLimitedError) or self.status == 503)
+
 
 class AuthenticationError(BackendError):
     """The API key is missing, wrong, or not allowed to use the model."""

@@ -49,7 +49,6 @@ class OneAttempt:
     Args:
         backends: the backend of each candidate, by the candidate's index.
         limits: returns the limits of a candidate in this process.
-        retry_timeout: the longest wait for an open circuit, in seconds.
     """
 
     def __init__(
@@ -60,30 +59,29 @@ class OneAttempt:
         ledger: Ledger,
         budget: Budget,
         totals: UsageTotals,
-        retry_timeout: float,
         clock: Callable[[], float],
     ) -> None:
         self._backends, self._limits = backends, limits
         self._cache, self._ledger, self._budget, self._totals = cache, ledger, budget, totals
-        self._retry_timeout, self._clock = retry_timeout, clock
+        self._clock = clock
 
     async def make(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, left: float, patient: bool
     ) -> Outcome:
         """Make attempt ``number`` (from 1), which may take ``left`` seconds."""
-        admission = await self._admitted(call, candidate, texts, patient)
+        admission = await self._admitted(call, candidate, texts, left, patient)
         if isinstance(admission, BackendError):
             return Outcome(error=admission)
         began = self._clock()
         try:
-            outcome = await self._send(call, candidate, _first(texts, admission.tokens), number, left, admission)
+            outcome = await self._send(call, candidate, _first(texts, admission), number, left, admission)
         finally:
             self._limits(candidate).release(admission)
         outcome.seconds = self._clock() - began
         return outcome
 
     async def _admitted(
-        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool
+        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], left: float, patient: bool
     ) -> Admission | BackendError:
         """Wait for a free slot, for the rate limit, and for the end of an open circuit."""
         began = self._clock()
@@ -96,6 +94,7 @@ class OneAttempt:
                 answer = limits.admit(
                     tokens,
                     now,
+                    texts=len(texts),
                     least=texts[0].tokens,
                     slot=slot,
                     loop=call.effects.loop,
@@ -111,7 +110,7 @@ class OneAttempt:
                     continue
                 until = now + answer.seconds
                 long = answer.circuit_open or answer.seconds > MINUTE  # as the provider requests
-                if long and (not patient or until > began + self._retry_timeout):
+                if long and (not patient or until > began + left):
                     reason = "because it keeps failing" if answer.circuit_open else "as its provider asks"
                     return CircuitOpenError(f"not called for {answer.seconds:.1f} s, {reason}", model=candidate.name)
                 if call.deadline is not None and until > call.deadline:
@@ -263,10 +262,10 @@ def _least(seconds: float, deadline: float | None, now: float) -> float:
     return seconds if deadline is None else min(seconds, deadline - now)
 
 
-def _first(texts: Sequence[SizedText], tokens: int) -> Sequence[SizedText]:
-    """Return the first texts that fit into ``tokens``, at least one text."""
+def _first(texts: Sequence[SizedText], admission: Admission) -> Sequence[SizedText]:
+    """Return the first texts that are admitted, at least one text."""
     together = list(accumulate(item.tokens for item in texts))
-    return texts[: max(1, bisect_right(together, tokens))]
+    return texts[: max(1, min(admission.texts, bisect_right(together, admission.tokens)))]
 
 
 def _spending(call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, timeout: float) -> Spending:

@@ -119,7 +119,6 @@ class _Stages:
             wiring.ledger,
             wiring.budget,
             wiring.totals,
-            wiring.retry.timeout,
             clock,
         )
         retries = Retries(wiring.retry, clock, wiring.random, attempt)

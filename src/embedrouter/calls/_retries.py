@@ -21,12 +21,14 @@ class Tried:
     """The failed requests, in order."""
     failure: EmbedRouterError | None = None
     """The error of the texts without a vector."""
+    may_wait: bool = False
+    """Whether the model was given up because it is busy, and could be waited for."""
 
     def add(self, other: Tried) -> None:
         """Add the result of another request."""
         self.embedded.add(other.embedded)
         self.attempts += other.attempts
-        self.failure = other.failure
+        self.failure, self.may_wait = other.failure, other.may_wait
 
 
 class Retries:
@@ -41,10 +43,10 @@ class Retries:
         """Return the vectors of the texts, or of the first texts where the rate limit admits only these.
 
         Args:
-            patient: whether to wait for an open circuit.
+            patient: whether to wait for an open circuit, and for a busy model until the time is up.
         """
         tried = Tried()
-        number, left = 0, self._policy.timeout
+        number, busy, left = 0, 0, self._policy.timeout
         while True:
             number += 1
             outcome = await self._following.make(call, candidate, texts, number, left, patient)
@@ -56,9 +58,12 @@ class Retries:
             tried.attempts.append(Attempt(candidate.name, outcome.error, outcome.cost))
             if not outcome.sent:
                 return tried
-            wait = self._policy.wait(number, outcome.error, self._random())
+            busy += outcome.error.busy and patient and self._policy.attempts > 1
+            counted = number if number - busy >= self._policy.attempts else min(number, self._policy.attempts - 1)
+            wait = self._policy.wait(counted, outcome.error, self._random())
             now = self._clock()
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
+                tried.may_wait = outcome.error.busy and not patient and self._policy.attempts > 1
                 return tried
             await call.effects.sleep(wait)
             left -= self._clock() - now

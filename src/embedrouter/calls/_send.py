@@ -1,6 +1,6 @@
 """Send the texts of one request to the candidates, cheapest first, until every text has a vector.
 
-A model whose circuit is open is called after the others. Where the user allows degradation, queries that no candidate
+A model that is busy or whose circuit is open is called again after the others. Where the user allows degradation, queries that no candidate
 can embed are answered by lower tiers, best first: from the cache, then by a request.
 """
 
@@ -13,6 +13,7 @@ from decimal import Decimal
 from ..errors import (
     Attempt,
     AuthenticationError,
+    BackendError,
     BudgetExceededError,
     CircuitOpenError,
     EmbedRouterError,
@@ -74,6 +75,8 @@ class Send:
                     return embedded
                 case CircuitOpenError() if not patient:
                     demoted.append(candidate)
+                case BackendError() if tried.may_wait:
+                    demoted.append(candidate)
                 case AuthenticationError():  # a missing key is never a silent step to a dearer model
                     dearest = candidate.price if candidate.price is not None else Decimal(0)
             failures.append(tried.failure)
@@ -87,7 +90,7 @@ class Send:
         ) from last
 
     def _turns(self, call: Call, demoted: Sequence[Candidate]) -> Iterator[tuple[Candidate, bool]]:
-        """Yield the candidates in the order of the calls, and whether to wait for an open circuit."""
+        """Yield the candidates in the order of the calls, and whether to wait for open circuits and busy models."""
         only = len(call.candidates) == 1
         for candidate in call.candidates:
             yield candidate, only and not self._degradation.allows(call.input_type, CircuitOpenError(""))

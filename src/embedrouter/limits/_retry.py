@@ -16,7 +16,8 @@ class RetryPolicy:
     """
 
     attempts: int = 5
-    """Attempts in all; 1 disables retries."""
+    """Attempts in all; 1 disables retries. A model that is busy (HTTP 429, 503) is not given up after so many attempts
+    but after ``timeout``, unless another model may answer."""
     timeout: float = 60.0
     """Seconds for one provider request with all attempts and waits, without the time in the queue behind other calls. A
     longer ``Retry-After`` ends the attempts.
