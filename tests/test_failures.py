@@ -89,9 +89,9 @@ class Clock:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of a router that goes by this clock, and whose random number is always 1."""
-        return {"clock": self._now, "sleep": self.pauses.append, "random": lambda: 1.0}
+        return {"clock": self.now, "sleep": self.pauses.append, "random": lambda: 1.0}
 
-    def _now(self) -> float:
+    def now(self) -> float:
         return time.monotonic() + sum(self.pauses)
 
 
@@ -236,7 +236,7 @@ TABLE = [
     Row("a vector too few", Fault.wrong_count(-1), BadResponseError, "again", OWN, "billed"),
     Row("no vectors", Fault.wrong_count(-2), BadResponseError, "again", OWN, "billed"),
     Row("vectors too many", Fault.wrong_count(3), BadResponseError, "again", OWN, "billed"),
-    Row("other dimensions", Fault.wrong_dimensions(8), BadResponseError, "again", OWN, "billed"),
+    Row("other dimensions", Fault.wrong_dimensions(8), BadResponseError, "next model", None, "billed"),
     Row("not a number", Fault.nan(), BadResponseError, "again", OWN, "billed"),
     Row("all zeros", Fault.zeros(), BadResponseError, "again", OWN, "billed"),
 ]
@@ -722,3 +722,61 @@ def test_a_certificate_that_is_refused_says_that_nothing_was_sent() -> None:
     retried.__cause__ = urllib3.exceptions.SSLError(ssl.SSLCertVerificationError(1, "certificate verify failed"))
 
     assert not was_sent(error)
+
+
+# A provider that is busy, and says so
+
+
+BUSY = [
+    ("503 loading", Fault.status(503, body={"error": {"message": "Loading model", "type": "unavailable_error"}})),
+    ("429", Fault.rate_limited()),
+    ("429 in plain text", Fault.status(429, body="slow down")),
+    ("503 page", Fault.status(503, body=PAGE)),
+]
+
+
+@pytest.mark.parametrize("fault", [fault for _, fault in BUSY], ids=[name for name, _ in BUSY])
+def test_a_busy_provider_is_waited_for_until_the_time_is_up(
+    fault: Fault, emulator: Emulator, clock: Clock, asynchronous: bool
+) -> None:
+    """Not until a number of tries: a server that loads a model takes half a minute."""
+    begin = clock.now()
+    emulator.fault_for = lambda received: fault if clock.now() < begin + 35 else None
+    router = Router([declare(emulator, MODELS["openai"][0])], cache=None, ledger=":memory:", **clock.settings)
+    result = embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert len(result) == len(TEXTS)
+    assert len(emulator.received) > 3
+
+
+def test_a_provider_that_stays_busy_is_given_up_when_the_time_is_up(
+    emulator: Emulator, clock: Clock, asynchronous: bool
+) -> None:
+    """The policy's timeout counts, with all waits."""
+    emulator.fault_for = lambda received: Fault.rate_limited()
+    router = Router([declare(emulator, MODELS["openai"][0])], cache=None, ledger=":memory:", **clock.settings)
+    with pytest.raises(NoModelAvailableError):
+        embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert 30 < sum(clock.pauses) <= 60
+
+
+def test_a_busy_model_is_called_again_after_the_others(emulator: Emulator, clock: Clock, asynchronous: bool) -> None:
+    """They failed in another way; patience is left."""
+    first, second = MODELS["voyage"]
+    begin = clock.now()
+
+    def fault(received: Any) -> Fault | None:
+        if received.model != first.partition(":")[2]:
+            return Fault.status(404)
+        return Fault.unavailable(503) if clock.now() < begin + 40 else None
+
+    emulator.fault_for = fault
+    models = [declare(emulator, first), declare(emulator, second, price="2")]
+    router = Router(models, cache=None, ledger=":memory:", **clock.settings)
+    result = embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert set(result.models) == {first}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from embedrouter import Model, Router
-from embedrouter.errors import InputRejectedError
-from embedrouter.testing import NO_WAITING, MemoryCache
+from embedrouter.errors import InputRejectedError, NoModelAvailableError
+from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from tests.either import embed
 from tests.emulator import Emulator, Fault, Received, count_tokens, vector
 
@@ -306,3 +306,101 @@ def test_a_poison_beside_a_long_text(name: str, emulator: Emulator, asynchronous
     assert not error.too_long
     assert warm.cached == (True, True, True)
     assert warm.shortened == (False, True, False)
+
+
+# Refusals and failures that are no fault of a text, or that do not look like one
+
+ABOUT_THE_REQUEST = [
+    (400, "litellm.UnsupportedParamsError: voyage does not support parameters: ['dimensions']"),
+    (400, "Invalid model name passed in model=text-embedding-3-small. Call /v1/models to view available models"),
+    (422, "extra fields not permitted: encoding_format"),
+    (400, "Something went wrong."),
+]
+
+
+@pytest.mark.parametrize(("status", "reason"), ABOUT_THE_REQUEST, ids=range(len(ABOUT_THE_REQUEST)))
+def test_a_model_that_refuses_every_text_gives_way_to_the_next_one(
+    status: int, reason: str, emulator: Emulator, asynchronous: bool
+) -> None:
+    """A few requests tell so, and nothing is blamed on the texts."""
+    fault = Fault.status(status, body={"error": {"message": reason, "type": "invalid_request_error"}})
+    emulator.fault_for = lambda received: fault if received.provider == "openai" else None
+    first = Model("openai:text-embedding-3-small", base_url=emulator.openai_url, api_key="k", price="1")
+    second = Model(
+        "azure_openai:text-embedding-3-small",
+        base_url=emulator.azure_url,
+        api_key="k",
+        api_version="2024-10-21",
+        price="2",
+    )
+    router = Router([first, second], cache=None, ledger=":memory:", retry=NO_WAITING)
+    result = embed(router, asynchronous, [f"text {number}" for number in range(64)], input_type="document")
+    router.close()
+
+    assert set(result.models) == {"azure_openai:text-embedding-3-small"}
+    assert sum(received.provider == "openai" for received in emulator.received) <= 6
+
+
+@pytest.mark.parametrize("most", [10, 16, 96])
+def test_a_limit_of_texts_is_learnt_from_what_passes(
+    most: int, emulator: Emulator, asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next call does not find it out again."""
+    fault = refusal("openai", "the batch is invalid")
+    emulator.fault_for = lambda received: fault if len(received.texts) > most else None
+    router = build(emulator, dimensions=32)
+    embed(router, asynchronous, [f"text {number}" for number in range(200)], input_type="document")
+    first = len(emulator.received)
+    embed(router, asynchronous, [f"word {number}" for number in range(200)], input_type="document")
+    router.close()
+
+    second = [len(received.texts) for received in emulator.received[first:]]
+    assert max(second) <= most
+    assert min(second[:-1]) > most / 2
+    assert caplog.text.count("set Model(…, batch_size=") == 1
+
+
+@pytest.mark.parametrize("place", [0, 7, 39])
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_server_that_fails_because_of_one_text_embeds_the_others(
+    place: int, status: int, emulator: Emulator, asynchronous: bool
+) -> None:
+    """The one text has the server's words as its reason."""
+    fault = Fault.status(status, body={"error": {"message": "internal failure"}})
+    emulator.fault_for = lambda received: fault if any(MARKER in text for text in received.texts) else None
+    store = MemoryCache()
+    router = build(emulator, cache=store, dimensions=32)
+    texts = texts_with(place, among=40)
+    with pytest.raises(NoModelAvailableError, match="internal failure"):
+        embed(router, asynchronous, texts, input_type="document")
+    good = [text for text in texts if MARKER not in text]
+    warm = embed(router, asynchronous, good, input_type="document")
+    router.close()
+
+    assert warm.cached == (True,) * 39
+    assert paid(emulator) == Counter(good)
+
+
+def test_a_server_that_is_down_is_not_asked_in_parts_for_long(emulator: Emulator, asynchronous: bool) -> None:
+    """Two halves, once each, and the next model."""
+    emulator.fault_for = lambda received: Fault.status(500)
+    router = build(emulator, dimensions=32)
+    with pytest.raises(NoModelAvailableError):
+        embed(router, asynchronous, [f"text {number}" for number in range(40)], input_type="document")
+    router.close()
+
+    assert [len(received.texts) for received in emulator.received] == [40] * 5 + [20, 20]
+
+
+@pytest.mark.parametrize("policy", ["truncate", "mean"])
+def test_where_no_limit_is_known_the_missing_setting_is_named(policy: str, asynchronous: bool) -> None:
+    """Sent again whole, the text would be refused again."""
+    refused = InputRejectedError("too many tokens", too_long=True)
+    fake = FakeBackend(outcomes=[refused, None, refused])
+    router = Router([fake.model()], cache=None, ledger=":memory:", retry=NO_WAITING, on_too_long=policy)  # type: ignore[arg-type]
+    error = rejected(router, asynchronous, ["short", "word " * 1000])
+    router.close()
+
+    assert "max_input_tokens" in str(error)
+    assert error.indices == (1,)
+    assert error.too_long

@@ -179,6 +179,8 @@ class InputRejectedError(BackendError, ValueError):
         too_long: whether the reason is a text over the model's limit.
         indices: positions of the refused texts in the caller's input (in the request, while inside a backend), where
             they are known.
+        limit: tokens that one text may have, where the refusal names the number.
+        batch_size: texts that one request may have, where the refusal names the number.
     """
 
     def __init__(
@@ -189,9 +191,12 @@ class InputRejectedError(BackendError, ValueError):
         status: int | None = None,
         too_long: bool = False,
         indices: Sequence[int] = (),
+        limit: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
         super().__init__(message, model=model, status=status)
         self.too_long = too_long
+        self.limit, self.batch_size = limit, batch_size
         self.indices = tuple(indices)
 
 

@@ -212,7 +212,9 @@ class OneAttempt:
         self._totals.add(usage_of([charge]))
         embedded = Embedded(found, [charge])
         call.report(embedded)
-        error = None if wrong is None else BadResponseError(wrong, model=candidate.name)
+        error = None
+        if wrong is not None:  # another number of dimensions comes again, and would be paid for again
+            error = BadResponseError(wrong, model=candidate.name, retryable="declare" not in wrong)
         return Outcome(embedded, error, amount, sent=True)
 
     def _keep(
@@ -233,6 +235,9 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     if vectors.dtype != np.float32:
         return f"vectors of {vectors.dtype} came, not of float32"
     if vectors.shape != (texts, dimensions):
+        if vectors.ndim == 2 and len(vectors) == texts:
+            length = vectors.shape[1]
+            return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
     with np.errstate(over="ignore"):
         squares = np.vecdot(vectors, vectors).tolist()

@@ -11,6 +11,7 @@ Texts are passed down the stages, and vectors are passed back up:
     size                         ``_size``: count tokens, split texts over the limit
     afford                       ``_afford``: the budget, concurrent requests
     send                         ``_send``: the candidates, cheapest first
+    isolate                      ``_isolate``: refused texts, one by one
     retries                      ``_retries``
     one attempt                  ``_attempt``: admission, reservation, request, cache, booking
     assemble                     ``_assemble``: the order of the input
@@ -35,6 +36,8 @@ from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
 from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
 from ._effects import Effects, Running
+from ._isolate import Isolate
+from ._learned import Learned
 from ._look_up import CacheReader, LookUp
 from ._micro_batch import JoinBatch, OpenBatch
 from ._micro_batcher import MicroBatcher
@@ -122,9 +125,10 @@ class _Stages:
             clock,
         )
         retries = Retries(wiring.retry, clock, wiring.random, attempt)
-        send = Send(self.reader, wiring.degradation, retries)
+        self.learned = Learned()
+        send = Send(self.reader, wiring.degradation, Isolate(self.learned, retries))
         self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, send)
-        self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.afford)
+        self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
             after_cache: Stage = Share(claims, self.reader, clock, self.size)
@@ -203,7 +207,8 @@ class Calls:
         raise refusal  # here, because an error raised in the handler would have the texts in its context
 
     def _call(self, effects: Effects, question: Question) -> Call:
-        able = [item for item in self.wiring.candidates if item.rank >= question.rank]
+        learned = self._stages.get().learned
+        able = [learned.apply(item) for item in self.wiring.candidates if item.rank >= question.rank]
         if not able:
             raise NoModelAvailableError(
                 "No model of this router has the requested tier or a higher one; nothing was called. "

@@ -39,11 +39,14 @@ class Retries:
     ) -> None:
         self._policy, self._clock, self._random, self._following = policy, clock, random, following
 
-    async def request(self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool) -> Tried:
+    async def request(
+        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool, *, once: bool = False
+    ) -> Tried:
         """Return the vectors of the texts, or of the first texts where the rate limit admits only these.
 
         Args:
             patient: whether to wait for an open circuit, and for a busy model until the time is up.
+            once: whether failures other than those of a busy model are not retried.
         """
         tried = Tried()
         number, busy, left = 0, 0, self._policy.timeout
@@ -56,14 +59,14 @@ class Retries:
             if outcome.error is None or not isinstance(outcome.error, BackendError):
                 return tried
             tried.attempts.append(Attempt(candidate.name, outcome.error, outcome.cost))
-            if not outcome.sent:
+            if not outcome.sent or (once and not outcome.error.busy):
                 return tried
-            busy += outcome.error.busy and patient and self._policy.attempts > 1
+            busy += outcome.error.busy and patient and self._policy.is_patient
             counted = number if number - busy >= self._policy.attempts else min(number, self._policy.attempts - 1)
             wait = self._policy.wait(counted, outcome.error, self._random())
             now = self._clock()
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
-                tried.may_wait = outcome.error.busy and not patient and self._policy.attempts > 1
+                tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient
                 return tried
             await call.effects.sleep(wait)
             left -= self._clock() - now

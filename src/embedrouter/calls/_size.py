@@ -7,16 +7,17 @@ with separate cache entries. Where the count is an estimate, the provider decide
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..cache import VectorCache, key_function
 from ..errors import InputRejectedError
 from ..models import Backend, split_text
-from ..types import Entry, Found, InputType, Origin, OverlongPolicy, TokenCounts
+from ..types import Candidate, Entry, Found, InputType, Origin, OverlongPolicy, TokenCounts
 from ._afford import Afford
 from ._call import Call, Embedded, SizedText, TextsRejected, TextsTooLong, input_limit, without
+from ._learned import Learned
 from ._look_up import CacheReader, policy_tag
 
 
@@ -46,11 +47,12 @@ class Size:
         cache: VectorCache,
         reader: CacheReader,
         on_too_long: OverlongPolicy,
+        learned: Learned,
         following: Afford,
     ) -> None:
         self._backends, self._cache, self._reader = backends, cache, reader
         self._on_too_long: OverlongPolicy = on_too_long
-        self._following = following
+        self._learned, self._following = learned, following
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         if all(candidate.unlimited for candidate in call.candidates):  # counting would take longer than embedding
@@ -62,6 +64,9 @@ class Size:
         embedded.add(await self._following.embed(call, sized.texts, may_shorten=may_shorten))
         if too_long := embedded.too_long:  # by the provider's count, which exceeds the estimate
             embedded.too_long = []
+            call = replace(call, candidates=[self._learned.apply(candidate) for candidate in call.candidates])
+            if call.first.limits.input_tokens is None:
+                raise TextsRejected(_unknown_limit(too_long, call.first), others_embedded=bool(embedded.charges))
             cut = await self._cut(call, too_long)
             parts |= cut.parts
             embedded.found |= cut.found
@@ -125,6 +130,13 @@ def _split(
         return backend.count([text], input_type).tokens[0]
 
     return {text: split_text(text, limit, policy, count) for text in texts}
+
+
+def _unknown_limit(texts: Sequence[str], candidate: Candidate) -> dict[str, InputRejectedError]:
+    story = (
+        f"{candidate.name} refuses texts that are too long, and its limit is unknown: set Model(…, max_input_tokens=…)"
+    )
+    return dict.fromkeys(texts, InputRejectedError(story, model=candidate.name, too_long=True))
 
 
 def _of_wholes(

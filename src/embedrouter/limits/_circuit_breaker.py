@@ -85,7 +85,7 @@ class CircuitBreaker:
             self.failures += 1
             self.error = copy(error)
             if self.failures >= FAILURES and after_opening:
-                self._open_until = now + min(self._cooldown * 2.0**self._openings, LONGEST_OPEN)
+                self._open_until = now + min(self._cooldown * 2.0 ** min(self._openings, 30), LONGEST_OPEN)
                 self._openings += 1
         if after_opening:
             self._probe_until = 0.0

@@ -35,6 +35,11 @@ class RetryPolicy:
             if getattr(self, name) < 0:
                 raise ConfigError(f"RetryPolicy.{name} must not be negative, not {getattr(self, name)!r}.")
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether a busy model is waited for: not without retries, nor without waits between them."""
+        return self.attempts > 1 and self.initial_wait > 0
+
     def wait(self, attempt: int, error: BackendError, chance: float) -> float | None:
         """Return the seconds to wait after failed ``attempt`` (from 1), or ``None`` to give up.
 
