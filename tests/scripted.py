@@ -18,7 +18,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 
 from embedrouter import Budget, EmbeddingResult, RetryPolicy, Space
-from embedrouter.cache import QueryMemory, VectorCache
+from embedrouter.cache import QueryMemory, ServedNames, VectorCache
 from embedrouter.calls import Calls, Degradation, Question, Wiring
 from embedrouter.calls._call import Call
 from embedrouter.calls._effects import Stopped
@@ -256,6 +256,7 @@ def calls(
             default_tiers={"query": "high", "document": "high"},
             folder=None,  # type: ignore[arg-type]
             cache=VectorCache(script.store),
+            served=ServedNames(None),
             memory=QueryMemory(cache_memory),
             ledger=script.ledger,
             budget=budget,

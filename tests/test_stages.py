@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, EmbeddingResult, Estimate, RetryPolicy, Space, Usage
-from embedrouter.cache import QueryMemory, VectorCache, key_function
+from embedrouter.cache import QueryMemory, ServedNames, VectorCache, key_function
 from embedrouter.calls import SizedText
 from embedrouter.calls._attempt import OneAttempt, Outcome
 from embedrouter.calls._call import Call, Embedded
@@ -987,6 +987,7 @@ def one_attempt(script: Script, model: Candidate, limits: ModelLimits) -> OneAtt
         backends={model.index: CharacterBackend(model.name, script)},
         limits=lambda _: limits,
         cache=VectorCache(script.store),
+        served=ServedNames(None),
         ledger=script.ledger,
         budget=Budget(),
         totals=UsageTotals(script.ledger),

@@ -87,7 +87,10 @@ class Candidate:
     concurrency: int
     """Requests in flight at once."""
     requests_per_minute: int | None = None
+    texts_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    served_as: tuple[str, ...] = ()
+    """Further names by which servers may call the model."""
     timeout: float
     """Seconds for one HTTP attempt."""
     local: bool = False
@@ -123,6 +126,8 @@ class Answer:
     tokens: int | None
     """Tokens that the provider bills; ``None`` where the provider reports no number."""
     limits: RateLimits | None = None
+    model: str | None = None
+    """The name by which the server calls the model, where the server reports one."""
 
 
 @dataclass(frozen=True, slots=True)

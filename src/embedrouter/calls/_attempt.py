@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import accumulate
 
 import numpy as np
 
-from ..cache import VectorCache, key_function
+from ..cache import ServedNames, VectorCache, key_function, same_name
 from ..errors import (
     BackendError,
     BadResponseError,
@@ -22,6 +22,7 @@ from ..errors import (
     CircuitOpenError,
     EmbedRouterError,
     RequestTimeoutError,
+    SpaceMismatchError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
 from ..models import Backend, parse_token_count
@@ -56,13 +57,15 @@ class OneAttempt:
         backends: Mapping[int, Backend],
         limits: Callable[[Candidate], ModelLimits],
         cache: VectorCache,
+        served: ServedNames,
         ledger: Ledger,
         budget: Budget,
         totals: UsageTotals,
         clock: Callable[[], float],
     ) -> None:
         self._backends, self._limits = backends, limits
-        self._cache, self._ledger, self._budget, self._totals = cache, ledger, budget, totals
+        self._cache, self._served = cache, served
+        self._ledger, self._budget, self._totals = ledger, budget, totals
         self._clock = clock
 
     async def make(
@@ -180,7 +183,7 @@ class OneAttempt:
             return error
         tokens = parse_token_count(answer.tokens)  # a user's own backend may return anything
         limits.answered(admission, tokens, answer.limits, self._clock())
-        return Answer(self._cache.rounded(answer.vectors), tokens, answer.limits)
+        return replace(answer, vectors=self._cache.rounded(answer.vectors), tokens=tokens)
 
     async def _book(
         self,
@@ -202,7 +205,8 @@ class OneAttempt:
         tokens = spending.tokens if outcome.tokens is None else outcome.tokens
         wrong = fault(outcome, len(texts), candidate.space.dimensions)
         found: dict[str, Found] = {}
-        if wrong is None:
+        other = await self._other_model(call, candidate, outcome.model)
+        if wrong is None and other is None:
             shares = _shares(tokens, [item.tokens for item in texts])
             origin = Origin(candidate, cached=False)
             rows = zip(texts, outcome.vectors, shares, strict=True)
@@ -212,10 +216,28 @@ class OneAttempt:
         self._totals.add(usage_of([charge]))
         embedded = Embedded(found, [charge])
         call.report(embedded)
+        if other is not None:
+            raise other
         error = None
         if wrong is not None:  # another number of dimensions comes again, and would be paid for again
             error = BadResponseError(wrong, model=candidate.name, retryable="declare" not in wrong)
         return Outcome(embedded, error, amount, sent=True)
+
+    async def _other_model(self, call: Call, candidate: Candidate, name: str | None) -> SpaceMismatchError | None:
+        """Return an error where the server answers with another model than before."""
+        if name is None:
+            return None
+        model = candidate.name, candidate.fingerprint
+        first = self._served.known(*model) or await call.effects.run_blocking(self._served.remember, *model, name)
+        allowed = (first, *candidate.served_as)
+        if any(same_name(name, other) for other in allowed):
+            return None
+        path = self._served.path(*model)
+        return SpaceMismatchError(
+            f"{candidate.name} was served as {first!r} before, and now as {name!r}: the vectors may be of another space, "
+            "and were not kept. Load the former model; or, if both names mean one model, declare "
+            f"Model(…, served_as=[{name!r}])" + (f"; or embed everything again, and remove {path}." if path else ".")
+        )
 
     def _keep(
         self, call: Call, candidate: Candidate, found: Mapping[str, Found], reservation: int, tokens: int

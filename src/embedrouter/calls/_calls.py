@@ -106,6 +106,7 @@ class _Stages:
             candidate.index: ModelLimits(
                 concurrency=candidate.concurrency,
                 requests=candidate.requests_per_minute,
+                texts=candidate.texts_per_minute,
                 tokens=candidate.tokens_per_minute,
                 cooldown=wiring.retry.cooldown,
                 lease=2 * candidate.timeout,
@@ -119,6 +120,7 @@ class _Stages:
             wiring.backends,
             lambda candidate: self.limits[candidate.index],
             wiring.cache,
+            wiring.served,
             wiring.ledger,
             wiring.budget,
             wiring.totals,

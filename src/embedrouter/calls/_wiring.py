@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import QueryMemory, VectorCache, open_cache
+from ..cache import QueryMemory, ServedNames, VectorCache, open_cache
 from ..errors import BudgetExceededError, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
@@ -40,6 +40,7 @@ class Wiring:
     folder: Path
     """The folder of the ledger and other files: the cache's folder, or the user's data folder."""
     cache: VectorCache
+    served: ServedNames
     memory: QueryMemory
     ledger: Ledger
     budget: Budget
@@ -96,6 +97,7 @@ def wire(settings: RouterSettings) -> Wiring:
     cache = VectorCache(open_cache(settings.cache), settings.cache_dtype)
     budget = settings.budget or Budget()
     folder = getattr(cache.store, "folder", None)
+    served = ServedNames(folder if isinstance(folder, Path) else None)
     if not isinstance(folder, Path):
         folder = Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
     ledger = Ledger(_ledger_file(settings.ledger, folder), required=bool(budget.caps))
@@ -109,6 +111,7 @@ def wire(settings: RouterSettings) -> Wiring:
         },
         folder=folder,
         cache=cache,
+        served=served,
         memory=QueryMemory(0 if cache.store is None else settings.cache_memory),
         ledger=ledger,
         budget=budget,

@@ -1,0 +1,71 @@
+"""Remember the name that a server gives to each declared model, beside the cache.
+
+Some servers answer any name with the model that is loaded. Its vectors may have the right length and are of another
+space all the same. So the first name that a server reports for a declared model is kept, and another name later is
+refused. Names that differ by a maker's prefix, a tag such as ``:latest`` or a date are one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+FOLDER = "served"
+"""Inside the cache's folder."""
+
+_DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})$")
+
+
+class ServedNames:
+    """The names by which servers call the declared models.
+
+    Args:
+        folder: of the cache; ``None`` keeps the names in memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder / FOLDER if folder else None
+        self._names: dict[str, str] = {}
+
+    def known(self, model: str, fingerprint: str) -> str | None:
+        """Return the name that this process has seen; no file is read."""
+        return self._names.get(_key(model, fingerprint))
+
+    def remember(self, model: str, fingerprint: str, name: str) -> str:
+        """Return the name that was reported first, which may be ``name``."""
+        key = _key(model, fingerprint)
+        first = self._stored(key, name) if self._folder else name
+        return self._names.setdefault(key, first)
+
+    def path(self, model: str, fingerprint: str) -> Path | None:
+        """Return the file of a model's name, for messages."""
+        return self._folder / f"{_key(model, fingerprint)}.json" if self._folder else None
+
+    def _stored(self, key: str, name: str) -> str:
+        assert self._folder is not None
+        path = self._folder / f"{key}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged record is written again
+            return str(json.loads(path.read_text("utf-8"))["served_as"])
+        with suppress(OSError):  # a folder that cannot be written keeps no names
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.write_text(json.dumps({"served_as": name}), "utf-8")
+        return name
+
+
+def same_name(one: str, other: str) -> bool:
+    """Return whether two reported names mean one model."""
+    (one_name, one_tag), (other_name, other_tag) = _parts(one), _parts(other)
+    return one_name == other_name and (one_tag == other_tag or not one_tag or not other_tag)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return the name without the maker's prefix and a date, and the tag, empty where the tag is ``latest``."""
+    base, _, tag = name.strip().lower().rpartition("/")[2].partition(":")
+    return _DATE.sub("", base), "" if tag == "latest" else tag
+
+
+def _key(model: str, fingerprint: str) -> str:
+    return blake2b(f"{model}\0{fingerprint}".encode(), digest_size=16).hexdigest()
