@@ -229,14 +229,15 @@ class OneAttempt:
             return None
         model = candidate.name, candidate.fingerprint
         first = self._served.known(*model) or await call.effects.run_blocking(self._served.remember, *model, name)
-        allowed = (first, *candidate.served_as)
-        if any(same_name(name, other) for other in allowed):
-            return None
+        for allowed in (first, *candidate.served_as):
+            if same_name(name, allowed):
+                return None
         path = self._served.path(*model)
+        forget = f"; or embed everything again, and remove {path}." if path else "."
         return SpaceMismatchError(
             f"{candidate.name} was served as {first!r} before, and now as {name!r}: the vectors may be of another space, "
             "and were not kept. Load the former model; or, if both names mean one model, declare "
-            f"Model(…, served_as=[{name!r}])" + (f"; or embed everything again, and remove {path}." if path else ".")
+            f"Model(…, served_as=[{name!r}]){forget}"
         )
 
     def _keep(
