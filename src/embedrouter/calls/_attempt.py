@@ -228,15 +228,17 @@ class OneAttempt:
         if name is None:
             return None
         model = candidate.name, candidate.fingerprint
-        first = self._served.known(*model) or await call.effects.run_blocking(self._served.remember, *model, name)
+        first = self._served.known(*model)
+        if first is None:
+            first = await call.effects.run_blocking(self._served.remember, *model, name)
         for allowed in (first, *candidate.served_as):
             if same_name(name, allowed):
                 return None
         path = self._served.path(*model)
         forget = f"; or embed everything again, and remove {path}." if path else "."
         return SpaceMismatchError(
-            f"{candidate.name} was served as {first!r} before, and now as {name!r}: the vectors may be of another space, "
-            "and were not kept. Load the former model; or, if both names mean one model, declare "
+            f"{candidate.name} was served as {first!r} before, and now as {name!r}: the vectors may be of another "
+            "space, and were not kept. Load the former model; or, if both names mean one model, declare "
             f"Model(…, served_as=[{name!r}]){forget}"
         )
 
