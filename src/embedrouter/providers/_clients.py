@@ -5,17 +5,22 @@ by the last call that holds a lease: closed any earlier, it would lose answers t
 are being made. A synchronous client that was never closed is closed with its backend. A forked child makes its own:
 connections cannot be shared between processes.
 
-The event loop never waits for an import or a file: an asynchronous client is made in a thread.
+The event loop never waits for an import or a file: an asynchronous client is made in a thread. Reading the file of
+certificate authorities takes longer than most requests to a server nearby, and httpx reads it for each client, so all
+clients of our making share one SSL context per library.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from inspect import iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
@@ -25,8 +30,6 @@ from ..models import Model
 
 S = TypeVar("S")
 A = TypeVar("A")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any], Any]) -> None:
@@ -52,23 +55,26 @@ def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any
 
 
 @dataclass(slots=True, eq=False)
-class _Leased(Generic[C, R]):
-    client: C
-    close: Callable[[], R]
+class _Leased:
+    client: Any
+    close: Callable[[], Any]
     leases: int = 1
     """Calls that use the client, and one more until the client is closed."""
 
 
 @dataclass(slots=True, eq=False)
-class _OfProcess(Generic[C]):
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    leased: _Leased[C, object] | None = None
+class _Slot:
+    """The place of the client of one process, or of one event loop."""
 
+    lock: Any
+    """Held while the client is made, so that all calls share one client; of the process or of the loop."""
+    leased: _Leased | None = None
 
-@dataclass(slots=True, eq=False)
-class _OfLoop(Generic[C]):
-    making: asyncio.Lock = field(default_factory=asyncio.Lock)
-    leased: _Leased[C, Awaitable[object]] | None = None
+    def lease(self, leased: _Leased) -> _Leased:
+        """Keep a client, and count one more call that uses the client."""
+        self.leased = leased
+        leased.leases += 1
+        return leased
 
 
 class Clients(Generic[S, A]):
@@ -91,8 +97,8 @@ class Clients(Generic[S, A]):
     ) -> None:
         self._make, self._make_async = make, make_async
         self._given, self._given_async = given, given_async
-        self._of_process: PerProcess[_OfProcess[S]] = PerProcess(_OfProcess)
-        self._of_loops: PerProcess[PerLoop[_OfLoop[A]]] = PerProcess(lambda: PerLoop(_OfLoop))
+        self._of_process = PerProcess(lambda: _Slot(threading.Lock()))
+        self._of_loops = PerProcess(lambda: PerLoop(lambda: _Slot(asyncio.Lock())))
 
     @contextmanager
     def lease(self) -> Iterator[S]:
@@ -100,14 +106,13 @@ class Clients(Generic[S, A]):
         if self._given is not None:
             yield self._given
             return
-        own = self._of_process.get()
-        with own.lock:
-            leased = own.leased = own.leased or self._new()
-            leased.leases += 1
+        slot = self._of_process.get()
+        with slot.lock:
+            leased = slot.lease(slot.leased or self._new())
         try:
             yield leased.client
         finally:
-            _return(own, leased)
+            _return(slot, leased)
 
     @asynccontextmanager
     async def alease(self) -> AsyncIterator[A]:
@@ -115,12 +120,9 @@ class Clients(Generic[S, A]):
         if self._given_async is not None:
             yield self._given_async
             return
-        own = self._of_loops.get().get()
-        async with own.making:
-            if own.leased is None:
-                own.leased = _Leased(*await in_thread(self._make_async))
-            leased = own.leased
-            leased.leases += 1
+        slot = self._of_loops.get().get()
+        async with slot.lock:
+            leased = slot.lease(slot.leased or _Leased(*await in_thread(self._make_async)))
         try:
             yield leased.client
         finally:
@@ -128,37 +130,49 @@ class Clients(Generic[S, A]):
 
     def close(self) -> None:
         """Close the synchronous client, if there is one, as soon as no call uses it."""
-        own = self._of_process.get()
-        with own.lock:
-            leased, own.leased = own.leased, None
+        slot = self._of_process.get()
+        with slot.lock:
+            leased, slot.leased = slot.leased, None
         if leased is not None:
-            _return(own, leased)
+            _return(slot, leased)
 
     async def aclose(self) -> None:
         """Close the synchronous client and the running event loop's, each as soon as no call uses it."""
         await in_thread(self.close)  # another thread may hold the lock while it makes the client
-        own = self._of_loops.get().get()
-        async with own.making:
-            leased, own.leased = own.leased, None
+        slot = self._of_loops.get().get()
+        async with slot.lock:
+            leased, slot.leased = slot.leased, None
         if leased is not None:
             await _areturn(leased)
 
-    def _new(self) -> _Leased[S, object]:
+    def _new(self) -> _Leased:
         client, close = self._make()
         finalizer = weakref.finalize(self, close)
         finalizer.atexit = False
         return _Leased(client, finalizer)
 
 
-def _return(own: _OfProcess[C], leased: _Leased[C, object]) -> None:
-    with own.lock:
+def _return(slot: _Slot, leased: _Leased) -> None:
+    with slot.lock:
         leased.leases -= 1
         last = not leased.leases
     if last:
         leased.close()
 
 
-async def _areturn(leased: _Leased[C, Awaitable[object]]) -> None:
+async def _areturn(leased: _Leased) -> None:
     leased.leases -= 1
     if not leased.leases:
         await leased.close()
+
+
+def ssl_context(library: Any) -> ssl.SSLContext:
+    """Return the default context of ``httpx`` or ``httpx2``, which follows ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
+    return _ssl_context(library, os.getpid(), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _ssl_context(library: Any, *_: int | str | None) -> ssl.SSLContext:
+    """Make a context; the other arguments tell processes and settings apart."""
+    context: ssl.SSLContext = library.create_ssl_context()
+    return context

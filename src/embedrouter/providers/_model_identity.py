@@ -15,11 +15,14 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..models import Card, Model, custom_card
-from . import Description, missing_extra
+from . import Description, needs_extra
 from ._model_files import choose_prompts, finite, folder_digest, is_symmetric, read_facts
 
 PROVIDER = "sentence-transformers"
 """The provider, the extra, and the organisation that the hub assumes where a model's name has none."""
+
+CACHE = "SENTENCE_TRANSFORMERS_HOME"
+"""Names the folder that the library uses in place of the hub's own cache."""
 
 FOLDER = "sha256:"
 """The beginning of a local folder's identity; the folder's hash follows."""
@@ -76,12 +79,10 @@ def find_snapshot(model: Model, name: str) -> Path | None:
     Raises:
         ConfigError: the package is missing, or a file is broken.
     """
-    try:
+    with needs_extra(model, PROVIDER):
         from huggingface_hub import try_to_load_from_cache
-    except ImportError as error:
-        raise missing_extra(model, PROVIDER, error) from error
     for file in ("modules.json", "config.json"):
-        found = try_to_load_from_cache(name, file, cache_dir=_cache_dir(), revision=model.revision)
+        found = try_to_load_from_cache(name, file, cache_dir=os.environ.get(CACHE), revision=model.revision)
         if isinstance(found, str):
             folder = Path(found).parent
             try:
@@ -149,16 +150,11 @@ def _check_remote_code(model: Model, name: str) -> None:
         )
 
 
-def _cache_dir() -> str | None:
-    """Return the cache that the library uses in place of the hub's own."""
-    return os.environ.get("SENTENCE_TRANSFORMERS_HOME")
-
-
 def _not_downloaded(model: Model, name: str) -> ConfigError:
     command = ["hf", "download", name]
     if model.revision:
         command += ["--revision", model.revision]
-    if folder := _cache_dir():
+    if folder := os.environ.get(CACHE):
         command += ["--cache-dir", folder]
     return ConfigError(
         f"{model.name} is not in the catalogue, so its facts are read from its files, which are not on this machine. "

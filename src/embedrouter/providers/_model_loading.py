@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from ..errors import ConfigError, UnavailableError
 from ..models import Model
 from ..types import Candidate, InputType
-from . import Description, missing_extra
+from . import Description, needs_extra
 from ._model_files import Facts, choose_prompts, finite, read_facts
 from ._model_identity import PROVIDER, find_snapshot, locate, matches_folder
 
@@ -75,10 +75,8 @@ def chosen_prompts(model: Model, own: Mapping[InputType, str]) -> dict[InputType
 
 
 def _client(model: Model, known: Description) -> Any:
-    try:
+    with needs_extra(model, PROVIDER):
         from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise missing_extra(model, PROVIDER, error) from error
     name, folder = locate(model)
     revision = model.revision
     files = known.files or find_snapshot(model, name)
@@ -86,14 +84,19 @@ def _client(model: Model, known: Description) -> Any:
         logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", name)
     elif folder is None:
         revision = files.name  # the commit that is on this machine
-    with _without_progress_bar(), _loading_errors(model):
-        return SentenceTransformer(
-            name,
-            revision=revision,
-            trust_remote_code=model.trust_remote_code,
-            device=model.device,
-            local_files_only=files is not None,
-        )
+    with _without_progress_bar(), memory_errors(model):
+        try:
+            return SentenceTransformer(
+                name,
+                revision=revision,
+                trust_remote_code=model.trust_remote_code,
+                device=model.device,
+                local_files_only=files is not None,
+            )
+        except OSError as error:  # the hub's errors are among these, after several attempts of its client
+            raise UnavailableError(f"cannot be loaded: {error}", model=model.name, retryable=False) from error
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{model.name} cannot be loaded: {error}") from error
 
 
 def _compare(model: Model, known: Description, width: int | None, own: Mapping[InputType, str]) -> None:
@@ -144,10 +147,8 @@ def file_counter(model: Model, facts: Facts) -> Counter:
     Raises:
         ConfigError: the package is missing.
     """
-    try:
+    with needs_extra(model, PROVIDER):
         from tokenizers import Tokenizer
-    except ImportError as error:
-        raise missing_extra(model, PROVIDER, error) from error
     count = _counter(Tokenizer.from_file(str(facts.tokenizer)), special=not facts.static)
     return (lambda texts: count([text.lower() for text in texts])) if facts.lower else count
 
@@ -181,29 +182,16 @@ def _counter(tokenizer: Tokenizer, *, special: bool) -> Counter:
 # Errors
 
 
-def out_of_memory(error: Exception, model: Model) -> UnavailableError | None:
-    """Return our error for torch's lack of memory; ``None`` for any other error."""
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
-    ):
-        return UnavailableError(
+@contextmanager
+def memory_errors(model: Model) -> Iterator[None]:
+    """Translate torch's lack of memory; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+            raise
+        raise UnavailableError(
             "the memory does not suffice. Send less at once with Model(…, batch_size=8), or set device='cpu'.",
             model=model.name,
             retryable=False,
-        )
-    return None
-
-
-@contextmanager
-def _loading_errors(model: Model) -> Iterator[None]:
-    """Translate the errors of loading; programming errors pass."""
-    try:
-        yield
-    except (RuntimeError, MemoryError, OSError, ValueError, ImportError) as error:
-        if isinstance(error, OSError):  # the hub's errors are among these, after several attempts of its client
-            raise UnavailableError(f"cannot be loaded: {error}", model=model.name, retryable=False) from error
-        if isinstance(error, ValueError | ImportError):
-            raise ConfigError(f"{model.name} cannot be loaded: {error}") from error
-        if (failure := out_of_memory(error, model)) is None:
-            raise
-        raise failure from error
+        ) from error

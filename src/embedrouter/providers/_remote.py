@@ -7,12 +7,14 @@ asynchronous one returns is awaited here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
-from ..models import Backend, Card, Model
-from ..types import Answer, InputType
+from ..models import Backend, Model
+from ..types import Answer, Candidate, InputType
+from . import Description
 from ._clients import Clients
 from ._environment import secrets
 from ._redaction import safe_to_chain
@@ -20,28 +22,25 @@ from ._responses import was_sent
 
 
 class RemoteBackend(Backend):
-    """Calls a provider through the clients of its SDK.
+    """Calls a provider through the clients of its SDK, or through those that the user passed in."""
 
-    Args:
-        make: makes a synchronous client and what closes it; the user's own client is used instead, if there is one.
-        make_async: the same of an asynchronous client.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        card: Card,
-        dimensions: int,
-        make: Callable[[Model], tuple[Any, Callable[[], object]]],
-        make_async: Callable[[Model], tuple[Any, Callable[[], Awaitable[object]]]],
-    ) -> None:
+    def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self.model = model
-        self.card = card
-        self.dimensions = dimensions if dimensions != card.dimensions else None
+        self.card = known.card
+        wanted = candidate.space.dimensions
+        self.dimensions = wanted if wanted != known.card.dimensions else None
         """Sent only where it is not the model's own number, because older models refuse it."""
-        self.clients: Clients[Any, Any] = Clients(
-            lambda: make(model), lambda: make_async(model), given=model.client, given_async=model.async_client
-        )
+        make, make_async = (partial(self.connect, model, asynchronous=form) for form in (False, True))
+        self.clients: Clients[Any, Any] = Clients(make, make_async, given=model.client, given_async=model.async_client)
+
+    @staticmethod
+    @abstractmethod
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Callable[[], Any]]:
+        """Make a client of the SDK, and return it with what closes it.
+
+        Raises:
+            ConfigError: the package or a setting is missing; nothing was made.
+        """
 
     def prompted(self, texts: Sequence[str], input_type: InputType) -> list[str]:
         """Return the texts with the user's prompt before each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -176,11 +177,8 @@ def failed_to_parse(error: Exception) -> bool:
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Parse the seconds that a provider asks to wait: the longer of ``retry-after-ms`` and ``retry-after``."""
     lower = {name.lower(): value for name, value in headers.items()}
-    waits = [_number(lower.get("retry-after-ms"), 0.001), _number(lower.get("retry-after"), 1.0)]
-    if waits[1] is None and (date := lower.get("retry-after")):
-        waits.append(_until(date))
-    known = [wait for wait in waits if wait is not None and wait >= 0]
-    return max(known, default=None)
+    waits = [_seconds(lower.get("retry-after-ms", ""), 0.001), _seconds(lower.get("retry-after", ""), 1.0)]
+    return max((wait for wait in waits if wait is not None and wait >= 0), default=None)
 
 
 def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
@@ -208,16 +206,12 @@ def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     )
 
 
-def _number(text: str | None, scale: float) -> float | None:
+def _seconds(text: str, scale: float) -> float | None:
+    """Parse a number, or a date, from which the seconds are counted from now."""
+    with suppress(ValueError):
+        return float(text) * scale
     try:
-        return float(text) * scale if text else None
-    except ValueError:
-        return None
-
-
-def _until(date: str) -> float | None:
-    try:
-        when = parsedate_to_datetime(date)
+        when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):  # all of these mean that the text is no date
         return None
     if when.tzinfo is None:

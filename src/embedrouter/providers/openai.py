@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, BadResponseError
 from ..models import Card, Model, check_address, custom_card, parse_token_count
-from ..types import Answer, Candidate, InputType, RateLimits, TokenCounts
-from . import Backend, Description, missing_extra
-from ._certificates import ssl_context
-from ._clients import Clients, check_clients
+from ..types import Answer, InputType, RateLimits, TokenCounts
+from . import Description, needs_extra
+from ._clients import Clients, check_clients, ssl_context
 from ._environment import api_key, setting
 from ._openai_batches import OpenAIBatches
 from ._remote import RemoteBackend
@@ -46,22 +45,38 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
         model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.embeddings.with_raw_response.create
     )
     if model.provider == "azure_openai":
-        setting(model.api_version, model, "api_version", "OPENAI_API_VERSION")
-        endpoint = setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
-        check_address(endpoint, f"{model.name}: AZURE_OPENAI_ENDPOINT")
+        check_address(_azure_settings(model)["azure_endpoint"], f"{model.name}: AZURE_OPENAI_ENDPOINT")
     card = cards.get(model.name) or custom_card(model, dimensions)
     return Description(card, batches=model.provider == "openai")
-
-
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of a model."""
-    return OpenAIBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
 
 
 class OpenAIBackend(RemoteBackend):
     """Calls ``/embeddings`` through the openai SDK, with the SDK's own retries off."""
 
     clients: Clients[OpenAI, AsyncOpenAI]
+
+    @staticmethod
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+        with needs_extra(model, "openai"):
+            import openai
+            import openai.resources.embeddings  # the SDK would load it at the first request
+        azure, token_provider = model.provider == "azure_openai", model.azure_ad_token_provider
+        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": model.base_url or BASE_URL}
+        if azure and token_provider is not None:
+            settings["azure_ad_token_provider"] = token_provider
+        else:
+            settings["api_key"] = api_key(model)
+        settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
+        verify = ssl_context(_http_library())
+        kind: Any
+        if asynchronous:
+            kind = openai.AsyncAzureOpenAI if azure else openai.AsyncOpenAI
+            client = kind(http_client=openai.DefaultAsyncHttpxClient(verify=verify), **settings)
+            _look_up_platform(client)
+        else:
+            kind = openai.AzureOpenAI if azure else openai.OpenAI
+            client = kind(http_client=openai.DefaultHttpxClient(verify=verify), **settings)
+        return client, client.close
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -157,28 +172,6 @@ class OpenAIBackend(RemoteBackend):
         return OpenAIBatches(self)
 
 
-# Clients
-
-
-def _client(model: Model) -> tuple[OpenAI, Any]:
-    openai = _sdk(model)
-    settings = _settings(model)
-    http = openai.DefaultHttpxClient(verify=ssl_context(_http_library()))
-    kind = openai.AzureOpenAI if model.provider == "azure_openai" else openai.OpenAI
-    client = kind(http_client=http, **settings)
-    return client, client.close
-
-
-def _async_client(model: Model) -> tuple[AsyncOpenAI, Any]:
-    openai = _sdk(model)
-    settings = _settings(model)
-    http = openai.DefaultAsyncHttpxClient(verify=ssl_context(_http_library()))
-    kind = openai.AsyncAzureOpenAI if model.provider == "azure_openai" else openai.AsyncOpenAI
-    client = kind(http_client=http, **settings)
-    _look_up_platform(client)
-    return client, client.close
-
-
 def _look_up_platform(client: Any) -> None:
     """Have the SDK look up the platform for its headers now, in this thread.
 
@@ -194,15 +187,6 @@ def _look_up_platform(client: Any) -> None:
     del client.request
 
 
-def _sdk(model: Model) -> Any:
-    try:
-        import openai
-        import openai.resources.embeddings  # the SDK would load it at the first request
-    except ImportError as error:
-        raise missing_extra(model, "openai", error) from error
-    return openai
-
-
 def _http_library() -> ModuleType:
     """Return the library below the SDK: ``httpx2``, or ``httpx`` before openai 3."""
     import openai
@@ -211,17 +195,12 @@ def _http_library() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
-def _settings(model: Model) -> dict[str, Any]:
-    """Return the arguments of a client; raise before anything is made where one is missing."""
-    settings: dict[str, Any] = {"max_retries": 0, "default_headers": dict(model.headers or {})}
-    if model.provider == "openai":
-        return {**settings, "api_key": api_key(model), "base_url": model.base_url or BASE_URL}
-    if model.azure_ad_token_provider is not None:
-        settings["azure_ad_token_provider"] = model.azure_ad_token_provider
-    else:
-        settings["api_key"] = api_key(model)
+def _azure_settings(model: Model) -> dict[str, Any]:
+    """Return the endpoint and the version of the API, from the declaration or the environment."""
     return {
-        **settings,
         "azure_endpoint": setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
         "api_version": setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
     }
+
+
+create = OpenAIBackend

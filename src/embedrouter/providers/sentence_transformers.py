@@ -20,20 +20,23 @@ Promises:
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
-from .._process import watch_forks
+from .._process import PerProcess
 from ..errors import InputRejectedError
 from ..models import Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description
 from ._model_files import read_facts
 from ._model_identity import describe, find_snapshot, locate
-from ._model_loading import Counter, Loaded, chosen_prompts, file_counter, load, out_of_memory
+from ._model_loading import Counter, Loaded, chosen_prompts, file_counter, load, memory_errors
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
@@ -41,21 +44,26 @@ BATCH = 32
 """Texts in one forward pass, as is the library's default."""
 
 
+_Counting: TypeAlias = tuple[Counter, Mapping[InputType, str]]
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """What one process has loaded; in a forked child, a lock that another thread held is never released."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    loaded: Loaded | None = None
+    counting: _Counting | None = None
+    """The tokenizer and the prompts, read from files while the model is not loaded."""
+
+
 class SentenceTransformersBackend(Backend):
     """Embeds texts with torch, in this process."""
 
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
-        self._model = model
-        self._known = known
-        self._candidate = candidate
-        self._forked = False
-        self._start()
-        watch_forks(self)
-
-    def _start(self) -> None:
-        self._lock = threading.Lock()
-        self._loaded: Loaded | None = None
-        self._counting: tuple[Counter, Mapping[InputType, str]] | None = None
+        self._model, self._known, self._candidate = model, known, candidate
+        self._process = os.getpid()
+        self._states = PerProcess(_State)
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Embed texts, 32 in one forward pass.
@@ -70,13 +78,8 @@ class SentenceTransformersBackend(Backend):
         """
         loaded = self._load()
         request = self.build_request(loaded, texts, input_type)
-        try:
+        with memory_errors(self._model):
             vectors = self.send(loaded, request, input_type)
-        except (RuntimeError, MemoryError) as error:
-            failure = self.translate_error(error)
-            if failure is error:
-                raise
-            raise failure from error
         return self.parse_answer(vectors)
 
     def build_request(self, loaded: Loaded, texts: Sequence[str], input_type: InputType) -> list[str]:
@@ -105,7 +108,7 @@ class SentenceTransformersBackend(Backend):
         """Run the model."""
         encode = loaded.client.encode_query if input_type == "query" else loaded.client.encode_document
         prompt = (self._model.prompts or {}).get(input_type)
-        with self._lock:
+        with self._states.get().lock:
             vectors = encode(request, prompt=prompt, batch_size=BATCH, show_progress_bar=False)
         return np.asarray(vectors, np.float32)
 
@@ -126,17 +129,13 @@ class SentenceTransformersBackend(Backend):
             cut = cut / np.linalg.norm(cut, axis=1, keepdims=True)
         return Answer(np.ascontiguousarray(cut, np.float32), tokens=None)
 
-    def translate_error(self, error: Exception) -> Exception:
-        """Return our error for a lack of memory, or ``error`` itself, which is a programming error."""
-        return out_of_memory(error, self._model) or error
-
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with the model's own tokenizer, special tokens and prompt included.
 
         Torch is loaded only for a model that has no ``tokenizer.json``. A hub model that is not on this machine is not
         downloaded to count: that is an estimate.
         """
-        counting = (self._loaded.count, self._loaded.prompts) if self._loaded else self._counting or self._from_files()
+        counting = self._counting()
         if counting is None:
             return super().count(texts, input_type)
         count, prompts = counting
@@ -144,46 +143,34 @@ class SentenceTransformersBackend(Backend):
 
     def close(self) -> None:
         """Release the model's memory; the next call loads the model again."""
-        self._loaded = self._counting = None
-
-    def before_fork(self) -> None:
-        """Do nothing: the parent keeps its model."""
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Begin anew in a child, where a lock that another thread held is never released."""
-        if in_child:
-            self._forked = True
-            self._start()
+        state = self._states.get()
+        state.loaded = state.counting = None
 
     def _load(self) -> Loaded:
-        loaded = self._loaded
+        state = self._states.get()
+        loaded = state.loaded
         if loaded is None:
-            with self._lock:
-                loaded = self._loaded
+            with state.lock:
+                loaded = state.loaded
                 if loaded is None:
-                    self._limit_threads()
-                    loaded = self._loaded = load(self._model, self._known, self._candidate)
+                    # Torch's threads do not survive a fork: the first forward pass in the child would wait for them
+                    # for ever, even that of a model loaded anew.
+                    if self._process != os.getpid() and (torch := sys.modules.get("torch")):
+                        torch.set_num_threads(1)
+                    loaded = state.loaded = load(self._model, self._known, self._candidate)
         return loaded
 
-    def _limit_threads(self) -> None:
-        """Have torch use one thread in a forked child.
-
-        Torch's threads do not survive a fork: the first forward pass in the child waits for them for ever, even that of
-        a model loaded anew.
-        """
-        if self._forked and (torch := sys.modules.get("torch")):
-            torch.set_num_threads(1)
-
-    def _from_files(self) -> tuple[Counter, Mapping[InputType, str]] | None:
-        files = self._known.files or find_snapshot(self._model, locate(self._model)[0])
-        if files is None and self._model.client is None:
-            return None
-        facts = read_facts(self._model, files) if files else None
-        if facts is None or facts.tokenizer is None:
-            loaded = self._load()
-            return loaded.count, loaded.prompts
-        self._counting = file_counter(self._model, facts), chosen_prompts(self._model, facts.prompts)
-        return self._counting
+    def _counting(self) -> _Counting | None:
+        state = self._states.get()
+        if state.loaded is None and state.counting is None:
+            files = self._known.files or find_snapshot(self._model, locate(self._model)[0])
+            facts = read_facts(self._model, files) if files else None
+            if facts and facts.tokenizer:
+                state.counting = file_counter(self._model, facts), chosen_prompts(self._model, facts.prompts)
+            elif files or self._model.client is not None:
+                self._load()
+        loaded = state.loaded
+        return (loaded.count, loaded.prompts) if loaded else state.counting
 
 
 create = SentenceTransformersBackend

@@ -17,8 +17,8 @@ from typing import Any
 
 from ..errors import ConfigError, UnavailableError
 from ..models import Card, Model, custom_card, parse_token_count
-from ..types import Answer, Candidate, InputType
-from . import Backend, Description, missing_extra
+from ..types import Answer, InputType
+from . import Description, needs_extra
 from ._environment import api_key
 from ._remote import RemoteBackend
 from ._responses import decode_vectors, error_from_status, failed_to_parse
@@ -44,18 +44,19 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
         raise ConfigError(f"{model.name} takes api_key= or api_key_env= and base_url=, not a client of the SDK's.")
     if model.headers:
         raise ConfigError(f"{model.name}: Voyage's SDK sends no headers but its own. Leave headers= out.")
-    if (card := cards.get(model.name)) is None:
-        card = custom_card(model, dimensions, texts=1000, tokens=120_000, input_types=INPUT_TYPES)
-    return Description(card)
-
-
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of a model."""
-    return VoyageBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
+    facts: dict[str, Any] = {"texts": 1000, "tokens": 120_000, "input_types": INPUT_TYPES}
+    return Description(cards.get(model.name) or custom_card(model, dimensions, **facts))
 
 
 class VoyageBackend(RemoteBackend):
     """Calls ``/embeddings`` through the voyageai SDK, which keeps its own sessions: there is nothing to close."""
+
+    @staticmethod
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+        with needs_extra(model, "voyage"):
+            from voyageai.api_resources import Embedding
+        platform.platform()  # reads a file, and the SDK asks for it at the first request; Python remembers the answer
+        return (Embedding.acreate, partial(asyncio.sleep, 0)) if asynchronous else (Embedding.create, lambda: None)
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
         key = api_key(self.model)
@@ -106,21 +107,4 @@ class VoyageBackend(RemoteBackend):
                 return self.not_an_answer() if failed_to_parse(error) else error
 
 
-# The SDK
-
-
-def _resource(model: Model) -> Any:
-    try:
-        from voyageai.api_resources import Embedding
-    except ImportError as error:
-        raise missing_extra(model, "voyage", error) from error
-    platform.platform()  # reads a file, and the SDK asks for it at the first request; Python remembers the answer
-    return Embedding
-
-
-def _client(model: Model) -> tuple[Any, Any]:
-    return _resource(model).create, lambda: None
-
-
-def _async_client(model: Model) -> tuple[Any, Any]:
-    return _resource(model).acreate, partial(asyncio.sleep, 0)  # nothing to close
+create = VoyageBackend
