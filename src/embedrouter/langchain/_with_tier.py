@@ -143,14 +143,14 @@ class _AtTier(Runnable[Input, Output]):
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        own = [_SPEC] if self.tier is None else []
+        own = [TIER_SPEC] if self.tier is None else []
         return get_unique_config_specs([*self.bound.config_specs, *own])
 
     def __repr__(self) -> str:
         return f"with_tier({self.bound!r}, {self.tier!r})"
 
 
-_SPEC = ConfigurableFieldSpec(CONFIGURABLE, str | None, "Embedding tier", "The tier at which queries are embedded.")
+TIER_SPEC = ConfigurableFieldSpec(CONFIGURABLE, str | None, "Embedding tier", "The tier at which queries are embedded.")
 
 
 def configured_tier(runnable: Runnable[Any, Any], config: RunnableConfig | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,10 +10,9 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from ..errors import ConfigError
-from ..models import first_given, requested
+from ..models import first_given
 from ..retrieval import GuardedRouter
 from ..router import Router
-from ..types import InputType
 
 
 class RouterEmbedding(BaseEmbedding):
@@ -90,10 +90,10 @@ class RouterEmbedding(BaseEmbedding):
     # What BaseEmbedding calls: queries, one document, many documents, each in both forms
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._guarded.embed([query], "query", self._tier("query"))[0]
+        return self._guarded.embed([query], "query", self.query_tier)[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return (await self._guarded.aembed([query], "query", self._tier("query")))[0]
+        return (await self._guarded.aembed([query], "query", self.query_tier))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
@@ -102,20 +102,13 @@ class RouterEmbedding(BaseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._guarded.embed(texts, "document", self._tier("document"))
+        return self._guarded.embed(texts, "document", self.document_tier)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._guarded.aembed(texts, "document", self._tier("document"))
-
-    def _tier(self, input_type: InputType) -> str | None:
-        return first_given(requested(input_type), self.query_tier if input_type == "query" else self.document_tier)
+        return await self._guarded.aembed(texts, "document", self.document_tier)
 
     # Pickles are built anew from the router and the fields; a callback manager does not pickle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = set(type(self).model_fields) - {"space", "embeddings_cache", "callback_manager"}
-        return _rebuild, (self.router, {name: getattr(self, name) for name in fields})
-
-
-def _rebuild(router: Router, settings: dict[str, Any]) -> RouterEmbedding:
-    return RouterEmbedding(router=router, **settings)
+        names = set(type(self).model_fields) - {"space", "embeddings_cache", "callback_manager"}
+        return partial(RouterEmbedding, router=self.router, **{name: getattr(self, name) for name in names}), ()

@@ -107,9 +107,7 @@ class TieredRetriever(BaseRetriever):
     def from_router(
         cls,
         router: TieredRouter,
-        make: Callable[[RouterEmbedding], VectorStoreIndex] = lambda embedder: VectorStoreIndex(
-            [], embed_model=embedder
-        ),
+        make: Callable[[RouterEmbedding], VectorStoreIndex] = _in_memory,
         **settings: Any,
     ) -> TieredRetriever:
         """Build an index for each router.

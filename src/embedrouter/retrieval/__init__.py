@@ -4,8 +4,7 @@
 """
 
 from ._cascade import DEPTH, Cascade, gap
-from ._guarded_router import GuardedRouter
-from ._index_guard import FOLDER, IndexGuard, forget, recorded
+from ._index_guard import FOLDER, GuardedRouter, IndexGuard, forget, recorded
 from ._tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
 
 __all__ = [
