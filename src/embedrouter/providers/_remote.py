@@ -18,7 +18,7 @@ from . import Description
 from ._clients import Clients
 from ._environment import secrets
 from ._redaction import safe_to_chain
-from ._responses import was_sent
+from ._responses import Refusal, error_from_refusal, was_sent
 
 
 class RemoteBackend(Backend):
@@ -64,11 +64,8 @@ class RemoteBackend(Backend):
         """
 
     @abstractmethod
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
-        """Return our error for one of the SDK's or of the library below, or ``error`` itself for any other.
-
-        ``keys`` must not be shown, besides those of the model.
-        """
+    def translate_error(self, error: Exception) -> Exception | Refusal:
+        """Return our error for one of the SDK's or of the library below, or ``error`` itself for any other."""
 
     def sent_keys(self, error: Exception) -> list[str]:
         """Return the keys that were sent with a request, besides those of the model."""
@@ -79,10 +76,11 @@ class RemoteBackend(Backend):
 
         Raise the result outside of the ``except`` clause: inside, Python would attach the SDK's error as the context.
         """
-        keys = self.sent_keys(error)
-        ours = self.translate_error(error, texts, keys)
+        keys = [*secrets(self.model), *self.sent_keys(error)]
+        found = self.translate_error(error)
+        ours = error_from_refusal(found, self.model.name, texts, keys) if isinstance(found, Refusal) else found
         if ours is not error:
-            ours.__cause__ = error if safe_to_chain(error, texts, [*secrets(self.model), *keys]) else None
+            ours.__cause__ = error if safe_to_chain(error, texts, keys) else None
         return ours
 
     def in_order(self, rows: Any) -> list[Any]:

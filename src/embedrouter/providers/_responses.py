@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -21,9 +22,8 @@ from ..errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from ..models import MOST_TOKENS, Model
+from ..models import MOST_TOKENS
 from ..types import RateLimits, Vectors
-from ._environment import secrets
 from ._redaction import echoes_input, mask_keys
 
 MAX_MESSAGE = 300
@@ -101,28 +101,28 @@ def _base64_decoder() -> Callable[[Any], bytes]:
     return TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)).validate_strings
 
 
-def error_from_status(
-    status: int,
-    message: str,
-    *,
-    model: Model,
-    headers: Mapping[str, str] | None = None,
-    code: str = "",
-    texts: Sequence[str] = (),
-    sent_keys: Sequence[str] = (),
-    unknown_model: bool = False,
-) -> BackendError:
-    """Return the error for an HTTP status.
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a provider answers in place of vectors."""
 
-    Args:
-        message: the provider's; shortened, with keys masked, and left out if it echoes one of ``texts``.
-        code: the provider's error code.
-        sent_keys: keys that were sent with the request, besides those of ``model``.
-        unknown_model: whether the provider's message means that it does not serve the model.
+    status: int
+    message: str
+    headers: Mapping[str, str] | None = None
+    code: str = ""
+    """The provider's error code."""
+    unknown_model: bool = False
+    """Whether the message means that the provider does not serve the model."""
+
+
+def error_from_refusal(refusal: Refusal, model: str, texts: Sequence[str], keys: Sequence[str]) -> BackendError:
+    """Return the error for a refusal.
+
+    The message is shortened, keys in it are masked, and it is left out if it echoes one of the texts.
     """
-    story = f"HTTP {status}: {_redacted(message, [*secrets(model), *sent_keys], texts)}"
-    answer: dict[str, Any] = {"model": model.name, "status": status}
-    if unknown_model or status == 404:
+    status, message, code = refusal.status, refusal.message, refusal.code
+    story = f"HTTP {status}: {_redacted(message, keys, texts)}"
+    answer: dict[str, Any] = {"model": model, "status": status}
+    if refusal.unknown_model or status == 404:
         advice = "Check the model's name, base_url and your access to it."
         return UnavailableError(f"{story} {advice}", **answer, retryable=False)
     kind = kind_of_status(status) or BackendError
@@ -134,7 +134,7 @@ def error_from_status(
         is_text = status != 429 and code != "max_tokens_per_request"
         answer["too_long"] = is_text and TOO_LONG.search(message) is not None
     elif kind is not BackendError:
-        answer["retry_after"] = parse_retry_after(headers or {})
+        answer["retry_after"] = parse_retry_after(refusal.headers or {})
         answer["retryable"] = status not in (501, 505) and code != "insufficient_quota"
         answer["perhaps_billed"] = False
     return kind(story, **answer)

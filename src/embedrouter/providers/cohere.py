@@ -23,7 +23,7 @@ from ._clients import check_clients, ssl_context
 from ._environment import api_key
 from ._redaction import find_possible_keys
 from ._remote import RemoteBackend
-from ._responses import decode_vectors, error_from_status, failed_to_parse
+from ._responses import Refusal, decode_vectors, failed_to_parse
 
 BASE_URL = "https://api.cohere.com"
 INPUT_TYPES = {"document": "search_document", "query": "search_query"}
@@ -89,7 +89,7 @@ class CohereBackend(RemoteBackend):
             return []
         return find_possible_keys(str(getattr(error, "body", "")))
 
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+    def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
         from cohere.core.api_error import ApiError
         from cohere.core.parse_error import ParsingError
@@ -97,15 +97,8 @@ class CohereBackend(RemoteBackend):
         match error:
             case ApiError(status_code=int(status)) if status >= 300:
                 body = error.body if isinstance(error.body, dict) else {"message": error.body}
-                return error_from_status(
-                    status,
-                    str(body.get("message") or ""),
-                    model=self.model,
-                    headers=error.headers,
-                    code=str(body.get("error_type") or ""),
-                    texts=texts,
-                    sent_keys=keys,
-                )
+                message, code = str(body.get("message") or ""), str(body.get("error_type") or "")
+                return Refusal(status, message, error.headers, code)
             case httpx.TimeoutException():
                 return self.no_answer_in_time(error)
             case ApiError() | ParsingError() | httpx.DecodingError():

@@ -27,7 +27,7 @@ from ._clients import Clients, check_clients, ssl_context
 from ._environment import api_key, setting
 from ._openai_batches import OpenAIBatches
 from ._remote import RemoteBackend
-from ._responses import decode_vectors, error_from_status, parse_rate_limits
+from ._responses import Refusal, decode_vectors, parse_rate_limits
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class OpenAIBackend(RemoteBackend):
         headers = getattr(getattr(error, "request", None), "headers", None) or {}
         return [word for name in ("authorization", "api-key") for word in headers.get(name, "").split()]
 
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+    def translate_error(self, error: Exception) -> Exception | Refusal:
         import anyio
         import openai
 
@@ -143,15 +143,8 @@ class OpenAIBackend(RemoteBackend):
                 return self.connection_failed(error)
             case openai.APIStatusError():
                 body = error.body if isinstance(error.body, dict) else {}
-                return error_from_status(
-                    error.status_code,
-                    str(body.get("message") or error.message),
-                    model=self.model,
-                    headers=dict(error.response.headers),
-                    code=str(body.get("code") or ""),
-                    texts=texts,
-                    sent_keys=keys,
-                )
+                message, code = str(body.get("message") or error.message), str(body.get("code") or "")
+                return Refusal(error.status_code, message, error.response.headers, code)
             case openai.APIResponseValidationError():
                 return self.not_an_answer()
             case openai.OpenAIError():

@@ -21,7 +21,7 @@ from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._environment import api_key
 from ._remote import RemoteBackend
-from ._responses import decode_vectors, error_from_status, failed_to_parse
+from ._responses import Refusal, decode_vectors, failed_to_parse
 
 BASE_URL = "https://api.voyageai.com/v1"
 MONGODB_URL = "https://ai.mongodb.com/v1"
@@ -85,7 +85,7 @@ class VoyageBackend(RemoteBackend):
             raise self.not_an_answer() from error
         return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
 
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+    def translate_error(self, error: Exception) -> Exception | Refusal:
         import aiohttp
         import requests
         from voyageai import error as sdk
@@ -98,9 +98,7 @@ class VoyageBackend(RemoteBackend):
             case sdk.VoyageError(http_status=int(status)) if status >= 300:
                 detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
                 unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
-                return error_from_status(
-                    status, detail, model=self.model, headers=error.headers, texts=texts, unknown_model=unknown_model
-                )
+                return Refusal(status, detail, error.headers, unknown_model=unknown_model)
             case sdk.VoyageError():
                 return self.not_an_answer()
             case _:
