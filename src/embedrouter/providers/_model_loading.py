@@ -17,8 +17,7 @@ from ..errors import ConfigError, UnavailableError
 from ..models import Model
 from ..types import Candidate, InputType
 from . import Description, needs_extra
-from ._model_files import Facts, choose_prompts, finite, read_facts
-from ._model_identity import PROVIDER, find_snapshot, locate, matches_folder
+from ._model_files import PROVIDER, Facts, choose_prompts, find_snapshot, finite, locate, matches_folder, read_facts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -3,7 +3,7 @@
 Promises:
 
 - ``describe`` reads JSON files and hashes weights. It imports neither torch nor sentence-transformers and opens no
-  socket; the first call that needs vectors does (see ``_model_identity``).
+  socket; the first call that needs vectors does (see ``_model_files``).
 - The loaded model is compared with its description before the first vector is made: dimensions, prompts and, for a
   folder, the files themselves. So no vector is cached under another model's name (see ``_model_loading``).
 - Prompts are chosen as the library's ``encode_query`` and ``encode_document`` choose them. A model that it loads always
@@ -34,8 +34,7 @@ from ..errors import InputRejectedError
 from ..models import Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description
-from ._model_files import read_facts
-from ._model_identity import describe, find_snapshot, locate
+from ._model_files import describe, find_snapshot, locate, read_facts
 from ._model_loading import Counter, Loaded, chosen_prompts, file_counter, load, memory_errors
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
