@@ -10,7 +10,7 @@ from typing import Any, Self
 from langchain_core.embeddings import Embeddings
 
 from ..models import first_given
-from ..retrieval import GuardedRouter
+from ..retrieval.index_guard import GuardedRouter
 from ..router import Router
 from ..types import Space
 

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from .._process import in_thread
 from ..errors import ConfigError
-from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tiered_router
+from ..retrieval import Cascade
+from ..retrieval.tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
 from ..tiered import TieredRouter
 from ._embeddings import RouterEmbeddings
 from ._with_tier import TIER_SPEC, configured_tier

@@ -11,7 +11,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, fie
 
 from ..errors import ConfigError
 from ..models import first_given
-from ..retrieval import GuardedRouter
+from ..retrieval.index_guard import GuardedRouter
 from ..router import Router
 
 

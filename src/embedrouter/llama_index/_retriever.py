@@ -16,7 +16,8 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from .._process import in_thread
 from ..errors import ConfigError, InvalidInputError
-from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tiered_router
+from ..retrieval import Cascade
+from ..retrieval.tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
 from ..tiered import TieredRouter
 from ._embedding import RouterEmbedding
 

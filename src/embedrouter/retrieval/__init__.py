@@ -1,24 +1,9 @@
-"""What keeps retrieval right over several stores and tiers: guards of indexes, tiered stores, cascades.
+"""What keeps retrieval right over several stores and tiers.
 
-``calibration`` measures a cascade.
+``index_guard`` holds a vector store to one space, ``tiered_stores`` chooses among stores, a ``Cascade`` asks the better
+one too, and ``calibration`` measures a cascade.
 """
 
-from ._cascade import DEPTH, Cascade, gap
-from ._index_guard import FOLDER, GuardedRouter, IndexGuard, forget, recorded
-from ._tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
+from ._cascade import Cascade, gap
 
-__all__ = [
-    "DEPTH",
-    "FOLDER",
-    "Cascade",
-    "Framework",
-    "GuardedRouter",
-    "IndexGuard",
-    "Search",
-    "TieredStores",
-    "forget",
-    "gap",
-    "overrides",
-    "recorded",
-    "tiered_router",
-]
+__all__ = ["Cascade", "gap"]
