@@ -183,20 +183,21 @@ class Batches:
         if record.ended:
             return self._ended(record)
         candidate = self._candidate(record)
-        endpoint = self._endpoint(candidate)
         provider_id = self._provider_id(record, candidate)
         if provider_id is None:
             if datetime.now(UTC) - record.at < LOST:
                 return BatchStatus(False, record.texts, 0, ())
             self._end(record, "the batch never reached the provider")
             return self._ended(record)
-        progress = self._with_retries(lambda: endpoint.retrieve(provider_id, timeout=candidate.timeout))
+        progress = self._with_retries(
+            lambda: self._endpoint(candidate).retrieve(provider_id, timeout=candidate.timeout)
+        )
         if not progress.ended:
             return BatchStatus(False, record.texts, progress.answered, ())
         if progress.refusal:
             self._end(record, f"the batch was refused ({progress.refusal})")
         else:
-            self._with_retries(lambda: self._collect(record, candidate, endpoint, provider_id, progress.answered))
+            self._with_retries(lambda: self._collect(record, candidate, provider_id, progress.answered))
         return self._ended(record)
 
     def cancel(self, reference: str) -> None:
@@ -218,9 +219,7 @@ class Batches:
     def _find(self, reference: str, candidate: Candidate) -> str | None:
         return self._with_retries(lambda: self._endpoint(candidate).find(reference, timeout=candidate.timeout))
 
-    def _collect(
-        self, record: BatchRecord, candidate: Candidate, endpoint: BatchEndpoint, provider_id: str, expected: int
-    ) -> None:
+    def _collect(self, record: BatchRecord, candidate: Candidate, provider_id: str, expected: int) -> None:
         """Store a batch's answers in the cache, book the cost and close the record. Safe to repeat at any point."""
         texts = self._records.texts(record.reference)
         if self._records.get(record.reference).ended:  # another process has collected the batch and removed its texts
@@ -228,7 +227,7 @@ class Batches:
         failures: dict[bytes, str | None] = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
         page: dict[bytes, Entry] = {}
-        for name, outcome in endpoint.results(provider_id, timeout=TRANSFER):
+        for name, outcome in self._endpoint(candidate).results(provider_id, timeout=TRANSFER):
             key = bytes.fromhex(name)
             if key not in texts:
                 continue

@@ -18,7 +18,7 @@ import ssl
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from inspect import iscoroutinefunction
@@ -43,15 +43,12 @@ def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any
     Raises:
         ConfigError: the object has no such method, or one of the other kind.
     """
-    given = (("client", model.client, kind, False), ("async_client", model.async_client, async_kind, True))
-    for name, client, wanted, asynchronous in given:
-        if client is not None:
-            try:
-                fits = iscoroutinefunction(sends(client)) is asynchronous
-            except AttributeError:
-                fits = False
-            if not fits:
-                raise ConfigError(f"{model.name}: {name}= takes a {wanted}, not {type(client).__name__}.")
+    for name, client, wanted in (("client", model.client, kind), ("async_client", model.async_client, async_kind)):
+        fits = client is None
+        with suppress(AttributeError):
+            fits = fits or iscoroutinefunction(sends(client)) is (client is model.async_client)
+        if not fits:
+            raise ConfigError(f"{model.name}: {name}= takes a {wanted}, not {type(client).__name__}.")
 
 
 @dataclass(slots=True, eq=False)

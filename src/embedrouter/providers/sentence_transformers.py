@@ -147,17 +147,14 @@ class SentenceTransformersBackend(Backend):
 
     def _load(self) -> Loaded:
         state = self._states.get()
-        loaded = state.loaded
-        if loaded is None:
-            with state.lock:
-                loaded = state.loaded
-                if loaded is None:
-                    # Torch's threads do not survive a fork: the first forward pass in the child would wait for them
-                    # for ever, even that of a model loaded anew.
-                    if self._process != os.getpid() and (torch := sys.modules.get("torch")):
-                        torch.set_num_threads(1)
-                    loaded = state.loaded = load(self._model, self._known, self._candidate)
-        return loaded
+        with state.lock:
+            if state.loaded is None:
+                # Torch's threads do not survive a fork: the first forward pass in the child would wait for them for
+                # ever, even that of a model loaded anew.
+                if self._process != os.getpid() and (torch := sys.modules.get("torch")):
+                    torch.set_num_threads(1)
+                state.loaded = load(self._model, self._known, self._candidate)
+            return state.loaded
 
     def _counting(self) -> _Counting | None:
         state = self._states.get()
