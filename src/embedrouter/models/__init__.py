@@ -3,9 +3,8 @@
 from ._backend import Backend, BatchEndpoint
 from ._catalogue import PRICE_MAX_AGE, Card, load_catalogue
 from ._declaration import Model, check_address, framework_methods, is_secret
-from ._presets import preset
 from ._resolution import custom_card, resolve, shared_space
-from ._settings import RouterSettings
+from ._settings import RouterSettings, preset
 from ._tiers import TIERS, first_given, rank, requested, tier
 from ._tokens import MOST_TOKENS, parse_token_count, split_text
 

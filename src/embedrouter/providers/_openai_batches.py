@@ -80,9 +80,7 @@ class OpenAIBatches(BatchEndpoint):
     def results(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
         with self._backend.clients.lease() as client, self._errors():
             found = client.batches.retrieve(batch, timeout=timeout)
-            for file in (found.output_file_id, found.error_file_id):
-                if file is None:
-                    continue
+            for file in filter(None, (found.output_file_id, found.error_file_id)):
                 with client.files.with_streaming_response.content(file, timeout=timeout) as response:
                     for line in split_lines(response.iter_bytes()):
                         yield self.parse_line(line)

@@ -187,23 +187,17 @@ def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     if not found:
         return None
 
-    def amount(name: str) -> int | None:
+    def number(name: str) -> int | None:
         text = found.get(f"x-ratelimit-{name}", "")
         return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MAX_DIGITS else None
 
-    def seconds(name: str) -> float | None:
-        parts = DURATION.findall(found.get(f"x-ratelimit-reset-{name}", ""))
-        total = sum(float(number) * UNITS[unit] for number, unit in parts)
-        return total if parts and total <= MAX_RESET else None
+    def limits(unit: str) -> tuple[int | None, int | None, float | None]:
+        parts = DURATION.findall(found.get(f"x-ratelimit-reset-{unit}", ""))
+        reset = sum(float(amount) * UNITS[name] for amount, name in parts)
+        limit = number(f"limit-{unit}") or None  # some servers write 0 where there is no limit
+        return limit, number(f"remaining-{unit}"), reset if parts and reset <= MAX_RESET else None
 
-    return RateLimits(
-        requests=amount("limit-requests") or None,  # some servers write 0 where there is no limit
-        requests_left=amount("remaining-requests"),
-        requests_reset=seconds("requests"),
-        tokens=amount("limit-tokens") or None,
-        tokens_left=amount("remaining-tokens"),
-        tokens_reset=seconds("tokens"),
-    )
+    return RateLimits(*limits("requests"), *limits("tokens"))
 
 
 def _seconds(text: str, scale: float) -> float | None:
