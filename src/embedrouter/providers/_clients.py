@@ -54,7 +54,7 @@ def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any
 @dataclass(slots=True, eq=False)
 class _Leased:
     client: Any
-    close: Callable[[], Any]
+    close: Callable[[], Any] | None
     leases: int = 1
     """Calls that use the client, and one more until the client is closed."""
 
@@ -78,31 +78,22 @@ class Clients(Generic[S, A]):
     """Leases SDK clients.
 
     Args:
-        make: makes the synchronous client, and returns it with what closes it.
-        make_async: the same of the asynchronous client; called in a thread.
-        given: the user's synchronous client.
-        given_async: the user's asynchronous client.
+        make: returns a synchronous client and what closes it; ``None`` where the client stays open.
+        make_async: the same of an asynchronous client; called in a thread.
     """
 
     def __init__(
         self,
-        make: Callable[[], tuple[S, Callable[[], object]]],
-        make_async: Callable[[], tuple[A, Callable[[], Awaitable[object]]]],
-        *,
-        given: S | None = None,
-        given_async: A | None = None,
+        make: Callable[[], tuple[S, Callable[[], object] | None]],
+        make_async: Callable[[], tuple[A, Callable[[], Awaitable[object]] | None]],
     ) -> None:
         self._make, self._make_async = make, make_async
-        self._given, self._given_async = given, given_async
         self._of_process = PerProcess(lambda: _Slot(threading.Lock()))
         self._of_loops = PerProcess(lambda: PerLoop(lambda: _Slot(asyncio.Lock())))
 
     @contextmanager
     def lease(self) -> Iterator[S]:
         """Lease the synchronous client."""
-        if self._given is not None:
-            yield self._given
-            return
         slot = self._of_process.get()
         with slot.lock:
             leased = slot.lease(slot.leased or self._new())
@@ -114,9 +105,6 @@ class Clients(Generic[S, A]):
     @asynccontextmanager
     async def alease(self) -> AsyncIterator[A]:
         """Lease the running event loop's client."""
-        if self._given_async is not None:
-            yield self._given_async
-            return
         slot = self._of_loops.get().get()
         async with slot.lock:
             leased = slot.lease(slot.leased or _Leased(*await in_thread(self._make_async)))
@@ -144,6 +132,8 @@ class Clients(Generic[S, A]):
 
     def _new(self) -> _Leased:
         client, close = self._make()
+        if close is None:
+            return _Leased(client, None)
         finalizer = weakref.finalize(self, close)
         finalizer.atexit = False
         return _Leased(client, finalizer)
@@ -153,13 +143,13 @@ def _return(slot: _Slot, leased: _Leased) -> None:
     with slot.lock:
         leased.leases -= 1
         last = not leased.leases
-    if last:
+    if last and leased.close:
         leased.close()
 
 
 async def _areturn(leased: _Leased) -> None:
     leased.leases -= 1
-    if not leased.leases:
+    if not leased.leases and leased.close:
         await leased.close()
 
 

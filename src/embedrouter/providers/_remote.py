@@ -30,13 +30,19 @@ class RemoteBackend(Backend):
         wanted = candidate.space.dimensions
         self.dimensions = wanted if wanted != known.card.dimensions else None
         """Sent only where it is not the model's own number, because older models refuse it."""
-        make, make_async = (partial(self.connect, model, asynchronous=form) for form in (False, True))
-        self.clients: Clients[Any, Any] = Clients(make, make_async, given=model.client, given_async=model.async_client)
+        self.clients: Clients[Any, Any] = Clients(
+            partial(self._client, model, False), partial(self._client, model, True)
+        )
+
+    @classmethod
+    def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
+        given = model.async_client if asynchronous else model.client
+        return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
 
     @staticmethod
     @abstractmethod
-    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Callable[[], Any]]:
-        """Make a client of the SDK, and return it with what closes it.
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
+        """Make a client of the SDK, and return it with what closes it, if anything does.
 
         Raises:
             ConfigError: the package or a setting is missing; nothing was made.

@@ -9,10 +9,8 @@ SDK, which would run code from the model hub for it; sentence-transformers loads
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ..errors import ConfigError, UnavailableError
@@ -56,7 +54,7 @@ class VoyageBackend(RemoteBackend):
         with needs_extra(model, "voyage"):
             from voyageai.api_resources import Embedding
         platform.platform()  # reads a file, and the SDK asks for it at the first request; Python remembers the answer
-        return (Embedding.acreate, partial(asyncio.sleep, 0)) if asynchronous else (Embedding.create, lambda: None)
+        return (Embedding.acreate if asynchronous else Embedding.create), None
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
         key = api_key(self.model)
