@@ -1,8 +1,8 @@
 """The providers: the facts of each model before it is called, and the ``Backend`` that calls it.
 
-Each module serves one provider, and all read in the same order: ``describe`` and ``create``, then the four steps of a
-request: ``build_request``, ``send``, ``parse_answer``, ``translate_error``. The SDK is imported when the first request
-is made, never earlier, and only its documented interface is used.
+Each module serves one provider with ``describe`` and ``create``. Those that speak to an SDK read in the same order:
+``connect``, then the four steps of a request: ``build_request``, ``send``, ``parse_answer``, ``translate_error``. The
+SDK is imported when the first request is made, never earlier, and only its documented interface is used.
 """
 
 from __future__ import annotations

@@ -67,12 +67,6 @@ class _Slot:
     """Held while the client is made, so that all calls share one client; of the process or of the loop."""
     leased: _Leased | None = None
 
-    def lease(self, leased: _Leased) -> _Leased:
-        """Keep a client, and count one more call that uses the client."""
-        self.leased = leased
-        leased.leases += 1
-        return leased
-
 
 class Clients(Generic[S, A]):
     """Leases SDK clients.
@@ -96,7 +90,8 @@ class Clients(Generic[S, A]):
         """Lease the synchronous client."""
         slot = self._of_process.get()
         with slot.lock:
-            leased = slot.lease(slot.leased or self._new())
+            leased = slot.leased = slot.leased or self._new()
+            leased.leases += 1
         try:
             yield leased.client
         finally:
@@ -107,7 +102,8 @@ class Clients(Generic[S, A]):
         """Lease the running event loop's client."""
         slot = self._of_loops.get().get()
         async with slot.lock:
-            leased = slot.lease(slot.leased or _Leased(*await in_thread(self._make_async)))
+            leased = slot.leased = slot.leased or _Leased(*await in_thread(self._make_async))
+            leased.leases += 1
         try:
             yield leased.client
         finally:

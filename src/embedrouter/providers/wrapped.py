@@ -21,8 +21,6 @@ from . import Description
 from ._redaction import safe_to_chain
 from ._responses import kind_of_status
 
-__all__ = ["WrappedBackend"]
-
 STATUS = ("status_code", "http_status", "status")
 """Attributes of SDKs' exceptions that hold the HTTP status."""
 
@@ -35,25 +33,18 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     return Description(cards.get(model.name) or custom_card(model, dimensions))
 
 
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of an embedder."""
-    return WrappedBackend(model.embedder, model.name)
-
-
 class WrappedBackend(Backend):
     """Calls an embedder of the user's.
 
-    Args:
-        embedder: has LangChain's ``embed_documents`` and ``embed_query``, or LlamaIndex's ``get_text_embedding_batch``
-            and ``get_query_embedding``, or takes a list of texts (and ``input_type=``, if it has such a parameter) and
-            returns a list of vectors or an array.
-        name: of the model, for messages.
+    The embedder has LangChain's ``embed_documents`` and ``embed_query``, or LlamaIndex's ``get_text_embedding_batch``
+    and ``get_query_embedding``, or takes a list of texts (and ``input_type=``, if it has such a parameter) and returns
+    a list of vectors or an array.
     """
 
-    def __init__(self, embedder: Any, name: str) -> None:
-        self._embedder, self._name = embedder, name
-        self._methods = framework_methods(embedder)
-        self._takes_input_type = self._methods is None and "input_type" in signature(embedder).parameters
+    def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
+        self._embedder, self._name = model.embedder, model.name
+        self._methods = framework_methods(self._embedder)
+        self._takes_input_type = self._methods is None and "input_type" in signature(self._embedder).parameters
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Call the embedder, which keeps its own time limit."""
@@ -111,3 +102,6 @@ class WrappedBackend(Backend):
             return error
         ours.__cause__ = error if safe_to_chain(error, texts) else None
         return ours
+
+
+create = WrappedBackend
