@@ -32,7 +32,7 @@ from embedrouter.errors import ConfigError, InputRejectedError, UnavailableError
 from embedrouter.models import Model, load_catalogue, resolve, shared_space
 from embedrouter.providers import wordllama as words
 from embedrouter.providers._model_files import read_facts
-from embedrouter.providers._model_loading import load
+from embedrouter.providers.sentence_transformers import load
 from embedrouter.types import Answer, Candidate, InputType
 
 pytest.importorskip("sentence_transformers")

@@ -103,6 +103,7 @@ async def aguard(store: Store, router: Router, *, adopt: bool = False) -> Store:
 
 def _collection(store: Any) -> Collection:
     """Return the collection of a store. LangChain's has no public name for it, so all its attributes are tried."""
+    found: Any
     for found in (store, getattr(store, "client", None), *getattr(store, "__dict__", {}).values()):
         if all(hasattr(found, name) for name in ("metadata", "configuration_json", "modify")):
             if inspect.iscoroutinefunction(found.modify):

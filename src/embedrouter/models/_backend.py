@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 from .._process import in_thread
 from ..types import Answer, BatchProgress, InputType, TokenCounts
@@ -62,7 +61,7 @@ class Backend(ABC):
         self.close()
 
 
-class BatchEndpoint(Protocol):
+class BatchEndpoint(ABC):
     """Takes many texts at once, answers within a day, and asks less for it.
 
     Every method makes one request and raises ``BackendError`` when it fails. The caller names each text, and gives each
@@ -76,20 +75,26 @@ class BatchEndpoint(Protocol):
     bytes_per_text: int
     """Bytes of one text's request besides the text."""
 
+    @abstractmethod
     def upload(self, texts: Mapping[str, str], input_type: InputType, *, timeout: float) -> str:
         """Upload texts by name, which costs nothing yet. Return the provider's id of the file."""
 
+    @abstractmethod
     def submit(self, file: str, reference: str, *, timeout: float) -> str:
         """Have an uploaded file embedded. Return the provider's id of the batch."""
 
+    @abstractmethod
     def find(self, reference: str, *, timeout: float) -> str | None:
         """Return the provider's id of the batch with a client reference; ``None`` where there is none."""
 
+    @abstractmethod
     def retrieve(self, batch: str, *, timeout: float) -> BatchProgress:
         """Return the progress of a batch."""
 
+    @abstractmethod
     def results(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
         """Yield the name and the result of each text that was tried: its vector (1, dimensions), or why it has none."""
 
+    @abstractmethod
     def cancel(self, batch: str, *, timeout: float) -> None:
         """Ask the provider to stop. What is answered already is billed."""

@@ -5,7 +5,7 @@ Promises:
 - ``describe`` reads JSON files and hashes weights. It imports neither torch nor sentence-transformers and opens no
   socket; the first call that needs vectors does (see ``_model_files``).
 - The loaded model is compared with its description before the first vector is made: dimensions, prompts and, for a
-  folder, the files themselves. So no vector is cached under another model's name (see ``_model_loading``).
+  folder, the files themselves. The description keys the cache, so no vector is cached under another model's name.
 - Prompts are chosen as the library's ``encode_query`` and ``encode_document`` choose them. A model that it loads always
   has the prompts "query" and "document", if only empty, and they come before "passage", "corpus" and the default
   prompt: a model that was saved with a "passage" prompt and no "document" one embeds documents without a prompt. Pass
@@ -19,28 +19,64 @@ Promises:
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 
 from .._process import PerProcess
-from ..errors import InputRejectedError
+from ..errors import ConfigError, InputRejectedError, UnavailableError
 from ..models import Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
-from . import Backend, Description
-from ._model_files import describe, find_snapshot, locate, read_facts
-from ._model_loading import Counter, Loaded, chosen_prompts, file_counter, load, memory_errors
+from . import Backend, Description, needs_extra
+from ._model_files import (
+    PROVIDER,
+    Facts,
+    choose_prompts,
+    describe,
+    find_snapshot,
+    finite,
+    locate,
+    matches_folder,
+    read_facts,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
+logger = logging.getLogger("embedrouter")
+
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""Torch's messages, on each kind of device; the exceptions differ and some are plain ``RuntimeError``."""
+
+Counter: TypeAlias = Callable[[Sequence[str]], list[int]]
+"""Counts the tokens of texts as the model takes them: special tokens included, nothing cut."""
+
 BATCH = 32
 """Texts in one forward pass, as is the library's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory."""
+
+    client: Any
+    count: Counter
+    prompts: Mapping[InputType, str]
+    """The text before each input: the user's, or the model's own."""
+    limits: Mapping[InputType, float]
+    """Tokens of one text, its prompt and special tokens included."""
 
 
 _Counting: TypeAlias = tuple[Counter, Mapping[InputType, str]]
@@ -170,3 +206,157 @@ class SentenceTransformersBackend(Backend):
 
 
 create = SentenceTransformersBackend
+
+
+# Loading
+
+
+def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
+    """Load a model and compare it with its description.
+
+    Raises:
+        ConfigError: the package is missing, or the model is not the one described.
+        UnavailableError: the model cannot be loaded.
+    """
+    client = model.client if model.client is not None else _client(model, known)
+    own = choose_prompts(client.prompts, client.default_prompt_name)
+    _compare(model, known, client.get_embedding_dimension(), own)
+    count, taken = _client_counter(client)
+    limits = (candidate.limits.input_tokens, finite(client.max_seq_length), taken)
+    return Loaded(
+        client=client,
+        count=count,
+        prompts=chosen_prompts(model, own),
+        limits={
+            kind: min((n for n in (*limits, getattr(client[0], f"{kind}_length", None)) if n), default=math.inf)
+            for kind in INPUT_TYPES
+        },
+    )
+
+
+def chosen_prompts(model: Model, own: Mapping[InputType, str]) -> dict[InputType, str]:
+    """Return the user's prompts, and the model's own where the user gave none."""
+    return {kind: (model.prompts or {}).get(kind, own[kind]) for kind in INPUT_TYPES}
+
+
+def _client(model: Model, known: Description) -> Any:
+    with needs_extra(model, PROVIDER):
+        from sentence_transformers import SentenceTransformer
+    name, folder = locate(model)
+    revision = model.revision
+    files = known.files or find_snapshot(model, name)
+    if files is None:
+        logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", name)
+    elif folder is None:
+        revision = files.name  # the commit that is on this machine
+    with _without_progress_bar(), memory_errors(model):
+        try:
+            return SentenceTransformer(
+                name,
+                revision=revision,
+                trust_remote_code=model.trust_remote_code,
+                device=model.device,
+                local_files_only=files is not None,
+            )
+        except OSError as error:  # the hub's errors are among these, after several attempts of its client
+            raise UnavailableError(f"cannot be loaded: {error}", model=model.name, retryable=False) from error
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{model.name} cannot be loaded: {error}") from error
+
+
+def _compare(model: Model, known: Description, width: int | None, own: Mapping[InputType, str]) -> None:
+    """Refuse a loaded model that contradicts its description.
+
+    Raises:
+        ConfigError: files, dimensions or prompts differ.
+    """
+    card, files = known.card, known.files
+    if not matches_folder(known):
+        raise ConfigError(f"{files} has changed since the router was built. Build the router again.")
+    if width != card.dimensions:
+        raise ConfigError(
+            f"{model.name} makes {width} dimensions and was described with {card.dimensions}. Correct the description "
+            "(dimensions=, the catalogue), or give client= without truncate_dim."
+        )
+    used = chosen_prompts(model, own)
+    described = chosen_prompts(model, read_facts(model, files).prompts) if files else used
+    if used != described or (card.symmetric and not model.prompts and used["document"] != used["query"]):
+        raise ConfigError(
+            f"{model.name} puts other prompts before texts than its description says. Say so, and they are kept "
+            f"apart: Model({model.name!r}, prompts={dict(own)})."
+        )
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Hide the progress bar that transformers draws while it loads weights."""
+    from transformers.utils import logging as bars
+
+    before = bars.set_tqdm_hook(_hidden)
+    try:
+        yield
+    finally:
+        bars.set_tqdm_hook(None if before is _hidden else before)  # two models may be loaded at once
+
+
+def _hidden(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return bar(*args, **{**options, "disable": True})
+
+
+# Counting
+
+
+def file_counter(model: Model, facts: Facts) -> Counter:
+    """Return a counter that reads the model's ``tokenizer.json``.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    with needs_extra(model, PROVIDER):
+        from tokenizers import Tokenizer
+    count = _counter(Tokenizer.from_file(str(facts.tokenizer)), special=not facts.static)
+    return (lambda texts: count([text.lower() for text in texts])) if facts.lower else count
+
+
+def _client_counter(client: Any) -> tuple[Counter, int | None]:
+    """Return a counter that works as the loaded tokenizer does, and the limit that a bare tokenizer was saved with.
+
+    The counter has a copy: the tokenizer in use is changed by each call (padding, truncation) and cannot be shared.
+    """
+    from tokenizers import Tokenizer
+
+    own = client.tokenizer
+    if isinstance(own, Tokenizer):  # word vectors: special tokens are left out
+        limit = (own.truncation or {}).get("max_length")
+        return _counter(Tokenizer.from_str(own.to_str()), special=False), limit
+    if (fast := getattr(own, "backend_tokenizer", None)) is not None:
+        return _counter(Tokenizer.from_str(fast.to_str()), special=True), None
+    return (lambda texts: [len(own(text, truncation=False)["input_ids"]) for text in texts]), None
+
+
+def _counter(tokenizer: Tokenizer, *, special: bool) -> Counter:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(found.ids) for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+    return count
+
+
+# Errors
+
+
+@contextmanager
+def memory_errors(model: Model) -> Iterator[None]:
+    """Translate torch's lack of memory; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+            raise
+        raise UnavailableError(
+            "the memory does not suffice. Send less at once with Model(…, batch_size=8), or set device='cpu'.",
+            model=model.name,
+            retryable=False,
+        ) from error
