@@ -46,7 +46,7 @@ def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any
     for name, client, wanted in (("client", model.client, kind), ("async_client", model.async_client, async_kind)):
         fits = client is None
         with suppress(AttributeError):
-            fits = fits or iscoroutinefunction(sends(client)) is (client is model.async_client)
+            fits = fits or iscoroutinefunction(sends(client)) is (name == "async_client")
         if not fits:
             raise ConfigError(f"{model.name}: {name}= takes a {wanted}, not {type(client).__name__}.")
 
