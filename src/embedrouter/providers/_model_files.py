@@ -110,6 +110,12 @@ def find_snapshot(model: Model, name: str) -> Path | None:
     return None
 
 
+def find_files(model: Model, known: Description) -> tuple[str, Path | None]:
+    """Return what the library loads, and the folder of the model's files if they are on this machine."""
+    name, _ = locate(model)
+    return name, known.files or find_snapshot(model, name)
+
+
 def matches_folder(known: Description) -> bool:
     """Return whether a described folder still holds the same files; true of a hub model, whose commit cannot change."""
     described = known.identity or ""

@@ -120,7 +120,10 @@ def error_from_refusal(refusal: Refusal, model: str, texts: Sequence[str], keys:
     The message is shortened, keys in it are masked, and it is left out if it echoes one of the texts.
     """
     status, message, code = refusal.status, refusal.message, refusal.code
-    story = f"HTTP {status}: {_redacted(message, keys, texts)}"
+    shown = " ".join(mask_keys(message, keys).split())[:MAX_MESSAGE]
+    if echoes_input(message, texts):
+        shown = "(the provider's message is left out because it quotes a text)"
+    story = f"HTTP {status}: {shown}"
     answer: dict[str, Any] = {"model": model, "status": status}
     if refusal.unknown_model or status == 404:
         advice = "Check the model's name, base_url and your access to it."
@@ -143,13 +146,6 @@ def error_from_refusal(refusal: Refusal, model: str, texts: Sequence[str], keys:
 def kind_of_status(status: int) -> type[BackendError] | None:
     """Return the error for a status that means the same at all providers."""
     return UnavailableError if status >= 500 else KINDS.get(status)
-
-
-def _redacted(message: str, keys: Sequence[str], texts: Sequence[str]) -> str:
-    """Return what may be shown of a provider's message."""
-    if echoes_input(message, texts):
-        return "(the provider's message is left out because it quotes a text)"
-    return " ".join(mask_keys(message, keys).split())[:MAX_MESSAGE]
 
 
 def was_sent(error: BaseException | None) -> bool:

@@ -36,17 +36,7 @@ from ..errors import ConfigError, InputRejectedError, UnavailableError
 from ..models import Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description, needs_extra
-from ._model_files import (
-    PROVIDER,
-    Facts,
-    choose_prompts,
-    describe,
-    find_snapshot,
-    finite,
-    locate,
-    matches_folder,
-    read_facts,
-)
+from ._model_files import PROVIDER, Facts, choose_prompts, describe, find_files, finite, matches_folder, read_facts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -195,7 +185,7 @@ class SentenceTransformersBackend(Backend):
     def _counting(self) -> _Counting | None:
         state = self._states.get()
         if state.loaded is None and state.counting is None:
-            files = self._known.files or find_snapshot(self._model, locate(self._model)[0])
+            _, files = find_files(self._model, self._known)
             facts = read_facts(self._model, files) if files else None
             if facts and facts.tokenizer:
                 state.counting = file_counter(self._model, facts), chosen_prompts(self._model, facts.prompts)
@@ -242,12 +232,11 @@ def chosen_prompts(model: Model, own: Mapping[InputType, str]) -> dict[InputType
 def _client(model: Model, known: Description) -> Any:
     with needs_extra(model, PROVIDER):
         from sentence_transformers import SentenceTransformer
-    name, folder = locate(model)
+    name, files = find_files(model, known)
     revision = model.revision
-    files = known.files or find_snapshot(model, name)
     if files is None:
         logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", name)
-    elif folder is None:
+    elif str(files) != name:
         revision = files.name  # the commit that is on this machine
     with _without_progress_bar(), memory_errors(model):
         try:

@@ -75,8 +75,10 @@ class Cascade:
         self.cheap = cheap
         self.good = good
         self._recent = deque((_finite(number) for number in gaps), maxlen=window)
-        self._seen = 0
-        self._escalated = 0
+        self.seen = 0
+        """Queries decided so far."""
+        self.escalated = 0
+        """Queries escalated so far."""
         self._lock = threading.Lock()
 
     def escalates(self, scores: Sequence[float]) -> bool:
@@ -93,22 +95,12 @@ class Cascade:
             others = sorted(self._recent)
             below, up_to = bisect_left(others, found), bisect_right(others, found)
             rank = (below + up_to + 1) / 2 / (len(others) + 1)  # over 0 and under 1, the middle among equals
-            bar = self.share + CORRECTION * (self.share * self._seen - self._escalated)
+            bar = self.share + CORRECTION * (self.share * self.seen - self.escalated)
             escalated = rank < bar
-            self._seen += 1
-            self._escalated += escalated
+            self.seen += 1
+            self.escalated += escalated
             self._recent.append(found)
         return escalated
-
-    @property
-    def seen(self) -> int:
-        """Queries decided so far."""
-        return self._seen
-
-    @property
-    def escalated(self) -> int:
-        """Queries escalated so far."""
-        return self._escalated
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
@@ -118,7 +110,7 @@ class Cascade:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def __repr__(self) -> str:
-        return f"Cascade({self.share:g}; escalated {self._escalated} of {self._seen})"
+        return f"Cascade({self.share:g}; escalated {self.escalated} of {self.seen})"
 
 
 def gap(scores: Sequence[float]) -> float:
