@@ -28,8 +28,7 @@ from embedrouter.errors import (
 )
 from embedrouter.models import load_catalogue, resolve
 from embedrouter.providers import Backend, create, describe
-from embedrouter.providers._certificates import ssl_context
-from embedrouter.providers._clients import Clients
+from embedrouter.providers._clients import Clients, ssl_context
 from embedrouter.testing import NO_WAITING
 from tests.either import embed
 from tests.emulator import Emulator, Fault, count_tokens, vector

@@ -22,7 +22,7 @@ from embedrouter.cli._calibrate import run_calibration
 from embedrouter.cli._console import Output
 from embedrouter.cli._retrieval_files import read_judgements, read_texts
 from embedrouter.errors import ConfigError
-from embedrouter.retrieval import TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
+from embedrouter.retrieval.calibration import TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 

@@ -31,12 +31,15 @@ from llama_index.core.schema import TextNode
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
 from embedrouter import Router, TieredRouter
-from embedrouter.chroma import DIMENSIONS, PAGE, SPACE, guard, metadata
+from embedrouter.chroma import DIMENSIONS, SPACE, guard, metadata
 from embedrouter.errors import ConfigError, SpaceMismatchError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.testing import FakeBackend
 from tests.vector_stores import SecondProcess, chroma_client
+
+PAGE = 500
+"""Texts of a collection that is not tiny."""
 
 SECRET = "the salary of the chairman"
 """A text that no message may repeat."""
@@ -256,7 +259,7 @@ def test_a_refusal_says_how_to_embed_again_and_for_how_much(anywhere: Callable[[
 
 
 def test_a_free_allowance_is_counted_once(client: Any) -> None:
-    """Over all pages: 400 of the 1,000 words on two pages are free, not 400 of each page."""
+    """Of the 1,000 words 400 are free."""
     found = guard(collection(client), router("one"))
     fill(found, router("one"), [f"word{number}" for number in range(2 * PAGE)])
 
@@ -275,7 +278,6 @@ def test_what_is_in_the_cache_costs_nothing(client: Any, tmp_path: Path) -> None
 
 def test_only_the_beginning_of_a_large_collection_is_read(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal should not take minutes."""
-    monkeypatch.setattr("embedrouter.chroma.PAGE", 10)
     monkeypatch.setattr("embedrouter.chroma.READ", 20)
     fill(guard(collection(client), router("one")), router("one"), [f"word{number}" for number in range(1000)])
 

@@ -37,7 +37,7 @@ from embedrouter.errors import (
     NoModelAvailableError,
 )
 from embedrouter.models import load_catalogue
-from embedrouter.retrieval import FOLDER, IndexGuard
+from embedrouter.retrieval.index_guard import FOLDER, IndexGuard
 from embedrouter.spending import Account
 from embedrouter.types import Entry, dollars
 from tests.emulator import Emulator, Fault, Received, count_tokens

@@ -28,13 +28,8 @@ from embedrouter.errors import (
     StalePriceWarning,
     UnavailableError,
 )
-from embedrouter.models import (
-    PROBE_TEXTS,
-    PROBE_VERSION,
-    SAME_MODEL_COSINE,
-    load_catalogue,
-    lowest_cosine,
-)
+from embedrouter.models import load_catalogue
+from embedrouter.models.agreement import PROBE_TEXTS, PROBE_VERSION, SAME_MODEL_COSINE, lowest_cosine
 from embedrouter.router import embed_alone
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache

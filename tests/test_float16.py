@@ -16,7 +16,7 @@ from embedrouter import Router
 from embedrouter.cache import VectorCache, is_sound
 from embedrouter.cache._codec import decode, encode, is_row, rounded
 from embedrouter.cache._keys import KEY_BYTES
-from embedrouter.retrieval import ndcg, nearest_documents, overlap
+from embedrouter.retrieval.calibration import ndcg, nearest_documents, overlap
 from embedrouter.testing import MemoryCache
 from embedrouter.types import Entry
 

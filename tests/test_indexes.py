@@ -27,7 +27,7 @@ from embedrouter.cli import app
 from embedrouter.errors import ConfigError, SpaceMismatchError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
-from embedrouter.retrieval import IndexGuard, forget, recorded
+from embedrouter.retrieval.index_guard import IndexGuard, forget, recorded
 from embedrouter.testing import FakeBackend
 
 Adapter = Callable[..., Any]
@@ -171,7 +171,7 @@ import sys
 from pathlib import Path
 from embedrouter import Space
 from embedrouter.errors import SpaceMismatchError
-from embedrouter.retrieval import IndexGuard
+from embedrouter.retrieval.index_guard import IndexGuard
 
 guard = IndexGuard(Path(sys.argv[1]), "handbook", Space(sys.argv[2], 1))
 print("ready", flush=True)

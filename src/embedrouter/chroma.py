@@ -24,16 +24,17 @@ Collections are recognised by their methods, so this module imports neither Chro
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._process import in_thread
 from .errors import ConfigError, EmbedRouterError, InvalidInputError, SpaceMismatchError
 from .router import Router, wiring_of
 from .tiered import require_single_space
 from .types import Estimate, Space, dollars
+
+if TYPE_CHECKING:
+    from chromadb import Collection
 
 __all__ = ["aguard", "guard", "metadata"]
 
@@ -42,26 +43,10 @@ DIMENSIONS = "embedrouter:dimensions"
 DISTANCE = "hnsw:space"
 """The entry that Chroma refuses to write again. Chroma copies the entry to the configuration at the creation."""
 
-PAGE = 500
-"""Texts read at once, to estimate the price of embedding them again."""
 READ = 10_000
-"""Texts read in all; the price of the others is extrapolated. A refusal should not take minutes."""
+"""Texts read to estimate the price of embedding all of them again; a refusal should not take minutes."""
 
 Store = TypeVar("Store")
-
-
-class Collection(Protocol):
-    """The used part of ``chromadb.Collection``."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def metadata(self) -> Mapping[str, Any] | None: ...
-    @property
-    def configuration_json(self) -> Mapping[str, Any]: ...
-    def count(self) -> int: ...
-    def get(self, *, limit: int, offset: int = 0, include: Sequence[str]) -> Mapping[str, Any]: ...
-    def modify(self, *, metadata: dict[str, Any]) -> None: ...
 
 
 def metadata(router: Router) -> dict[str, str | int]:
@@ -136,22 +121,22 @@ def _collection(store: Any) -> Collection:
 
 def _recorded_space(collection: Collection) -> Space | None:
     entries = collection.metadata or {}
-    name, dimensions = entries.get(SPACE), entries.get(DIMENSIONS)
-    if name is None and dimensions is None:
-        return None
-    if not isinstance(name, str) or not isinstance(dimensions, int):
-        raise ConfigError(
-            f"The metadata of the collection {collection.name!r} name its space only in part. Set {SPACE!r} and "
-            f"{DIMENSIONS!r} with collection.modify(metadata=…) to what filled it."
-        )
-    return Space(name, dimensions)
+    match entries.get(SPACE), entries.get(DIMENSIONS):
+        case None, None:
+            return None
+        case str(name), int(dimensions):
+            return Space(name, dimensions)
+    raise ConfigError(
+        f"The metadata of the collection {collection.name!r} name its space only in part. Set {SPACE!r} and "
+        f"{DIMENSIONS!r} with collection.modify(metadata=…) to what filled it."
+    )
 
 
 def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
     """Mark a collection that has no mark, if it has no vectors or they are adopted."""
-    first = collection.get(limit=1, include=["embeddings"])
-    if first["ids"]:
-        length, ours = len(first["embeddings"][0]), router.space
+    vectors = collection.get(limit=1, include=["embeddings"])["embeddings"]
+    if vectors is not None and len(vectors):
+        length, ours = len(vectors[0]), router.space
         if length != ours.dimensions:
             raise SpaceMismatchError(
                 f"The collection {collection.name!r} holds vectors of {length} numbers; this router gives {ours}. Use "
@@ -188,40 +173,33 @@ def _embed_again(collection: Collection, router: Router) -> str:
 
 
 def _price(collection: Collection, router: Router) -> str:
-    """Return a sentence with the price of a collection's texts, which are read page by page."""
+    """Return a sentence with the price of a collection's texts."""
     total = collection.count()
     if not total:
         return "It is empty, so that costs nothing."
-    read = texts = long = 0
-    tokens: Counter[str] = Counter()
-    try:
-        for offset in range(0, READ, PAGE):
-            page = collection.get(limit=PAGE, offset=offset, include=["documents"])["documents"]
-            if not page:
-                break
-            sent = [text for text in page if text]
-            estimate, refused = _estimate(router, sent)
-            tokens[estimate.model] += estimate.tokens
-            read, texts, long = read + len(page), texts + len(sent), long + refused
-        rest = max(0, total - read)
-        costs = [wiring_of(router).cost(model, number * (read + rest) // read) for model, number in (+tokens).items()]
-    except EmbedRouterError as error:
-        return f"The price could not be estimated: {error}"
+    documents = collection.get(limit=READ, include=["documents"])["documents"] or []
+    read, texts = len(documents), [text for text in documents if text]
     if not texts:
         return "Chroma has only its vectors; take the texts from the source that it was filled from."
-    known = [cost for cost in costs if cost is not None]
+    rest = max(0, total - read)
+    try:
+        estimate, long = _estimate(router, texts)
+        tokens = estimate.tokens * (read + rest) // read
+        cost = wiring_of(router).cost(estimate.model, tokens) if tokens else Decimal(0)
+    except EmbedRouterError as error:
+        return f"The price could not be estimated: {error}"
     more = _filled_by_llama_index(collection)
     bound = "about" if rest or more else "at most"
-    amount = f"{bound} {dollars(sum(known, Decimal(0)))}" if len(known) == len(costs) else "unknown"
-    message = f"Price for its {texts + rest:,} texts with this router: {amount}"
+    amount = "unknown" if cost is None else f"{bound} {dollars(cost)}"
+    message = f"Price for its {len(texts) + rest:,} texts with this router: {amount}"
     if rest:
-        message += f", estimated from {texts:,} of them"
+        message += f", estimated from {len(texts):,} of them"
     if more:
         message += ", without the metadata that LlamaIndex embeds with each text"
     if long:
         message += f"; {long:,} are longer than the model takes and not counted"
-    if texts < read:
-        message += f"; {read - texts:,} vectors have no text in Chroma, so take their texts from the source"
+    if len(texts) < read:
+        message += f"; {read - len(texts):,} vectors have no text in Chroma, so take their texts from the source"
     return message + "."
 
 

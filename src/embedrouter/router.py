@@ -18,21 +18,8 @@ from .cache import DEFAULT, CacheLike, Default, VectorCache
 from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
 from .errors import ConfigError, DegradedWarning, EmbedRouterError
 from .limits import ModelHealth, RetryPolicy
-from .models import (
-    PROBE_TEXTS,
-    TIERS,
-    Agreement,
-    Model,
-    ProbeVectors,
-    RouterSettings,
-    compare_models,
-    first_given,
-    preset,
-    rank,
-    requested,
-    require_agreement,
-    unique_names,
-)
+from .models import TIERS, Model, RouterSettings, first_given, preset, rank, requested
+from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
 from .spending import Budget, Ledger, current_tag
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
 

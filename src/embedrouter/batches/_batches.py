@@ -20,9 +20,9 @@ from ..calls import Prepared, Question, SizedText, Wiring, fault, pack
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
 from ..models import BatchEndpoint
 from ..spending import Charge, cost, usage_of
-from ..types import Answer, Candidate, Entry, Limits, Spending
+from ..types import Answer, Candidate, Entry, InputType, Limits, Spending
 from ._jobs import BatchJob, BatchStatus
-from ._records import BatchRecord, BatchRecords, Sent
+from ._records import BatchRecord, BatchRecords
 
 DAY = 86_400.0
 TRANSFER = 600.0
@@ -72,39 +72,33 @@ class Batches:
         endpoint = self._endpoint(candidate)
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}
-        limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
         sizes = {name: _size(item.text) + endpoint.bytes_per_text for name, item in texts.items()}
+        limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
         with self._records.transaction():
-            known = self._records.under_way(list(texts))
-            new = {name: item for name, item in texts.items() if name not in known}
-            tokens = [item.tokens for item in new.values()]
-            slices = pack(tokens, [sizes[name] for name in new], limits)
-            parts = [list(new.values())[part] for part in slices]
-            references = self._reserve(question, prepared, parts, key)
+            known = self._records.under_way(texts)
+            new = [name for name in texts if name not in known]
+            slices = pack([texts[name].tokens for name in new], [sizes[name] for name in new], limits)
+            parts = [{name: texts[name] for name in new[part]} for part in slices]
+            references = self._reserve(question, prepared, parts)
         for number, (reference, part) in enumerate(zip(references, parts, strict=True), 1):
             try:
-                self._submit(question, candidate, reference, {key(item.text).hex(): item.text for item in part})
+                named = {name.hex(): item.text for name, item in part.items()}
+                self._submit(candidate, reference, named, question.input_type)
             except BaseException:
                 for later in references[number:]:
                     self._discard(later)
                 raise
         return BatchJob(self, [*dict.fromkeys(known.values()), *references])
 
-    def _reserve(
-        self,
-        question: Question,
-        prepared: Prepared,
-        parts: Sequence[Sequence[SizedText]],
-        key: Callable[[str], bytes],
-    ) -> list[str]:
+    def _reserve(self, question: Question, prepared: Prepared, parts: Sequence[Mapping[bytes, SizedText]]) -> list[str]:
         """Record batches and reserve their money, for all batches or for none."""
         candidate = prepared.candidate
-        whole = sum(item.tokens for part in parts for item in part)
+        whole = sum(item.tokens for part in parts for item in part.values())
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
         refusal = self._ledger.refusal(self._budget, cost(max(0, whole - free), candidate.price))
         references = []
         for part in parts:
-            tokens = sum(item.tokens for item in part)
+            tokens = sum(item.tokens for item in part.values())
             reservation = refusal or self._ledger.reserve(
                 self._budget,
                 Spending(
@@ -123,15 +117,15 @@ class Batches:
             if isinstance(reservation, str):
                 raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
             reference = f"batch-{secrets.token_hex(6)}"
-            sent = [Sent(key(item.text), prepared.positions[item.text], item.tokens) for item in part]
-            self._records.add(reference, datetime.now(UTC), candidate.name, candidate.fingerprint, reservation, sent)
+            sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
+            self._records.add(reference, candidate, reservation, sent)
             references.append(reference)
         return references
 
-    def _submit(self, question: Question, candidate: Candidate, reference: str, texts: Mapping[str, str]) -> None:
+    def _submit(self, candidate: Candidate, reference: str, texts: Mapping[str, str], input_type: InputType) -> None:
         endpoint = self._endpoint(candidate)
         try:
-            uploaded = self._with_retries(lambda: endpoint.upload(texts, question.input_type, timeout=TRANSFER))
+            uploaded = self._with_retries(lambda: endpoint.upload(texts, input_type, timeout=TRANSFER))
         except BaseException:  # nothing was submitted yet
             self._discard(reference)
             raise
@@ -149,7 +143,7 @@ class Batches:
             if not error.perhaps_billed:
                 self._discard(reference)
                 raise
-            found = self._with_retries(lambda: endpoint.find(reference, timeout=candidate.timeout))
+            found = self._find(reference, candidate)
             if found is None:  # the provider may list the batch later: poll looks again
                 raise
             provider_id = found
@@ -189,66 +183,63 @@ class Batches:
         if record.ended:
             return self._ended(record)
         candidate = self._candidate(record)
-        endpoint = self._endpoint(candidate)
-        provider_id = self._provider_id(record, endpoint, candidate)
+        provider_id = self._provider_id(record, candidate)
         if provider_id is None:
             if datetime.now(UTC) - record.at < LOST:
                 return BatchStatus(False, record.texts, 0, ())
             self._end(record, "the batch never reached the provider")
             return self._ended(record)
-        progress = self._with_retries(lambda: endpoint.retrieve(provider_id, timeout=candidate.timeout))
+        progress = self._with_retries(
+            lambda: self._endpoint(candidate).retrieve(provider_id, timeout=candidate.timeout)
+        )
         if not progress.ended:
             return BatchStatus(False, record.texts, progress.answered, ())
         if progress.refusal:
             self._end(record, f"the batch was refused ({progress.refusal})")
         else:
-            self._with_retries(lambda: self._collect(record, candidate, endpoint, provider_id, progress.answered))
+            self._with_retries(lambda: self._collect(record, candidate, provider_id, progress.answered))
         return self._ended(record)
 
     def cancel(self, reference: str) -> None:
         """Ask the provider to stop one batch."""
         record = self._records.get(reference)
         candidate = self._candidate(record)
-        endpoint = self._endpoint(candidate)
-        provider_id = None if record.ended else self._provider_id(record, endpoint, candidate)
+        provider_id = None if record.ended else self._provider_id(record, candidate)
         if provider_id is not None:
-            self._with_retries(lambda: endpoint.cancel(provider_id, timeout=candidate.timeout))
+            self._with_retries(lambda: self._endpoint(candidate).cancel(provider_id, timeout=candidate.timeout))
 
-    def _provider_id(self, record: BatchRecord, endpoint: BatchEndpoint, candidate: Candidate) -> str | None:
-        if record.provider_id is None:
-            found = self._with_retries(lambda: endpoint.find(record.reference, timeout=candidate.timeout))
-            if found is not None:
-                self._records.set_provider_id(record.reference, found)
-            return found
-        return record.provider_id
+    def _provider_id(self, record: BatchRecord, candidate: Candidate) -> str | None:
+        if record.provider_id is not None:
+            return record.provider_id
+        found = self._find(record.reference, candidate)
+        if found is not None:
+            self._records.set_provider_id(record.reference, found)
+        return found
 
-    def _collect(
-        self, record: BatchRecord, candidate: Candidate, endpoint: BatchEndpoint, provider_id: str, expected: int
-    ) -> None:
+    def _find(self, reference: str, candidate: Candidate) -> str | None:
+        return self._with_retries(lambda: self._endpoint(candidate).find(reference, timeout=candidate.timeout))
+
+    def _collect(self, record: BatchRecord, candidate: Candidate, provider_id: str, expected: int) -> None:
         """Store a batch's answers in the cache, book the cost and close the record. Safe to repeat at any point."""
         texts = self._records.texts(record.reference)
         if self._records.get(record.reference).ended:  # another process has collected the batch and removed its texts
             return
-        failures = dict.fromkeys(texts, "not answered")
+        failures: dict[bytes, str | None] = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
         page: dict[bytes, Entry] = {}
-        for name, outcome in endpoint.results(provider_id, timeout=TRANSFER):
+        for name, outcome in self._endpoint(candidate).results(provider_id, timeout=TRANSFER):
             key = bytes.fromhex(name)
             if key not in texts:
                 continue
+            failures[key] = outcome if isinstance(outcome, str) else None
             if isinstance(outcome, Answer):
                 answered += 1
                 billed = texts[key] if outcome.tokens is None else outcome.tokens
                 tokens += billed
-                outcome = replace(outcome, vectors=self._cache.rounded(outcome.vectors))
-                wrong = fault(outcome, 1, candidate.space.dimensions)
-                if wrong is None:
-                    page[key] = Entry(outcome.vectors[0], billed)
-                    failures.pop(key, None)
-                else:
-                    failures[key] = wrong
-            else:
-                failures[key] = outcome
+                vectors = self._cache.rounded(outcome.vectors)
+                failures[key] = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                if failures[key] is None:
+                    page[key] = Entry(vectors[0], billed)
             if len(page) >= PAGE:
                 self._keep(page)
                 page = {}

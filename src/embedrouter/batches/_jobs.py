@@ -81,10 +81,10 @@ class BatchJob:
             timeout: seconds after which the status is returned, even if a batch is in progress.
         """
         clock = self._batches.clock
-        deadline = None if timeout is None else clock() + timeout
+        deadline = math.inf if timeout is None else clock() + timeout
         while True:
             status = self.poll()
-            left = math.inf if deadline is None else deadline - clock()
+            left = deadline - clock()
             if status.ended or left <= 0:
                 return status
             self._batches.sleep(min(every, left))

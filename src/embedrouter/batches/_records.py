@@ -8,13 +8,15 @@ when the batch is collected, also after a restart.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..errors import ConfigError, UnavailableError
 from ..spending import Ledger
+from ..types import Candidate
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS batches (
@@ -35,19 +37,7 @@ SCHEMA = (
         failure TEXT,
         PRIMARY KEY (mark, key)
     ) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS batch_keys ON batch_texts (key)",
 )
-KEYS = 5_000
-"""Keys in one query."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One text of a batch: its cache key, its position in the texts of the call, its estimated tokens."""
-
-    key: bytes
-    position: int
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,41 +87,38 @@ class BatchRecords:
             yield database
 
     def add(
-        self, reference: str, at: datetime, model: str, fingerprint: str, reservation: int, texts: Sequence[Sent]
+        self, reference: str, candidate: Candidate, reservation: int, texts: Sequence[tuple[bytes, int, int]]
     ) -> None:
-        """Write the record of a batch that is about to be submitted."""
+        """Write the record of a batch that is about to be submitted.
+
+        Args:
+            texts: of each the cache key, the position in the texts of the call, and the estimated tokens.
+        """
         with self.transaction() as database:
             database.execute(
                 "INSERT INTO batches VALUES (?, ?, NULL, 0, ?, ?, ?, ?)",
-                (reference, at.timestamp(), model, fingerprint, reservation, len(texts)),
+                (reference, time.time(), candidate.name, candidate.fingerprint, reservation, len(texts)),
             )
-            database.executemany(
-                "INSERT INTO batch_texts VALUES (?, ?, ?, ?, NULL)",
-                [(reference, text.key, text.position, text.tokens) for text in texts],
-            )
+            rows = [(reference, *text) for text in texts]
+            database.executemany("INSERT INTO batch_texts VALUES (?, ?, ?, ?, NULL)", rows)
 
-    def under_way(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+    def under_way(self, keys: Container[bytes]) -> dict[bytes, str]:
         """Return the texts in batches that have not ended: the batch's reference by cache key."""
-        found: dict[bytes, str] = {}
+        query = "SELECT key, mark FROM batches JOIN batch_texts USING (mark) WHERE NOT ended"
         with self.transaction() as database:
-            for start in range(0, len(keys), KEYS):
-                part = keys[start : start + KEYS]
-                found.update(
-                    database.execute(
-                        "SELECT key, mark FROM batch_texts JOIN batches USING (mark)"
-                        f" WHERE NOT ended AND key IN ({', '.join('?' * len(part))})",
-                        part,
-                    )
-                )
-        return found
+            return {key: mark for key, mark in database.execute(query) if key in keys}
 
     def set_provider_id(self, reference: str, provider_id: str) -> None:
         """Record the provider's id of a batch."""
         with self.transaction() as database:
             database.execute("UPDATE batches SET provider_id = ? WHERE mark = ?", (provider_id, reference))
 
-    def end(self, reference: str, failures: Mapping[bytes, str]) -> bool:
-        """Record the end of a batch and the texts that failed; return ``False`` if the end is on record already."""
+    def end(self, reference: str, failures: Mapping[bytes, str | None]) -> bool:
+        """Record the end of a batch; return ``False`` if the end is on record already.
+
+        Args:
+            failures: why a text has no vector; ``None`` for a text that has one.
+        """
         with self.transaction() as database:
             if not database.execute("UPDATE batches SET ended = 1 WHERE mark = ? AND NOT ended", (reference,)).rowcount:
                 return False

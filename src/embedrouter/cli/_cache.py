@@ -13,7 +13,7 @@ import typer
 
 from ..cache import CacheDatabase, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
-from ..retrieval import FOLDER, forget, recorded
+from ..retrieval.index_guard import FOLDER, forget, recorded
 from ._console import Output
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes, cache_folder

@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from ..errors import ConfigError
-from ..retrieval import Calibration, Point, TierVectors, calibrate
+from ..retrieval.calibration import Calibration, Point, TierVectors, calibrate
 from ..router import Router
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors

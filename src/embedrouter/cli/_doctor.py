@@ -24,7 +24,8 @@ from ..doctor import (
 )
 from ..errors import EmbedRouterError, StalePriceWarning
 from ..limits import RetryPolicy
-from ..models import PROBE_VERSION, load_catalogue
+from ..models import load_catalogue
+from ..models.agreement import PROBE_VERSION
 from ..router import Router, wiring_of
 from ..spending import tag
 from ..types import Usage, dollars

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from ..errors import ConfigError
-from ..models import SAME_MODEL_COSINE, lowest_cosine
+from ..models.agreement import SAME_MODEL_COSINE, lowest_cosine
 from ..types import Candidate, InputType, Vectors
 from ._finding import Finding, fine, problem, warning
 from ._probe_records import ProbeRecord, ProbeRecords

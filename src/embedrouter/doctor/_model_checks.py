@@ -26,12 +26,11 @@ from ..errors import (
     NoModelAvailableError,
     RateLimitedError,
 )
-from ..models import (
-    PRICE_MAX_AGE,
+from ..models import PRICE_MAX_AGE, Card
+from ..models.agreement import (
     PROBE_TEXTS,
     SAME_MODEL_COSINE,
     Agreement,
-    Card,
     ProbeVectors,
     compare_models,
     highest_cosine_between_texts,

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError
-from ..models import PROBE_VERSION
+from ..models.agreement import PROBE_VERSION
 from ..types import InputType, Vectors
 
 PROBE_FOLDER = "probes"

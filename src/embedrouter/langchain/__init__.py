@@ -31,9 +31,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, as LangChain's own packages do."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{MODULES[name]}", __name__), name)
-    globals()[name] = found
-    return found
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

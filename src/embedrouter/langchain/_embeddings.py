@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from langchain_core.embeddings import Embeddings
 
-from ..models import first_given, requested
-from ..retrieval import GuardedRouter
+from ..models import first_given
+from ..retrieval.index_guard import GuardedRouter
 from ..router import Router
-from ..types import InputType, Space
+from ..types import Space
 
 CONFIGURABLE = "embedding_tier"
 """The entry of ``config["configurable"]`` that asks for a tier."""
@@ -73,24 +73,19 @@ class RouterEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector per text; see ``Router.embed`` for the errors."""
-        return self._guarded.embed(texts, "document", self._tier("document"))
+        return self._guarded.embed(texts, "document", self.document_tier)
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query; see ``Router.embed`` for the errors."""
-        return self._guarded.embed([text], "query", self._tier("query"))[0]
+        return self._guarded.embed([text], "query", _configured(), self.query_tier)[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Do what ``embed_documents`` does without blocking the event loop."""
-        return await self._guarded.aembed(texts, "document", self._tier("document"))
+        return await self._guarded.aembed(texts, "document", self.document_tier)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do what ``embed_query`` does without blocking the event loop."""
-        return (await self._guarded.aembed([text], "query", self._tier("query")))[0]
-
-    def _tier(self, input_type: InputType) -> str | None:
-        if input_type == "document":
-            return first_given(requested("document"), self.document_tier)
-        return first_given(requested("query"), _configured(), self.query_tier)
+        return (await self._guarded.aembed([text], "query", _configured(), self.query_tier))[0]
 
     def __repr__(self) -> str:
         settings = {"query_tier": self.query_tier, "document_tier": self.document_tier, "index": self.index}

@@ -16,10 +16,11 @@ from pydantic import Field
 
 from .._process import in_thread
 from ..errors import ConfigError
-from ..retrieval import Cascade, Framework, Search, TieredStores, overrides, tiered_router
+from ..retrieval import Cascade
+from ..retrieval.tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
 from ..tiered import TieredRouter
-from ._embeddings import CONFIGURABLE, RouterEmbeddings
-from ._with_tier import configured_tier
+from ._embeddings import RouterEmbeddings
+from ._with_tier import TIER_SPEC, configured_tier
 
 Hit: TypeAlias = tuple[Document, float]
 
@@ -133,8 +134,7 @@ class TieredRetriever(BaseRetriever):
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """The entry that ``configurable`` may have."""
-        name, about = "Embedding tier", "The tier at which the query is embedded and whose store is asked."
-        return [ConfigurableFieldSpec(CONFIGURABLE, str | None, name, about, default=None)]
+        return [TIER_SPEC]
 
     # Retrieval. LangChain does not pass the configuration to ``_get_relevant_documents``, so ``invoke`` reads it
 
@@ -239,28 +239,16 @@ class TieredRetriever(BaseRetriever):
         return list(prepared)
 
     def add_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        ids: Sequence[str] | None = None,
-        tiers: Sequence[str] | None = None,
-        **kwargs: Any,
+        self, texts: Iterable[str], metadatas: Sequence[Mapping[str, Any]] | None = None, **settings: Any
     ) -> list[str]:
-        """Add texts to every store; see ``add_documents``."""
-        return self.add_documents(_documents(texts, metadatas), ids=ids, tiers=tiers, **kwargs)
+        """Add texts to every store; ``settings`` are those of ``add_documents``."""
+        return self.add_documents(_documents(texts, metadatas), **settings)
 
     async def aadd_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        ids: Sequence[str] | None = None,
-        tiers: Sequence[str] | None = None,
-        **kwargs: Any,
+        self, texts: Iterable[str], metadatas: Sequence[Mapping[str, Any]] | None = None, **settings: Any
     ) -> list[str]:
         """Do what ``add_texts`` does without blocking the event loop."""
-        return await self.aadd_documents(_documents(texts, metadatas), ids=ids, tiers=tiers, **kwargs)
+        return await self.aadd_documents(_documents(texts, metadatas), **settings)
 
     def delete(self, ids: Sequence[str], *, tiers: Sequence[str] | None = None, **kwargs: Any) -> None:
         """Remove documents from every store, or from those of ``tiers``."""

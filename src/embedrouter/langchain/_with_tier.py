@@ -15,7 +15,7 @@ do not run at its tier.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, nullcontext
 from typing import Any
 
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig, ensure_config
@@ -81,35 +81,31 @@ class _AtTier(Runnable[Input, Output]):
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
         asking = self._asking(config)
-        with asking:
-            chunks = self.bound.stream(input, config, **kwargs)
-        try:
+        with ExitStack() as stack:
+            with asking:
+                chunks = self.bound.stream(input, config, **kwargs)
+            if close := getattr(chunks, "close", None):  # generators have it, other iterators need not
+                stack.callback(close)
             while True:
                 with asking:
                     chunk: Any = next(chunks, END)
                 if chunk is END:
                     return
                 yield chunk
-        finally:
-            close = getattr(chunks, "close", None)  # generators have it, other iterators need not
-            if close is not None:
-                close()
 
     async def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
         asking = self._asking(config)
-        with asking:
-            chunks = self.bound.astream(input, config, **kwargs)
-        try:
+        async with AsyncExitStack() as stack:
+            with asking:
+                chunks = self.bound.astream(input, config, **kwargs)
+            if aclose := getattr(chunks, "aclose", None):
+                stack.push_async_callback(aclose)
             while True:
                 with asking:
                     chunk: Any = await anext(chunks, END)
                 if chunk is END:
                     return
                 yield chunk
-        finally:
-            aclose = getattr(chunks, "aclose", None)
-            if aclose is not None:
-                await aclose()
 
     def _asking(self, config: RunnableConfig | None) -> AbstractContextManager[object]:
         if self.tier is not None:
@@ -143,14 +139,14 @@ class _AtTier(Runnable[Input, Output]):
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        own = [_SPEC] if self.tier is None else []
+        own = [TIER_SPEC] if self.tier is None else []
         return get_unique_config_specs([*self.bound.config_specs, *own])
 
     def __repr__(self) -> str:
         return f"with_tier({self.bound!r}, {self.tier!r})"
 
 
-_SPEC = ConfigurableFieldSpec(CONFIGURABLE, str | None, "Embedding tier", "The tier at which queries are embedded.")
+TIER_SPEC = ConfigurableFieldSpec(CONFIGURABLE, str | None, "Embedding tier", "The tier at which queries are embedded.")
 
 
 def configured_tier(runnable: Runnable[Any, Any], config: RunnableConfig | None) -> str | None:

@@ -15,16 +15,6 @@ from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
 FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
-POSITIVE = (
-    "dimensions",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "timeout",
-    "batch_size",
-    "max_input_tokens",
-    "max_request_tokens",
-)
 
 
 @dataclass(frozen=True)
@@ -108,10 +98,10 @@ class Model:
                 raise ConfigError(
                     f"{self.name}: the header {name!r} contains a line end or another control character. Remove it."
                 )
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{self.name}: {name} must be positive, not {value!r}.")
+        for item in fields(self):  # those that are numbers; 0 is a price, and a number of free tokens
+            value = getattr(self, item.name)
+            if item.type in ("int | None", "float") and value is not None and value <= 0:
+                raise ConfigError(f"{self.name}: {item.name} must be positive, not {value!r}.")
         if self.free_tokens < 0:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {self.free_tokens!r}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):
@@ -147,7 +137,8 @@ class Model:
         Raises:
             ConfigError: the object is no embedder, or its dimensions are unknown.
         """
-        if not is_embedder(embedder):
+        plain = callable(embedder) and not inspect.iscoroutinefunction(embedder)
+        if framework_methods(embedder) is None and not plain:
             raise ConfigError(
                 f"Model.wrap takes a LangChain Embeddings, a LlamaIndex BaseEmbedding or a plain function from a list "
                 f"of texts to a list of vectors, not {type(embedder).__name__}."
@@ -180,7 +171,8 @@ class Model:
         state.update(api_key=None, client=None, async_client=None)
         if self.headers is not None:
             state["headers"] = {name: value for name, value in self.headers.items() if not is_secret(name, value)}
-        if not _has_name(self.azure_ad_token_provider):
+        provider = self.azure_ad_token_provider
+        if not inspect.isfunction(provider) or "<" in provider.__qualname__:  # a pickle would hold more than its name
             state["azure_ad_token_provider"] = None
         return state
 
@@ -210,16 +202,6 @@ def check_address(url: str | None, what: str) -> None:
             f"{what} must be an address without user, password, query and fragment. Give a key with api_key_env= or "
             "api_key=, and other credentials with headers=."
         )
-
-
-def _has_name(function: object) -> bool:
-    """Return whether a pickle holds only the name of a function, and no object that the function refers to."""
-    return inspect.isfunction(function) and "<" not in function.__qualname__
-
-
-def is_embedder(item: object) -> bool:
-    """Return whether an object has the methods of LangChain's or LlamaIndex's embedders, or is a plain function."""
-    return framework_methods(item) is not None or (callable(item) and not inspect.iscoroutinefunction(item))
 
 
 def framework_methods(item: object) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""The resolution of a declaration into a ``Candidate``.
+"""The resolution of declarations into ``Candidate``s, all of one space.
 
 Space, fingerprint, price and limits are resolved once, when a router is built.
 """
@@ -10,7 +10,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, SpaceMismatchError
 from ..limits import REQUESTS_PER_LIMIT
 from ..spending import DECIMALS, as_price
 from ..types import Candidate, Limits, Space
@@ -101,6 +101,31 @@ def resolve(
         timeout=model.timeout,
         local=local,
     )
+
+
+def shared_space(candidates: list[Candidate]) -> Space:
+    """Return the space that all candidates share.
+
+    Raises:
+        SpaceMismatchError: two candidates have different spaces; the message names both and the reason.
+    """
+    first = candidates[0]
+    for other in candidates[1:]:
+        if other.space == first.space:
+            continue
+        if other.space.name == first.space.name:
+            reason = "vectors of different length cannot be compared"
+            advice = "Set dimensions= on the router to a number that every model offers."
+        else:
+            reason = "they were trained apart: a distance between their vectors means nothing, even at equal dimensions"
+            advice = (
+                "Give each space a router of its own, and use TieredRouter to choose between them; "
+                "each router then needs its own vector store."
+            )
+        raise SpaceMismatchError(
+            f"{first.name} gives vectors in the space {first.space}, {other.name} in {other.space}: {reason}. {advice}"
+        )
+    return first.space
 
 
 def _request_tokens(model: Model, card: Card) -> int | None:

@@ -1,13 +1,14 @@
 """The providers: the facts of each model before it is called, and the ``Backend`` that calls it.
 
-Each module serves one provider, and all read in the same order: ``describe`` and ``create``, then the four steps of a
-request: ``build_request``, ``send``, ``parse_answer``, ``translate_error``. The SDK is imported when the first request
-is made, never earlier, and only its documented interface is used.
+Each module serves one provider with ``describe`` and ``create``. Those that speak to an SDK read in the same order:
+``connect``, then the four steps of a request: ``build_request``, ``send``, ``parse_answer``, ``translate_error``. The
+SDK is imported when the first request is made, never earlier, and only its documented interface is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -78,8 +79,13 @@ def _provider(model: Model) -> Any:
     return import_module(f".{PROVIDERS[model.provider]}", __package__)
 
 
-def missing_extra(model: Model, extra: str, error: ImportError) -> ConfigError:
-    """Return the error that names the extra to install."""
-    return ConfigError(
-        f"{model.name} needs {error.name or extra!r}, which is not installed. Run: pip install 'embedrouter[{extra}]'"
-    )
+@contextmanager
+def needs_extra(model: Model, extra: str) -> Iterator[None]:
+    """Have a failing import name the extra to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{model.name} needs {error.name or extra!r}, which is not installed. Run: "
+            f"pip install 'embedrouter[{extra}]'"
+        ) from error

@@ -5,17 +5,22 @@ by the last call that holds a lease: closed any earlier, it would lose answers t
 are being made. A synchronous client that was never closed is closed with its backend. A forked child makes its own:
 connections cannot be shared between processes.
 
-The event loop never waits for an import or a file: an asynchronous client is made in a thread.
+The event loop never waits for an import or a file: an asynchronous client is made in a thread. Reading the file of
+certificate authorities takes longer than most requests to a server nearby, and httpx reads it for each client, so all
+clients of our making share one SSL context per library.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
 from inspect import iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
@@ -25,8 +30,6 @@ from ..models import Model
 
 S = TypeVar("S")
 A = TypeVar("A")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any], Any]) -> None:
@@ -40,86 +43,66 @@ def check_clients(model: Model, kind: str, async_kind: str, sends: Callable[[Any
     Raises:
         ConfigError: the object has no such method, or one of the other kind.
     """
-    given = (("client", model.client, kind, False), ("async_client", model.async_client, async_kind, True))
-    for name, client, wanted, asynchronous in given:
-        if client is not None:
-            try:
-                fits = iscoroutinefunction(sends(client)) is asynchronous
-            except AttributeError:
-                fits = False
-            if not fits:
-                raise ConfigError(f"{model.name}: {name}= takes a {wanted}, not {type(client).__name__}.")
+    for name, client, wanted in (("client", model.client, kind), ("async_client", model.async_client, async_kind)):
+        fits = client is None
+        with suppress(AttributeError):
+            fits = fits or iscoroutinefunction(sends(client)) is (name == "async_client")
+        if not fits:
+            raise ConfigError(f"{model.name}: {name}= takes a {wanted}, not {type(client).__name__}.")
 
 
 @dataclass(slots=True, eq=False)
-class _Leased(Generic[C, R]):
-    client: C
-    close: Callable[[], R]
+class _Leased:
+    client: Any
+    close: Callable[[], Any] | None
     leases: int = 1
     """Calls that use the client, and one more until the client is closed."""
 
 
 @dataclass(slots=True, eq=False)
-class _OfProcess(Generic[C]):
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    leased: _Leased[C, object] | None = None
+class _Slot:
+    """The place of the client of one process, or of one event loop."""
 
-
-@dataclass(slots=True, eq=False)
-class _OfLoop(Generic[C]):
-    making: asyncio.Lock = field(default_factory=asyncio.Lock)
-    leased: _Leased[C, Awaitable[object]] | None = None
+    lock: Any
+    """Held while the client is made, so that all calls share one client; of the process or of the loop."""
+    leased: _Leased | None = None
 
 
 class Clients(Generic[S, A]):
     """Leases SDK clients.
 
     Args:
-        make: makes the synchronous client, and returns it with what closes it.
-        make_async: the same of the asynchronous client; called in a thread.
-        given: the user's synchronous client.
-        given_async: the user's asynchronous client.
+        make: returns a synchronous client and what closes it; ``None`` where the client stays open.
+        make_async: the same of an asynchronous client; called in a thread.
     """
 
     def __init__(
         self,
-        make: Callable[[], tuple[S, Callable[[], object]]],
-        make_async: Callable[[], tuple[A, Callable[[], Awaitable[object]]]],
-        *,
-        given: S | None = None,
-        given_async: A | None = None,
+        make: Callable[[], tuple[S, Callable[[], object] | None]],
+        make_async: Callable[[], tuple[A, Callable[[], Awaitable[object]] | None]],
     ) -> None:
         self._make, self._make_async = make, make_async
-        self._given, self._given_async = given, given_async
-        self._of_process: PerProcess[_OfProcess[S]] = PerProcess(_OfProcess)
-        self._of_loops: PerProcess[PerLoop[_OfLoop[A]]] = PerProcess(lambda: PerLoop(_OfLoop))
+        self._of_process = PerProcess(lambda: _Slot(threading.Lock()))
+        self._of_loops = PerProcess(lambda: PerLoop(lambda: _Slot(asyncio.Lock())))
 
     @contextmanager
     def lease(self) -> Iterator[S]:
         """Lease the synchronous client."""
-        if self._given is not None:
-            yield self._given
-            return
-        own = self._of_process.get()
-        with own.lock:
-            leased = own.leased = own.leased or self._new()
+        slot = self._of_process.get()
+        with slot.lock:
+            leased = slot.leased = slot.leased or self._new()
             leased.leases += 1
         try:
             yield leased.client
         finally:
-            _return(own, leased)
+            _return(slot, leased)
 
     @asynccontextmanager
     async def alease(self) -> AsyncIterator[A]:
         """Lease the running event loop's client."""
-        if self._given_async is not None:
-            yield self._given_async
-            return
-        own = self._of_loops.get().get()
-        async with own.making:
-            if own.leased is None:
-                own.leased = _Leased(*await in_thread(self._make_async))
-            leased = own.leased
+        slot = self._of_loops.get().get()
+        async with slot.lock:
+            leased = slot.leased = slot.leased or _Leased(*await in_thread(self._make_async))
             leased.leases += 1
         try:
             yield leased.client
@@ -128,37 +111,51 @@ class Clients(Generic[S, A]):
 
     def close(self) -> None:
         """Close the synchronous client, if there is one, as soon as no call uses it."""
-        own = self._of_process.get()
-        with own.lock:
-            leased, own.leased = own.leased, None
+        slot = self._of_process.get()
+        with slot.lock:
+            leased, slot.leased = slot.leased, None
         if leased is not None:
-            _return(own, leased)
+            _return(slot, leased)
 
     async def aclose(self) -> None:
         """Close the synchronous client and the running event loop's, each as soon as no call uses it."""
         await in_thread(self.close)  # another thread may hold the lock while it makes the client
-        own = self._of_loops.get().get()
-        async with own.making:
-            leased, own.leased = own.leased, None
+        slot = self._of_loops.get().get()
+        async with slot.lock:
+            leased, slot.leased = slot.leased, None
         if leased is not None:
             await _areturn(leased)
 
-    def _new(self) -> _Leased[S, object]:
+    def _new(self) -> _Leased:
         client, close = self._make()
+        if close is None:
+            return _Leased(client, None)
         finalizer = weakref.finalize(self, close)
         finalizer.atexit = False
         return _Leased(client, finalizer)
 
 
-def _return(own: _OfProcess[C], leased: _Leased[C, object]) -> None:
-    with own.lock:
+def _return(slot: _Slot, leased: _Leased) -> None:
+    with slot.lock:
         leased.leases -= 1
         last = not leased.leases
-    if last:
+    if last and leased.close:
         leased.close()
 
 
-async def _areturn(leased: _Leased[C, Awaitable[object]]) -> None:
+async def _areturn(leased: _Leased) -> None:
     leased.leases -= 1
-    if not leased.leases:
+    if not leased.leases and leased.close:
         await leased.close()
+
+
+def ssl_context(library: Any) -> ssl.SSLContext:
+    """Return the default context of ``httpx`` or ``httpx2``, which follows ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
+    return _ssl_context(library, os.getpid(), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _ssl_context(library: Any, *_: int | str | None) -> ssl.SSLContext:
+    """Make a context; the other arguments tell processes and settings apart."""
+    context: ssl.SSLContext = library.create_ssl_context()
+    return context

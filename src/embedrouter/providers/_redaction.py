@@ -31,11 +31,9 @@ def echoes_input(message: str, texts: Sequence[str]) -> bool:
     """
     forms = {_squeeze(message), _squeeze(ESCAPE.sub(_unescape, message))}
     squeezed = [_squeeze(text) for text in texts]
-    for text in squeezed:
-        if len(text) <= MIN_ECHO and any(_contains(form, text) for form in forms):
-            return True
+    short_texts = [text for text in squeezed if len(text) <= MIN_ECHO]
     long_texts = "\n".join(text for text in squeezed if len(text) > MIN_ECHO)
-    return any(_overlaps(form, long_texts) for form in forms)
+    return any(_overlaps(form, long_texts) or any(_contains(form, text) for text in short_texts) for form in forms)
 
 
 def mask_keys(message: str, secrets: Sequence[str]) -> str:

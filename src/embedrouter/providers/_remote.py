@@ -7,41 +7,46 @@ asynchronous one returns is awaited here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
-from ..models import Backend, Card, Model
-from ..types import Answer, InputType
+from ..models import Backend, Model
+from ..types import Answer, Candidate, InputType
+from . import Description
 from ._clients import Clients
 from ._environment import secrets
 from ._redaction import safe_to_chain
-from ._responses import was_sent
+from ._responses import Refusal, error_from_refusal, was_sent
 
 
 class RemoteBackend(Backend):
-    """Calls a provider through the clients of its SDK.
+    """Calls a provider through the clients of its SDK, or through those that the user passed in."""
 
-    Args:
-        make: makes a synchronous client and what closes it; the user's own client is used instead, if there is one.
-        make_async: the same of an asynchronous client.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        card: Card,
-        dimensions: int,
-        make: Callable[[Model], tuple[Any, Callable[[], object]]],
-        make_async: Callable[[Model], tuple[Any, Callable[[], Awaitable[object]]]],
-    ) -> None:
+    def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self.model = model
-        self.card = card
-        self.dimensions = dimensions if dimensions != card.dimensions else None
+        self.card = known.card
+        wanted = candidate.space.dimensions
+        self.dimensions = wanted if wanted != known.card.dimensions else None
         """Sent only where it is not the model's own number, because older models refuse it."""
         self.clients: Clients[Any, Any] = Clients(
-            lambda: make(model), lambda: make_async(model), given=model.client, given_async=model.async_client
+            partial(self._client, model, False), partial(self._client, model, True)
         )
+
+    @classmethod
+    def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
+        given = model.async_client if asynchronous else model.client
+        return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
+
+    @staticmethod
+    @abstractmethod
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
+        """Make a client of the SDK, and return it with what closes it, if anything does.
+
+        Raises:
+            ConfigError: the package or a setting is missing; nothing was made.
+        """
 
     def prompted(self, texts: Sequence[str], input_type: InputType) -> list[str]:
         """Return the texts with the user's prompt before each."""
@@ -65,11 +70,8 @@ class RemoteBackend(Backend):
         """
 
     @abstractmethod
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
-        """Return our error for one of the SDK's or of the library below, or ``error`` itself for any other.
-
-        ``keys`` must not be shown, besides those of the model.
-        """
+    def translate_error(self, error: Exception) -> Exception | Refusal:
+        """Return our error for one of the SDK's or of the library below, or ``error`` itself for any other."""
 
     def sent_keys(self, error: Exception) -> list[str]:
         """Return the keys that were sent with a request, besides those of the model."""
@@ -80,10 +82,11 @@ class RemoteBackend(Backend):
 
         Raise the result outside of the ``except`` clause: inside, Python would attach the SDK's error as the context.
         """
-        keys = self.sent_keys(error)
-        ours = self.translate_error(error, texts, keys)
+        keys = [*secrets(self.model), *self.sent_keys(error)]
+        found = self.translate_error(error)
+        ours = error_from_refusal(found, self.model.name, texts, keys) if isinstance(found, Refusal) else found
         if ours is not error:
-            ours.__cause__ = error if safe_to_chain(error, texts, [*secrets(self.model), *keys]) else None
+            ours.__cause__ = error if safe_to_chain(error, texts, keys) else None
         return ours
 
     def in_order(self, rows: Any) -> list[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -20,9 +22,8 @@ from ..errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from ..models import MOST_TOKENS, Model
+from ..models import MOST_TOKENS
 from ..types import RateLimits, Vectors
-from ._environment import secrets
 from ._redaction import echoes_input, mask_keys
 
 MAX_MESSAGE = 300
@@ -100,28 +101,31 @@ def _base64_decoder() -> Callable[[Any], bytes]:
     return TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)).validate_strings
 
 
-def error_from_status(
-    status: int,
-    message: str,
-    *,
-    model: Model,
-    headers: Mapping[str, str] | None = None,
-    code: str = "",
-    texts: Sequence[str] = (),
-    sent_keys: Sequence[str] = (),
-    unknown_model: bool = False,
-) -> BackendError:
-    """Return the error for an HTTP status.
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a provider answers in place of vectors."""
 
-    Args:
-        message: the provider's; shortened, with keys masked, and left out if it echoes one of ``texts``.
-        code: the provider's error code.
-        sent_keys: keys that were sent with the request, besides those of ``model``.
-        unknown_model: whether the provider's message means that it does not serve the model.
+    status: int
+    message: str
+    headers: Mapping[str, str] | None = None
+    code: str = ""
+    """The provider's error code."""
+    unknown_model: bool = False
+    """Whether the message means that the provider does not serve the model."""
+
+
+def error_from_refusal(refusal: Refusal, model: str, texts: Sequence[str], keys: Sequence[str]) -> BackendError:
+    """Return the error for a refusal.
+
+    The message is shortened, keys in it are masked, and it is left out if it echoes one of the texts.
     """
-    story = f"HTTP {status}: {_redacted(message, [*secrets(model), *sent_keys], texts)}"
-    answer: dict[str, Any] = {"model": model.name, "status": status}
-    if unknown_model or status == 404:
+    status, message, code = refusal.status, refusal.message, refusal.code
+    shown = " ".join(mask_keys(message, keys).split())[:MAX_MESSAGE]
+    if echoes_input(message, texts):
+        shown = "(the provider's message is left out because it quotes a text)"
+    story = f"HTTP {status}: {shown}"
+    answer: dict[str, Any] = {"model": model, "status": status}
+    if refusal.unknown_model or status == 404:
         advice = "Check the model's name, base_url and your access to it."
         return UnavailableError(f"{story} {advice}", **answer, retryable=False)
     kind = kind_of_status(status) or BackendError
@@ -133,7 +137,7 @@ def error_from_status(
         is_text = status != 429 and code != "max_tokens_per_request"
         answer["too_long"] = is_text and TOO_LONG.search(message) is not None
     elif kind is not BackendError:
-        answer["retry_after"] = parse_retry_after(headers or {})
+        answer["retry_after"] = parse_retry_after(refusal.headers or {})
         answer["retryable"] = status not in (501, 505) and code != "insufficient_quota"
         answer["perhaps_billed"] = False
     return kind(story, **answer)
@@ -142,13 +146,6 @@ def error_from_status(
 def kind_of_status(status: int) -> type[BackendError] | None:
     """Return the error for a status that means the same at all providers."""
     return UnavailableError if status >= 500 else KINDS.get(status)
-
-
-def _redacted(message: str, keys: Sequence[str], texts: Sequence[str]) -> str:
-    """Return what may be shown of a provider's message."""
-    if echoes_input(message, texts):
-        return "(the provider's message is left out because it quotes a text)"
-    return " ".join(mask_keys(message, keys).split())[:MAX_MESSAGE]
 
 
 def was_sent(error: BaseException | None) -> bool:
@@ -176,11 +173,8 @@ def failed_to_parse(error: Exception) -> bool:
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Parse the seconds that a provider asks to wait: the longer of ``retry-after-ms`` and ``retry-after``."""
     lower = {name.lower(): value for name, value in headers.items()}
-    waits = [_number(lower.get("retry-after-ms"), 0.001), _number(lower.get("retry-after"), 1.0)]
-    if waits[1] is None and (date := lower.get("retry-after")):
-        waits.append(_until(date))
-    known = [wait for wait in waits if wait is not None and wait >= 0]
-    return max(known, default=None)
+    waits = [_seconds(lower.get("retry-after-ms", ""), 0.001), _seconds(lower.get("retry-after", ""), 1.0)]
+    return max((wait for wait in waits if wait is not None and wait >= 0), default=None)
 
 
 def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
@@ -189,35 +183,25 @@ def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     if not found:
         return None
 
-    def amount(name: str) -> int | None:
+    def number(name: str) -> int | None:
         text = found.get(f"x-ratelimit-{name}", "")
         return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MAX_DIGITS else None
 
-    def seconds(name: str) -> float | None:
-        parts = DURATION.findall(found.get(f"x-ratelimit-reset-{name}", ""))
-        total = sum(float(number) * UNITS[unit] for number, unit in parts)
-        return total if parts and total <= MAX_RESET else None
+    def limits(unit: str) -> tuple[int | None, int | None, float | None]:
+        parts = DURATION.findall(found.get(f"x-ratelimit-reset-{unit}", ""))
+        reset = sum(float(amount) * UNITS[name] for amount, name in parts)
+        limit = number(f"limit-{unit}") or None  # some servers write 0 where there is no limit
+        return limit, number(f"remaining-{unit}"), reset if parts and reset <= MAX_RESET else None
 
-    return RateLimits(
-        requests=amount("limit-requests") or None,  # some servers write 0 where there is no limit
-        requests_left=amount("remaining-requests"),
-        requests_reset=seconds("requests"),
-        tokens=amount("limit-tokens") or None,
-        tokens_left=amount("remaining-tokens"),
-        tokens_reset=seconds("tokens"),
-    )
+    return RateLimits(*limits("requests"), *limits("tokens"))
 
 
-def _number(text: str | None, scale: float) -> float | None:
+def _seconds(text: str, scale: float) -> float | None:
+    """Parse a number, or a date, from which the seconds are counted from now."""
+    with suppress(ValueError):
+        return float(text) * scale
     try:
-        return float(text) * scale if text else None
-    except ValueError:
-        return None
-
-
-def _until(date: str) -> float | None:
-    try:
-        when = parsedate_to_datetime(date)
+        when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):  # all of these mean that the text is no date
         return None
     if when.tzinfo is None:

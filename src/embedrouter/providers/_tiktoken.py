@@ -47,13 +47,12 @@ def encoding(name: str) -> Encoding | None:
 def _folders() -> list[Path]:
     """Return tiktoken's folder, and the one that llama-index-core ships."""
     chosen = os.environ.get(FOLDER) or os.environ.get("DATA_GYM_CACHE_DIR")
-    folders = [Path(chosen) if chosen else Path(tempfile.gettempdir()) / "data-gym-cache"]
     llama_index = util.find_spec("llama_index")
-    if llama_index is not None:
-        folders += [
-            Path(place) / "core/_static/tiktoken_cache" for place in llama_index.submodule_search_locations or ()
-        ]
-    return folders
+    shipped = (llama_index and llama_index.submodule_search_locations) or ()
+    return [
+        Path(chosen or Path(tempfile.gettempdir(), "data-gym-cache")),
+        *(Path(place, "core/_static/tiktoken_cache") for place in shipped),
+    ]
 
 
 def _load(name: str, folder: Path) -> Encoding:

@@ -13,21 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BadResponseError
 from ..models import Card, Model, custom_card, parse_token_count
-from ..types import Answer, Candidate, InputType
-from . import Backend, Description, missing_extra
-from ._certificates import ssl_context
-from ._clients import check_clients
+from ..types import Answer, InputType
+from . import Description, needs_extra
+from ._clients import check_clients, ssl_context
 from ._environment import api_key
 from ._redaction import find_possible_keys
 from ._remote import RemoteBackend
-from ._responses import decode_vectors, error_from_status, failed_to_parse
-
-if TYPE_CHECKING:
-    from cohere import AsyncClientV2, ClientV2
+from ._responses import Refusal, decode_vectors, failed_to_parse
 
 BASE_URL = "https://api.cohere.com"
 INPUT_TYPES = {"document": "search_document", "query": "search_query"}
@@ -39,13 +35,21 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     return Description(cards.get(model.name) or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
 
 
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of a model."""
-    return CohereBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
-
-
 class CohereBackend(RemoteBackend):
     """Calls ``/v2/embed`` through the cohere SDK, with the SDK's own retries off."""
+
+    @staticmethod
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+        with needs_extra(model, "cohere"):
+            import cohere
+            import httpx
+        own: dict[str, Any] = {"api_key": api_key(model), "base_url": model.base_url or BASE_URL, "max_retries": 0}
+        settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout, "verify": ssl_context(httpx)}
+        if asynchronous:
+            async_http = httpx.AsyncClient(**settings)
+            return cohere.AsyncClientV2(httpx_client=async_http, **own), async_http.aclose
+        http = httpx.Client(**settings)
+        return cohere.ClientV2(httpx_client=http, **own), http.close
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -85,7 +89,7 @@ class CohereBackend(RemoteBackend):
             return []
         return find_possible_keys(str(getattr(error, "body", "")))
 
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+    def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
         from cohere.core.api_error import ApiError
         from cohere.core.parse_error import ParsingError
@@ -93,15 +97,8 @@ class CohereBackend(RemoteBackend):
         match error:
             case ApiError(status_code=int(status)) if status >= 300:
                 body = error.body if isinstance(error.body, dict) else {"message": error.body}
-                return error_from_status(
-                    status,
-                    str(body.get("message") or ""),
-                    model=self.model,
-                    headers=error.headers,
-                    code=str(body.get("error_type") or ""),
-                    texts=texts,
-                    sent_keys=keys,
-                )
+                message, code = str(body.get("message") or ""), str(body.get("error_type") or "")
+                return Refusal(status, message, error.headers, code)
             case httpx.TimeoutException():
                 return self.no_answer_in_time(error)
             case ApiError() | ParsingError() | httpx.DecodingError():
@@ -112,39 +109,11 @@ class CohereBackend(RemoteBackend):
                 return self.not_an_answer() if failed_to_parse(error) else error
 
 
-# Clients
-
-
-def _client(model: Model) -> tuple[ClientV2, Any]:
-    cohere, httpx = _sdk(model)
-    settings = _settings(model)
-    http = httpx.Client(follow_redirects=True, timeout=model.timeout, verify=ssl_context(httpx))
-    return cohere.ClientV2(httpx_client=http, **settings), http.close
-
-
-def _async_client(model: Model) -> tuple[AsyncClientV2, Any]:
-    cohere, httpx = _sdk(model)
-    settings = _settings(model)
-    http = httpx.AsyncClient(follow_redirects=True, timeout=model.timeout, verify=ssl_context(httpx))
-    return cohere.AsyncClientV2(httpx_client=http, **settings), http.aclose
-
-
-def _sdk(model: Model) -> tuple[Any, Any]:
-    try:
-        import cohere
-        import httpx
-    except ImportError as error:
-        raise missing_extra(model, "cohere", error) from error
-    return cohere, httpx
-
-
-def _settings(model: Model) -> dict[str, Any]:
-    """Return the arguments of a client; raise before anything is made where the key is missing."""
-    return {"api_key": api_key(model), "base_url": model.base_url or BASE_URL, "max_retries": 0}
-
-
 def _embed_method(client: Any) -> Any:
     """Return the method of the v2 interface; that of ``cohere.Client`` has other parameters."""
     if "output_dimension" not in signature(client.embed).parameters:
         raise AttributeError("embed")
     return client.embed
+
+
+create = CohereBackend

@@ -12,23 +12,25 @@ The tokenizer is tiktoken's, when its vocabulary is on this machine; it is never
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import ssl
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from ..errors import BackendError, BadResponseError
-from ..models import Card, Model, check_address, custom_card, parse_token_count
-from ..types import Answer, Candidate, InputType, RateLimits, TokenCounts
-from . import Backend, Description, missing_extra
-from ._certificates import ssl_context
-from ._clients import Clients, check_clients
+from ..models import BatchEndpoint, Card, Model, check_address, custom_card, parse_token_count
+from ..types import Answer, BatchProgress, InputType, RateLimits, TokenCounts
+from . import Description, needs_extra
+from ._clients import Clients, check_clients, ssl_context
 from ._environment import api_key, setting
-from ._openai_batches import OpenAIBatches
 from ._remote import RemoteBackend
-from ._responses import decode_vectors, error_from_status, parse_rate_limits
+from ._responses import Refusal, decode_vectors, parse_rate_limits
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ BASE_URL = "https://api.openai.com/v1"
 SHOWN = 32
 """Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
 
+ENDPOINT: Final = "/v1/embeddings"
+REFERENCE = "embedrouter"
+"""The key of a batch's metadata under which the client reference stands."""
+CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
+ENDED = frozenset({"completed", "expired", "cancelled"})
+
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
@@ -46,22 +54,38 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
         model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.embeddings.with_raw_response.create
     )
     if model.provider == "azure_openai":
-        setting(model.api_version, model, "api_version", "OPENAI_API_VERSION")
-        endpoint = setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT")
-        check_address(endpoint, f"{model.name}: AZURE_OPENAI_ENDPOINT")
+        check_address(_azure_settings(model)["azure_endpoint"], f"{model.name}: AZURE_OPENAI_ENDPOINT")
     card = cards.get(model.name) or custom_card(model, dimensions)
     return Description(card, batches=model.provider == "openai")
-
-
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of a model."""
-    return OpenAIBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
 
 
 class OpenAIBackend(RemoteBackend):
     """Calls ``/embeddings`` through the openai SDK, with the SDK's own retries off."""
 
     clients: Clients[OpenAI, AsyncOpenAI]
+
+    @staticmethod
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+        with needs_extra(model, "openai"):
+            import openai
+            import openai.resources.embeddings  # the SDK would load it at the first request
+        azure, token_provider = model.provider == "azure_openai", model.azure_ad_token_provider
+        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": model.base_url or BASE_URL}
+        if azure and token_provider is not None:
+            settings["azure_ad_token_provider"] = token_provider
+        else:
+            settings["api_key"] = api_key(model)
+        settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
+        verify = ssl_context(_http_library())
+        kind: Any
+        if asynchronous:
+            kind = openai.AsyncAzureOpenAI if azure else openai.AsyncOpenAI
+            client = kind(http_client=openai.DefaultAsyncHttpxClient(verify=verify), **settings)
+            _look_up_platform(client)
+        else:
+            kind = openai.AzureOpenAI if azure else openai.OpenAI
+            client = kind(http_client=openai.DefaultHttpxClient(verify=verify), **settings)
+        return client, client.close
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -114,7 +138,7 @@ class OpenAIBackend(RemoteBackend):
         headers = getattr(getattr(error, "request", None), "headers", None) or {}
         return [word for name in ("authorization", "api-key") for word in headers.get(name, "").split()]
 
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+    def translate_error(self, error: Exception) -> Exception | Refusal:
         import anyio
         import openai
 
@@ -128,15 +152,8 @@ class OpenAIBackend(RemoteBackend):
                 return self.connection_failed(error)
             case openai.APIStatusError():
                 body = error.body if isinstance(error.body, dict) else {}
-                return error_from_status(
-                    error.status_code,
-                    str(body.get("message") or error.message),
-                    model=self.model,
-                    headers=dict(error.response.headers),
-                    code=str(body.get("code") or ""),
-                    texts=texts,
-                    sent_keys=keys,
-                )
+                message, code = str(body.get("message") or error.message), str(body.get("code") or "")
+                return Refusal(error.status_code, message, error.response.headers, code)
             case openai.APIResponseValidationError():
                 return self.not_an_answer()
             case openai.OpenAIError():
@@ -157,28 +174,6 @@ class OpenAIBackend(RemoteBackend):
         return OpenAIBatches(self)
 
 
-# Clients
-
-
-def _client(model: Model) -> tuple[OpenAI, Any]:
-    openai = _sdk(model)
-    settings = _settings(model)
-    http = openai.DefaultHttpxClient(verify=ssl_context(_http_library()))
-    kind = openai.AzureOpenAI if model.provider == "azure_openai" else openai.OpenAI
-    client = kind(http_client=http, **settings)
-    return client, client.close
-
-
-def _async_client(model: Model) -> tuple[AsyncOpenAI, Any]:
-    openai = _sdk(model)
-    settings = _settings(model)
-    http = openai.DefaultAsyncHttpxClient(verify=ssl_context(_http_library()))
-    kind = openai.AsyncAzureOpenAI if model.provider == "azure_openai" else openai.AsyncOpenAI
-    client = kind(http_client=http, **settings)
-    _look_up_platform(client)
-    return client, client.close
-
-
 def _look_up_platform(client: Any) -> None:
     """Have the SDK look up the platform for its headers now, in this thread.
 
@@ -194,15 +189,6 @@ def _look_up_platform(client: Any) -> None:
     del client.request
 
 
-def _sdk(model: Model) -> Any:
-    try:
-        import openai
-        import openai.resources.embeddings  # the SDK would load it at the first request
-    except ImportError as error:
-        raise missing_extra(model, "openai", error) from error
-    return openai
-
-
 def _http_library() -> ModuleType:
     """Return the library below the SDK: ``httpx2``, or ``httpx`` before openai 3."""
     import openai
@@ -211,17 +197,137 @@ def _http_library() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
-def _settings(model: Model) -> dict[str, Any]:
-    """Return the arguments of a client; raise before anything is made where one is missing."""
-    settings: dict[str, Any] = {"max_retries": 0, "default_headers": dict(model.headers or {})}
-    if model.provider == "openai":
-        return {**settings, "api_key": api_key(model), "base_url": model.base_url or BASE_URL}
-    if model.azure_ad_token_provider is not None:
-        settings["azure_ad_token_provider"] = model.azure_ad_token_provider
-    else:
-        settings["api_key"] = api_key(model)
+def _azure_settings(model: Model) -> dict[str, Any]:
+    """Return the endpoint and the version of the API, from the declaration or the environment."""
     return {
-        **settings,
         "azure_endpoint": setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
         "api_version": setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
     }
+
+
+create = OpenAIBackend
+
+
+# The Batch API
+
+
+class OpenAIBatches(BatchEndpoint):
+    """Calls ``/files`` and ``/batches`` with the client, the requests and the errors of a backend.
+
+    Half the price, an answer within 24 hours. Each text is a request of its own, because only then does a refused text
+    leave the others alone; a batch may hold as many requests as texts, so this costs nothing. The file of requests is
+    built in memory: texts are not written to disk.
+    """
+
+    max_texts = 50_000
+    max_bytes = 200_000_000
+    bytes_per_text = 400
+
+    def __init__(self, backend: OpenAIBackend) -> None:
+        self._backend = backend
+        self._model = backend.model
+
+    def upload(self, texts: Mapping[str, str], input_type: InputType, *, timeout: float) -> str:
+        build = self._backend.build_request
+        lines = (
+            {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": build([text], input_type)}
+            for name, text in texts.items()
+        )
+        content = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+        with self._backend.clients.lease() as client, self._errors(list(texts.values())):
+            return client.files.create(file=("texts.jsonl", content), purpose="batch", timeout=timeout).id
+
+    def submit(self, file: str, reference: str, *, timeout: float) -> str:
+        with self._backend.clients.lease() as client, self._errors():
+            batch = client.batches.create(
+                input_file_id=file,
+                endpoint=ENDPOINT,
+                completion_window="24h",
+                metadata={REFERENCE: reference},
+                timeout=timeout,
+            )
+            return batch.id
+
+    def find(self, reference: str, *, timeout: float) -> str | None:
+        with self._backend.clients.lease() as client, self._errors():
+            batches = client.batches.list(limit=100, timeout=timeout)
+            return next((batch.id for batch in batches if (batch.metadata or {}).get(REFERENCE) == reference), None)
+
+    def retrieve(self, batch: str, *, timeout: float) -> BatchProgress:
+        with self._backend.clients.lease() as client, self._errors():
+            found = client.batches.retrieve(batch, timeout=timeout)
+            counts = found.request_counts
+            codes = dict.fromkeys(_code(error.code) for error in (found.errors.data if found.errors else None) or [])
+            return BatchProgress(
+                ended=found.status in ENDED or found.status == "failed",
+                texts=counts.total if counts else 0,
+                answered=counts.completed if counts else 0,
+                refusal=", ".join(codes) or "no reason was given" if found.status == "failed" else "",
+            )
+
+    def results(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
+        with self._backend.clients.lease() as client, self._errors():
+            found = client.batches.retrieve(batch, timeout=timeout)
+            for file in filter(None, (found.output_file_id, found.error_file_id)):
+                with client.files.with_streaming_response.content(file, timeout=timeout) as response:
+                    for line in split_lines(response.iter_bytes()):
+                        yield self.parse_line(line)
+
+    def cancel(self, batch: str, *, timeout: float) -> None:
+        with self._backend.clients.lease() as client, self._errors():
+            import openai
+
+            with suppress(openai.ConflictError):  # the batch has ended, or is about to
+                client.batches.cancel(batch, timeout=timeout)
+
+    def parse_line(self, line: bytes) -> tuple[str, Answer | str]:
+        """Parse one line of an output or error file. Messages may quote the text: only codes are kept.
+
+        Raises:
+            BadResponseError: the line is none of a batch's results.
+        """
+        try:
+            fields = json.loads(line)
+            name = str(fields["custom_id"])
+            if fields.get("error"):
+                return name, _code(fields["error"]["code"])
+            status, body = fields["response"]["status_code"], fields["response"]["body"]
+            if status != 200:
+                code = (body.get("error") or {}).get("code") if isinstance(body, dict) else None
+                return name, f"{int(status)} {_code(code)}" if code else f"{int(status)}"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BadResponseError(
+                "a line of the batch's answers cannot be understood", model=self._model.name
+            ) from error
+        try:
+            return name, self._backend.parse_body(body)
+        except BadResponseError:  # billed as any other
+            return name, Answer(np.empty((0, 0), np.float32), None)
+
+    @contextmanager
+    def _errors(self, texts: Sequence[str] = ()) -> Iterator[None]:
+        try:
+            yield
+            return
+        except BackendError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:  # raised by the SDK at a web page, or broken JSON
+            raise BadResponseError("the answer is none of the Batch API's", model=self._model.name) from error
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = self._backend.chained(error, texts)
+        raise failure
+
+
+def _code(code: object) -> str:
+    """Return an error code; what is not a single word may be a quotation."""
+    return code if isinstance(code, str) and CODE.fullmatch(code) else "without a code"
+
+
+def split_lines(content: Iterator[bytes]) -> Iterator[bytes]:
+    """Split at line feeds alone: JSON may hold other characters that end a line, such as U+2028."""
+    rest = b""
+    for piece in content:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from filter(None, lines)
+    if rest:
+        yield rest

@@ -3,9 +3,9 @@
 Promises:
 
 - ``describe`` reads JSON files and hashes weights. It imports neither torch nor sentence-transformers and opens no
-  socket; the first call that needs vectors does (see ``_model_identity``).
+  socket; the first call that needs vectors does (see ``_model_files``).
 - The loaded model is compared with its description before the first vector is made: dimensions, prompts and, for a
-  folder, the files themselves. So no vector is cached under another model's name (see ``_model_loading``).
+  folder, the files themselves. The description keys the cache, so no vector is cached under another model's name.
 - Prompts are chosen as the library's ``encode_query`` and ``encode_document`` choose them. A model that it loads always
   has the prompts "query" and "document", if only empty, and they come before "passage", "corpus" and the default
   prompt: a model that was saved with a "passage" prompt and no "document" one embeds documents without a prompt. Pass
@@ -19,43 +19,76 @@ Promises:
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 
-from .._process import watch_forks
-from ..errors import InputRejectedError
+from .._process import PerProcess
+from ..errors import ConfigError, InputRejectedError, UnavailableError
 from ..models import Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
-from . import Backend, Description
-from ._model_files import read_facts
-from ._model_identity import describe, find_snapshot, locate
-from ._model_loading import Counter, Loaded, chosen_prompts, file_counter, load, out_of_memory
+from . import Backend, Description, needs_extra
+from ._model_files import PROVIDER, Facts, choose_prompts, describe, find_files, finite, matches_folder, read_facts
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
+logger = logging.getLogger("embedrouter")
+
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""Torch's messages, on each kind of device; the exceptions differ and some are plain ``RuntimeError``."""
+
+Counter: TypeAlias = Callable[[Sequence[str]], list[int]]
+"""Counts the tokens of texts as the model takes them: special tokens included, nothing cut."""
+
 BATCH = 32
 """Texts in one forward pass, as is the library's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory."""
+
+    client: Any
+    count: Counter
+    prompts: Mapping[InputType, str]
+    """The text before each input: the user's, or the model's own."""
+    limits: Mapping[InputType, float]
+    """Tokens of one text, its prompt and special tokens included."""
+
+
+_Counting: TypeAlias = tuple[Counter, Mapping[InputType, str]]
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """What one process has loaded; in a forked child, a lock that another thread held is never released."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    loaded: Loaded | None = None
+    counting: _Counting | None = None
+    """The tokenizer and the prompts, read from files while the model is not loaded."""
 
 
 class SentenceTransformersBackend(Backend):
     """Embeds texts with torch, in this process."""
 
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
-        self._model = model
-        self._known = known
-        self._candidate = candidate
-        self._forked = False
-        self._start()
-        watch_forks(self)
-
-    def _start(self) -> None:
-        self._lock = threading.Lock()
-        self._loaded: Loaded | None = None
-        self._counting: tuple[Counter, Mapping[InputType, str]] | None = None
+        self._model, self._known, self._candidate = model, known, candidate
+        self._process = os.getpid()
+        self._states = PerProcess(_State)
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Embed texts, 32 in one forward pass.
@@ -70,13 +103,8 @@ class SentenceTransformersBackend(Backend):
         """
         loaded = self._load()
         request = self.build_request(loaded, texts, input_type)
-        try:
+        with memory_errors(self._model):
             vectors = self.send(loaded, request, input_type)
-        except (RuntimeError, MemoryError) as error:
-            failure = self.translate_error(error)
-            if failure is error:
-                raise
-            raise failure from error
         return self.parse_answer(vectors)
 
     def build_request(self, loaded: Loaded, texts: Sequence[str], input_type: InputType) -> list[str]:
@@ -105,7 +133,7 @@ class SentenceTransformersBackend(Backend):
         """Run the model."""
         encode = loaded.client.encode_query if input_type == "query" else loaded.client.encode_document
         prompt = (self._model.prompts or {}).get(input_type)
-        with self._lock:
+        with self._states.get().lock:
             vectors = encode(request, prompt=prompt, batch_size=BATCH, show_progress_bar=False)
         return np.asarray(vectors, np.float32)
 
@@ -126,17 +154,13 @@ class SentenceTransformersBackend(Backend):
             cut = cut / np.linalg.norm(cut, axis=1, keepdims=True)
         return Answer(np.ascontiguousarray(cut, np.float32), tokens=None)
 
-    def translate_error(self, error: Exception) -> Exception:
-        """Return our error for a lack of memory, or ``error`` itself, which is a programming error."""
-        return out_of_memory(error, self._model) or error
-
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with the model's own tokenizer, special tokens and prompt included.
 
         Torch is loaded only for a model that has no ``tokenizer.json``. A hub model that is not on this machine is not
         downloaded to count: that is an estimate.
         """
-        counting = (self._loaded.count, self._loaded.prompts) if self._loaded else self._counting or self._from_files()
+        counting = self._counting()
         if counting is None:
             return super().count(texts, input_type)
         count, prompts = counting
@@ -144,46 +168,184 @@ class SentenceTransformersBackend(Backend):
 
     def close(self) -> None:
         """Release the model's memory; the next call loads the model again."""
-        self._loaded = self._counting = None
-
-    def before_fork(self) -> None:
-        """Do nothing: the parent keeps its model."""
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Begin anew in a child, where a lock that another thread held is never released."""
-        if in_child:
-            self._forked = True
-            self._start()
+        state = self._states.get()
+        state.loaded = state.counting = None
 
     def _load(self) -> Loaded:
-        loaded = self._loaded
-        if loaded is None:
-            with self._lock:
-                loaded = self._loaded
-                if loaded is None:
-                    self._limit_threads()
-                    loaded = self._loaded = load(self._model, self._known, self._candidate)
-        return loaded
+        state = self._states.get()
+        with state.lock:
+            if state.loaded is None:
+                # Torch's threads do not survive a fork: the first forward pass in the child would wait for them for
+                # ever, even that of a model loaded anew.
+                if self._process != os.getpid() and (torch := sys.modules.get("torch")):
+                    torch.set_num_threads(1)
+                state.loaded = load(self._model, self._known, self._candidate)
+            return state.loaded
 
-    def _limit_threads(self) -> None:
-        """Have torch use one thread in a forked child.
-
-        Torch's threads do not survive a fork: the first forward pass in the child waits for them for ever, even that of
-        a model loaded anew.
-        """
-        if self._forked and (torch := sys.modules.get("torch")):
-            torch.set_num_threads(1)
-
-    def _from_files(self) -> tuple[Counter, Mapping[InputType, str]] | None:
-        files = self._known.files or find_snapshot(self._model, locate(self._model)[0])
-        if files is None and self._model.client is None:
-            return None
-        facts = read_facts(self._model, files) if files else None
-        if facts is None or facts.tokenizer is None:
-            loaded = self._load()
-            return loaded.count, loaded.prompts
-        self._counting = file_counter(self._model, facts), chosen_prompts(self._model, facts.prompts)
-        return self._counting
+    def _counting(self) -> _Counting | None:
+        state = self._states.get()
+        if state.loaded is None and state.counting is None:
+            _, files = find_files(self._model, self._known)
+            facts = read_facts(self._model, files) if files else None
+            if facts and facts.tokenizer:
+                state.counting = file_counter(self._model, facts), chosen_prompts(self._model, facts.prompts)
+            elif files or self._model.client is not None:
+                self._load()
+        loaded = state.loaded
+        return (loaded.count, loaded.prompts) if loaded else state.counting
 
 
 create = SentenceTransformersBackend
+
+
+# Loading
+
+
+def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
+    """Load a model and compare it with its description.
+
+    Raises:
+        ConfigError: the package is missing, or the model is not the one described.
+        UnavailableError: the model cannot be loaded.
+    """
+    client = model.client if model.client is not None else _client(model, known)
+    own = choose_prompts(client.prompts, client.default_prompt_name)
+    _compare(model, known, client.get_embedding_dimension(), own)
+    count, taken = _client_counter(client)
+    limits = (candidate.limits.input_tokens, finite(client.max_seq_length), taken)
+    return Loaded(
+        client=client,
+        count=count,
+        prompts=chosen_prompts(model, own),
+        limits={
+            kind: min((n for n in (*limits, getattr(client[0], f"{kind}_length", None)) if n), default=math.inf)
+            for kind in INPUT_TYPES
+        },
+    )
+
+
+def chosen_prompts(model: Model, own: Mapping[InputType, str]) -> dict[InputType, str]:
+    """Return the user's prompts, and the model's own where the user gave none."""
+    return {kind: (model.prompts or {}).get(kind, own[kind]) for kind in INPUT_TYPES}
+
+
+def _client(model: Model, known: Description) -> Any:
+    with needs_extra(model, PROVIDER):
+        from sentence_transformers import SentenceTransformer
+    name, files = find_files(model, known)
+    revision = model.revision
+    if files is None:
+        logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", name)
+    elif str(files) != name:
+        revision = files.name  # the commit that is on this machine
+    with _without_progress_bar(), memory_errors(model):
+        try:
+            return SentenceTransformer(
+                name,
+                revision=revision,
+                trust_remote_code=model.trust_remote_code,
+                device=model.device,
+                local_files_only=files is not None,
+            )
+        except OSError as error:  # the hub's errors are among these, after several attempts of its client
+            raise UnavailableError(f"cannot be loaded: {error}", model=model.name, retryable=False) from error
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{model.name} cannot be loaded: {error}") from error
+
+
+def _compare(model: Model, known: Description, width: int | None, own: Mapping[InputType, str]) -> None:
+    """Refuse a loaded model that contradicts its description.
+
+    Raises:
+        ConfigError: files, dimensions or prompts differ.
+    """
+    card, files = known.card, known.files
+    if not matches_folder(known):
+        raise ConfigError(f"{files} has changed since the router was built. Build the router again.")
+    if width != card.dimensions:
+        raise ConfigError(
+            f"{model.name} makes {width} dimensions and was described with {card.dimensions}. Correct the description "
+            "(dimensions=, the catalogue), or give client= without truncate_dim."
+        )
+    used = chosen_prompts(model, own)
+    described = chosen_prompts(model, read_facts(model, files).prompts) if files else used
+    if used != described or (card.symmetric and not model.prompts and used["document"] != used["query"]):
+        raise ConfigError(
+            f"{model.name} puts other prompts before texts than its description says. Say so, and they are kept "
+            f"apart: Model({model.name!r}, prompts={dict(own)})."
+        )
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Hide the progress bar that transformers draws while it loads weights."""
+    from transformers.utils import logging as bars
+
+    before = bars.set_tqdm_hook(_hidden)
+    try:
+        yield
+    finally:
+        bars.set_tqdm_hook(None if before is _hidden else before)  # two models may be loaded at once
+
+
+def _hidden(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return bar(*args, **{**options, "disable": True})
+
+
+# Counting
+
+
+def file_counter(model: Model, facts: Facts) -> Counter:
+    """Return a counter that reads the model's ``tokenizer.json``.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    with needs_extra(model, PROVIDER):
+        from tokenizers import Tokenizer
+    count = _counter(Tokenizer.from_file(str(facts.tokenizer)), special=not facts.static)
+    return (lambda texts: count([text.lower() for text in texts])) if facts.lower else count
+
+
+def _client_counter(client: Any) -> tuple[Counter, int | None]:
+    """Return a counter that works as the loaded tokenizer does, and the limit that a bare tokenizer was saved with.
+
+    The counter has a copy: the tokenizer in use is changed by each call (padding, truncation) and cannot be shared.
+    """
+    from tokenizers import Tokenizer
+
+    own = client.tokenizer
+    if isinstance(own, Tokenizer):  # word vectors: special tokens are left out
+        limit = (own.truncation or {}).get("max_length")
+        return _counter(Tokenizer.from_str(own.to_str()), special=False), limit
+    if (fast := getattr(own, "backend_tokenizer", None)) is not None:
+        return _counter(Tokenizer.from_str(fast.to_str()), special=True), None
+    return (lambda texts: [len(own(text, truncation=False)["input_ids"]) for text in texts]), None
+
+
+def _counter(tokenizer: Tokenizer, *, special: bool) -> Counter:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(found.ids) for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
+
+    return count
+
+
+# Errors
+
+
+@contextmanager
+def memory_errors(model: Model) -> Iterator[None]:
+    """Translate torch's lack of memory; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+            raise
+        raise UnavailableError(
+            "the memory does not suffice. Send less at once with Model(…, batch_size=8), or set device='cpu'.",
+            model=model.name,
+            retryable=False,
+        ) from error

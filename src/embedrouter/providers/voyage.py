@@ -9,19 +9,17 @@ SDK, which would run code from the model hub for it; sentence-transformers loads
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ..errors import ConfigError, UnavailableError
 from ..models import Card, Model, custom_card, parse_token_count
-from ..types import Answer, Candidate, InputType
-from . import Backend, Description, missing_extra
+from ..types import Answer, InputType
+from . import Description, needs_extra
 from ._environment import api_key
 from ._remote import RemoteBackend
-from ._responses import decode_vectors, error_from_status, failed_to_parse
+from ._responses import Refusal, decode_vectors, failed_to_parse
 
 BASE_URL = "https://api.voyageai.com/v1"
 MONGODB_URL = "https://ai.mongodb.com/v1"
@@ -44,18 +42,19 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
         raise ConfigError(f"{model.name} takes api_key= or api_key_env= and base_url=, not a client of the SDK's.")
     if model.headers:
         raise ConfigError(f"{model.name}: Voyage's SDK sends no headers but its own. Leave headers= out.")
-    if (card := cards.get(model.name)) is None:
-        card = custom_card(model, dimensions, texts=1000, tokens=120_000, input_types=INPUT_TYPES)
-    return Description(card)
-
-
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of a model."""
-    return VoyageBackend(model, known.card, candidate.space.dimensions, _client, _async_client)
+    facts: dict[str, Any] = {"texts": 1000, "tokens": 120_000, "input_types": INPUT_TYPES}
+    return Description(cards.get(model.name) or custom_card(model, dimensions, **facts))
 
 
 class VoyageBackend(RemoteBackend):
     """Calls ``/embeddings`` through the voyageai SDK, which keeps its own sessions: there is nothing to close."""
+
+    @staticmethod
+    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+        with needs_extra(model, "voyage"):
+            from voyageai.api_resources import Embedding
+        platform.platform()  # reads a file, and the SDK asks for it at the first request; Python remembers the answer
+        return (Embedding.acreate if asynchronous else Embedding.create), None
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
         key = api_key(self.model)
@@ -84,7 +83,7 @@ class VoyageBackend(RemoteBackend):
             raise self.not_an_answer() from error
         return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
 
-    def translate_error(self, error: Exception, texts: Sequence[str], keys: Sequence[str]) -> Exception:
+    def translate_error(self, error: Exception) -> Exception | Refusal:
         import aiohttp
         import requests
         from voyageai import error as sdk
@@ -97,30 +96,11 @@ class VoyageBackend(RemoteBackend):
             case sdk.VoyageError(http_status=int(status)) if status >= 300:
                 detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
                 unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
-                return error_from_status(
-                    status, detail, model=self.model, headers=error.headers, texts=texts, unknown_model=unknown_model
-                )
+                return Refusal(status, detail, error.headers, unknown_model=unknown_model)
             case sdk.VoyageError():
                 return self.not_an_answer()
             case _:
                 return self.not_an_answer() if failed_to_parse(error) else error
 
 
-# The SDK
-
-
-def _resource(model: Model) -> Any:
-    try:
-        from voyageai.api_resources import Embedding
-    except ImportError as error:
-        raise missing_extra(model, "voyage", error) from error
-    platform.platform()  # reads a file, and the SDK asks for it at the first request; Python remembers the answer
-    return Embedding
-
-
-def _client(model: Model) -> tuple[Any, Any]:
-    return _resource(model).create, lambda: None
-
-
-def _async_client(model: Model) -> tuple[Any, Any]:
-    return _resource(model).acreate, partial(asyncio.sleep, 0)  # nothing to close
+create = VoyageBackend

@@ -23,7 +23,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ import numpy as np
 from ..errors import ConfigError, InputRejectedError
 from ..models import Card, Model
 from ..types import Answer, Candidate, InputType, Vectors
-from . import Backend, Description, missing_extra
+from . import Backend, Description, needs_extra
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,14 +44,6 @@ FILES = {
 """The model's files inside the package and their sha256."""
 
 REINSTALL = "Run: pip install --force-reinstall 'wordllama==0.4.0.post1'"
-
-BATCH = 256
-"""Texts tokenized and added up together."""
-SHORT = 64
-"""Tokens of texts that are added up side by side; of longer ones few have the same length."""
-
-
-# What is known of the model
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
@@ -77,88 +68,28 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     return Description(cards[model.name], local=True, identity=f"{model.name}@{files}")
 
 
-def create(model: Model, known: Description, candidate: Candidate) -> Backend:
-    """Return the backend of the model."""
-    return WordLlamaBackend(model, candidate)
-
-
-# The backend
-
-
 class WordLlamaBackend(Backend):
     """Averages word vectors in this process."""
 
-    def __init__(self, model: Model, candidate: Candidate) -> None:
+    def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self._model = model
         self._dimensions = candidate.space.dimensions
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        """Embed texts and count their tokens. ``timeout`` has no effect: a request takes milliseconds."""
-        try:
-            tokenizer, rows = read_files()
-        except ImportError as error:
-            raise self.translate_error(error) from error
-        tokens = self.build_request(tokenizer, texts)
-        return self.parse_answer(self.send(rows, tokens), tokens)
-
-    def build_request(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text.
+        """Embed texts and count their tokens. ``timeout`` has no effect: a request takes milliseconds.
 
         Raises:
             InputRejectedError: a text is empty.
         """
-        tokens: list[list[int]] = []
-        for start in range(0, len(texts), BATCH):
-            encodings = tokenizer.encode_batch_fast(list(texts[start : start + BATCH]), add_special_tokens=False)
-            tokens += [encoding.ids for encoding in encodings]
-        if not all(tokens):
-            indices = [index for index, ids in enumerate(tokens) if not ids]
+        with needs_extra(self._model, "wordllama"):
+            tokenizer, rows = read_files()
+        tokens = [found.ids for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        if empty := [index for index, ids in enumerate(tokens) if not ids]:
             raise InputRejectedError(
-                "an empty text has no vector. Leave it out.", model=self._model.name, indices=indices
+                "an empty text has no vector. Leave it out.", model=self._model.name, indices=empty
             )
-        return tokens
-
-    def send(self, rows: Vectors, tokens: Sequence[Sequence[int]]) -> Vectors:
-        """Return the sum of each text's rows, which has the direction of their mean."""
-        sums = np.empty((len(tokens), self._dimensions), np.float32)
-        for start in range(0, len(tokens), BATCH):
-            sums[start : start + BATCH] = _add_up(rows, tokens[start : start + BATCH])[:, : self._dimensions]
-        return sums
-
-    def parse_answer(self, sums: Vectors, tokens: Sequence[Sequence[int]]) -> Answer:
-        """Scale the sums to length 1."""
-        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-        return Answer(sums, sum(map(len, tokens)))
-
-    def translate_error(self, error: ImportError) -> ConfigError:
-        """Return the error that names the extra to install."""
-        return missing_extra(self._model, "wordllama", error)
-
-
-def _add_up(rows: Vectors, tokens: Sequence[Sequence[int]]) -> Vectors:
-    """Add up the rows of each text: those of all short texts side by side, first with first, second with second.
-
-    Either way the rows of a text are added in their order, so that its sum does not depend on the other texts.
-    """
-    sums = np.empty((len(tokens), rows.shape[1]), np.float32)
-    short = []
-    for place, ids in enumerate(tokens):
-        if len(ids) <= SHORT:
-            short.append(place)
-        else:
-            np.add.reduce(rows.take(ids, axis=0), axis=0, out=sums[place])
-    short.sort(key=lambda place: -len(tokens[place]))
-    if short:
-        columns = zip_longest(*(tokens[place] for place in short))
-        total = rows.take(next(columns), axis=0)
-        for column in columns:
-            ids = [token for token in column if token is not None]
-            total[: len(ids)] += rows.take(ids, axis=0)
-        sums[short] = total
-    return sums
-
-
-# Files
+        sums = np.array([rows.take(ids, axis=0).sum(axis=0)[: self._dimensions] for ids in tokens], np.float32)
+        return Answer(sums / np.linalg.norm(sums, axis=1, keepdims=True), sum(map(len, tokens)))
 
 
 @cache
@@ -194,3 +125,6 @@ def _content(name: str, digest: str) -> bytes:
             f"with those in caches and indexes. {REINSTALL}"
         )
     return content
+
+
+create = WordLlamaBackend

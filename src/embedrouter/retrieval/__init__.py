@@ -1,31 +1,9 @@
-"""What keeps retrieval right over several stores and tiers: guards of indexes, tiered stores, cascades, calibration."""
+"""What keeps retrieval right over several stores and tiers.
 
-from ._calibration import Calibration, Point, TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
-from ._cascade import DEPTH, Cascade, gap
-from ._guarded_router import GuardedRouter
-from ._index_guard import FOLDER, IndexGuard, forget, recorded
-from ._tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
+``index_guard`` holds a vector store to one space, ``tiered_stores`` chooses among stores, a ``Cascade`` asks the better
+one too, and ``calibration`` measures a cascade.
+"""
 
-__all__ = [
-    "DEPTH",
-    "FOLDER",
-    "Calibration",
-    "Cascade",
-    "Framework",
-    "GuardedRouter",
-    "IndexGuard",
-    "Point",
-    "Search",
-    "TierVectors",
-    "TieredStores",
-    "calibrate",
-    "forget",
-    "gap",
-    "measure",
-    "ndcg",
-    "nearest_documents",
-    "overlap",
-    "overrides",
-    "recorded",
-    "tiered_router",
-]
+from ._cascade import Cascade, gap
+
+__all__ = ["Cascade", "gap"]

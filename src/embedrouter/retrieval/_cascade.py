@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -75,9 +75,10 @@ class Cascade:
         self.cheap = cheap
         self.good = good
         self._recent = deque((_finite(number) for number in gaps), maxlen=window)
-        self._sorted = sorted(self._recent)
-        self._seen = 0
-        self._escalated = 0
+        self.seen = 0
+        """Queries decided so far."""
+        self.escalated = 0
+        """Queries escalated so far."""
         self._lock = threading.Lock()
 
     def escalates(self, scores: Sequence[float]) -> bool:
@@ -91,37 +92,25 @@ class Cascade:
             return False
         found = gap(scores)
         with self._lock:
-            below, up_to = bisect_left(self._sorted, found), bisect_right(self._sorted, found)
-            rank = (below + up_to + 1) / 2 / (len(self._sorted) + 1)  # over 0 and under 1, the middle among equals
-            bar = self.share + CORRECTION * (self.share * self._seen - self._escalated)
+            others = sorted(self._recent)
+            below, up_to = bisect_left(others, found), bisect_right(others, found)
+            rank = (below + up_to + 1) / 2 / (len(others) + 1)  # over 0 and under 1, the middle among equals
+            bar = self.share + CORRECTION * (self.share * self.seen - self.escalated)
             escalated = rank < bar
-            self._seen += 1
-            self._escalated += escalated
-            if len(self._recent) == self._recent.maxlen:
-                del self._sorted[bisect_left(self._sorted, self._recent[0])]
+            self.seen += 1
+            self.escalated += escalated
             self._recent.append(found)
-            insort(self._sorted, found)
         return escalated
-
-    @property
-    def seen(self) -> int:
-        """Queries decided so far."""
-        return self._seen
-
-    @property
-    def escalated(self) -> int:
-        """Queries escalated so far."""
-        return self._escalated
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
-            return {**self.__dict__, "_recent": self._recent.copy(), "_sorted": self._sorted.copy(), "_lock": None}
+            return {**self.__dict__, "_recent": self._recent.copy(), "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def __repr__(self) -> str:
-        return f"Cascade({self.share:g}; escalated {self._escalated} of {self._seen})"
+        return f"Cascade({self.share:g}; escalated {self.escalated} of {self.seen})"
 
 
 def gap(scores: Sequence[float]) -> float:

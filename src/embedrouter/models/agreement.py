@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,8 @@ SAME_SPACE_RATIO = 0.5
 text to the distance to any other text. The family above reaches 0.17; two spaces that were trained apart stay near 1.
 """
 
-_CosineTable = NDArray[np.float64]
+_Claim: TypeAlias = Literal["same model", "same space"]
+_CosineTable: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Agreement:
 
     one: str
     other: str
-    claim: Literal["same model", "same space"]
+    claim: _Claim
     """What the declarations of the models say."""
     cosine: float
     """The lowest cosine of the two vectors of one text, over all texts and input types."""
@@ -134,23 +135,15 @@ def _compare(one: ProbeVectors, other: ProbeVectors) -> Agreement:
     own = np.array([np.diagonal(table) for table in tables])
     others = np.array([_nearest_other(table) for table in tables])
     agrees = own.min() >= SAME_MODEL_COSINE if same_model else np.all(1 - own < SAME_SPACE_RATIO * (1 - others))
-    return Agreement(
-        one.name,
-        other.name,
-        "same model" if same_model else "same space",
-        float(own.min()),
-        float(others.max()),
-        bool(agrees),
-    )
+    claim: _Claim = "same model" if same_model else "same space"
+    return Agreement(one.name, other.name, claim, float(own.min()), float(others.max()), bool(agrees))
 
 
 def _cosines(one: Vectors, other: Vectors) -> _CosineTable:
     """Return the cosine of every vector of one set and every vector of the other."""
-    first, second = (
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        for vectors in (one.astype(np.float64), other.astype(np.float64))
-    )
-    return np.asarray(first @ second.T)
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    lengths = np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
+    return np.asarray(first @ second.T / lengths)
 
 
 def _nearest_other(table: _CosineTable) -> NDArray[np.float64]:

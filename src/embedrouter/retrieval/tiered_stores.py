@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given, requested, tier
-from ..router import Router
 from ..tiered import TieredRouter, default_tier
 from ._cascade import DEPTH, Cascade
 
@@ -32,26 +31,14 @@ TIER, SPACE, ESCALATED = "embedding_tier", "embedding_space", "embedding_escalat
 Store = TypeVar("Store")
 
 
-class StoreEmbedder(Protocol):
-    """An adapter, which embeds for one store."""
-
-    query_tier: str | None
-    document_tier: str | None
-
-    @property
-    def router(self) -> Router:
-        """The one router in front of the store."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Framework(Generic[Store]):
     """What the two frameworks have different names for."""
 
     noun: str
     """What messages call a vector store: ``"store"`` or ``"index"``."""
-    adapter: type[StoreEmbedder]
-    """The class of our embedders."""
+    adapter: type
+    """The class of our embedders, which have ``router``, ``query_tier`` and ``document_tier``."""
     embedder: Callable[[Store], object]
     """Returns what embeds for a store."""
     example: str
@@ -139,7 +126,7 @@ class TieredStores(Generic[Store]):
         self._embedder(name)
         return self.stores[name]
 
-    def _embedder(self, name: str) -> StoreEmbedder:
+    def _embedder(self, name: str) -> Any:
         embedder, router = embedder_of(self.framework, name, self.stores[name]), self.router.router(name)
         if embedder.router.space != router.space:
             noun, example = self.framework.noun, self.framework.example
@@ -240,7 +227,7 @@ def tiered_router(
     return TieredRouter({name: embedder_of(framework, name, store).router for name, store in stores.items()})
 
 
-def embedder_of(framework: Framework[Store], name: str, store: Store) -> StoreEmbedder:
+def embedder_of(framework: Framework[Store], name: str, store: Store) -> Any:
     """Return the adapter that embeds for a store.
 
     Raises:

@@ -99,8 +99,7 @@ def nearest_documents(documents: Vectors, queries: Vectors) -> tuple[NDArray[np.
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def ndcg(found: NDArray[np.intp], relevant: Sequence[Mapping[int, float]]) -> _Floats:
@@ -110,21 +109,18 @@ def ndcg(found: NDArray[np.intp], relevant: Sequence[Mapping[int, float]]) -> _F
         found: documents, shape (queries, ranks), best first.
         relevant: for each query the relevance of documents, at least one of them above 0.
     """
-    depth = found.shape[1]
     discount = 1 / np.log2(np.arange(2, DEPTH + 2))
     ideal = np.zeros((len(found), DEPTH))
     for row, judged in zip(ideal, relevant, strict=True):
         best = sorted(judged.values(), reverse=True)[:DEPTH]
         row[: len(best)] = best
     gains = np.array([[judged.get(i, 0.0) for i in row] for row, judged in zip(found.tolist(), relevant, strict=True)])
-    values: _Floats = (gains @ discount[:depth]) / (ideal @ discount)
-    return values
+    return np.asarray((gains @ discount[: found.shape[1]]) / (ideal @ discount))
 
 
 def overlap(found: NDArray[np.intp], other: NDArray[np.intp]) -> _Floats:
     """Return for each query the share of ``other`` that is in ``found``."""
-    shared: _Floats = (found[:, :, None] == other[:, None, :]).any(axis=1).mean(axis=1)
-    return shared
+    return np.asarray((found[:, :, None] == other[:, None, :]).any(axis=1).mean(axis=1))
 
 
 def measure(gaps: _Floats, cheap: _Floats, good: _Floats, share: float) -> Calibration:

@@ -22,13 +22,18 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from .._process import in_thread
 from ..errors import ConfigError, SpaceMismatchError
-from ..types import Space
+from ..models import first_given, rank, requested
+from ..router import Router, wiring_of
+from ..tiered import TieredRouter, require_single_space
+from ..types import InputType, Space
 
 FOLDER = "indexes"
 """Inside the cache's folder, or the user's data folder."""
@@ -112,3 +117,56 @@ def _read(path: Path) -> Space | None:
         return None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ConfigError(f"The record {path} of an index cannot be read. Remove it if the index is new.") from error
+
+
+class GuardedRouter:
+    """Embed for one vector store: check the guard, have the router embed, return lists, as both adapters do.
+
+    Args:
+        router: the one router in front of the store.
+        index: the name of the store, whose space is then guarded; ``None`` for no guard.
+
+    Raises:
+        ConfigError: ``router`` gives several spaces, or is no router.
+        SpaceMismatchError: the store is recorded in another space.
+    """
+
+    def __init__(self, router: Router | TieredRouter, index: str | None) -> None:
+        self.router = require_single_space(router)
+        folder = wiring_of(self.router).folder / FOLDER
+        self._guard = None if index is None else IndexGuard(folder, index, self.router.space)
+
+    def require_tiers(self, *tiers: str | None) -> None:
+        """Refuse tiers that the router does not know.
+
+        Raises:
+            ValueError: a tier is unknown; the message lists the known tiers.
+        """
+        for tier in tiers:
+            if tier is not None:
+                rank(tier, self.router.tiers)
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
+        """Return one list of floats per text; see ``Router.embed`` for the errors.
+
+        Args:
+            tiers: that are asked for, the nearest first; ``with embedrouter.tier(…)`` is nearer than all of them.
+        """
+        if self._guard is not None:
+            self._guard.check()
+        result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
+        if self._guard is not None and input_type == "document" and texts:
+            self._guard.record()
+        vectors: list[list[float]] = result.vectors.tolist()
+        return vectors
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
+        """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
+        if self._guard is not None:
+            await in_thread(self._guard.check)
+        tier = first_given(requested(input_type), *tiers)
+        result = await self.router.aembed(texts, input_type=input_type, tier=tier)
+        if self._guard is not None and input_type == "document" and texts:
+            await in_thread(self._guard.record)
+        vectors: list[list[float]] = result.vectors.tolist()
+        return vectors
