@@ -377,3 +377,32 @@ def test_an_own_backend_needs_no_provider() -> None:
     fake = FakeBackend(dimensions=4, space="house")
 
     assert space_of(fake.model("house:one")) == Space("house", 4)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"truncate": "END"}, {"truncate": "NONE"}, False),
+        ({"task": "retrieval.passage"}, None, False),
+        ({"user": "me"}, None, True),
+        ({"provider": {"order": ["a"]}}, {"provider": {"order": ["b"]}}, True),
+        ({"document": {"task": "a"}, "query": {"task": "b"}}, {"document": {"task": "a"}}, False),
+        ({"document": {"task": "a"}, "query": {"task": "b"}}, {"query": {"task": "b"}, "document": {"task": "a"}}, True),
+    ],
+    ids=range(6),
+)
+def test_further_fields_of_a_request_are_part_of_the_space(one: Any, other: Any, same: bool) -> None:
+    """Unless they are for accounting and routing."""
+    models = [Model("openai:text-embedding-3-small", extra_body=body, api_key="k") for body in (one, other)]
+    if same:
+        Router(models, cache=None)
+    else:
+        with pytest.raises(SpaceMismatchError):
+            Router(models, cache=None)
+
+
+@pytest.mark.parametrize("body", [{"model": "x"}, {"input": []}, {"document": {"input": 1}}])
+def test_further_fields_leave_model_and_texts_alone(body: Any) -> None:
+    """There is a setting for the one, and the other is the texts."""
+    with pytest.raises(ConfigError, match="deployment="):
+        Model("openai:text-embedding-3-small", extra_body=body)

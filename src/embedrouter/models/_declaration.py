@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from decimal import Decimal
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from ..spending import as_price
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
+OPENAI_PROTOCOL = ("openai", "azure_openai")
 FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
 
 
@@ -49,6 +50,8 @@ class Model:
     """Requests in flight at once; 8 for providers, 1 for local models."""
     requests_per_minute: int | None = None
     """Requests that this process may send per minute; when left out, the number that the provider reports, if any."""
+    texts_per_minute: int | None = None
+    """Texts that this process may send per minute; Cohere limits these."""
     tokens_per_minute: int | None = None
     """Tokens that this process may send per minute; when left out, the number that the provider reports, if any."""
     timeout: float = 30.0
@@ -68,8 +71,15 @@ class Model:
     encoding_format: Literal["base64", "float", "omit"] | None = None
     """The encoding of numbers to request: base64 by default; ``"float"`` asks for lists, which take far longer to
     parse; ``"omit"`` is for servers of OpenAI's protocol that refuse the field."""
+    extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Further fields of every request to a server of OpenAI's protocol, such as ``{"truncate": "END"}``; or fields by
+    input type: ``{"document": {"input_type": "passage"}, "query": {"input_type": "query"}}``. They are part of the
+    space, unless they are known to leave vectors alone."""
+    served_as: Sequence[str] = ()
+    """Further names by which servers may call this model in their answers; any other change of the name is an error."""
     deployment: str | None = None
-    """Azure: the deployment's name; the model's own name when left out."""
+    """The name of the model at its server, for Azure, OpenRouter, LiteLLM and other gateways; the model's own name
+    when left out."""
     api_version: str | None = None
     """Azure: the version of the API, such as ``"2024-10-21"``."""
     azure_ad_token_provider: Callable[[], str] | None = field(default=None, repr=False, compare=False)
@@ -106,6 +116,15 @@ class Model:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {self.free_tokens!r}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
+        if self.extra_body and self.provider not in OPENAI_PROTOCOL:
+            raise ConfigError(f"{self.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
+        if isinstance(self.served_as, str):
+            raise ConfigError(f"{self.name}: served_as= is a list of names: [{self.served_as!r}].")
+        for body in (self.body("document"), self.body("query")):
+            if reserved := {"input", "model"} & set(body):
+                raise ConfigError(
+                    f"{self.name}: extra_body must not set {sorted(reserved)}. The name of the model is deployment=."
+                )
         if unknown := set(self.prompts or ()) - {"document", "query"}:
             raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {sorted(unknown)}.")
 
@@ -156,6 +175,13 @@ class Model:
             embedder=embedder,
             **settings,
         )
+
+    def body(self, input_type: str) -> Mapping[str, Any]:
+        """Return the fields of ``extra_body`` for one input type."""
+        fields = self.extra_body or {}
+        if fields and set(fields) <= {"document", "query"}:
+            return fields.get(input_type) or {}
+        return fields
 
     @property
     def provider(self) -> str:

@@ -17,6 +17,9 @@ from ..types import Candidate, Limits, Space
 from ._catalogue import Card, did_you_mean
 from ._declaration import Model
 
+NEUTRAL_FIELDS = frozenset({"user", "metadata", "tags", "provider", "cache", "caching", "num_retries", "timeout"})
+"""Fields of a request that no server's vectors depend on: for accounting, routing and caching."""
+
 
 def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
     """Return the card of a model that is not in the catalogue, from its declaration.
@@ -70,12 +73,12 @@ def resolve(
             f"{model.name} is known to be in the space {card.space!r}, not {model.space!r}. Leave space= out."
         )
     prompts = dict(sorted((model.prompts or {}).items()))
-    digest = hashlib.blake2b(json.dumps(prompts).encode(), digest_size=4).hexdigest()
-    space = card.space + (f"+prompts-{digest}" if prompts else "")
+    bodies = _bodies(model)
+    space = card.space + _suffix("prompts", prompts) + _suffix("body", bodies)
     identity = identity or card.model.replace("azure_openai:", "openai:", 1)  # Azure serves OpenAI's own models
 
     def fingerprint(length: int) -> str:
-        return json.dumps([identity, card.space, length, prompts, "float32"])
+        return json.dumps([identity, card.space, length, prompts, "float32", *([bodies] if bodies else [])])
 
     return Candidate(
         index=index,
@@ -85,7 +88,7 @@ def resolve(
         space=Space(space, wanted),
         fingerprint=fingerprint(wanted),
         longer=tuple((length, fingerprint(length)) for length in card.longer_than(wanted)),
-        symmetric=card.symmetric and not prompts,
+        symmetric=card.symmetric and not prompts and bodies.get("document") == bodies.get("query"),
         price=as_price(model.price, model.name) if model.price is not None else card.price,
         batch_price=_batch_price(model, card) if batches else None,
         free_tokens=model.free_tokens,
@@ -97,10 +100,27 @@ def resolve(
         ),
         concurrency=model.max_concurrency or (1 if local else 8),
         requests_per_minute=model.requests_per_minute,
+        texts_per_minute=model.texts_per_minute,
         tokens_per_minute=model.tokens_per_minute,
+        served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,
     )
+
+
+def _bodies(model: Model) -> dict[str, Any]:
+    """Return the fields of ``extra_body`` that may change vectors, by input type."""
+    bodies = {
+        kind: {name: value for name, value in sorted(model.body(kind).items()) if name not in NEUTRAL_FIELDS}
+        for kind in ("document", "query")
+    }
+    return bodies if any(bodies.values()) else {}
+
+
+def _suffix(what: str, content: dict[str, Any]) -> str:
+    """Return what marks the space of vectors that depend on further settings."""
+    digest = hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+    return f"+{what}-{digest}" if content else ""
 
 
 def shared_space(candidates: list[Candidate]) -> Space:

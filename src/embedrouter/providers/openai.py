@@ -96,14 +96,15 @@ class OpenAIBackend(RemoteBackend):
             request["dimensions"] = self.dimensions
         if self.model.encoding_format != "omit":
             request["encoding_format"] = self.model.encoding_format or "base64"
-        return request
+        return {**request, **self.model.body(input_type)}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
         """Make the request. ``extra_body`` is what is sent: its fields take precedence over the arguments."""
         import openai
 
         return client.embeddings.with_raw_response.create(
-            **{**request, "input": request["input"][:SHOWN]},
+            **{name: request[name] for name in ("model", "dimensions", "encoding_format") if name in request},
+            input=request["input"][:SHOWN],
             extra_body={"encoding_format": openai.Omit(), **request},  # the SDK adds the field where it is left out
             timeout=timeout,
         )
