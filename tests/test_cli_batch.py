@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from embedrouter import Router
+from tests.command_line import start
 from tests.emulator import Emulator, Fault
-from tests.test_cli_money import PRICE, TEXTS, answer, call, place, start, tokens
+from tests.test_cli_money import PRICE, TEXTS, answer, call, place, tokens
 
 __all__ = ["place"]
 
