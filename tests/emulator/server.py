@@ -44,14 +44,25 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._accepting = threading.Thread(target=self.serve_forever, args=(0.01,), name="emulator")
+        self._stopping = False
+        self._accepting = threading.Thread(target=self._accept, name="emulator")
 
     def start(self) -> None:
         self._accepting.start()
 
+    def _accept(self) -> None:
+        """Take connections as they come; ``serve_forever`` would look 100 times a second whether it should stop."""
+        while True:
+            request, address = self.get_request()
+            if self._stopping:
+                self.shutdown_request(request)
+                return
+            self.process_request(request, address)
+
     def stop(self) -> None:
         """Stop accepting, close every connection and wait for every thread."""
-        self.shutdown()
+        self._stopping = True
+        socket.create_connection(self.server_address).close()
         self._accepting.join()
         with self._lock:
             for connection in self._open:
