@@ -45,7 +45,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.emulator import Emulator, Fault
-from tests.hammer import MODEL, Process, spending
+from tests.hammer import MODEL, Process, a_program, spending
 from tests.properties import examples
 from tests.recordings import FOLDER, Exchange, Fate, exchanges, replayed, success
 
@@ -274,7 +274,7 @@ def test_saving_waits_for_nothing(ledger: Ledger, file: Path) -> None:
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_process_that_only_saves_loses_nothing(file: Path, forgotten: bool) -> None:
     """It pays for nothing and closes nothing, and perhaps its ledger is garbage long before it ends."""
-    Process.run("save", file=str(file), times=3, forgotten=forgotten)
+    a_program("save", file=str(file), times=3, forgotten=forgotten)
     ledger = Ledger(file)
     saved = ledger.totals("tag")
     ledger.close()
