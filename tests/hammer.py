@@ -141,7 +141,7 @@ class Process:
     def _said(self) -> str:
         """Return what the process wrote to stderr, when it has ended."""
         self._child.join(10)
-        with open(os.dup(self._errors.fileno()), encoding="utf-8") as file:
+        with os.fdopen(os.dup(self._errors.fileno()), encoding="utf-8") as file:
             return file.read()
 
     @classmethod

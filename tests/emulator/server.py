@@ -41,7 +41,8 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def __init__(self, respond: Callable[[Request], Delivery | None]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.respond = respond
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._port = int(self.server_address[1])
+        self.url = f"http://127.0.0.1:{self._port}"
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._stopping = False
@@ -62,7 +63,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def stop(self) -> None:
         """Stop accepting, close every connection and wait for every thread."""
         self._stopping = True
-        socket.create_connection(self.server_address).close()
+        socket.create_connection(("127.0.0.1", self._port)).close()
         self._accepting.join()
         with self._lock:
             for connection in self._open:
