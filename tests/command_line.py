@@ -30,20 +30,35 @@ class Ended:
     stderr: str
 
 
-def run(*arguments: object, cwd: Path | None = None) -> Ended:
-    """Run the program in this process, with its output piped: importing it anew takes a second or several."""
-    printed, complaint = io.StringIO(), io.StringIO()
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def run(*arguments: object, cwd: Path | None = None, columns: int | None = None, typed: str | None = None) -> Ended:
+    """Run the program in this process, which saves the seconds that importing it anew takes.
+
+    Args:
+        columns: the variable ``COLUMNS``.
+        typed: what is typed on a terminal; without it the output is piped, and nothing can be typed.
+    """
+    stream = io.StringIO if typed is None else Terminal
+    typing, printed, complaint = stream(typed or ""), stream(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.chdir(cwd or Path.cwd()),
-        Path(os.devnull).open() as nothing,
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(complaint),
     ):
         for name in PLAIN:
             patch.delenv(name, raising=False)
+        if columns is not None:
+            patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm")
         patch.setattr(sys, "argv", ["embedrouter", *map(str, arguments)])
-        patch.setattr(sys, "stdin", nothing)
+        patch.setattr(sys, "stdin", typing)
         with pytest.raises(SystemExit) as end:
             main()
     return Ended(int(end.value.code or 0), printed.getvalue(), complaint.getvalue())
