@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from embedrouter import Budget, Model, RetryPolicy, Router
-from embedrouter.batches import _batches as batches
 from embedrouter.cache import Cache, open_cache
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
 from embedrouter.spending import Ledger
@@ -464,9 +463,8 @@ def collect(**settings: Any) -> dict[str, Any]:
     return {"ended": all(status.ended for status in states), "answered": answered, "tokens": router.usage.tokens}
 
 
-def die_collecting(page: int, **settings: Any) -> dict[str, Any]:
-    """Die when the second page of a batch's answers is in the cache."""
-    batches.PAGE = page
+def die_collecting(**settings: Any) -> dict[str, Any]:
+    """Die when a batch's answers have been written to the cache for the second time."""
     opened = open_cache(settings["folder"])
     assert opened is not None
     with _router(settings, cache=_Deadly(opened)) as router:
