@@ -139,7 +139,7 @@ def test_every_model_of_the_catalogue_is_listed_with_its_exact_price() -> None:
 
 
 def test_old_prices_are_warned_about() -> None:
-    """A price list that nobody looked at for a year is probably wrong."""
+    """A price list that was not checked for a year is probably wrong."""
     cards = list(load_catalogue().values())
     newest = max(card.checked for card in cards if card.checked)
 
@@ -509,7 +509,7 @@ def test_ctrl_c_keeps_what_was_answered_and_says_so(place: Path, emulator: Emula
 
 
 def test_stats_add_up(place: Path) -> None:
-    """By whatever is asked for, the total is the same, and savings are those of the second run."""
+    """The total is the same by day, month, model and tag, and savings are those of the second run."""
     answer("warm", "corpus.jsonl", "--yes", "--tag", "one")
     answer("warm", "corpus.jsonl", "--tag", "two")
 
@@ -523,7 +523,7 @@ def test_stats_add_up(place: Path) -> None:
 
 
 def test_what_may_have_been_billed_is_listed_apart(place: Path, emulator: Emulator) -> None:
-    """An answer that got lost was paid for, and nobody else will say so."""
+    """An answer that got lost was paid for, and is listed here only."""
     emulator.script(Fault.lost())
     answer("warm", "corpus.jsonl", "--yes", "--tag", "harbour")
 
@@ -635,7 +635,7 @@ def test_a_row_written_anew_meanwhile_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_prune_removes_what_is_old_after_it_was_agreed(tmp_path: Path) -> None:
-    """The vectors were paid for, so nobody loses them by a slip."""
+    """The vectors were paid for, so a slip must not lose them."""
     values = fill(tmp_path, 1200)
     keys = list(values)
     with sqlite3.connect(tmp_path / "cache.db") as database:

@@ -389,7 +389,7 @@ def test_a_catalogued_model_that_is_downloaded_stays_off_the_network(
 
 
 def test_a_revision_is_another_space(hub: Path) -> None:
-    """Another commit may hold other weights, and nobody says that they are comparable."""
+    """Another commit may hold other weights, and no maker says that they are comparable."""
     assert described(Model("sentence-transformers:org/tiny", revision=hub.name))[1].space.name == f"org/tiny@{hub.name}"
 
 
@@ -710,7 +710,7 @@ def test_a_loaded_model_that_is_not_the_described_one_is_refused(prompted: Path,
 
 
 def test_a_missing_package_names_the_extra(prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever installed the core only reads what to install."""
+    """A user who installed the core only reads what to install."""
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
 
     with pytest.raises(ConfigError, match=r"pip install 'embedrouter\[sentence-transformers\]'"):
