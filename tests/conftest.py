@@ -16,6 +16,14 @@ KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY"
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+LOADING_TORCH = ("test_examples.py", "test_local_backends.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that load torch first and together: loading it takes seconds, and one worker is enough."""
+    items.sort(key=lambda item: item.path.name not in LOADING_TORCH)
+
+
 def pytest_collection_finish() -> None:
     """Leave what the imports made out of garbage collections, which otherwise look at millions of objects each time."""
     gc.collect()
