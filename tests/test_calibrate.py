@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +22,7 @@ from embedrouter.errors import ConfigError
 from embedrouter.retrieval.calibration import TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
-
-
-def run(*arguments: str | float | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, with its output piped and warnings as errors."""
-    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from embedrouter.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**plain, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)},
-    )
+from tests.command_line import run, start
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -432,16 +418,17 @@ def test_a_real_collection_gains_more_than_half_over_random_escalation(shared: P
     about = {query for query, document, _ in judged if document in ids}
     asked = [json.loads(line) for line in (folder / "queries.jsonl").read_text("utf-8").splitlines()]
 
-    done = run(
+    process = start(
         "calibrate",
         write(tmp_path / "corpus.jsonl", kept),
         write(tmp_path / "queries.jsonl", [row for row in asked if row["id"] in about]),
         *("--qrels", folder / "qrels.tsv", "--good", f"sentence-transformers:{minilm}"),
         *("--limit", 1200, "--share", 0.3, "--cache", tmp_path / "cache", "--json"),
     )
+    out, err = process.communicate(timeout=120)
 
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    assert process.returncode == 0, err
+    facts = json.loads(out)
     assert (facts["documents"], facts["queries"]) == (420, 1200)
     assert 0.05 < facts["good"] - facts["cheap"] < 0.12
     assert facts["at"]["closed"] >= 1.5 * 0.3

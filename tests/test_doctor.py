@@ -190,7 +190,7 @@ def test_probes_are_booked_under_a_tag(place: Path, emulator: Emulator) -> None:
 
 
 def test_the_vector_cache_is_neither_read_nor_written(place: Path, emulator: Emulator) -> None:
-    """A cached probe would hide every drift; a probe in the cache would be one more row that nobody asked for."""
+    """A cached probe would hide every drift; a probe in the cache would be a row that no user asked for."""
     configure(small(emulator))
     with Router.from_config("embedrouter.toml") as router:
         router.embed(PROBE_TEXTS, input_type="document")
@@ -557,7 +557,7 @@ def test_embedding_with_one_model_keeps_to_budget_and_model() -> None:
 
 
 def test_an_unknown_price_is_wrong_where_a_budget_is_set(place: Path, emulator: Emulator) -> None:
-    """The model would never be called; without a budget nobody would know what was spent."""
+    """The model would never be called; without a budget the spending would be unknown."""
     model = rows(model="voyage:voyage-2", base_url=emulator.voyage_url)
     configure(model)
     without = examine()
@@ -647,7 +647,7 @@ def test_of_a_large_cache_some_rows_are_read(place: Path) -> None:
 def test_a_database_that_is_none_is_reported(place: Path) -> None:
     """And nothing else is hidden by it."""
     (place / "kept").mkdir(mode=0o700)
-    (place / "kept/cache.db").write_bytes(b"not a database, whatever its name says" * 99)
+    (place / "kept/cache.db").write_bytes(b"not a database, in spite of its name" * 99)
 
     facts = examine("--cache", "kept", code=1)
 
@@ -667,7 +667,7 @@ def test_a_cache_that_others_may_read_is_a_warning(place: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs this as root may write everywhere, so the answer of the system is changed."""
+    """As root these tests may write everywhere, so the answer of the system is changed."""
     monkeypatch.setattr("os.access", lambda *_: False)
 
     assert problems(examine("--cache", "kept", code=1)) == ["folder"]
@@ -701,7 +701,7 @@ def test_a_router_without_a_cache_is_a_warning(place: Path, emulator: Emulator) 
 
 
 def test_requests_that_never_came_back_are_a_warning(place: Path, emulator: Emulator) -> None:
-    """They count towards budgets, although perhaps nobody billed them."""
+    """They count towards budgets, although they were perhaps not billed."""
     configure(small(emulator))
     emulator.script(Fault.lost())
     with Router.from_config("embedrouter.toml") as router, pytest.raises(NoModelAvailableError):
@@ -719,7 +719,7 @@ def test_requests_that_never_came_back_are_a_warning(place: Path, emulator: Emul
 def test_a_ledger_that_cannot_be_read_is_reported(place: Path, emulator: Emulator, top: str) -> None:
     """With a budget no model is called; without one spending would be forgotten."""
     (place / "kept").mkdir(mode=0o700)
-    (place / "kept/ledger.db").write_bytes(b"not a database, whatever its name says" * 99)
+    (place / "kept/ledger.db").write_bytes(b"not a database, in spite of its name" * 99)
     configure(small(emulator), top=top)
 
     facts = examine(code=1)
