@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 
 from embedrouter import Router
 from embedrouter.cli import app
-from embedrouter.cli._console import format_money
+from embedrouter.cli._console import Output, format_money
 from embedrouter.cli._corpus import MAX_PASSAGE, read_folder, read_standard_library, split_passages
-from embedrouter.cli._demo_output import DemoOutput
-from embedrouter.cli._demo_run import run_demo
+from embedrouter.cli._demo import run_demo
 from embedrouter.cli._demo_stores import Hit, rank_sources
 from embedrouter.errors import ConfigError, EmbedRouterError, UnavailableError
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
@@ -85,11 +84,9 @@ class Stopping(FakeBackend):
         return super().embed(texts, input_type, **settings)
 
 
-def run_here(
-    folder: Path, router: Router, *, cache: str | None = "memory", yes: bool = False, as_json: bool = False
-) -> None:
+def run_here(folder: Path, router: Router, *, yes: bool = False, as_json: bool = False) -> None:
     """Run the demo in this process, with a router that no configuration can describe."""
-    run_demo(router, cache, folder, None, None, yes, DemoOutput(as_json=as_json))
+    run_demo(router, folder, None, None, yes, Output(as_json=as_json))
 
 
 # The whole standard library
@@ -267,19 +264,23 @@ def test_a_failing_provider_is_an_error_of_ours(own: Path) -> None:
     down = FakeBackend(outcomes=[UnavailableError("down")] * 9)
 
     with pytest.raises(EmbedRouterError, match="down"):
-        run_here(own, Router([down.model(price="0")], cache=None, retry=NO_WAITING), cache=None)
+        run_here(own, Router([down.model(price="0")], cache=None, retry=NO_WAITING))
 
 
-@pytest.mark.parametrize(("place", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
-def test_ctrl_c_says_what_is_kept(place: str | None, says: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("place", "says"), [("cache", "the next run continues"), (None, "starts anew")])
+def test_ctrl_c_says_what_is_kept(
+    place: str | None, says: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 130 is what shells expect of it."""
+    cache = tmp_path / place if place else None
+
     with pytest.raises(typer.Exit) as done:
-        run_here(own, Router([Stopping().model(price="0", batch_size=1)], cache=MemoryCache()), cache=place)
+        run_here(own, Router([Stopping().model(price="0", batch_size=1)], cache=cache))
 
     assert done.value.exit_code == 130
     printed = capsys.readouterr().err
     assert says in printed
-    assert (place or "") in printed
+    assert str(cache or "") in printed
 
 
 @pytest.mark.parametrize(

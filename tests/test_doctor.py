@@ -296,7 +296,7 @@ def test_a_server_that_treats_queries_in_its_own_way_is_found_out(tmp_path: Path
     fake = FakeBackend()
     router = Router([Model("fake:model", backend=fake)], catalog=tmp_path / "own.toml", cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY))
 
     assert [finding.check for finding in findings if finding.level == "problem"] == ["symmetry"]
 
@@ -307,7 +307,7 @@ def test_vectors_that_are_not_of_length_1_are_worth_a_warning(tmp_path: Path) ->
     fake = FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)])
     router = Router([fake.model()], cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
 
     assert [finding.check for finding in findings if finding.level == "warning"] == ["length", "price"]
 
@@ -319,7 +319,7 @@ def test_a_server_that_gives_every_text_the_same_vector_is_found_out(tmp_path: P
     models = [fake.model(name, price="0") for fake, name in zip(fakes, ("fake:a", "fake:b"), strict=True)]
     router = Router(models, cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
 
     wrong = [finding.check for finding in findings if finding.level == "problem"]
     assert wrong == ["texts", "texts", "models of one space"]

@@ -16,7 +16,8 @@ from ..errors import ConfigError
 from ..retrieval import FOLDER, forget, recorded
 from ._console import Output
 from ._export import CacheRow, export_rows, import_rows
-from ._options import AsJson, CacheFolder, ConfigFile, Yes, cache_folder
+from ._options import AsJson, CacheFolder, ConfigFile, Yes
+from ._routers import cache_folder
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -25,7 +26,7 @@ DAY = 86400.0
 
 
 @app.callback()
-def options() -> None:
+def group() -> None:
     """Inspect and clean the cache, and the records beside it."""
 
 

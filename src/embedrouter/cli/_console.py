@@ -11,6 +11,8 @@ import textwrap
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, is_dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -18,21 +20,12 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.prompt import Confirm
 from rich.table import Table
-from rich.text import Text
 
 from ..errors import ConfigError
+from ..types import Estimate
 
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
@@ -42,61 +35,62 @@ NO_BREAK = "\0"
 
 
 class Output:
-    """Print lines and tables. With ``as_json``, only ``json`` prints.
+    """Print lines and tables. With ``as_json``, only ``json`` prints."""
 
-    Args:
-        piped_width: characters of a line where the output is no terminal.
-    """
-
-    def __init__(self, *, as_json: bool, piped_width: int = UNLIMITED) -> None:
+    def __init__(self, *, as_json: bool) -> None:
         terminal = sys.stdout.isatty()
-        width = None if terminal else piped_width
+        width = None if terminal else UNLIMITED
         self.console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
         self._animated = terminal and not as_json
-        self.as_json = as_json
+        self._as_json = as_json
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
         self.console.print(text, style=style, soft_wrap=True)
 
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[str], total: bool = False
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        numbers: Container[str] = (),
+        total: bool = False,
     ) -> None:
         """Print a table. Columns named in ``numbers`` are aligned right; with ``total`` the last row is set apart.
 
         On a terminal narrower than the table each row becomes a short paragraph: folded cells cannot be read, and a
         name in two pieces cannot be copied.
         """
+        cells = [[_format_cell(value) for value in row] for row in rows]
         table = Table(box=box.SIMPLE_HEAD)
         for name in columns:
             table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
-        for number, row in enumerate(rows, 1):
-            table.add_row(*row, end_section=total and number == len(rows) - 1)
+        for number, row in enumerate(cells, 1):
+            table.add_row(*row, end_section=total and number == len(cells) - 1)
         width = Measurement.get(self.console, self.console.options.update(width=UNLIMITED), table).maximum
         if width <= self.console.width:
             self.console.print(table)
         else:
-            self._paragraphs(columns, rows)
+            self._paragraphs(columns, cells)
 
     def _paragraphs(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print each row as a heading and its named cells. Lines end between cells, never inside one."""
+        wrapper = textwrap.TextWrapper(
+            self.console.width,
+            initial_indent=INDENT,
+            subsequent_indent=INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         for head, *cells in rows:
             self.line(head, style="bold")
             named = [f"{name}: {cell}".replace(" ", NO_BREAK) for name, cell in zip(columns[1:], cells, strict=True)]
-            for line in textwrap.wrap(
-                "; ".join(named),
-                self.console.width,
-                initial_indent=INDENT,
-                subsequent_indent=INDENT,
-                break_long_words=False,
-                break_on_hyphens=False,
-            ):
-                self.line(line.replace(NO_BREAK, " "))
+            self.line(wrapper.fill("; ".join(named)).replace(NO_BREAK, " "))
         self.line()
 
     def json(self, content: object) -> None:
         """Print an object as JSON, if the user asked for JSON."""
-        if self.as_json:
+        if self._as_json:
             print(json.dumps(content, indent=2, ensure_ascii=False, default=_json_value))
 
     def require_agreement(self, question: str, refusal: str, *, yes: bool, piped: bool = False) -> None:
@@ -115,41 +109,42 @@ class Output:
         if not can_ask or not Confirm.ask(f"{question}. Go ahead?", console=self.console, default=False):
             raise ConfigError(f"{question}. {refusal}")
 
+    def confirm_cost(self, estimates: Sequence[Estimate], refusal: str, *, yes: bool, piped: bool = False) -> None:
+        """Show what texts would cost and ask, unless they are free of charge; see ``require_agreement``."""
+        costs = {estimate.cost for estimate in estimates} - {0}
+        if costs:
+            known = sum((estimate.cost or Decimal(0) for estimate in estimates), Decimal(0))
+            prices = [f"about {format_money(known)}"] if known else []
+            prices += ["an unknown price"] if None in costs else []
+            tokens = sum(estimate.tokens for estimate in estimates)
+            models = ", ".join(dict.fromkeys(estimate.model for estimate in estimates))
+            question = f"This embeds {tokens:,} tokens for {' and '.join(prices)} with {models}"
+            self.require_agreement(question, f"Nothing was embedded. {refusal}", yes=yes, piped=piped)
+
     def busy(self, description: str) -> AbstractContextManager[object]:
         """Show a spinner."""
         return self.console.status(f"{description} …") if self._animated else nullcontext()
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar, and give the function that advances the bar."""
-        with self._bar(_Speed(), TimeElapsedColumn()) as bar:
-            task = bar.add_task(description, total=total)
-            yield lambda count: bar.advance(task, count)
-
-    @contextmanager
-    def spending_progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
+    def progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
         """Show a bar with texts per second, money and the time left; give the function that sets texts and money."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+        )
         began = time.monotonic()
-        with self._bar(TextColumn("{task.fields[spent]}"), TimeRemainingColumn()) as bar:
-            task = bar.add_task(description, total=total, spent="")
+        with Progress(
+            *columns, TimeRemainingColumn(), console=self.console, transient=True, disable=not self._animated
+        ) as bar:
+            task = bar.add_task(description, total=total, speed="")
 
             def advance(done: int, spent: Decimal) -> None:
                 speed = done / max(time.monotonic() - began, 1e-6)
-                bar.update(task, completed=done, spent=f"{speed:,.0f} texts/s {format_money(spent)}")
+                bar.update(task, completed=done, speed=f"{speed:,.0f} texts/s {format_money(spent)}")
 
             yield advance
-
-    def _bar(self, *columns: ProgressColumn) -> Progress:
-        shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns)
-        return Progress(*shown, console=self.console, transient=True, disable=not self._animated)
-
-
-class _Speed(ProgressColumn):
-    """Show texts per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} texts/s" if speed else "", style="progress.data.speed")
 
 
 @contextmanager
@@ -182,11 +177,23 @@ def format_money(amount: Decimal) -> str:
     return f"${amount.quantize(Decimal(1).scaleb(amount.adjusted() - 1)):f}"
 
 
-def format_price(amount: Decimal | None) -> str:
-    """Format US dollars that may be unknown."""
-    return "unknown" if amount is None else format_money(amount)
+def _format_cell(value: object) -> str:
+    """Format a number, money, or an unknown amount (``None``); everything else is its string."""
+    match value:
+        case None:
+            return "unknown"
+        case int():
+            return f"{value:,}"
+        case Decimal():
+            return format_money(value)
+        case _:
+            return str(value)
 
 
-def _json_value(value: Any) -> str:
-    """Write money as a string without exponent, which loses no digit, and other objects as their string."""
-    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+def _json_value(value: Any) -> Any:
+    """Return money as a string without exponent, which loses no digit, and other objects in their usual form."""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    if isinstance(value, date):
+        return value.isoformat()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

@@ -8,15 +8,16 @@ search cannot find a paragraph such as "Return the value." alone.
 from __future__ import annotations
 
 import ast
-import os
 import re
 import sysconfig
+import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
+from ._files import SUFFIXES, files_in, read_listed
 
 EXCLUDED = {
     "__phello__",
@@ -32,13 +33,11 @@ EXCLUDED = {
 }
 """Parts of the standard library without useful docstrings or not in every Python version."""
 
-SUFFIXES = {".txt", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"}
-MAX_FILE_SIZE = 5_000_000
-"""Bytes; a larger file is most likely no prose."""
 TARGET_PASSAGE = 400
 """Characters after which a passage ends at the next paragraph: about sixty words."""
 MAX_PASSAGE = 1200
 """Characters: under 200 words of English, below the limit of every model."""
+PARAGRAPH = textwrap.TextWrapper(MAX_PASSAGE, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +74,13 @@ QUESTIONS = [
 ]
 
 
-def read_standard_library(root: Path | None = None) -> Corpus:
+def read_standard_library() -> Corpus:
     """Read the docstrings of the public modules, classes and functions of the standard library.
 
     Raises:
         ConfigError: this Python is installed without its source files.
     """
-    root = root or Path(sysconfig.get_path("stdlib"))
+    root = Path(sysconfig.get_path("stdlib"))
     passages = [passage for path in _find_modules(root) for passage in _read_module(path, root)]
     if not passages:
         raise ConfigError(f"There are no docstrings in {root}: Python is installed without its source. Pass a folder.")
@@ -89,12 +88,10 @@ def read_standard_library(root: Path | None = None) -> Corpus:
 
 
 def _find_modules(root: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if _is_public(name) and name not in EXCLUDED]
-        names = (Path(name) for name in files if name.endswith(".py"))
-        found += [Path(parent, name) for name in names if _is_public(name.stem) and name.stem not in EXCLUDED]
-    return sorted(found)
+    public = (place for place in root.iterdir() if _is_public(place.stem))  # site-packages, for one, is not
+    found = (path for place in public for path in ([place] if place.suffix == ".py" else place.rglob("*.py")))
+    names = {path: path.relative_to(root).with_suffix("").parts for path in found}
+    return sorted(path for path in names if all(map(_is_public, names[path])) and EXCLUDED.isdisjoint(names[path]))
 
 
 def _is_public(name: str) -> bool:
@@ -165,37 +162,6 @@ def read_folder(root: Path) -> Corpus:
     return Corpus(str(root), passages, _evenly(questions, 3), skipped)
 
 
-def files_in(root: Path) -> Iterator[tuple[Path, str]]:
-    """Return the files of a folder and its subfolders in a fixed order, without hidden ones, each with its name."""
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
-            yield path, str(relative)
-
-
-def read_listed(path: Path, errors: str = "strict") -> tuple[str, str]:
-    """Return the text of a file of a folder, or the reason why the file is skipped."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        return "", f"a {suffix} file" if suffix else "a file without suffix"
-    return read_text(path, errors)
-
-
-def read_text(path: Path, errors: str = "strict") -> tuple[str, str]:
-    """Return the text of a file, or the reason why the file is skipped."""
-    try:
-        if path.stat().st_size > MAX_FILE_SIZE:
-            return "", f"over {MAX_FILE_SIZE // 1_000_000} MB"
-        text = path.read_text("utf-8-sig", errors)
-    except OSError as error:
-        return "", (error.strerror or "unreadable").lower()
-    except UnicodeDecodeError:
-        return "", "not UTF-8 text"
-    if "\0" in text:
-        return "", "not text"
-    return (text, "") if text.strip() else ("", "empty")
-
-
 def _first_line(text: str) -> str:
     """Return the first line of two words or more, as a question."""
     lines = (line.strip("#=-*/\"'<> \t") for line in text.splitlines())
@@ -214,19 +180,9 @@ def split_passages(text: str) -> list[str]:
     passages: list[str] = []
     current = ""
     for paragraph in re.split(r"\n\s*\n", text):
-        for part in _split_paragraph(paragraph.strip("\n").rstrip()):
+        for part in PARAGRAPH.wrap(paragraph.strip("\n").rstrip()):
             if current and len(current) + len(part) > TARGET_PASSAGE:
                 passages.append(current)
                 current = ""
             current += ("\n\n" if current else "") + part
     return [*passages, current] if current else passages
-
-
-def _split_paragraph(paragraph: str) -> Iterator[str]:
-    while len(paragraph) > MAX_PASSAGE:
-        end = max(paragraph.rfind(blank, MAX_PASSAGE // 2, MAX_PASSAGE) for blank in (" ", "\n"))
-        end = end if end > 0 else MAX_PASSAGE
-        yield paragraph[:end]
-        paragraph = paragraph[end:].lstrip()
-    if paragraph.strip():
-        yield paragraph

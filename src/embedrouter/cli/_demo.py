@@ -1,17 +1,50 @@
 """``embedrouter demo``: index real texts in both frameworks, ask questions, and show cost and savings.
 
-The texts are the docstrings of the standard library, or a folder of the user; the model is wordllama unless another is
-named, so that neither a key nor the network is needed.
+The texts are the docstrings of the standard library, or a folder of the user; the model is wordllama at two sizes
+unless another is named, so that neither a key nor the network is needed. The two sizes are two spaces, so each needs an
+index of its own; in a configuration with a family such as voyage-4 two tiers search one index.
+
+All work goes through the frameworks' own vector stores and the router's public methods, and the router counts every
+number that is shown.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive, named_config
+from ..models import tier as requested_tier
+from ..router import Router
+from ..tiered import default_tier
+from ..types import Usage
+from ._console import Output, exit_on_interrupt, first_few, format_money, interrupt_message
+from ._corpus import Passage, read_folder, read_standard_library
+from ._demo_stores import HITS, HITS_PER_SOURCE, Store, find_stores, rank_sources
+from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
+from ._routers import (
+    WORDLLAMA,
+    AnyRouter,
+    build_router,
+    cache_location,
+    distinct_tiers,
+    router_at_tier,
+    settings_for,
+)
+
+TWO_SIZES = {
+    "routers": {tier: {**settings_for(WORDLLAMA), "dimensions": size} for tier, size in (("low", 64), ("high", 256))}
+}
+"""Wordllama at two tiers."""
+OPENAI_MODELS = ("openai:text-embedding-3-small", "openai:text-embedding-3-large")
+CHUNK_SIZE = 512
+"""Texts added to a store at once: one step of the progress bar."""
+SHOWN = 3
+"""Sources in an answer, and skipped files in a line."""
 
 
 def command(
@@ -35,9 +68,193 @@ def command(
     Run it twice: the second run is answered from the cache.
     """
     exclusive(model=model, config=config)
-    from ._demo_output import DemoOutput
-    from ._demo_run import run_demo
-    from ._routers import build_router, choose_cache
+    router = build_router(config, settings_for(model) if model else TWO_SIZES, cache, no_cache)
+    run_demo(router, texts, ask, limit, yes, Output(as_json=as_json))
 
-    router, cache_location = build_router(model, named_config(config), choose_cache(cache, no_cache))
-    run_demo(router, cache_location, texts, ask, limit, yes, DemoOutput(as_json=as_json))
+
+def run_demo(
+    router: AnyRouter,
+    folder: Path | None,
+    questions: list[str] | None,
+    limit: int | None,
+    yes: bool,
+    output: Output,
+) -> None:
+    """Fill indexes, ask questions and show the results.
+
+    Args:
+        folder: a folder of texts; the standard library's docstrings when left out.
+        questions: questions instead of the prepared ones.
+        limit: number of texts to index.
+        yes: whether to spend money without a question.
+
+    Raises:
+        ConfigError: there are no texts, neither framework is installed, or the user did not agree to the price.
+    """
+    location = cache_location(router)
+    with router, exit_on_interrupt(lambda: interrupt_message(location)):
+        began = time.monotonic()
+        kinds, missing = find_stores()
+        with output.busy("reading texts"):
+            corpus = read_standard_library() if folder is None else read_folder(folder.expanduser())
+        passages, questions = corpus.passages[:limit], questions or corpus.questions
+        names = distinct_tiers(router, "query")
+        tiers = {name: router_at_tier(router, name, "query") for name in (names[0], names[-1])}
+        main, _ = tiers[names[-1]]
+        own_index = {single: name for name, (single, _) in tiers.items()}
+
+        output.line(f"{len(passages):,} texts: {corpus.name}", style="bold")
+        for reason, files in corpus.skipped.items():
+            output.line(f"  skipped, {reason}: {first_few(files, SHOWN)}")
+        output.line(f"Model: {', '.join(main.models)}.  Cache: {location or 'none'}.")
+        for extra in missing:
+            output.line(f"Without {extra}; to include it: pip install 'embedrouter[{extra}]'", style="yellow")
+        output.line()
+        texts = [passage.text for passage in passages]
+        estimates = [single.estimate(texts, input_type="document") for single in own_index]
+        estimates.append(main.estimate(questions, input_type="query"))
+        output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.", yes=yes)
+
+        indexes: list[dict[str, Any]] = []
+        stores = [_fill(kind, main, passages, indexes, output) for kind in kinds]
+        compared = []
+        for name, (single, own_tier) in tiers.items() if len(tiers) > 1 else ():
+            # lowest first: a cached better vector would serve both
+            store = stores[0] if single is main else _fill(kinds[0], single, passages, indexes, output)
+            with requested_tier(own_tier):
+                hits = store.search(questions[0])
+                found = single.embed(questions[:1], input_type="query")  # from the cache: names the model
+            facts = {"tier": name, "model": found.models[0], "space": str(found.space), "own_index": single is not main}
+            compared.append({**facts, "hits": hits, "sources": rank_sources(hits)})
+        answers = [_ask(question, stores) for question in questions]
+
+        heads = ("question", *(f"found with {store.name.partition(' ')[0]}" for store in stores))
+        output.table(heads, [(item["question"], *map(_first, item["sources"].values())) for item in answers])
+        output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
+        _show_tiers(questions[0], compared, output)
+        usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs(texts, questions)
+        _show_totals(indexes, usage, elsewhere, output)
+        output.line(_verdict(len(texts), usage, seconds, location), style="bold")
+        output.json(
+            {
+                "corpus": corpus.name,
+                "models": main.models,
+                "space": str(main.space),
+                "cache": location,
+                "skipped": corpus.skipped,
+                "missing_extras": missing,
+                "indexes": indexes,
+                "answers": answers,
+                "tiers": compared,
+                "usage": usage,
+                "elsewhere": elsewhere,
+                "seconds": seconds,
+                "all_from_cache": usage.requests == 0,
+            }
+        )
+
+
+def _fill(
+    kind: type[Store], router: Router, passages: Sequence[Passage], indexes: list[dict[str, Any]], output: Output
+) -> Store:
+    """Fill a new store; show and append the facts."""
+    expected = router.estimate([passage.text for passage in passages], input_type="document")
+    before, began = router.usage.requests, time.monotonic()
+    with output.busy(f"loading {kind.name}"):
+        store = kind(router)
+    with output.progress(kind.name, len(passages)) as advance:
+        for start in range(0, len(passages), CHUNK_SIZE):
+            store.add(passages[start : start + CHUNK_SIZE])
+            advance(min(start + CHUNK_SIZE, len(passages)), router.usage.cost)
+    tier, requests, computed = (
+        default_tier(router, "document"),
+        router.usage.requests - before,
+        expected.unique - expected.cached,
+    )
+    how = f"{expected.cached:,} texts from cache, {computed:,} computed" if computed else "all from cache"
+    calls = f"{requests:,} call{'' if requests == 1 else 's'}"
+    seconds = time.monotonic() - began
+    output.line(f"{kind.name} index, tier {tier}: {expected.texts:,} vectors, {how}, {calls}, {seconds:.1f} s")
+    indexes.append(
+        {
+            "store": kind.name,
+            "tier": tier,
+            "space": str(router.space),
+            "texts": expected.texts,
+            "distinct": expected.unique,
+            "cached": expected.cached,
+            "computed": computed,
+            "requests": requests,
+            "seconds": seconds,
+        }
+    )
+    return store
+
+
+def _ask(question: str, stores: Sequence[Store]) -> dict[str, Any]:
+    hits = {store.name: store.search(question) for store in stores}
+    return {"question": question, "sources": {name: rank_sources(found) for name, found in hits.items()}, "hits": hits}
+
+
+def _openai_costs(texts: Sequence[str], questions: Sequence[str]) -> list[dict[str, Any]]:
+    """Estimate the cost of these texts and questions with OpenAI's models, without a request and without a key."""
+    costs = []
+    for name in OPENAI_MODELS:
+        with Router([name], cache=None, on_too_long="mean") as router:
+            parts = router.estimate(texts, input_type="document"), router.estimate(questions, input_type="query")
+        cost = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
+        costs.append(
+            {"model": name, "tokens": sum(part.tokens for part in parts), "cost": cost, "exact": parts[0].exact}
+        )
+    return costs
+
+
+# Output
+
+
+def _first(sources: Sequence[str]) -> str:
+    return ", ".join(sources[:SHOWN])
+
+
+def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) -> None:
+    if not tiers:
+        output.line("There is one tier only; a configuration can have more (--config).")
+        return
+    output.line(f'\n"{question}" at two tiers:')
+    rows = [(asked["tier"], asked["model"], asked["space"], _first(asked["sources"])) for asked in tiers]
+    output.table(("tier", "answered by", "space", "found"), rows)
+    if len({asked["space"] for asked in tiers}) > 1:
+        output.line("Two spaces: their vectors cannot be compared, so each tier has an index of its own.")
+    elif len({asked["model"] for asked in tiers}) > 1:
+        output.line("One space: both tiers search the same index, so the documents were embedded once.")
+    else:
+        output.line("One space, one index: the better model's vector was in the cache, and served the lower tier, too.")
+
+
+def _show_totals(
+    indexes: Sequence[dict[str, Any]], usage: Usage, elsewhere: Sequence[dict[str, Any]], output: Output
+) -> None:
+    texts, computed = (sum(index[name] for index in indexes) for name in ("texts", "computed"))
+    cost = format_money(usage.cost) + (" and tokens of unknown price" if usage.unpriced_tokens else "")
+    rows: list[tuple[str, object]] = [
+        (f"texts passed to the router for {len(indexes)} indexes", texts),
+        ("computed", computed),
+        ("from the cache, or repeated", texts - computed),
+        ("calls of the model, questions included", usage.requests),
+        ("tokens computed", usage.tokens),
+        ("cost", cost),
+        ("saved by cache and dedupe", usage.saved),
+    ]
+    for other in elsewhere:
+        about = "" if other["exact"] else "about "
+        name = f"at OpenAI {other['model'].removeprefix('openai:')}, each text once"
+        rows.append((name, f"{about}{format_money(other['cost'])} for {other['tokens']:,} tokens"))
+    output.table(("this run", "total"), rows, numbers=("total",))
+
+
+def _verdict(texts: int, usage: Usage, seconds: float, location: str | None) -> str:
+    if not usage.requests:
+        return f"All {texts:,} texts and the questions were in the cache: no embedding call was made. {seconds:.1f} s."
+    if location is None:
+        return f"Done in {seconds:.1f} s, without a cache: the next run computes all vectors again."
+    return f"Done in {seconds:.1f} s. Run it again: all vectors are in the cache now."

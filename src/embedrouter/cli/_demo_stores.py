@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TypeAlias
 
+from ..errors import ConfigError
 from ..router import Router
 from ._corpus import Passage
 
@@ -86,20 +87,30 @@ STORES: dict[str, tuple[str, type[Store]]] = {
 
 
 def find_stores() -> tuple[list[type[Store]], list[str]]:
-    """Return the stores whose framework is installed, and the extras that would install the others."""
-    installed = {extra: store for extra, (module, store) in STORES.items() if _is_installed(module)}
-    return list(installed.values()), [extra for extra in STORES if extra not in installed]
+    """Return the stores whose framework is installed, and the extras that would install the others.
+
+    Raises:
+        ConfigError: neither framework is installed.
+    """
+    stores: list[type[Store]] = []
+    missing = []
+    for extra, (module, store) in STORES.items():
+        try:
+            import_module(module)
+        except ImportError:
+            missing.append(extra)
+        else:
+            stores.append(store)
+    if not stores:
+        raise ConfigError(
+            "The demo fills a vector store of LangChain or LlamaIndex, and neither is installed. "
+            "Run: pip install 'embedrouter[langchain]' or 'embedrouter[llama-index]'"
+        )
+    return stores, missing
 
 
 def _metadata(passage: Passage) -> dict[str, str]:
     return {"source": passage.source, "title": passage.title}
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is missing
-        return False
 
 
 def rank_sources(hits: Sequence[Hit]) -> list[str]:

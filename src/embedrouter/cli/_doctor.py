@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..doctor import (
-    PROBE_FOLDER,
-    Checkup,
-    Finding,
-    Level,
-    ProbeRecords,
-    check_cache,
-    check_ledger,
-    check_models,
-    installed,
-)
+from ..doctor import PROBE_FOLDER, Finding, Level, ProbeRecords, check_cache, check_ledger, check_models, installed
 from ..errors import EmbedRouterError, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import PROBE_VERSION, load_catalogue
@@ -30,7 +21,7 @@ from ..spending import tag
 from ..types import Usage, dollars
 from ._console import Output
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
-from ._routers import router_settings
+from ._routers import find_config
 
 TAG = "doctor"
 """The tag of the probes' spending."""
@@ -57,44 +48,62 @@ def command(
     provider that changed the model behind a name, and with those of the router's other models.
     """
     output = Output(as_json=as_json)
+    tables = find_config(model, config).routers()
+    for settings in tables.values() if cache else ():
+        settings["cache"] = cache
     with output.busy("checking"):
-        checkup = _check(model, config, cache, accept=accept)
-    _show(output, checkup.findings, checkup.usage)
-    if any(finding.level == "problem" for finding in checkup.findings):
+        findings, usage = _check(tables, accept)
+    levels = Counter(finding.level for finding in findings)
+    _show(output, findings, levels, usage)
+    output.json(
+        {
+            "ok": not levels["problem"],
+            "problems": levels["problem"],
+            "warnings": levels["warning"],
+            "probes": PROBE_VERSION,
+            "usage": usage,
+            "findings": findings,
+        }
+    )
+    if levels["problem"]:
         raise typer.Exit(1)
 
 
-def _check(model: str | None, config: str | None, cache: Path | None, *, accept: bool) -> Checkup:
-    """Run every check."""
-    total = Checkup()
+def _check(tables: dict[str, dict[str, Any]], accept: bool) -> tuple[list[Finding], Usage]:
+    """Run every check of the routers with these arguments, and of the installation."""
+    findings: list[Finding] = []
+    files: list[Finding] = []
+    usage = Usage()
     providers: set[str] = set()
-    checked_files: set[Path | None] = set()
-    for name, settings in router_settings(model, config, cache).items():
+    checked: set[Path | None] = set()
+    for name, settings in tables.items():
         try:
             router = _build(settings)
         except EmbedRouterError as error:
             subject = f"router {name}".strip()
-            total.findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
+            findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
             continue
         with router, tag(TAG):
-            providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
-            findings = []
-            if settings["cache"] not in checked_files:
-                findings += check_cache(settings["cache"])
-            if router.ledger.file is None or router.ledger.file not in checked_files:
-                findings += check_ledger(router.ledger)
-            checked_files |= {settings["cache"], router.ledger.file}
-            checkup = check_models(
-                router,
-                ProbeRecords(wiring_of(router).folder / PROBE_FOLDER),
-                cards=load_catalogue(settings.get("catalog")),
-                today=datetime.now(UTC).date(),
-                accept=accept,
-            )
-            total.findings += [*checkup.findings, *findings]
-            total.usage += checkup.usage
-    total.findings += installed({name.replace("azure_openai", "openai") for name in providers})
-    return total
+            wiring = wiring_of(router)
+            providers |= {candidate.name.partition(":")[0] for candidate in wiring.candidates}
+            files += _check_files(router, checked)
+            records = ProbeRecords(wiring.folder / PROBE_FOLDER)
+            cards = load_catalogue(settings.get("catalog"))
+            findings += check_models(router, records, cards=cards, today=datetime.now(UTC).date(), accept=accept)
+            usage += router.usage
+    extras = {name.replace("azure_openai", "openai") for name in providers}
+    return [*findings, *files, *installed(extras)], usage
+
+
+def _check_files(router: Router, checked: set[Path | None]) -> Iterator[Finding]:
+    """Check the cache and the ledger of a router, each file once."""
+    cache = None if router.cache.store is None else wiring_of(router).folder
+    ledger = router.ledger
+    if cache not in checked:
+        yield from check_cache(cache)
+    if ledger.file is None or ledger.file not in checked:
+        yield from check_ledger(ledger)
+    checked |= {cache, ledger.file}
 
 
 def _build(settings: dict[str, Any]) -> Router:
@@ -105,8 +114,7 @@ def _build(settings: dict[str, Any]) -> Router:
         return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
 
 
-def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
-    count = Counter(finding.level for finding in findings)
+def _show(output: Output, findings: list[Finding], levels: Counter[Level], usage: Usage) -> None:
     for subject in dict.fromkeys(finding.subject for finding in findings):
         output.line(subject, style="bold")
         for finding in findings:
@@ -116,25 +124,8 @@ def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
                 if finding.advice:
                     output.line(f"           -> {finding.advice}")
     unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
-    output.line()
-    output.line(
-        f"The probes took {usage.requests:,} requests, {usage.tokens:,} tokens, {dollars(usage.cost)}{unpriced} "
-        f"(tag {TAG!r})."
-    )
-    output.line(_verdict(count["problem"], count["warning"]), style="bold")
-    output.json(
-        {
-            "ok": not count["problem"],
-            "problems": count["problem"],
-            "warnings": count["warning"],
-            "probes": PROBE_VERSION,
-            "usage": asdict(usage),
-            "findings": [asdict(finding) for finding in findings],
-        }
-    )
-
-
-def _verdict(problems: int, warned: int) -> str:
-    numbers = {"problem": problems, "warning": warned}
-    counted = [f"{number} {word}{'s' if number > 1 else ''}" for word, number in numbers.items() if number]
-    return f"{', '.join(counted)}." if counted else "All is well."
+    spent = f"{usage.requests:,} requests, {usage.tokens:,} tokens, {dollars(usage.cost)}{unpriced}"
+    output.line(f"\nThe probes took {spent} (tag {TAG!r}).")
+    numbers = {"problem": levels["problem"], "warning": levels["warning"]}
+    counts = [f"{number} {level}{'s' if number > 1 else ''}" for level, number in numbers.items() if number]
+    output.line(f"{', '.join(counts)}." if counts else "All is well.", style="bold")

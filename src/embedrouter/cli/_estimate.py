@@ -13,20 +13,10 @@ import typer
 from ..errors import ConfigError
 from ..router import wiring_of
 from ..types import Estimate, InputType
-from ._console import Output, first_few, format_price
+from ._console import Output, first_few
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
-from ._routers import AnyRouter, distinct_tiers, find_router, router_at_tier
-from ._texts import (
-    ChunkSize,
-    FieldName,
-    InputTypeName,
-    LocatedText,
-    Source,
-    Texts,
-    chunks,
-    locate_rejected,
-    parse_input_type,
-)
+from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
+from ._texts import ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
 
 SHOWN = 5
 """Skipped files that are named."""
@@ -50,21 +40,32 @@ def command(
 
     A .jsonl file has one text per line, any other file is one text. No request is made and nothing is paid.
     """
-    kind, output = parse_input_type(input_type), Output(as_json=as_json)
-    router, cache_location = find_router(model, config, cache)
-    with router, closing(Texts(path, field)) as texts:
+    output = Output(as_json=as_json)
+    with find_router(model, config, cache) as router, closing(Texts(path, field)) as texts:
         with output.busy("counting tokens"):
-            found = estimate_tiers(router, texts, tier or distinct_tiers(router, kind), kind, chunk_size, batch=batch)
-        skipped = texts.skipped
+            tiers = tier or distinct_tiers(router, input_type)
+            found = estimate_tiers(router, texts, tiers, input_type, chunk_size, batch=batch)
+        location = cache_location(router)
     columns = ("tier", "model", "texts", "distinct", "cached", "tokens", "requests", "cost")
-    output.table(columns, [(name, *_cells(estimate)) for name, estimate in found.items()], numbers=columns[2:])
-    for reason, files in skipped.items():
+    rows = [
+        (
+            name,
+            of.model,
+            of.texts,
+            of.unique,
+            of.cached,
+            f"{'' if of.exact else 'about '}{of.tokens:,}",
+            of.requests,
+            of.cost,
+        )
+        for name, of in found.items()
+    ]
+    output.table(columns, rows, numbers=columns[2:])
+    for reason, files in texts.skipped.items():
         output.line(f"skipped, {reason}: {first_few(files, SHOWN)}")
-    output.line(
-        f"Tokens, requests and cost are those of texts not in the cache ({cache_location or 'none is in use'})."
-    )
-    rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.json({"input_type": kind, "cache": cache_location, "tiers": rows, "skipped": skipped})
+    output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
+    facts = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
+    output.json({"input_type": input_type, "cache": location, "tiers": facts, "skipped": texts.skipped})
 
 
 def estimate_tiers(
@@ -108,12 +109,6 @@ def estimate_tiers(
         cost = wiring.cost(estimate.model, estimate.tokens, batch=batch)
         found[tier] = replace(estimate, texts=count, cost=cost)
     return found
-
-
-def _cells(estimate: Estimate) -> tuple[str, ...]:
-    texts = (f"{count:,}" for count in (estimate.texts, estimate.unique, estimate.cached))
-    tokens = f"{'' if estimate.exact else 'about '}{estimate.tokens:,}"
-    return estimate.model, *texts, tokens, f"{estimate.requests:,}", format_price(estimate.cost)
 
 
 def _sum(one: Estimate, other: Estimate) -> Estimate:

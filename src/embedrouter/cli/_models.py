@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Annotated
 
@@ -13,7 +12,8 @@ from ..errors import ConfigError
 from ..models import PRICE_MAX_AGE, Card, load_catalogue
 from ..types import dollars
 from ._console import Output
-from ._options import AsJson, ConfigFile, named_config
+from ._options import AsJson, ConfigFile
+from ._routers import read_config
 
 
 def command(
@@ -26,8 +26,8 @@ def command(
     An unknown price is not a price of zero. With --config, the rows of its catalog= are included.
     """
     cards: dict[str, Card] = {}
-    loaded = named_config(config)
-    for extra in {settings.get("catalog") for settings in loaded.routers().values()} if loaded else {None}:
+    routers = read_config(config).routers() if config else {"": {}}
+    for extra in {settings.get("catalog") for settings in routers.values()}:
         cards |= load_catalogue(extra)
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
@@ -41,9 +41,9 @@ def command(
             card.model,
             card.space,
             _dimensions(card),
-            "unknown" if card.input_tokens is None else f"{card.input_tokens:,}",
-            *("unknown" if price is None else dollars(price) for price in (card.price, card.batch_price)),
-            str(card.checked or "unknown"),
+            card.input_tokens,
+            *(None if price is None else dollars(price) for price in (card.price, card.batch_price)),
+            card.checked,
             sources[card.source],
         )
         for card in shown
@@ -54,7 +54,7 @@ def command(
     warning = staleness_warning(shown, datetime.now(UTC).date())
     if warning:
         output.line(warning, style="yellow")
-    output.json({"models": [asdict(card) for card in shown], "warning": warning})
+    output.json({"models": shown, "warning": warning})
 
 
 def staleness_warning(cards: Iterable[Card], today: date) -> str | None:

@@ -16,14 +16,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, TypeAlias, cast
+from typing import IO, Annotated, TypeAlias
 
 import typer
 
 from ..errors import ConfigError, InvalidInputError
 from ..types import InputType
 from ._console import first_few
-from ._corpus import files_in, read_listed, read_text
+from ._files import decode_lines, files_in, open_file, read_lines, read_listed, read_text
 
 DEFAULT_FIELD = "text"
 STDIN = "-"
@@ -38,9 +38,7 @@ Source: TypeAlias = Annotated[
 FieldName: TypeAlias = Annotated[
     str | None, typer.Option("--field", metavar="NAME", help="The field of JSON lines; text.")
 ]
-InputTypeName: TypeAlias = Annotated[
-    str, typer.Option("--input-type", metavar="document|query", help="The purpose of the texts.")
-]
+InputTypeName: TypeAlias = Annotated[InputType, typer.Option("--input-type", help="The purpose of the texts.")]
 ChunkSize: TypeAlias = Annotated[
     int | None, typer.Option("--chunk-size", metavar="N", min=1, help="The number of texts in memory at once.")
 ]
@@ -90,16 +88,15 @@ class Texts:
             self._stdin_copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
             shutil.copyfileobj(sys.stdin.buffer, self._stdin_copy)
         self._stdin_copy.seek(0)
-        for location, line in _lines(self._stdin_copy, "stdin"):
+        for location, line in decode_lines(self._stdin_copy, "stdin"):
             yield LocatedText(location, line if self._field is None else _parse_line(line, self._field, location))
 
     def _read_file(self, path: Path) -> Iterator[LocatedText]:
         if path.suffix.lower() == ".jsonl":
-            with _open(path) as file:
-                for location, line in _lines(file, str(path)):
-                    yield LocatedText(location, _parse_line(line, self._field or DEFAULT_FIELD, location))
+            for location, line in read_lines(path):
+                yield LocatedText(location, _parse_line(line, self._field or DEFAULT_FIELD, location))
             return
-        with _open(path):  # for the same errors as with JSON lines
+        with open_file(path):  # for the same errors as with JSON lines
             text, reason = read_text(path)
         if reason:
             raise ConfigError(
@@ -145,36 +142,6 @@ def locate_rejected(chunk: Sequence[LocatedText]) -> Iterator[None]:
         refused = first_few(locations, SHOWN, separator="; ")
         message = f"{error} Position 0 is {chunk[0].location}; refused: {refused}."
         raise InvalidInputError(message, indices=error.indices) from error
-
-
-def parse_input_type(name: str) -> InputType:
-    """Return the input type of texts.
-
-    Raises:
-        BadParameter: the name is neither ``document`` nor ``query``.
-    """
-    if name not in ("document", "query"):
-        raise typer.BadParameter(f"--input-type is document or query, not {name!r}.")
-    return cast(InputType, name)
-
-
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
-
-
-def _lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
-    """Return the lines that are not blank, each after its location."""
-    for number, line in enumerate(file, 1):
-        location = f"{name}, line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise ConfigError(f"{location} is not UTF-8 text.") from None
-        if text.strip():
-            yield location, text
 
 
 def _parse_line(line: str, field: str, location: str) -> str:
