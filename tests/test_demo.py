@@ -20,7 +20,7 @@ from embedrouter.cli import app
 from embedrouter.cli._console import Output, format_money
 from embedrouter.cli._corpus import MAX_PASSAGE, read_folder, read_standard_library, split_passages
 from embedrouter.cli._demo import run_demo
-from embedrouter.cli._demo_stores import Hit, rank_sources
+from embedrouter.cli._demo_stores import rank_sources
 from embedrouter.errors import ConfigError, EmbedRouterError, UnavailableError
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
@@ -347,7 +347,7 @@ def test_the_texts_are_short_and_in_order() -> None:
     passages = read_standard_library().passages
 
     assert max(len(passage.text.split()) for passage in passages) <= 250
-    assert [passage.title for passage in passages].index("argparse") < 400
+    assert [passage.source for passage in passages].index("argparse") < 400
 
 
 @pytest.mark.parametrize("text", ["word " * 1000, "x" * 5000, "one\n\ntwo\n\n\n" * 500, "a\r\n\r\nb", "  indented\n"])
@@ -361,7 +361,7 @@ def test_cutting_loses_no_word_and_keeps_the_limit(text: str) -> None:
 
 def test_a_source_is_worth_its_three_best_passages() -> None:
     """Neither one lucky passage nor many weak ones decide."""
-    hits = [Hit("lucky", "", 0.9)] + [Hit("right", "", 0.5)] * 3 + [Hit("many", "", 0.2)] * 6
+    hits = [("lucky", 0.9)] + [("right", 0.5)] * 3 + [("many", 0.2)] * 6
 
     assert rank_sources(hits) == ["right", "lucky", "many"]
 

@@ -36,10 +36,7 @@ def group() -> None:
 
 @app.command("list")
 def list_batches(
-    model: ModelName = None,
-    config: ConfigFile = None,
-    cache: CacheFolder = None,
-    as_json: AsJson = False,
+    model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None, as_json: AsJson = False
 ) -> None:
     """Show the recorded batches: those under way, and ended ones with their failures. No request is made."""
     output = Output(as_json=as_json)
@@ -73,12 +70,7 @@ def wait(
 
 
 @app.command("cancel")
-def cancel(
-    batch_id: BatchId,
-    model: ModelName = None,
-    config: ConfigFile = None,
-    cache: CacheFolder = None,
-) -> None:
+def cancel(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None) -> None:
     """Ask the provider to stop a batch. Texts answered before the stop are billed; wait collects them."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).cancel()
@@ -86,12 +78,7 @@ def cancel(
 
 
 @app.command("forget")
-def forget(
-    batch_id: BatchId,
-    model: ModelName = None,
-    config: ConfigFile = None,
-    cache: CacheFolder = None,
-) -> None:
+def forget(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None) -> None:
     """Drop a batch that cannot be collected. Its estimated cost stays counted as unconfirmed."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).forget()

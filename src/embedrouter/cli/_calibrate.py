@@ -58,17 +58,16 @@ def command(
     """
     exclusive(config=config, cheap=cheap)
     exclusive(config=config, good=good)
+    models = {} if config else {"low": cheap or WORDLLAMA, "high": good or _installed_minilm()}
+    tiers = {tier: settings_for(model) for tier, model in models.items()}
+    router = build_router(config, {"routers": tiers}, cache, no_cache)
+    if not isinstance(router, TieredRouter):
+        raise ConfigError(f"{config} describes a single router. A cascade needs two: [routers.low], [routers.high].")
     documents, asked = read_texts(corpus), read_texts(queries)
     if limit is not None and limit < len(asked):
         names = list(asked)
         asked = {name: asked[name] for name in (names[i * len(names) // limit] for i in range(limit))}
     relevant = read_judgements(qrels, asked, documents) if qrels else None
-    tiers = (
-        {} if config else {"low": settings_for(cheap or WORDLLAMA), "high": settings_for(good or _installed_minilm())}
-    )
-    router = build_router(config, {"routers": tiers}, cache, no_cache)
-    if not isinstance(router, TieredRouter):
-        raise ConfigError(f"{config} describes a single router. A cascade needs two: [routers.low], [routers.high].")
     run_calibration(router, documents, asked, relevant, share, yes, Output(as_json=as_json))
 
 

@@ -33,6 +33,7 @@ EXCLUDED = {
 }
 """Parts of the standard library without useful docstrings or not in every Python version."""
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TARGET_PASSAGE = 400
 """Characters after which a passage ends at the next paragraph: about sixty words."""
 MAX_PASSAGE = 1200
@@ -47,8 +48,6 @@ class Passage:
     text: str
     source: str
     """The module or file, which an answer names."""
-    title: str
-    """The position within the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +109,18 @@ def _read_module(path: Path, root: Path) -> Iterator[Passage]:
     heading = f"{module}: {_first_sentence(ast.get_docstring(tree) or '')}".removesuffix(": ")
     for name, docstring in _docstrings(tree, module):
         for part in split_passages(docstring.encode(errors="ignore").decode()):
-            yield Passage(f"{heading}\n{name}\n{part}", source=module.partition(".")[0], title=name)
+            yield Passage(f"{heading}\n{name}\n{part}", source=module.partition(".")[0])
 
 
 def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
     """Return every public docstring under a node after its qualified name, from top to bottom."""
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        docstring = ast.get_docstring(node)
-        if docstring and docstring.strip():
-            yield name, docstring
+    if isinstance(node, DOCUMENTED) and (docstring := ast.get_docstring(node)):
+        yield name, docstring
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if _is_public(child.name):
-                yield from _docstrings(child, f"{name}.{child.name}")
-        elif isinstance(child, ast.stmt):
+        if not isinstance(child, DOCUMENTED):
             yield from _docstrings(child, name)
+        elif not isinstance(child, ast.Module) and _is_public(child.name):
+            yield from _docstrings(child, f"{name}.{child.name}")
 
 
 def _first_sentence(text: str) -> str:
@@ -154,22 +150,17 @@ def read_folder(root: Path) -> Corpus:
             skipped.setdefault(reason, []).append(relative)
             continue
         questions.append(_first_line(text))
-        for number, part in enumerate(split_passages(text), 1):
-            passages.append(Passage(f"{relative}\n{part}", relative, f"{relative}, passage {number}"))
+        passages += [Passage(f"{relative}\n{part}", relative) for part in split_passages(text)]
     if not passages:
         reasons = "".join(f"; skipped, {reason}: {len(files)}" for reason, files in skipped.items())
         raise ConfigError(f"There is no text in {root}{reasons}. Files with text end in {', '.join(sorted(SUFFIXES))}.")
-    return Corpus(str(root), passages, _evenly(questions, 3), skipped)
+    return Corpus(str(root), passages, questions[:: max(1, len(questions) // 3)][:3], skipped)
 
 
 def _first_line(text: str) -> str:
     """Return the first line of two words or more, as a question."""
     lines = (line.strip("#=-*/\"'<> \t") for line in text.splitlines())
     return next((line[:100] for line in lines if len(line.split()) > 1), text.split()[0][:100])
-
-
-def _evenly(items: list[str], count: int) -> list[str]:
-    return list(dict.fromkeys(items[:: max(1, len(items) // count)]))[:count]
 
 
 # Passages

@@ -24,17 +24,9 @@ from ..tiered import default_tier
 from ..types import Usage
 from ._console import Output, exit_on_interrupt, first_few, format_money, interrupt_message
 from ._corpus import Passage, read_folder, read_standard_library
-from ._demo_stores import HITS, HITS_PER_SOURCE, Store, find_stores, rank_sources
+from ._demo_stores import HITS, HITS_PER_SOURCE, Store, find_stores
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
-from ._routers import (
-    WORDLLAMA,
-    AnyRouter,
-    build_router,
-    cache_location,
-    distinct_tiers,
-    router_at_tier,
-    settings_for,
-)
+from ._routers import WORDLLAMA, AnyRouter, build_router, cache_location, distinct_tiers, router_at_tier, settings_for
 
 TWO_SIZES = {
     "routers": {tier: {**settings_for(WORDLLAMA), "dimensions": size} for tier, size in (("low", 64), ("high", 256))}
@@ -73,12 +65,7 @@ def command(
 
 
 def run_demo(
-    router: AnyRouter,
-    folder: Path | None,
-    questions: list[str] | None,
-    limit: int | None,
-    yes: bool,
-    output: Output,
+    router: AnyRouter, folder: Path | None, questions: list[str] | None, limit: int | None, yes: bool, output: Output
 ) -> None:
     """Fill indexes, ask questions and show the results.
 
@@ -101,8 +88,6 @@ def run_demo(
         names = distinct_tiers(router, "query")
         tiers = {name: router_at_tier(router, name, "query") for name in (names[0], names[-1])}
         main, _ = tiers[names[-1]]
-        own_index = {single: name for name, (single, _) in tiers.items()}
-
         output.line(f"{len(passages):,} texts: {corpus.name}", style="bold")
         for reason, files in corpus.skipped.items():
             output.line(f"  skipped, {reason}: {first_few(files, SHOWN)}")
@@ -111,25 +96,27 @@ def run_demo(
             output.line(f"Without {extra}; to include it: pip install 'embedrouter[{extra}]'", style="yellow")
         output.line()
         texts = [passage.text for passage in passages]
-        estimates = [single.estimate(texts, input_type="document") for single in own_index]
+        estimates = [
+            single.estimate(texts, input_type="document") for single in {single for single, _ in tiers.values()}
+        ]
         estimates.append(main.estimate(questions, input_type="query"))
         output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.", yes=yes)
 
         indexes: list[dict[str, Any]] = []
-        stores = [_fill(kind, main, passages, indexes, output) for kind in kinds]
+        main_tier = default_tier(router, "document") if isinstance(router, Router) else names[-1]
+        stores = [_fill(kind, main, main_tier, passages, indexes, output) for kind in kinds]
         compared = []
         for name, (single, own_tier) in tiers.items() if len(tiers) > 1 else ():
             # lowest first: a cached better vector would serve both
-            store = stores[0] if single is main else _fill(kinds[0], single, passages, indexes, output)
+            store = stores[0] if single is main else _fill(kinds[0], single, name, passages, indexes, output)
             with requested_tier(own_tier):
-                hits = store.search(questions[0])
+                sources = store.search(questions[0])
                 found = single.embed(questions[:1], input_type="query")  # from the cache: names the model
-            facts = {"tier": name, "model": found.models[0], "space": str(found.space), "own_index": single is not main}
-            compared.append({**facts, "hits": hits, "sources": rank_sources(hits)})
-        answers = [_ask(question, stores) for question in questions]
+            compared.append({"tier": name, "model": found.models[0], "space": str(found.space), "sources": sources})
+        answers = {question: {store.name: store.search(question) for store in stores} for question in questions}
 
-        heads = ("question", *(f"found with {store.name.partition(' ')[0]}" for store in stores))
-        output.table(heads, [(item["question"], *map(_first, item["sources"].values())) for item in answers])
+        heads = ("question", *(f"found with {kind.name.partition(' ')[0]}" for kind in kinds))
+        output.table(heads, [(question, *map(_first, found.values())) for question, found in answers.items()])
         output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
         _show_tiers(questions[0], compared, output)
         usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs(texts, questions)
@@ -138,26 +125,29 @@ def run_demo(
         output.json(
             {
                 "corpus": corpus.name,
-                "models": main.models,
-                "space": str(main.space),
-                "cache": location,
                 "skipped": corpus.skipped,
+                "models": main.models,
+                "cache": location,
                 "missing_extras": missing,
                 "indexes": indexes,
-                "answers": answers,
+                "answers": [{"question": question, "sources": found} for question, found in answers.items()],
                 "tiers": compared,
                 "usage": usage,
                 "elsewhere": elsewhere,
                 "seconds": seconds,
-                "all_from_cache": usage.requests == 0,
             }
         )
 
 
 def _fill(
-    kind: type[Store], router: Router, passages: Sequence[Passage], indexes: list[dict[str, Any]], output: Output
+    kind: type[Store],
+    router: Router,
+    tier: str,
+    passages: Sequence[Passage],
+    indexes: list[dict[str, Any]],
+    output: Output,
 ) -> Store:
-    """Fill a new store; show and append the facts."""
+    """Fill a new store; show the facts and append them to ``indexes``."""
     expected = router.estimate([passage.text for passage in passages], input_type="document")
     before, began = router.usage.requests, time.monotonic()
     with output.busy(f"loading {kind.name}"):
@@ -166,34 +156,14 @@ def _fill(
         for start in range(0, len(passages), CHUNK_SIZE):
             store.add(passages[start : start + CHUNK_SIZE])
             advance(min(start + CHUNK_SIZE, len(passages)), router.usage.cost)
-    tier, requests, computed = (
-        default_tier(router, "document"),
-        router.usage.requests - before,
-        expected.unique - expected.cached,
-    )
+    requests, computed = router.usage.requests - before, expected.unique - expected.cached
     how = f"{expected.cached:,} texts from cache, {computed:,} computed" if computed else "all from cache"
-    calls = f"{requests:,} call{'' if requests == 1 else 's'}"
-    seconds = time.monotonic() - began
-    output.line(f"{kind.name} index, tier {tier}: {expected.texts:,} vectors, {how}, {calls}, {seconds:.1f} s")
-    indexes.append(
-        {
-            "store": kind.name,
-            "tier": tier,
-            "space": str(router.space),
-            "texts": expected.texts,
-            "distinct": expected.unique,
-            "cached": expected.cached,
-            "computed": computed,
-            "requests": requests,
-            "seconds": seconds,
-        }
-    )
+    calls = f"{requests:,} call{'' if requests == 1 else 's'}, {time.monotonic() - began:.1f} s"
+    output.line(f"{kind.name} index, tier {tier}: {expected.texts:,} vectors, {how}, {calls}")
+    facts = {"store": kind.name, "tier": tier, "space": str(router.space), "texts": expected.texts}
+    facts |= {"distinct": expected.unique, "cached": expected.cached, "computed": computed, "requests": requests}
+    indexes.append(facts)
     return store
-
-
-def _ask(question: str, stores: Sequence[Store]) -> dict[str, Any]:
-    hits = {store.name: store.search(question) for store in stores}
-    return {"question": question, "sources": {name: rank_sources(found) for name, found in hits.items()}, "hits": hits}
 
 
 def _openai_costs(texts: Sequence[str], questions: Sequence[str]) -> list[dict[str, Any]]:
@@ -201,11 +171,11 @@ def _openai_costs(texts: Sequence[str], questions: Sequence[str]) -> list[dict[s
     costs = []
     for name in OPENAI_MODELS:
         with Router([name], cache=None, on_too_long="mean") as router:
-            parts = router.estimate(texts, input_type="document"), router.estimate(questions, input_type="query")
-        cost = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
-        costs.append(
-            {"model": name, "tokens": sum(part.tokens for part in parts), "cost": cost, "exact": parts[0].exact}
-        )
+            documents = router.estimate(texts, input_type="document")
+            queries = router.estimate(questions, input_type="query")
+        cost = (documents.cost or Decimal(0)) + (queries.cost or Decimal(0))
+        tokens = documents.tokens + queries.tokens
+        costs.append({"model": name, "tokens": tokens, "cost": cost, "exact": documents.exact})
     return costs
 
 

@@ -31,8 +31,8 @@ CacheRow: TypeAlias = tuple[bytes, bytes]
 """A key and its value."""
 
 
-def export_rows(path: Path, rows: Iterable[CacheRow]) -> int:
-    """Write rows to a new file and return their number. After a failure no file is left.
+def export_rows(path: Path, rows: Iterable[CacheRow]) -> None:
+    """Write rows to a new file. After a failure no file is left.
 
     Raises:
         ConfigError: the file exists, cannot be written, or has an unknown suffix.
@@ -43,7 +43,7 @@ def export_rows(path: Path, rows: Iterable[CacheRow]) -> int:
         if path.exists():
             raise ConfigError(f"{path} exists already. Choose another name, or remove the file first.")
         try:
-            count = write(part, rows)
+            write(part, rows)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -51,7 +51,6 @@ def export_rows(path: Path, rows: Iterable[CacheRow]) -> int:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}). Check the path and the free disk space."
         ) from error
-    return count
 
 
 def import_rows(path: Path) -> Iterator[CacheRow | None]:
@@ -92,14 +91,10 @@ def _open_lines(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, mode)) if path.name.endswith(".gz") else path.open(mode)
 
 
-def _write_lines(path: Path, rows: Iterable[CacheRow]) -> int:
-    count = 0
+def _write_lines(path: Path, rows: Iterable[CacheRow]) -> None:
     with _open_lines(path, "wb") as file:
         file.write(_line(HEADER))
-        for key, value in rows:
-            file.write(_line({"key": key.hex(), "row": base64.b64encode(value).decode()}))
-            count += 1
-    return count
+        file.writelines(_line({"key": key.hex(), "row": base64.b64encode(value).decode()}) for key, value in rows)
 
 
 def _line(content: object) -> bytes:
@@ -124,18 +119,15 @@ def _read_lines(path: Path) -> Iterator[CacheRow | None]:
 # Parquet
 
 
-def _write_parquet(path: Path, rows: Iterable[CacheRow]) -> int:
+def _write_parquet(path: Path, rows: Iterable[CacheRow]) -> None:
     arrow, parquet = _arrow()
     schema = arrow.schema(
         [("key", arrow.binary()), ("row", arrow.binary())], metadata={FORMAT.encode(): str(VERSION).encode()}
     )
-    count = 0
     with parquet.ParquetWriter(path, schema) as writer:
         for page in chunked(rows):
             keys, values = zip(*page, strict=True)
             writer.write_batch(arrow.record_batch([arrow.array(keys), arrow.array(values)], schema=schema))
-            count += len(page)
-    return count
 
 
 def _read_parquet(path: Path) -> Iterator[CacheRow | None]:
