@@ -15,7 +15,9 @@ from ._console import Output, exit_on_interrupt
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import AnyRouter, find_router, separate_routers
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True, help="Manage batches: texts that a provider embeds within a day, submitted by warm --batch."
+)
 
 PollInterval: TypeAlias = Annotated[
     float, typer.Option("--every", metavar="S", min=0.0, help="Seconds between two requests for the status of a batch.")
@@ -29,11 +31,6 @@ INTERRUPTED = (
 BatchId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The batch, as list shows it.")]
 
 
-@app.callback()
-def group() -> None:
-    """Manage batches: texts that a provider embeds within a day, submitted by warm --batch."""
-
-
 @app.command("list")
 def list_batches(
     model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None, as_json: AsJson = False
@@ -44,7 +41,7 @@ def list_batches(
         jobs = [*_jobs(router, ended=True), *_jobs(router)]
         rows = [_row(job, record) for job in jobs for record in job.records]
     if rows:
-        output.table(list(rows[0]), [list(row.values()) for row in rows], numbers=("texts", "failed"))
+        output.table(rows)
     else:
         output.line("No batch is recorded.")
     output.json({"batches": rows})

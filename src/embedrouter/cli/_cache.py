@@ -20,15 +20,10 @@ from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
 from ._routers import cache_folder
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Inspect and clean the cache, and the records beside it.")
 
 DAY = 86400.0
 """Seconds."""
-
-
-@app.callback()
-def group() -> None:
-    """Inspect and clean the cache, and the records beside it."""
 
 
 @app.command("info")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -42,7 +41,7 @@ def command(
     ] = None,
     cheap: Annotated[str | None, typer.Option(metavar="MODEL", help=f"The tier to search first; {WORDLLAMA}.")] = None,
     good: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The tier to escalate to; all-MiniLM-L6-v2 if installed.")
+        str | None, typer.Option(metavar="MODEL", help="The tier to escalate to; all-MiniLM-L6-v2.")
     ] = None,
     config: ConfigFile = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="The share of escalated queries to report on.")] = 0.3,
@@ -58,7 +57,7 @@ def command(
     """
     exclusive(config=config, cheap=cheap)
     exclusive(config=config, good=good)
-    models = {} if config else {"low": cheap or WORDLLAMA, "high": good or _installed_minilm()}
+    models = {} if config else {"low": cheap or WORDLLAMA, "high": good or MINILM}
     tiers = {tier: settings_for(model) for tier, model in models.items()}
     router = build_router(config, {"routers": tiers}, cache, no_cache)
     if not isinstance(router, TieredRouter):
@@ -69,15 +68,6 @@ def command(
         asked = {name: asked[name] for name in (names[i * len(names) // limit] for i in range(limit))}
     relevant = read_judgements(qrels, asked, documents) if qrels else None
     run_calibration(router, documents, asked, relevant, share, yes, Output(as_json=as_json))
-
-
-def _installed_minilm() -> str:
-    if find_spec("sentence_transformers") is None:
-        raise ConfigError(
-            "Name the tier to escalate to, such as --good openai:text-embedding-3-small, or install a local model: "
-            "pip install 'embedrouter[sentence-transformers]'"
-        )
-    return MINILM
 
 
 def run_calibration(
@@ -210,12 +200,17 @@ def read_judgements(path: Path, queries: Mapping[str, str], documents: Mapping[s
 def _show(found: Calibration, pair: Sequence[Router], quality: str, share: float, output: Output) -> None:
     for name, router, value in (("cheap", pair[0], found.cheap), ("good", pair[1], found.good)):
         output.line(f"{name + ':':6} {', '.join(router.models)}, {quality} {value:.3f}")
-    heads = ("escalated", quality.partition(" ")[0], "of the good tier's", "at random", "gap closed")
     rows = [
-        (f"{at.escalated:.0%}", f"{at.quality:.3f}", f"{at.kept:.1%}", f"{at.random:.3f}", _percent(at.closed))
+        {
+            "escalated": f"{at.escalated:.0%}",
+            quality.partition(" ")[0]: f"{at.quality:.3f}",
+            "of the good tier's": f"{at.kept:.1%}",
+            "at random": f"{at.random:.3f}",
+            "gap closed": _percent(at.closed),
+        }
         for at in found.points
     ]
-    output.table(heads, rows, numbers=heads)
+    output.table(rows)
     if found.at.closed is None:
         output.line("On these queries the good tier is not better: there is nothing to escalate for.", style="bold")
         return

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from datetime import date
@@ -19,8 +18,8 @@ from typing import Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.padding import Padding
+from rich.progress import Progress, TextColumn
 from rich.prompt import Confirm
 from rich.table import Table
 
@@ -29,9 +28,8 @@ from ..types import Estimate
 
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
-INDENT = "    "
-NO_BREAK = "\0"
-"""Stands for a blank at which a line must not end."""
+PARAGRAPH = (0, 0, 0, 4)
+"""Blank cells above, right of, below and left of a paragraph."""
 
 
 class Output:
@@ -48,44 +46,27 @@ class Output:
         """Print one line."""
         self.console.print(text, style=style, soft_wrap=True)
 
-    def table(
-        self,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[object]],
-        *,
-        numbers: Container[str] = (),
-        total: bool = False,
-    ) -> None:
-        """Print a table. Columns named in ``numbers`` are aligned right; with ``total`` the last row is set apart.
+    def table(self, rows: Sequence[Mapping[str, object]], *, total: bool = False) -> None:
+        """Print a table of rows by column; with ``total`` the last row is set apart. Numbers are aligned right.
 
         On a terminal narrower than the table each row becomes a short paragraph: folded cells cannot be read, and a
         name in two pieces cannot be copied.
         """
-        cells = [[_format_cell(value) for value in row] for row in rows]
         table = Table(box=box.SIMPLE_HEAD)
-        for name in columns:
-            table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
-        for number, row in enumerate(cells, 1):
-            table.add_row(*row, end_section=total and number == len(cells) - 1)
-        width = Measurement.get(self.console, self.console.options.update(width=UNLIMITED), table).maximum
+        for name in rows[0]:
+            number = any(isinstance(row[name], int | Decimal) for row in rows)
+            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        for position, row in enumerate(rows, 1):
+            table.add_row(*map(_format_cell, row.values()), end_section=total and position == len(rows) - 1)
+        width = self.console.measure(table, options=self.console.options.update(width=UNLIMITED)).maximum
         if width <= self.console.width:
             self.console.print(table)
-        else:
-            self._paragraphs(columns, cells)
-
-    def _paragraphs(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print each row as a heading and its named cells. Lines end between cells, never inside one."""
-        wrapper = textwrap.TextWrapper(
-            self.console.width,
-            initial_indent=INDENT,
-            subsequent_indent=INDENT,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for head, *cells in rows:
-            self.line(head, style="bold")
-            named = [f"{name}: {cell}".replace(" ", NO_BREAK) for name, cell in zip(columns[1:], cells, strict=True)]
-            self.line(wrapper.fill("; ".join(named)).replace(NO_BREAK, " "))
+            return
+        for row in rows:
+            (_, head), *others = row.items()
+            self.line(_format_cell(head), style="bold")
+            cells = "; ".join(f"{name}: {_format_cell(value)}" for name, value in others)
+            self.console.print(Padding(cells, PARAGRAPH))
         self.line()
 
     def json(self, content: object) -> None:
@@ -128,21 +109,15 @@ class Output:
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
         """Show a bar with texts per second, money and the time left; give the function that sets texts and money."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-        )
+        columns = *Progress.get_default_columns(), TextColumn("{task.fields[facts]}")
         began = time.monotonic()
-        with Progress(
-            *columns, TimeRemainingColumn(), console=self.console, transient=True, disable=not self._animated
-        ) as bar:
-            task = bar.add_task(description, total=total, speed="")
+        with Progress(*columns, console=self.console, transient=True, disable=not self._animated) as bar:
+            task = bar.add_task(description, total=total, facts="")
 
             def advance(done: int, spent: Decimal) -> None:
                 speed = done / max(time.monotonic() - began, 1e-6)
-                bar.update(task, completed=done, speed=f"{speed:,.0f} texts/s {format_money(spent)}")
+                facts = f"{done:,}/{total:,}, {speed:,.0f} texts/s, {format_money(spent)}"
+                bar.update(task, completed=done, facts=facts)
 
             yield advance
 
@@ -179,15 +154,11 @@ def format_money(amount: Decimal) -> str:
 
 def _format_cell(value: object) -> str:
     """Format a number, money, or an unknown amount (``None``); everything else is its string."""
-    match value:
-        case None:
-            return "unknown"
-        case int():
-            return f"{value:,}"
-        case Decimal():
-            return format_money(value)
-        case _:
-            return str(value)
+    if value is None:
+        return "unknown"
+    if isinstance(value, Decimal):
+        return format_money(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _json_value(value: Any) -> Any:

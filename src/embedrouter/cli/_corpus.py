@@ -1,7 +1,7 @@
 """Texts for the demo: the docstrings of Python's standard library, or a folder of the user.
 
-Source files are parsed and never imported. The order is fixed. Texts are split into passages of one or a few
-paragraphs, short enough for any model. Each passage begins with its source and the subject of the source, because a
+Source files are parsed and never imported. The order is fixed. Texts are split into passages, short
+enough for any model. Each passage begins with its source and the subject of the source, because a
 search cannot find a paragraph such as "Return the value." alone.
 """
 
@@ -19,26 +19,13 @@ from pathlib import Path
 from ..errors import ConfigError
 from ._files import SUFFIXES, files_in, read_listed
 
-EXCLUDED = {
-    "__phello__",
-    "distutils",  # removed in Python 3.12
-    "encodings",  # the same three lines for each character set
-    "ensurepip",
-    "idlelib",
-    "lib2to3",
-    "pydoc_data",
-    "test",
-    "tests",
-    "turtledemo",
-}
+EXCLUDED = {"distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "turtledemo"}
 """Parts of the standard library without useful docstrings or not in every Python version."""
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-TARGET_PASSAGE = 400
-"""Characters after which a passage ends at the next paragraph: about sixty words."""
-MAX_PASSAGE = 1200
-"""Characters: under 200 words of English, below the limit of every model."""
-PARAGRAPH = textwrap.TextWrapper(MAX_PASSAGE, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
+MAX_PASSAGE = 600
+"""Characters: about a hundred words of English, below the limit of every model."""
+PASSAGES = textwrap.TextWrapper(MAX_PASSAGE, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +154,5 @@ def _first_line(text: str) -> str:
 
 
 def split_passages(text: str) -> list[str]:
-    """Split a text between paragraphs into passages of about ``TARGET_PASSAGE``, at most ``MAX_PASSAGE`` characters."""
-    passages: list[str] = []
-    current = ""
-    for paragraph in re.split(r"\n\s*\n", text):
-        for part in PARAGRAPH.wrap(paragraph.strip("\n").rstrip()):
-            if current and len(current) + len(part) > TARGET_PASSAGE:
-                passages.append(current)
-                current = ""
-            current += ("\n\n" if current else "") + part
-    return [*passages, current] if current else passages
+    """Split a text between words into passages of at most ``MAX_PASSAGE`` characters."""
+    return PASSAGES.wrap(text.strip("\n").rstrip())

@@ -11,7 +11,7 @@ number that is shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,9 +22,9 @@ from ..models import tier as requested_tier
 from ..router import Router
 from ..tiered import default_tier
 from ..types import Usage
-from ._console import Output, exit_on_interrupt, first_few, format_money, interrupt_message
+from ._console import Output, exit_on_interrupt, first_few, interrupt_message
 from ._corpus import Passage, read_folder, read_standard_library
-from ._demo_stores import HITS, HITS_PER_SOURCE, Store, find_stores
+from ._demo_stores import HITS, HITS_PER_SOURCE, STORES, Store, find_stores
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, AnyRouter, build_router, cache_location, distinct_tiers, router_at_tier, settings_for
 
@@ -81,7 +81,8 @@ def run_demo(
     location = cache_location(router)
     with router, exit_on_interrupt(lambda: interrupt_message(location)):
         began = time.monotonic()
-        kinds, missing = find_stores()
+        kinds = find_stores()
+        missing = [extra for extra in STORES if extra not in kinds]
         with output.busy("reading texts"):
             corpus = read_standard_library() if folder is None else read_folder(folder.expanduser())
         passages, questions = corpus.passages[:limit], questions or corpus.questions
@@ -104,19 +105,17 @@ def run_demo(
 
         indexes: list[dict[str, Any]] = []
         main_tier = default_tier(router, "document") if isinstance(router, Router) else names[-1]
-        stores = [_fill(kind, main, main_tier, passages, indexes, output) for kind in kinds]
+        stores = [_fill(kind, main, main_tier, passages, indexes, output) for kind in kinds.values()]
         compared = []
         for name, (single, own_tier) in tiers.items() if len(tiers) > 1 else ():
             # lowest first: a cached better vector would serve both
-            store = stores[0] if single is main else _fill(kinds[0], single, name, passages, indexes, output)
+            store = stores[0] if single is main else _fill(type(stores[0]), single, name, passages, indexes, output)
             with requested_tier(own_tier):
                 sources = store.search(questions[0])
                 found = single.embed(questions[:1], input_type="query")  # from the cache: names the model
             compared.append({"tier": name, "model": found.models[0], "space": str(found.space), "sources": sources})
         answers = {question: {store.name: store.search(question) for store in stores} for question in questions}
-
-        heads = ("question", *(f"found with {kind.name.partition(' ')[0]}" for kind in kinds))
-        output.table(heads, [(question, *map(_first, found.values())) for question, found in answers.items()])
+        output.table([{"question": question, **_first(found)} for question, found in answers.items()])
         output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
         _show_tiers(questions[0], compared, output)
         usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs(texts, questions)
@@ -182,8 +181,8 @@ def _openai_costs(texts: Sequence[str], questions: Sequence[str]) -> list[dict[s
 # Output
 
 
-def _first(sources: Sequence[str]) -> str:
-    return ", ".join(sources[:SHOWN])
+def _first(found: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {store: ", ".join(sources[:SHOWN]) for store, sources in found.items()}
 
 
 def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) -> None:
@@ -191,8 +190,7 @@ def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) 
         output.line("There is one tier only; a configuration can have more (--config).")
         return
     output.line(f'\n"{question}" at two tiers:')
-    rows = [(asked["tier"], asked["model"], asked["space"], _first(asked["sources"])) for asked in tiers]
-    output.table(("tier", "answered by", "space", "found"), rows)
+    output.table([{**asked, **_first({"sources": asked["sources"]})} for asked in tiers])
     if len({asked["space"] for asked in tiers}) > 1:
         output.line("Two spaces: their vectors cannot be compared, so each tier has an index of its own.")
     elif len({asked["model"] for asked in tiers}) > 1:
@@ -205,21 +203,18 @@ def _show_totals(
     indexes: Sequence[dict[str, Any]], usage: Usage, elsewhere: Sequence[dict[str, Any]], output: Output
 ) -> None:
     texts, computed = (sum(index[name] for index in indexes) for name in ("texts", "computed"))
-    cost = format_money(usage.cost) + (" and tokens of unknown price" if usage.unpriced_tokens else "")
-    rows: list[tuple[str, object]] = [
-        (f"texts passed to the router for {len(indexes)} indexes", texts),
-        ("computed", computed),
-        ("from the cache, or repeated", texts - computed),
-        ("calls of the model, questions included", usage.requests),
-        ("tokens computed", usage.tokens),
-        ("cost", cost),
-        ("saved by cache and dedupe", usage.saved),
-    ]
-    for other in elsewhere:
-        about = "" if other["exact"] else "about "
-        name = f"at OpenAI {other['model'].removeprefix('openai:')}, each text once"
-        rows.append((name, f"{about}{format_money(other['cost'])} for {other['tokens']:,} tokens"))
-    output.table(("this run", "total"), rows, numbers=("total",))
+    rows: dict[str, object] = {
+        f"texts passed to the router for {len(indexes)} indexes": texts,
+        "computed": computed,
+        "from the cache, or repeated": texts - computed,
+        "calls of the model, questions included": usage.requests,
+        "tokens computed": usage.tokens,
+        "tokens of unknown price": usage.unpriced_tokens,
+        "cost": usage.cost,
+        "saved by cache and dedupe": usage.saved,
+    }
+    rows |= {f"cost at OpenAI {other['model'].removeprefix('openai:')}": other["cost"] for other in elsewhere}
+    output.table([{"this run": name, "total": value} for name, value in rows.items()])
 
 
 def _verdict(texts: int, usage: Usage, seconds: float, location: str | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TypeAlias
 
@@ -24,6 +25,7 @@ class LangChainStore:
     """An ``InMemoryVectorStore``."""
 
     name = "LangChain InMemoryVectorStore"
+    framework = "langchain_core"
 
     def __init__(self, router: Router) -> None:
         from langchain_core.vectorstores import InMemoryVectorStore
@@ -45,6 +47,7 @@ class LlamaIndexStore:
     """A ``VectorStoreIndex``."""
 
     name = "LlamaIndex VectorStoreIndex"
+    framework = "llama_index.core"
 
     def __init__(self, router: Router) -> None:
         from llama_index.core import VectorStoreIndex
@@ -70,36 +73,29 @@ class LlamaIndexStore:
 
 
 Store: TypeAlias = LangChainStore | LlamaIndexStore
-"""A vector store and the adapter that embeds for it: ``add`` embeds passages, ``search`` returns sources, best first."""
+"""A vector store and the adapter that embeds for it: ``add`` embeds passages, ``search`` returns the best sources."""
 
-STORES: dict[str, tuple[str, type[Store]]] = {
-    "langchain": ("langchain_core", LangChainStore),
-    "llama-index": ("llama_index.core", LlamaIndexStore),
-}
-"""By extra of this package: the module that the extra installs, and the store."""
+STORES: dict[str, type[Store]] = {"langchain": LangChainStore, "llama-index": LlamaIndexStore}
+"""By the extra of this package that installs the framework."""
 
 
-def find_stores() -> tuple[list[type[Store]], list[str]]:
-    """Return the stores whose framework is installed, and the extras that would install the others.
+def find_stores() -> dict[str, type[Store]]:
+    """Return the stores whose framework is installed, by extra.
 
     Raises:
         ConfigError: neither framework is installed.
     """
-    stores: list[type[Store]] = []
-    missing = []
-    for extra, (module, store) in STORES.items():
-        try:
-            import_module(module)
-        except ImportError:
-            missing.append(extra)
-        else:
-            stores.append(store)
-    if not stores:
+    found = {}
+    for extra, store in STORES.items():
+        with suppress(ImportError):
+            import_module(store.framework)
+            found[extra] = store
+    if not found:
         raise ConfigError(
             "The demo fills a vector store of LangChain or LlamaIndex, and neither is installed. "
             "Run: pip install 'embedrouter[langchain]' or 'embedrouter[llama-index]'"
         )
-    return stores, missing
+    return found
 
 
 def rank_sources(hits: Iterable[tuple[str, float]]) -> list[str]:

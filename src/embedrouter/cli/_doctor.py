@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..doctor import PROBE_FOLDER, Finding, Level, ProbeRecords, check_cache, check_ledger, check_models, installed
+from ..doctor import PROBE_FOLDER, Finding, ProbeRecords, check_cache, check_ledger, check_models, installed
 from ..errors import EmbedRouterError, StalePriceWarning
 from ..limits import RetryPolicy
-from ..models import PROBE_VERSION, load_catalogue
+from ..models import PROBE_VERSION, Card, load_catalogue
 from ..router import Router, wiring_of
 from ..spending import tag
 from ..types import Usage, dollars
@@ -26,12 +25,8 @@ from ._routers import find_config
 TAG = "doctor"
 """The tag of the probes' spending."""
 
-LEVELS: dict[Level, tuple[str, str | None]] = {
-    "ok": ("ok", None),
-    "warning": ("warning", "yellow"),
-    "problem": ("PROBLEM", "bold red"),
-}
-"""The label and the style of each level."""
+STYLES = {"ok": None, "warning": "yellow", "problem": "bold red"}
+"""By the level of a finding."""
 
 
 def command(
@@ -53,7 +48,7 @@ def command(
         settings["cache"] = cache
     with output.busy("checking"):
         findings, usage = _check(tables, accept)
-    levels = Counter(finding.level for finding in findings)
+    levels = Counter[str](finding.level for finding in findings)
     _show(output, findings, levels, usage)
     output.json(
         {
@@ -69,41 +64,28 @@ def command(
         raise typer.Exit(1)
 
 
-def _check(tables: dict[str, dict[str, Any]], accept: bool) -> tuple[list[Finding], Usage]:
+def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Finding], Usage]:
     """Run every check of the routers with these arguments, and of the installation."""
     findings: list[Finding] = []
-    files: list[Finding] = []
-    usage = Usage()
-    providers: set[str] = set()
-    checked: set[Path | None] = set()
+    routers: list[tuple[Router, Mapping[str, Card]]] = []
     for name, settings in tables.items():
         try:
-            router = _build(settings)
+            routers.append((_build(settings), load_catalogue(settings.get("catalog"))))
         except EmbedRouterError as error:
             subject = f"router {name}".strip()
             findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
-            continue
+    caches = {None if router.cache.store is None else wiring_of(router).folder for router, _ in routers}
+    ledgers = {router.ledger.file: router.ledger for router, _ in routers}
+    files = [finding for cache in caches for finding in check_cache(cache)]
+    files += [finding for ledger in ledgers.values() for finding in check_ledger(ledger)]
+    usage, extras, today = Usage(), set(), datetime.now(UTC).date()
+    for router, cards in routers:
         with router, tag(TAG):
-            wiring = wiring_of(router)
-            providers |= {candidate.name.partition(":")[0] for candidate in wiring.candidates}
-            files += _check_files(router, checked)
-            records = ProbeRecords(wiring.folder / PROBE_FOLDER)
-            cards = load_catalogue(settings.get("catalog"))
-            findings += check_models(router, records, cards=cards, today=datetime.now(UTC).date(), accept=accept)
+            records = ProbeRecords(wiring_of(router).folder / PROBE_FOLDER)
+            findings += check_models(router, records, cards=cards, today=today, accept=accept)
             usage += router.usage
-    extras = {name.replace("azure_openai", "openai") for name in providers}
+            extras |= {name.partition(":")[0].replace("azure_openai", "openai") for name in router.models}
     return [*findings, *files, *installed(extras)], usage
-
-
-def _check_files(router: Router, checked: set[Path | None]) -> Iterator[Finding]:
-    """Check the cache and the ledger of a router, each file once."""
-    cache = None if router.cache.store is None else wiring_of(router).folder
-    ledger = router.ledger
-    if cache not in checked:
-        yield from check_cache(cache)
-    if ledger.file is None or ledger.file not in checked:
-        yield from check_ledger(ledger)
-    checked |= {cache, ledger.file}
 
 
 def _build(settings: dict[str, Any]) -> Router:
@@ -114,13 +96,13 @@ def _build(settings: dict[str, Any]) -> Router:
         return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
 
 
-def _show(output: Output, findings: list[Finding], levels: Counter[Level], usage: Usage) -> None:
+def _show(output: Output, findings: list[Finding], levels: Counter[str], usage: Usage) -> None:
     for subject in dict.fromkeys(finding.subject for finding in findings):
         output.line(subject, style="bold")
         for finding in findings:
             if finding.subject == subject:
-                label, style = LEVELS[finding.level]
-                output.line(f"  {label:<8} {finding.check}: {finding.story}", style=style)
+                label = finding.level.replace("problem", "PROBLEM")
+                output.line(f"  {label:<8} {finding.check}: {finding.story}", style=STYLES[finding.level])
                 if finding.advice:
                     output.line(f"           -> {finding.advice}")
     unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""

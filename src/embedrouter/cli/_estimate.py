@@ -46,26 +46,12 @@ def command(
             tiers = tier or distinct_tiers(router, input_type)
             found = estimate_tiers(router, texts, tiers, input_type, chunk_size, batch=batch)
         location = cache_location(router)
-    columns = ("tier", "model", "texts", "distinct", "cached", "tokens", "requests", "cost")
-    rows = [
-        (
-            name,
-            of.model,
-            of.texts,
-            of.unique,
-            of.cached,
-            f"{'' if of.exact else 'about '}{of.tokens:,}",
-            of.requests,
-            of.cost,
-        )
-        for name, of in found.items()
-    ]
-    output.table(columns, rows, numbers=columns[2:])
+    rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
+    output.table(rows)
     for reason, files in texts.skipped.items():
         output.line(f"skipped, {reason}: {first_few(files, SHOWN)}")
     output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
-    facts = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.json({"input_type": input_type, "cache": location, "tiers": facts, "skipped": texts.skipped})
+    output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped})
 
 
 def estimate_tiers(

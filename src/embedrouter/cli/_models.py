@@ -35,20 +35,20 @@ def command(
         raise ConfigError(f"The catalogue has no models of {provider!r}. Choose one of {known}.")
     output = Output(as_json=as_json)
     sources = {source: str(number) for number, source in enumerate(dict.fromkeys(card.source for card in shown), 1)}
-    columns = ("model", "space", "dimensions", "longest input", "price", "batch price", "checked", "source")
     rows = [
-        (
-            card.model,
-            card.space,
-            _dimensions(card),
-            card.input_tokens,
-            *(None if price is None else dollars(price) for price in (card.price, card.batch_price)),
-            card.checked,
-            sources[card.source],
-        )
+        {
+            "model": card.model,
+            "space": card.space,
+            "dimensions": _dimensions(card),
+            "longest input": card.input_tokens,
+            "price": None if card.price is None else dollars(card.price),
+            "batch price": None if card.batch_price is None else dollars(card.batch_price),
+            "checked": card.checked,
+            "source": sources[card.source],
+        }
         for card in shown
     ]
-    output.table(columns, rows, numbers=columns[3:6])
+    output.table(rows)
     for source, number in sources.items():
         output.line(f"{number:>3}  {source or 'unknown'}")
     warning = staleness_warning(shown, datetime.now(UTC).date())

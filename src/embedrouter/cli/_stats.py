@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from operator import attrgetter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -51,22 +51,15 @@ def command(
     output = Output(as_json=as_json)
     locations = ", ".join(map(str, files))
     if rows:
-        columns = (by, "requests", "texts", "tokens", "cost", "saved texts", "saved", "unconfirmed")
-        fields = attrgetter("requests", "texts", "tokens", "cost", "saved_texts", "saved", "unconfirmed")
-        cells = [(name or "(none)", *fields(account)) for name, account in [*rows.items(), ("total", total)]]
-        output.table(columns, cells, numbers=columns[1:], total=True)
+        sums = [*rows.items(), ("total", total)]
+        output.table([{by: name or "(none)", **asdict(account)} for name, account in sums], total=True)
     else:
         output.line(f"Nothing is booked yet in {locations}.")
     if total.unpriced_tokens:
         output.line(f"{total.unpriced_tokens:,} of the tokens have no known price and are not in the cost.")
     if unconfirmed:
         output.line("Unconfirmed requests got no answer: they may have been billed, and are not in the cost.")
-        heads = ("time (UTC)", "model", "tag", "texts", "tokens", "estimate")
-        requests = [
-            (f"{lost.at:%Y-%m-%d %H:%M:%S}", lost.model, lost.tag or "(none)", lost.texts, lost.tokens, lost.amount)
-            for lost in unconfirmed[-SHOWN:]
-        ]
-        output.table(heads, requests, numbers=heads[3:])
+        output.table([asdict(request) for request in unconfirmed[-SHOWN:]])
         if len(unconfirmed) > SHOWN:
             output.line(f"{len(unconfirmed) - SHOWN:,} earlier requests are not shown; --json has all.")
     if rows:
