@@ -20,7 +20,7 @@ from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
-from embedrouter.doctor import ProbeRecord, ProbeRecords, check_cache, check_models
+from embedrouter.doctor import ProbeRecords, check_cache, check_models
 from embedrouter.errors import (
     BudgetExceededError,
     NoModelAvailableError,
@@ -361,7 +361,7 @@ def test_wordllama_is_held_to_its_own_vectors(place: Path) -> None:
     content = json.loads(file.read_text())
     other = np.random.default_rng(2).standard_normal((len(PROBE_TEXTS), 256)).astype("<f4")
     records = ProbeRecords(file.parent)
-    records.write(content["fingerprint"], content["input_type"], ProbeRecord(TODAY, "x", other))
+    records.write(content["fingerprint"], content["input_type"], TODAY, "x", other)
 
     facts = examine(code=1)
 
@@ -396,7 +396,7 @@ def test_another_set_of_probe_texts_is_another_record(tmp_path: Path) -> None:
     records = ProbeRecords(tmp_path / "cache/probes")
     newer = ProbeRecords(tmp_path / "cache/probes", version=PROBE_VERSION + 1)
     vectors = np.eye(5, 8, dtype=np.float32)
-    records.write("f", "query", ProbeRecord(TODAY, "m", vectors))
+    records.write("f", "query", TODAY, "m", vectors)
 
     assert records.read("f", "query", (5, 8)) is not None
     assert records.read("f", "document", (5, 8)) is None

@@ -20,9 +20,9 @@ from ..router import Router
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors
 from ._console import Output, exit_on_interrupt, interrupt_message
-from ._files import read_lines
 from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, build_router, cache_location, separate_routers, settings_for
+from ._texts import read_lines
 
 Judgements: TypeAlias = dict[str, dict[str, float]]
 """The relevance of documents, by query."""
@@ -36,13 +36,9 @@ CHART_WIDTH = 50
 def command(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help='Documents: JSON lines {"id", "text", "title"?}.')],
     queries: Annotated[Path, typer.Argument(metavar="QUERIES", help='Queries: JSON lines {"id", "text"}.')],
-    qrels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Judgements: query id, document id, relevance (BEIR or TREC).")
-    ] = None,
+    qrels: Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements, as BEIR or TREC writes them.")] = None,
     cheap: Annotated[str | None, typer.Option(metavar="MODEL", help=f"The tier to search first; {WORDLLAMA}.")] = None,
-    good: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The tier to escalate to; all-MiniLM-L6-v2.")
-    ] = None,
+    good: Annotated[str | None, typer.Option(metavar="MODEL", help="The better tier; all-MiniLM-L6-v2.")] = None,
     config: ConfigFile = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="The share of escalated queries to report on.")] = 0.3,
     limit: Annotated[int | None, typer.Option(min=2, help="Use so many queries, evenly from the file.")] = None,
@@ -111,17 +107,9 @@ def run_calibration(
             judgements = [{positions[document]: value for document, value in relevant[name].items()} for name in asked]
         found = calibrate(*vectors, share=share, relevant=judgements)
         quality = "nDCG@10" if relevant is not None else "agreement with the good tier's ten best"
-        output.json(
-            {
-                "documents": len(documents),
-                "queries": len(asked),
-                "queries_without_judgement": unjudged,
-                "tiers": [{"models": single.models, "space": str(single.space)} for single in pair],
-                "quality": quality,
-                **asdict(found),
-                "usage": router.usage,
-            }
-        )
+        counts = {"documents": len(documents), "queries": len(asked), "queries_without_judgement": unjudged}
+        compared = [{"models": single.models, "space": str(single.space)} for single in pair]
+        output.json({**counts, "tiers": compared, "quality": quality, **asdict(found), "usage": router.usage})
         _show(found, pair, quality, share, output)
         if found.at.closed is not None and relevant is None:
             output.line("Agreement shows where the tiers differ, not which tier is right; use judgements (--qrels).")

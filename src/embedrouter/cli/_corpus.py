@@ -10,14 +10,13 @@ from __future__ import annotations
 import ast
 import re
 import sysconfig
-import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
-from ._files import SUFFIXES, files_in, read_listed
+from ._texts import SUFFIXES, files_in, read_listed
 
 EXCLUDED = {"distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "turtledemo"}
 """Parts of the standard library without useful docstrings or not in every Python version."""
@@ -25,7 +24,8 @@ EXCLUDED = {"distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 MAX_PASSAGE = 600
 """Characters: about a hundred words of English, below the limit of every model."""
-PASSAGES = textwrap.TextWrapper(MAX_PASSAGE, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
+PASSAGE = re.compile(rf"\S(?:.{{0,{MAX_PASSAGE - 2}}}\S)?(?=\s|$)|\S{{{MAX_PASSAGE}}}", re.DOTALL)
+"""As many whole words as fit; a longer word is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +155,4 @@ def _first_line(text: str) -> str:
 
 def split_passages(text: str) -> list[str]:
     """Split a text between words into passages of at most ``MAX_PASSAGE`` characters."""
-    return PASSAGES.wrap(text.strip("\n").rstrip())
+    return PASSAGE.findall(text)

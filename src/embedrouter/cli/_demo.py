@@ -41,12 +41,9 @@ SHOWN = 3
 
 def command(
     texts: Annotated[
-        Path | None,
-        typer.Argument(metavar="FOLDER", help="A folder of text files; by default Python's own docstrings."),
+        Path | None, typer.Argument(metavar="FOLDER", help="Texts instead of Python's docstrings.")
     ] = None,
-    ask: Annotated[
-        list[str] | None, typer.Option(help="A question instead of the prepared ones; can be repeated.")
-    ] = None,
+    ask: Annotated[list[str] | None, typer.Option(help="A question of your own; can be repeated.")] = None,
     model: ModelName = None,
     config: ConfigFile = None,
     cache: CacheFolder = None,
@@ -121,21 +118,10 @@ def run_demo(
         usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs(texts, questions)
         _show_totals(indexes, usage, elsewhere, output)
         output.line(_verdict(len(texts), usage, seconds, location), style="bold")
-        output.json(
-            {
-                "corpus": corpus.name,
-                "skipped": corpus.skipped,
-                "models": main.models,
-                "cache": location,
-                "missing_extras": missing,
-                "indexes": indexes,
-                "answers": [{"question": question, "sources": found} for question, found in answers.items()],
-                "tiers": compared,
-                "usage": usage,
-                "elsewhere": elsewhere,
-                "seconds": seconds,
-            }
-        )
+        facts: dict[str, Any] = {"corpus": corpus.name, "skipped": corpus.skipped, "missing_extras": missing}
+        facts |= {"models": main.models, "cache": location, "indexes": indexes, "tiers": compared}
+        facts["answers"] = [{"question": question, "sources": sources} for question, sources in answers.items()]
+        output.json({**facts, "usage": usage, "elsewhere": elsewhere, "seconds": seconds})
 
 
 def _fill(

@@ -50,16 +50,8 @@ def command(
         findings, usage = _check(tables, accept)
     levels = Counter[str](finding.level for finding in findings)
     _show(output, findings, levels, usage)
-    output.json(
-        {
-            "ok": not levels["problem"],
-            "problems": levels["problem"],
-            "warnings": levels["warning"],
-            "probes": PROBE_VERSION,
-            "usage": usage,
-            "findings": findings,
-        }
-    )
+    counts = {"ok": not levels["problem"], "problems": levels["problem"], "warnings": levels["warning"]}
+    output.json({**counts, "probes": PROBE_VERSION, "usage": usage, "findings": findings})
     if levels["problem"]:
         raise typer.Exit(1)
 

@@ -25,7 +25,7 @@ SHOWN = 5
 def command(
     path: Source,
     tier: Annotated[
-        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated. By default all that differ.")
+        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated. All by default.")
     ] = None,
     input_type: InputTypeName = "document",
     field: FieldName = None,

@@ -18,9 +18,7 @@ ConfigFile: TypeAlias = Annotated[
     str | None,
     typer.Option("--config", metavar="FILE", help="The router of this embedrouter.toml; 'auto' searches for the file."),
 ]
-CacheFolder: TypeAlias = Annotated[
-    Path | None, typer.Option("--cache", metavar="DIR", help="A cache folder instead of the configured one.")
-]
+CacheFolder: TypeAlias = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Another cache folder.")]
 NoCache: TypeAlias = Annotated[bool, typer.Option("--no-cache", help="Compute all vectors again and store none.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

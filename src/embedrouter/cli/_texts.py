@@ -16,14 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, TypeAlias
+from typing import Annotated, BinaryIO, TypeAlias
 
 import typer
 
 from ..errors import ConfigError, InvalidInputError
 from ..types import InputType
 from ._console import first_few
-from ._files import decode_lines, files_in, open_file, read_lines, read_listed, read_text
 
 DEFAULT_FIELD = "text"
 STDIN = "-"
@@ -31,17 +30,14 @@ MAX_CHUNK_TEXTS = 8192
 MAX_CHUNK_CHARACTERS = 8_000_000
 SHOWN = 5
 """Locations that a message names."""
+SUFFIXES = {".txt", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"}
+MAX_FILE_SIZE = 5_000_000
+"""Bytes; a larger file is most likely no prose."""
 
-Source: TypeAlias = Annotated[
-    str, typer.Argument(metavar="PATH|-", help="A file, a folder of text and .jsonl files, or - (stdin).")
-]
-FieldName: TypeAlias = Annotated[
-    str | None, typer.Option("--field", metavar="NAME", help="The field of JSON lines; text.")
-]
+Source: TypeAlias = Annotated[str, typer.Argument(metavar="PATH|-", help="A file, a folder of files, or - (stdin).")]
+FieldName: TypeAlias = Annotated[str | None, typer.Option("--field", metavar="NAME", help="The field; text.")]
 InputTypeName: TypeAlias = Annotated[InputType, typer.Option("--input-type", help="The purpose of the texts.")]
-ChunkSize: TypeAlias = Annotated[
-    int | None, typer.Option("--chunk-size", metavar="N", min=1, help="The number of texts in memory at once.")
-]
+ChunkSize: TypeAlias = Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts in memory at once.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ class Texts:
     def __init__(self, path: str, field: str | None = None) -> None:
         self._path = path
         self._field = field
-        self._stdin_copy: IO[bytes] | None = None
+        self._stdin_copy: BinaryIO | None = None
         self.skipped: dict[str, list[str]] = {}
         """Files of a folder that the last iteration skipped, by reason."""
 
@@ -156,3 +152,71 @@ def _parse_line(line: str, field: str, location: str) -> str:
         there = ", ".join(map(repr, row)) or "none"
         raise ConfigError(f"{location}: the field {field!r} holds no text. Fields there: {there}. Choose with --field.")
     return text
+
+
+# Files
+
+
+def files_in(root: Path) -> Iterator[tuple[Path, str]]:
+    """Return the files of a folder and its subfolders in a fixed order, without hidden ones, each with its name."""
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
+            yield path, str(relative)
+
+
+def read_listed(path: Path, errors: str = "strict") -> tuple[str, str]:
+    """Return the text of a file of a folder, or the reason why the file is skipped."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        return "", f"a {suffix} file" if suffix else "a file without suffix"
+    return read_text(path, errors)
+
+
+def read_text(path: Path, errors: str = "strict") -> tuple[str, str]:
+    """Return the text of a file, or the reason why the file is skipped."""
+    try:
+        if path.stat().st_size > MAX_FILE_SIZE:
+            return "", f"over {MAX_FILE_SIZE // 1_000_000} MB"
+        text = path.read_text("utf-8-sig", errors)
+    except OSError as error:
+        return "", (error.strerror or "unreadable").lower()
+    except UnicodeDecodeError:
+        return "", "not UTF-8 text"
+    if "\0" in text:
+        return "", "not text"
+    return (text, "") if text.strip() else ("", "empty")
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        return path.expanduser().open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Return the lines of a file as ``decode_lines`` does."""
+    with open_file(path) as file:
+        yield from decode_lines(file, str(path))
+
+
+def decode_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Return the lines that are not blank, each after its location.
+
+    Raises:
+        ConfigError: a line is not UTF-8.
+    """
+    for number, line in enumerate(file, 1):
+        location = f"{name}, line {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{location} is not UTF-8 text. Convert the file.") from None
+        if text.strip():
+            yield location, text

@@ -8,7 +8,7 @@ checks go on.
 
 from __future__ import annotations
 
-from ._drift import PROBE_FOLDER, ProbeRecord, ProbeRecords
+from ._drift import PROBE_FOLDER, ProbeRecords
 from ._finding import Finding
 from ._installation import installed
 from ._model_checks import check_models
@@ -17,7 +17,6 @@ from ._storage import check_cache, check_ledger
 __all__ = [
     "PROBE_FOLDER",
     "Finding",
-    "ProbeRecord",
     "ProbeRecords",
     "check_cache",
     "check_ledger",

@@ -11,7 +11,6 @@ import base64
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
@@ -32,15 +31,6 @@ CHANGED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeRecord:
-    """The vectors of the probe texts by one model on one day."""
-
-    day: date
-    model: str
-    vectors: Vectors
-
-
 class ProbeRecords:
     """Read and write records in a folder, which the first write creates.
 
@@ -52,8 +42,8 @@ class ProbeRecords:
         self.folder = folder
         self._version = version
 
-    def read(self, fingerprint: str, input_type: InputType, shape: tuple[int, int]) -> ProbeRecord | None:
-        """Return the stored record, or ``None``.
+    def read(self, fingerprint: str, input_type: InputType, shape: tuple[int, ...]) -> tuple[date, Vectors] | None:
+        """Return the day and the vectors of the stored record, or ``None``.
 
         Raises:
             ConfigError: the record is damaged.
@@ -64,25 +54,25 @@ class ProbeRecords:
             vectors = np.frombuffer(base64.b64decode(content["vectors"], validate=True), "<f4").reshape(shape)
             if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
                 raise ValueError("a vector is zero or not finite")
-            return ProbeRecord(date.fromisoformat(content["day"]), content["model"], vectors.astype(np.float32))
+            return date.fromisoformat(content["day"]), vectors.astype(np.float32)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise ConfigError(f"The probe vectors in {path} cannot be read ({type(error).__name__}).") from error
 
-    def write(self, fingerprint: str, input_type: InputType, record: ProbeRecord) -> None:
-        """Store a record, in place of an older one.
+    def write(self, fingerprint: str, input_type: InputType, day: date, model: str, vectors: Vectors) -> None:
+        """Store the record of a model's vectors, in place of an older one.
 
         Raises:
             ConfigError: the folder cannot be written.
         """
         content = {
             "probes": self._version,
-            "model": record.model,
+            "model": model,
             "fingerprint": fingerprint,
             "input_type": input_type,
-            "day": record.day.isoformat(),
-            "vectors": base64.b64encode(record.vectors.astype("<f4").tobytes()).decode(),
+            "day": day.isoformat(),
+            "vectors": base64.b64encode(vectors.astype("<f4").tobytes()).decode(),
         }
         path = self._path(fingerprint, input_type)
         part = path.with_suffix(f".{os.getpid()}.tmp")
@@ -114,17 +104,17 @@ def check_drift(
     for kind, vectors in probed.vectors.items():
         check = f"drift, {kind}"
         try:
-            old = records.read(probed.fingerprint, kind, (vectors.shape[0], vectors.shape[1]))
+            old = records.read(probed.fingerprint, kind, vectors.shape)
         except ConfigError as error:
             if not accept:
                 yield problem(probed.name, check, str(error), "Store today's vectors instead: repeat with --accept.")
                 continue
             old = None
-        cosine = lowest_cosine(old.vectors, vectors) if old else None
-        facts = {"cosine": cosine, "since": old.day if old else None, "stored": False}
-        than_old = f"those of {old.day} (cosine {cosine:.4f})" if old else ""
+        day, cosine = (old[0], lowest_cosine(old[1], vectors)) if old else (None, None)
+        facts = {"cosine": cosine, "since": day, "stored": False}
+        than_old = f"those of {day} (cosine {cosine:.4f})" if old else ""
         if cosine is not None and cosine >= SAME_MODEL_COSINE:
-            yield fine(probed.name, check, f"none since {facts['since']} (cosine {cosine:.4f})", **facts)
+            yield fine(probed.name, check, f"none since {day} (cosine {cosine:.4f})", **facts)
         elif old and not accept:
             story = f"the vectors differ from {than_old}: the provider changed the model"
             yield problem(probed.name, check, story, CHANGED, **facts)
@@ -133,7 +123,7 @@ def check_drift(
             yield warning(probed.name, check, story, "Solve that problem first, then repeat.", **facts)
         else:
             try:
-                records.write(probed.fingerprint, kind, ProbeRecord(today, probed.name, vectors))
+                records.write(probed.fingerprint, kind, today, probed.name, vectors)
             except ConfigError as error:
                 advice = "Make the folder writable, or name another cache folder."
                 yield problem(probed.name, check, str(error), advice, **facts)
