@@ -19,9 +19,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Manage batches: texts that a provider embeds within a day, submitted by warm --batch."
 )
 
-PollInterval: TypeAlias = Annotated[
-    float, typer.Option("--every", metavar="S", min=0.0, help="Seconds between two requests for the status of a batch.")
-]
+PollInterval: TypeAlias = Annotated[float, typer.Option("--every", min=0, help="Seconds between two status requests.")]
 
 INTERRUPTED = (
     "Stopped waiting; the batches go on. The same command, or embedrouter batch wait, collects them; "

@@ -69,9 +69,7 @@ def verify(
 
 @app.command("prune")
 def prune(
-    older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows stored so many days ago or earlier.")
-    ] = None,
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows of this age.")] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Remove rows that fail their checksum.")] = False,
     cache: CacheFolder = None,
     config: ConfigFile = None,

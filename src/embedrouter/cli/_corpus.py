@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
-from ._texts import SUFFIXES, files_in, read_listed
+from ._texts import SUFFIXES, read_files
 
 EXCLUDED = {"distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "turtledemo"}
 """Parts of the standard library without useful docstrings or not in every Python version."""
@@ -131,8 +131,8 @@ def read_folder(root: Path) -> Corpus:
     passages: list[Passage] = []
     questions: list[str] = []
     skipped: dict[str, list[str]] = {}
-    for path, relative in files_in(root):
-        text, reason = read_listed(path, errors="ignore")
+    for path, text, reason in read_files(root, errors="ignore"):
+        relative = str(path.relative_to(root))
         if reason:
             skipped.setdefault(reason, []).append(relative)
             continue

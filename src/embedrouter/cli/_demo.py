@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ import typer
 from ..models import tier as requested_tier
 from ..router import Router
 from ..tiered import default_tier
-from ..types import Usage
+from ..types import Estimate, Usage
 from ._console import Output, exit_on_interrupt, first_few, interrupt_message
 from ._corpus import Passage, read_folder, read_standard_library
 from ._demo_stores import HITS, HITS_PER_SOURCE, STORES, Store, find_stores
@@ -40,9 +39,7 @@ SHOWN = 3
 
 
 def command(
-    texts: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="Texts instead of Python's docstrings.")
-    ] = None,
+    texts: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Your texts, not Python's docstrings.")] = None,
     ask: Annotated[list[str] | None, typer.Option(help="A question of your own; can be repeated.")] = None,
     model: ModelName = None,
     config: ConfigFile = None,
@@ -115,7 +112,7 @@ def run_demo(
         output.table([{"question": question, **_first(found)} for question, found in answers.items()])
         output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
         _show_tiers(questions[0], compared, output)
-        usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs(texts, questions)
+        usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs([*texts, *questions])
         _show_totals(indexes, usage, elsewhere, output)
         output.line(_verdict(len(texts), usage, seconds, location), style="bold")
         facts: dict[str, Any] = {"corpus": corpus.name, "skipped": corpus.skipped, "missing_extras": missing}
@@ -151,16 +148,12 @@ def _fill(
     return store
 
 
-def _openai_costs(texts: Sequence[str], questions: Sequence[str]) -> list[dict[str, Any]]:
-    """Estimate the cost of these texts and questions with OpenAI's models, without a request and without a key."""
+def _openai_costs(texts: Sequence[str]) -> list[Estimate]:
+    """Estimate the cost of these texts with OpenAI's models, without a request and without a key."""
     costs = []
     for name in OPENAI_MODELS:
         with Router([name], cache=None, on_too_long="mean") as router:
-            documents = router.estimate(texts, input_type="document")
-            queries = router.estimate(questions, input_type="query")
-        cost = (documents.cost or Decimal(0)) + (queries.cost or Decimal(0))
-        tokens = documents.tokens + queries.tokens
-        costs.append({"model": name, "tokens": tokens, "cost": cost, "exact": documents.exact})
+            costs.append(router.estimate(texts, input_type="document"))
     return costs
 
 
@@ -186,7 +179,7 @@ def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) 
 
 
 def _show_totals(
-    indexes: Sequence[dict[str, Any]], usage: Usage, elsewhere: Sequence[dict[str, Any]], output: Output
+    indexes: Sequence[dict[str, Any]], usage: Usage, elsewhere: Sequence[Estimate], output: Output
 ) -> None:
     texts, computed = (sum(index[name] for index in indexes) for name in ("texts", "computed"))
     rows: dict[str, object] = {
@@ -199,7 +192,7 @@ def _show_totals(
         "cost": usage.cost,
         "saved by cache and dedupe": usage.saved,
     }
-    rows |= {f"cost at OpenAI {other['model'].removeprefix('openai:')}": other["cost"] for other in elsewhere}
+    rows |= {f"cost with {other.model}, each text once": other.cost for other in elsewhere}
     output.table([{"this run": name, "total": value} for name, value in rows.items()])
 
 

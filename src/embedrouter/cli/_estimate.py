@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from hashlib import blake2b
@@ -25,7 +25,7 @@ SHOWN = 5
 def command(
     path: Source,
     tier: Annotated[
-        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated. All by default.")
+        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated; by default all.")
     ] = None,
     input_type: InputTypeName = "document",
     field: FieldName = None,
@@ -70,20 +70,14 @@ def estimate_tiers(
     """
     seen: set[bytes] = set()
     count = 0
-
-    def distinct() -> Iterator[LocatedText]:
-        nonlocal count
-        for item in texts:
-            count += 1
-            digest = blake2b(item.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-            if digest not in seen:
-                seen.add(digest)
-                yield item
-
     found: dict[str, Estimate] = {}
-    for chunk in chunks(distinct(), chunk_size):
-        wanted = [item.text for item in chunk]
-        with locate_rejected(chunk):
+    for chunk in chunks(texts, chunk_size):
+        count += len(chunk)
+        by_digest = {_digest(item.text): item for item in reversed(chunk)}
+        new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
+        seen |= by_digest.keys()
+        wanted = [item.text for item in new]
+        with locate_rejected(new):
             for tier in tiers:
                 single, own_tier = router_at_tier(router, tier, input_type)
                 of_chunk = single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch)
@@ -95,6 +89,10 @@ def estimate_tiers(
         cost = wiring.cost(estimate.model, estimate.tokens, batch=batch)
         found[tier] = replace(estimate, texts=count, cost=cost)
     return found
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _sum(one: Estimate, other: Estimate) -> Estimate:

@@ -102,13 +102,11 @@ class Texts:
 
     def _read_folder(self, root: Path) -> Iterator[LocatedText]:
         self.skipped = {}
-        for path, relative in files_in(root):
+        for path, text, reason in read_files(root):
             if path.suffix.lower() == ".jsonl":
                 yield from self._read_file(path)
-                continue
-            text, reason = read_listed(path)
-            if reason:
-                self.skipped.setdefault(reason, []).append(relative)
+            elif reason:
+                self.skipped.setdefault(reason, []).append(str(path.relative_to(root)))
             else:
                 yield LocatedText(str(path), text)
 
@@ -157,20 +155,19 @@ def _parse_line(line: str, field: str, location: str) -> str:
 # Files
 
 
-def files_in(root: Path) -> Iterator[tuple[Path, str]]:
-    """Return the files of a folder and its subfolders in a fixed order, without hidden ones, each with its name."""
+def read_files(root: Path, errors: str = "strict") -> Iterator[tuple[Path, str, str]]:
+    """Return the files of a folder and its subfolders in a fixed order, without hidden ones.
+
+    Each comes with its text, or with the reason why the file is skipped.
+    """
     for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in relative.parts):
-            yield path, str(relative)
-
-
-def read_listed(path: Path, errors: str = "strict") -> tuple[str, str]:
-    """Return the text of a file of a folder, or the reason why the file is skipped."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        return "", f"a {suffix} file" if suffix else "a file without suffix"
-    return read_text(path, errors)
+        suffix, parts = path.suffix.lower(), path.relative_to(root).parts
+        if not path.is_file() or any(part.startswith(".") or part == "__pycache__" for part in parts):
+            continue
+        if suffix in SUFFIXES:
+            yield path, *read_text(path, errors)
+        else:
+            yield path, "", f"a {suffix} file" if suffix else "a file without suffix"
 
 
 def read_text(path: Path, errors: str = "strict") -> tuple[str, str]:

@@ -39,9 +39,7 @@ def command(
     model: ModelName = None,
     config: ConfigFile = None,
     cache: CacheFolder = None,
-    batch: Annotated[
-        bool, typer.Option("--batch", help="Use the provider's batch endpoint: OpenAI's costs half and takes a day.")
-    ] = False,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint: OpenAI's costs half.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --batch: submit, and do not wait.")] = False,
     every: PollInterval = 60.0,
     chunk_size: ChunkSize = None,

@@ -13,19 +13,7 @@ from typing import get_args
 
 import numpy as np
 
-from .. import errors
-from ..models import (
-    PRICE_MAX_AGE,
-    PROBE_TEXTS,
-    SAME_MODEL_COSINE,
-    Agreement,
-    Card,
-    ProbeVectors,
-    compare_models,
-    highest_cosine_between_texts,
-    lowest_cosine,
-    unique_names,
-)
+from .. import errors, models
 from ..providers import encoding
 from ..router import Router, embed_alone, wiring_of
 from ..types import Candidate, InputType, Vectors, dollars
@@ -54,7 +42,7 @@ FAILURES: dict[type[errors.EmbedRouterError], tuple[str, str]] = {
 
 
 def check_models(
-    router: Router, records: ProbeRecords, *, cards: Mapping[str, Card], today: date, accept: bool = False
+    router: Router, records: ProbeRecords, *, cards: Mapping[str, models.Card], today: date, accept: bool = False
 ) -> Iterator[Finding]:
     """Probe every model of a router and compare the vectors.
 
@@ -64,26 +52,26 @@ def check_models(
         today: the date of new records.
         accept: whether to replace records that differ.
     """
-    probed: list[ProbeVectors] = []
-    for position, name in enumerate(unique_names(router.models)):
+    probed: list[models.ProbeVectors] = []
+    for position, name in enumerate(models.unique_names(router.models)):
         candidate = wiring_of(router).candidates[position]
         vectors: dict[InputType, Vectors] = {}
         seconds: dict[str, float] = {}
         for input_type in INPUT_TYPES:
             began = time.monotonic()
             try:
-                vectors[input_type] = embed_alone(router, position, PROBE_TEXTS, input_type).vectors
+                vectors[input_type] = embed_alone(router, position, models.PROBE_TEXTS, input_type).vectors
             except errors.EmbedRouterError as error:
                 yield _failure(name, input_type, error)
                 break
             seconds[input_type] = round(time.monotonic() - began, 4)
         else:
             yield from _answered(name, candidate, vectors, seconds)
-            probed.append(ProbeVectors(name, candidate.fingerprint, vectors))
+            probed.append(models.ProbeVectors(name, candidate.fingerprint, vectors))
         card = cards.get(candidate.name)
         yield _price(router, candidate, name, card, today)
         yield from _counting(card, name)
-    compared = compare_models(probed)
+    compared = models.compare_models(probed)
     yield from map(_agreement, compared)
     doubtful = {name for item in compared if not item.agrees for name in (item.one, item.other)}
     # of several deployments of one model that agree, one is compared
@@ -123,11 +111,11 @@ def _answered(
         story = f"vectors do not have length 1 but {shortest:.3f} to {longest:.3f}"
         advice = "Configure the vector store to compare by cosine, not by inner product."
         yield warning(name, "length", story, advice, shortest=shortest, longest=longest)
-    if (highest := max(map(highest_cosine_between_texts, vectors.values()))) >= SAME_MODEL_COSINE:
+    if (highest := max(map(models.highest_cosine_between_texts, vectors.values()))) >= models.SAME_MODEL_COSINE:
         story = f"different texts have the same vector (cosine {highest:.4f})"
         advice = "The server ignores the texts or runs no embedding model. Check base_url and the server's log."
         yield problem(name, "texts", story, advice, cosine=highest)
-    if candidate.symmetric and (lowest := lowest_cosine(*vectors.values())) < SAME_MODEL_COSINE:
+    if candidate.symmetric and (lowest := models.lowest_cosine(*vectors.values())) < models.SAME_MODEL_COSINE:
         story = f"documents and queries are declared to be embedded alike, and are not (cosine {lowest:.4f})"
         advice = (
             "One cache row would serve both, which is wrong here. Check the server at base_url, or correct the row of "
@@ -136,7 +124,7 @@ def _answered(
         yield problem(name, "symmetry", story, advice, cosine=lowest)
 
 
-def _price(router: Router, candidate: Candidate, name: str, card: Card | None, today: date) -> Finding:
+def _price(router: Router, candidate: Candidate, name: str, card: models.Card | None, today: date) -> Finding:
     price = candidate.price
     if price is None:
         advice = "Set Model(…, price=…), US dollars per million tokens."
@@ -151,14 +139,14 @@ def _price(router: Router, candidate: Candidate, name: str, card: Card | None, t
     each = f"{dollars(price)} per million tokens"
     if card is None or card.price != price:
         return fine(name, "price", f"{each}, as declared", price=price)
-    if card.checked is None or today - card.checked > PRICE_MAX_AGE:
+    if card.checked is None or today - card.checked > models.PRICE_MAX_AGE:
         when = f"checked on {card.checked}, more than a year ago" if card.checked else "of an unknown day"
         advice = f"Check {card.source or 'the maker’s page'} and set Model(…, price=…), or update embedrouter."
         return warning(name, "price", f"{each}, {when}", advice, price=price, checked=card.checked)
     return fine(name, "price", f"{each}, checked on {card.checked}", price=price, checked=card.checked)
 
 
-def _counting(card: Card | None, name: str) -> Iterator[Finding]:
+def _counting(card: models.Card | None, name: str) -> Iterator[Finding]:
     if card is None or card.tokenizer is None:
         return
     if encoding(card.tokenizer) is not None:
@@ -175,7 +163,7 @@ def _counting(card: Card | None, name: str) -> Iterator[Finding]:
 # Several models
 
 
-def _agreement(item: Agreement) -> Finding:
+def _agreement(item: models.Agreement) -> Finding:
     what = "the same model" if item.claim == "same model" else "models of one space"
     facts = {"places": [item.one, item.other], "claim": item.claim, "cosine": item.cosine}
     facts["nearest_other"] = item.nearest_other
