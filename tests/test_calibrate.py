@@ -295,7 +295,7 @@ def test_a_pair_of_models_is_named_on_the_command_line(place: Path) -> None:
 def run_here(place: Path, router: TieredRouter, *, yes: bool = False) -> None:
     """Run the command's work in this process, with routers that no configuration can describe."""
     documents, queries = read_texts(place / "corpus.jsonl"), read_texts(place / "queries.jsonl")
-    run_calibration(router, documents, queries, None, 0.3, yes, Output(as_json=True))
+    run_calibration(router, documents, queries, None, 0.3, Output(as_json=True, yes=yes))
 
 
 def test_money_is_spent_only_when_the_user_agrees(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

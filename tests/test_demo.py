@@ -86,7 +86,7 @@ class Stopping(FakeBackend):
 
 def run_here(folder: Path, router: Router, *, yes: bool = False, as_json: bool = False) -> None:
     """Run the demo in this process, with a router that no configuration can describe."""
-    run_demo(router, folder, None, None, yes, Output(as_json=as_json))
+    run_demo(router, folder, None, None, Output(as_json=as_json, yes=yes))
 
 
 # The whole standard library

@@ -79,7 +79,7 @@ def prune(
     """Remove old or damaged rows, after a question. The text of a removed row is paid for again when needed."""
     if older_than is None and not damaged:
         raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --damaged, or both.")
-    database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
+    database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json, yes=yes)
     before = float("-inf") if older_than is None else time.time() - older_than * DAY
 
     def selected() -> Iterator[StoredRow]:
@@ -92,7 +92,7 @@ def prune(
     amount = f"{len(sizes):,} rows, {_format_size(sum(sizes))},"
     if sizes:
         question = f"{amount} are to be removed from {database.path}"
-        output.require_agreement(question, "Nothing was removed. Agree with --yes.", yes=yes)
+        output.require_agreement(question, "Nothing was removed. Agree with --yes.")
     with output.busy("removing rows"):
         removed = _remove(database, selected()) if sizes else 0
     output.line(f"{amount} were removed from {database.path}.")

@@ -63,7 +63,7 @@ def command(
         names = list(asked)
         asked = {name: asked[name] for name in (names[i * len(names) // limit] for i in range(limit))}
     relevant = read_judgements(qrels, asked, documents) if qrels else None
-    run_calibration(router, documents, asked, relevant, share, yes, Output(as_json=as_json))
+    run_calibration(router, documents, asked, relevant, share, Output(as_json=as_json, yes=yes))
 
 
 def run_calibration(
@@ -72,7 +72,6 @@ def run_calibration(
     queries: dict[str, str],
     relevant: Judgements | None,
     share: float,
-    yes: bool,
     output: Output,
 ) -> None:
     """Embed documents and queries with the lowest and the highest tier, and show the calibration.
@@ -80,7 +79,6 @@ def run_calibration(
     Args:
         relevant: the judgements; without any the good tier is the measure.
         share: the share of escalated queries to report on.
-        yes: whether to spend money without a question.
 
     Raises:
         ConfigError: the tiers are one router, or the user did not agree to the price.
@@ -98,7 +96,7 @@ def run_calibration(
         texts: dict[InputType, list[str]] = {"document": list(documents.values()), "query": list(asked.values())}
         with output.busy("counting tokens"):
             estimates = [single.estimate(texts[kind], input_type=kind) for single in pair for kind in texts]
-        output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.", yes=yes)
+        output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.")
 
         vectors = [TierVectors(*(_embed(single, texts[kind], kind, output) for kind in texts)) for single in pair]
         judgements = None

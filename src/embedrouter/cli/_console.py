@@ -33,14 +33,20 @@ PARAGRAPH = (0, 0, 0, 4)
 
 
 class Output:
-    """Print lines and tables. With ``as_json``, only ``json`` prints."""
+    """Print lines and tables, and ask questions.
 
-    def __init__(self, *, as_json: bool) -> None:
+    Args:
+        as_json: print by ``json`` alone.
+        yes: whether the user agreed by an option.
+    """
+
+    def __init__(self, *, as_json: bool, yes: bool = False) -> None:
         terminal = sys.stdout.isatty()
         width = None if terminal else UNLIMITED
         self.console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
         self._animated = terminal and not as_json
         self._as_json = as_json
+        self._yes = yes
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
@@ -74,23 +80,22 @@ class Output:
         if self._as_json:
             print(json.dumps(content, indent=2, ensure_ascii=False, default=_json_value))
 
-    def require_agreement(self, question: str, refusal: str, *, yes: bool, piped: bool = False) -> None:
+    def require_agreement(self, question: str, refusal: str, *, piped: bool = False) -> None:
         """Ask the user, unless the answer was given before; without a terminal the answer is no.
 
         Args:
-            yes: whether the user agreed by an option.
             piped: whether stdin is used up by texts.
 
         Raises:
             ConfigError: the user did not agree; the message ends with ``refusal``.
         """
-        if yes:
+        if self._yes:
             return
         can_ask = self._animated and not piped and sys.stdin.isatty()
         if not can_ask or not Confirm.ask(f"{question}. Go ahead?", console=self.console, default=False):
             raise ConfigError(f"{question}. {refusal}")
 
-    def confirm_cost(self, estimates: Sequence[Estimate], refusal: str, *, yes: bool, piped: bool = False) -> None:
+    def confirm_cost(self, estimates: Sequence[Estimate], refusal: str, *, piped: bool = False) -> None:
         """Show what texts would cost and ask, unless they are free of charge; see ``require_agreement``."""
         costs = {estimate.cost for estimate in estimates} - {0}
         if costs:
@@ -100,7 +105,7 @@ class Output:
             tokens = sum(estimate.tokens for estimate in estimates)
             models = ", ".join(dict.fromkeys(estimate.model for estimate in estimates))
             question = f"This embeds {tokens:,} tokens for {' and '.join(prices)} with {models}"
-            self.require_agreement(question, f"Nothing was embedded. {refusal}", yes=yes, piped=piped)
+            self.require_agreement(question, f"Nothing was embedded. {refusal}", piped=piped)
 
     def busy(self, description: str) -> AbstractContextManager[object]:
         """Show a spinner."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from ..router import Router
 from ..tiered import default_tier
 from ..types import Estimate, Usage
 from ._console import Output, exit_on_interrupt, first_few, interrupt_message
-from ._corpus import Passage, read_folder, read_standard_library
+from ._corpus import Corpus, Passage, read_folder, read_standard_library
 from ._demo_stores import HITS, HITS_PER_SOURCE, STORES, Store, find_stores
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, AnyRouter, build_router, cache_location, distinct_tiers, router_at_tier, settings_for
@@ -55,11 +56,11 @@ def command(
     """
     exclusive(model=model, config=config)
     router = build_router(config, settings_for(model) if model else TWO_SIZES, cache, no_cache)
-    run_demo(router, texts, ask, limit, yes, Output(as_json=as_json))
+    run_demo(router, texts, ask, limit, Output(as_json=as_json, yes=yes))
 
 
 def run_demo(
-    router: AnyRouter, folder: Path | None, questions: list[str] | None, limit: int | None, yes: bool, output: Output
+    router: AnyRouter, folder: Path | None, questions: list[str] | None, limit: int | None, output: Output
 ) -> None:
     """Fill indexes, ask questions and show the results.
 
@@ -67,7 +68,6 @@ def run_demo(
         folder: a folder of texts; the standard library's docstrings when left out.
         questions: questions instead of the prepared ones.
         limit: number of texts to index.
-        yes: whether to spend money without a question.
 
     Raises:
         ConfigError: there are no texts, neither framework is installed, or the user did not agree to the price.
@@ -76,43 +76,38 @@ def run_demo(
     with router, exit_on_interrupt(lambda: interrupt_message(location)):
         began = time.monotonic()
         kinds = find_stores()
-        missing = [extra for extra in STORES if extra not in kinds]
         with output.busy("reading texts"):
             corpus = read_standard_library() if folder is None else read_folder(folder.expanduser())
         passages, questions = corpus.passages[:limit], questions or corpus.questions
+        texts = [passage.text for passage in passages]
         names = distinct_tiers(router, "query")
         tiers = {name: router_at_tier(router, name, "query") for name in (names[0], names[-1])}
         main, _ = tiers[names[-1]]
-        output.line(f"{len(passages):,} texts: {corpus.name}", style="bold")
-        for reason, files in corpus.skipped.items():
-            output.line(f"  skipped, {reason}: {first_few(files, SHOWN)}")
-        output.line(f"Model: {', '.join(main.models)}.  Cache: {location or 'none'}.")
-        for extra in missing:
-            output.line(f"Without {extra}; to include it: pip install 'embedrouter[{extra}]'", style="yellow")
-        output.line()
-        texts = [passage.text for passage in passages]
-        estimates = [
-            single.estimate(texts, input_type="document") for single in {single for single, _ in tiers.values()}
-        ]
+        missing = [extra for extra in STORES if extra not in kinds]
+        _show_start(replace(corpus, passages=passages), main, location, missing, output)
+        to_fill = dict.fromkeys(single for single, _ in tiers.values())
+        estimates = [single.estimate(texts, input_type="document") for single in to_fill]
         estimates.append(main.estimate(questions, input_type="query"))
-        output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.", yes=yes)
+        output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.")
 
-        indexes: list[dict[str, Any]] = []
         main_tier = default_tier(router, "document") if isinstance(router, Router) else names[-1]
-        stores = [_fill(kind, main, main_tier, passages, indexes, output) for kind in kinds.values()]
+        filled = [_fill(kind, main, main_tier, passages, output) for kind in kinds.values()]
+        stores = [store for store, _ in filled]
         compared = []
         for name, (single, own_tier) in tiers.items() if len(tiers) > 1 else ():
             # lowest first: a cached better vector would serve both
-            store = stores[0] if single is main else _fill(type(stores[0]), single, name, passages, indexes, output)
+            if single is not main:
+                filled.append(_fill(type(stores[0]), single, name, passages, output))
+            store = stores[0] if single is main else filled[-1][0]
             with requested_tier(own_tier):
                 sources = store.search(questions[0])
                 found = single.embed(questions[:1], input_type="query")  # from the cache: names the model
             compared.append({"tier": name, "model": found.models[0], "space": str(found.space), "sources": sources})
         answers = {question: {store.name: store.search(question) for store in stores} for question in questions}
-        output.table([{"question": question, **_first(found)} for question, found in answers.items()])
-        output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
-        _show_tiers(questions[0], compared, output)
+        indexes = [facts for _, facts in filled]
         usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs([*texts, *questions])
+        _show_answers(answers, output)
+        _show_tiers(questions[0], compared, output)
         _show_totals(indexes, usage, elsewhere, output)
         output.line(_verdict(len(texts), usage, seconds, location), style="bold")
         facts: dict[str, Any] = {"corpus": corpus.name, "skipped": corpus.skipped, "missing_extras": missing}
@@ -122,14 +117,9 @@ def run_demo(
 
 
 def _fill(
-    kind: type[Store],
-    router: Router,
-    tier: str,
-    passages: Sequence[Passage],
-    indexes: list[dict[str, Any]],
-    output: Output,
-) -> Store:
-    """Fill a new store; show the facts and append them to ``indexes``."""
+    kind: type[Store], router: Router, tier: str, passages: Sequence[Passage], output: Output
+) -> tuple[Store, dict[str, Any]]:
+    """Fill a new store and show the facts; return both."""
     expected = router.estimate([passage.text for passage in passages], input_type="document")
     before, began = router.usage.requests, time.monotonic()
     with output.busy(f"loading {kind.name}"):
@@ -144,8 +134,7 @@ def _fill(
     output.line(f"{kind.name} index, tier {tier}: {expected.texts:,} vectors, {how}, {calls}")
     facts = {"store": kind.name, "tier": tier, "space": str(router.space), "texts": expected.texts}
     facts |= {"distinct": expected.unique, "cached": expected.cached, "computed": computed, "requests": requests}
-    indexes.append(facts)
-    return store
+    return store, facts
 
 
 def _openai_costs(texts: Sequence[str]) -> list[Estimate]:
@@ -160,8 +149,24 @@ def _openai_costs(texts: Sequence[str]) -> list[Estimate]:
 # Output
 
 
-def _first(found: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    return {store: ", ".join(sources[:SHOWN]) for store, sources in found.items()}
+def _show_start(corpus: Corpus, router: Router, location: str | None, missing: list[str], output: Output) -> None:
+    output.line(f"{len(corpus.passages):,} texts: {corpus.name}", style="bold")
+    for reason, files in corpus.skipped.items():
+        output.line(f"  skipped, {reason}: {first_few(files, SHOWN)}")
+    output.line(f"Model: {', '.join(router.models)}.  Cache: {location or 'none'}.")
+    for extra in missing:
+        output.line(f"Without {extra}; to include it: pip install 'embedrouter[{extra}]'", style="yellow")
+    output.line()
+
+
+def _show_answers(answers: Mapping[str, Mapping[str, list[str]]], output: Output) -> None:
+    output.table(
+        [
+            {"question": question, **{store: ", ".join(found[:SHOWN]) for store, found in sources.items()}}
+            for question, sources in answers.items()
+        ]
+    )
+    output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
 
 
 def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) -> None:
@@ -169,7 +174,7 @@ def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) 
         output.line("There is one tier only; a configuration can have more (--config).")
         return
     output.line(f'\n"{question}" at two tiers:')
-    output.table([{**asked, **_first({"sources": asked["sources"]})} for asked in tiers])
+    output.table([{**asked, "sources": ", ".join(asked["sources"][:SHOWN])} for asked in tiers])
     if len({asked["space"] for asked in tiers}) > 1:
         output.line("Two spaces: their vectors cannot be compared, so each tier has an index of its own.")
     elif len({asked["model"] for asked in tiers}) > 1:

@@ -7,7 +7,6 @@ API keys. The first JSON line, or the metadata of the Parquet schema, names the 
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import json
 import zlib
@@ -112,7 +111,7 @@ def _read_lines(path: Path) -> Iterator[CacheRow | None]:
             try:
                 fields = json.loads(line)
                 yield bytes.fromhex(fields["key"]), base64.b64decode(fields["row"], validate=True)
-            except (ValueError, KeyError, TypeError, binascii.Error):
+            except (ValueError, KeyError, TypeError):
                 yield None
 
 

@@ -7,6 +7,7 @@ cache before the next request: after a stop, the same command continues, and no 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from typing import Annotated, Any
 
@@ -16,13 +17,13 @@ from ..errors import ConfigError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..spending import tag as booked_under
 from ..tiered import default_tier
-from ..types import Estimate, InputType
+from ..types import InputType
 from ._batch import PollInterval, collect_batches
 from ._console import Output, exit_on_interrupt, format_money
 from ._estimate import estimate_tiers
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, Yes
 from ._routers import cache_location, find_router, router_at_tier
-from ._texts import STDIN, ChunkSize, FieldName, InputTypeName, Source, Texts, chunks, locate_rejected
+from ._texts import STDIN, ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
 
 BATCH_CHUNK = 50_000
 """Texts in one batch."""
@@ -53,7 +54,7 @@ def command(
     """
     if detach and not batch:
         raise typer.BadParameter("--detach goes with --batch.")
-    output, began = Output(as_json=as_json), time.monotonic()
+    output, began = Output(as_json=as_json, yes=yes), time.monotonic()
     chosen = find_router(model, config, cache)
     router, own_tier = router_at_tier(chosen, tier, input_type)
     location = cache_location(router)
@@ -71,12 +72,13 @@ def command(
             f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
             f"{'' if expected.exact else 'about '}{expected.tokens:,} tokens."
         )
-        output.confirm_cost([expected], "Agree with --yes.", yes=yes, piped=path == STDIN)
+        output.confirm_cost([expected], "Agree with --yes.", piped=path == STDIN)
         if batch:
             facts = _submit_batches(router, texts, input_type, own_tier)
             facts |= collect_batches(router, every, wait=not detach, output=output)
         else:
-            facts = _embed(router, texts, chunk_size, expected, input_type, own_tier, output)
+            size = chunk_size or (FREE_CHUNK if expected.cost == 0 else None)
+            facts = _embed(router, chunks(texts, size), expected.texts, input_type, own_tier, output)
     output.line(f"{_format_usage(router)} Cache: {location}.")
     facts |= {"distinct": expected.unique, "tier": tier or default_tier(chosen, input_type), "tag": tag or ""}
     facts |= {"cache": location, "input_type": input_type, "usage": router.usage, "expected": expected.cost}
@@ -96,22 +98,16 @@ def _submit_batches(router: Router, texts: Texts, input_type: InputType, tier: s
 
 
 def _embed(
-    router: Router,
-    texts: Texts,
-    chunk_size: int | None,
-    expected: Estimate,
-    input_type: InputType,
-    tier: str,
-    output: Output,
+    router: Router, parts: Iterable[list[LocatedText]], total: int, input_type: InputType, tier: str, output: Output
 ) -> dict[str, Any]:
     """Embed chunk after chunk; return the facts to report."""
     began = time.monotonic()
     done = embedded = 0
     with (
         exit_on_interrupt(lambda: f"Stopped. {_resume_message(router)}"),
-        output.progress("embedding", expected.texts) as advance,
+        output.progress("embedding", total) as advance,
     ):
-        for chunk in chunks(texts, chunk_size or (FREE_CHUNK if expected.cost == 0 else None)):
+        for chunk in parts:
             wanted = [item.text for item in chunk]
             try:
                 with locate_rejected(chunk):
@@ -119,7 +115,7 @@ def _embed(
             except EmbedRouterError as error:
                 if router.usage.requests:
                     done += router.estimate(wanted, input_type=input_type, tier=tier).cached
-                    progress = f"{done:,} of {expected.texts:,} texts are embedded. {_resume_message(router)}"
+                    progress = f"{done:,} of {total:,} texts are embedded. {_resume_message(router)}"
                     error.args = (f"{error}\n{progress}",)
                 raise
             done += len(result)
