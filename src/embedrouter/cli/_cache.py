@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import filesize
 
 from ..cache import CacheDatabase, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
@@ -32,13 +33,14 @@ def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson =
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     rows, size = database.size() if database.exists else (0, 0)
     indexes = {name: str(space) for name, space in recorded(database.path / FOLDER).items()}
-    output.line(f"CacheDatabase: {database.path}{'' if database.exists else ' (does not exist yet)'}")
-    output.line(f"Rows: {rows:,}, {_format_size(size)} of vectors, {_format_size(database.bytes_on_disk)} on disk")
+    on_disk = database.bytes_on_disk
+    output.line(f"Cache: {database.path}{'' if database.exists else ' (does not exist yet)'}")
+    output.line(f"Rows: {rows:,}, {filesize.decimal(size)} of vectors, {filesize.decimal(on_disk)} on disk")
     for name, space in indexes.items():
         output.line(f"Index {name!r}: {space}")
     if not indexes:
         output.line("Indexes: none is recorded")
-    sizes = {"rows": rows, "bytes": size, "bytes_on_disk": database.bytes_on_disk}
+    sizes = {"rows": rows, "bytes": size, "bytes_on_disk": on_disk}
     output.json({"folder": database.path, **sizes, "indexes": indexes})
 
 
@@ -89,7 +91,7 @@ def prune(
 
     with output.busy("reading rows"):
         sizes = [len(row.value) for row in selected()]
-    amount = f"{len(sizes):,} rows, {_format_size(sum(sizes))},"
+    amount = f"{len(sizes):,} rows, {filesize.decimal(sum(sizes))},"
     if sizes:
         question = f"{amount} are to be removed from {database.path}"
         output.require_agreement(question, "Nothing was removed. Agree with --yes.")
@@ -163,10 +165,6 @@ def forget_index(
     """Remove the record of an index's space, after the index was emptied or embedded again."""
     space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
     print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
-
-
-def _format_size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
 
 def _remove(database: CacheDatabase, rows: Iterable[StoredRow]) -> int:

@@ -6,7 +6,7 @@ The command embeds documents and queries with both tiers and prints what ``retri
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -24,6 +24,7 @@ from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, build_router, cache_location, separate_routers, settings_for
 from ._texts import read_lines
 
+Texts: TypeAlias = dict[str, str]
 Judgements: TypeAlias = dict[str, dict[str, float]]
 """The relevance of documents, by query."""
 
@@ -68,8 +69,8 @@ def command(
 
 def run_calibration(
     router: TieredRouter,
-    documents: dict[str, str],
-    queries: dict[str, str],
+    documents: Texts,
+    queries: Texts,
     relevant: Judgements | None,
     share: float,
     output: Output,
@@ -127,13 +128,13 @@ def _embed(router: Router, texts: list[str], input_type: InputType, output: Outp
 # Files
 
 
-def read_texts(path: Path) -> dict[str, str]:
+def read_texts(path: Path) -> Texts:
     """Read the texts of a JSON lines file, by id, each after its title if there is one.
 
     Raises:
         ConfigError: the file cannot be read, or a line has another form; the message names the line.
     """
-    found: dict[str, str] = {}
+    found: Texts = {}
     for location, line in read_lines(path):
         try:
             row = json.loads(line)
@@ -151,7 +152,7 @@ def read_texts(path: Path) -> dict[str, str]:
     return found
 
 
-def read_judgements(path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> Judgements:
+def read_judgements(path: Path, queries: Texts, documents: Texts) -> Judgements:
     """Read the relevance of documents, by query, for the given queries and documents.
 
     A line holds query, document and relevance, separated by tabs or blanks; the second of TREC's four columns is
@@ -186,22 +187,15 @@ def read_judgements(path: Path, queries: Mapping[str, str], documents: Mapping[s
 def _show(found: Calibration, pair: Sequence[Router], quality: str, share: float, output: Output) -> None:
     for name, router, value in (("cheap", pair[0], found.cheap), ("good", pair[1], found.good)):
         output.line(f"{name + ':':6} {', '.join(router.models)}, {quality} {value:.3f}")
-    rows = [
-        {
-            "escalated": f"{at.escalated:.0%}",
-            quality.partition(" ")[0]: f"{at.quality:.3f}",
-            "of the good tier's": f"{at.kept:.1%}",
-            "at random": f"{at.random:.3f}",
-            "gap closed": _percent(at.closed),
-        }
-        for at in found.points
-    ]
-    output.table(rows)
+    output.table([{**asdict(point), "escalated": f"{point.escalated:.0%}"} for point in found.points])
     if found.at.closed is None:
         output.line("On these queries the good tier is not better: there is nothing to escalate for.", style="bold")
         return
     _show_chart(found.points, output)
-    output.line(_verdict(found, share), style="bold")
+    within = f" (95 %: {found.interval[0]:.0%} to {found.interval[1]:.0%})" if found.interval else ""
+    times = f", {found.at.closed / share:.1f} times as much as a random choice" if share else ""
+    verdict = f"With {share:.0%} escalated {found.at.closed:.0%} of the gap is closed{within}{times}."
+    output.line(verdict, style="bold")
     output.line(
         f"Cascade(share={share:g}), which decided these queries one by one in their order, escalated "
         f"{found.running.escalated:.1%} and closed {_percent(found.running.closed)} of the gap."
@@ -218,13 +212,6 @@ def _show_chart(points: Sequence[Point], output: Output) -> None:
         bar[min(CHART_WIDTH - 1, round(point.escalated * CHART_WIDTH))] = "|"
         output.line(f"  {point.escalated:4.0%} {''.join(bar)} {_percent(point.closed):>5}")
     output.line()
-
-
-def _verdict(found: Calibration, share: float) -> str:
-    closed = found.at.closed or 0.0
-    within = f" (95 %: {found.interval[0]:.0%} to {found.interval[1]:.0%})" if found.interval else ""
-    times = f", {closed / share:.1f} times as much as a random choice" if share else ""
-    return f"With {share:.0%} escalated {closed:.0%} of the gap is closed{within}{times}."
 
 
 def _percent(part: float | None) -> str:

@@ -60,7 +60,7 @@ class Output:
         """
         table = Table(box=box.SIMPLE_HEAD)
         for name in rows[0]:
-            number = any(isinstance(row[name], int | Decimal) for row in rows)
+            number = any(isinstance(row[name], int | float | Decimal) for row in rows)
             table.add_column(name, justify="right" if number else "left", no_wrap=True)
         for position, row in enumerate(rows, 1):
             table.add_row(*map(_format_cell, row.values()), end_section=total and position == len(rows) - 1)
@@ -163,6 +163,10 @@ def _format_cell(value: object) -> str:
         return "unknown"
     if isinstance(value, Decimal):
         return format_money(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return ", ".join(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -85,8 +85,7 @@ def _is_public(name: str) -> bool:
 
 
 def _read_module(path: Path, root: Path) -> Iterator[Passage]:
-    parts = path.relative_to(root).with_suffix("").parts
-    module = ".".join(parts).removesuffix(".__init__")
+    module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in the strings of the parsed module
@@ -124,10 +123,9 @@ def read_folder(root: Path) -> Corpus:
     Raises:
         ConfigError: the folder does not exist, is a file, or contains no text.
     """
-    if not root.exists():
-        raise ConfigError(f"{root} does not exist. Pass a folder of text files.")
     if not root.is_dir():
-        raise ConfigError(f"{root} is a file. Pass the folder it is in.")
+        problem = "is a file. Pass the folder it is in" if root.exists() else "does not exist. Pass a folder of texts"
+        raise ConfigError(f"{root} {problem}.")
     passages: list[Passage] = []
     questions: list[str] = []
     skipped: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ number that is shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +36,7 @@ OPENAI_MODELS = ("openai:text-embedding-3-small", "openai:text-embedding-3-large
 CHUNK_SIZE = 512
 """Texts added to a store at once: one step of the progress bar."""
 SHOWN = 3
-"""Sources in an answer, and skipped files in a line."""
+"""Skipped files in a line."""
 
 
 def command(
@@ -106,7 +106,8 @@ def run_demo(
         answers = {question: {store.name: store.search(question) for store in stores} for question in questions}
         indexes = [facts for _, facts in filled]
         usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs([*texts, *questions])
-        _show_answers(answers, output)
+        output.table([{"question": question, **sources} for question, sources in answers.items()])
+        output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
         _show_tiers(questions[0], compared, output)
         _show_totals(indexes, usage, elsewhere, output)
         output.line(_verdict(len(texts), usage, seconds, location), style="bold")
@@ -159,28 +160,16 @@ def _show_start(corpus: Corpus, router: Router, location: str | None, missing: l
     output.line()
 
 
-def _show_answers(answers: Mapping[str, Mapping[str, list[str]]], output: Output) -> None:
-    output.table(
-        [
-            {"question": question, **{store: ", ".join(found[:SHOWN]) for store, found in sources.items()}}
-            for question, sources in answers.items()
-        ]
-    )
-    output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
-
-
 def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) -> None:
     if not tiers:
         output.line("There is one tier only; a configuration can have more (--config).")
         return
     output.line(f'\n"{question}" at two tiers:')
-    output.table([{**asked, "sources": ", ".join(asked["sources"][:SHOWN])} for asked in tiers])
+    output.table(tiers)
     if len({asked["space"] for asked in tiers}) > 1:
         output.line("Two spaces: their vectors cannot be compared, so each tier has an index of its own.")
-    elif len({asked["model"] for asked in tiers}) > 1:
-        output.line("One space: both tiers search the same index, so the documents were embedded once.")
     else:
-        output.line("One space, one index: the better model's vector was in the cache, and served the lower tier, too.")
+        output.line("One space: both tiers search the same index, so the documents were embedded once.")
 
 
 def _show_totals(

@@ -19,6 +19,8 @@ HITS = 10
 """Passages that a search returns."""
 HITS_PER_SOURCE = 3
 """Passages of one source that count towards its rank."""
+SOURCES = 3
+"""Sources of an answer."""
 
 
 class LangChainStore:
@@ -106,4 +108,5 @@ def rank_sources(hits: Iterable[tuple[str, float]]) -> list[str]:
     scores: defaultdict[str, list[float]] = defaultdict(list)
     for source, score in hits:
         scores[source].append(score)
-    return sorted(scores, key=lambda source: (-sum(sorted(scores[source], reverse=True)[:HITS_PER_SOURCE]), source))
+    best = {source: sum(sorted(scores[source], reverse=True)[:HITS_PER_SOURCE]) for source in scores}
+    return sorted(best, key=lambda source: (-best[source], source))[:SOURCES]

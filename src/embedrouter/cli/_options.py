@@ -11,12 +11,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-ModelName: TypeAlias = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="A model, such as openai:text-embedding-3-small.")
-]
+ModelName: TypeAlias = Annotated[str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="A model.")]
 ConfigFile: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE", help="The router of this embedrouter.toml; 'auto' searches for the file."),
+    str | None, typer.Option("--config", metavar="FILE", help="This embedrouter.toml; 'auto' searches for the file.")
 ]
 CacheFolder: TypeAlias = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Another cache folder.")]
 NoCache: TypeAlias = Annotated[bool, typer.Option("--no-cache", help="Compute all vectors again and store none.")]

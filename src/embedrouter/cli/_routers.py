@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from ..cache import default_folder
 from ..config import Config, load
-from ..errors import ConfigError, NoModelAvailableError
+from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..tiered import TieredRouter, default_tier
 from ..types import InputType
@@ -19,6 +19,8 @@ from ._options import exclusive
 
 AnyRouter: TypeAlias = Router | TieredRouter
 
+COMMAND_LINE = Path("the command line")
+"""In place of the file of a configuration."""
 WORDLLAMA = "wordllama:l2_supercat_256"
 
 
@@ -41,7 +43,7 @@ def find_config(model: str | None, file: str | None) -> Config:
         except ConfigError as error:
             if file or error.__cause__:  # a file is named, or exists and is broken
                 raise
-    return _config_of(settings_for(model or WORDLLAMA))
+    return Config(COMMAND_LINE, settings_for(model or WORDLLAMA), named=True)
 
 
 def settings_for(model: str) -> dict[str, Any]:
@@ -61,12 +63,8 @@ def build_router(file: str | None, otherwise: Mapping[str, Any], cache: Path | N
         BadParameter: both cache options were given.
     """
     exclusive(cache=cache, no_cache=no_cache)
-    config = read_config(file) if file else _config_of(otherwise)
+    config = read_config(file) if file else Config(COMMAND_LINE, otherwise, named=True)
     return _build(config, {"cache": cache} if cache or no_cache else {})
-
-
-def _config_of(content: Mapping[str, Any]) -> Config:
-    return Config(Path("the command line"), content, named=True)
 
 
 def _build(config: Config, override: Mapping[str, Any]) -> AnyRouter:
@@ -85,13 +83,12 @@ def cache_folder(cache: Path | None, file: str | None) -> Path:
         ConfigError: the configuration has no cache, or several.
     """
     exclusive(cache=cache, config=file)
-    if cache is not None:
-        return cache.expanduser().absolute()
-    config = find_config(None, file)
-    folders = {settings.get("cache", default_folder()) for settings in config.routers().values()} - {None}
+    folders: set[Any] = {cache}
+    if cache is None:
+        tables = find_config(None, file).routers().values()
+        folders = {settings.get("cache", default_folder()) for settings in tables} - {None}
     if len(folders) != 1:
-        found = f"several caches: {', '.join(sorted(map(str, folders)))}" if folders else "no cache"
-        raise ConfigError(f"{config.path} has {found}. Name the folder: --cache DIR.")
+        raise ConfigError(f"The configuration has {len(folders) or 'no'} caches. Name the folder: --cache DIR.")
     return Path(folders.pop()).expanduser().absolute()
 
 
@@ -122,10 +119,5 @@ def distinct_tiers(router: AnyRouter, input_type: InputType) -> list[str]:
     """Return the tiers that differ in the model called first, lowest first, each by its highest name."""
     if isinstance(router, TieredRouter):
         return router.own_tiers
-    first_models: dict[str, str] = {}
-    for name in router.tiers:
-        try:
-            first_models[router.estimate(["a"], input_type=input_type, tier=name).model] = name
-        except NoModelAvailableError:
-            break
-    return list(first_models.values())
+    estimates = router.estimate_tiers(["a"], input_type=input_type)
+    return list({estimate.model: name for name, estimate in estimates.items()}.values())

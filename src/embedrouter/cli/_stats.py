@@ -53,17 +53,14 @@ def command(
     if rows:
         sums = [*rows.items(), ("total", total)]
         output.table([{by: name or "(none)", **asdict(account)} for name, account in sums], total=True)
+        output.line(f"Ledger: {locations}")
     else:
         output.line(f"Nothing is booked yet in {locations}.")
-    if total.unpriced_tokens:
-        output.line(f"{total.unpriced_tokens:,} of the tokens have no known price and are not in the cost.")
     if unconfirmed:
         output.line("Unconfirmed requests got no answer: they may have been billed, and are not in the cost.")
         output.table([asdict(request) for request in unconfirmed[-SHOWN:]])
         if len(unconfirmed) > SHOWN:
             output.line(f"{len(unconfirmed) - SHOWN:,} earlier requests are not shown; --json has all.")
-    if rows:
-        output.line(f"Ledger: {locations}")
     output.json({"ledgers": files, "by": by, "rows": rows, "total": total, "unconfirmed": unconfirmed})
 
 

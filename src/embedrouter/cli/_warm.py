@@ -74,27 +74,20 @@ def command(
         )
         output.confirm_cost([expected], "Agree with --yes.", piped=path == STDIN)
         if batch:
-            facts = _submit_batches(router, texts, input_type, own_tier)
-            facts |= collect_batches(router, every, wait=not detach, output=output)
+            for chunk in chunks(texts, BATCH_CHUNK):
+                with locate_rejected(chunk):
+                    router.submit_batch([item.text for item in chunk], input_type=input_type, tier=own_tier)
+            facts = collect_batches(router, every, wait=not detach, output=output)
         else:
             size = chunk_size or (FREE_CHUNK if expected.cost == 0 else None)
             facts = _embed(router, chunks(texts, size), expected.texts, input_type, own_tier, output)
     output.line(f"{_format_usage(router)} Cache: {location}.")
-    facts |= {"distinct": expected.unique, "tier": tier or default_tier(chosen, input_type), "tag": tag or ""}
+    facts |= {"texts": expected.texts, "distinct": expected.unique}
+    facts |= {"tier": tier or default_tier(chosen, input_type), "tag": tag or ""}
     facts |= {"cache": location, "input_type": input_type, "usage": router.usage, "expected": expected.cost}
     output.json({**facts, "seconds": time.monotonic() - began})
     if facts.get("failures"):
         raise typer.Exit(1)
-
-
-def _submit_batches(router: Router, texts: Texts, input_type: InputType, tier: str) -> dict[str, Any]:
-    """Submit batch after batch; return the facts to report."""
-    done = 0
-    for chunk in chunks(texts, BATCH_CHUNK):
-        with locate_rejected(chunk):
-            router.submit_batch([item.text for item in chunk], input_type=input_type, tier=tier)
-        done += len(chunk)
-    return {"texts": done}
 
 
 def _embed(
@@ -124,7 +117,7 @@ def _embed(
     rest = f"{embedded:,} embedded, the others were in the cache or repeated"
     counts = f"{done:,} texts: {rest}" if embedded else f"All {done:,} texts were in the cache"
     output.line(f"{counts}. {time.monotonic() - began:.1f} s.")
-    return {"texts": done, "embedded": embedded}
+    return {"embedded": embedded}
 
 
 def _resume_message(router: Router) -> str:

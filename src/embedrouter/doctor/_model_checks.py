@@ -128,9 +128,7 @@ def _price(router: Router, candidate: Candidate, name: str, card: models.Card | 
     price = candidate.price
     if price is None:
         advice = "Set Model(…, price=…), US dollars per million tokens."
-        try:
-            wiring_of(router).require_affordable(None)
-        except errors.EmbedRouterError:
+        if wiring_of(router).budget.caps:
             story = "unknown, so no budget can hold and the model is never called"
             return problem(name, "price", story, advice, price=None)
         return warning(name, "price", "unknown, so the ledger cannot record a cost", advice, price=None)
