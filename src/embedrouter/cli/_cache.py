@@ -23,9 +23,6 @@ from ._routers import cache_folder
 
 app = typer.Typer(no_args_is_help=True, help="Inspect and clean the cache, and the records beside it.")
 
-DAY = 86400.0
-"""Seconds."""
-
 
 @app.command("info")
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -82,7 +79,7 @@ def prune(
     if older_than is None and not damaged:
         raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --damaged, or both.")
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json, yes=yes)
-    before = float("-inf") if older_than is None else time.time() - older_than * DAY
+    before = float("-inf") if older_than is None else time.time() - older_than * 86400  # seconds a day
 
     def selected() -> Iterator[StoredRow]:
         # damage can be in every row, age is selected by the database

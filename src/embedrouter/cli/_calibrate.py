@@ -19,7 +19,7 @@ from ..retrieval import Calibration, Point, TierVectors, calibrate
 from ..router import Router
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors
-from ._console import Output, exit_on_interrupt, interrupt_message
+from ._console import STEP, Output, exit_on_interrupt, interrupt_message
 from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, build_router, cache_location, separate_routers, settings_for
 from ._texts import read_lines
@@ -29,8 +29,6 @@ Judgements: TypeAlias = dict[str, dict[str, float]]
 """The relevance of documents, by query."""
 
 MINILM = "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"
-CHUNK_SIZE = 512
-"""Texts embedded at once: one step of the progress bar."""
 CHART_WIDTH = 50
 
 
@@ -118,7 +116,7 @@ def _embed(router: Router, texts: list[str], input_type: InputType, output: Outp
     parts: list[Vectors] = []
     done = 0
     with output.progress(f"{input_type}s, {router.models[-1]}", len(texts)) as advance:
-        for part in router.embed_iter(texts, input_type=input_type, chunk_size=CHUNK_SIZE):
+        for part in router.embed_iter(texts, input_type=input_type, chunk_size=STEP):
             parts.append(part.vectors)
             done += len(part)
             advance(done, router.usage.cost)

@@ -28,6 +28,9 @@ from ..types import Estimate
 
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
+STEP = 512
+"""Texts embedded at once where the model is slow: one step of the progress bar."""
+FEW = 5
 PARAGRAPH = (0, 0, 0, 4)
 """Blank cells above, right of, below and left of a paragraph."""
 
@@ -97,14 +100,13 @@ class Output:
 
     def confirm_cost(self, estimates: Sequence[Estimate], refusal: str, *, piped: bool = False) -> None:
         """Show what texts would cost and ask, unless they are free of charge; see ``require_agreement``."""
-        costs = {estimate.cost for estimate in estimates} - {0}
-        if costs:
-            known = sum((estimate.cost or Decimal(0) for estimate in estimates), Decimal(0))
-            prices = [f"about {format_money(known)}"] if known else []
-            prices += ["an unknown price"] if None in costs else []
+        costs = [estimate.cost for estimate in estimates]
+        total = None if None in costs else sum(filter(None, costs), Decimal(0))
+        if total != 0:
+            price = "an unknown price" if total is None else f"about {format_money(total)}"
             tokens = sum(estimate.tokens for estimate in estimates)
             models = ", ".join(dict.fromkeys(estimate.model for estimate in estimates))
-            question = f"This embeds {tokens:,} tokens for {' and '.join(prices)} with {models}"
+            question = f"This embeds {tokens:,} tokens for {price} with {models}"
             self.require_agreement(question, f"Nothing was embedded. {refusal}", piped=piped)
 
     def busy(self, description: str) -> AbstractContextManager[object]:
@@ -137,10 +139,10 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def first_few(items: Sequence[str], shown: int, *, separator: str = ", ") -> str:
+def first_few(items: Sequence[str], separator: str = ", ") -> str:
     """Join the first items, and count the others."""
-    more = f" and {len(items) - shown:,} more" if len(items) > shown else ""
-    return separator.join(items[:shown]) + more
+    more = f" and {len(items) - FEW:,} more" if len(items) > FEW else ""
+    return separator.join(items[:FEW]) + more
 
 
 def interrupt_message(cache_location: str | None) -> str:

@@ -22,7 +22,7 @@ from ..models import tier as requested_tier
 from ..router import Router
 from ..tiered import default_tier
 from ..types import Estimate, Usage
-from ._console import Output, exit_on_interrupt, first_few, interrupt_message
+from ._console import STEP, Output, exit_on_interrupt, first_few, interrupt_message
 from ._corpus import Corpus, Passage, read_folder, read_standard_library
 from ._demo_stores import HITS, HITS_PER_SOURCE, STORES, Store, find_stores
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
@@ -33,10 +33,6 @@ TWO_SIZES = {
 }
 """Wordllama at two tiers."""
 OPENAI_MODELS = ("openai:text-embedding-3-small", "openai:text-embedding-3-large")
-CHUNK_SIZE = 512
-"""Texts added to a store at once: one step of the progress bar."""
-SHOWN = 3
-"""Skipped files in a line."""
 
 
 def command(
@@ -126,9 +122,9 @@ def _fill(
     with output.busy(f"loading {kind.name}"):
         store = kind(router)
     with output.progress(kind.name, len(passages)) as advance:
-        for start in range(0, len(passages), CHUNK_SIZE):
-            store.add(passages[start : start + CHUNK_SIZE])
-            advance(min(start + CHUNK_SIZE, len(passages)), router.usage.cost)
+        for start in range(0, len(passages), STEP):
+            store.add(passages[start : start + STEP])
+            advance(min(start + STEP, len(passages)), router.usage.cost)
     requests, computed = router.usage.requests - before, expected.unique - expected.cached
     how = f"{expected.cached:,} texts from cache, {computed:,} computed" if computed else "all from cache"
     calls = f"{requests:,} call{'' if requests == 1 else 's'}, {time.monotonic() - began:.1f} s"
@@ -153,7 +149,7 @@ def _openai_costs(texts: Sequence[str]) -> list[Estimate]:
 def _show_start(corpus: Corpus, router: Router, location: str | None, missing: list[str], output: Output) -> None:
     output.line(f"{len(corpus.passages):,} texts: {corpus.name}", style="bold")
     for reason, files in corpus.skipped.items():
-        output.line(f"  skipped, {reason}: {first_few(files, SHOWN)}")
+        output.line(f"  skipped, {reason}: {first_few(files)}")
     output.line(f"Model: {', '.join(router.models)}.  Cache: {location or 'none'}.")
     for extra in missing:
         output.line(f"Without {extra}; to include it: pip install 'embedrouter[{extra}]'", style="yellow")

@@ -100,6 +100,5 @@ def _show(output: Output, findings: list[Finding], levels: Counter[str], usage: 
     unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
     spent = f"{usage.requests:,} requests, {usage.tokens:,} tokens, {dollars(usage.cost)}{unpriced}"
     output.line(f"\nThe probes took {spent} (tag {TAG!r}).")
-    numbers = {"problem": levels["problem"], "warning": levels["warning"]}
-    counts = [f"{number} {level}{'s' if number > 1 else ''}" for level, number in numbers.items() if number]
-    output.line(f"{', '.join(counts)}." if counts else "All is well.", style="bold")
+    verdict = f"Problems: {levels['problem']}. Warnings: {levels['warning']}."
+    output.line(verdict if levels["problem"] or levels["warning"] else "All is well.", style="bold")

@@ -18,9 +18,6 @@ from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
 from ._texts import ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
 
-SHOWN = 5
-"""Skipped files that are named."""
-
 
 def command(
     path: Source,
@@ -49,7 +46,7 @@ def command(
     rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
     output.table(rows)
     for reason, files in texts.skipped.items():
-        output.line(f"skipped, {reason}: {first_few(files, SHOWN)}")
+        output.line(f"skipped, {reason}: {first_few(files)}")
     output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
     output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped})
 

@@ -24,12 +24,9 @@ from ..errors import ConfigError, InvalidInputError
 from ..types import InputType
 from ._console import first_few
 
-DEFAULT_FIELD = "text"
 STDIN = "-"
 MAX_CHUNK_TEXTS = 8192
 MAX_CHUNK_CHARACTERS = 8_000_000
-SHOWN = 5
-"""Locations that a message names."""
 SUFFIXES = {".txt", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"}
 MAX_FILE_SIZE = 5_000_000
 """Bytes; a larger file is most likely no prose."""
@@ -90,7 +87,7 @@ class Texts:
     def _read_file(self, path: Path) -> Iterator[LocatedText]:
         if path.suffix.lower() == ".jsonl":
             for location, line in read_lines(path):
-                yield LocatedText(location, _parse_line(line, self._field or DEFAULT_FIELD, location))
+                yield LocatedText(location, _parse_line(line, self._field or "text", location))
             return
         with open_file(path):  # for the same errors as with JSON lines
             text, reason = read_text(path)
@@ -133,7 +130,7 @@ def locate_rejected(chunk: Sequence[LocatedText]) -> Iterator[None]:
         yield
     except InvalidInputError as error:
         locations = [chunk[index].location for index in error.indices]
-        refused = first_few(locations, SHOWN, separator="; ")
+        refused = first_few(locations, "; ")
         message = f"{error} Position 0 is {chunk[0].location}; refused: {refused}."
         raise InvalidInputError(message, indices=error.indices) from error
 

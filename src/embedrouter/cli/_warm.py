@@ -19,7 +19,7 @@ from ..spending import tag as booked_under
 from ..tiered import default_tier
 from ..types import InputType
 from ._batch import PollInterval, collect_batches
-from ._console import Output, exit_on_interrupt, format_money
+from ._console import STEP, Output, exit_on_interrupt, format_money
 from ._estimate import estimate_tiers
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, Yes
 from ._routers import cache_location, find_router, router_at_tier
@@ -27,8 +27,6 @@ from ._texts import STDIN, ChunkSize, FieldName, InputTypeName, LocatedText, Sou
 
 BATCH_CHUNK = 50_000
 """Texts in one batch."""
-FREE_CHUNK = 512
-"""Texts in a chunk of a free local model: such a model is slow, and the progress bar should move."""
 
 
 def command(
@@ -79,13 +77,12 @@ def command(
                     router.submit_batch([item.text for item in chunk], input_type=input_type, tier=own_tier)
             facts = collect_batches(router, every, wait=not detach, output=output)
         else:
-            size = chunk_size or (FREE_CHUNK if expected.cost == 0 else None)
+            size = chunk_size or (STEP if expected.cost == 0 else None)
             facts = _embed(router, chunks(texts, size), expected.texts, input_type, own_tier, output)
     output.line(f"{_format_usage(router)} Cache: {location}.")
-    facts |= {"texts": expected.texts, "distinct": expected.unique}
-    facts |= {"tier": tier or default_tier(chosen, input_type), "tag": tag or ""}
-    facts |= {"cache": location, "input_type": input_type, "usage": router.usage, "expected": expected.cost}
-    output.json({**facts, "seconds": time.monotonic() - began})
+    facts |= {"texts": expected.texts, "distinct": expected.unique, "expected": expected.cost, "usage": router.usage}
+    facts |= {"tier": tier or default_tier(chosen, input_type), "tag": tag or "", "input_type": input_type}
+    output.json({**facts, "cache": location, "seconds": time.monotonic() - began})
     if facts.get("failures"):
         raise typer.Exit(1)
 

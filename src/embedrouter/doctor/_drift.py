@@ -65,7 +65,6 @@ class ProbeRecords:
             ConfigError: the folder cannot be written.
         """
         content = {
-            "probes": self._version,
             "model": model,
             "fingerprint": fingerprint,
             "input_type": input_type,
