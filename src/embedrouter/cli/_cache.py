@@ -37,8 +37,7 @@ def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson =
         output.line(f"Index {name!r}: {space}")
     if not indexes:
         output.line("Indexes: none is recorded")
-    sizes = {"rows": rows, "bytes": size, "bytes_on_disk": on_disk}
-    output.json({"folder": database.path, **sizes, "indexes": indexes})
+    output.json({"folder": database.path, "rows": rows, "bytes": size, "bytes_on_disk": on_disk, "indexes": indexes})
 
 
 @app.command("verify")
@@ -68,7 +67,9 @@ def verify(
 
 @app.command("prune")
 def prune(
-    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows of this age.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows at least so old.")
+    ] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Remove rows that fail their checksum.")] = False,
     cache: CacheFolder = None,
     config: ConfigFile = None,

@@ -44,10 +44,9 @@ class Output:
     """
 
     def __init__(self, *, as_json: bool, yes: bool = False) -> None:
-        terminal = sys.stdout.isatty()
-        width = None if terminal else UNLIMITED
+        width = None if sys.stdout.isatty() else UNLIMITED
         self.console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
-        self._animated = terminal and not as_json
+        self._animated = sys.stdout.isatty() and not as_json
         self._as_json = as_json
         self._yes = yes
 
@@ -64,7 +63,7 @@ class Output:
         table = Table(box=box.SIMPLE_HEAD)
         for name in rows[0]:
             number = any(isinstance(row[name], int | float | Decimal) for row in rows)
-            table.add_column(name, justify="right" if number else "left", no_wrap=True)
+            table.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=True)
         for position, row in enumerate(rows, 1):
             table.add_row(*map(_format_cell, row.values()), end_section=total and position == len(rows) - 1)
         width = self.console.measure(table, options=self.console.options.update(width=UNLIMITED)).maximum
@@ -160,9 +159,11 @@ def format_money(amount: Decimal) -> str:
 
 
 def _format_cell(value: object) -> str:
-    """Format a number, money, or an unknown amount (``None``); everything else is its string."""
+    """Format numbers, money, unknown amounts (``None``) and lists; everything else is its string."""
     if value is None:
         return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Decimal):
         return format_money(value)
     if isinstance(value, float):
