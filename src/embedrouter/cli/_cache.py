@@ -67,9 +67,7 @@ def verify(
 
 @app.command("prune")
 def prune(
-    older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows at least so old.")
-    ] = None,
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows so old.")] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Remove rows that fail their checksum.")] = False,
     cache: CacheFolder = None,
     config: ConfigFile = None,
