@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 
 from embedrouter import Router, TieredRouter
 from embedrouter.cli import app
-from embedrouter.cli._calibrate import run_calibration
+from embedrouter.cli._calibrate import read_judgements, read_texts, run_calibration
 from embedrouter.cli._console import Output
-from embedrouter.cli._retrieval_files import read_judgements, read_texts
 from embedrouter.errors import ConfigError
 from embedrouter.retrieval.calibration import TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
 from embedrouter.testing import FakeBackend, MemoryCache
@@ -279,10 +278,10 @@ def test_a_pair_of_models_is_named_on_the_command_line(place: Path) -> None:
     assert "nothing to escalate for" in done.stdout
 
 
-def run_here(place: Path, router: TieredRouter, *, cache: str | None = "memory", yes: bool = False) -> None:
+def run_here(place: Path, router: TieredRouter, *, yes: bool = False) -> None:
     """Run the command's work in this process, with routers that no configuration can describe."""
     documents, queries = read_texts(place / "corpus.jsonl"), read_texts(place / "queries.jsonl")
-    run_calibration(router, cache, documents, queries, None, 0.3, yes, Output(as_json=True))
+    run_calibration(router, documents, queries, None, 0.3, Output(as_json=True, yes=yes))
 
 
 def test_money_is_spent_only_when_the_user_agrees(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,19 +309,22 @@ class Stopping(FakeBackend):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("where", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
+@pytest.mark.parametrize(("where", "says"), [("cache", "the next run continues"), (None, "starts anew")])
 def test_ctrl_c_says_what_is_kept(
     where: str | None, says: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 130 is what shells expect of it."""
-    low = Router([Stopping(space="a").model(price="0")], cache=None)
-    both = TieredRouter({"low": low, "high": Router([FakeBackend().model(price="0")], cache=None)})
+    cache = place / where if where else None
+    low = Router([Stopping(space="a").model(price="0")], cache=cache)
+    both = TieredRouter({"low": low, "high": Router([FakeBackend().model(price="0")], cache=cache)})
 
     with pytest.raises(typer.Exit) as done:
-        run_here(place, both, cache=where)
+        run_here(place, both)
 
     assert done.value.exit_code == 130
-    assert says in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert str(cache or "") in printed
 
 
 BAD = {

@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 
 from embedrouter import Router
 from embedrouter.cli import app
-from embedrouter.cli._console import format_money
+from embedrouter.cli._console import Output, format_money
 from embedrouter.cli._corpus import MAX_PASSAGE, Corpus, read_folder, read_standard_library, split_passages
-from embedrouter.cli._demo_output import DemoOutput
-from embedrouter.cli._demo_run import run_demo
-from embedrouter.cli._demo_stores import Hit, rank_sources
+from embedrouter.cli._demo import run_demo
+from embedrouter.cli._demo_stores import rank_sources
 from embedrouter.errors import ConfigError, EmbedRouterError, UnavailableError
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
@@ -93,11 +92,9 @@ class Stopping(FakeBackend):
         return super().embed(texts, input_type, **settings)
 
 
-def run_here(
-    folder: Path, router: Router, *, cache: str | None = "memory", yes: bool = False, as_json: bool = False
-) -> None:
+def run_here(folder: Path, router: Router, *, yes: bool = False, as_json: bool = False) -> None:
     """Run the demo in this process, with a router that no configuration can describe."""
-    run_demo(router, cache, folder, None, None, yes, DemoOutput(as_json=as_json))
+    run_demo(router, folder, None, None, Output(as_json=as_json, yes=yes))
 
 
 # The standard library
@@ -274,19 +271,23 @@ def test_a_failing_provider_is_an_error_of_ours(own: Path) -> None:
     down = FakeBackend(outcomes=[UnavailableError("down")] * 9)
 
     with pytest.raises(EmbedRouterError, match="down"):
-        run_here(own, Router([down.model(price="0")], cache=None, retry=NO_WAITING), cache=None)
+        run_here(own, Router([down.model(price="0")], cache=None, retry=NO_WAITING))
 
 
-@pytest.mark.parametrize(("place", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
-def test_ctrl_c_says_what_is_kept(place: str | None, says: str, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("place", "says"), [("cache", "the next run continues"), (None, "starts anew")])
+def test_ctrl_c_says_what_is_kept(
+    place: str | None, says: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 130 is what shells expect of it."""
+    cache = tmp_path / place if place else None
+
     with pytest.raises(typer.Exit) as done:
-        run_here(own, Router([Stopping().model(price="0", batch_size=1)], cache=MemoryCache()), cache=place)
+        run_here(own, Router([Stopping().model(price="0", batch_size=1)], cache=cache))
 
     assert done.value.exit_code == 130
     printed = capsys.readouterr().err
     assert says in printed
-    assert (place or "") in printed
+    assert str(cache or "") in printed
 
 
 @pytest.mark.parametrize(
@@ -345,7 +346,7 @@ def test_the_texts_are_short_and_in_order(library: Library) -> None:
     passages = library.corpus.passages
 
     assert max(len(passage.text.split()) for passage in passages) <= 250
-    assert [passage.title for passage in passages].index("argparse") < 400
+    assert [passage.source for passage in passages].index("argparse") < 400
 
 
 @pytest.mark.parametrize("text", ["word " * 1000, "x" * 5000, "one\n\ntwo\n\n\n" * 500, "a\r\n\r\nb", "  indented\n"])
@@ -359,7 +360,7 @@ def test_cutting_loses_no_word_and_keeps_the_limit(text: str) -> None:
 
 def test_a_source_is_worth_its_three_best_passages() -> None:
     """Neither one lucky passage nor many weak ones decide."""
-    hits = [Hit("lucky", "", 0.9)] + [Hit("right", "", 0.5)] * 3 + [Hit("many", "", 0.2)] * 6
+    hits = [("lucky", 0.9)] + [("right", 0.5)] * 3 + [("many", 0.2)] * 6
 
     assert rank_sources(hits) == ["right", "lucky", "many"]
 

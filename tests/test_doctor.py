@@ -20,7 +20,7 @@ from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
-from embedrouter.doctor import ProbeRecord, ProbeRecords, check_cache, check_models
+from embedrouter.doctor import ProbeRecords, check_cache, check_models
 from embedrouter.errors import (
     BudgetExceededError,
     NoModelAvailableError,
@@ -291,7 +291,7 @@ def test_a_server_that_treats_queries_in_its_own_way_is_found_out(tmp_path: Path
     fake = FakeBackend()
     router = Router([Model("fake:model", backend=fake)], catalog=tmp_path / "own.toml", cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY))
 
     assert [finding.check for finding in findings if finding.level == "problem"] == ["symmetry"]
 
@@ -302,7 +302,7 @@ def test_vectors_that_are_not_of_length_1_are_worth_a_warning(tmp_path: Path) ->
     fake = FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)])
     router = Router([fake.model()], cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
 
     assert [finding.check for finding in findings if finding.level == "warning"] == ["length", "price"]
 
@@ -314,7 +314,7 @@ def test_a_server_that_gives_every_text_the_same_vector_is_found_out(tmp_path: P
     models = [fake.model(name, price="0") for fake, name in zip(fakes, ("fake:a", "fake:b"), strict=True)]
     router = Router(models, cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
 
     wrong = [finding.check for finding in findings if finding.level == "problem"]
     assert wrong == ["texts", "texts", "models of one space"]
@@ -356,7 +356,7 @@ def test_wordllama_is_held_to_its_own_vectors(place: Path) -> None:
     content = json.loads(file.read_text())
     other = np.random.default_rng(2).standard_normal((len(PROBE_TEXTS), 256)).astype("<f4")
     records = ProbeRecords(file.parent)
-    records.write(content["fingerprint"], content["input_type"], ProbeRecord(TODAY, "x", other))
+    records.write(content["fingerprint"], content["input_type"], TODAY, "x", other)
 
     facts = examine(code=1)
 
@@ -391,7 +391,7 @@ def test_another_set_of_probe_texts_is_another_record(tmp_path: Path) -> None:
     records = ProbeRecords(tmp_path / "cache/probes")
     newer = ProbeRecords(tmp_path / "cache/probes", version=PROBE_VERSION + 1)
     vectors = np.eye(5, 8, dtype=np.float32)
-    records.write("f", "query", ProbeRecord(TODAY, "m", vectors))
+    records.write("f", "query", TODAY, "m", vectors)
 
     assert records.read("f", "query", (5, 8)) is not None
     assert records.read("f", "document", (5, 8)) is None
