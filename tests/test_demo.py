@@ -59,7 +59,7 @@ def first(library: Library, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         passage for number, passage in enumerate(library.corpus.passages) if number % 5 == 0 or passage.source in wanted
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedrouter.cli._demo_run.read_standard_library", lambda: replace(library.corpus, passages=kept))
+        patch.setattr("embedrouter.cli._demo.read_standard_library", lambda: replace(library.corpus, passages=kept))
         return facts("--cache", tmp_path_factory.mktemp("cache"))
 
 
@@ -153,7 +153,7 @@ def test_money_is_the_catalogues_price_times_the_tokens(first: dict[str, Any]) -
     small, large = first["elsewhere"]
     assert Decimal(small["cost"]) == small["tokens"] * Decimal("0.02") / 1_000_000
     assert Decimal(large["cost"]) == large["tokens"] * Decimal("0.13") / 1_000_000
-    assert small["tokens"] > 100_000
+    assert small["tokens"] > 50_000
 
 
 # Other texts, other routers
