@@ -16,6 +16,14 @@ KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY"
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+LOADING_TORCH = ("test_examples.py", "test_local_backends.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that load torch first and together: loading it takes seconds, and one worker is enough."""
+    items.sort(key=lambda item: item.path.name not in LOADING_TORCH)
+
+
 def pytest_collection_finish() -> None:
     """Leave what the imports made out of garbage collections, which otherwise look at millions of objects each time."""
     gc.collect()
@@ -24,7 +32,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keys and caches of whoever runs the tests stay out of them."""
+    """Keep the keys and caches of this machine out of the tests."""
     for name in (*KEYS, "EMBEDROUTER_CONFIG", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
@@ -45,7 +53,7 @@ SYNCHRONOUS = {
 """Functions of the synchronous form, by file: a test that calls one of them in an event loop means it."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _nothing_blocks_an_event_loop() -> Iterator[None]:
     """Raise where an asynchronous call uses a file, a database or a socket on an event loop."""
     with blockbuster_ctx("embedrouter") as detector:

@@ -40,6 +40,7 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
     work, home = folder / "work", folder / "home"
     work.mkdir()
     refused: list[str] = []
+    gc.freeze()  # so that the collections below look at what the documentation made, and not at every framework again
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
         emulator.batches.instant = True
         patch.chdir(work)
@@ -86,7 +87,7 @@ def execute(source: str, name: str, *, file: Path | None = None, names: dict[str
         space["__file__"] = str(file)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, space)
-    gc.collect()  # whatever was left open complains now, while it is known whose it was
+    gc.collect()  # what was left open complains now, while it is known whose it was
     return Ran(printed.getvalue(), space)
 
 

@@ -1,13 +1,16 @@
-"""What other processes do in the tests of the ledger: ``python -m tests.hammer TASK '{"setting": …}'``.
+"""What other processes do in the tests of the ledger, the cache and the budget.
 
-Each task says "ready" when its imports are done and waits for a line, so that many start together. Its last line is a
-JSON object about what happened. ``Process`` starts one and talks to it.
+``Process`` starts a task in a process of its own, tells it to begin, so that many start together, and returns what the
+task returns. The processes are forked from a server that has imported what they need, because importing an SDK takes
+longer than most tasks. A task that is about the end of a program runs in ``a_program`` instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -20,6 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,14 +31,13 @@ from typing import Any
 import numpy as np
 
 from embedrouter import Budget, Model, RetryPolicy, Router
-from embedrouter.batches import _batches as batches
 from embedrouter.cache import Cache, open_cache
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
 from embedrouter.spending import Ledger
 from embedrouter.types import Spending
 from tests.emulator.vectors import vector
 
-__all__ = ["MODEL", "Process", "spending", "text"]
+__all__ = ["MODEL", "Process", "a_program", "spending", "text"]
 
 ROOT = Path(__file__).parents[1]
 MODEL = "openai:text-embedding-3-small"
@@ -62,19 +65,21 @@ def text(number: int, words: int) -> str:
     return f"text {number}:" + " word" * words
 
 
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["openai", "pytest", "tests.hammer"])
+
+
 class Process:
     """A task in a process of its own; killed at the end of the block if it still runs."""
 
     def __init__(self, task: str, **settings: Any) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "tests.hammer", task, json.dumps(settings)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, sys.path)])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._pipe, theirs = SERVER.Pipe()
+        self._errors, errors = SERVER.Pipe(duplex=False)
+        self._child = SERVER.Process(target=_perform, args=(theirs, errors, dict(os.environ), task, settings))
+        with contextlib.chdir(ROOT):  # where the server finds this module
+            self._child.start()
+        theirs.close()
+        errors.close()
 
     def __enter__(self) -> Process:
         return self
@@ -83,28 +88,29 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._child.kill()
-        self._child.communicate()
+        self._child.join()
+        self._child.close()
+        self._pipe.close()
+        self._errors.close()
 
     def ready(self) -> None:
         """Wait until it is about to begin."""
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        if line != "ready\n":
-            raise AssertionError(f"the process did not begin: {line}{self._child.communicate()[1]}")
+        try:
+            self._pipe.recv()
+        except EOFError:
+            raise AssertionError(f"the process did not begin: {self._said()}") from None
 
     def begin(self) -> None:
-        assert self._child.stdin is not None
-        self._child.stdin.write("\n")
-        self._child.stdin.flush()
+        self._pipe.send(None)
 
     def kill(self) -> None:
         """Kill it so that it can do nothing more about it."""
-        self._child.send_signal(signal.SIGKILL)
-        self._child.wait()
+        self._child.kill()
+        self._child.join()
 
     @property
     def running(self) -> bool:
-        return self._child.poll() is None
+        return self._child.is_alive()
 
     def killed(self, within: float = 60) -> None:
         """Wait for it to be killed.
@@ -112,28 +118,66 @@ class Process:
         Raises:
             AssertionError: it ended in another way.
         """
-        _, errors = self._child.communicate(timeout=within)
-        assert self._child.returncode == -signal.SIGKILL, errors
+        self._child.join(within)
+        assert self._child.exitcode == -signal.SIGKILL, self._said()
 
     def outcome(self, within: float = 60) -> dict[str, Any]:
-        """Wait for its end and return what it says.
+        """Wait for its end and return what the task returned.
 
         Raises:
             AssertionError: it failed.
         """
-        said, errors = self._child.communicate(timeout=within)
-        assert self._child.returncode == 0, errors
-        assert not errors, errors
-        story: dict[str, Any] = json.loads(said.splitlines()[-1])
+        assert self._pipe.poll(within), "the task did not end in time"
+        try:
+            story: dict[str, Any] = self._pipe.recv()
+        except EOFError:
+            raise AssertionError(self._said()) from None
+        self._child.join(within)
+        assert self._child.exitcode == 0, self._said()
+        assert not (errors := self._said()), errors
         return story
+
+    def _said(self) -> str:
+        """Return what the process wrote to stderr, when it has ended."""
+        self._child.join(10)
+        with os.fdopen(os.dup(self._errors.fileno()), encoding="utf-8") as file:
+            return file.read()
 
     @classmethod
     def run(cls, task: str, **settings: Any) -> dict[str, Any]:
-        """Run a task from its beginning to its end and return what it says."""
+        """Run a task from its beginning to its end and return what it returned."""
         with cls(task, **settings) as process:
             process.ready()
             process.begin()
             return process.outcome()
+
+
+def _perform(
+    pipe: Connection, errors: Connection, environment: dict[str, str], task: str, settings: dict[str, Any]
+) -> None:
+    os.dup2(errors.fileno(), 2)
+    errors.close()
+    os.environ.clear()
+    os.environ.update(environment)
+    pipe.send("ready")
+    pipe.recv()
+    began = time.monotonic()
+    told = TASKS[task](**settings)
+    pipe.send({**told, "seconds": round(time.monotonic() - began, 2)})
+
+
+def a_program(task: str, **settings: Any) -> None:
+    """Run a task in an interpreter that starts and ends as a user's does; nothing may go to stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hammer", task, json.dumps(settings)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 KEPT: list[Ledger] = []
@@ -199,7 +243,7 @@ def fork(file: str) -> dict[str, Any]:
     inside.wait(60)
     child = _fork()
     if child == 0:
-        signal.alarm(10)  # what waits for a lock that nobody holds waits for ever
+        signal.alarm(10)  # what waits for a lock that no thread will release waits for ever
         ledger.save(MODEL, "child", 2, 20, Decimal("0.25"))
         ledger.close()
         os._exit(0)
@@ -419,9 +463,8 @@ def collect(**settings: Any) -> dict[str, Any]:
     return {"ended": all(status.ended for status in states), "answered": answered, "tokens": router.usage.tokens}
 
 
-def die_collecting(page: int, **settings: Any) -> dict[str, Any]:
-    """Die when the second page of a batch's answers is in the cache."""
-    batches.PAGE = page
+def die_collecting(**settings: Any) -> dict[str, Any]:
+    """Die when a batch's answers have been written to the cache for the second time."""
     opened = open_cache(settings["folder"])
     assert opened is not None
     with _router(settings, cache=_Deadly(opened)) as router:
@@ -470,10 +513,4 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 if __name__ == "__main__":
-    if sys.argv[1] in ("job", "serve", "threads", "tasks", "submit", "collect"):
-        import openai  # noqa: F401 - before the start, so that all start together
-    print("ready", flush=True)
-    sys.stdin.readline()
-    began = time.monotonic()
-    told = TASKS[sys.argv[1]](**json.loads(sys.argv[2]))
-    print(json.dumps({**told, "seconds": round(time.monotonic() - began, 2)}), flush=True)
+    TASKS[sys.argv[1]](**json.loads(sys.argv[2]))

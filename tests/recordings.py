@@ -78,7 +78,7 @@ class Fate(StrEnum):
     TOKEN_IDS = "left out: the input is token ids, our backends send text"
     COHERE_V1 = "left out: a success of Cohere's v1 interface, ours is v2"
     NOT_FLOAT = "left out: the vectors are integers, our backends ask for floats"
-    NO_BODY = "left out: the request's body was not recorded, so nobody knows the texts"
+    NO_BODY = "left out: the request's body was not recorded, so the texts are unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Exchange:
         """Whose server answered.
 
         Raises:
-            ValueError: the host is nobody's we know, so that a new recording cannot be passed over.
+            ValueError: the host belongs to no known provider, so that a new recording cannot be passed over.
         """
         for ending, provider in HOSTS.items():
             if self.host == ending or self.host.endswith(f".{ending}"):
@@ -149,7 +149,7 @@ class Exchange:
 
     @property
     def placeholders(self) -> bool:
-        """Whether whoever published the recording replaced its texts; counts then say nothing."""
+        """Whether the publisher of the recording replaced its texts; counts then say nothing."""
         return any(PLACEHOLDER.fullmatch(text) for text in self.texts or ())
 
     @property
@@ -225,7 +225,7 @@ def _object(body: str | bytes | None) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """An exchange, ready for replay: served at ``uri`` to whoever sends ``texts`` to ``model``."""
+    """An exchange, ready for replay: served at ``uri`` to a client that sends ``texts`` to ``model``."""
 
     exchange: Exchange
     model: Model
@@ -280,7 +280,7 @@ def success(exchange: Exchange) -> Recording:
 
 
 def question(exchange: Exchange) -> Recording:
-    """Return the recorded texts and the model that was asked, whatever came back; not for replay."""
+    """Return the recorded texts and the model that was asked, with any answer; not for replay."""
     assert exchange.texts is not None, f"{exchange} does not say its texts"
     return Recording(exchange, _model(exchange, None), exchange.texts, exchange.uri)
 
@@ -288,7 +288,7 @@ def question(exchange: Exchange) -> Recording:
 def failure(exchange: Exchange, *, key: str = KEY) -> Recording:
     """Return a recorded error, served at an embeddings endpoint.
 
-    What provoked it need not be something our backends can send: the recorded answer comes whatever they ask for.
+    What provoked it need not be something our backends can send: the recorded answer comes to every request.
     """
     texts = exchange.texts if exchange.embeds else None
     if exchange.embeds:
@@ -354,7 +354,7 @@ class _InMemory:
 
 @contextmanager
 def replayed(*recordings: Recording, unplayed: int = 0) -> Iterator[Cassette]:
-    """Serve recordings, each once, in their order among equal requests, to whatever SDK calls; open no socket.
+    """Serve recordings, each once, in their order among equal requests, to any SDK; open no socket.
 
     Requests are matched by method (its case does not matter), host, path, query, model and texts. At the end all but
     ``unplayed`` must have been asked for, and no key may be in what a cassette would have kept of the requests.

@@ -20,7 +20,7 @@ def router(budget: Budget | None, **settings: object) -> Router:
 
 @pytest.mark.parametrize("cap", ["per_call", "per_day", "per_month", "total"])
 def test_every_cap_is_held_against_the_whole_job(cap: str) -> None:
-    """A job is one call to whoever started it, so ``per_call`` counts too."""
+    """A job is one call to the user who started it, so ``per_call`` counts too."""
     asked = router(Budget(**{cap: "1.00"}))  # type: ignore[arg-type]
 
     wiring_of(asked).require_affordable(Decimal("1.00"))
@@ -28,7 +28,7 @@ def test_every_cap_is_held_against_the_whole_job(cap: str) -> None:
         wiring_of(asked).require_affordable(Decimal("1.01"))
 
 
-def test_what_costs_nothing_always_fits_and_what_nobody_knows_never_does() -> None:
+def test_what_costs_nothing_always_fits_and_what_is_unknown_never_does() -> None:
     """A budget cannot hold where the price is unknown; without a budget there is nothing to hold."""
     poor = router(Budget(total="0"))
 

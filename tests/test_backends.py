@@ -472,7 +472,7 @@ def test_a_compatible_server_gets_requests_of_its_own_size(emulator: Emulator, a
 
 @pytest.mark.usefixtures("_house_model")
 def test_a_compatible_server_that_gives_other_dimensions_is_caught(emulator: Emulator, asynchronous: bool) -> None:
-    """Ollama returns its own number whatever is asked for."""
+    """Ollama returns its own number, for every number asked for."""
     router = Router([compatible(emulator, dimensions=1024)], cache=None, retry=ONCE)
     error = failure(router, asynchronous, ["a"])
     router.close()
@@ -559,7 +559,7 @@ def test_closing_a_router_leaves_what_is_under_way_alone(
     asyncio.run(together())
 
     assert len(answers) == 12
-    gc.collect()  # tells of sockets that nobody closed
+    gc.collect()  # tells of sockets that were not closed
 
 
 def test_a_client_is_closed_by_the_last_call_that_uses_it() -> None:

@@ -447,21 +447,22 @@ def test_a_process_killed_before_it_heard_of_its_batch(emulator: Emulator, build
 
 def test_a_process_killed_while_it_collects(emulator: Emulator, build: Build, tmp_path: Path) -> None:
     """What it had read is kept, the rest is read again, and all is booked once."""
-    job = build().submit_batch(TEXTS)
+    texts = [f"text {number}" for number in range(1100)]
+    job = build().submit_batch(texts)
     emulator.batches.finish()
-    with Process("die_collecting", page=3, **process(emulator, tmp_path)) as child:
+    with Process("die_collecting", **process(emulator, tmp_path)) as child:
         child.ready()
         child.begin()
         child.killed()
     router = build()
-    kept = router.estimate(TEXTS, input_type="document").cached
+    kept = router.estimate(texts, input_type="document").cached
     found = account(router)
     job.poll()
 
-    assert kept == 6
+    assert kept == 1000, "two pages of 500"
     assert found.requests == 0
-    assert account(router) == Account(1, 10, billed(emulator), billed(emulator) * HALF / MILLION)
-    assert router.estimate(TEXTS, input_type="document").cached == 10
+    assert account(router) == Account(1, len(texts), billed(emulator), billed(emulator) * HALF / MILLION)
+    assert router.estimate(texts, input_type="document").cached == len(texts)
 
 
 def test_two_processes_that_collect_at_once_book_once(emulator: Emulator, build: Build, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ FAULTS: list[tuple[float, Fault]] = [
 
 
 class Fire:
-    """Chooses faults by the texts of a request and by how often they came, whatever the order of arrival."""
+    """Chooses faults by the texts of a request and by how often they came, in any order of arrival."""
 
     def __init__(self, seed: int) -> None:
         self.chosen: Counter[str] = Counter()

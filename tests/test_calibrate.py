@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,25 +15,13 @@ from typer.testing import CliRunner
 
 from embedrouter import Router, TieredRouter
 from embedrouter.cli import app
-from embedrouter.cli._calibrate import run_calibration
+from embedrouter.cli._calibrate import read_judgements, read_texts, run_calibration
 from embedrouter.cli._console import Output
-from embedrouter.cli._retrieval_files import read_judgements, read_texts
 from embedrouter.errors import ConfigError
 from embedrouter.retrieval.calibration import TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
-
-
-def run(*arguments: str | float | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, with its output piped and warnings as errors."""
-    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from embedrouter.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**plain, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)},
-    )
+from tests.command_line import run, start
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -293,10 +278,10 @@ def test_a_pair_of_models_is_named_on_the_command_line(place: Path) -> None:
     assert "nothing to escalate for" in done.stdout
 
 
-def run_here(place: Path, router: TieredRouter, *, cache: str | None = "memory", yes: bool = False) -> None:
+def run_here(place: Path, router: TieredRouter, *, yes: bool = False) -> None:
     """Run the command's work in this process, with routers that no configuration can describe."""
     documents, queries = read_texts(place / "corpus.jsonl"), read_texts(place / "queries.jsonl")
-    run_calibration(router, cache, documents, queries, None, 0.3, yes, Output(as_json=True))
+    run_calibration(router, documents, queries, None, 0.3, Output(as_json=True, yes=yes))
 
 
 def test_money_is_spent_only_when_the_user_agrees(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,19 +309,22 @@ class Stopping(FakeBackend):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("where", "says"), [("/some/cache", "the next run continues"), (None, "starts anew")])
+@pytest.mark.parametrize(("where", "says"), [("cache", "the next run continues"), (None, "starts anew")])
 def test_ctrl_c_says_what_is_kept(
     where: str | None, says: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 130 is what shells expect of it."""
-    low = Router([Stopping(space="a").model(price="0")], cache=None)
-    both = TieredRouter({"low": low, "high": Router([FakeBackend().model(price="0")], cache=None)})
+    cache = place / where if where else None
+    low = Router([Stopping(space="a").model(price="0")], cache=cache)
+    both = TieredRouter({"low": low, "high": Router([FakeBackend().model(price="0")], cache=cache)})
 
     with pytest.raises(typer.Exit) as done:
-        run_here(place, both, cache=where)
+        run_here(place, both)
 
     assert done.value.exit_code == 130
-    assert says in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert str(cache or "") in printed
 
 
 BAD = {
@@ -432,16 +420,17 @@ def test_a_real_collection_gains_more_than_half_over_random_escalation(shared: P
     about = {query for query, document, _ in judged if document in ids}
     asked = [json.loads(line) for line in (folder / "queries.jsonl").read_text("utf-8").splitlines()]
 
-    done = run(
+    process = start(
         "calibrate",
         write(tmp_path / "corpus.jsonl", kept),
         write(tmp_path / "queries.jsonl", [row for row in asked if row["id"] in about]),
         *("--qrels", folder / "qrels.tsv", "--good", f"sentence-transformers:{minilm}"),
         *("--limit", 1200, "--share", 0.3, "--cache", tmp_path / "cache", "--json"),
     )
+    out, err = process.communicate(timeout=120)
 
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    assert process.returncode == 0, err
+    facts = json.loads(out)
     assert (facts["documents"], facts["queries"]) == (420, 1200)
     assert 0.05 < facts["good"] - facts["cheap"] < 0.12
     assert facts["at"]["closed"] >= 1.5 * 0.3

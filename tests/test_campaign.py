@@ -34,7 +34,9 @@ from tests.emulator import Emulator, Fault, Received, count_tokens, vector
 
 SEED = int(os.environ.get("EMBEDROUTER_CAMPAIGN_SEED", "20261121"))
 EPISODES = int(os.environ.get("EMBEDROUTER_CAMPAIGN_EPISODES", "5"))
-"""Of each form and family; the first, which plays every fault, is no slow test."""
+"""Of each form and family; the first plays every fault."""
+
+FIRST = range(1)
 
 TIMEOUT = 0.5
 """Seconds; of an attempt."""
@@ -99,6 +101,14 @@ FAMILIES: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 """Dimensions, and the models from the cheapest to the dearest."""
 FORMS = ("sync", "threads", "async", "tasks", "both")
+FAST = (
+    ("one model, two places", "threads"),
+    ("one model, two places", "async"),
+    ("Voyage's family", "sync"),
+    ("Voyage's family", "tasks"),
+    ("Cohere's family", "both"),
+)
+"""Each form once, and each family with both clients; their first episodes are no slow tests."""
 WORKERS = {"sync": 1, "threads": 5, "async": 1, "tasks": 6, "both": 4}
 
 WORDS = [
@@ -467,9 +477,18 @@ class Played:
 
 
 @pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
-@pytest.mark.parametrize("numbers", [range(1), pytest.param(range(1, EPISODES), marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "form", "numbers"),
+    [
+        pytest.param(
+            family, form, numbers, marks=[] if numbers == FIRST and (family, form) in FAST else [pytest.mark.slow]
+        )
+        for family in FAMILIES
+        for form in FORMS
+        for numbers in (FIRST, range(1, EPISODES))
+    ],
+    ids=str,
+)
 def test_under_all_faults_vectors_money_and_cache_are_right(
     family: str, form: str, numbers: range, tmp_path: Path
 ) -> None:

@@ -367,7 +367,7 @@ async def record(name: str, folder: Path) -> EmbeddingResult:
 
 
 async def record_from_vendor(name: str) -> EmbeddingResult:
-    """Make the call of a scene to its provider, with the key of whoever runs the tests, and write its cassette."""
+    """Make the call of a scene to its provider, with the key in the environment, and write its cassette."""
     scene = SCENES[name]
     service = scene.service
     if scene.faults:

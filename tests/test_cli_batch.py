@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from embedrouter import Router
+from tests.command_line import start
 from tests.emulator import Emulator, Fault
-from tests.test_cli_money import PRICE, TEXTS, answer, call, place, start, tokens
+from tests.test_cli_money import PRICE, TEXTS, answer, call, place, tokens
 
 __all__ = ["place"]
 
@@ -101,12 +102,12 @@ def test_a_batch_is_cancelled_by_its_name(place: Path, emulator: Emulator) -> No
     emulator.batches.advance()
     emulator.batches.progress(share=0.5)
     cancelled = call("batch", "cancel", row["id"])
-    unknown = call("batch", "cancel", "batch-nobody")
+    unknown = call("batch", "cancel", "batch-unknown")
     emulator.batches.finish()
     collected = call("batch", "wait", "--every", "0", "--json")
 
     assert cancelled.exit_code == 0, cancelled.output
-    assert "No batch 'batch-nobody' is under way" in str(unknown.exception)
+    assert "No batch 'batch-unknown' is under way" in str(unknown.exception)
     assert collected.exit_code == 1
     assert json.loads(collected.stdout)["batches"][0]["answered"] == 100
     assert kept(place) == 100

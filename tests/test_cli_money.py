@@ -40,9 +40,9 @@ from embedrouter.models import load_catalogue
 from embedrouter.retrieval.index_guard import FOLDER, IndexGuard
 from embedrouter.spending import Account
 from embedrouter.types import Entry, dollars
+from tests.command_line import Ended, run, start
 from tests.emulator import Emulator, Fault, Received, count_tokens
 
-PROGRAM = "from embedrouter.cli import main; main()"
 TEXTS = [f"text number {number} about harbours and tea" for number in range(200)]
 BATCH = 10
 REQUESTS = len(TEXTS) // BATCH
@@ -60,26 +60,6 @@ def answer(*arguments: str | Path, stdin: str | None = None) -> dict[str, Any]:
     assert done.exit_code == 0, f"{done.output}{done.exception!r}"
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
-
-
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command in a process of its own, with its output piped and warnings as errors."""
-    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PY_COLORS", "COLUMNS")}
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**plain, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)},
-    )
-
-
-def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 def tokens(texts: list[str]) -> int:
@@ -159,7 +139,7 @@ def test_every_model_of_the_catalogue_is_listed_with_its_exact_price() -> None:
 
 
 def test_old_prices_are_warned_about() -> None:
-    """A price list that nobody looked at for a year is probably wrong."""
+    """A price list that was not checked for a year is probably wrong."""
     cards = list(load_catalogue().values())
     newest = max(card.checked for card in cards if card.checked)
 
@@ -326,14 +306,14 @@ def test_warm_fills_the_cache_and_the_second_run_pays_nothing(place: Path, emula
 
 def test_warm_asks_before_it_spends(place: Path, emulator: Emulator) -> None:
     """A program that is piped cannot be asked, so it refuses and says how to agree."""
-    code, out, err = run("warm", "corpus.jsonl", cwd=place)
+    done = run("warm", "corpus.jsonl")
 
-    assert code == 1
-    assert err.startswith("embedrouter: This embeds ")
-    assert "Agree with --yes" in err
-    assert err.count("\n") == 1
+    assert done.returncode == 1
+    assert done.stderr.startswith("embedrouter: This embeds ")
+    assert "Agree with --yes" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert emulator.calls == 0
-    assert "200 texts, 200 distinct, 0 in the cache" in out
+    assert "200 texts, 200 distinct, 0 in the cache" in done.stdout
 
 
 def test_what_is_free_is_not_asked_about(offline: Path) -> None:
@@ -371,12 +351,12 @@ def test_a_job_is_refused_before_anybody_is_asked_to_agree(place: Path) -> None:
     with (place / "embedrouter.toml").open("a") as file:
         file.write('\n[budget]\ntotal = "0.000001"\n')
 
-    code, _, err = run("warm", "corpus.jsonl", cwd=place)
+    done = run("warm", "corpus.jsonl")
 
-    assert code == 1
-    assert err.startswith("embedrouter: Nothing was called: ")
-    assert "total=$0.000001" in err
-    assert "--yes" not in err
+    assert done.returncode == 1
+    assert done.stderr.startswith("embedrouter: Nothing was called: ")
+    assert "total=$0.000001" in done.stderr
+    assert "--yes" not in done.stderr
 
 
 def test_what_is_cached_needs_no_budget(place: Path, emulator: Emulator) -> None:
@@ -416,16 +396,17 @@ def test_a_budget_that_ends_midway_leaves_a_job_that_continues(place: Path, emul
     answered = 12
     emulator.fault_for = lambda _: Fault.reported_tokens(500_000) if emulator.calls == answered else None
 
-    code, out, err = run("warm", "corpus.jsonl", "--yes", "--chunk-size", "50", cwd=place)
+    done = run("warm", "corpus.jsonl", "--yes", "--chunk-size", "50")
 
-    assert code == 1
+    err = done.stderr
+    assert done.returncode == 1
     assert emulator.calls == answered
     assert "total=$0.01" in err
     assert f"\n{answered * BATCH} of 200 texts are embedded. Spent: $0.01" in err
     assert f"in {answered} requests. What was answered is in the cache ({place / 'kept'})" in err
     assert "the same command continues from there and pays for nothing twice." in err
     assert "Traceback" not in err
-    assert "\x1b" not in out + err
+    assert "\x1b" not in done.stdout + err
 
     emulator.fault_for = None
     (place / "embedrouter.toml").write_text(f'{plain}\n[budget]\ntotal = "0.02"\n')
@@ -440,10 +421,10 @@ def test_a_provider_that_goes_down_midway_leaves_a_job_that_continues(place: Pat
     answered = 7
     emulator.fault_for = lambda _: Fault.unavailable() if emulator.calls > answered else None
 
-    code, _, err = run("warm", "corpus.jsonl", "--yes", "--chunk-size", "50", cwd=place)
+    done = run("warm", "corpus.jsonl", "--yes", "--chunk-size", "50")
 
-    first, *story, last = err.splitlines()
-    assert code == 1
+    first, *story, last = done.stderr.splitlines()
+    assert done.returncode == 1
     assert first.startswith("embedrouter: No model could embed ")
     assert [line.split()[0] for line in story] == ["1.", "2."]
     assert last.startswith(f"{answered * BATCH} of 200 texts are embedded. Spent: ")
@@ -498,11 +479,9 @@ def test_a_run_killed_at_60_percent_pays_for_the_rest_only(place: Path, emulator
     assert before == tokens(TEXTS[: len(TEXTS) * 6 // 10])
     emulator.fault_for = None
 
-    code, out, err = run("warm", "corpus.jsonl", "--yes", "--json", cwd=place)
+    facts = answer("warm", "corpus.jsonl", "--yes")
 
-    assert code == 0, err
     assert emulator.billed.total() == tokens(TEXTS)
-    facts = json.loads(out)
     assert facts["embedded"] == 80
     assert Decimal(facts["usage"]["cost"]) == (tokens(TEXTS) - before) * PRICE / 1_000_000
 
@@ -530,7 +509,7 @@ def test_ctrl_c_keeps_what_was_answered_and_says_so(place: Path, emulator: Emula
 
 
 def test_stats_add_up(place: Path) -> None:
-    """By whatever is asked for, the total is the same, and savings are those of the second run."""
+    """The total is the same by day, month, model and tag, and savings are those of the second run."""
     answer("warm", "corpus.jsonl", "--yes", "--tag", "one")
     answer("warm", "corpus.jsonl", "--tag", "two")
 
@@ -544,7 +523,7 @@ def test_stats_add_up(place: Path) -> None:
 
 
 def test_what_may_have_been_billed_is_listed_apart(place: Path, emulator: Emulator) -> None:
-    """An answer that got lost was paid for, and nobody else will say so."""
+    """An answer that got lost was paid for, and is listed here only."""
     emulator.script(Fault.lost())
     answer("warm", "corpus.jsonl", "--yes", "--tag", "harbour")
 
@@ -656,7 +635,7 @@ def test_a_row_written_anew_meanwhile_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_prune_removes_what_is_old_after_it_was_agreed(tmp_path: Path) -> None:
-    """The vectors were paid for, so nobody loses them by a slip."""
+    """The vectors were paid for, so a slip must not lose them."""
     values = fill(tmp_path, 1200)
     keys = list(values)
     with sqlite3.connect(tmp_path / "cache.db") as database:
@@ -834,6 +813,7 @@ def test_a_failed_export_leaves_no_file(tmp_path: Path) -> None:
 # All of them
 
 
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -845,18 +825,18 @@ def test_a_failed_export_leaves_no_file(tmp_path: Path) -> None:
         ["cache", "verify"],
     ],
 )
-def test_piped_output_is_plain_text(arguments: list[str], place: Path) -> None:
+def test_piped_output_is_plain_text(arguments: list[str]) -> None:
     """No colours, no moving bars, no line cut short."""
     with Router.from_config("embedrouter.toml") as router:
         router.embed(TEXTS[:5], input_type="document")
 
-    code, out, err = run(*arguments, cwd=place)
+    done = run(*arguments)
 
-    assert (code, err) == (0, "")
-    assert out
-    assert "\x1b" not in out
-    assert "\r" not in out
-    assert "…" not in out
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    assert "…" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -876,6 +856,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
 
 
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -887,14 +868,24 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["cache", "import", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
     ],
 )
-def test_errors_are_one_paragraph_and_exit_code_1(place: Path, arguments: list[str], says: str) -> None:
+def test_errors_are_one_paragraph_and_exit_code_1(arguments: list[str], says: str) -> None:
     """They say what to do next, and there is no traceback."""
-    code, _, err = run(*arguments, cwd=place)
+    done = run(*arguments)
 
-    assert code == 1
-    assert says in err
-    assert err.startswith("embedrouter: ")
-    assert err.count("\n") == 1
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.startswith("embedrouter: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("arguments", [["stats"], ["estimate", "nowhere.jsonl"]])
+def test_the_program_does_what_its_function_does(arguments: list[str]) -> None:
+    """A shell starts a process of its own: with the same output and exit code, and without a warning."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=60)
+
+    assert Ended(process.returncode, out, err) == run(*arguments)
 
 
 def test_a_broken_configuration_is_no_missing_one(offline: Path) -> None:

@@ -1,4 +1,8 @@
-"""The command line on a terminal: the real program behind a pty, where it can ask and knows how wide the window is."""
+"""The command line on a terminal, where it can ask and knows how wide the window is.
+
+The real program runs behind a pty once for each of these; the rest runs in this process, with a stream that says that
+it is a terminal and a width in ``COLUMNS``.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,9 @@ import pytest
 
 from embedrouter import Router
 from embedrouter.models import load_catalogue
+from tests.command_line import PROGRAM, environment, run
 from tests.emulator import Emulator
 
-PROGRAM = "from embedrouter.cli import main; main()"
 TEXTS = [f"text number {number} about lighthouses" for number in range(30)]
 PATIENCE = 60.0
 """Seconds until a program that neither ends nor prints what is waited for has failed."""
@@ -31,22 +35,17 @@ STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class Terminal:
     """The program on a terminal of so many columns; what it prints, and what is typed."""
 
-    def __init__(self, *arguments: str, cwd: Path, columns: int = 100, variable: bool = False) -> None:
+    def __init__(self, *arguments: str, cwd: Path, columns: int = 100) -> None:
         self.raw = ""
         self._end, inside = pty.openpty()
-        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 500 if variable else columns, 0, 0))
-        kept = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "LINES")
-        environment = {name: value for name, value in os.environ.items() if name not in kept}
-        environment |= {"COLUMNS": str(columns)} if variable else {}
-        environment["TERM"] = "xterm"
-        environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", PROGRAM, *arguments],
             stdin=inside,
             stdout=inside,
             stderr=inside,
             cwd=cwd,
-            env=environment,
+            env=environment() | {"TERM": "xterm"},
             start_new_session=True,
         )
         os.close(inside)
@@ -54,7 +53,7 @@ class Terminal:
     @property
     def shown(self) -> str:
         """Everything printed so far, without colours."""
-        return STYLES.sub("", self.raw).replace("\r\n", "\n")
+        return plain(self.raw)
 
     def answer(self, question: str, typed: str) -> None:
         """Wait for a question and type an answer."""
@@ -75,12 +74,22 @@ class Terminal:
                 raise AssertionError(f"{words!r} did not come: {self.shown}")
             try:
                 printed = os.read(self._end, 65536)
-            except OSError:  # so Linux says that nobody is at the other end any more
+            except OSError:  # what Linux says when the other end is closed
                 printed = b""
             if not printed:
                 assert words is None, f"the program ended without {words!r}: {self.shown}"
                 return
             self.raw += printed.decode()
+
+
+def plain(printed: str) -> str:
+    return STYLES.sub("", printed).replace("\r\n", "\n")
+
+
+def shown_by(*arguments: str, cwd: Path, columns: int, typed: str = "") -> tuple[int, str]:
+    """Run the program in this process, as if on a terminal; return its exit code and what it shows."""
+    done = run(*arguments, cwd=cwd, columns=columns, typed=typed)
+    return done.returncode, plain(done.stdout + done.stderr)
 
 
 @pytest.fixture
@@ -101,15 +110,13 @@ def place(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("typed", ["n", "", "no way\nn"])
 def test_warm_embeds_nothing_when_the_answer_is_no(typed: str, place: Path, emulator: Emulator) -> None:
     """No is what a mere return means too; something else is asked again."""
-    terminal = Terminal("warm", "corpus.jsonl", cwd=place)
-    terminal.answer("Go ahead? [y/n]", typed)
-    code = terminal.end()
+    code, shown = shown_by("warm", "corpus.jsonl", cwd=place, columns=100, typed=f"{typed}\n")
 
     assert code == 1
     assert emulator.received == ()
-    assert "This embeds " in terminal.shown
-    assert "Nothing was embedded." in terminal.shown
-    assert "Traceback" not in terminal.shown
+    assert "This embeds " in shown
+    assert "Go ahead? [y/n]" in shown
+    assert "Nothing was embedded." in shown
 
 
 def test_warm_goes_on_when_the_answer_is_yes(place: Path, emulator: Emulator) -> None:
@@ -118,14 +125,15 @@ def test_warm_goes_on_when_the_answer_is_yes(place: Path, emulator: Emulator) ->
     terminal.answer("Go ahead? [y/n]", "y")
     code = terminal.end()
     calls = emulator.calls
-    again = Terminal("warm", "corpus.jsonl", cwd=place)
+    again, shown = shown_by("warm", "corpus.jsonl", cwd=place, columns=100)
 
     assert code == 0, terminal.shown
     assert calls > 0
     assert "30 texts: 30 embedded" in terminal.shown
-    assert again.end() == 0
-    assert "Go ahead?" not in again.shown
-    assert "All 30 texts were in the cache" in again.shown
+    assert "Traceback" not in terminal.shown
+    assert again == 0
+    assert "Go ahead?" not in shown
+    assert "All 30 texts were in the cache" in shown
     assert emulator.calls == calls
 
 
@@ -146,13 +154,18 @@ def cells(shown: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("variable", [False, True], ids=["window", "COLUMNS"])
-@pytest.mark.parametrize("columns", [60, 80, 120])
-def test_on_a_narrow_terminal_the_catalogue_is_paragraphs(columns: int, variable: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("columns", "by"), [(60, "COLUMNS"), (80, "COLUMNS"), (120, "COLUMNS"), (70, "the window of a program")]
+)
+def test_on_a_narrow_terminal_the_catalogue_is_paragraphs(columns: int, by: str, tmp_path: Path) -> None:
     """A name stands alone in its line, where it can be copied, and no number is folded or cut short."""
-    terminal = Terminal("models", cwd=tmp_path, columns=columns, variable=variable)
-    assert terminal.end() == 0, terminal.shown
-    paragraphs = cells(terminal.shown)
+    if by == "COLUMNS":
+        code, shown = shown_by("models", cwd=tmp_path, columns=columns)
+    else:
+        terminal = Terminal("models", cwd=tmp_path, columns=columns)
+        code, shown = terminal.end(), terminal.shown
+    assert code == 0, shown
+    paragraphs = cells(shown)
 
     assert paragraphs.keys() == load_catalogue().keys()
     for name, card in load_catalogue().items():
@@ -163,16 +176,16 @@ def test_on_a_narrow_terminal_the_catalogue_is_paragraphs(columns: int, variable
         in (paragraphs["cohere:embed-v5.0-pro"])
     )
     assert "price: $0.13; batch price: $0.065; " in paragraphs["openai:text-embedding-3-large"]
-    assert max(map(len, terminal.shown.partition("\n\n")[0].splitlines())) <= columns
-    assert "…" not in terminal.shown
-    assert "https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json" in terminal.shown
+    assert max(map(len, shown.partition("\n\n")[0].splitlines())) <= columns
+    assert "…" not in shown
+    assert "https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json" in shown
 
 
 def test_on_a_wide_terminal_the_catalogue_is_a_table(tmp_path: Path) -> None:
     """One line for each model, under one heading."""
-    terminal = Terminal("models", cwd=tmp_path, columns=240)
-    assert terminal.end() == 0, terminal.shown
-    rows = [line.split() for line in terminal.shown.splitlines()]
+    code, shown = shown_by("models", cwd=tmp_path, columns=240)
+    assert code == 0, shown
+    rows = [line.split() for line in shown.splitlines()]
 
     assert ["model", "space", "dimensions", "longest", "input", "price", "batch", "price", "checked", "source"] in rows
     assert load_catalogue().keys() <= {row[0] for row in rows if row}
@@ -184,26 +197,21 @@ def test_no_table_about_money_loses_a_figure(columns: int, place: Path, emulator
     with Router.from_config(place / "embedrouter.toml") as router:
         expected = router.estimate(TEXTS, input_type="document").tokens
         router.embed(TEXTS, input_type="document")
-    booked = Terminal("stats", "--by", "model", "--cache", str(place / "kept"), cwd=place, columns=columns)
-    asked = Terminal("estimate", "corpus.jsonl", "--cache", "other", cwd=place, columns=columns)
-    assert booked.end() == asked.end() == 0
+    booked = shown_by("stats", "--by", "model", "--cache", str(place / "kept"), cwd=place, columns=columns)
+    asked = shown_by("estimate", "corpus.jsonl", "--cache", "other", cwd=place, columns=columns)
 
-    for shown in (booked.shown, asked.shown):
+    for code, shown in (booked, asked):
+        assert code == 0, shown
         assert "openai:text-embedding-3-small" in shown
         assert f"{expected:,}" in shown
         assert "…" not in shown.replace("counting tokens …", "")
 
 
-@pytest.mark.parametrize("columns", ["20", "80", None])
-def test_piped_the_catalogue_is_one_line_for_each_model(columns: str | None, tmp_path: Path) -> None:
-    """Whoever pipes it into grep or awk has no window, whatever ``COLUMNS`` says; and wants no colours."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
-    environment |= {"COLUMNS": columns} if columns else {}
-    environment["PYTHONPATH"] = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, "models"],
-        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=PATIENCE, check=True,
-    )  # fmt: skip
+@pytest.mark.parametrize("columns", [20, 80, None])
+def test_piped_the_catalogue_is_one_line_for_each_model(columns: int | None, tmp_path: Path) -> None:
+    """In a pipe to grep or awk there is no window, ``COLUMNS`` or not, and no colour."""
+    done = run("models", cwd=tmp_path, columns=columns)
+    assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.split()[:1]}
 
     assert load_catalogue().keys() <= lines.keys()

@@ -20,7 +20,7 @@ from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
-from embedrouter.doctor import ProbeRecord, ProbeRecords, check_cache, check_models
+from embedrouter.doctor import ProbeRecords, check_cache, check_models
 from embedrouter.errors import (
     BudgetExceededError,
     NoModelAvailableError,
@@ -190,7 +190,7 @@ def test_probes_are_booked_under_a_tag(place: Path, emulator: Emulator) -> None:
 
 
 def test_the_vector_cache_is_neither_read_nor_written(place: Path, emulator: Emulator) -> None:
-    """A cached probe would hide every drift; a probe in the cache would be one more row that nobody asked for."""
+    """A cached probe would hide every drift; a probe in the cache would be a row that no user asked for."""
     configure(small(emulator))
     with Router.from_config("embedrouter.toml") as router:
         router.embed(PROBE_TEXTS, input_type="document")
@@ -291,7 +291,7 @@ def test_a_server_that_treats_queries_in_its_own_way_is_found_out(tmp_path: Path
     fake = FakeBackend()
     router = Router([Model("fake:model", backend=fake)], catalog=tmp_path / "own.toml", cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY))
 
     assert [finding.check for finding in findings if finding.level == "problem"] == ["symmetry"]
 
@@ -302,7 +302,7 @@ def test_vectors_that_are_not_of_length_1_are_worth_a_warning(tmp_path: Path) ->
     fake = FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)])
     router = Router([fake.model()], cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
 
     assert [finding.check for finding in findings if finding.level == "warning"] == ["length", "price"]
 
@@ -314,7 +314,7 @@ def test_a_server_that_gives_every_text_the_same_vector_is_found_out(tmp_path: P
     models = [fake.model(name, price="0") for fake, name in zip(fakes, ("fake:a", "fake:b"), strict=True)]
     router = Router(models, cache=None, ledger=":memory:")
 
-    findings = check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY).findings
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
 
     wrong = [finding.check for finding in findings if finding.level == "problem"]
     assert wrong == ["texts", "texts", "models of one space"]
@@ -356,7 +356,7 @@ def test_wordllama_is_held_to_its_own_vectors(place: Path) -> None:
     content = json.loads(file.read_text())
     other = np.random.default_rng(2).standard_normal((len(PROBE_TEXTS), 256)).astype("<f4")
     records = ProbeRecords(file.parent)
-    records.write(content["fingerprint"], content["input_type"], ProbeRecord(TODAY, "x", other))
+    records.write(content["fingerprint"], content["input_type"], TODAY, "x", other)
 
     facts = examine(code=1)
 
@@ -391,7 +391,7 @@ def test_another_set_of_probe_texts_is_another_record(tmp_path: Path) -> None:
     records = ProbeRecords(tmp_path / "cache/probes")
     newer = ProbeRecords(tmp_path / "cache/probes", version=PROBE_VERSION + 1)
     vectors = np.eye(5, 8, dtype=np.float32)
-    records.write("f", "query", ProbeRecord(TODAY, "m", vectors))
+    records.write("f", "query", TODAY, "m", vectors)
 
     assert records.read("f", "query", (5, 8)) is not None
     assert records.read("f", "document", (5, 8)) is None
@@ -557,7 +557,7 @@ def test_embedding_with_one_model_keeps_to_budget_and_model() -> None:
 
 
 def test_an_unknown_price_is_wrong_where_a_budget_is_set(place: Path, emulator: Emulator) -> None:
-    """The model would never be called; without a budget nobody would know what was spent."""
+    """The model would never be called; without a budget the spending would be unknown."""
     model = rows(model="voyage:voyage-2", base_url=emulator.voyage_url)
     configure(model)
     without = examine()
@@ -647,7 +647,7 @@ def test_of_a_large_cache_some_rows_are_read(place: Path) -> None:
 def test_a_database_that_is_none_is_reported(place: Path) -> None:
     """And nothing else is hidden by it."""
     (place / "kept").mkdir(mode=0o700)
-    (place / "kept/cache.db").write_bytes(b"not a database, whatever its name says" * 99)
+    (place / "kept/cache.db").write_bytes(b"not a database, in spite of its name" * 99)
 
     facts = examine("--cache", "kept", code=1)
 
@@ -667,7 +667,7 @@ def test_a_cache_that_others_may_read_is_a_warning(place: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs this as root may write everywhere, so the answer of the system is changed."""
+    """As root these tests may write everywhere, so the answer of the system is changed."""
     monkeypatch.setattr("os.access", lambda *_: False)
 
     assert problems(examine("--cache", "kept", code=1)) == ["folder"]
@@ -701,7 +701,7 @@ def test_a_router_without_a_cache_is_a_warning(place: Path, emulator: Emulator) 
 
 
 def test_requests_that_never_came_back_are_a_warning(place: Path, emulator: Emulator) -> None:
-    """They count towards budgets, although perhaps nobody billed them."""
+    """They count towards budgets, although they were perhaps not billed."""
     configure(small(emulator))
     emulator.script(Fault.lost())
     with Router.from_config("embedrouter.toml") as router, pytest.raises(NoModelAvailableError):
@@ -719,7 +719,7 @@ def test_requests_that_never_came_back_are_a_warning(place: Path, emulator: Emul
 def test_a_ledger_that_cannot_be_read_is_reported(place: Path, emulator: Emulator, top: str) -> None:
     """With a budget no model is called; without one spending would be forgotten."""
     (place / "kept").mkdir(mode=0o700)
-    (place / "kept/ledger.db").write_bytes(b"not a database, whatever its name says" * 99)
+    (place / "kept/ledger.db").write_bytes(b"not a database, in spite of its name" * 99)
     configure(small(emulator), top=top)
 
     facts = examine(code=1)

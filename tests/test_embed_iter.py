@@ -618,7 +618,7 @@ def test_the_vectors_stand_in_memory_twice_at_most(kind: str, asynchronous: bool
     else:
         pytest.importorskip("wordllama")
         router = Router(["wordllama:l2_supercat_256"], cache=None, ledger=":memory:")
-    texts = [f"the text with the number {index}" for index in range(5_000)]
+    texts = [f"the text with the number {index}" for index in range(2_000)]
     list(iterate(router, asynchronous, texts[:1]))
     tracemalloc.start()
     try:

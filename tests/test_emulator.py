@@ -132,7 +132,7 @@ def test_a_shorter_vector_is_the_start_of_the_longer_one() -> None:
 
 @pytest.mark.usefixtures("emulator")
 def test_answers_of_openai(oai: openai.OpenAI, azure: openai.AzureOpenAI) -> None:
-    """Whatever the format, the batch and the door, a text has one vector, and usage is counted as it is billed."""
+    """A text has one vector in every format, batch and API, and usage is counted as it is billed."""
     raw: Any = oai.embeddings.create(model=SMALL, input="a", encoding_format="base64").data[0].embedding
     floats = oai.embeddings.create(model=SMALL, input="a", encoding_format="float").data[0].embedding
     alone = [oai.embeddings.create(model=SMALL, input=[text]).data[0].embedding for text in TEXTS]

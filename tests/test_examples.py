@@ -1,7 +1,7 @@
 """Every example runs as it stands, against the emulator, and does what it says.
 
 The table `EXPECTED` holds, for each file, what it prints (fragments, in this order), how many requests each model gets,
-and a function for whatever else it promises. A new example fails here until it has a row.
+and a function for everything else it promises. A new example fails here until it has a row.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def the_vectors_are_the_local_models(ran: Ran, _: Emulator) -> None:
     assert np.allclose(ran.names["result"].vectors, reference.encode(ran.names["texts"]), atol=1e-5)
 
 
-def the_second_call_asks_nobody(ran: Ran, world: Emulator) -> None:
+def the_second_call_makes_no_request(ran: Ran, world: Emulator) -> None:
     text = ran.names["text"]
     assert [request.texts for request in world.received] == [(text,), (text + "\n",)]
 
@@ -222,7 +222,7 @@ EXPECTED: Mapping[str, Expected] = {
             "cached (True, False)",
         ),
         requests={SMALL: 2},
-        also=the_second_call_asks_nobody,
+        also=the_second_call_makes_no_request,
     ),
     "cost.py": Expected(
         prints=("unknown price: None", "known price: $0.000", "Refused: ", "per_call"),

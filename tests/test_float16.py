@@ -75,7 +75,7 @@ def test_any_flipped_bit_makes_a_row_absent(data: st.DataObject) -> None:
 
 @given(st.integers(0, 255), st.binary(max_size=200), st.integers(0, 64))
 def test_foreign_bytes_are_no_row(number: int, rest: bytes, dimensions: int) -> None:
-    """Whatever number type a row claims."""
+    """With any number type that a row claims."""
     row = b"ER\x01" + bytes([number]) + rest
 
     assert decode(row, dimensions) is None

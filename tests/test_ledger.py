@@ -45,7 +45,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.emulator import Emulator, Fault
-from tests.hammer import MODEL, Process, spending
+from tests.hammer import MODEL, Process, a_program, spending
 from tests.properties import examples
 from tests.recordings import FOLDER, Exchange, Fate, exchanges, replayed, success
 
@@ -109,7 +109,7 @@ def small(emulator: Emulator, **declared: object) -> Model:
 
 
 def test_a_ledger_survives_a_restart(file: Path, clock: Clock) -> None:
-    """Yesterday's spending counts against a total, whoever was stopped since."""
+    """Yesterday's spending counts against a total, also if its process was stopped since."""
     first = Ledger(file, now=clock)
     paid(first, "0.40", tokens=700)
     before = first.totals("day")
@@ -133,7 +133,7 @@ def test_a_ledger_that_was_never_closed_is_complete(file: Path, clock: Clock) ->
 
 
 def test_spending_is_summed_up_by_day_month_model_and_tag(ledger: Ledger, clock: Clock) -> None:
-    """The questions of whoever gets the bill."""
+    """The questions of the user who gets the bill."""
     paid(ledger, "0.01", tokens=10, model="a:1", tag="ingest")
     paid(ledger, "0.02", tokens=20, model="b:2", tag="ingest", texts=3)
     clock.now += 24 * HOUR
@@ -197,7 +197,7 @@ def test_texts_are_nowhere_in_the_files(tmp_path: Path, asynchronous: bool) -> N
 
 
 def test_the_folder_is_for_its_owner_alone(ledger: Ledger, file: Path) -> None:
-    """What is spent on what is nobody else's business."""
+    """What money is spent on is the user's business alone."""
     assert not file.parent.exists(), "nothing is made before something is booked"
     paid(ledger)
 
@@ -274,7 +274,7 @@ def test_saving_waits_for_nothing(ledger: Ledger, file: Path) -> None:
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_process_that_only_saves_loses_nothing(file: Path, forgotten: bool) -> None:
     """It pays for nothing and closes nothing, and perhaps its ledger is garbage long before it ends."""
-    Process.run("save", file=str(file), times=3, forgotten=forgotten)
+    a_program("save", file=str(file), times=3, forgotten=forgotten)
     ledger = Ledger(file)
     saved = ledger.totals("tag")
     ledger.close()
@@ -312,7 +312,7 @@ def test_savings_are_written_when_the_ledger_is_closed(file: Path, clock: Clock)
 
 
 def test_own_totals_include_what_is_not_written_yet(ledger: Ledger) -> None:
-    """Whoever asks the ledger that saved gets the whole answer."""
+    """The ledger that saved gives the whole answer."""
     ledger.save(MODEL, "", 1, 10, Decimal("0.001"))
 
     assert ledger.totals("model")[MODEL].saved == Decimal("0.001")
@@ -369,7 +369,7 @@ def test_a_forked_child_saves_for_itself(file: Path) -> None:
     assert saved == {"parent": 1, "child": 2}
 
 
-def test_a_forked_child_spends_in_the_file_whatever_its_parent_does(file: Path) -> None:
+def test_a_forked_child_spends_in_the_file_while_its_parent_goes_on(file: Path) -> None:
     """SQLite must not be carried over a fork: a parent that closes could take the child's bookings with it."""
     story = Process.run("inherit", file=str(file))
     ledger = Ledger(file)
@@ -649,8 +649,8 @@ def test_a_request_that_never_came_back_still_counts_and_is_listed(ledger: Ledge
     assert isinstance(ledger.reserve(Budget(total="1.00"), spending("0.41")), str)
 
 
-def test_a_reservation_that_nobody_settles_becomes_unconfirmed(ledger: Ledger, clock: Clock) -> None:
-    """Whoever made it is gone; a moment before its time it is in flight."""
+def test_a_reservation_that_is_never_settled_becomes_unconfirmed(ledger: Ledger, clock: Clock) -> None:
+    """Its process is gone; a moment before its time it is in flight."""
     reserved(ledger, "0.60", timeout=30.0)
     clock.now += 30 + GRACE
     in_flight = (ledger.unconfirmed(), ledger.totals("day")["2026-11-30"].unconfirmed)
@@ -690,7 +690,7 @@ def test_what_costs_nothing_is_never_refused(ledger: Ledger) -> None:
 
 
 def test_an_unknown_price_is_refused_under_a_cap(ledger: Ledger) -> None:
-    """Nobody can say whether it fits. Without a cap its tokens are counted, apart from the cost."""
+    """Whether it fits is unknown. Without a cap its tokens are counted, apart from the cost."""
     for cap in ("per_call", "per_day", "per_month", "total"):
         refusal = ledger.refusal(capped(cap, "5"), None)
         assert refusal is not None
@@ -714,7 +714,7 @@ def test_per_call_caps_whole_calls_not_requests(ledger: Ledger) -> None:
 
 
 def test_days_and_months_are_those_of_utc(ledger: Ledger, clock: Clock) -> None:
-    """Whatever the time zone of the machine: two machines share a ledger."""
+    """In every time zone of the machine: two machines share a ledger."""
     daily, monthly, whole = Budget(per_day="1"), Budget(per_month="1"), Budget(total="1")
     clock.now = datetime(2026, 11, 29, 23, 59, 59, tzinfo=UTC).timestamp()
     paid(ledger, "1")
@@ -910,7 +910,7 @@ def test_two_processes_see_each_others_spending(ledger: Ledger, file: Path) -> N
 
 
 def test_a_killed_process_leaves_its_request_unconfirmed(file: Path) -> None:
-    """Nobody will ever settle it, and the provider may have billed it."""
+    """It will never be settled, and the provider may have billed it."""
     with Process("die", file=str(file), amount="0.60", timeout=20.0) as process:
         process.ready()
         process.begin()
@@ -1231,7 +1231,7 @@ def test_a_request_that_was_called_off_before_it_went_out_is_not_suspected(
 
 
 async def test_a_request_that_was_cancelled_before_it_went_out_is_not_suspected(tmp_path: Path) -> None:
-    """Whoever waits for one of the places in flight has sent nothing."""
+    """A call that waits for one of the places in flight has sent nothing."""
     backend = Waiting()
     router = Router([backend.model(price="1", max_concurrency=1)], cache=tmp_path)
     sent = asyncio.create_task(router.aembed(["sent"], input_type="document"))
@@ -1280,7 +1280,7 @@ async def test_a_request_that_was_cancelled_in_flight_is_finished_kept_and_booke
 
 
 def test_a_request_in_flight_when_the_event_loop_ends_is_suspected(tmp_path: Path) -> None:
-    """Nobody will hear what it was billed."""
+    """No caller is left to learn what it was billed."""
     backend: list[Waiting] = []
 
     async def leave() -> Router:

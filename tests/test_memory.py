@@ -323,7 +323,7 @@ def test_a_text_over_the_limit_is_remembered_as_what_it_stands_for(policy: Overl
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_memory_and_disk_agree(dtype: str, tmp_path: Path) -> None:
-    """Whatever number type the rows have: a query's vector is the same each time."""
+    """A query's vector is the same each time, with any number type of the rows."""
     fake = FakeBackend()
     router = router_for(fake, cache=tmp_path, cache_dtype=dtype)
     cold, warm = (router.embed(["a"], input_type="query").vectors for _ in range(2))
@@ -496,7 +496,7 @@ TEXTS = ["a", "b", "ж" * 10, "long " * 30, "longer " * 100, "𝄞"]
 def test_it_holds_what_was_asked_last_and_the_best_of_it_within_its_bytes(
     size: int, steps: list[tuple[str, str, int]]
 ) -> None:
-    """Whatever is kept and asked in whichever order."""
+    """Any rows are kept and asked for, in any order."""
     memory, expected = QueryMemory(size), Expected(size)
     for turn, (step, text, rank) in enumerate(steps):
         if step == "keep":

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -749,9 +749,15 @@ def thread_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], 
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with suppress(RuntimeError):
-        while True:
+    occupied, deadline = 0, time.monotonic() + 2
+    while occupied < sum(thread.name == "embedrouter" for thread in threading.enumerate()):
+        try:
             threads.submit(done.wait, HANG)
+            occupied += 1
+        except RuntimeError:  # a thread that ended its work a moment ago is not idle yet
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
     yield errors
     done.set()
 

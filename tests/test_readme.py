@@ -377,7 +377,7 @@ def test_a_good_document_has_nothing_wrong(world: Emulator) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_block_is_found(markdown: str, calls: tuple[tuple[int, str], ...], expected: str) -> None:
-    """With its line, whatever kind of block it is."""
+    """With its line, in every kind of block."""
     assert expected in str(read(markdown, *calls))
 
 

@@ -158,7 +158,7 @@ async def route(recording: Recording, retry: RetryPolicy, flavour: str) -> Embed
 
 
 def test_every_recorded_exchange_is_replayed_or_left_out_for_a_reason() -> None:
-    """A new recording must change these numbers, or nobody would notice that it is not used."""
+    """A new recording must change these numbers, or it would go unnoticed that it is not used."""
     used = {exchange.cassette for exchange in EVERY if exchange.fate in (Fate.VECTORS, Fate.ERROR)}
     unused = {exchange.cassette for exchange in EVERY} - used
 
@@ -167,7 +167,7 @@ def test_every_recorded_exchange_is_replayed_or_left_out_for_a_reason() -> None:
 
 
 def test_every_recorded_error_has_exactly_one_meaning() -> None:
-    """An error that no row or two rows fit is one nobody has thought about; a row without an error tests nothing."""
+    """An error that no row or two rows fit is one that was not thought about; a row without an error tests nothing."""
     met = [meanings_of(exchange) for exchange in ERRORS]
 
     assert {str(exchange) for exchange, rows in zip(ERRORS, met, strict=True) if len(rows) != 1} == set()
@@ -324,7 +324,7 @@ def test_an_estimate_is_hardly_ever_below_the_bill(exchange: Exchange, monkeypat
 async def test_a_request_for_another_text_or_model_gets_no_recorded_answer(flavour: str) -> None:
     """Otherwise one text's vector could pass for another's and every test above would still succeed."""
     recording = success(VECTORS[0])
-    other = replace(recording, texts=["a text that nobody recorded"])
+    other = replace(recording, texts=["a text that was not recorded"])
 
     with replayed(recording, unplayed=1):
         with pytest.raises(CannotOverwriteExistingCassetteException):

@@ -1,4 +1,4 @@
-"""Keys and texts that nobody else has, pushed through the whole product and looked for everywhere they must not be.
+"""Keys and texts that occur nowhere else, pushed through the whole product and looked for everywhere they must not be.
 
 SECURITY.md says what is promised; the last test here finds the test of each promise.
 """
@@ -67,7 +67,7 @@ PROVIDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 TALKATIVE = {"openai._base_client", "voyage"}
 """Loggers of SDKs that print request bodies at DEBUG; SECURITY.md names them."""
 PARROT = "voyage"
-"""The one that prints what the provider says of an error, at INFO, whatever that is; SECURITY.md names it too."""
+"""The one that prints what the provider says of an error, at INFO, unchanged; SECURITY.md names it too."""
 
 
 def declare(name: str, emulator: Emulator, **settings: Any) -> Model:
@@ -110,7 +110,7 @@ def saying(message: str, status: int) -> Fault:
 
 
 def failure(router: Router, asynchronous: bool, texts: list[str]) -> BaseException:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is, it is looked through
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - an error of any kind is looked through
         embed(router, asynchronous, texts, input_type="document")
     return caught.value
 
@@ -229,7 +229,7 @@ def test_white_space_around_a_key_does_not_matter(emulator: Emulator, asynchrono
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_answers_that_are_none_say_nothing(name: str, emulator: Emulator, asynchronous: bool) -> None:
-    """Connections that break, pages, wrong numbers, nobody there."""
+    """Connections that break, pages, wrong numbers, a server that is not there."""
     router = Router([declare(name, emulator)], cache=None, retry=ONCE)
     page = Fault.status(200, body=f"<p>{TEXT} {KEY}", headers={"content-type": "text/html"})
     foreign = Fault.status(200, body={"input": TEXT, "key": KEY}, headers={"content-type": "application/json"})
@@ -270,7 +270,7 @@ def test_the_error_of_an_embedder_of_ones_own_is_no_cause_if_it_quotes(asynchron
 
 
 def test_an_error_that_quotes_nothing_stays_the_cause(emulator: Emulator, asynchronous: bool) -> None:
-    """Whoever looks for the reason finds the library's own."""
+    """The reason of the error is the library's own."""
     router = Router([declare("openai", emulator)], cache=None, retry=ONCE)
     emulator.script(saying("the model is overloaded", 503))
     error = failure(router, asynchronous, [TEXT])
@@ -307,7 +307,7 @@ def test_a_change_of_model_is_told_without_the_text(
     cut=st.integers(0, 70),
 )
 def test_any_long_piece_of_a_text_is_found(text: str, before: str, cut: int) -> None:
-    """Wherever it begins, and whatever is around it."""
+    """In every place of a text, and between any characters."""
     flat = " ".join(text.split())
     piece = flat[cut : cut + MIN_ECHO]
 

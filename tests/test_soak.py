@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter._process import threads
 from embedrouter.errors import EmbedRouterError
 from tests.emulator import Emulator, Fault, Received
 
@@ -179,7 +180,7 @@ class Load:
 @pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
 def test_under_load_and_failures_nothing_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that embeds for weeks must not run out of memory, threads or file descriptors."""
-    monkeypatch.setattr("embedrouter._process.IDLE", IDLE)
+    monkeypatch.setattr(threads, "idle", IDLE)
     sights: list[Sight] = []
     with Emulator() as emulator:
         load = Load(emulator, tmp_path)

@@ -1,7 +1,7 @@
 """The promise, over any sequence of operations: a vector is always the one of its text, input type and space.
 
 Each fake model's vector names its space, its dimensions, its input type and its text, so a vector that came from
-anywhere else is recognised, whatever shape it has.
+anywhere else is recognised, in any shape.
 """
 
 from __future__ import annotations

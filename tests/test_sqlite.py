@@ -152,7 +152,7 @@ def test_a_file_that_was_removed_or_replaced_is_refused_until_it_is_closed(
 def test_a_damaged_file_is_told_from_a_locked_one(path: Path) -> None:
     """The one helps itself, the other has to be moved away."""
     path.parent.mkdir()
-    path.write_bytes(b"not a database, whatever its name says" * 99)
+    path.write_bytes(b"not a database, in spite of its name" * 99)
     with pytest.raises(sqlite3.DatabaseError) as error, SQLiteFile(path, version=2, migrate=create).reading():
         pass
 
@@ -230,8 +230,9 @@ def test_a_file_that_is_forgotten_is_closed(path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_opens_the_file_anew(file: SQLiteFile, path: Path) -> None:
-    """Whatever threads of its parent are doing: it inherits neither their locks nor an open file."""
+def test_a_forked_child_opens_the_file_anew(path: Path) -> None:
+    """A child inherits neither the locks of its parent's threads, which are at work, nor an open file."""
+    file = SQLiteFile(path, version=2, migrate=create)
     add(file, "a")
     stop = threading.Event()
 
@@ -247,12 +248,12 @@ def test_a_forked_child_opens_the_file_anew(file: SQLiteFile, path: Path) -> Non
     for _ in range(5):
         child = os.fork()
         if child == 0:
-            signal.alarm(10)
-            links = [item.readlink() for item in Path("/proc/self/fd").iterdir() if item.is_symlink()]
-            if any(str(path) in str(link) for link in links):
-                os._exit(1)
-            add(file, "c")
-            os._exit(0 if "a" in names(file) else 2)
+            signal.alarm(30)
+            code = 3  # an exception must not go on into the tests that follow, which are the parent's
+            try:
+                code = use_in_child(file, path)
+            finally:
+                os._exit(code)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     stop.set()
     for thread in threads:
@@ -260,3 +261,12 @@ def test_a_forked_child_opens_the_file_anew(file: SQLiteFile, path: Path) -> Non
 
     assert codes == [0] * 5
     assert names(file).count("c") == 5
+    file.close()
+
+
+def use_in_child(file: SQLiteFile, path: Path) -> int:
+    links = [item.readlink() for item in Path("/proc/self/fd").iterdir() if item.is_symlink()]
+    if any(str(path) in str(link) for link in links):
+        return 1
+    add(file, "c")
+    return 0 if "a" in names(file) else 2

@@ -958,7 +958,7 @@ def test_llama_index_embeds_the_query_at_the_tier_asked_for(
 @pytest.mark.parametrize("use_async", [False, True])
 @pytest.mark.parametrize("way", LLAMA_WAYS)
 def test_an_index_is_built_at_the_documents_tier(world: World, way: str, use_async: bool) -> None:
-    """Whatever queries ask around it."""
+    """Whichever tier queries ask for around it."""
     adapter, block, _ = LLAMA_WAYS[way]
     with block("low"):
         build(adapter(world.router(), "low"), use_async=use_async).insert_nodes([TextNode(text="c")])

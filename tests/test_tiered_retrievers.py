@@ -865,7 +865,7 @@ def test_what_is_said_of_the_answer_is_not_part_of_the_prompt(llama: World) -> N
 
 
 def test_other_settings_of_the_search_are_given_to_the_retriever_or_for_one_call(llama: World) -> None:
-    """Whatever ``as_retriever`` takes."""
+    """All that ``as_retriever`` takes."""
     filters = MetadataFilters.from_dicts([{"key": "n", "value": 3}])
     retriever = llama.retriever(k=2, cascade=Cascade(0.0))
 
@@ -932,7 +932,7 @@ def _llama_qdrant(_: int, __: Path) -> Any:
 def test_real_vector_stores_serve_behind_the_indices(
     make: Callable[[int, Path], Any], wordllama: TieredRouter, tmp_path: Path
 ) -> None:
-    """Whatever their scores mean, both tiers answer and the cascade decides."""
+    """Both tiers answer and the cascade decides, with scores of any meaning."""
 
     def index(embedder: li.RouterEmbedding) -> VectorStoreIndex:
         store = make(embedder.router.space.dimensions, tmp_path)

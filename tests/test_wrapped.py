@@ -110,7 +110,7 @@ def test_a_function_will_do(asynchronous: bool) -> None:
 
 
 def test_the_space_must_be_declared() -> None:
-    """Nobody else can know what its vectors are comparable with."""
+    """Only the user can know what its vectors are comparable with."""
     with pytest.raises(TypeError, match="space"):
         Model.wrap(plain)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"dimensions=…"):

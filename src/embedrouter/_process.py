@@ -27,9 +27,6 @@ from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
 __all__ = ["Closeable", "Future", "Lock", "PerLoop", "PerProcess", "ThreadPool", "in_thread", "threads", "watch_forks"]
 
-IDLE = 30.0
-"""Seconds without work after which a thread ends."""
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -142,9 +139,13 @@ class ThreadPool:
     A thread is started for each function that finds no idle thread, so functions may wait for each other. The threads
     are daemons: after a second Ctrl-C the interpreter does not wait for daemon threads, but would for those of
     ``ThreadPoolExecutor``.
+
+    Attributes:
+        idle: seconds without work after which a thread ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, idle: float = 30.0) -> None:
+        self.idle = idle
         self._start()
         watch_forks(self)
 
@@ -182,7 +183,7 @@ class ThreadPool:
     def _serve(self, inbox: SimpleQueue[Callable[[], object]]) -> None:
         while True:
             try:
-                work = inbox.get(timeout=IDLE)
+                work = inbox.get(timeout=self.idle)
             except Empty:
                 with self._lock:
                     if inbox in self._idle:
@@ -204,7 +205,7 @@ class ThreadPool:
 
 
 threads = ThreadPool()
-"""The one pool of the process. A thread ends after ``IDLE`` seconds without work."""
+"""The one pool of the process."""
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:

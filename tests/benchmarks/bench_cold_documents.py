@@ -1,4 +1,4 @@
-"""Documents that nobody has embedded yet: 20,000 short texts, an API that takes 200 ms, default settings.
+"""Documents that were not embedded yet: 20,000 short texts, an API that takes 200 ms, default settings.
 
 LlamaIndex and LiteLLM send one request after the other, so their seconds grow with the number of texts: they get 4,000
 and 2,048. `langchain-openai` counts tokens with the vocabulary that LlamaIndex ships, as we do.

@@ -41,17 +41,29 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def __init__(self, respond: Callable[[Request], Delivery | None]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.respond = respond
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._port = int(self.server_address[1])
+        self.url = f"http://127.0.0.1:{self._port}"
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._accepting = threading.Thread(target=self.serve_forever, args=(0.01,), name="emulator")
+        self._stopping = False
+        self._accepting = threading.Thread(target=self._accept, name="emulator")
 
     def start(self) -> None:
         self._accepting.start()
 
+    def _accept(self) -> None:
+        """Take connections as they come; ``serve_forever`` would look 100 times a second whether it should stop."""
+        while True:
+            request, address = self.get_request()
+            if self._stopping:
+                self.shutdown_request(request)
+                return
+            self.process_request(request, address)
+
     def stop(self) -> None:
         """Stop accepting, close every connection and wait for every thread."""
-        self.shutdown()
+        self._stopping = True
+        socket.create_connection(("127.0.0.1", self._port)).close()
         self._accepting.join()
         with self._lock:
             for connection in self._open:

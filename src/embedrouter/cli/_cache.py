@@ -4,45 +4,40 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import filesize
 
 from ..cache import CacheDatabase, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval.index_guard import FOLDER, forget, recorded
 from ._console import Output
 from ._export import CacheRow, export_rows, import_rows
-from ._options import AsJson, CacheFolder, ConfigFile, Yes, cache_folder
+from ._options import AsJson, CacheFolder, ConfigFile, Yes
+from ._routers import cache_folder
 
-app = typer.Typer(no_args_is_help=True)
-
-DAY = 86400.0
-"""Seconds."""
-
-
-@app.callback()
-def options() -> None:
-    """Inspect and clean the cache, and the records beside it."""
+app = typer.Typer(no_args_is_help=True, help="Inspect and clean the cache, and the records beside it.")
 
 
 @app.command("info")
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the folder, the number and size of the rows, and the recorded indexes."""
-    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
-    rows, size = folder.size() if folder.exists else (0, 0)
-    indexes = {name: str(space) for name, space in recorded(folder.path / FOLDER).items()}
-    output.line(f"CacheDatabase: {folder.path}{'' if folder.exists else ' (does not exist yet)'}")
-    output.line(f"Rows: {rows:,}, {_format_size(size)} of vectors, {_format_size(folder.bytes_on_disk)} on disk")
+    database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
+    rows, size = database.size() if database.exists else (0, 0)
+    indexes = {name: str(space) for name, space in recorded(database.path / FOLDER).items()}
+    on_disk = database.bytes_on_disk
+    output.line(f"Cache: {database.path}{'' if database.exists else ' (does not exist yet)'}")
+    output.line(f"Rows: {rows:,}, {filesize.decimal(size)} of vectors, {filesize.decimal(on_disk)} on disk")
     for name, space in indexes.items():
         output.line(f"Index {name!r}: {space}")
     if not indexes:
         output.line("Indexes: none is recorded")
-    sizes = {"rows": rows, "bytes": size, "bytes_on_disk": folder.bytes_on_disk}
-    output.json({"folder": str(folder.path), **sizes, "indexes": indexes})
+    output.json({"folder": database.path, "rows": rows, "bytes": size, "bytes_on_disk": on_disk, "indexes": indexes})
 
 
 @app.command("verify")
@@ -56,19 +51,15 @@ def verify(
 
     A damaged row gives no wrong vector: the router treats the row as missing and pays for its text again.
     """
-    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
-    total = damaged = removed = 0
+    database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     with output.busy("reading every row"):
-        for page in chunked(folder.rows()):
-            bad = [row for row in page if not row.sound]
-            total += len(page)
-            damaged += len(bad)
-            if remove and bad:
-                removed += folder.remove(bad)
-    output.line(f"{total:,} rows, {damaged:,} damaged{f', {removed:,} removed' if remove else ''}: {folder.path}")
+        count = Counter(row.sound for row in database.rows())
+        removed = _remove(database, (row for row in database.rows() if not row.sound)) if remove else 0
+    total, damaged = count.total(), count[False]
+    output.line(f"{total:,} rows, {damaged:,} damaged{f', {removed:,} removed' if remove else ''}: {database.path}")
     if damaged and not remove:
         output.line("The texts of damaged rows are paid for again when they are needed. Remove the rows with --remove.")
-    facts = {"folder": str(folder.path), "rows": total, "sound": total - damaged, "damaged": damaged}
+    facts = {"folder": database.path, "rows": total, "sound": count[True], "damaged": damaged}
     output.json({**facts, "removed": removed})
     if damaged > removed:
         raise typer.Exit(1)
@@ -76,9 +67,7 @@ def verify(
 
 @app.command("prune")
 def prune(
-    older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows stored so many days ago or earlier.")
-    ] = None,
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows so old.")] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Remove rows that fail their checksum.")] = False,
     cache: CacheFolder = None,
     config: ConfigFile = None,
@@ -88,29 +77,24 @@ def prune(
     """Remove old or damaged rows, after a question. The text of a removed row is paid for again when needed."""
     if older_than is None and not damaged:
         raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --damaged, or both.")
-    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
-    before = None if older_than is None else time.time() - older_than * DAY
+    database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json, yes=yes)
+    before = float("-inf") if older_than is None else time.time() - older_than * 86400  # seconds a day
 
     def selected() -> Iterator[StoredRow]:
         # damage can be in every row, age is selected by the database
-        for row in folder.rows(None if damaged else before):
-            if (before is not None and row.stored < before) or (damaged and not row.sound):
-                yield row
+        rows = database.rows(None if damaged else before)
+        return (row for row in rows if row.stored < before or (damaged and not row.sound))
 
-    count = size = 0
     with output.busy("reading rows"):
-        for row in selected():
-            count += 1
-            size += len(row.value)
-    question = f"{count:,} rows, {_format_size(size)}, are to be removed from {folder.path}"
-    if count:
-        output.require_agreement(question, "Nothing was removed. Agree with --yes.", yes=yes)
-    removed = 0
+        sizes = [len(row.value) for row in selected()]
+    amount = f"{len(sizes):,} rows, {filesize.decimal(sum(sizes))},"
+    if sizes:
+        question = f"{amount} are to be removed from {database.path}"
+        output.require_agreement(question, "Nothing was removed. Agree with --yes.")
     with output.busy("removing rows"):
-        for page in chunked(selected()) if count else ():
-            removed += folder.remove(page)
-    output.line(f"{removed:,} rows, {_format_size(size)}, were removed from {folder.path}.")
-    output.json({"folder": str(folder.path), "removed": removed, "bytes": size})
+        removed = _remove(database, selected()) if sizes else 0
+    output.line(f"{amount} were removed from {database.path}.")
+    output.json({"folder": database.path, "removed": removed, "bytes": sum(sizes)})
 
 
 @app.command("export")
@@ -121,22 +105,20 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write all sound rows to a file for import elsewhere. The file contains vectors, but no texts and no API keys."""
-    folder, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
-    damaged = 0
+    database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
+    count: Counter[bool] = Counter()
 
     def sound_rows() -> Iterator[CacheRow]:
-        nonlocal damaged
-        for row in folder.rows():
+        for row in database.rows():
+            count[row.sound] += 1
             if row.sound:
                 yield row.key, row.value
-            else:
-                damaged += 1
 
     with output.busy("writing rows"):
-        count = export_rows(file.expanduser(), sound_rows())
-    left = f"; {damaged:,} damaged rows were left out" if damaged else ""
-    output.line(f"{count:,} rows of {folder.path} are in {file}{left}.")
-    output.json({"folder": str(folder.path), "file": str(file), "rows": count, "damaged": damaged})
+        export_rows(file.expanduser(), sound_rows())
+    left = f"; {count[False]:,} damaged rows were left out" if count[False] else ""
+    output.line(f"{count[True]:,} rows of {database.path} are in {file}{left}.")
+    output.json({"folder": database.path, "file": file, "rows": count[True], "damaged": count[False]})
 
 
 @app.command("import")
@@ -151,20 +133,16 @@ def import_(
     Every row is verified, but no check can find out which text a vector belongs to: import only files that you trust.
     """
     path, output = cache_folder(cache, config), Output(as_json=as_json)
-    store = open_cache(path)
-    assert store is not None, "a folder was named"
     added = known = damaged = 0
     try:
-        with output.busy("reading rows"), closing(store):
+        with output.busy("reading rows"), closing(open_cache(path)) as store:
             for page in chunked(import_rows(file.expanduser())):
                 rows = {key: value for key, value in filter(None, page) if is_sound(key, value)}
                 existing = {key for key, value in store.get_many(list(rows)).items() if is_sound(key, value)}
-                new = {key: value for key, value in rows.items() if key not in existing}
-                if new:
-                    store.put_many(new)
+                store.put_many({key: value for key, value in rows.items() if key not in existing})
                 damaged += sum(row is None or not is_sound(*row) for row in page)
                 known += len(existing)
-                added += len(new)
+                added += len(rows) - len(existing)
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(
             f"{path} cannot be written ({error}). {added:,} rows were added before. Check the folder's permissions and "
@@ -172,7 +150,7 @@ def import_(
         ) from error
     left = f", {damaged:,} damaged rows were left out" if damaged else ""
     output.line(f"{added:,} rows were added to {path}, {known:,} were there already{left}.")
-    output.json({"folder": str(path), "file": str(file), "added": added, "known": known, "damaged": damaged})
+    output.json({"folder": path, "file": file, "added": added, "known": known, "damaged": damaged})
 
 
 @app.command("forget-index")
@@ -185,5 +163,5 @@ def forget_index(
     print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
 
 
-def _format_size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+def _remove(database: CacheDatabase, rows: Iterable[StoredRow]) -> int:
+    return sum(database.remove(page) for page in chunked(rows))

@@ -7,149 +7,125 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, is_dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.padding import Padding
+from rich.progress import Progress, TextColumn
 from rich.prompt import Confirm
 from rich.table import Table
-from rich.text import Text
 
 from ..errors import ConfigError
+from ..types import Estimate
 
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
-INDENT = "    "
-NO_BREAK = "\0"
-"""Stands for a blank at which a line must not end."""
+STEP = 512
+"""Texts embedded at once where the model is slow: one step of the progress bar."""
+FEW = 5
+PARAGRAPH = (0, 0, 0, 4)
+"""Blank cells above, right of, below and left of a paragraph."""
 
 
 class Output:
-    """Print lines and tables. With ``as_json``, only ``json`` prints.
+    """Print lines and tables, and ask questions.
 
     Args:
-        piped_width: characters of a line where the output is no terminal.
+        as_json: print by ``json`` alone.
+        yes: whether the user agreed by an option.
     """
 
-    def __init__(self, *, as_json: bool, piped_width: int = UNLIMITED) -> None:
-        terminal = sys.stdout.isatty()
-        width = None if terminal else piped_width
+    def __init__(self, *, as_json: bool, yes: bool = False) -> None:
+        width = None if sys.stdout.isatty() else UNLIMITED
         self.console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
-        self._animated = terminal and not as_json
-        self.as_json = as_json
+        self._animated = sys.stdout.isatty() and not as_json
+        self._as_json = as_json
+        self._yes = yes
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
         self.console.print(text, style=style, soft_wrap=True)
 
-    def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Container[str], total: bool = False
-    ) -> None:
-        """Print a table. Columns named in ``numbers`` are aligned right; with ``total`` the last row is set apart.
+    def table(self, rows: Sequence[Mapping[str, object]], *, total: bool = False) -> None:
+        """Print a table of rows by column; with ``total`` the last row is set apart. Numbers are aligned right.
 
         On a terminal narrower than the table each row becomes a short paragraph: folded cells cannot be read, and a
         name in two pieces cannot be copied.
         """
         table = Table(box=box.SIMPLE_HEAD)
-        for name in columns:
-            table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
-        for number, row in enumerate(rows, 1):
-            table.add_row(*row, end_section=total and number == len(rows) - 1)
-        width = Measurement.get(self.console, self.console.options.update(width=UNLIMITED), table).maximum
+        for name in rows[0]:
+            number = any(isinstance(row[name], int | float | Decimal) for row in rows)
+            table.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=True)
+        for position, row in enumerate(rows, 1):
+            table.add_row(*map(_format_cell, row.values()), end_section=total and position == len(rows) - 1)
+        width = self.console.measure(table, options=self.console.options.update(width=UNLIMITED)).maximum
         if width <= self.console.width:
             self.console.print(table)
-        else:
-            self._paragraphs(columns, rows)
-
-    def _paragraphs(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print each row as a heading and its named cells. Lines end between cells, never inside one."""
-        for head, *cells in rows:
-            self.line(head, style="bold")
-            named = [f"{name}: {cell}".replace(" ", NO_BREAK) for name, cell in zip(columns[1:], cells, strict=True)]
-            for line in textwrap.wrap(
-                "; ".join(named),
-                self.console.width,
-                initial_indent=INDENT,
-                subsequent_indent=INDENT,
-                break_long_words=False,
-                break_on_hyphens=False,
-            ):
-                self.line(line.replace(NO_BREAK, " "))
+            return
+        for row in rows:
+            (_, head), *others = row.items()
+            self.line(_format_cell(head), style="bold")
+            cells = "; ".join(f"{name}: {_format_cell(value)}" for name, value in others)
+            self.console.print(Padding(cells, PARAGRAPH))
         self.line()
 
     def json(self, content: object) -> None:
         """Print an object as JSON, if the user asked for JSON."""
-        if self.as_json:
+        if self._as_json:
             print(json.dumps(content, indent=2, ensure_ascii=False, default=_json_value))
 
-    def require_agreement(self, question: str, refusal: str, *, yes: bool, piped: bool = False) -> None:
+    def require_agreement(self, question: str, refusal: str, *, piped: bool = False) -> None:
         """Ask the user, unless the answer was given before; without a terminal the answer is no.
 
         Args:
-            yes: whether the user agreed by an option.
             piped: whether stdin is used up by texts.
 
         Raises:
             ConfigError: the user did not agree; the message ends with ``refusal``.
         """
-        if yes:
+        if self._yes:
             return
         can_ask = self._animated and not piped and sys.stdin.isatty()
         if not can_ask or not Confirm.ask(f"{question}. Go ahead?", console=self.console, default=False):
             raise ConfigError(f"{question}. {refusal}")
+
+    def confirm_cost(self, estimates: Sequence[Estimate], refusal: str, *, piped: bool = False) -> None:
+        """Show what texts would cost and ask, unless they are free of charge; see ``require_agreement``."""
+        costs = [estimate.cost for estimate in estimates]
+        total = None if None in costs else sum(filter(None, costs), Decimal(0))
+        if total != 0:
+            price = "an unknown price" if total is None else f"about {format_money(total)}"
+            tokens = sum(estimate.tokens for estimate in estimates)
+            models = ", ".join(dict.fromkeys(estimate.model for estimate in estimates))
+            question = f"This embeds {tokens:,} tokens for {price} with {models}"
+            self.require_agreement(question, f"Nothing was embedded. {refusal}", piped=piped)
 
     def busy(self, description: str) -> AbstractContextManager[object]:
         """Show a spinner."""
         return self.console.status(f"{description} …") if self._animated else nullcontext()
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar, and give the function that advances the bar."""
-        with self._bar(_Speed(), TimeElapsedColumn()) as bar:
-            task = bar.add_task(description, total=total)
-            yield lambda count: bar.advance(task, count)
-
-    @contextmanager
-    def spending_progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
+    def progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
         """Show a bar with texts per second, money and the time left; give the function that sets texts and money."""
+        columns = *Progress.get_default_columns(), TextColumn("{task.fields[facts]}")
         began = time.monotonic()
-        with self._bar(TextColumn("{task.fields[spent]}"), TimeRemainingColumn()) as bar:
-            task = bar.add_task(description, total=total, spent="")
+        with Progress(*columns, console=self.console, transient=True, disable=not self._animated) as bar:
+            task = bar.add_task(description, total=total, facts="")
 
             def advance(done: int, spent: Decimal) -> None:
                 speed = done / max(time.monotonic() - began, 1e-6)
-                bar.update(task, completed=done, spent=f"{speed:,.0f} texts/s {format_money(spent)}")
+                facts = f"{done:,}/{total:,}, {speed:,.0f} texts/s, {format_money(spent)}"
+                bar.update(task, completed=done, facts=facts)
 
             yield advance
-
-    def _bar(self, *columns: ProgressColumn) -> Progress:
-        shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns)
-        return Progress(*shown, console=self.console, transient=True, disable=not self._animated)
-
-
-class _Speed(ProgressColumn):
-    """Show texts per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} texts/s" if speed else "", style="progress.data.speed")
 
 
 @contextmanager
@@ -162,10 +138,10 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def first_few(items: Sequence[str], shown: int, *, separator: str = ", ") -> str:
+def first_few(items: Sequence[str], separator: str = ", ") -> str:
     """Join the first items, and count the others."""
-    more = f" and {len(items) - shown:,} more" if len(items) > shown else ""
-    return separator.join(items[:shown]) + more
+    more = f" and {len(items) - FEW:,} more" if len(items) > FEW else ""
+    return separator.join(items[:FEW]) + more
 
 
 def interrupt_message(cache_location: str | None) -> str:
@@ -182,11 +158,25 @@ def format_money(amount: Decimal) -> str:
     return f"${amount.quantize(Decimal(1).scaleb(amount.adjusted() - 1)):f}"
 
 
-def format_price(amount: Decimal | None) -> str:
-    """Format US dollars that may be unknown."""
-    return "unknown" if amount is None else format_money(amount)
+def _format_cell(value: object) -> str:
+    """Format numbers, money, unknown amounts (``None``) and lists; everything else is its string."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Decimal):
+        return format_money(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _json_value(value: Any) -> str:
-    """Write money as a string without exponent, which loses no digit, and other objects as their string."""
-    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
+def _json_value(value: Any) -> Any:
+    """Return money as a string without exponent, which loses no digit, and other objects in their usual form."""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    if isinstance(value, date):
+        return value.isoformat()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

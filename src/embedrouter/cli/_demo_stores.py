@@ -6,11 +6,12 @@ No code here embeds: ``RouterEmbeddings`` and ``RouterEmbedding`` do, as in a us
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import TypeAlias
 
+from ..errors import ConfigError
 from ..router import Router
 from ._corpus import Passage
 
@@ -18,22 +19,15 @@ HITS = 10
 """Passages that a search returns."""
 HITS_PER_SOURCE = 3
 """Passages of one source that count towards its rank."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One passage that a search returned."""
-
-    source: str
-    title: str
-    score: float
-    """Cosine similarity."""
+SOURCES = 3
+"""Sources of an answer."""
 
 
 class LangChainStore:
     """An ``InMemoryVectorStore``."""
 
     name = "LangChain InMemoryVectorStore"
+    framework = "langchain_core"
 
     def __init__(self, router: Router) -> None:
         from langchain_core.vectorstores import InMemoryVectorStore
@@ -43,17 +37,19 @@ class LangChainStore:
         self._store = InMemoryVectorStore(RouterEmbeddings(router))
 
     def add(self, passages: Sequence[Passage]) -> None:
-        self._store.add_texts([passage.text for passage in passages], metadatas=list(map(_metadata, passages)))
+        sources = [{"source": passage.source} for passage in passages]
+        self._store.add_texts([passage.text for passage in passages], metadatas=sources)
 
-    def search(self, question: str) -> list[Hit]:
+    def search(self, question: str) -> list[str]:
         found = self._store.similarity_search_with_score(question, k=HITS)
-        return [Hit(document.metadata["source"], document.metadata["title"], score) for document, score in found]
+        return rank_sources((document.metadata["source"], score) for document, score in found)
 
 
 class LlamaIndexStore:
     """A ``VectorStoreIndex``."""
 
     name = "LlamaIndex VectorStoreIndex"
+    framework = "llama_index.core"
 
     def __init__(self, router: Router) -> None:
         from llama_index.core import VectorStoreIndex
@@ -65,49 +61,52 @@ class LlamaIndexStore:
     def add(self, passages: Sequence[Passage]) -> None:
         from llama_index.core.schema import TextNode
 
-        nodes = [TextNode(text=passage.text, metadata=_metadata(passage)) for passage in passages]
-        for node in nodes:  # so that both frameworks embed the same text
-            node.excluded_embed_metadata_keys = list(node.metadata)
-        self._index.insert_nodes(nodes)
+        hidden = ["source"]  # so that both frameworks embed the same text
+        self._index.insert_nodes(
+            [
+                TextNode(text=item.text, metadata={"source": item.source}, excluded_embed_metadata_keys=hidden)
+                for item in passages
+            ]
+        )
 
-    def search(self, question: str) -> list[Hit]:
+    def search(self, question: str) -> list[str]:
         found = self._index.as_retriever(similarity_top_k=HITS).retrieve(question)
-        return [Hit(item.metadata["source"], item.metadata["title"], item.score or 0.0) for item in found]
+        return rank_sources((item.metadata["source"], item.score or 0.0) for item in found)
 
 
 Store: TypeAlias = LangChainStore | LlamaIndexStore
-"""A vector store and the adapter that embeds for the store: ``add`` embeds passages, ``search`` a question."""
+"""A vector store and the adapter that embeds for it: ``add`` embeds passages, ``search`` returns the best sources."""
 
-STORES: dict[str, tuple[str, type[Store]]] = {
-    "langchain": ("langchain_core", LangChainStore),
-    "llama-index": ("llama_index.core", LlamaIndexStore),
-}
-"""By extra of this package: the module that the extra installs, and the store."""
+STORES: dict[str, type[Store]] = {"langchain": LangChainStore, "llama-index": LlamaIndexStore}
+"""By the extra of this package that installs the framework."""
 
 
-def find_stores() -> tuple[list[type[Store]], list[str]]:
-    """Return the stores whose framework is installed, and the extras that would install the others."""
-    installed = {extra: store for extra, (module, store) in STORES.items() if _is_installed(module)}
-    return list(installed.values()), [extra for extra in STORES if extra not in installed]
+def find_stores() -> dict[str, type[Store]]:
+    """Return the stores whose framework is installed, by extra.
+
+    Raises:
+        ConfigError: neither framework is installed.
+    """
+    found = {}
+    for extra, store in STORES.items():
+        with suppress(ImportError):
+            import_module(store.framework)
+            found[extra] = store
+    if not found:
+        raise ConfigError(
+            "The demo fills a vector store of LangChain or LlamaIndex, and neither is installed. "
+            "Run: pip install 'embedrouter[langchain]' or 'embedrouter[llama-index]'"
+        )
+    return found
 
 
-def _metadata(passage: Passage) -> dict[str, str]:
-    return {"source": passage.source, "title": passage.title}
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is missing
-        return False
-
-
-def rank_sources(hits: Sequence[Hit]) -> list[str]:
-    """Return the sources of the nearest passages, best first.
+def rank_sources(hits: Iterable[tuple[str, float]]) -> list[str]:
+    """Return the sources of the nearest passages, each given with its cosine similarity, best first.
 
     The rank of a source is the sum of its three best scores: a single short passage can be near by chance.
     """
     scores: defaultdict[str, list[float]] = defaultdict(list)
-    for hit in hits:
-        scores[hit.source].append(hit.score)
-    return sorted(scores, key=lambda source: (-sum(sorted(scores[source], reverse=True)[:HITS_PER_SOURCE]), source))
+    for source, score in hits:
+        scores[source].append(score)
+    best = {source: sum(sorted(scores[source], reverse=True)[:HITS_PER_SOURCE]) for source in scores}
+    return sorted(best, key=lambda source: (-best[source], source))[:SOURCES]

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..doctor import (
-    PROBE_FOLDER,
-    Checkup,
-    Finding,
-    Level,
-    ProbeRecords,
-    check_cache,
-    check_ledger,
-    check_models,
-    installed,
-)
+from ..doctor import PROBE_FOLDER, Finding, ProbeRecords, check_cache, check_ledger, check_models, installed
 from ..errors import EmbedRouterError, StalePriceWarning
 from ..limits import RetryPolicy
-from ..models import load_catalogue
+from ..models import Card, load_catalogue
 from ..models.agreement import PROBE_VERSION
 from ..router import Router, wiring_of
 from ..spending import tag
 from ..types import Usage, dollars
 from ._console import Output
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
-from ._routers import router_settings
+from ._routers import find_config
 
 TAG = "doctor"
 """The tag of the probes' spending."""
 
-LEVELS: dict[Level, tuple[str, str | None]] = {
-    "ok": ("ok", None),
-    "warning": ("warning", "yellow"),
-    "problem": ("PROBLEM", "bold red"),
-}
-"""The label and the style of each level."""
+STYLES = {"ok": None, "warning": "yellow", "problem": "bold red"}
+"""By the level of a finding."""
 
 
 def command(
@@ -58,44 +44,41 @@ def command(
     provider that changed the model behind a name, and with those of the router's other models.
     """
     output = Output(as_json=as_json)
+    tables = find_config(model, config).routers()
+    for settings in tables.values() if cache else ():
+        settings["cache"] = cache
     with output.busy("checking"):
-        checkup = _check(model, config, cache, accept=accept)
-    _show(output, checkup.findings, checkup.usage)
-    if any(finding.level == "problem" for finding in checkup.findings):
+        findings, usage = _check(tables, accept)
+    levels = Counter[str](finding.level for finding in findings)
+    _show(output, findings, levels, usage)
+    counts = {"ok": not levels["problem"], "problems": levels["problem"], "warnings": levels["warning"]}
+    output.json({**counts, "probes": PROBE_VERSION, "usage": usage, "findings": findings})
+    if levels["problem"]:
         raise typer.Exit(1)
 
 
-def _check(model: str | None, config: str | None, cache: Path | None, *, accept: bool) -> Checkup:
-    """Run every check."""
-    total = Checkup()
-    providers: set[str] = set()
-    checked_files: set[Path | None] = set()
-    for name, settings in router_settings(model, config, cache).items():
+def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Finding], Usage]:
+    """Run every check of the routers with these arguments, and of the installation."""
+    findings: list[Finding] = []
+    routers: list[tuple[Router, Mapping[str, Card]]] = []
+    for name, settings in tables.items():
         try:
-            router = _build(settings)
+            routers.append((_build(settings), load_catalogue(settings.get("catalog"))))
         except EmbedRouterError as error:
             subject = f"router {name}".strip()
-            total.findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
-            continue
+            findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
+    caches = {None if router.cache.store is None else wiring_of(router).folder for router, _ in routers}
+    ledgers = {router.ledger.file: router.ledger for router, _ in routers}
+    files = [finding for cache in caches for finding in check_cache(cache)]
+    files += [finding for ledger in ledgers.values() for finding in check_ledger(ledger)]
+    usage, extras, today = Usage(), set(), datetime.now(UTC).date()
+    for router, cards in routers:
         with router, tag(TAG):
-            providers |= {candidate.name.partition(":")[0] for candidate in wiring_of(router).candidates}
-            findings = []
-            if settings["cache"] not in checked_files:
-                findings += check_cache(settings["cache"])
-            if router.ledger.file is None or router.ledger.file not in checked_files:
-                findings += check_ledger(router.ledger)
-            checked_files |= {settings["cache"], router.ledger.file}
-            checkup = check_models(
-                router,
-                ProbeRecords(wiring_of(router).folder / PROBE_FOLDER),
-                cards=load_catalogue(settings.get("catalog")),
-                today=datetime.now(UTC).date(),
-                accept=accept,
-            )
-            total.findings += [*checkup.findings, *findings]
-            total.usage += checkup.usage
-    total.findings += installed({name.replace("azure_openai", "openai") for name in providers})
-    return total
+            records = ProbeRecords(wiring_of(router).folder / PROBE_FOLDER)
+            findings += check_models(router, records, cards=cards, today=today, accept=accept)
+            usage += router.usage
+            extras |= {name.partition(":")[0].replace("azure_openai", "openai") for name in router.models}
+    return [*findings, *files, *installed(extras)], usage
 
 
 def _build(settings: dict[str, Any]) -> Router:
@@ -106,36 +89,17 @@ def _build(settings: dict[str, Any]) -> Router:
         return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
 
 
-def _show(output: Output, findings: list[Finding], usage: Usage) -> None:
-    count = Counter(finding.level for finding in findings)
+def _show(output: Output, findings: list[Finding], levels: Counter[str], usage: Usage) -> None:
     for subject in dict.fromkeys(finding.subject for finding in findings):
         output.line(subject, style="bold")
         for finding in findings:
             if finding.subject == subject:
-                label, style = LEVELS[finding.level]
-                output.line(f"  {label:<8} {finding.check}: {finding.story}", style=style)
+                label = finding.level.replace("problem", "PROBLEM")
+                output.line(f"  {label:<8} {finding.check}: {finding.story}", style=STYLES[finding.level])
                 if finding.advice:
                     output.line(f"           -> {finding.advice}")
     unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
-    output.line()
-    output.line(
-        f"The probes took {usage.requests:,} requests, {usage.tokens:,} tokens, {dollars(usage.cost)}{unpriced} "
-        f"(tag {TAG!r})."
-    )
-    output.line(_verdict(count["problem"], count["warning"]), style="bold")
-    output.json(
-        {
-            "ok": not count["problem"],
-            "problems": count["problem"],
-            "warnings": count["warning"],
-            "probes": PROBE_VERSION,
-            "usage": asdict(usage),
-            "findings": [asdict(finding) for finding in findings],
-        }
-    )
-
-
-def _verdict(problems: int, warned: int) -> str:
-    numbers = {"problem": problems, "warning": warned}
-    counted = [f"{number} {word}{'s' if number > 1 else ''}" for word, number in numbers.items() if number]
-    return f"{', '.join(counted)}." if counted else "All is well."
+    spent = f"{usage.requests:,} requests, {usage.tokens:,} tokens, {dollars(usage.cost)}{unpriced}"
+    output.line(f"\nThe probes took {spent} (tag {TAG!r}).")
+    verdict = f"Problems: {levels['problem']}. Warnings: {levels['warning']}."
+    output.line(verdict if levels["problem"] or levels["warning"] else "All is well.", style="bold")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from hashlib import blake2b
@@ -13,29 +13,16 @@ import typer
 from ..errors import ConfigError
 from ..router import wiring_of
 from ..types import Estimate, InputType
-from ._console import Output, first_few, format_price
+from ._console import Output, first_few
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
-from ._routers import AnyRouter, distinct_tiers, find_router, router_at_tier
-from ._texts import (
-    ChunkSize,
-    FieldName,
-    InputTypeName,
-    LocatedText,
-    Source,
-    Texts,
-    chunks,
-    locate_rejected,
-    parse_input_type,
-)
-
-SHOWN = 5
-"""Skipped files that are named."""
+from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
+from ._texts import ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
 
 
 def command(
     path: Source,
     tier: Annotated[
-        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated. By default all that differ.")
+        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated; by default all.")
     ] = None,
     input_type: InputTypeName = "document",
     field: FieldName = None,
@@ -50,21 +37,18 @@ def command(
 
     A .jsonl file has one text per line, any other file is one text. No request is made and nothing is paid.
     """
-    kind, output = parse_input_type(input_type), Output(as_json=as_json)
-    router, cache_location = find_router(model, config, cache)
-    with router, closing(Texts(path, field)) as texts:
+    output = Output(as_json=as_json)
+    with find_router(model, config, cache) as router, closing(Texts(path, field)) as texts:
         with output.busy("counting tokens"):
-            found = estimate_tiers(router, texts, tier or distinct_tiers(router, kind), kind, chunk_size, batch=batch)
-        skipped = texts.skipped
-    columns = ("tier", "model", "texts", "distinct", "cached", "tokens", "requests", "cost")
-    output.table(columns, [(name, *_cells(estimate)) for name, estimate in found.items()], numbers=columns[2:])
-    for reason, files in skipped.items():
-        output.line(f"skipped, {reason}: {first_few(files, SHOWN)}")
-    output.line(
-        f"Tokens, requests and cost are those of texts not in the cache ({cache_location or 'none is in use'})."
-    )
+            tiers = tier or distinct_tiers(router, input_type)
+            found = estimate_tiers(router, texts, tiers, input_type, chunk_size, batch=batch)
+        location = cache_location(router)
     rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.json({"input_type": kind, "cache": cache_location, "tiers": rows, "skipped": skipped})
+    output.table(rows)
+    for reason, files in texts.skipped.items():
+        output.line(f"skipped, {reason}: {first_few(files)}")
+    output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
+    output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped})
 
 
 def estimate_tiers(
@@ -83,20 +67,14 @@ def estimate_tiers(
     """
     seen: set[bytes] = set()
     count = 0
-
-    def distinct() -> Iterator[LocatedText]:
-        nonlocal count
-        for item in texts:
-            count += 1
-            digest = blake2b(item.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-            if digest not in seen:
-                seen.add(digest)
-                yield item
-
     found: dict[str, Estimate] = {}
-    for chunk in chunks(distinct(), chunk_size):
-        wanted = [item.text for item in chunk]
-        with locate_rejected(chunk):
+    for chunk in chunks(texts, chunk_size):
+        count += len(chunk)
+        by_digest = {_digest(item.text): item for item in reversed(chunk)}
+        new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
+        seen |= by_digest.keys()
+        wanted = [item.text for item in new]
+        with locate_rejected(new):
             for tier in tiers:
                 single, own_tier = router_at_tier(router, tier, input_type)
                 of_chunk = single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch)
@@ -110,10 +88,8 @@ def estimate_tiers(
     return found
 
 
-def _cells(estimate: Estimate) -> tuple[str, ...]:
-    texts = (f"{count:,}" for count in (estimate.texts, estimate.unique, estimate.cached))
-    tokens = f"{'' if estimate.exact else 'about '}{estimate.tokens:,}"
-    return estimate.model, *texts, tokens, f"{estimate.requests:,}", format_price(estimate.cost)
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _sum(one: Estimate, other: Estimate) -> Estimate:

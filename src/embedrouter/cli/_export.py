@@ -7,7 +7,6 @@ API keys. The first JSON line, or the metadata of the Parquet schema, names the 
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import json
 import zlib
@@ -15,13 +14,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, Any, Literal, TypeAlias, cast
 
 from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
 
 FORMAT = "embedrouter-cache"
 VERSION = 1
+HEADER = {"format": FORMAT, "version": VERSION}
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 MAX_LINE = 2**22
 """Bytes: more than the longest row takes."""
@@ -30,19 +30,19 @@ CacheRow: TypeAlias = tuple[bytes, bytes]
 """A key and its value."""
 
 
-def export_rows(path: Path, rows: Iterable[CacheRow]) -> int:
-    """Write rows to a new file and return their number. After a failure no file is left.
+def export_rows(path: Path, rows: Iterable[CacheRow]) -> None:
+    """Write rows to a new file. After a failure no file is left.
 
     Raises:
         ConfigError: the file exists, cannot be written, or has an unknown suffix.
     """
     write = _write_parquet if _suffix(path) == ".parquet" else _write_lines
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".part-{path.name}")
     try:
         if path.exists():
             raise ConfigError(f"{path} exists already. Choose another name, or remove the file first.")
         try:
-            count = write(part, path.name.endswith(".gz"), rows)
+            write(part, rows)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -50,7 +50,6 @@ def export_rows(path: Path, rows: Iterable[CacheRow]) -> int:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}). Check the path and the free disk space."
         ) from error
-    return count
 
 
 def import_rows(path: Path) -> Iterator[CacheRow | None]:
@@ -87,46 +86,47 @@ def _unknown_format(path: Path) -> ConfigError:
 # JSON lines
 
 
-def _write_lines(path: Path, zipped: bool, rows: Iterable[CacheRow]) -> int:
-    count = 0
-    with gzip.open(path, "wt", encoding="ascii") if zipped else path.open("w", encoding="ascii") as file:
-        file.write(json.dumps({"format": FORMAT, "version": VERSION}) + "\n")
-        for key, value in rows:
-            file.write(json.dumps({"key": key.hex(), "row": base64.b64encode(value).decode()}) + "\n")
-            count += 1
-    return count
+def _open_lines(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, mode)) if path.name.endswith(".gz") else path.open(mode)
+
+
+def _write_lines(path: Path, rows: Iterable[CacheRow]) -> None:
+    with _open_lines(path, "wb") as file:
+        file.write(_line(HEADER))
+        file.writelines(_line({"key": key.hex(), "row": base64.b64encode(value).decode()}) for key, value in rows)
+
+
+def _line(content: object) -> bytes:
+    return json.dumps(content).encode() + b"\n"
 
 
 def _read_lines(path: Path) -> Iterator[CacheRow | None]:
-    with cast(IO[bytes], gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb") as file:
+    with _open_lines(path, "rb") as file:
         first: object = None
         with suppress(ValueError):
             first = json.loads(file.readline(MAX_LINE))
-        if first != {"format": FORMAT, "version": VERSION}:
+        if first != HEADER:
             raise _unknown_format(path)
         while line := file.readline(MAX_LINE):
             try:
                 fields = json.loads(line)
                 yield bytes.fromhex(fields["key"]), base64.b64decode(fields["row"], validate=True)
-            except (ValueError, KeyError, TypeError, binascii.Error):
+            except (ValueError, KeyError, TypeError):
                 yield None
 
 
 # Parquet
 
 
-def _write_parquet(path: Path, _: bool, rows: Iterable[CacheRow]) -> int:
+def _write_parquet(path: Path, rows: Iterable[CacheRow]) -> None:
     arrow, parquet = _arrow()
     schema = arrow.schema(
         [("key", arrow.binary()), ("row", arrow.binary())], metadata={FORMAT.encode(): str(VERSION).encode()}
     )
-    count = 0
     with parquet.ParquetWriter(path, schema) as writer:
         for page in chunked(rows):
             keys, values = zip(*page, strict=True)
             writer.write_batch(arrow.record_batch([arrow.array(keys), arrow.array(values)], schema=schema))
-            count += len(page)
-    return count
 
 
 def _read_parquet(path: Path) -> Iterator[CacheRow | None]:

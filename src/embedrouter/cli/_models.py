@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Annotated
 
@@ -13,7 +12,8 @@ from ..errors import ConfigError
 from ..models import PRICE_MAX_AGE, Card, load_catalogue
 from ..types import dollars
 from ._console import Output
-from ._options import AsJson, ConfigFile, named_config
+from ._options import AsJson, ConfigFile
+from ._routers import read_config
 
 
 def command(
@@ -26,8 +26,8 @@ def command(
     An unknown price is not a price of zero. With --config, the rows of its catalog= are included.
     """
     cards: dict[str, Card] = {}
-    loaded = named_config(config)
-    for extra in {settings.get("catalog") for settings in loaded.routers().values()} if loaded else {None}:
+    routers = read_config(config).routers() if config else {"": {}}
+    for extra in {settings.get("catalog") for settings in routers.values()}:
         cards |= load_catalogue(extra)
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
@@ -35,26 +35,26 @@ def command(
         raise ConfigError(f"The catalogue has no models of {provider!r}. Choose one of {known}.")
     output = Output(as_json=as_json)
     sources = {source: str(number) for number, source in enumerate(dict.fromkeys(card.source for card in shown), 1)}
-    columns = ("model", "space", "dimensions", "longest input", "price", "batch price", "checked", "source")
     rows = [
-        (
-            card.model,
-            card.space,
-            _dimensions(card),
-            "unknown" if card.input_tokens is None else f"{card.input_tokens:,}",
-            *("unknown" if price is None else dollars(price) for price in (card.price, card.batch_price)),
-            str(card.checked or "unknown"),
-            sources[card.source],
-        )
+        {
+            "model": card.model,
+            "space": card.space,
+            "dimensions": _dimensions(card),
+            "longest input": card.input_tokens,
+            "price": None if card.price is None else dollars(card.price),
+            "batch price": None if card.batch_price is None else dollars(card.batch_price),
+            "checked": card.checked,
+            "source": sources[card.source],
+        }
         for card in shown
     ]
-    output.table(columns, rows, numbers=columns[3:6])
+    output.table(rows)
     for source, number in sources.items():
         output.line(f"{number:>3}  {source or 'unknown'}")
     warning = staleness_warning(shown, datetime.now(UTC).date())
     if warning:
         output.line(warning, style="yellow")
-    output.json({"models": [asdict(card) for card in shown], "warning": warning})
+    output.json({"models": shown, "warning": warning})
 
 
 def staleness_warning(cards: Iterable[Card], today: date) -> str | None:

@@ -1,87 +1,101 @@
-"""Routers that the options of a command name, and their tiers.
+"""Configurations, routers and cache folders that the options of a command name.
 
-Without a model and a configuration, the demo and the calibration compare two tiers of wordllama: 64 and 256 dimensions.
-These are two spaces, so each needs an index of its own. In a configuration with a family such as voyage-4 two tiers
-search one index.
+A model that an option names becomes the same ``Config`` that a file would give.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..cache import DEFAULT, Default, default_folder
-from ..config import Config
-from ..errors import NoModelAvailableError
-from ..models import Model
-from ..router import Router
+from ..cache import default_folder
+from ..config import Config, load
+from ..errors import ConfigError
+from ..router import Router, wiring_of
 from ..tiered import TieredRouter, default_tier
 from ..types import InputType
-from ._options import exclusive, find_config
+from ._options import exclusive
 
 AnyRouter: TypeAlias = Router | TieredRouter
-CacheChoice: TypeAlias = Path | str | Default | None
-"""A folder, ``None`` for no cache, or ``DEFAULT`` for the configured cache."""
 
+COMMAND_LINE = Path("the command line")
+"""In place of the file of a configuration."""
 WORDLLAMA = "wordllama:l2_supercat_256"
 
 
-def choose_cache(cache: Path | None, no_cache: bool) -> CacheChoice:
-    """Return the cache that ``--cache`` and ``--no-cache`` choose."""
-    exclusive(cache=cache, no_cache=no_cache)
-    return None if no_cache else cache or DEFAULT
+def read_config(file: str) -> Config:
+    """Read the configuration that ``--config`` names; ``auto`` searches for the file."""
+    return load(None if file == "auto" else file)
 
 
-def build_router(
-    model: str | None, config: Config | None, cache: CacheChoice = DEFAULT
-) -> tuple[AnyRouter, str | None]:
-    """Build the router of a configuration or of a model, or two tiers of wordllama.
+def find_config(model: str | None, file: str | None) -> Config:
+    """Return the configuration that the options name, or the one that a search finds, or that of wordllama.
 
-    Returns:
-        The router, and the folder of its cache or ``None``.
+    Raises:
+        BadParameter: both options were given.
+        ConfigError: the file cannot be read, whether named or found.
     """
-    if config:
-        return assemble(config.routers(), cache, **(config.tiered()[1] if config.is_tiered else {}))
-    if model:
-        return assemble({"": single_model(model)}, cache)
-    sizes = {"low": 64, "high": 256}
-    return assemble({name: {"models": [Model(WORDLLAMA, dimensions=sizes[name], tier=name)]} for name in sizes}, cache)
+    exclusive(model=model, config=file)
+    if not model:
+        try:
+            return read_config(file or "auto")
+        except ConfigError as error:
+            if file or error.__cause__:  # a file is named, or exists and is broken
+                raise
+    return Config(COMMAND_LINE, settings_for(model or WORDLLAMA), named=True)
 
 
-def single_model(name: str) -> dict[str, Any]:
-    """Return the arguments of a router for a model that an option names."""
-    return {"models": [name], "on_too_long": "mean"}
+def settings_for(model: str) -> dict[str, Any]:
+    """Return what a configuration file would say of a router for one model."""
+    return {"models": [{"model": model}], "on_too_long": "mean"}
 
 
-def assemble(
-    routers: Mapping[str, Mapping[str, Any]], cache: CacheChoice, **tiers: Any
-) -> tuple[AnyRouter, str | None]:
-    """Build the router of each tier from its arguments, or a single one from those of the empty string."""
-    override: dict[str, Any] = {} if isinstance(cache, Default) else {"cache": cache}
-    built = {tier: Router(**{**settings, **override}) for tier, settings in routers.items()}
-    folders = [{**settings, **override}.get("cache", default_folder()) for settings in routers.values()]
-    location = ", ".join(dict.fromkeys(str(folder) for folder in folders if folder is not None)) or None
-    return built[""] if "" in built else TieredRouter(built, **tiers), location
+def find_router(model: str | None, file: str | None, cache: Path | None) -> AnyRouter:
+    """Build the router of ``find_config``."""
+    return _build(find_config(model, file), {"cache": cache} if cache else {})
 
 
-def find_router(model: str | None, config: str | None, cache: Path | None) -> tuple[AnyRouter, str | None]:
-    """Build the router that the options name: a model, a configuration, the configuration found, or wordllama."""
-    exclusive(model=model, config=config)
-    found = None if model else find_config(config)
-    return build_router(None if found else model or WORDLLAMA, found, DEFAULT if cache is None else cache.expanduser())
+def build_router(file: str | None, otherwise: Mapping[str, Any], cache: Path | None, no_cache: bool) -> AnyRouter:
+    """Build the router of a named configuration, or of the content that a configuration would have.
+
+    Raises:
+        BadParameter: both cache options were given.
+    """
+    exclusive(cache=cache, no_cache=no_cache)
+    config = read_config(file) if file else Config(COMMAND_LINE, otherwise, named=True)
+    return _build(config, {"cache": cache} if cache or no_cache else {})
 
 
-def router_settings(model: str | None, config: str | None, cache: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the arguments of each router that the options name, by tier; ``cache`` is an absolute path or ``None``."""
-    exclusive(model=model, config=config)
-    found = None if model else find_config(config)
-    routers: dict[str, dict[str, Any]] = found.routers() if found else {"": {"models": [model or WORDLLAMA]}}
-    for settings in routers.values():
-        folder = cache if cache is not None else settings.get("cache", default_folder())
-        settings["cache"] = None if folder is None else Path(folder).expanduser().absolute()
-    return routers
+def _build(config: Config, override: Mapping[str, Any]) -> AnyRouter:
+    built = {tier: Router(**{**settings, **override}) for tier, settings in config.routers().items()}
+    return TieredRouter(built, **config.tiered()[1]) if config.is_tiered else built[""]
+
+
+# Cache folders
+
+
+def cache_folder(cache: Path | None, file: str | None) -> Path:
+    """Return the cache folder that ``--cache`` and ``--config`` name, without opening the folder.
+
+    Raises:
+        BadParameter: both options were given.
+        ConfigError: the configuration has no cache, or several.
+    """
+    exclusive(cache=cache, config=file)
+    folders: set[Any] = {cache}
+    if cache is None:
+        tables = find_config(None, file).routers().values()
+        folders = {settings.get("cache", default_folder()) for settings in tables} - {None}
+    if len(folders) != 1:
+        raise ConfigError(f"The configuration has {len(folders) or 'no'} caches. Name the folder: --cache DIR.")
+    return Path(folders.pop()).expanduser().absolute()
+
+
+def cache_location(router: AnyRouter) -> str | None:
+    """Return the cache folders of a router that was built, or ``None``."""
+    caching = [single for single in separate_routers(router) if single.cache.store is not None]
+    return ", ".join(dict.fromkeys(str(wiring_of(single).folder) for single in caching)) or None
 
 
 # Tiers
@@ -105,31 +119,5 @@ def distinct_tiers(router: AnyRouter, input_type: InputType) -> list[str]:
     """Return the tiers that differ in the model called first, lowest first, each by its highest name."""
     if isinstance(router, TieredRouter):
         return router.own_tiers
-    first_models: dict[str, str] = {}
-    for name in router.tiers:
-        try:
-            first_models[router.estimate(["a"], input_type=input_type, tier=name).model] = name
-        except NoModelAvailableError:
-            break
-    return list(first_models.values())
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedTier:
-    """One of the quality tiers to compare."""
-
-    tier: str
-    router: Router
-    own_index: bool
-    """Whether the tier needs an index besides the main index: another space."""
-    documents: str
-    """The tier of the documents in its index."""
-
-
-def compared_tiers(router: AnyRouter) -> list[ComparedTier]:
-    """Return the lowest and the highest tier that differ, or the only tier."""
-    tiers = distinct_tiers(router, "query")
-    lowest_and_highest = dict.fromkeys((tiers[0], tiers[-1]))
-    if isinstance(router, TieredRouter):
-        return [ComparedTier(name, router.router(name), name != tiers[-1], name) for name in lowest_and_highest]
-    return [ComparedTier(name, router, False, default_tier(router, "document")) for name in lowest_and_highest]
+    estimates = router.estimate_tiers(["a"], input_type=input_type)
+    return list({estimate.model: name for name, estimate in estimates.items()}.values())

@@ -16,34 +16,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, TypeAlias, cast
+from typing import Annotated, BinaryIO, TypeAlias
 
 import typer
 
 from ..errors import ConfigError, InvalidInputError
 from ..types import InputType
 from ._console import first_few
-from ._corpus import files_in, read_listed, read_text
 
-DEFAULT_FIELD = "text"
 STDIN = "-"
 MAX_CHUNK_TEXTS = 8192
 MAX_CHUNK_CHARACTERS = 8_000_000
-SHOWN = 5
-"""Locations that a message names."""
+SUFFIXES = {".txt", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"}
+MAX_FILE_SIZE = 5_000_000
+"""Bytes; a larger file is most likely no prose."""
 
-Source: TypeAlias = Annotated[
-    str, typer.Argument(metavar="PATH|-", help="A file, a folder of text and .jsonl files, or - (stdin).")
-]
-FieldName: TypeAlias = Annotated[
-    str | None, typer.Option("--field", metavar="NAME", help="The field of JSON lines; text.")
-]
-InputTypeName: TypeAlias = Annotated[
-    str, typer.Option("--input-type", metavar="document|query", help="The purpose of the texts.")
-]
-ChunkSize: TypeAlias = Annotated[
-    int | None, typer.Option("--chunk-size", metavar="N", min=1, help="The number of texts in memory at once.")
-]
+Source: TypeAlias = Annotated[str, typer.Argument(metavar="PATH|-", help="A file, a folder of files, or - (stdin).")]
+FieldName: TypeAlias = Annotated[str | None, typer.Option("--field", metavar="NAME", help="The field; text.")]
+InputTypeName: TypeAlias = Annotated[InputType, typer.Option("--input-type", help="The purpose of the texts.")]
+ChunkSize: TypeAlias = Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts in memory at once.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +59,7 @@ class Texts:
     def __init__(self, path: str, field: str | None = None) -> None:
         self._path = path
         self._field = field
-        self._stdin_copy: IO[bytes] | None = None
+        self._stdin_copy: BinaryIO | None = None
         self.skipped: dict[str, list[str]] = {}
         """Files of a folder that the last iteration skipped, by reason."""
 
@@ -90,16 +81,15 @@ class Texts:
             self._stdin_copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
             shutil.copyfileobj(sys.stdin.buffer, self._stdin_copy)
         self._stdin_copy.seek(0)
-        for location, line in _lines(self._stdin_copy, "stdin"):
+        for location, line in decode_lines(self._stdin_copy, "stdin"):
             yield LocatedText(location, line if self._field is None else _parse_line(line, self._field, location))
 
     def _read_file(self, path: Path) -> Iterator[LocatedText]:
         if path.suffix.lower() == ".jsonl":
-            with _open(path) as file:
-                for location, line in _lines(file, str(path)):
-                    yield LocatedText(location, _parse_line(line, self._field or DEFAULT_FIELD, location))
+            for location, line in read_lines(path):
+                yield LocatedText(location, _parse_line(line, self._field or "text", location))
             return
-        with _open(path):  # for the same errors as with JSON lines
+        with open_file(path):  # for the same errors as with JSON lines
             text, reason = read_text(path)
         if reason:
             raise ConfigError(
@@ -109,13 +99,11 @@ class Texts:
 
     def _read_folder(self, root: Path) -> Iterator[LocatedText]:
         self.skipped = {}
-        for path, relative in files_in(root):
+        for path, text, reason in read_files(root):
             if path.suffix.lower() == ".jsonl":
                 yield from self._read_file(path)
-                continue
-            text, reason = read_listed(path)
-            if reason:
-                self.skipped.setdefault(reason, []).append(relative)
+            elif reason:
+                self.skipped.setdefault(reason, []).append(str(path.relative_to(root)))
             else:
                 yield LocatedText(str(path), text)
 
@@ -142,39 +130,9 @@ def locate_rejected(chunk: Sequence[LocatedText]) -> Iterator[None]:
         yield
     except InvalidInputError as error:
         locations = [chunk[index].location for index in error.indices]
-        refused = first_few(locations, SHOWN, separator="; ")
+        refused = first_few(locations, "; ")
         message = f"{error} Position 0 is {chunk[0].location}; refused: {refused}."
         raise InvalidInputError(message, indices=error.indices) from error
-
-
-def parse_input_type(name: str) -> InputType:
-    """Return the input type of texts.
-
-    Raises:
-        BadParameter: the name is neither ``document`` nor ``query``.
-    """
-    if name not in ("document", "query"):
-        raise typer.BadParameter(f"--input-type is document or query, not {name!r}.")
-    return cast(InputType, name)
-
-
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
-
-
-def _lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
-    """Return the lines that are not blank, each after its location."""
-    for number, line in enumerate(file, 1):
-        location = f"{name}, line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise ConfigError(f"{location} is not UTF-8 text.") from None
-        if text.strip():
-            yield location, text
 
 
 def _parse_line(line: str, field: str, location: str) -> str:
@@ -189,3 +147,70 @@ def _parse_line(line: str, field: str, location: str) -> str:
         there = ", ".join(map(repr, row)) or "none"
         raise ConfigError(f"{location}: the field {field!r} holds no text. Fields there: {there}. Choose with --field.")
     return text
+
+
+# Files
+
+
+def read_files(root: Path, errors: str = "strict") -> Iterator[tuple[Path, str, str]]:
+    """Return the files of a folder and its subfolders in a fixed order, without hidden ones.
+
+    Each comes with its text, or with the reason why the file is skipped.
+    """
+    for path in sorted(root.rglob("*")):
+        suffix, parts = path.suffix.lower(), path.relative_to(root).parts
+        if not path.is_file() or any(part.startswith(".") or part == "__pycache__" for part in parts):
+            continue
+        if suffix in SUFFIXES:
+            yield path, *read_text(path, errors)
+        else:
+            yield path, "", f"a {suffix} file" if suffix else "a file without suffix"
+
+
+def read_text(path: Path, errors: str = "strict") -> tuple[str, str]:
+    """Return the text of a file, or the reason why the file is skipped."""
+    try:
+        if path.stat().st_size > MAX_FILE_SIZE:
+            return "", f"over {MAX_FILE_SIZE // 1_000_000} MB"
+        text = path.read_text("utf-8-sig", errors)
+    except OSError as error:
+        return "", (error.strerror or "unreadable").lower()
+    except UnicodeDecodeError:
+        return "", "not UTF-8 text"
+    if "\0" in text:
+        return "", "not text"
+    return (text, "") if text.strip() else ("", "empty")
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        return path.expanduser().open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}). Check the path.") from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Return the lines of a file as ``decode_lines`` does."""
+    with open_file(path) as file:
+        yield from decode_lines(file, str(path))
+
+
+def decode_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Return the lines that are not blank, each after its location.
+
+    Raises:
+        ConfigError: a line is not UTF-8.
+    """
+    for number, line in enumerate(file, 1):
+        location = f"{name}, line {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{location} is not UTF-8 text. Convert the file.") from None
+        if text.strip():
+            yield location, text

@@ -7,9 +7,8 @@ cache before the next request: after a stop, the same command continues, and no 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
-from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -18,18 +17,16 @@ from ..errors import ConfigError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..spending import tag as booked_under
 from ..tiered import default_tier
-from ..types import Estimate, InputType
+from ..types import InputType
 from ._batch import PollInterval, collect_batches
-from ._console import Output, exit_on_interrupt, format_money
+from ._console import STEP, Output, exit_on_interrupt, format_money
 from ._estimate import estimate_tiers
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, Yes
-from ._routers import find_router, router_at_tier
-from ._texts import STDIN, ChunkSize, FieldName, InputTypeName, Source, Texts, chunks, locate_rejected, parse_input_type
+from ._routers import cache_location, find_router, router_at_tier
+from ._texts import STDIN, ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
 
 BATCH_CHUNK = 50_000
 """Texts in one batch."""
-FREE_CHUNK = 512
-"""Texts in a chunk of a free local model: such a model is slow, and the progress bar should move."""
 
 
 def command(
@@ -41,9 +38,7 @@ def command(
     model: ModelName = None,
     config: ConfigFile = None,
     cache: CacheFolder = None,
-    batch: Annotated[
-        bool, typer.Option("--batch", help="Use the provider's batch endpoint: OpenAI's costs half and takes a day.")
-    ] = False,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, at half the price.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --batch: submit, and do not wait.")] = False,
     every: PollInterval = 60.0,
     chunk_size: ChunkSize = None,
@@ -57,109 +52,76 @@ def command(
     """
     if detach and not batch:
         raise typer.BadParameter("--detach goes with --batch.")
-    kind, output = parse_input_type(input_type), Output(as_json=as_json)
-    chosen, cache_location = find_router(model, config, cache)
-    if cache_location is None:
+    output, began = Output(as_json=as_json, yes=yes), time.monotonic()
+    chosen = find_router(model, config, cache)
+    router, own_tier = router_at_tier(chosen, tier, input_type)
+    location = cache_location(router)
+    if location is None:
         raise ConfigError(
             "This configuration has no cache, so there is nothing to warm. Set cache=, or name one: --cache DIR."
         )
-    router, own_tier = router_at_tier(chosen, tier, kind)
-    began = time.monotonic()
     with router, closing(Texts(path, field)) as texts, booked_under(tag) if tag else nullcontext():
         if batch:
-            collect_batches([router], every, wait=not detach, output=output)
+            collect_batches(router, every, wait=not detach, output=output)
         with output.busy("counting tokens"):
-            expected = estimate_tiers(router, texts, [own_tier], kind, chunk_size, batch=batch)[own_tier]
+            expected = estimate_tiers(router, texts, [own_tier], input_type, chunk_size, batch=batch)[own_tier]
         wiring_of(router).require_affordable(expected.cost)
-        _confirm_cost(expected, yes, path == STDIN, output)
-        run = Run(router, texts, kind, own_tier, chunk_size, cache_location, output)
-        facts = run.submit_batches(every, wait=not detach) if batch else run.embed(expected)
-    output.line(f"{_format_usage(router)} Cache: {cache_location}.")
-    facts |= {"distinct": expected.unique, "tier": tier or default_tier(chosen, kind), "tag": tag or ""}
-    facts |= {"cache": cache_location, "input_type": kind, "usage": asdict(router.usage), "expected": expected.cost}
-    output.json({**facts, "seconds": time.monotonic() - began})
+        output.line(
+            f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
+            f"{'' if expected.exact else 'about '}{expected.tokens:,} tokens."
+        )
+        output.confirm_cost([expected], "Agree with --yes.", piped=path == STDIN)
+        if batch:
+            for chunk in chunks(texts, BATCH_CHUNK):
+                with locate_rejected(chunk):
+                    router.submit_batch([item.text for item in chunk], input_type=input_type, tier=own_tier)
+            facts = collect_batches(router, every, wait=not detach, output=output)
+        else:
+            size = chunk_size or (STEP if expected.cost == 0 else None)
+            facts = _embed(router, chunks(texts, size), expected.texts, input_type, own_tier, output)
+    output.line(f"{_format_usage(router)} Cache: {location}.")
+    facts |= {"texts": expected.texts, "distinct": expected.unique, "expected": expected.cost, "usage": router.usage}
+    facts |= {"tier": tier or default_tier(chosen, input_type), "tag": tag or "", "input_type": input_type}
+    output.json({**facts, "cache": location, "seconds": time.monotonic() - began})
     if facts.get("failures"):
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The part of the command that spends money."""
-
-    router: Router
-    texts: Texts
-    input_type: InputType
-    tier: str
-    chunk_size: int | None
-    cache_location: str
-    output: Output
-
-    def embed(self, expected: Estimate) -> dict[str, Any]:
-        """Embed chunk after chunk; return the facts to report."""
-        began = time.monotonic()
-        done = embedded = 0
-        size = self.chunk_size or (FREE_CHUNK if expected.cost == 0 else None)
-        with (
-            exit_on_interrupt(lambda: f"Stopped. {self._resume_message()}"),
-            self.output.spending_progress("embedding", expected.texts) as advance,
-        ):
-            for chunk in chunks(self.texts, size):
-                wanted = [item.text for item in chunk]
-                try:
-                    with locate_rejected(chunk):
-                        result = self.router.embed(wanted, input_type=self.input_type, tier=self.tier)
-                except EmbedRouterError as error:
-                    self._add_progress(error, wanted, done, expected.texts)
-                    raise
-                done += len(result)
-                embedded += len({item.text for item, cached in zip(chunk, result.cached, strict=True) if not cached})
-                advance(done, self.router.usage.cost)
-        seconds = f"{time.monotonic() - began:.1f} s."
-        if embedded:
-            self.output.line(
-                f"{done:,} texts: {embedded:,} embedded, the others were in the cache or repeated. {seconds}"
-            )
-        else:
-            self.output.line(f"All {done:,} texts were in the cache. {seconds}")
-        return {"texts": done, "embedded": embedded}
-
-    def submit_batches(self, every: float, *, wait: bool) -> dict[str, Any]:
-        """Submit batch after batch, and collect the batches under way; return the facts to report."""
-        done = 0
-        for chunk in chunks(self.texts, BATCH_CHUNK):
-            with locate_rejected(chunk):
-                self.router.submit_batch([item.text for item in chunk], input_type=self.input_type, tier=self.tier)
-            done += len(chunk)
-        return {"texts": done, **collect_batches([self.router], every, wait=wait, output=self.output)}
-
-    def _add_progress(self, error: EmbedRouterError, chunk: list[str], done: int, total: int) -> None:
-        """Add to an error how many texts are embedded, if any request was paid."""
-        if self.router.usage.requests:
-            done += self.router.estimate(chunk, input_type=self.input_type, tier=self.tier).cached
-            error.args = (f"{error}\n{done:,} of {total:,} texts are embedded. {self._resume_message()}",)
-
-    def _resume_message(self) -> str:
-        return (
-            f"{_format_usage(self.router)} What was answered is in the cache ({self.cache_location}): the same command "
-            "continues from there and pays for nothing twice."
-        )
+def _embed(
+    router: Router, parts: Iterable[list[LocatedText]], total: int, input_type: InputType, tier: str, output: Output
+) -> dict[str, Any]:
+    """Embed chunk after chunk; return the facts to report."""
+    began = time.monotonic()
+    done = embedded = 0
+    with (
+        exit_on_interrupt(lambda: f"Stopped. {_resume_message(router)}"),
+        output.progress("embedding", total) as advance,
+    ):
+        for chunk in parts:
+            wanted = [item.text for item in chunk]
+            try:
+                with locate_rejected(chunk):
+                    result = router.embed(wanted, input_type=input_type, tier=tier)
+            except EmbedRouterError as error:
+                if router.usage.requests:
+                    done += router.estimate(wanted, input_type=input_type, tier=tier).cached
+                    progress = f"{done:,} of {total:,} texts are embedded. {_resume_message(router)}"
+                    error.args = (f"{error}\n{progress}",)
+                raise
+            done += len(result)
+            embedded += len({text for text, cached in zip(wanted, result.cached, strict=True) if not cached})
+            advance(done, router.usage.cost)
+    rest = f"{embedded:,} embedded, the others were in the cache or repeated"
+    counts = f"{done:,} texts: {rest}" if embedded else f"All {done:,} texts were in the cache"
+    output.line(f"{counts}. {time.monotonic() - began:.1f} s.")
+    return {"embedded": embedded}
 
 
-def _confirm_cost(expected: Estimate, yes: bool, piped: bool, output: Output) -> None:
-    """Show the cost, and ask if there is any.
-
-    Raises:
-        ConfigError: the user did not agree.
-    """
-    output.line(
-        f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
-        f"{'' if expected.exact else 'about '}{expected.tokens:,} tokens."
+def _resume_message(router: Router) -> str:
+    return (
+        f"{_format_usage(router)} What was answered is in the cache ({cache_location(router)}): the same command "
+        "continues from there and pays for nothing twice."
     )
-    if expected.cost == 0:
-        return
-    cost = "an unknown price" if expected.cost is None else f"about {format_money(expected.cost)}"
-    question = f"This embeds {expected.tokens:,} tokens for {cost} with {expected.model}"
-    output.require_agreement(question, "Nothing was embedded. Agree with --yes.", yes=yes, piped=piped)
 
 
 def _format_usage(router: Router) -> str:
@@ -167,4 +129,4 @@ def _format_usage(router: Router) -> str:
     unknown = f", and {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
     saved = f", {format_money(usage.saved)} saved" if usage.saved else ""
     requests = f"{usage.requests:,} request{'' if usage.requests == 1 else 's'}"
-    return f"Spent: {format_money(usage.cost or Decimal(0))} for {usage.tokens:,} tokens in {requests}{unknown}{saved}."
+    return f"Spent: {format_money(usage.cost)} for {usage.tokens:,} tokens in {requests}{unknown}{saved}."

@@ -8,18 +8,15 @@ checks go on.
 
 from __future__ import annotations
 
-from ._finding import Finding, Level
+from ._drift import PROBE_FOLDER, ProbeRecords
+from ._finding import Finding
 from ._installation import installed
-from ._model_checks import Checkup, check_models
-from ._probe_records import PROBE_FOLDER, ProbeRecord, ProbeRecords
+from ._model_checks import check_models
 from ._storage import check_cache, check_ledger
 
 __all__ = [
     "PROBE_FOLDER",
-    "Checkup",
     "Finding",
-    "Level",
-    "ProbeRecord",
     "ProbeRecords",
     "check_cache",
     "check_ledger",

@@ -1,16 +1,29 @@
-"""Drift: whether a model still gives the vectors that it gave on an earlier day."""
+"""Drift: whether a model still gives the vectors of the probe texts that it gave on an earlier day.
+
+The vectors are kept in one small JSON file for each model, input type and version of the probe texts, in the folder
+``probes`` beside the cache. The file is named after a hash of the model's fingerprint, so that every deployment of a
+model is compared with the same vectors. The file contains no text and no key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import base64
+import json
+import os
+from collections.abc import Iterator
 from datetime import date
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
 
 from ..errors import ConfigError
-from ..models.agreement import SAME_MODEL_COSINE, lowest_cosine
-from ..types import Candidate, InputType, Vectors
+from ..models.agreement import PROBE_VERSION, SAME_MODEL_COSINE, ProbeVectors, lowest_cosine
+from ..types import InputType, Vectors
 from ._finding import Finding, fine, problem, warning
-from ._probe_records import ProbeRecord, ProbeRecords
+
+PROBE_FOLDER = "probes"
+"""Inside the cache's folder, or the user's data folder."""
 
 CHANGED = (
     "Do not mix new and old vectors: start a new cache folder and embed the documents again into an empty index, or go "
@@ -18,64 +31,101 @@ CHANGED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProbedModel:
-    """A model that answered under every input type."""
+class ProbeRecords:
+    """Read and write records in a folder, which the first write creates.
 
-    candidate: Candidate
-    name: str
-    vectors: Mapping[InputType, Vectors]
-    seconds: Mapping[InputType, float]
+    Args:
+        version: of the probe texts; a record of another version is not found.
+    """
+
+    def __init__(self, folder: Path, version: int = PROBE_VERSION) -> None:
+        self.folder = folder
+        self._version = version
+
+    def read(self, fingerprint: str, input_type: InputType, shape: tuple[int, ...]) -> tuple[date, Vectors] | None:
+        """Return the day and the vectors of the stored record, or ``None``.
+
+        Raises:
+            ConfigError: the record is damaged.
+        """
+        path = self._path(fingerprint, input_type)
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            vectors = np.frombuffer(base64.b64decode(content["vectors"], validate=True), "<f4").reshape(shape)
+            return date.fromisoformat(content["day"]), vectors.astype(np.float32)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ConfigError(f"The probe vectors in {path} cannot be read ({type(error).__name__}).") from error
+
+    def write(self, fingerprint: str, input_type: InputType, day: date, model: str, vectors: Vectors) -> None:
+        """Store the record of a model's vectors, in place of an older one.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        content = {
+            "model": model,
+            "fingerprint": fingerprint,
+            "input_type": input_type,
+            "day": day.isoformat(),
+            "vectors": base64.b64encode(vectors.astype("<f4").tobytes()).decode(),
+        }
+        path = self._path(fingerprint, input_type)
+        part = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            for folder in (self.folder.parent, self.folder):  # mkdir's mode does not apply to the parents it creates
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                part.write_text(json.dumps(content, indent=1), "utf-8")
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"The probe vectors cannot be stored in {self.folder} ({error.strerror}).") from error
+
+    def _path(self, fingerprint: str, input_type: InputType) -> Path:
+        named = json.dumps([self._version, fingerprint, input_type])
+        return self.folder / f"{blake2b(named.encode(), digest_size=16).hexdigest()}.json"
 
 
 def check_drift(
-    probed: ProbedModel,
-    records: ProbeRecords,
-    stored: dict[tuple[str, InputType], ProbeRecord],
-    today: date,
-    *,
-    keep: bool,
-    accept: bool,
+    probed: ProbeVectors, records: ProbeRecords, today: date, *, keep: bool, accept: bool
 ) -> Iterator[Finding]:
     """Compare vectors with the records, and store missing records.
 
     Args:
-        stored: records that this run has written, by fingerprint and input type: they are of no earlier day.
         keep: whether the vectors may be stored: not where deployments of one model disagree.
         accept: whether to replace records that differ.
     """
-    fingerprint = probed.candidate.fingerprint
     for kind, vectors in probed.vectors.items():
-        if (fingerprint, kind) in stored:  # another deployment of the same model, and the two agree
-            continue
         check = f"drift, {kind}"
         try:
-            old = records.read(fingerprint, kind, (vectors.shape[0], vectors.shape[1]))
+            old = records.read(probed.fingerprint, kind, vectors.shape)
         except ConfigError as error:
             if not accept:
                 yield problem(probed.name, check, str(error), "Store today's vectors instead: repeat with --accept.")
                 continue
             old = None
-        cosine = None if old is None else lowest_cosine(old.vectors, vectors)
-        facts = {"cosine": cosine, "since": None if old is None else old.day, "stored": False}
+        day, cosine = (old[0], lowest_cosine(old[1], vectors)) if old else (None, None)
+        facts = {"cosine": cosine, "since": day, "stored": False}
+        than_old = f"those of {day} (cosine {cosine:.4f})" if old else ""
         if cosine is not None and cosine >= SAME_MODEL_COSINE:
-            yield fine(probed.name, check, f"none since {facts['since']} (cosine {cosine:.4f})", **facts)
-        elif old is not None and not accept:
-            story = f"the vectors differ from those of {old.day} (cosine {cosine:.4f}): the provider changed the model"
+            yield fine(probed.name, check, f"none since {day} (cosine {cosine:.4f})", **facts)
+        elif old and not accept:
+            story = f"the vectors differ from {than_old}: the provider changed the model"
             yield problem(probed.name, check, story, CHANGED, **facts)
         elif not keep:
             story = "not stored: deployments of this model do not agree"
             yield warning(probed.name, check, story, "Solve that problem first, then repeat.", **facts)
         else:
-            new = ProbeRecord(today, probed.name, vectors)
             try:
-                records.write(fingerprint, kind, new)
+                records.write(probed.fingerprint, kind, today, probed.name, vectors)
             except ConfigError as error:
                 advice = "Make the folder writable, or name another cache folder."
                 yield problem(probed.name, check, str(error), advice, **facts)
                 continue
-            stored[fingerprint, kind] = new
             story = f"today's vectors are stored for comparison in {records.folder}"
-            if old is not None:
-                story = f"accepted: {story}, instead of those of {old.day} (cosine {cosine:.4f})"
+            if old:
+                story = f"accepted: {story}, instead of {than_old}"
             yield fine(probed.name, check, story, **{**facts, "stored": True})

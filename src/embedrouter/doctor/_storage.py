@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -93,8 +92,13 @@ def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
 def check_ledger(ledger: Ledger) -> list[Finding]:
     """Check a ledger, before the run records anything in the ledger."""
     try:
+        if ledger.file is None:
+            story = "spending is counted in memory and forgotten with the process"
+            return [warning(LEDGER, "file", story, "Name a file: ledger=…, or leave ledger= out.")]
         if not ledger.is_persistent:
-            return [_in_memory(ledger)]
+            story = f"{ledger.file} cannot be opened; spending is counted in memory only"
+            advice = "Make its folder writable, move the file, or name another file: ledger=…."
+            return [problem(LEDGER, "file", story, advice)]
         months = ledger.totals("month")
         unconfirmed = ledger.unconfirmed()
     except (EmbedRouterError, sqlite3.Error) as error:
@@ -104,8 +108,7 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
     total = sum(months.values(), Account())
     latest = next((f", of that {dollars(months[name].cost)} in {name}" for name in reversed(months)), "")
     story = f"{ledger.file}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
-    months_of = {name: asdict(month) for name, month in months.items()}
-    findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months_of)]
+    findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months)]
     if unconfirmed:
         amount = sum((request.amount or Decimal(0) for request in unconfirmed), Decimal(0))
         story = (
@@ -115,11 +118,3 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
         advice = "Compare with the provider's bill; embedrouter stats lists the requests."
         findings.append(warning(LEDGER, "unconfirmed", story, advice, requests=len(unconfirmed), amount=amount))
     return findings
-
-
-def _in_memory(ledger: Ledger) -> Finding:
-    if ledger.file is None:
-        story = "spending is counted in memory and forgotten with the process"
-        return warning(LEDGER, "file", story, "Name a file: ledger=…, or leave ledger= out.")
-    story = f"{ledger.file} cannot be opened; spending is counted in memory only"
-    return problem(LEDGER, "file", story, "Make its folder writable, move the file, or name another file: ledger=….")

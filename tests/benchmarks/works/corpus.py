@@ -27,7 +27,7 @@ def queries(number: int, first: int = 0) -> list[str]:
 
 
 def fresh(number: int) -> Iterator[list[str]]:
-    """Return lists of documents that nobody has seen yet, without end."""
+    """Return lists of documents that were not embedded yet, without end."""
     return (documents(number, round_ * number) for round_ in itertools.count())
 
 
