@@ -440,9 +440,13 @@ class Played:
         assert len(missing) <= accidents, f"paid, sound and not in the cache: {missing}"
 
     def _check_attempts(self, events: Events) -> None:
-        """Count how often each request was made."""
-        again = 2 if self.episode.retry.cooldown else 1  # what is left alone in the middle of its tries is asked last
-        sent = Counter((received.input_type and _kind(received), received.texts) for received, _ in events)
+        """Count how often each request was made, except those that were told that the model is busy."""
+        again = 2  # a model that is busy, or left alone in the middle of its tries, is asked again after the others
+        sent = Counter(
+            (received.input_type and _kind(received), received.texts)
+            for received, what in events
+            if not what.startswith(("429", "503"))
+        )
         for (told_kind, texts), times in sent.items():
             callers = sum(
                 told_kind in (None, asked.input_type) and self.episode.may_send(texts, asked)
