@@ -8,8 +8,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tests.environments import interpreter
+
 from .contestants import Contestant, Role, race
-from .environment import interpreter, ours, variables
+from .environment import ours, variables
 from .server import Server
 from .table import RATE, Measure, Table
 
