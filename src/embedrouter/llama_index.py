@@ -26,11 +26,12 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from ._process import in_thread
+from .calls import run
 from .errors import ConfigError, InvalidInputError
 from .models import first_given
 from .retrieval import Cascade
 from .retrieval.index_guard import GuardedRouter
-from .retrieval.tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
+from .retrieval.tiered_stores import Search, TieredStores, overrides
 from .router import Router
 from .tiered import TieredRouter
 
@@ -143,17 +144,17 @@ def _in_memory(embedder: RouterEmbedding) -> VectorStoreIndex:
     return VectorStoreIndex(nodes=[], embed_model=embedder)
 
 
-def _embedder(index: VectorStoreIndex) -> object:
-    """Return what embeds for an index. LlamaIndex has no public name for it, so it is known by its class."""
-    return next((value for value in vars(index).values() if isinstance(value, BaseEmbedding)), None)
+class LlamaIndexStores(TieredStores[VectorStoreIndex]):
+    """The indices of a retriever."""
 
+    noun = "index"
+    adapter = RouterEmbedding
+    example = "embed_model=RouterEmbedding(router={router})"
 
-LLAMA_INDEX: Framework[VectorStoreIndex] = Framework(
-    noun="index",
-    adapter=RouterEmbedding,
-    embedder=_embedder,
-    example="embed_model=RouterEmbedding(router={router})",
-)
+    @staticmethod
+    def embedder(index: VectorStoreIndex) -> object:
+        """Return what embeds for an index. LlamaIndex has no public name for it, so it is known by its class."""
+        return next((value for value in vars(index).values() if isinstance(value, BaseEmbedding)), None)
 
 
 class TieredRetriever(BaseRetriever):
@@ -210,7 +211,7 @@ class TieredRetriever(BaseRetriever):
         if "embed_model" in search:
             raise ConfigError("Each index embeds with a model of its own. Leave embed_model= out.")
         self.indices = dict(indices)
-        self.router = tiered_router(LLAMA_INDEX, self.indices, router)
+        self.router = LlamaIndexStores.router_of(self.indices, router)
         self.query_tier = query_tier
         self.cascade = cascade
         self.similarity_top_k = similarity_top_k
@@ -218,8 +219,8 @@ class TieredRetriever(BaseRetriever):
         self._tiered.check()
 
     @property
-    def _tiered(self) -> TieredStores[VectorStoreIndex]:
-        return TieredStores(LLAMA_INDEX, self.indices, self.router, self.query_tier, self.cascade)
+    def _tiered(self) -> LlamaIndexStores:
+        return LlamaIndexStores(self.indices, self.router, self.query_tier, self.cascade)
 
     @classmethod
     def from_router(
@@ -259,41 +260,27 @@ class TieredRetriever(BaseRetriever):
     # Retrieval
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        search = self._tiered.first()
-        hits = self._search(search, query_bundle)
-        if again := self._tiered.second(search, self._scores(search, hits)):
-            search, hits = again, self._search(again, query_bundle)
-        return self._labelled(search, hits[: self.similarity_top_k])
+        return run(self._find(query_bundle, blocking=True))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        search = self._tiered.first()
-        hits = await self._asearch(search, query_bundle)
-        if again := self._tiered.second(search, self._scores(search, hits)):
-            search, hits = again, await self._asearch(again, query_bundle)
-        return self._labelled(search, hits[: self.similarity_top_k])
+        return await self._find(query_bundle, blocking=False)
 
-    def _search(self, search: Search, query: QueryBundle) -> list[NodeWithScore]:
-        with self._tiered.embedding(search.tier) as index:
-            return self._retriever(search, index).retrieve(_unembedded(query))
+    async def _find(self, query: QueryBundle, *, blocking: bool) -> list[NodeWithScore]:
+        tiered = self._tiered
 
-    async def _asearch(self, search: Search, query: QueryBundle) -> list[NodeWithScore]:
-        with self._tiered.embedding(search.tier) as index:
-            retriever = self._retriever(search, index)
-            hits: list[NodeWithScore] = await _acall(index, "aquery", retriever, "retrieve", _unembedded(query))
-            return hits
+        async def find(search: Search, index: VectorStoreIndex) -> tuple[list[NodeWithScore], list[float]]:
+            top_k, asked = search.depth(self.similarity_top_k), _unembedded(query)
+            retriever = index.as_retriever(**{**self.search, "similarity_top_k": top_k})
+            hits = (
+                retriever.retrieve(asked) if blocking else await _acall(index, "aquery", retriever, "retrieve", asked)
+            )
+            scores = [hit.score for hit in hits if hit.score is not None]
+            if search.needs_scores and len(scores) != len(hits):
+                raise tiered.no_scores(search.tier, index.vector_store, "gives none")
+            return hits, scores
 
-    def _retriever(self, search: Search, index: VectorStoreIndex) -> BaseRetriever:
-        return index.as_retriever(**{**self.search, "similarity_top_k": search.depth(self.similarity_top_k)})
-
-    def _scores(self, search: Search, hits: Sequence[NodeWithScore]) -> list[float]:
-        scores = [hit.score for hit in hits if hit.score is not None]
-        if search.needs_scores and len(scores) != len(hits):
-            raise self._tiered.no_scores(search.tier, self.indices[search.tier].vector_store, "gives none")
-        return scores
-
-    def _labelled(self, search: Search, hits: Sequence[NodeWithScore]) -> list[NodeWithScore]:
-        label = self._tiered.label(search)
-        return [NodeWithScore(node=_with(label, hit.node), score=hit.score) for hit in hits]
+        hits, label = await tiered.retrieve(tiered.first(), find)
+        return [NodeWithScore(node=_with(label, hit.node), score=hit.score) for hit in hits[: self.similarity_top_k]]
 
     # Nodes
 

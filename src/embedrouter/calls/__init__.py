@@ -7,6 +7,7 @@ from ._attempt import fault
 from ._call import Degradation, SizedText
 from ._calls import Calls, Prepared, Question
 from ._pack import pack
+from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate
 from ._wiring import LEDGER_FILE, Wiring, wire
 
@@ -23,6 +24,7 @@ __all__ = [
     "fault",
     "format_positions",
     "pack",
+    "run",
     "validate",
     "wire",
 ]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import nan
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -15,27 +14,29 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
 from .._process import in_thread
+from ..calls import run
 from ..errors import ConfigError
 from ..retrieval import Cascade
-from ..retrieval.tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
+from ..retrieval.tiered_stores import Search, TieredStores, overrides
 from ..tiered import TieredRouter
 from ._embeddings import RouterEmbeddings
 from ._with_tier import TIER_SPEC, configured_tier
 
-Hit: TypeAlias = tuple[Document, float]
-
 WITH_SCORES = "similarity_search_with_score"
-UNKNOWN = nan
-"""The score of a hit where scores were not asked for."""
 ASYNCHRONOUS = {"add_documents": ("aadd_documents", "aadd_texts")}
 """The asynchronous forms of a method, of which a store needs one, where there are several."""
 
-LANGCHAIN: Framework[VectorStore] = Framework(
-    noun="store",
-    adapter=RouterEmbeddings,
-    embedder=lambda store: store.embeddings,
-    example="RouterEmbeddings({router})",
-)
+
+class LangChainStores(TieredStores[VectorStore]):
+    """The vector stores of a retriever."""
+
+    noun = "store"
+    adapter = RouterEmbeddings
+    example = "RouterEmbeddings({router})"
+
+    @staticmethod
+    def embedder(store: VectorStore) -> object:
+        return store.embeddings
 
 
 class TieredRetriever(BaseRetriever):
@@ -90,7 +91,7 @@ class TieredRetriever(BaseRetriever):
         search_kwargs: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        router = tiered_router(LANGCHAIN, stores, router)
+        router = LangChainStores.router_of(stores, router)
         search = dict(search_kwargs or {})
         own = {"query_tier": query_tier, "cascade": cascade, "k": k, "search_kwargs": search}
         super().__init__(**{"stores": dict(stores), "router": router, **own, **settings})
@@ -101,8 +102,8 @@ class TieredRetriever(BaseRetriever):
                 raise self._tiered.no_scores(first.tier, self.stores[first.tier], f"has no {WITH_SCORES}")
 
     @property
-    def _tiered(self) -> TieredStores[VectorStore]:
-        return TieredStores(LANGCHAIN, self.stores, self.router, self.query_tier, self.cascade)
+    def _tiered(self) -> LangChainStores:
+        return LangChainStores(self.stores, self.router, self.query_tier, self.cascade)
 
     @classmethod
     def from_router(
@@ -155,46 +156,32 @@ class TieredRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        search, settings = self._first(**kwargs)
-        hits = self._search(search, query, settings)
-        if again := self._tiered.second(search, _scores(hits)):
-            search, hits = again, self._search(again, query, settings)
-        return self._labelled(search, hits[: settings["k"]])
+        return run(self._retrieve(query, blocking=True, **kwargs))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        search, settings = self._first(**kwargs)
-        hits = await self._asearch(search, query, settings)
-        if again := self._tiered.second(search, _scores(hits)):
-            search, hits = again, await self._asearch(again, query, settings)
-        return self._labelled(search, hits[: settings["k"]])
+        return await self._retrieve(query, blocking=False, **kwargs)
 
-    def _first(
-        self, *, tier: str | None = None, configured: str | None = None, **kwargs: Any
-    ) -> tuple[Search, dict[str, Any]]:
-        """Return the first search and the arguments of the stores' search methods."""
-        search = self._tiered.first(call=tier, configured=configured)
-        return search, {"k": self.k, **self.search_kwargs, **kwargs}
+    async def _retrieve(
+        self, query: str, *, blocking: bool, tier: str | None = None, configured: str | None = None, **kwargs: Any
+    ) -> list[Document]:
+        settings = {"k": self.k, **self.search_kwargs, **kwargs}
+        tiered = self._tiered
 
-    def _search(self, search: Search, query: str, settings: dict[str, Any]) -> list[Hit]:
-        settings = {**settings, "k": search.depth(settings["k"])}
-        with self._tiered.embedding(search.tier) as store:
-            if search.needs_scores:
-                return store.similarity_search_with_score(query, **settings)
-            return [(document, UNKNOWN) for document in store.similarity_search(query, **settings)]
+        async def find(search: Search, store: VectorStore) -> tuple[list[Document], list[float]]:
+            method = WITH_SCORES if search.needs_scores else "similarity_search"
+            wanted = {**settings, "k": search.depth(settings["k"])}
+            hits = getattr(store, method)(query, **wanted) if blocking else await _acall(store, method, query, **wanted)
+            if not search.needs_scores:
+                return hits, []
+            return [document for document, _ in hits], [score for _, score in hits]
 
-    async def _asearch(self, search: Search, query: str, settings: dict[str, Any]) -> list[Hit]:
-        settings = {**settings, "k": search.depth(settings["k"])}
-        with self._tiered.embedding(search.tier) as store:
-            if search.needs_scores:
-                hits: list[Hit] = await _acall(store, WITH_SCORES, query, **settings)
-                return hits
-            return [(document, UNKNOWN) for document in await _acall(store, "similarity_search", query, **settings)]
-
-    def _labelled(self, search: Search, hits: list[Hit]) -> list[Document]:
-        label = self._tiered.label(search)
-        return [document.model_copy(update={"metadata": {**document.metadata, **label}}) for document, _ in hits]
+        documents, label = await tiered.retrieve(tiered.first(call=tier, configured=configured), find)
+        return [
+            document.model_copy(update={"metadata": {**document.metadata, **label}})
+            for document in documents[: settings["k"]]
+        ]
 
     # Documents
 
@@ -266,10 +253,6 @@ async def _acall(store: VectorStore, method: str, *arguments: Any, **settings: A
     if overrides(store, VectorStore, *ASYNCHRONOUS.get(method, (f"a{method}",))):
         return await getattr(store, f"a{method}")(*arguments, **settings)
     return await in_thread(getattr(store, method), *arguments, **settings)
-
-
-def _scores(hits: list[Hit]) -> list[float]:
-    return [score for _, score in hits]
 
 
 def _prepared(documents: Sequence[Document], ids: Sequence[str] | None) -> dict[str, Document]:
