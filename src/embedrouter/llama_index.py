@@ -29,9 +29,9 @@ from ._process import in_thread
 from .calls import run
 from .errors import ConfigError, InvalidInputError
 from .models import first_given
-from .retrieval import Cascade
+from .retrieval import DEPTH, Cascade
 from .retrieval.index_guard import GuardedRouter
-from .retrieval.tiered_stores import Search, TieredStores, overrides
+from .retrieval.tiered_stores import TieredStores, overrides
 from .router import Router
 from .tiered import TieredRouter
 
@@ -266,20 +266,21 @@ class TieredRetriever(BaseRetriever):
         return await self._find(query_bundle, blocking=False)
 
     async def _find(self, query: QueryBundle, *, blocking: bool) -> list[NodeWithScore]:
-        tiered = self._tiered
 
-        async def find(search: Search, index: VectorStoreIndex) -> tuple[list[NodeWithScore], list[float]]:
-            top_k, asked = search.depth(self.similarity_top_k), _unembedded(query)
+        async def find(name: str, index: VectorStoreIndex, scored: bool) -> tuple[list[NodeWithScore], list[float]]:
+            top_k = max(self.similarity_top_k, DEPTH) if scored else self.similarity_top_k
             retriever = index.as_retriever(**{**self.search, "similarity_top_k": top_k})
-            hits = (
-                retriever.retrieve(asked) if blocking else await _acall(index, "aquery", retriever, "retrieve", asked)
-            )
+            asked = _unembedded(query)
+            if blocking:
+                hits = retriever.retrieve(asked)
+            else:
+                hits = await _acall(index, "aquery", retriever, "retrieve", asked)
             scores = [hit.score for hit in hits if hit.score is not None]
-            if search.needs_scores and len(scores) != len(hits):
-                raise tiered.no_scores(search.tier, index.vector_store, "gives none")
+            if scored and len(scores) != len(hits):
+                raise TieredStores.no_scores(name, index.vector_store, "gives none")
             return hits, scores
 
-        hits, label = await tiered.retrieve(tiered.first(), find)
+        hits, label = await self._tiered.retrieve(find)
         return [NodeWithScore(node=_with(label, hit.node), score=hit.score) for hit in hits[: self.similarity_top_k]]
 
     # Nodes

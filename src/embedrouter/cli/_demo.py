@@ -87,17 +87,20 @@ def run_demo(
         output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.")
 
         main_tier = default_tier(router, "document") if isinstance(router, Router) else names[-1]
-        indexes: list[dict[str, Any]] = []
-        stores = [_fill(kind, main, main_tier, passages, indexes, output) for kind in kinds.values()]
+        filled = [_fill(kind, main, main_tier, passages, output) for kind in kinds.values()]
+        stores = [store for store, _ in filled]
         compared = []
         for name, (single, own_tier) in tiers.items() if len(tiers) > 1 else ():
             # lowest first: a cached better vector would serve both
-            store = stores[0] if single is main else _fill(type(stores[0]), single, name, passages, indexes, output)
+            if single is not main:
+                filled.append(_fill(type(stores[0]), single, name, passages, output))
+            store = stores[0] if single is main else filled[-1][0]
             with requested_tier(own_tier):
                 sources = store.search(questions[0])
                 found = single.embed(questions[:1], input_type="query")  # from the cache: names the model
             compared.append({"tier": name, "model": found.models[0], "space": str(found.space), "sources": sources})
         answers = {question: {store.name: store.search(question) for store in stores} for question in questions}
+        indexes = [facts for _, facts in filled]
         usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs([*texts, *questions])
         output.table([{"question": question, **sources} for question, sources in answers.items()])
         output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
@@ -111,14 +114,9 @@ def run_demo(
 
 
 def _fill(
-    kind: type[Store],
-    router: Router,
-    tier: str,
-    passages: Sequence[Passage],
-    indexes: list[dict[str, Any]],
-    output: Output,
-) -> Store:
-    """Return a new store with the passages; show the facts, and append them to ``indexes``."""
+    kind: type[Store], router: Router, tier: str, passages: Sequence[Passage], output: Output
+) -> tuple[Store, dict[str, Any]]:
+    """Fill a new store and show the facts; return both."""
     expected = router.estimate([passage.text for passage in passages], input_type="document")
     before, began = router.usage.requests, time.monotonic()
     with output.busy(f"loading {kind.name}"):
@@ -133,8 +131,7 @@ def _fill(
     output.line(f"{kind.name} index, tier {tier}: {expected.texts:,} vectors, {how}, {calls}")
     facts = {"store": kind.name, "tier": tier, "space": str(router.space), "texts": expected.texts}
     facts |= {"distinct": expected.unique, "cached": expected.cached, "computed": computed, "requests": requests}
-    indexes.append(facts)
-    return store
+    return store, facts
 
 
 def _openai_costs(texts: Sequence[str]) -> list[Estimate]:

@@ -16,8 +16,8 @@ from pydantic import Field
 from .._process import in_thread
 from ..calls import run
 from ..errors import ConfigError
-from ..retrieval import Cascade
-from ..retrieval.tiered_stores import Search, TieredStores, overrides
+from ..retrieval import DEPTH, Cascade
+from ..retrieval.tiered_stores import TieredStores, overrides
 from ..tiered import TieredRouter
 from ._embeddings import RouterEmbeddings
 from ._with_tier import TIER_SPEC, configured_tier
@@ -97,9 +97,9 @@ class TieredRetriever(BaseRetriever):
         super().__init__(**{"stores": dict(stores), "router": router, **own, **settings})
         self._tiered.check()  # not a validator: pydantic would bury our errors in its own
         if cascade is not None:
-            first, _ = self._tiered.cascade_searches(cascade)
-            if not overrides(self.stores[first.tier], VectorStore, WITH_SCORES):
-                raise self._tiered.no_scores(first.tier, self.stores[first.tier], f"has no {WITH_SCORES}")
+            first, _ = self._tiered.cascade_tiers(cascade)
+            if not overrides(self.stores[first], VectorStore, WITH_SCORES):
+                raise self._tiered.no_scores(first, self.stores[first], f"has no {WITH_SCORES}")
 
     @property
     def _tiered(self) -> LangChainStores:
@@ -167,17 +167,14 @@ class TieredRetriever(BaseRetriever):
         self, query: str, *, blocking: bool, tier: str | None = None, configured: str | None = None, **kwargs: Any
     ) -> list[Document]:
         settings = {"k": self.k, **self.search_kwargs, **kwargs}
-        tiered = self._tiered
 
-        async def find(search: Search, store: VectorStore) -> tuple[list[Document], list[float]]:
-            method = WITH_SCORES if search.needs_scores else "similarity_search"
-            wanted = {**settings, "k": search.depth(settings["k"])}
+        async def find(_: str, store: VectorStore, scored: bool) -> tuple[list[Document], list[float]]:
+            method, k = (WITH_SCORES, max(settings["k"], DEPTH)) if scored else ("similarity_search", settings["k"])
+            wanted = {**settings, "k": k}
             hits = getattr(store, method)(query, **wanted) if blocking else await _acall(store, method, query, **wanted)
-            if not search.needs_scores:
-                return hits, []
-            return [document for document, _ in hits], [score for _, score in hits]
+            return ([document for document, _ in hits], [score for _, score in hits]) if scored else (hits, [])
 
-        documents, label = await tiered.retrieve(tiered.first(call=tier, configured=configured), find)
+        documents, label = await self._tiered.retrieve(find, call=tier, configured=configured)
         return [
             document.model_copy(update={"metadata": {**document.metadata, **label}})
             for document in documents[: settings["k"]]

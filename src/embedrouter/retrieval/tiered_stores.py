@@ -15,12 +15,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given, requested, tier
 from ..tiered import TieredRouter, default_tier
-from ._cascade import DEPTH, Cascade
+from ._cascade import Cascade
 
 TIER, SPACE, ESCALATED = "embedding_tier", "embedding_space", "embedding_escalated"
 
@@ -28,23 +28,8 @@ Store = TypeVar("Store")
 Hit = TypeVar("Hit")
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """One search in one store."""
-
-    tier: str
-    """The tier of the store."""
-    escalated: bool | None = None
-    """Whether a cascade went on to this store; ``False`` for the store that a cascade asks first; else ``None``."""
-
-    @property
-    def needs_scores(self) -> bool:
-        """Whether a cascade decides by the scores of the hits."""
-        return self.escalated is False
-
-    def depth(self, wanted: int) -> int:
-        """Return how many hits to search for, where so many are wanted."""
-        return max(wanted, DEPTH) if self.needs_scores else wanted
+Find: TypeAlias = Callable[[str, Store, bool], Awaitable[tuple[list[Hit], list[float]]]]
+"""Searches the store of a tier: returns the hits, best first, and their scores where these are asked for."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +111,7 @@ class TieredStores(ABC, Generic[Store]):
         if self.cascade is not None:
             if self.query_tier is not None:
                 raise ConfigError("query_tier= asks one tier and cascade= chooses for each query. Give one of the two.")
-            self.cascade_searches(self.cascade)
+            self.cascade_tiers(self.cascade)
 
     # Which store
 
@@ -170,50 +155,53 @@ class TieredStores(ABC, Generic[Store]):
 
     # Which searches
 
-    def first(self, *, call: str | None = None, configured: str | None = None) -> Search:
-        """Return the search that a query begins with.
+    async def retrieve(
+        self, find: Find[Store, Hit], *, call: str | None = None, configured: str | None = None
+    ) -> tuple[list[Hit], dict[str, object]]:
+        """Search the store of the tier that is asked for, or those that the cascade decides for.
 
         A tier that is asked for switches the cascade off. The nearest counts: the call's, that of ``with
         embedrouter.tier(…)``, that of the framework's configuration, the retriever's.
 
         Args:
+            find: searches one store.
             call: the tier that an argument of the call asks for.
             configured: the tier that the framework's configuration asks for.
-        """
-        asked = first_given(call, requested("query"), configured, self.query_tier)
-        if asked is None and self.cascade is not None:
-            return self.cascade_searches(self.cascade)[0]
-        return Search(self.name(default_tier(self.router, "query") if asked is None else asked))
-
-    async def retrieve(
-        self, search: Search, find: Callable[[Search, Store], Awaitable[tuple[list[Hit], list[float]]]]
-    ) -> tuple[list[Hit], dict[str, object]]:
-        """Search one store, and the better one where the cascade decides for it; the decision is counted.
-
-        Args:
-            search: what ``first`` returned.
-            find: searches a store; returns the hits, best first, and their scores if the search needs scores.
 
         Returns:
-            The hits of the store that answers, and the metadata that say which store that is.
+            The hits, and the metadata that say which store answered.
         """
-        with self.embedding(search.tier) as store:
-            hits, scores = await find(search, store)
-        if self.cascade is not None and search.needs_scores and self.cascade.escalates(scores):
-            return await self.retrieve(self.cascade_searches(self.cascade)[1], find)
-        label = {TIER: search.tier, SPACE: str(self.router.router(search.tier).space), ESCALATED: search.escalated}
-        return hits, {name: value for name, value in label.items() if value is not None}
+        asked = first_given(call, requested("query"), configured, self.query_tier)
+        if asked is not None or self.cascade is None:
+            name = self.name(default_tier(self.router, "query") if asked is None else asked)
+            hits, _ = await self._search(name, find)
+            return hits, self._label(name)
+        name, good = self.cascade_tiers(self.cascade)
+        hits, scores = await self._search(name, find, scored=True)
+        escalated = self.cascade.escalates(scores)
+        if escalated:
+            name, (hits, _) = good, await self._search(good, find)
+        return hits, {**self._label(name), ESCALATED: escalated}
 
-    def cascade_searches(self, cascade: Cascade) -> tuple[Search, Search]:
-        """Return the search that a cascade begins with, and the one that it may go on to."""
+    async def _search(
+        self, name: str, find: Find[Store, Hit], *, scored: bool = False
+    ) -> tuple[list[Hit], list[float]]:
+        with self.embedding(name) as store:
+            return await find(name, store, scored)
+
+    def _label(self, name: str) -> dict[str, object]:
+        return {TIER: name, SPACE: str(self.router.router(name).space)}
+
+    def cascade_tiers(self, cascade: Cascade) -> tuple[str, str]:
+        """Return the tier of the store that a cascade begins with, and of the one that it may go on to."""
         cheap, good = cascade.cheap or self.router.own_tiers[0], cascade.good or self.router.own_tiers[-1]
-        searches = Search(self.name(cheap), escalated=False), Search(self.name(good), escalated=True)
-        if searches[0].tier == searches[1].tier:
+        names = self.name(cheap), self.name(good)
+        if names[0] == names[1]:
             raise ConfigError(
                 f"A cascade searches two tiers, but {cheap!r} and {good!r} share one {self.noun}. Name two tiers with "
                 f"{self.noun}s of their own: Cascade(…, cheap=…, good=…)."
             )
-        return searches
+        return names
 
     @staticmethod
     def no_scores(name: str, store: object, reason: str) -> ConfigError:
