@@ -91,10 +91,9 @@ class TieredRetriever(BaseRetriever):
         search_kwargs: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        router = LangChainStores.router_of(stores, router)
-        search = dict(search_kwargs or {})
-        own = {"query_tier": query_tier, "cascade": cascade, "k": k, "search_kwargs": search}
-        super().__init__(**{"stores": dict(stores), "router": router, **own, **settings})
+        own = {"query_tier": query_tier, "cascade": cascade, "k": k, "search_kwargs": dict(search_kwargs or {})}
+        own |= {"stores": dict(stores), "router": LangChainStores.router_of(stores, router)}
+        super().__init__(**{**own, **settings})
         self._tiered.check()  # not a validator: pydantic would bury our errors in its own
         if cascade is not None:
             first, _ = self._tiered.cascade_tiers(cascade)
