@@ -342,13 +342,9 @@ def _unembedded(query: QueryBundle) -> QueryBundle:
 def _with(label: Mapping[str, Any], node: BaseNode) -> BaseNode:
     """Return a copy that carries ``label`` where neither prompts nor embeddings read it."""
     hidden = [name for name in label if name not in node.metadata]
-    return node.model_copy(
-        update={
-            "metadata": {**node.metadata, **label},
-            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *hidden],
-            "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *hidden],
-        }
-    )
+    keys = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
+    update = {key: [*getattr(node, key), *hidden] for key in keys}
+    return node.model_copy(update={**update, "metadata": {**node.metadata, **label}})
 
 
 def _copies(nodes: Sequence[BaseNode]) -> list[BaseNode]:

@@ -52,8 +52,7 @@ def command(
     """
     exclusive(config=config, cheap=cheap)
     exclusive(config=config, good=good)
-    models = {} if config else {"low": cheap or WORDLLAMA, "high": good or MINILM}
-    tiers = {tier: settings_for(model) for tier, model in models.items()}
+    tiers = {"low": settings_for(cheap or WORDLLAMA), "high": settings_for(good or MINILM)}
     router = build_router(config, {"routers": tiers}, cache, no_cache)
     if not isinstance(router, TieredRouter):
         raise ConfigError(f"{config} describes a single router. A cascade needs two: [routers.low], [routers.high].")

@@ -172,25 +172,19 @@ class TieredStores(ABC, Generic[Store]):
             The hits, and the metadata that say which store answered.
         """
         asked = first_given(call, requested("query"), configured, self.query_tier)
-        if asked is not None or self.cascade is None:
-            name = self.name(default_tier(self.router, "query") if asked is None else asked)
-            hits, _ = await self._search(name, find)
-            return hits, self._label(name)
-        name, good = self.cascade_tiers(self.cascade)
-        hits, scores = await self._search(name, find, scored=True)
-        escalated = self.cascade.escalates(scores)
-        if escalated:
-            name, (hits, _) = good, await self._search(good, find)
-        return hits, {**self._label(name), ESCALATED: escalated}
-
-    async def _search(
-        self, name: str, find: Find[Store, Hit], *, scored: bool = False
-    ) -> tuple[list[Hit], list[float]]:
+        cascade, escalated = self.cascade if asked is None else None, None
+        if cascade is None:
+            name = better = self.name(default_tier(self.router, "query") if asked is None else asked)
+        else:
+            name, better = self.cascade_tiers(cascade)
         with self.embedding(name) as store:
-            return await find(name, store, scored)
-
-    def _label(self, name: str) -> dict[str, object]:
-        return {TIER: name, SPACE: str(self.router.router(name).space)}
+            hits, scores = await find(name, store, cascade is not None)
+        if cascade is not None and (escalated := cascade.escalates(scores)):
+            name = better
+            with self.embedding(name) as store:
+                hits, _ = await find(name, store, False)
+        label = {TIER: name, SPACE: str(self.router.router(name).space), ESCALATED: escalated}
+        return hits, {entry: value for entry, value in label.items() if value is not None}
 
     def cascade_tiers(self, cascade: Cascade) -> tuple[str, str]:
         """Return the tier of the store that a cascade begins with, and of the one that it may go on to."""
