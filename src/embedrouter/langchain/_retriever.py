@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -21,6 +21,9 @@ from ..retrieval.tiered_stores import TieredStores, overrides
 from ..tiered import TieredRouter
 from ._embeddings import RouterEmbeddings
 from ._with_tier import TIER_SPEC, configured_tier
+
+Call: TypeAlias = Callable[..., Awaitable[Any]]
+"""``_call`` or ``_acall``: one form of calling a method of a store."""
 
 WITH_SCORES = "similarity_search_with_score"
 ASYNCHRONOUS = {"add_documents": ("aadd_documents", "aadd_texts")}
@@ -91,8 +94,8 @@ class TieredRetriever(BaseRetriever):
         search_kwargs: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        own = {"query_tier": query_tier, "cascade": cascade, "k": k, "search_kwargs": dict(search_kwargs or {})}
-        own |= {"stores": dict(stores), "router": LangChainStores.router_of(stores, router)}
+        own: dict[str, Any] = {"stores": dict(stores), "router": LangChainStores.router_of(stores, router)}
+        own |= {"query_tier": query_tier, "cascade": cascade, "k": k, "search_kwargs": dict(search_kwargs or {})}
         super().__init__(**{**own, **settings})
         self._tiered.check()  # not a validator: pydantic would bury our errors in its own
         if cascade is not None:
@@ -155,22 +158,21 @@ class TieredRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return run(self._retrieve(query, blocking=True, **kwargs))
+        return run(self._retrieve(_call, query, **kwargs))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return await self._retrieve(query, blocking=False, **kwargs)
+        return await self._retrieve(_acall, query, **kwargs)
 
     async def _retrieve(
-        self, query: str, *, blocking: bool, tier: str | None = None, configured: str | None = None, **kwargs: Any
+        self, call: Call, query: str, /, *, tier: str | None = None, configured: str | None = None, **kwargs: Any
     ) -> list[Document]:
         settings = {"k": self.k, **self.search_kwargs, **kwargs}
 
         async def find(_: str, store: VectorStore, scored: bool) -> tuple[list[Document], list[float]]:
             method, k = (WITH_SCORES, max(settings["k"], DEPTH)) if scored else ("similarity_search", settings["k"])
-            wanted = {**settings, "k": k}
-            hits = getattr(store, method)(query, **wanted) if blocking else await _acall(store, method, query, **wanted)
+            hits = await call(store, method, query, **{**settings, "k": k})
             return ([document for document, _ in hits], [score for _, score in hits]) if scored else (hits, [])
 
         documents, label = await self._tiered.retrieve(find, call=tier, configured=configured)
@@ -242,6 +244,11 @@ class TieredRetriever(BaseRetriever):
         """Do what ``delete`` does without blocking the event loop."""
         for name in self._tiered.fill_order(tiers):
             await _acall(self._tiered.store(name), "delete", list(ids), **kwargs)
+
+
+async def _call(store: VectorStore, method: str, *arguments: Any, **settings: Any) -> Any:
+    """Call the synchronous form of a method."""
+    return getattr(store, method)(*arguments, **settings)
 
 
 async def _acall(store: VectorStore, method: str, *arguments: Any, **settings: Any) -> Any:
