@@ -10,8 +10,6 @@ whose own tools wait in that executor for an embedding would deadlock. ``Lock`` 
 library; the core imports both from this module, so that import contracts can forbid ``threading``.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading

@@ -9,8 +9,6 @@ child must not inherit it.
 Errors are SQLite's own (``sqlite3.Error``), also those of the file system. ``failure`` tells their causes apart.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 import time

@@ -19,8 +19,6 @@ must not send the user's default key to another server: ``base_url`` requires ``
 run code with ``trust_remote_code``.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
 from collections.abc import Callable, Collection, Mapping

@@ -9,8 +9,6 @@ Outcomes can be scripted: ``FakeBackend(outcomes=[RateLimitedError("slow down"),
 answers the second. ``NO_WAITING`` is a retry policy without waits between attempts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,6 @@ the answers into the cache, where a later ``embed`` finds the vectors. A batch o
 the record is in the ledger's file (see ``_records``), and any router with the same model can collect the batch.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

@@ -5,8 +5,6 @@ batch is billed and unknown at any moment. Texts are recorded as cache keys alon
 when the batch is collected, also after a restart.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence

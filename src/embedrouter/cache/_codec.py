@@ -12,8 +12,6 @@ hashes: rows of two versions then have different keys, and neither version overw
 version count as sound, because this version can neither check nor replace them.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 from zlib import crc32

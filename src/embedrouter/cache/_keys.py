@@ -5,8 +5,6 @@ over-long policy where the text was over the limit, and the exact text. No endpo
 model served elsewhere, or paid with another key, gives the same vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b

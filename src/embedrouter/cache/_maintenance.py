@@ -5,8 +5,6 @@ length. No lock is held between two chunks of rows, so that a run that embeds me
 was written again after it was read is not removed.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager

@@ -5,8 +5,6 @@ vector, until more recent queries need the room. One ``QueryMemory`` belongs to 
 one space.
 """
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 

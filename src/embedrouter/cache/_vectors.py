@@ -4,8 +4,6 @@ A store that fails fails no call: rows that cannot be read count as absent, rows
 programming error in a user's own store is raised, so that its author sees it.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import warnings

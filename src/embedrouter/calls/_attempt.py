@@ -3,8 +3,6 @@
 An answer is validated before use, and is in the cache and in the ledger before the next decision.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ cache: a call with missing texts waits for further calls while another call of t
 call is sent alone, at once.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Callable, Hashable, Sequence

@@ -4,8 +4,6 @@ A model whose circuit is open is called after the others. Where the user allows 
 can embed are answered by lower tiers, best first: from the cache, then by a request.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Resolve the settings of a router, once, when the router is built."""
 
-from __future__ import annotations
-
 import random
 import time
 import warnings

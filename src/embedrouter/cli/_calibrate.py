@@ -3,8 +3,6 @@
 The command embeds documents and queries with both tiers and prints what ``retrieval.calibrate`` computes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

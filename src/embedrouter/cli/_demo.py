@@ -8,8 +8,6 @@ All work goes through the frameworks' own vector stores and the router's public 
 number that is shown.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace

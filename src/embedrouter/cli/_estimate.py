@@ -1,7 +1,5 @@
 """``embedrouter estimate``: the tokens, requests and cost of embedding texts, tier by tier, without any request."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace

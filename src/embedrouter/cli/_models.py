@@ -1,7 +1,5 @@
 """``embedrouter models``: show the catalogue as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated

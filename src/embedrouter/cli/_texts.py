@@ -6,8 +6,6 @@ one text per line, or JSON lines if a field is named; a nameless temporary file 
 iteration.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

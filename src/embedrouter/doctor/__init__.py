@@ -6,8 +6,6 @@
 checks go on.
 """
 
-from __future__ import annotations
-
 from ._drift import PROBE_FOLDER, ProbeRecords
 from ._finding import Finding
 from ._installation import installed

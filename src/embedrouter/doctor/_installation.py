@@ -1,7 +1,5 @@
 """Versions: the installed packages compared with the requirements in this package's metadata."""
 
-from __future__ import annotations
-
 import platform
 import re
 from collections.abc import Collection

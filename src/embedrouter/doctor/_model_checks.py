@@ -4,8 +4,6 @@ Each model embeds the probe texts once for each input type, without the cache; t
 call. The vectors are compared with stored vectors and with those of the router's other models.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date

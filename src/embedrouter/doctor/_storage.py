@@ -1,7 +1,5 @@
 """Checks of the cache folder and the ledger."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3

@@ -1,7 +1,5 @@
 """LangChain retrievers over a vector store for each tier, where the tiers are different spaces."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeAlias

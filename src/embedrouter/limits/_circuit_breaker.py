@@ -7,8 +7,6 @@ failure opens the circuit again, for twice the time.
 Times are seconds of a monotonic clock, passed as arguments. The breaker has no lock: ``ModelLimits`` holds one.
 """
 
-from __future__ import annotations
-
 from copy import copy
 from typing import Literal, TypeAlias
 

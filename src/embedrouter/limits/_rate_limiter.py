@@ -8,8 +8,6 @@ limit, however slow the network is. Until the first answer, which may report the
 Times are seconds of a monotonic clock, passed as arguments. The limiter has no lock: ``ModelLimits`` holds one.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, replace

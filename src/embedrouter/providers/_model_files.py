@@ -5,8 +5,6 @@ Dimensions, longest input and prompts equal those of the loaded model: the tests
 ``folder_digest`` is the hash of everything that can change a vector.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

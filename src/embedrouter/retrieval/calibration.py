@@ -6,8 +6,6 @@ the straight line between the two tiers. Quality is nDCG@10 where relevance judg
 of the good tier's ten nearest documents in the answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -16,8 +16,6 @@ A record is written once, atomically: of two processes that write at the same ti
 against the winner's record.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -9,8 +9,6 @@ Each store is embedded for by its own router, so no vector meets the vectors of 
 in another space than its tier's router is refused whenever the store is used, because embedders can be exchanged.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 A booking that is repeated changes nothing: where a commit failed, whether it is in the file is not always known.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal

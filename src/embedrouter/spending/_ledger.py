@@ -17,8 +17,6 @@ bookings wait in memory and are written when the file works again: after a reque
 what was set aside for it stays counted in the file until then.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 import secrets

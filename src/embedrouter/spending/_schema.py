@@ -7,8 +7,6 @@ tokens. Texts are never stored.
 ``days``; ``totals`` is what was billed, ``savings`` what the cache and the removal of duplicates avoided.
 """
 
-from __future__ import annotations
-
 import sqlite3
 
 VERSION = 2

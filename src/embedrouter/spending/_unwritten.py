@@ -3,8 +3,6 @@
 The lock is held for arithmetic only, never while SQLite works: an event loop adds savings to this.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from collections.abc import Callable

@@ -4,8 +4,6 @@
 wait for the garbage collector, which may come at any moment, in the middle of another ledger's transaction too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
