@@ -224,10 +224,7 @@ class TieredRetriever(BaseRetriever):
 
     @classmethod
     def from_router(
-        cls,
-        router: TieredRouter,
-        make: Callable[[RouterEmbedding], VectorStoreIndex] = _in_memory,
-        **settings: Any,
+        cls, router: TieredRouter, make: Callable[[RouterEmbedding], VectorStoreIndex] = _in_memory, **settings: Any
     ) -> TieredRetriever:
         """Build an index for each router.
 

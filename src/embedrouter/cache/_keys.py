@@ -16,12 +16,7 @@ KEY_BYTES = 20
 
 
 def key_function(
-    candidate: Candidate,
-    input_type: InputType,
-    *,
-    fingerprint: str = "",
-    dtype: str = "float32",
-    policy: str = "",
+    candidate: Candidate, input_type: InputType, *, fingerprint: str = "", dtype: str = "float32", policy: str = ""
 ) -> Callable[[str], bytes]:
     """Return the function from a text to its cache key under one model.
 

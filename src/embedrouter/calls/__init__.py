@@ -10,21 +10,3 @@ from ._pack import pack
 from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate
 from ._wiring import LEDGER_FILE, Wiring, wire
-
-__all__ = [
-    "LEDGER_FILE",
-    "Calls",
-    "Degradation",
-    "Prepared",
-    "Question",
-    "SizedText",
-    "Wiring",
-    "achunks",
-    "chunks",
-    "fault",
-    "format_positions",
-    "pack",
-    "run",
-    "validate",
-    "wire",
-]

@@ -56,12 +56,7 @@ class OpenBatch:
     """
 
     def __init__(
-        self,
-        batcher: MicroBatcher,
-        reader: CacheReader,
-        window: float,
-        clock: Callable[[], float],
-        following: Stage,
+        self, batcher: MicroBatcher, reader: CacheReader, window: float, clock: Callable[[], float], following: Stage
     ) -> None:
         self._batcher, self._reader = batcher, reader
         self._window, self._clock, self._following = window, clock, following

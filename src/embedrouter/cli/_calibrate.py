@@ -63,12 +63,7 @@ def command(
 
 
 def run_calibration(
-    router: TieredRouter,
-    documents: Texts,
-    queries: Texts,
-    relevant: Judgements | None,
-    share: float,
-    output: Output,
+    router: TieredRouter, documents: Texts, queries: Texts, relevant: Judgements | None, share: float, output: Output
 ) -> None:
     """Embed documents and queries with the lowest and the highest tier, and show the calibration.
 

@@ -12,12 +12,4 @@ from ._installation import installed
 from ._model_checks import check_models
 from ._storage import check_cache, check_ledger
 
-__all__ = [
-    "PROBE_FOLDER",
-    "Finding",
-    "ProbeRecords",
-    "check_cache",
-    "check_ledger",
-    "check_models",
-    "installed",
-]
+__all__ = ["PROBE_FOLDER", "Finding", "ProbeRecords", "check_cache", "check_ledger", "check_models", "installed"]

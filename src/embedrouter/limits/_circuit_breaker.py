@@ -10,12 +10,7 @@ Times are seconds of a monotonic clock, passed as arguments. The breaker has no 
 from copy import copy
 from typing import Literal, TypeAlias
 
-from ..errors import (
-    BackendError,
-    BadResponseError,
-    RequestTimeoutError,
-    UnavailableError,
-)
+from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 
