@@ -6,12 +6,11 @@ The lock is held for arithmetic only, never while SQLite works: an event loop ad
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple, TypeAlias
 
-from .._process import watch_forks
+from .._process import Lock
 from ._bookings import Savings, write_savings
 
 MOST_BOOKINGS = 10_000
@@ -39,11 +38,7 @@ class Unwritten:
     """Collects savings and bookings from all threads of a process."""
 
     def __init__(self) -> None:
-        self._begin()
-        watch_forks(self)
-
-    def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._items = Items({}, [])
 
     def __bool__(self) -> bool:
@@ -80,11 +75,3 @@ class Unwritten:
             self._items.bookings[:0] = items.bookings
         for key, saving in items.savings.items():
             self.save(key, *saving)
-
-    def before_fork(self) -> None:
-        """Do nothing: a lock that another thread holds now is not used in the child."""
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Begin with nothing in a child: what the parent has in memory is the parent's to write."""
-        if in_child:
-            self._begin()
