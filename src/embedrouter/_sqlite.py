@@ -49,6 +49,13 @@ def failure(error: BaseException | None) -> Failure:
     return CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "other")
 
 
+def sqlite_error(code: int, message: str) -> sqlite3.OperationalError:
+    """Return an error whose cause ``failure`` tells."""
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = code
+    return error
+
+
 class _Connections:
     """The open connections of one file, and the locks by which threads take turns with them."""
 
@@ -127,9 +134,7 @@ class SQLiteFile:
         seconds = self._busy_timeout if busy_timeout is None else busy_timeout
         lock = self._connections.locks["writing"]
         if not lock.acquire(timeout=seconds):
-            busy = sqlite3.OperationalError("another thread holds the write lock")
-            busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
-            raise busy
+            raise sqlite_error(sqlite3.SQLITE_BUSY, "another thread holds the write lock")
         try:
             with self._transaction("writing", "BEGIN IMMEDIATE", seconds) as connection:
                 self._writer = threading.get_ident()
@@ -163,6 +168,14 @@ class SQLiteFile:
             self._close_file()
         self._identity = None
 
+    def close_if_replaced(self) -> None:
+        """Close the file if it was removed or replaced, so that the next use begins a new one."""
+        if self._is_replaced():
+            self.close()
+
+    def _is_replaced(self) -> bool:
+        return self._identity is not None and _identity(self.path) != self._identity
+
     def _close_file(self) -> None:
         if self.path is not None:
             self._connections.close("reading")
@@ -187,7 +200,7 @@ class SQLiteFile:
             raise
 
     def _connect(self, name: str, seconds: float) -> sqlite3.Connection:
-        if self._identity is not None and _identity(self.path) != self._identity:
+        if self._is_replaced():
             raise ReplacedError("it was removed or replaced; close the router to begin a new one")
         connection = self._connections.open.get(name)
         if connection is None:
