@@ -62,6 +62,10 @@ class BatchRecord:
     reservation: int
     texts: int
 
+    def is_of(self, candidate: Candidate) -> bool:
+        """Check whether the batch was submitted to this model."""
+        return (candidate.name, candidate.fingerprint) == (self.model, self.fingerprint)
+
 
 class BatchRecords:
     """The batch records of one ledger."""

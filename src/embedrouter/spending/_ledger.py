@@ -168,14 +168,7 @@ class Ledger:
     @property
     def is_persistent(self) -> bool:
         """Whether accounts are in a file, and not in memory."""
-        if self.file is None:
-            return False
-        try:
-            with self._reading():
-                return True
-        except (LedgerError, ConfigError) as error:
-            self._pass_over(error)
-            return False
+        return self.file is not None and bool(self._read_file(lambda _: True))
 
     def free_tokens(self, model: str, allowance: int) -> int:
         """Return how many of a model's free tokens are left."""
@@ -195,17 +188,23 @@ class Ledger:
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
         """Query the file, and apart from it what is in memory."""
-        answers = []
-        try:
-            with self._reading() as database:
-                answers.append(query(database))
-        except (LedgerError, ConfigError) as error:
-            self._pass_over(error)
+        answers = self._read_file(query)
         if unwritten := self._unwritten.get():
             with SQLiteFile(None, version=VERSION, migrate=migrate).writing() as database:
                 unwritten.copy().write(database)
                 answers.append(query(database))
         return answers
+
+    def _read_file(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
+        """Query the file; where it fails and no budget depends on it, log the error and return nothing."""
+        try:
+            with self._reading() as database:
+                return [query(database)]
+        except (LedgerError, ConfigError) as error:
+            if self._required:
+                raise
+            self._log(error)
+            return []
 
     # The file
 
@@ -288,12 +287,6 @@ class Ledger:
 
     def _story(self, error: BaseException | None) -> str:
         return f"The ledger {self.file} {'failed' if self._opened else 'cannot be opened'} ({error})"
-
-    def _pass_over(self, error: LedgerError | ConfigError) -> None:
-        """Log an error where no budget depends on the file; raise it otherwise."""
-        if self._required:
-            raise error
-        self._log(error)
 
     def _log(self, error: LedgerError | ConfigError) -> None:
         """Log what became of the file, once until it works again."""
