@@ -42,7 +42,7 @@ class Batches:
     def __init__(self, wiring: Wiring) -> None:
         self._wiring, self._cache, self._ledger = wiring, wiring.cache, wiring.ledger
         self.clock, self.sleep = wiring.clock, wiring.sleep or time.sleep
-        self._records = BatchRecords(wiring.ledger)
+        self.records = BatchRecords(wiring.ledger)
 
     def check(self) -> None:
         """Refuse a router whose batches would be lost.
@@ -52,7 +52,7 @@ class Batches:
         """
         if self._cache.store is None:
             raise ConfigError("What a batch embeds goes into the cache, and this router has none. Set cache=….")
-        with self._records.transaction():
+        with self.records.transaction():
             pass
 
     # Submitting
@@ -72,8 +72,8 @@ class Batches:
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}
         limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
-        with self._records.transaction():
-            known = self._records.under_way(texts)
+        with self.records.transaction():
+            known = self.records.under_way(texts)
             new = [(name, item) for name, item in texts.items() if name not in known]
             sizes = [
                 len(json.dumps(item.text, ensure_ascii=False).encode()) + endpoint.bytes_per_text for _, item in new
@@ -118,7 +118,7 @@ class Batches:
                 raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
             reference = f"batch-{secrets.token_hex(6)}"
             sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
-            self._records.add(reference, candidate, reservation, sent)
+            self.records.add(reference, candidate, reservation, sent)
             references.append(reference)
         return references
 
@@ -136,12 +136,12 @@ class Batches:
             return found or endpoint.submit(uploaded, reference, timeout=candidate.timeout)
 
         try:
-            self._records.set_provider_id(reference, self._with_retries(submit, once=True))
+            self.records.set_provider_id(reference, self._with_retries(submit, once=True))
         except BackendError as error:
             if not error.perhaps_billed:
                 self._discard(reference)
                 raise
-            if self._provider_id(self._records.get(reference), candidate) is None:  # poll looks again
+            if self._provider_id(self.records.get(reference), candidate) is None:  # poll looks again
                 raise
 
     def _discard(self, reference: str) -> None:
@@ -152,11 +152,11 @@ class Batches:
         self._drop(reference, self._ledger.mark_unconfirmed)
 
     def _drop(self, reference: str, close: Callable[[int], None]) -> None:
-        with self._records.transaction():
-            record = self._records.get(reference)
+        with self.records.transaction():
+            record = self.records.get(reference)
             if not record.ended:
                 close(record.reservation)
-            self._records.drop(reference)
+            self.records.drop(reference)
 
     # Looking, collecting, cancelling
 
@@ -164,17 +164,13 @@ class Batches:
         """Return the batches of this router's models that are in progress, or have ended, oldest first."""
         return [
             BatchJob(self, [record.reference])
-            for record in self._records.all()
+            for record in self.records.all()
             if record.ended == ended and any(map(record.is_of, self._wiring.candidates))
         ]
 
-    def record(self, reference: str) -> BatchRecord:
-        """Return the record of one batch."""
-        return self._records.get(reference)
-
     def poll(self, reference: str) -> BatchStatus:
         """Return the status of one batch, and collect the answers of a batch that has ended."""
-        record = self._records.get(reference)
+        record = self.records.get(reference)
         if not record.ended:
             candidate = self._candidate(record)
             provider_id = self._provider_id(record, candidate)
@@ -191,12 +187,12 @@ class Batches:
                     self._end(record, f"the batch was refused ({progress.refusal})")
                 else:
                     self._with_retries(lambda: self._collect(record, candidate, provider_id, progress.answered))
-        failures = tuple(self._records.failures(reference))
+        failures = tuple(self.records.failures(reference))
         return BatchStatus(True, record.texts, record.texts - len(failures), failures)
 
     def cancel(self, reference: str) -> None:
         """Ask the provider to stop one batch."""
-        record = self._records.get(reference)
+        record = self.records.get(reference)
         candidate = self._candidate(record)
         provider_id = None if record.ended else self._provider_id(record, candidate)
         if provider_id is not None:
@@ -209,13 +205,13 @@ class Batches:
         endpoint = self._endpoint(candidate)
         found = self._with_retries(lambda: endpoint.find(record.reference, timeout=candidate.timeout))
         if found is not None:
-            self._records.set_provider_id(record.reference, found)
+            self.records.set_provider_id(record.reference, found)
         return found
 
     def _collect(self, record: BatchRecord, candidate: Candidate, provider_id: str, expected: int) -> None:
         """Store a batch's answers in the cache, book the cost and close the record. Safe to repeat at any point."""
-        texts = self._records.texts(record.reference)
-        if self._records.get(record.reference).ended:  # another process has collected the batch and removed its texts
+        texts = self.records.texts(record.reference)
+        if self.records.get(record.reference).ended:  # another process has collected the batch and removed its texts
             return
         failures: dict[bytes, str | None] = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
@@ -243,8 +239,8 @@ class Batches:
                 "the cache. Ask again.",
                 model=candidate.name,
             )
-        with self._records.transaction():
-            if self._records.end(record.reference, failures):
+        with self.records.transaction():
+            if self.records.end(record.reference, failures):
                 amount = self._ledger.settle(record.reservation, tokens, cost(tokens, candidate.batch_price))
                 self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
 
@@ -257,9 +253,9 @@ class Batches:
 
     def _end(self, record: BatchRecord, reason: str) -> None:
         """Close the record of a batch that was not billed."""
-        with self._records.transaction():
-            failures = dict.fromkeys(self._records.texts(record.reference), reason)
-            if self._records.end(record.reference, failures):
+        with self.records.transaction():
+            failures = dict.fromkeys(self.records.texts(record.reference), reason)
+            if self.records.end(record.reference, failures):
                 self._ledger.release(record.reservation)
 
     # Helpers

@@ -50,8 +50,6 @@ PATIENCE = 2.0
 """Seconds to wait for another writer with what can wait in memory instead."""
 LAST_WAIT = 1.0
 """The same when the interpreter exits, and for another ledger."""
-FOLD_INTERVAL = 200
-"""Bookings of a process between two that remove old detail; the first does, too."""
 ADVICE = (
     "Free space on its disk, give the right to write it, end the process that locks it, or move a damaged file away; "
     "or name another file: ledger=…."
@@ -99,7 +97,6 @@ class Ledger:
         """Whether the last transaction failed."""
         self._tried = now()
         """When the last transaction ended, or ``flush`` was found to be due."""
-        self._booked = 0
         self._logged: set[str] = set()
 
     # Before and after a request
@@ -248,9 +245,7 @@ class Ledger:
             try:
                 with self.transaction(busy_timeout=self._patience) as database:
                     outcome = booking(database)
-                    if self._booked % FOLD_INTERVAL == 0:
-                        bookings.fold(database, self._now() - self._keep_detail)
-                    self._booked += 1
+                    bookings.fold(database, self._now() - self._keep_detail)
                 return outcome
             except (LedgerError, ConfigError) as error:
                 self._log(error)
