@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ..cache import key_function
 from ..calls import Prepared, Question, SizedText, Wiring, fault, pack
@@ -34,6 +34,8 @@ PAGE = 500
 """Answers written to the cache at once."""
 
 T = TypeVar("T")
+Part: TypeAlias = Mapping[bytes, SizedText]
+"""The texts of one batch by their cache keys."""
 
 
 class Batches:
@@ -79,24 +81,23 @@ class Batches:
                 len(json.dumps(item.text, ensure_ascii=False).encode()) + endpoint.bytes_per_text for _, item in new
             ]
             parts = [dict(new[part]) for part in pack([item.tokens for _, item in new], sizes, limits)]
-            references = self._reserve(question, prepared, parts)
-        for number, (reference, part) in enumerate(zip(references, parts, strict=True), 1):
-            try:
-                named = {name.hex(): item.text for name, item in part.items()}
-                self._submit(candidate, reference, named, question.input_type)
-            except BaseException:
-                for later in references[number:]:
-                    self._discard(later)
-                raise
-        return BatchJob(self, [*dict.fromkeys(known.values()), *references])
+            unsent = self._reserve(question, prepared, parts)
+        job = BatchJob(self, [*dict.fromkeys(known.values()), *unsent])
+        try:
+            for reference in list(unsent):
+                self._submit(candidate, reference, unsent, question.input_type)
+        finally:
+            for reference in unsent:
+                self._discard(reference)
+        return job
 
-    def _reserve(self, question: Question, prepared: Prepared, parts: Sequence[Mapping[bytes, SizedText]]) -> list[str]:
-        """Record batches and reserve their money, for all batches or for none."""
+    def _reserve(self, question: Question, prepared: Prepared, parts: Sequence[Part]) -> dict[str, Part]:
+        """Record batches and reserve their money, for all batches or for none; return the batches by reference."""
         candidate = prepared.candidate
         whole = sum(item.tokens for part in parts for item in part.values())
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
         refusal = self._ledger.refusal(self._wiring.budget, cost(max(0, whole - free), candidate.price))
-        references = []
+        reserved = {}
         for part in parts:
             tokens = sum(item.tokens for item in part.values())
             reservation = refusal or self._ledger.reserve(
@@ -119,16 +120,15 @@ class Batches:
             reference = f"batch-{secrets.token_hex(6)}"
             sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
             self.records.add(reference, candidate, reservation, sent)
-            references.append(reference)
-        return references
+            reserved[reference] = part
+        return reserved
 
-    def _submit(self, candidate: Candidate, reference: str, texts: Mapping[str, str], input_type: InputType) -> None:
+    def _submit(self, candidate: Candidate, reference: str, unsent: dict[str, Part], input_type: InputType) -> None:
+        """Submit one batch; it is not ``unsent`` as soon as it may reach the provider."""
         endpoint = self._endpoint(candidate)
-        try:
-            uploaded = self._with_retries(lambda: endpoint.upload(texts, input_type, timeout=TRANSFER))
-        except BaseException:  # nothing was submitted yet
-            self._discard(reference)
-            raise
+        texts = {name.hex(): item.text for name, item in unsent[reference].items()}
+        uploaded = self._with_retries(lambda: endpoint.upload(texts, input_type, timeout=TRANSFER))
+        del unsent[reference]
         earlier = count()
 
         def submit() -> str:  # after a gateway error the batch may exist: look before a retry

@@ -39,7 +39,7 @@ from . import _bookings as bookings
 from ._accounts import Account, Heading, Unconfirmed, read_totals, read_unconfirmed, sum_accounts
 from ._budget import Budget
 from ._schema import VERSION, migrate
-from ._unwritten import Booking, Items, Unwritten
+from ._unwritten import Booking, Unwritten
 
 logger = logging.getLogger("embedrouter")
 
@@ -188,7 +188,7 @@ class Ledger:
         answers = self._read_file(query)
         if unwritten := self._unwritten.get():
             with SQLiteFile(None, version=VERSION, migrate=migrate).writing() as database:
-                unwritten.copy().write(database)
+                unwritten.write(database)
                 answers.append(query(database))
         return answers
 
@@ -212,7 +212,7 @@ class Ledger:
             with self._database.writing() as database:
                 yield database
             return
-        unwritten, taken = self._unwritten.get(), Items({}, [])
+        unwritten, taken = self._unwritten.get(), Unwritten()
         try:
             with self._database.writing(busy_timeout=busy_timeout) as database:
                 _waiting.get().discard(self)
