@@ -126,18 +126,16 @@ class SQLiteFile:
     @contextmanager
     def writing(self, *, busy_timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Hold the write lock, and commit unless something is raised; inside another ``writing``, be part of it."""
-        if self.is_writing and self._writing.connection is not None:
-            yield self._writing.connection
-            return
         seconds = self._busy_timeout if busy_timeout is None else busy_timeout
         if not self._writing.lock.acquire(timeout=seconds):
             raise sqlite_error(sqlite3.SQLITE_BUSY, "another thread holds the write lock")
+        before = self._writer
         try:
             with self._transaction(self._writing, "BEGIN IMMEDIATE", seconds) as connection:
                 self._writer = threading.get_ident()
                 yield connection
         finally:
-            self._writer = None
+            self._writer = before
             self._writing.lock.release()
 
     @contextmanager
@@ -150,13 +148,8 @@ class SQLiteFile:
         if self._writing.connection is None:  # the first connection makes the tables
             with self._writing.lock:
                 self._connect(self._writing, self._busy_timeout)
-        with self._reading.lock:
-            opened = self._reading.connection
-            if opened is not None and opened.in_transaction:  # one inside another
-                yield opened
-                return
-            with self._transaction(self._reading, "BEGIN", self._busy_timeout) as connection:
-                yield connection
+        with self._reading.lock, self._transaction(self._reading, "BEGIN", self._busy_timeout) as connection:
+            yield connection
 
     def close(self) -> None:
         """Close the file; the next use opens it again, also if it was replaced. Tables in memory stay."""
@@ -182,6 +175,9 @@ class SQLiteFile:
     @contextmanager
     def _transaction(self, way: _Way, begin: str, seconds: float) -> Iterator[sqlite3.Connection]:
         """A lock or a full disk passes, and the connection stays: on a full disk no new one could be opened."""
+        if way.connection is not None and way.connection.in_transaction:  # one inside another
+            yield way.connection
+            return
         connection = self._connect(way, seconds)
         try:
             connection.execute(begin)

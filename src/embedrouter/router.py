@@ -21,7 +21,7 @@ from .limits import ModelHealth, RetryPolicy
 from .models import TIERS, Model, RouterSettings, preset, rank, requested
 from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
 from .spending import Budget, Ledger, current_tag
-from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
+from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
 
 __all__ = ["Router", "choose_tier", "embed_alone", "wiring_of"]
 
@@ -243,10 +243,11 @@ class Router(Closeable):
         """
         probed: list[ProbeVectors] = []
         failures: list[EmbedRouterError] = []
-        kinds = self._wiring.default_tiers
         for position, name in enumerate(unique_names(self.models) if len(self.models) > 1 else ()):
             try:
-                vectors = {kind: embed_alone(self, position, PROBE_TEXTS, kind).vectors for kind in kinds}
+                vectors: dict[InputType, Vectors] = {}
+                for kind in self._wiring.default_tiers:
+                    vectors[kind] = embed_alone(self, position, PROBE_TEXTS, kind).vectors
                 probed.append(ProbeVectors(name, self._wiring.candidates[position].fingerprint, vectors))
             except EmbedRouterError as error:
                 failures.append(error)

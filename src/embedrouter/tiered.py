@@ -47,7 +47,7 @@ class TieredRouter(Closeable):
         self._routers = {name: routers[name] for name in sorted(routers, key=self._rank)}
         highest = list(self._routers)[-1]
         given: dict[InputType, str | None] = {"query": query_tier, "document": document_tier}
-        self._default = {kind: highest if name is None else name for kind, name in given.items()}
+        self._default: dict[InputType, str] = {kind: highest if name is None else name for kind, name in given.items()}
         for name in self._default.values():
             self.router(name)
 

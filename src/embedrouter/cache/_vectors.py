@@ -58,11 +58,8 @@ class VectorCache:
         if store is None:
             return {}
         rows: dict[bytes, bytes] = {}
-        self._attempt(
-            lambda: rows.update(store.get_many(keys)),
-            "read",
-            "its texts are embedded, and paid for, as if it were empty",
-        )
+        consequence = "its texts are embedded, and paid for, as if it were empty"
+        self._attempt(lambda: rows.update(store.get_many(keys)), "read", consequence)
         entries: dict[bytes, Entry] = {}
         for key, row in rows.items():
             entry = decode(row, dimensions)
@@ -112,13 +109,11 @@ class VectorCache:
 
 
 def _advice(error: Exception, place: object) -> str:
-    match failure(error):
+    match "full" if getattr(error, "errno", None) in DISK_FULL else failure(error):
         case "damaged":
             return f"Check it with: embedrouter cache verify --cache {place}; or move it away, and a new one is made."
         case "busy":
             return "Another process has locked it: wait until that process has finished, or end it."
         case "full":
             return "Free space on its disk."
-    if getattr(error, "errno", None) in DISK_FULL:
-        return "Free space on its disk."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."
