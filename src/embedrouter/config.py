@@ -21,9 +21,8 @@ run code with ``trust_remote_code``.
 
 import os
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -51,9 +50,9 @@ def _table(name: str, declared: type, *, without: Collection[str] = (), **other:
         without: fields that a file cannot set.
         other: pydantic definitions of keys that TOML writes in another type than Python.
     """
-    hints = get_type_hints(declared, localns={"Callable": Callable, "Decimal": Decimal, "Mapping": Mapping})
+    hints = get_type_hints(declared)
     keys: dict[str, Any] = {
-        item.name: (hints[item.name], Field(default=None)) for item in fields(declared) if item.name not in without
+        item.name: (hints[item.name], None) for item in fields(declared) if item.name not in without
     }
     return create_model(name, __base__=_Table, **{**keys, **other})
 

@@ -64,8 +64,7 @@ class UsageTotals:
     @property
     def usage(self) -> Usage:
         """What was billed and avoided so far."""
-        with self._lock:
-            return self._usage
+        return self._usage
 
     def add(self, usage: Usage) -> None:
         """Add what something was billed."""
