@@ -139,8 +139,7 @@ class Config:
         for name in ("catalog", "ledger"):
             if given.get(name, ":memory:") != ":memory:":
                 given[name] = self._relative(given[name])
-        cache = given.pop("cache", True)
-        if cache is not True:  # True is the default folder
+        if (cache := given.pop("cache", True)) is not True:  # True is the default folder
             given["cache"] = None if cache is False else cache if "://" in cache else self._relative(cache)
         return given
 

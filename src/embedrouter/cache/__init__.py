@@ -11,19 +11,4 @@ from ._memory import QueryMemory
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache
 
-__all__ = [
-    "CHUNK_ROWS",
-    "DEFAULT",
-    "Cache",
-    "CacheDatabase",
-    "CacheLike",
-    "Default",
-    "QueryMemory",
-    "StoredRow",
-    "VectorCache",
-    "chunked",
-    "default_folder",
-    "is_sound",
-    "key_function",
-    "open_cache",
-]
+__all__ = ["Cache"]

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from ..cache import VectorCache, key_function
+from ..cache import key_function
 from ..errors import (
     BackendError,
     BadResponseError,
@@ -22,10 +22,11 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import Backend, parse_token_count
-from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
+from ..models import parse_token_count
+from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
+from ._wiring import Wiring
 
 
 @dataclass(slots=True)
@@ -45,25 +46,13 @@ class OneAttempt:
     """Make one request to one model.
 
     Args:
-        backends: the backend of each candidate, by the candidate's index.
+        wiring: the backends, the cache and the accounts; an open circuit is waited for as long as a retry may take.
         limits: returns the limits of a candidate in this process.
-        retry_timeout: the longest wait for an open circuit, in seconds.
     """
 
-    def __init__(
-        self,
-        backends: Mapping[int, Backend],
-        limits: Callable[[Candidate], ModelLimits],
-        cache: VectorCache,
-        ledger: Ledger,
-        budget: Budget,
-        totals: UsageTotals,
-        retry_timeout: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._backends, self._limits = backends, limits
-        self._cache, self._ledger, self._budget, self._totals = cache, ledger, budget, totals
-        self._retry_timeout, self._clock = retry_timeout, clock
+    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits]) -> None:
+        self._wiring, self._limits = wiring, limits
+        self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
 
     async def make(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, left: float, patient: bool
@@ -109,7 +98,7 @@ class OneAttempt:
                     continue
                 until = now + answer.seconds
                 long = answer.circuit_open or answer.seconds > MINUTE  # as the provider requests
-                if long and (not patient or until > began + self._retry_timeout):
+                if long and (not patient or until > began + self._wiring.retry.timeout):
                     reason = "because it keeps failing" if answer.circuit_open else "as its provider asks"
                     return CircuitOpenError(f"not called for {answer.seconds:.1f} s, {reason}", model=candidate.name)
                 if call.deadline is not None and until > call.deadline:
@@ -139,7 +128,7 @@ class OneAttempt:
         sent = booked = False
 
         def reserve() -> None:
-            reserved.append(self._ledger.reserve(self._budget, spending))
+            reserved.append(self._ledger.reserve(self._wiring.budget, spending))
 
         try:
             await call.effects.run_blocking(reserve)
@@ -168,7 +157,7 @@ class OneAttempt:
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], timeout: float, admission: Admission
     ) -> Answer | EmbedRouterError:
         """Send the request, and record its outcome in the model's limits."""
-        limits, backend = self._limits(candidate), self._backends[candidate.index]
+        limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
         try:
             answer = await call.effects.request(backend, [item.text for item in texts], call.input_type, timeout)
         except BackendError as error:
@@ -208,7 +197,7 @@ class OneAttempt:
             found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
         amount = await call.effects.run_blocking(self._keep, call, candidate, found, reservation, tokens)
         charge = Charge(tokens, amount)
-        self._totals.add(usage_of([charge]))
+        self._wiring.totals.add(usage_of([charge]))
         embedded = Embedded(found, [charge])
         call.report(embedded)
         error = None if wrong is None else BadResponseError(wrong, model=candidate.name)

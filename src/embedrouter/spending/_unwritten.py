@@ -42,7 +42,7 @@ class Unwritten:
             self._bookings.append(booking)
             del self._bookings[:-MOST_BOOKINGS]
 
-    def take(self) -> Unwritten:
+    def take(self) -> "Unwritten":
         """Return what is there and keep nothing, because it is about to be written."""
         taken = Unwritten()
         with self._lock:
@@ -50,7 +50,7 @@ class Unwritten:
             taken._bookings, self._bookings = self._bookings, []
         return taken
 
-    def put_back(self, taken: Unwritten) -> None:
+    def put_back(self, taken: "Unwritten") -> None:
         """Keep again, before what was added since, what could not be written."""
         with self._lock:
             self._bookings[:0] = taken._bookings
