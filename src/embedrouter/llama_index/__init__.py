@@ -25,15 +25,15 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
-from ._process import in_thread
-from .calls import run
-from .errors import ConfigError, InvalidInputError
-from .models import first_given
-from .retrieval import DEPTH, Cascade
-from .retrieval.index_guard import GuardedRouter
-from .retrieval.tiered_stores import TieredStores, overrides
-from .router import Router
-from .tiered import TieredRouter
+from .._process import in_thread
+from ..calls import run
+from ..errors import ConfigError, InvalidInputError
+from ..models import first_given
+from ..retrieval import DEPTH, Cascade
+from ..retrieval.index_guard import GuardedRouter
+from ..retrieval.tiered_stores import TieredStores, overrides
+from ..router import Router
+from ..tiered import TieredRouter
 
 __all__ = ["RouterEmbedding", "TieredRetriever"]
 
