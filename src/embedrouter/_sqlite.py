@@ -6,6 +6,9 @@ was at the first query, and a reader neither waits for a writer nor delays one. 
 The threads of a process take turns with a connection: one for each thread could not be closed before a fork, where a
 child must not inherit it.
 
+A cursor must not outlive the block in which it was made: when it is freed it resets its statement, which another thread
+may be executing by then, and until then it keeps a closed file open.
+
 Errors are SQLite's own (``sqlite3.Error``), also those of the file system. ``failure`` tells their causes apart.
 """
 

@@ -82,8 +82,8 @@ class DiskCache:
         self._file.close_if_replaced()
         with self._file.writing() as database:
             now = time.time()
-            rows = database.executemany(UPSERT, ((key, now, value) for key, value in values.items()))
-            if values and rows.rowcount < len(values):
+            rows = ((key, now, value) for key, value in values.items())
+            if values and database.executemany(UPSERT, rows).rowcount < len(values):
                 raise sqlite_error(sqlite3.SQLITE_CORRUPT, "its index leads to wrong rows")
 
     def close(self) -> None:
