@@ -77,7 +77,7 @@ def test_a_file_says_all_that_code_can_say(here: Path) -> None:
 
 def test_the_signature_of_router_and_its_settings_agree() -> None:
     """The signature is written out for editors; nothing else keeps the two together."""
-    signature = list(inspect.signature(Router).parameters.values())
+    signature = list(inspect.signature(Router, eval_str=True).parameters.values())
     declared = [
         (field.name, field.type, inspect.Parameter.empty if field.default is MISSING else field.default)
         for field in fields(RouterSettings)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedrouter import Budget, EmbeddingResult, Estimate, RetryPolicy, Space, Usage
-from embedrouter.cache import QueryMemory, ServedNames, VectorCache, key_function
+from embedrouter.cache import QueryMemory, VectorCache, key_function
 from embedrouter.calls import SizedText
 from embedrouter.calls._attempt import OneAttempt, Outcome
 from embedrouter.calls._call import Call, Embedded
@@ -47,7 +47,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.limits import Admission, ModelLimits
-from embedrouter.spending import Charge, UsageTotals
+from embedrouter.spending import Charge
 from embedrouter.testing import MemoryCache
 from embedrouter.types import (
     Answer,
@@ -61,7 +61,6 @@ from embedrouter.types import (
     dollars,
 )
 from tests.scripted import (
-    CharacterBackend,
     Script,
     ScriptedEffects,
     answer,
@@ -983,16 +982,7 @@ def test_an_attempt_that_was_not_sent_is_not_tried_again() -> None:
 
 
 def one_attempt(script: Script, model: Candidate, limits: ModelLimits) -> OneAttempt:
-    return OneAttempt(
-        backends={model.index: CharacterBackend(model.name, script)},
-        limits=lambda _: limits,
-        cache=VectorCache(script.store),
-        served=ServedNames(None),
-        ledger=script.ledger,
-        budget=Budget(),
-        totals=UsageTotals(script.ledger),
-        clock=lambda: script.now,
-    )
+    return OneAttempt(calls(script, [model]).wiring, lambda _: limits)
 
 
 def free_limits(concurrency: int = 4) -> ModelLimits:

@@ -10,8 +10,6 @@ whose own tools wait in that executor for an embedding would deadlock. ``Lock`` 
 library; the core imports both from this module, so that import contracts can forbid ``threading``.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading
@@ -19,10 +17,10 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from threading import Lock
-from types import TracebackType
 from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
 __all__ = ["Closeable", "Future", "Lock", "PerLoop", "PerProcess", "ThreadPool", "in_thread", "threads", "watch_forks"]
@@ -83,11 +81,10 @@ class PerProcess(Generic[T]):
 
     def get(self) -> T:
         """Return this process's object."""
-        made = self._made
-        if made is None:
+        if self._made is None:
             with self._lock:
-                made = self._made = self._make() if self._made is None else self._made
-        return made
+                self._made = self._make() if self._made is None else self._made
+        return self._made
 
     def before_fork(self) -> None:
         """Do nothing: the parent keeps its object."""
@@ -146,12 +143,8 @@ class ThreadPool:
 
     def __init__(self, idle: float = 30.0) -> None:
         self.idle = idle
-        self._start()
-        watch_forks(self)
-
-    def _start(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: list[SimpleQueue[Callable[[], object]]] = []
+        self._idle: PerProcess[list[SimpleQueue[Callable[[], object]]]] = PerProcess(list)
+        """The inboxes of the threads without work. Lists are changed by single, atomic operations."""
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> Future[T]:
         """Run a function in a thread.
@@ -172,9 +165,9 @@ class ThreadPool:
             else:
                 future.set_result(outcome)
 
-        with self._lock:
-            inbox = self._idle.pop() if self._idle else None
-        if inbox is None:
+        try:
+            inbox = self._idle.get().pop()
+        except IndexError:
             inbox = SimpleQueue()
             threading.Thread(target=self._serve, args=(inbox,), name="embedrouter", daemon=True).start()
         inbox.put(work)
@@ -185,23 +178,13 @@ class ThreadPool:
             try:
                 work = inbox.get(timeout=self.idle)
             except Empty:
-                with self._lock:
-                    if inbox in self._idle:
-                        self._idle.remove(inbox)
-                        return
-                continue  # work arrived after the timeout
+                with suppress(ValueError):  # work arrived after the timeout
+                    self._idle.get().remove(inbox)
+                    return
+                continue
             work()
             del work  # frees the function's arguments
-            with self._lock:
-                self._idle.append(inbox)
-
-    def before_fork(self) -> None:
-        """Do nothing: the parent's threads go on."""
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Start without threads in a child."""
-        if in_child:
-            self._start()
+            self._idle.get().append(inbox)
 
 
 threads = ThreadPool()
@@ -230,15 +213,11 @@ class Closeable(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()

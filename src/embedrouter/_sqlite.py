@@ -6,10 +6,11 @@ was at the first query, and a reader neither waits for a writer nor delays one. 
 The threads of a process take turns with a connection: one for each thread could not be closed before a fork, where a
 child must not inherit it.
 
+A cursor must not outlive the block in which it was made: when it is freed it resets its statement, which another thread
+may be executing by then, and until then it keeps a closed file open.
+
 Errors are SQLite's own (``sqlite3.Error``), also those of the file system. ``failure`` tells their causes apart.
 """
-
-from __future__ import annotations
 
 import sqlite3
 import threading
@@ -49,29 +50,33 @@ def failure(error: BaseException | None) -> Failure:
     return CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "other")
 
 
-class _Connections:
-    """The open connections of one file, and the locks by which threads take turns with them."""
+def sqlite_error(code: int, message: str) -> sqlite3.OperationalError:
+    """Return an error whose cause ``failure`` tells."""
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = code
+    return error
+
+
+class _Way:
+    """One way into a file: its connection while it is open, and the lock by which threads take turns with it."""
 
     def __init__(self) -> None:
-        self.open: dict[str, sqlite3.Connection] = {}
-        self.make_locks()
+        self.lock = threading.RLock()
+        self.connection: sqlite3.Connection | None = None
 
-    def make_locks(self) -> None:
-        self.locks = {"writing": threading.RLock(), "reading": threading.RLock()}
-        """Taken in this order by a thread that needs both."""
-
-    def close(self, name: str) -> None:
-        connection = self.open.pop(name, None)
-        if connection is not None:
+    def close(self) -> None:
+        if self.connection is not None:
             with suppress(sqlite3.Error):
-                connection.close()
+                self.connection.close()
+            self.connection = None
 
-    def close_unused(self) -> None:
-        """Close what no thread uses. A connection that is only forgotten is a ``ResourceWarning``."""
-        for name in ("reading", "writing"):
-            if self.locks[name].acquire(timeout=LAST_WAIT):
-                self.close(name)
-                self.locks[name].release()
+
+def _close_unused(*ways: _Way) -> None:
+    """Close what no thread uses. A connection that is only forgotten is a ``ResourceWarning``."""
+    for way in ways:
+        if way.lock.acquire(timeout=LAST_WAIT):
+            way.close()
+            way.lock.release()
 
 
 class SQLiteFile:
@@ -109,8 +114,9 @@ class SQLiteFile:
         """Of the file that was opened first."""
         self._writer: int | None = None
         """The thread that is inside a transaction."""
-        self._connections = _Connections()
-        weakref.finalize(self, self._connections.close_unused)
+        self._writing, self._reading = _Way(), _Way()
+        """Their locks are taken in this order by a thread that needs both."""
+        weakref.finalize(self, _close_unused, self._reading, self._writing)
         watch_forks(self)
 
     @property
@@ -121,22 +127,17 @@ class SQLiteFile:
     @contextmanager
     def writing(self, *, busy_timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Hold the write lock, and commit unless something is raised; inside another ``writing``, be part of it."""
-        if self.is_writing:
-            yield self._connections.open["writing"]
-            return
         seconds = self._busy_timeout if busy_timeout is None else busy_timeout
-        lock = self._connections.locks["writing"]
-        if not lock.acquire(timeout=seconds):
-            busy = sqlite3.OperationalError("another thread holds the write lock")
-            busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
-            raise busy
+        if not self._writing.lock.acquire(timeout=seconds):
+            raise sqlite_error(sqlite3.SQLITE_BUSY, "another thread holds the write lock")
+        before = self._writer
         try:
-            with self._transaction("writing", "BEGIN IMMEDIATE", seconds) as connection:
+            with self._transaction(self._writing, "BEGIN IMMEDIATE", seconds) as connection:
                 self._writer = threading.get_ident()
                 yield connection
         finally:
-            self._writer = None
-            lock.release()
+            self._writer = before
+            self._writing.lock.release()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -145,35 +146,40 @@ class SQLiteFile:
             with self.writing() as connection:
                 yield connection
             return
-        if "writing" not in self._connections.open:  # the first connection makes the tables
-            with self._connections.locks["writing"]:
-                self._connect("writing", self._busy_timeout)
-        with self._connections.locks["reading"]:
-            opened = self._connections.open.get("reading")
-            if opened is not None and opened.in_transaction:  # one inside another
-                yield opened
-                return
-            with self._transaction("reading", "BEGIN", self._busy_timeout) as connection:
-                yield connection
+        if self._writing.connection is None:  # the first connection makes the tables
+            with self._writing.lock:
+                self._connect(self._writing, self._busy_timeout)
+        with self._reading.lock, self._transaction(self._reading, "BEGIN", self._busy_timeout) as connection:
+            yield connection
 
     def close(self) -> None:
         """Close the file; the next use opens it again, also if it was replaced. Tables in memory stay."""
-        locks = self._connections.locks
-        with locks["writing"], locks["reading"]:
+        with self._writing.lock, self._reading.lock:
             self._close_file()
         self._identity = None
 
+    def close_if_replaced(self) -> None:
+        """Close the file if it was removed or replaced, so that the next use begins a new one."""
+        if self._is_replaced():
+            self.close()
+
+    def _is_replaced(self) -> bool:
+        return self._identity is not None and _identity(self.path) != self._identity
+
     def _close_file(self) -> None:
         if self.path is not None:
-            self._connections.close("reading")
-            self._connections.close("writing")
+            self._reading.close()
+            self._writing.close()
 
     # Connections
 
     @contextmanager
-    def _transaction(self, name: str, begin: str, seconds: float) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, way: _Way, begin: str, seconds: float) -> Iterator[sqlite3.Connection]:
         """A lock or a full disk passes, and the connection stays: on a full disk no new one could be opened."""
-        connection = self._connect(name, seconds)
+        if way.connection is not None and way.connection.in_transaction:  # one inside another
+            yield way.connection
+            return
+        connection = self._connect(way, seconds)
         try:
             connection.execute(begin)
             yield connection
@@ -183,22 +189,20 @@ class SQLiteFile:
                 connection.rollback()
             lasting = isinstance(error, sqlite3.Error) and failure(error) not in ("busy", "full")
             if self.path is not None and (lasting or connection.in_transaction):
-                self._connections.close(name)
+                way.close()
             raise
 
-    def _connect(self, name: str, seconds: float) -> sqlite3.Connection:
-        if self._identity is not None and _identity(self.path) != self._identity:
+    def _connect(self, way: _Way, seconds: float) -> sqlite3.Connection:
+        if self._is_replaced():
             raise ReplacedError("it was removed or replaced; close the router to begin a new one")
-        connection = self._connections.open.get(name)
-        if connection is None:
+        if way.connection is None:
             try:
-                connection = self._new_connection(writing=name == "writing")
+                way.connection = self._new_connection(writing=way is self._writing)
             except OSError as error:
                 raise sqlite3.OperationalError(str(error)) from error
-            self._connections.open[name] = connection
             self._identity = _identity(self.path)
-        connection.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
-        return connection
+        way.connection.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
+        return way.connection
 
     def _new_connection(self, *, writing: bool) -> sqlite3.Connection:
         if self.path is not None:
@@ -250,18 +254,16 @@ class SQLiteFile:
         """Close the file and keep other threads out: a child that inherits an open file takes its parent's locks for
         its own, and its bookings are lost when the parent closes the file.
         """
-        for lock in self._connections.locks.values():
-            lock.acquire()
+        self._writing.lock.acquire()
+        self._reading.lock.acquire()
         self._close_file()
 
     def after_fork(self, *, in_child: bool) -> None:
-        """Let other threads in again; in the child begin without the parent's locks."""
+        """Let other threads in again; in the child begin without the parent's tables in memory."""
         if in_child:
-            self._connections.close("writing")  # tables in memory are the parent's
-            self._connections.make_locks()
-        else:
-            for lock in self._connections.locks.values():
-                lock.release()
+            self._writing.close()
+        self._reading.lock.release()
+        self._writing.lock.release()
 
 
 def _user_version(connection: sqlite3.Connection) -> int:

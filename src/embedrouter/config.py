@@ -19,13 +19,10 @@ must not send the user's default key to another server: ``base_url`` requires ``
 run code with ``trust_remote_code``.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -53,9 +50,9 @@ def _table(name: str, declared: type, *, without: Collection[str] = (), **other:
         without: fields that a file cannot set.
         other: pydantic definitions of keys that TOML writes in another type than Python.
     """
-    hints = get_type_hints(declared, localns={"Callable": Callable, "Decimal": Decimal, "Mapping": Mapping})
+    hints = get_type_hints(declared)
     keys: dict[str, Any] = {
-        item.name: (hints[item.name], Field(default=None)) for item in fields(declared) if item.name not in without
+        item.name: (hints[item.name], None) for item in fields(declared) if item.name not in without
     }
     return create_model(name, __base__=_Table, **{**keys, **other})
 
@@ -142,8 +139,7 @@ class Config:
         for name in ("catalog", "ledger"):
             if given.get(name, ":memory:") != ":memory:":
                 given[name] = self._relative(given[name])
-        cache = given.pop("cache", True)
-        if cache is not True:  # True is the default folder
+        if (cache := given.pop("cache", True)) is not True:  # True is the default folder
             given["cache"] = None if cache is False else cache if "://" in cache else self._relative(cache)
         return given
 

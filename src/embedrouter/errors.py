@@ -20,8 +20,6 @@ Attributes are the interface; a message ends with the next action. Only backends
 SDKs. The original stays reachable as ``__cause__``, unless it repeats a text or a key, which no message may contain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal

@@ -6,7 +6,7 @@ Composition only: ``calls.wire`` resolves the settings, ``calls.Calls`` runs eac
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import TIMEOUT_MAX
@@ -18,12 +18,12 @@ from .cache import DEFAULT, CacheLike, Default, VectorCache
 from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
 from .errors import ConfigError, DegradedWarning, EmbedRouterError
 from .limits import ModelHealth, RetryPolicy
-from .models import TIERS, Model, RouterSettings, first_given, preset, rank, requested
+from .models import TIERS, Model, RouterSettings, preset, rank, requested
 from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
 from .spending import Budget, Ledger, current_tag
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
 
-__all__ = ["Router", "embed_alone", "wiring_of"]
+__all__ = ["Router", "choose_tier", "embed_alone", "wiring_of"]
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
@@ -244,15 +244,13 @@ class Router(Closeable):
         probed: list[ProbeVectors] = []
         failures: list[EmbedRouterError] = []
         for position, name in enumerate(unique_names(self.models) if len(self.models) > 1 else ()):
-            kinds = self._wiring.default_tiers
             try:
-                vectors: dict[InputType, Vectors] = {
-                    kind: embed_alone(self, position, PROBE_TEXTS, kind).vectors for kind in kinds
-                }
+                vectors: dict[InputType, Vectors] = {}
+                for kind in self._wiring.default_tiers:
+                    vectors[kind] = embed_alone(self, position, PROBE_TEXTS, kind).vectors
+                probed.append(ProbeVectors(name, self._wiring.candidates[position].fingerprint, vectors))
             except EmbedRouterError as error:
                 failures.append(error)
-            else:
-                probed.append(ProbeVectors(name, self._wiring.candidates[position].fingerprint, vectors))
         found = compare_models(probed)
         require_agreement(found)
         if failures:
@@ -310,10 +308,7 @@ class Router(Closeable):
             ConfigError: the input type or the tier is unknown.
             InvalidInputError: some texts cannot be embedded.
         """
-        if input_type not in ("document", "query"):
-            raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-        name = first_given(tier, requested(input_type), self._wiring.default_tiers[input_type])
-        assert name is not None
+        name = choose_tier(tier, input_type, self._wiring.default_tiers)
         return Question(
             texts=validate(texts),
             input_type=input_type,
@@ -359,6 +354,17 @@ class Router(Closeable):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Router, **self._settings.arguments()), ()
+
+
+def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[InputType, str]) -> str:
+    """Return the tier of a call: that of its argument, otherwise of the surrounding context, otherwise the default.
+
+    Raises:
+        ConfigError: the input type is unknown.
+    """
+    if input_type not in defaults:
+        raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+    return next(name for name in (tier, requested(input_type), defaults[input_type]) if name is not None)
 
 
 def wiring_of(router: Router) -> Wiring:

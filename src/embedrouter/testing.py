@@ -9,8 +9,6 @@ Outcomes can be scripted: ``FakeBackend(outcomes=[RateLimitedError("slow down"),
 answers the second. ``NO_WAITING`` is a retry policy without waits between attempts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +25,9 @@ from .types import Answer, InputType, TokenCounts, Vectors
 __all__ = ["NO_WAITING", "FakeBackend", "FakeCall", "MemoryCache"]
 
 NO_WAITING = RetryPolicy(initial_wait=0, max_wait=0, cooldown=0)
+
+_lock = threading.Lock()
+"""Of all backends, so that each of them can be pickled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,6 @@ class FakeBackend(Backend):
         self.space = space
         self.calls: list[FakeCall] = []
         self.outcomes = list(outcomes)
-        self._lock = threading.Lock()
 
     def model(self, name: str = "fake:model", **settings: Any) -> Model:
         """Declare a model that this backend serves; ``settings`` are arguments of ``Model``."""
@@ -71,7 +71,7 @@ class FakeBackend(Backend):
         return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        with self._lock:
+        with _lock:
             self.calls.append(FakeCall(tuple(texts), input_type))
             outcome = self.outcomes.pop(0) if self.outcomes else None
         if isinstance(outcome, BackendError):
@@ -87,12 +87,6 @@ class FakeBackend(Backend):
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count words as tokens."""
         return TokenCounts([len(text.split()) or 1 for text in texts], exact=True)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
 
 
 class MemoryCache:

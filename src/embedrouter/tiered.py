@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ._process import Closeable
 from .errors import ConfigError, NoModelAvailableError
-from .models import TIERS, first_given, rank, requested
-from .router import Router, wiring_of
+from .models import TIERS, rank
+from .router import Router, choose_tier, wiring_of
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "default_tier", "require_single_space"]
@@ -47,7 +47,7 @@ class TieredRouter(Closeable):
         self._routers = {name: routers[name] for name in sorted(routers, key=self._rank)}
         highest = list(self._routers)[-1]
         given: dict[InputType, str | None] = {"query": query_tier, "document": document_tier}
-        self._default = {kind: highest if name is None else name for kind, name in given.items()}
+        self._default: dict[InputType, str] = {kind: highest if name is None else name for kind, name in given.items()}
         for name in self._default.values():
             self.router(name)
 
@@ -134,9 +134,7 @@ class TieredRouter(Closeable):
 
     def _pick(self, input_type: InputType, tier: str | None) -> tuple[Router, str]:
         """Return the router of the requested tier, and the tier to request from that router."""
-        default = default_tier(self, input_type)
-        name = first_given(tier, requested(input_type))
-        router = self.router(default if name is None else name)
+        router = self.router(choose_tier(tier, input_type, self._default))
         return router, default_tier(router, input_type)
 
     def _rank(self, tier: str) -> int:
@@ -160,16 +158,9 @@ class TieredRouter(Closeable):
 
 
 def default_tier(router: Router | TieredRouter, input_type: InputType) -> str:
-    """Return the tier of calls that request none.
-
-    Raises:
-        ConfigError: the input type is unknown.
-    """
-    if input_type not in ("document", "query"):
-        raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
-    return (
-        router._default[input_type] if isinstance(router, TieredRouter) else wiring_of(router).default_tiers[input_type]
-    )
+    """Return the tier of calls that request none."""
+    defaults = router._default if isinstance(router, TieredRouter) else wiring_of(router).default_tiers
+    return defaults[input_type]
 
 
 def require_single_space(router: Router | TieredRouter) -> Router:

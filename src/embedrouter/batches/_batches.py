@@ -5,15 +5,14 @@ the answers into the cache, where a later ``embed`` finds the vectors. A batch o
 the record is in the ledger's file (see ``_records``), and any router with the same model can collect the batch.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from itertools import count
+from typing import TypeAlias, TypeVar
 
 from ..cache import key_function
 from ..calls import Prepared, Question, SizedText, Wiring, fault, pack
@@ -33,17 +32,17 @@ PAGE = 500
 """Answers written to the cache at once."""
 
 T = TypeVar("T")
+Part: TypeAlias = Mapping[bytes, SizedText]
+"""The texts of one batch by their cache keys."""
 
 
 class Batches:
     """The batches of one router."""
 
     def __init__(self, wiring: Wiring) -> None:
-        self._candidates, self._backends = wiring.candidates, wiring.backends
-        self._cache, self._ledger, self._budget = wiring.cache, wiring.ledger, wiring.budget
-        self._retry, self._totals, self._random = wiring.retry, wiring.totals, wiring.random
+        self._wiring, self._cache, self._ledger = wiring, wiring.cache, wiring.ledger
         self.clock, self.sleep = wiring.clock, wiring.sleep or time.sleep
-        self._records = BatchRecords(wiring.ledger)
+        self.records = BatchRecords(wiring.ledger)
 
     def check(self) -> None:
         """Refuse a router whose batches would be lost.
@@ -53,7 +52,7 @@ class Batches:
         """
         if self._cache.store is None:
             raise ConfigError("What a batch embeds goes into the cache, and this router has none. Set cache=….")
-        with self._records.transaction():
+        with self.records.transaction():
             pass
 
     # Submitting
@@ -72,35 +71,35 @@ class Batches:
         endpoint = self._endpoint(candidate)
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}
-        sizes = {name: _size(item.text) + endpoint.bytes_per_text for name, item in texts.items()}
         limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
-        with self._records.transaction():
-            known = self._records.under_way(texts)
-            new = [name for name in texts if name not in known]
-            slices = pack([texts[name].tokens for name in new], [sizes[name] for name in new], limits)
-            parts = [{name: texts[name] for name in new[part]} for part in slices]
-            references = self._reserve(question, prepared, parts)
-        for number, (reference, part) in enumerate(zip(references, parts, strict=True), 1):
-            try:
-                named = {name.hex(): item.text for name, item in part.items()}
-                self._submit(candidate, reference, named, question.input_type)
-            except BaseException:
-                for later in references[number:]:
-                    self._discard(later)
-                raise
-        return BatchJob(self, [*dict.fromkeys(known.values()), *references])
+        with self.records.transaction():
+            known = self.records.under_way(texts)
+            new = [(name, item) for name, item in texts.items() if name not in known]
+            sizes = [
+                len(json.dumps(item.text, ensure_ascii=False).encode()) + endpoint.bytes_per_text for _, item in new
+            ]
+            parts = [dict(new[part]) for part in pack([item.tokens for _, item in new], sizes, limits)]
+            unsent = self._reserve(question, prepared, parts)
+        job = BatchJob(self, [*dict.fromkeys(known.values()), *unsent])
+        try:
+            for reference in list(unsent):
+                self._submit(candidate, reference, unsent, question.input_type)
+        finally:
+            for reference in unsent:
+                self._discard(reference)
+        return job
 
-    def _reserve(self, question: Question, prepared: Prepared, parts: Sequence[Mapping[bytes, SizedText]]) -> list[str]:
-        """Record batches and reserve their money, for all batches or for none."""
+    def _reserve(self, question: Question, prepared: Prepared, parts: Sequence[Part]) -> dict[str, Part]:
+        """Record batches and reserve their money, for all batches or for none; return the batches by reference."""
         candidate = prepared.candidate
         whole = sum(item.tokens for part in parts for item in part.values())
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
-        refusal = self._ledger.refusal(self._budget, cost(max(0, whole - free), candidate.price))
-        references = []
+        refusal = self._ledger.refusal(self._wiring.budget, cost(max(0, whole - free), candidate.price))
+        reserved = {}
         for part in parts:
             tokens = sum(item.tokens for item in part.values())
             reservation = refusal or self._ledger.reserve(
-                self._budget,
+                self._wiring.budget,
                 Spending(
                     model=candidate.name,
                     input_type=question.input_type,
@@ -118,111 +117,99 @@ class Batches:
                 raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
             reference = f"batch-{secrets.token_hex(6)}"
             sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
-            self._records.add(reference, candidate, reservation, sent)
-            references.append(reference)
-        return references
+            self.records.add(reference, candidate, reservation, sent)
+            reserved[reference] = part
+        return reserved
 
-    def _submit(self, candidate: Candidate, reference: str, texts: Mapping[str, str], input_type: InputType) -> None:
+    def _submit(self, candidate: Candidate, reference: str, unsent: dict[str, Part], input_type: InputType) -> None:
+        """Submit one batch; it is not ``unsent`` as soon as it may reach the provider."""
         endpoint = self._endpoint(candidate)
-        try:
-            uploaded = self._with_retries(lambda: endpoint.upload(texts, input_type, timeout=TRANSFER))
-        except BaseException:  # nothing was submitted yet
-            self._discard(reference)
-            raise
-        tried = False
+        texts = {name.hex(): item.text for name, item in unsent[reference].items()}
+        uploaded = self._with_retries(lambda: endpoint.upload(texts, input_type, timeout=TRANSFER))
+        del unsent[reference]
+        earlier = count()
 
         def submit() -> str:  # after a gateway error the batch may exist: look before a retry
-            nonlocal tried
-            found = endpoint.find(reference, timeout=candidate.timeout) if tried else None
-            tried = True
+            found = endpoint.find(reference, timeout=candidate.timeout) if next(earlier) else None
             return found or endpoint.submit(uploaded, reference, timeout=candidate.timeout)
 
         try:
-            provider_id = self._with_retries(submit, once=True)
+            self.records.set_provider_id(reference, self._with_retries(submit, once=True))
         except BackendError as error:
             if not error.perhaps_billed:
                 self._discard(reference)
                 raise
-            found = self._find(reference, candidate)
-            if found is None:  # the provider may list the batch later: poll looks again
+            if self._provider_id(self.records.get(reference), candidate) is None:  # poll looks again
                 raise
-            provider_id = found
-        self._records.set_provider_id(reference, provider_id)
 
     def _discard(self, reference: str) -> None:
-        with self._records.transaction():
-            self._ledger.release(self._records.get(reference).reservation)
-            self._records.drop(reference)
+        self._drop(reference, self._ledger.release)
 
     def forget(self, reference: str) -> None:
         """Drop the record of a batch that may have been billed, and mark its reservation as unconfirmed."""
-        with self._records.transaction():
-            record = self._records.get(reference)
+        self._drop(reference, self._ledger.mark_unconfirmed)
+
+    def _drop(self, reference: str, close: Callable[[int], None]) -> None:
+        with self.records.transaction():
+            record = self.records.get(reference)
             if not record.ended:
-                self._ledger.mark_unconfirmed(record.reservation)
-            self._records.drop(reference)
+                close(record.reservation)
+            self.records.drop(reference)
 
     # Looking, collecting, cancelling
 
     def jobs(self, *, ended: bool = False) -> list[BatchJob]:
         """Return the batches of this router's models that are in progress, or have ended, oldest first."""
-        known = {(candidate.name, candidate.fingerprint) for candidate in self._candidates}
         return [
             BatchJob(self, [record.reference])
-            for record in self._records.all()
-            if record.ended == ended and (record.model, record.fingerprint) in known
+            for record in self.records.all()
+            if record.ended == ended and any(map(record.is_of, self._wiring.candidates))
         ]
-
-    def record(self, reference: str) -> BatchRecord:
-        """Return the record of one batch."""
-        return self._records.get(reference)
 
     def poll(self, reference: str) -> BatchStatus:
         """Return the status of one batch, and collect the answers of a batch that has ended."""
-        record = self._records.get(reference)
-        if record.ended:
-            return self._ended(record)
-        candidate = self._candidate(record)
-        provider_id = self._provider_id(record, candidate)
-        if provider_id is None:
-            if datetime.now(UTC) - record.at < LOST:
-                return BatchStatus(False, record.texts, 0, ())
-            self._end(record, "the batch never reached the provider")
-            return self._ended(record)
-        progress = self._with_retries(
-            lambda: self._endpoint(candidate).retrieve(provider_id, timeout=candidate.timeout)
-        )
-        if not progress.ended:
-            return BatchStatus(False, record.texts, progress.answered, ())
-        if progress.refusal:
-            self._end(record, f"the batch was refused ({progress.refusal})")
-        else:
-            self._with_retries(lambda: self._collect(record, candidate, provider_id, progress.answered))
-        return self._ended(record)
+        record = self.records.get(reference)
+        if not record.ended:
+            candidate = self._candidate(record)
+            provider_id = self._provider_id(record, candidate)
+            if provider_id is None:
+                if datetime.now(UTC) - record.at < LOST:
+                    return BatchStatus(False, record.texts, 0, ())
+                self._end(record, "the batch never reached the provider")
+            else:
+                endpoint = self._endpoint(candidate)
+                progress = self._with_retries(lambda: endpoint.retrieve(provider_id, timeout=candidate.timeout))
+                if not progress.ended:
+                    return BatchStatus(False, record.texts, progress.answered, ())
+                if progress.refusal:
+                    self._end(record, f"the batch was refused ({progress.refusal})")
+                else:
+                    self._with_retries(lambda: self._collect(record, candidate, provider_id, progress.answered))
+        failures = tuple(self.records.failures(reference))
+        return BatchStatus(True, record.texts, record.texts - len(failures), failures)
 
     def cancel(self, reference: str) -> None:
         """Ask the provider to stop one batch."""
-        record = self._records.get(reference)
+        record = self.records.get(reference)
         candidate = self._candidate(record)
         provider_id = None if record.ended else self._provider_id(record, candidate)
         if provider_id is not None:
             self._with_retries(lambda: self._endpoint(candidate).cancel(provider_id, timeout=candidate.timeout))
 
     def _provider_id(self, record: BatchRecord, candidate: Candidate) -> str | None:
+        """Return the provider's id of a batch, which is looked for and recorded where it is not known."""
         if record.provider_id is not None:
             return record.provider_id
-        found = self._find(record.reference, candidate)
+        endpoint = self._endpoint(candidate)
+        found = self._with_retries(lambda: endpoint.find(record.reference, timeout=candidate.timeout))
         if found is not None:
-            self._records.set_provider_id(record.reference, found)
+            self.records.set_provider_id(record.reference, found)
         return found
-
-    def _find(self, reference: str, candidate: Candidate) -> str | None:
-        return self._with_retries(lambda: self._endpoint(candidate).find(reference, timeout=candidate.timeout))
 
     def _collect(self, record: BatchRecord, candidate: Candidate, provider_id: str, expected: int) -> None:
         """Store a batch's answers in the cache, book the cost and close the record. Safe to repeat at any point."""
-        texts = self._records.texts(record.reference)
-        if self._records.get(record.reference).ended:  # another process has collected the batch and removed its texts
+        texts = self.records.texts(record.reference)
+        if self.records.get(record.reference).ended:  # another process has collected the batch and removed its texts
             return
         failures: dict[bytes, str | None] = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
@@ -250,10 +237,10 @@ class Batches:
                 "the cache. Ask again.",
                 model=candidate.name,
             )
-        with self._records.transaction():
-            if self._records.end(record.reference, failures):
+        with self.records.transaction():
+            if self.records.end(record.reference, failures):
                 amount = self._ledger.settle(record.reservation, tokens, cost(tokens, candidate.batch_price))
-                self._totals.add(usage_of([Charge(tokens, amount)]))
+                self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
 
     def _keep(self, page: Mapping[bytes, Entry]) -> None:
         if not self._cache.write(page):
@@ -264,31 +251,27 @@ class Batches:
 
     def _end(self, record: BatchRecord, reason: str) -> None:
         """Close the record of a batch that was not billed."""
-        with self._records.transaction():
-            failures = dict.fromkeys(self._records.texts(record.reference), reason)
-            if self._records.end(record.reference, failures):
+        with self.records.transaction():
+            failures = dict.fromkeys(self.records.texts(record.reference), reason)
+            if self.records.end(record.reference, failures):
                 self._ledger.release(record.reservation)
-
-    def _ended(self, record: BatchRecord) -> BatchStatus:
-        failures = tuple(self._records.failures(record.reference))
-        return BatchStatus(True, record.texts, record.texts - len(failures), failures)
 
     # Helpers
 
     def _candidate(self, record: BatchRecord) -> Candidate:
-        for candidate in self._candidates:
-            if (candidate.name, candidate.fingerprint) == (record.model, record.fingerprint):
+        for candidate in self._wiring.candidates:
+            if record.is_of(candidate):
                 return candidate
         raise ConfigError(f"{record.reference} is a batch of {record.model}, which is not a model of this router.")
 
     def _endpoint(self, candidate: Candidate) -> BatchEndpoint:
-        endpoint = self._backends[candidate.index].batches
+        endpoint = self._wiring.backends[candidate.index].batches
         assert endpoint is not None, "only models with a batch endpoint have a batch price"
         return endpoint
 
     def _with_retries(self, ask: Callable[[], T], *, once: bool = False) -> T:
         """Send a request with retries; ``once`` sends no second request after one that may have taken effect."""
-        attempt = 0
+        retry, attempt = self._wiring.retry, 0
         while True:
             attempt += 1
             try:
@@ -296,12 +279,7 @@ class Batches:
             except BackendError as error:
                 if error.__cause__ is None:
                     error.__context__ = None  # the SDK's error, which may repeat a text or a key
-                wait = self._retry.wait(attempt, error, self._random())
-                if wait is None or wait > self._retry.timeout or (once and error.perhaps_billed):
+                wait = retry.wait(attempt, error, self._wiring.random())
+                if wait is None or wait > retry.timeout or (once and error.perhaps_billed):
                     raise
             self.sleep(wait)
-
-
-def _size(text: str) -> int:
-    """Return the bytes of a text as JSON."""
-    return len(json.dumps(text, ensure_ascii=False).encode())

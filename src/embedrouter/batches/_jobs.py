@@ -45,7 +45,7 @@ class BatchJob:
     @property
     def records(self) -> list[BatchRecord]:
         """The record of each batch."""
-        return [self._batches.record(reference) for reference in self.ids]
+        return [self._batches.records.get(reference) for reference in self.ids]
 
     def poll(self) -> BatchStatus:
         """Return the progress, and collect the answers of ended batches into the cache.

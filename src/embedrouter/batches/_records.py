@@ -5,8 +5,6 @@ batch is billed and unknown at any moment. Texts are recorded as cache keys alon
 when the batch is collected, also after a restart.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -39,6 +37,8 @@ SCHEMA = (
     ) WITHOUT ROWID""",
 )
 
+ALL = "SELECT mark, at, provider_id, ended, model, fingerprint, reservation, texts FROM batches ORDER BY at, mark"
+
 
 @dataclass(frozen=True, slots=True)
 class BatchFailure:
@@ -61,6 +61,10 @@ class BatchRecord:
     fingerprint: str
     reservation: int
     texts: int
+
+    def is_of(self, candidate: Candidate) -> bool:
+        """Check whether the batch was submitted to this model."""
+        return (candidate.name, candidate.fingerprint) == (self.model, self.fingerprint)
 
 
 class BatchRecords:
@@ -149,14 +153,10 @@ class BatchRecords:
     def all(self) -> list[BatchRecord]:
         """Return all records, the oldest first."""
         with self.transaction() as database:
-            rows = database.execute(
-                "SELECT mark, at, provider_id, ended, model, fingerprint, reservation, texts FROM batches"
-                " ORDER BY at, mark"
-            ).fetchall()
-        return [
-            BatchRecord(reference, datetime.fromtimestamp(at, UTC), provider_id, bool(ended), *others)
-            for reference, at, provider_id, ended, *others in rows
-        ]
+            return [
+                BatchRecord(reference, datetime.fromtimestamp(at, UTC), provider_id, bool(ended), *others)
+                for reference, at, provider_id, ended, *others in database.execute(ALL)
+            ]
 
     def texts(self, reference: str) -> dict[bytes, int]:
         """Return the keys of a batch's texts with the estimated tokens."""
@@ -166,8 +166,5 @@ class BatchRecords:
     def failures(self, reference: str) -> list[BatchFailure]:
         """Return the texts that failed, in the order of their positions."""
         with self.transaction() as database:
-            rows = database.execute(
-                "SELECT position, failure FROM batch_texts WHERE mark = ? AND failure IS NOT NULL ORDER BY position",
-                (reference,),
-            ).fetchall()
-        return [BatchFailure(*row) for row in rows]
+            query = "SELECT position, failure FROM batch_texts WHERE mark = ? AND failure NOTNULL ORDER BY position"
+            return [BatchFailure(*row) for row in database.execute(query, (reference,))]

@@ -12,21 +12,4 @@ from ._served import ServedNames, same_name
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache
 
-__all__ = [
-    "CHUNK_ROWS",
-    "DEFAULT",
-    "Cache",
-    "CacheDatabase",
-    "CacheLike",
-    "Default",
-    "QueryMemory",
-    "ServedNames",
-    "StoredRow",
-    "VectorCache",
-    "chunked",
-    "default_folder",
-    "is_sound",
-    "key_function",
-    "open_cache",
-    "same_name",
-]
+__all__ = ["Cache"]

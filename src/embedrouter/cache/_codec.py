@@ -12,8 +12,6 @@ hashes: rows of two versions then have different keys, and neither version overw
 version count as sound, because this version can neither check nor replace them.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 from zlib import crc32
@@ -42,13 +40,13 @@ def rounded(vectors: Vectors, dtype: str) -> Vectors:
     Float16 keeps eleven bits of a number: values from 6.1e-5 to 65,504 change by less than 0.05 %. Smaller ones change
     by up to 3e-8, and those below 3e-8 become 0. Larger ones become infinite, which no row should hold.
     """
-    return _as(_as(vectors, _NUMBERS[dtype][1]), np.dtype(np.float32))
+    return _converted(vectors, _NUMBERS[dtype][1]).astype(np.float32)
 
 
 def encode(entry: Entry, dtype: str = "float32") -> bytes:
     """Return the row of an entry, its numbers as "float32" or "float16"."""
     code, number = _NUMBERS[dtype]
-    numbers = np.ascontiguousarray(_as(entry.vector, number)).data
+    numbers = np.ascontiguousarray(_converted(entry.vector, number)).data
     tokens = max(0, min(entry.tokens, _MOST_TOKENS))
     header = _HEADER.pack(MAGIC, VERSION, code, entry.vector.size, tokens)
     return b"".join((header, numbers, crc32(numbers, crc32(header)).to_bytes(_CHECKSUM_BYTES, "little")))
@@ -64,7 +62,7 @@ def decode(row: bytes, dimensions: int) -> Entry | None:
         return None
     if len(row) != _HEADER.size + number.itemsize * dimensions + _CHECKSUM_BYTES or crc32(row) != _WHOLE:
         return None
-    vector = _as(np.frombuffer(row, number, dimensions, _HEADER.size), np.dtype(np.float32))
+    vector = np.frombuffer(row, number, dimensions, _HEADER.size).astype(np.float32, copy=False)
     vector.flags.writeable = False
     return Entry(vector, tokens)
 
@@ -77,8 +75,6 @@ def is_row(row: bytes) -> bool:
     return (magic == MAGIC and version > VERSION) or decode(row, dimensions) is not None
 
 
-def _as(vectors: NDArray[Any], number: np.dtype[Any]) -> NDArray[Any]:
-    if vectors.dtype == number:
-        return vectors
+def _converted(vectors: Vectors, number: np.dtype[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite
-        return vectors.astype(number)
+        return vectors.astype(number, copy=False)

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
-from .._sqlite import BUSY_TIMEOUT, ReplacedError, SQLiteFile
+from .._sqlite import BUSY_TIMEOUT, SQLiteFile, sqlite_error
 from ._codec import MAGIC
 from ._keys import KEY_BYTES
 
@@ -40,8 +38,6 @@ ON CONFLICT (key) DO UPDATE SET stored = excluded.stored, value = excluded.value
 EARLIER = f"""raw = 1 AND mode = 1 AND typeof(key) = 'blob' AND length(key) = {KEY_BYTES}
 AND typeof(value) = 'blob' AND substr(value, 1, {len(MAGIC)}) = x'{MAGIC.hex()}'"""
 """Rows of this package in the table of diskcache."""
-
-Transaction: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 def cache_file(folder: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> SQLiteFile:
@@ -74,41 +70,25 @@ class DiskCache:
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values that exist, by key."""
         found: dict[bytes, bytes] = {}
-
-        def select(database: sqlite3.Connection) -> None:
+        self._file.close_if_replaced()
+        with self._file.reading() as database:
             for start in range(0, len(keys), MOST_KEYS):
                 part = keys[start : start + MOST_KEYS]
                 found.update(database.execute(SELECT.format(",".join("?" * len(part))), part))
-
-        self._run(self._file.reading, select)
         return {key: found[key] for key in keys if key in found}
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         """Store all values in one transaction, replacing older ones."""
-
-        def upsert(database: sqlite3.Connection) -> None:
+        self._file.close_if_replaced()
+        with self._file.writing() as database:
             now = time.time()
-            rows = database.executemany(UPSERT, ((key, now, value) for key, value in values.items()))
-            if values and rows.rowcount < len(values):
-                error = sqlite3.DatabaseError("its index leads to wrong rows")
-                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-                raise error
-
-        self._run(self._file.writing, upsert)
+            rows = ((key, now, value) for key, value in values.items())
+            if values and database.executemany(UPSERT, rows).rowcount < len(values):
+                raise sqlite_error(sqlite3.SQLITE_CORRUPT, "its index leads to wrong rows")
 
     def close(self) -> None:
         """Close the database; the next call opens it again."""
         self._file.close()
-
-    def _run(self, transaction: Transaction, action: Callable[[sqlite3.Connection], None]) -> None:
-        """Run an action in a transaction, once more in a new file if the file was removed or replaced."""
-        try:
-            with transaction() as database:
-                action(database)
-        except ReplacedError:
-            self.close()
-            with transaction() as database:
-                action(database)
 
 
 def _migrate(database: sqlite3.Connection, _: int) -> None:

@@ -5,8 +5,6 @@ over-long policy where the text was over the limit, and the exact text. No endpo
 model served elsewhere, or paid with another key, gives the same vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
@@ -18,12 +16,7 @@ KEY_BYTES = 20
 
 
 def key_function(
-    candidate: Candidate,
-    input_type: InputType,
-    *,
-    fingerprint: str = "",
-    dtype: str = "float32",
-    policy: str = "",
+    candidate: Candidate, input_type: InputType, *, fingerprint: str = "", dtype: str = "float32", policy: str = ""
 ) -> Callable[[str], bytes]:
     """Return the function from a text to its cache key under one model.
 

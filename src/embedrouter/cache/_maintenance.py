@@ -5,8 +5,6 @@ length. No lock is held between two chunks of rows, so that a run that embeds me
 was written again after it was read is not removed.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -78,9 +76,8 @@ class CacheDatabase:
     def size(self) -> tuple[int, int]:
         """Return the number of rows and the bytes of their values."""
         with self._open() as file, file.reading() as connection:
-            sums = connection.execute("SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0) FROM vectors")
-            count, total = sums.fetchone()
-        return count, total
+            sums = connection.execute("SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0) FROM vectors").fetchone()
+        return sums[0], sums[1]
 
     def rows(self, older_than: float | None = None) -> Iterator[StoredRow]:
         """Return all rows, or with ``older_than``, in seconds since 1970, the rows stored before."""

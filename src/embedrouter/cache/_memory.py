@@ -5,8 +5,6 @@ vector, until more recent queries need the room. One ``QueryMemory`` belongs to 
 one space.
 """
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 
@@ -66,11 +64,10 @@ class QueryMemory:
         copy = found.again()._replace(vector=found.vector.copy())
         contents = self._contents.get()
         with contents.lock:
-            before = contents.entries.get(text)
+            before = contents.entries.pop(text, None)
             if before is not None:
-                if before.origin.candidate.rank >= found.origin.candidate.rank:  # kept by another thread since recall
-                    return
-                contents.size -= _size(text, contents.entries.pop(text))
+                contents.size -= _size(text, before)
+                copy = max(before, copy, key=lambda item: item.origin.candidate.rank)  # kept since recall
             contents.entries[text] = copy
             contents.size += _size(text, copy)
             while contents.size > self._limit:

@@ -1,7 +1,5 @@
 """Define the interface of a store, and open the store that ``cache=`` names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias, overload, runtime_checkable

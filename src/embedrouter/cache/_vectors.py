@@ -4,13 +4,10 @@ A store that fails fails no call: rows that cannot be read count as absent, rows
 programming error in a user's own store is raised, so that its author sees it.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 
@@ -35,8 +32,6 @@ PROGRAMMING_ERRORS = (
 """Raised by wrong code, not by a failing disk or server."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-T = TypeVar("T")
-
 
 class VectorCache:
     """Reads and writes entries. Without a store every read is empty and nothing is kept.
@@ -60,11 +55,11 @@ class VectorCache:
         store = self.store
         if store is None:
             return {}
-        rows = self._attempt(
-            lambda: dict(store.get_many(keys)), "read", "its texts are embedded, and paid for, as if it were empty"
-        )
+        rows: dict[bytes, bytes] = {}
+        consequence = "its texts are embedded, and paid for, as if it were empty"
+        self._attempt(lambda: rows.update(store.get_many(keys)), "read", consequence)
         entries: dict[bytes, Entry] = {}
-        for key, row in (rows or {}).items():
+        for key, row in rows.items():
             entry = decode(row, dimensions)
             if entry is None:
                 self.damaged += 1
@@ -84,22 +79,18 @@ class VectorCache:
         if store is None or not entries:
             return store is not None
         rows = {key: encode(entry, self.dtype) for key, entry in entries.items()}
-
-        def put() -> bool:
-            store.put_many(rows)
-            return True
-
-        return self._attempt(put, "written", "vectors that are paid for are returned, but not kept") or False
+        consequence = "vectors that are paid for are returned, but not kept"
+        return self._attempt(lambda: store.put_many(rows), "written", consequence)
 
     def close(self) -> None:
         """Close the store; a later call opens it again."""
         if self.store is not None:
             self._attempt(self.store.close, "closed", "what was written before is kept")
 
-    def _attempt(self, action: Callable[[], T], what: str, consequence: str) -> T | None:
-        """Run an action of the store. If it fails, count the failure and warn once for each cause."""
+    def _attempt(self, action: Callable[[], None], what: str, consequence: str) -> bool:
+        """Run an action of the store and return whether it works. If not, count it and warn once for each cause."""
         try:
-            return action()
+            action()
         except PROGRAMMING_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - a user's store may raise errors of its own
@@ -111,17 +102,16 @@ class VectorCache:
                 message = f"The cache {place} could not be {what} ({error}): {consequence}. {_advice(error, place)}"
                 logger.warning("%s", message)
                 warnings.warn(message, CacheWarning, stacklevel=3)
-            return None
+            return False
+        return True
 
 
 def _advice(error: Exception, place: object) -> str:
-    match failure(error):
+    match "full" if getattr(error, "errno", None) in DISK_FULL else failure(error):
         case "damaged":
             return f"Check it with: embedrouter cache verify --cache {place}; or move it away, and a new one is made."
         case "busy":
             return "Another process has locked it: wait until that process has finished, or end it."
         case "full":
             return "Free space on its disk."
-    if getattr(error, "errno", None) in DISK_FULL:
-        return "Free space on its disk."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

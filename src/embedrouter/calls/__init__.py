@@ -7,22 +7,6 @@ from ._attempt import fault
 from ._call import Degradation, SizedText
 from ._calls import Calls, Prepared, Question
 from ._pack import pack
+from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate
 from ._wiring import LEDGER_FILE, Wiring, wire
-
-__all__ = [
-    "LEDGER_FILE",
-    "Calls",
-    "Degradation",
-    "Prepared",
-    "Question",
-    "SizedText",
-    "Wiring",
-    "achunks",
-    "chunks",
-    "fault",
-    "format_positions",
-    "pack",
-    "validate",
-    "wire",
-]

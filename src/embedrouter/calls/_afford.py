@@ -3,8 +3,6 @@
 A call whose cost exceeds the budget is refused as a whole, before any money is spent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Assemble the result of a call: vectors in the order of the input, cost and savings."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

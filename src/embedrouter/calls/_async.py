@@ -39,8 +39,7 @@ class Tasks:
     async def finish(self, seconds: float) -> None:
         """Wait for the running loop's tasks, at most ``seconds``, and cancel the remaining tasks."""
         loop = asyncio.get_running_loop()
-        tasks = [task for task in self._tasks if task.get_loop() is loop]
-        if tasks:
+        if tasks := [task for task in self._tasks if task.get_loop() is loop]:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()

@@ -3,8 +3,6 @@
 An answer is validated before use, and is in the cache and in the ledger before the next decision.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from ..cache import ServedNames, VectorCache, key_function, same_name
+from ..cache import key_function, same_name
 from ..errors import (
     BackendError,
     BadResponseError,
@@ -25,10 +23,11 @@ from ..errors import (
     SpaceMismatchError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import Backend, parse_token_count
-from ..spending import Budget, Charge, Ledger, UsageTotals, cost, usage_of
+from ..models import parse_token_count
+from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
+from ._wiring import Wiring
 
 
 @dataclass(slots=True)
@@ -48,25 +47,14 @@ class OneAttempt:
     """Make one request to one model.
 
     Args:
-        backends: the backend of each candidate, by the candidate's index.
+        wiring: the backends, the cache and the accounts; an open circuit is waited for as long as a retry may take.
         limits: returns the limits of a candidate in this process.
     """
 
-    def __init__(
-        self,
-        backends: Mapping[int, Backend],
-        limits: Callable[[Candidate], ModelLimits],
-        cache: VectorCache,
-        served: ServedNames,
-        ledger: Ledger,
-        budget: Budget,
-        totals: UsageTotals,
-        clock: Callable[[], float],
-    ) -> None:
-        self._backends, self._limits = backends, limits
-        self._cache, self._served = cache, served
-        self._ledger, self._budget, self._totals = ledger, budget, totals
-        self._clock = clock
+    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits]) -> None:
+        self._wiring, self._limits = wiring, limits
+        self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
+        self._served = wiring.served
 
     async def make(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, left: float, patient: bool
@@ -143,7 +131,7 @@ class OneAttempt:
         sent = booked = False
 
         def reserve() -> None:
-            reserved.append(self._ledger.reserve(self._budget, spending))
+            reserved.append(self._ledger.reserve(self._wiring.budget, spending))
 
         try:
             await call.effects.run_blocking(reserve)
@@ -172,7 +160,7 @@ class OneAttempt:
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], timeout: float, admission: Admission
     ) -> Answer | EmbedRouterError:
         """Send the request, and record its outcome in the model's limits."""
-        limits, backend = self._limits(candidate), self._backends[candidate.index]
+        limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
         try:
             answer = await call.effects.request(backend, [item.text for item in texts], call.input_type, timeout)
         except BackendError as error:
@@ -213,7 +201,7 @@ class OneAttempt:
             found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
         amount = await call.effects.run_blocking(self._keep, call, candidate, found, reservation, tokens)
         charge = Charge(tokens, amount)
-        self._totals.add(usage_of([charge]))
+        self._wiring.totals.add(usage_of([charge]))
         embedded = Embedded(found, [charge])
         call.report(embedded)
         if other is not None:

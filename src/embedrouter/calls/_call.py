@@ -12,12 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from ..errors import (
-    AuthenticationError,
-    BudgetExceededError,
-    EmbedRouterError,
-    InputRejectedError,
-)
+from ..errors import AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
 from ..spending import Charge
 from ..types import Candidate, Found, InputType
 from ._effects import Effects

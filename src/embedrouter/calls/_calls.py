@@ -116,16 +116,7 @@ class _Stages:
         claims: SingleFlight[Found] = SingleFlight()
         batcher = MicroBatcher()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
-        attempt = OneAttempt(
-            wiring.backends,
-            lambda candidate: self.limits[candidate.index],
-            wiring.cache,
-            wiring.served,
-            wiring.ledger,
-            wiring.budget,
-            wiring.totals,
-            clock,
-        )
+        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index])
         retries = Retries(wiring.retry, clock, wiring.random, attempt)
         self.learned = Learned()
         send = Send(self.reader, wiring.degradation, Isolate(self.learned, retries))
@@ -300,8 +291,7 @@ def _rejected(error: TextsRejected, question: Question, on_too_long: OverlongPol
         reasons.setdefault(str(reason), []).append(text)
     stories = []
     for story, texts in reasons.items():
-        where = positions(question.texts, set(texts), question.first)
-        if where:
+        if where := positions(question.texts, set(texts), question.first):
             stories.append(f"{story} (texts at {format_positions(where)}).")
     errors = list(error.reasons.values())
     too_long = any(reason.too_long for reason in errors)

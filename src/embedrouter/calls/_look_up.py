@@ -4,8 +4,6 @@ A text is looked up under every model at or above the requested tier, best first
 a cheaper vector that is not. Beginnings of longer vectors are used where the model's maker documents this shortening.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ cache: a call with missing texts waits for further calls while another call of t
 call is sent alone, at once.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Callable, Hashable, Sequence
@@ -58,12 +56,7 @@ class OpenBatch:
     """
 
     def __init__(
-        self,
-        batcher: MicroBatcher,
-        reader: CacheReader,
-        window: float,
-        clock: Callable[[], float],
-        following: Stage,
+        self, batcher: MicroBatcher, reader: CacheReader, window: float, clock: Callable[[], float], following: Stage
     ) -> None:
         self._batcher, self._reader = batcher, reader
         self._window, self._clock, self._following = window, clock, following

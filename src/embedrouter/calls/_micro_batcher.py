@@ -4,8 +4,6 @@ A call that arrives while no other call of its kind is in flight is sent alone, 
 which is sealed and sent after a short window.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field

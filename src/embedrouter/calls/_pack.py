@@ -1,7 +1,5 @@
 """Pack texts into requests within every documented limit: of texts, of tokens and of bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..types import Candidate, Limits

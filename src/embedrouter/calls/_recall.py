@@ -1,7 +1,5 @@
 """Recall the vectors of recent queries from memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..cache import QueryMemory

@@ -4,8 +4,6 @@ A model that is busy or whose circuit is open is called again after the others. 
 queries that no candidate can embed are answered by lower tiers, best first: from the cache, then by a request.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from decimal import Decimal

@@ -4,8 +4,6 @@ A text over the limit is replaced by its beginning (``"truncate"``) or its parts
 with separate cache entries. Where the count is an estimate, the provider decides which texts are too long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

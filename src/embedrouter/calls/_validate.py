@@ -1,7 +1,5 @@
 """Validate texts before any request, and report invalid texts by position."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 

@@ -1,7 +1,5 @@
 """Resolve the settings of a router, once, when the router is built."""
 
-from __future__ import annotations
-
 import random
 import time
 import warnings
@@ -73,8 +71,7 @@ class Wiring:
         Raises:
             BudgetExceededError: the message names the cap and the amount already spent.
         """
-        refusal = self.ledger.refusal(self.budget, amount)
-        if refusal is not None:
+        if (refusal := self.ledger.refusal(self.budget, amount)) is not None:
             raise BudgetExceededError(f"Nothing was called: {refusal}")
 
     def close(self) -> None:

@@ -5,8 +5,6 @@ usage, 130 is Ctrl-C), without a traceback. Each command is a module of this pac
 an SDK before a command needs it, so that ``embedrouter --help`` answers at once.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import metadata
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``embedrouter batch``: batches that ``warm --batch`` submitted and that the provider completes within a day."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict
 from typing import Annotated, Any, TypeAlias

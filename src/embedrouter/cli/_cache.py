@@ -1,7 +1,5 @@
 """``embedrouter cache``: inspect and clean the cache folder and the records beside the vectors."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections import Counter

@@ -3,8 +3,6 @@
 The command embeds documents and queries with both tiers and prints what ``retrieval.calibrate`` computes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -52,26 +50,20 @@ def command(
     """
     exclusive(config=config, cheap=cheap)
     exclusive(config=config, good=good)
-    models = {} if config else {"low": cheap or WORDLLAMA, "high": good or MINILM}
-    tiers = {tier: settings_for(model) for tier, model in models.items()}
+    tiers = {"low": settings_for(cheap or WORDLLAMA), "high": settings_for(good or MINILM)}
     router = build_router(config, {"routers": tiers}, cache, no_cache)
     if not isinstance(router, TieredRouter):
         raise ConfigError(f"{config} describes a single router. A cascade needs two: [routers.low], [routers.high].")
     documents, asked = read_texts(corpus), read_texts(queries)
     if limit is not None and limit < len(asked):
-        names = list(asked)
-        asked = {name: asked[name] for name in (names[i * len(names) // limit] for i in range(limit))}
+        every = list(asked.items())
+        asked = dict(every[number * len(every) // limit] for number in range(limit))
     relevant = read_judgements(qrels, asked, documents) if qrels else None
     run_calibration(router, documents, asked, relevant, share, Output(as_json=as_json, yes=yes))
 
 
 def run_calibration(
-    router: TieredRouter,
-    documents: Texts,
-    queries: Texts,
-    relevant: Judgements | None,
-    share: float,
-    output: Output,
+    router: TieredRouter, documents: Texts, queries: Texts, relevant: Judgements | None, share: float, output: Output
 ) -> None:
     """Embed documents and queries with the lowest and the highest tier, and show the calibration.
 
@@ -85,10 +77,9 @@ def run_calibration(
     with router, exit_on_interrupt(lambda: interrupt_message(cache_location(router))):
         asked = queries if relevant is None else {name: queries[name] for name in queries if name in relevant}
         unjudged = len(queries) - len(asked)
-        with output.busy("reading models"):
-            tiers = separate_routers(router)
-            cheap, good = pair = tiers[0], tiers[-1]
-        if cheap is good:
+        tiers = separate_routers(router)
+        pair = tiers[0], tiers[-1]
+        if len(tiers) == 1:
             raise ConfigError("The tiers are one router. A cascade needs two, each with an index of its own.")
         left_out = f"; {unjudged:,} more have no judgement" if unjudged else ""
         output.line(f"{len(documents):,} documents, {len(asked):,} queries{left_out}", style="bold")
@@ -114,12 +105,10 @@ def run_calibration(
 
 def _embed(router: Router, texts: list[str], input_type: InputType, output: Output) -> Vectors:
     parts: list[Vectors] = []
-    done = 0
     with output.progress(f"{input_type}s, {router.models[-1]}", len(texts)) as advance:
         for part in router.embed_iter(texts, input_type=input_type, chunk_size=STEP):
             parts.append(part.vectors)
-            done += len(part)
-            advance(done, router.usage.cost)
+            advance(sum(map(len, parts)), router.usage.cost)
     return np.concatenate(parts)
 
 
@@ -196,7 +185,7 @@ def _show(found: Calibration, pair: Sequence[Router], quality: str, share: float
     output.line(verdict, style="bold")
     output.line(
         f"Cascade(share={share:g}), which decided these queries one by one in their order, escalated "
-        f"{found.running.escalated:.1%} and closed {_percent(found.running.closed)} of the gap."
+        f"{found.running.escalated:.1%} and closed {found.running.closed or 0:.0%} of the gap."
     )
     output.line(f"To start with these gaps, in stores that score by cosine: gaps={found.gaps}")
 
@@ -205,12 +194,9 @@ def _show_chart(points: Sequence[Point], output: Output) -> None:
     full, empty = ("█", "·") if output.console.encoding.startswith("utf") else ("#", ".")
     output.line("The gap that is closed, by the share escalated; | marks a random choice:")
     for point in points:
-        filled = max(0, min(CHART_WIDTH, round((point.closed or 0) * CHART_WIDTH)))
+        closed = point.closed or 0
+        filled = max(0, min(CHART_WIDTH, round(closed * CHART_WIDTH)))
         bar = list(full * filled + empty * (CHART_WIDTH - filled))
         bar[min(CHART_WIDTH - 1, round(point.escalated * CHART_WIDTH))] = "|"
-        output.line(f"  {point.escalated:4.0%} {''.join(bar)} {_percent(point.closed):>5}")
+        output.line(f"  {point.escalated:4.0%} {''.join(bar)} {closed:>5.0%}")
     output.line()
-
-
-def _percent(part: float | None) -> str:
-    return "" if part is None else f"{part:.0%}"

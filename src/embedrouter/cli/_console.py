@@ -3,8 +3,6 @@
 Colour and moving bars are for terminals; piped output is plain text.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

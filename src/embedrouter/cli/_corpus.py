@@ -5,8 +5,6 @@ enough for any model. Each passage begins with its source and the subject of the
 search cannot find a paragraph such as "Return the value." alone.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sysconfig

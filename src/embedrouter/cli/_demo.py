@@ -8,8 +8,6 @@ All work goes through the frameworks' own vector stores and the router's public 
 number that is shown.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -136,11 +134,8 @@ def _fill(
 
 def _openai_costs(texts: Sequence[str]) -> list[Estimate]:
     """Estimate the cost of these texts with OpenAI's models, without a request and without a key."""
-    costs = []
-    for name in OPENAI_MODELS:
-        with Router([name], cache=None, on_too_long="mean") as router:
-            costs.append(router.estimate(texts, input_type="document"))
-    return costs
+    routers = [Router([name], cache=None, on_too_long="mean") for name in OPENAI_MODELS]
+    return [router.estimate(texts, input_type="document") for router in routers]
 
 
 # Output

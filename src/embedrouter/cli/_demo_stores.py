@@ -3,8 +3,6 @@
 No code here embeds: ``RouterEmbeddings`` and ``RouterEmbedding`` do, as in a user's program.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress

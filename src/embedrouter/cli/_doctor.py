@@ -1,7 +1,5 @@
 """``embedrouter doctor``: check models, cache, ledger and installation, and show what to do next."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Mapping

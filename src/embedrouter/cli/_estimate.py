@@ -1,7 +1,5 @@
 """``embedrouter estimate``: the tokens, requests and cost of embedding texts, tier by tier, without any request."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -11,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from ..router import wiring_of
+from ..router import Router, wiring_of
 from ..types import Estimate, InputType
 from ._console import Output, first_few
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
@@ -65,9 +63,10 @@ def estimate_tiers(
     Raises:
         ConfigError: there are no texts.
     """
+    asked = {tier: router_at_tier(router, tier, input_type) for tier in tiers}
     seen: set[bytes] = set()
     count = 0
-    found: dict[str, Estimate] = {}
+    parts: dict[str, list[Estimate]] = {tier: [] for tier in tiers}
     for chunk in chunks(texts, chunk_size):
         count += len(chunk)
         by_digest = {_digest(item.text): item for item in reversed(chunk)}
@@ -75,23 +74,20 @@ def estimate_tiers(
         seen |= by_digest.keys()
         wanted = [item.text for item in new]
         with locate_rejected(new):
-            for tier in tiers:
-                single, own_tier = router_at_tier(router, tier, input_type)
-                of_chunk = single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch)
-                found[tier] = _sum(found[tier], of_chunk) if tier in found else of_chunk
+            for tier, (single, own_tier) in asked.items():
+                parts[tier].append(single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch))
     if not count:
         raise ConfigError("There is no text to embed. Pass a file, a folder of text and .jsonl files, or - for stdin.")
-    for tier, estimate in found.items():  # free tokens apply once to all chunks, so the costs cannot be added
-        wiring = wiring_of(router_at_tier(router, tier, input_type)[0])
-        cost = wiring.cost(estimate.model, estimate.tokens, batch=batch)
-        found[tier] = replace(estimate, texts=count, cost=cost)
-    return found
+    return {tier: _sum(parts[tier], asked[tier][0], count, batch=batch) for tier in tiers}
 
 
 def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _sum(one: Estimate, other: Estimate) -> Estimate:
-    counts = {name: getattr(one, name) + getattr(other, name) for name in ("unique", "cached", "tokens", "requests")}
-    return replace(one, exact=one.exact and other.exact, **counts)
+def _sum(parts: list[Estimate], router: Router, texts: int, *, batch: bool) -> Estimate:
+    """Sum the estimates of the chunks. Free tokens apply once to all chunks, so the costs cannot be added."""
+    names = ("unique", "cached", "tokens", "requests")
+    counts = {name: sum(getattr(part, name) for part in parts) for name in names}
+    cost = wiring_of(router).cost(parts[0].model, counts["tokens"], batch=batch)
+    return replace(parts[0], texts=texts, cost=cost, exact=all(part.exact for part in parts), **counts)

@@ -4,8 +4,6 @@ A row is exported as stored in the cache, header and checksum included: the file
 API keys. The first JSON line, or the metadata of the Parquet schema, names the format and its version.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

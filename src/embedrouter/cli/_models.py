@@ -1,7 +1,5 @@
 """``embedrouter models``: show the catalogue as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -51,8 +49,7 @@ def command(
     output.table(rows)
     for source, number in sources.items():
         output.line(f"{number:>3}  {source or 'unknown'}")
-    warning = staleness_warning(shown, datetime.now(UTC).date())
-    if warning:
+    if warning := staleness_warning(shown, datetime.now(UTC).date()):
         output.line(warning, style="yellow")
     output.json({"models": shown, "warning": warning})
 

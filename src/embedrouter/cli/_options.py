@@ -4,8 +4,6 @@ Every command that needs a router takes ``--model`` or ``--config``. Without eit
 that ``Router.from_config`` finds, and without a configuration wordllama, which is free of charge.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, TypeAlias
 

@@ -3,8 +3,6 @@
 A model that an option names becomes the same ``Config`` that a file would give.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """``embedrouter stats``: show spending and savings from the ledger."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict

@@ -6,8 +6,6 @@ one text per line, or JSON lines if a field is named; a nameless temporary file 
 iteration.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -64,25 +62,30 @@ class Texts:
         """Files of a folder that the last iteration skipped, by reason."""
 
     def __iter__(self) -> Iterator[LocatedText]:
+        root = Path(self._path).expanduser()
         if self._path == STDIN:
-            return self._read_stdin()
-        path = Path(self._path).expanduser()
-        if path.is_dir():
-            return self._read_folder(path)
-        return self._read_file(path)
+            if self._stdin_copy is None:
+                self._stdin_copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+                shutil.copyfileobj(sys.stdin.buffer, self._stdin_copy)
+            self._stdin_copy.seek(0)
+            for location, line in decode_lines(self._stdin_copy, "stdin"):
+                yield LocatedText(location, line if self._field is None else _parse_line(line, self._field, location))
+        elif not root.is_dir():
+            yield from self._read_file(root)
+        else:
+            self.skipped = {}
+            for path, text, reason in read_files(root):
+                if path.suffix.lower() == ".jsonl":
+                    yield from self._read_file(path)
+                elif reason:
+                    self.skipped.setdefault(reason, []).append(str(path.relative_to(root)))
+                else:
+                    yield LocatedText(str(path), text)
 
     def close(self) -> None:
         """Remove the copy of stdin."""
         if self._stdin_copy is not None:
             self._stdin_copy.close()
-
-    def _read_stdin(self) -> Iterator[LocatedText]:
-        if self._stdin_copy is None:
-            self._stdin_copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-            shutil.copyfileobj(sys.stdin.buffer, self._stdin_copy)
-        self._stdin_copy.seek(0)
-        for location, line in decode_lines(self._stdin_copy, "stdin"):
-            yield LocatedText(location, line if self._field is None else _parse_line(line, self._field, location))
 
     def _read_file(self, path: Path) -> Iterator[LocatedText]:
         if path.suffix.lower() == ".jsonl":
@@ -96,16 +99,6 @@ class Texts:
                 f"{path} is {reason}. Pass a file of text, JSON lines, a folder of these, or - for stdin."
             )
         yield LocatedText(str(path), text)
-
-    def _read_folder(self, root: Path) -> Iterator[LocatedText]:
-        self.skipped = {}
-        for path, text, reason in read_files(root):
-            if path.suffix.lower() == ".jsonl":
-                yield from self._read_file(path)
-            elif reason:
-                self.skipped.setdefault(reason, []).append(str(path.relative_to(root)))
-            else:
-                yield LocatedText(str(path), text)
 
 
 def chunks(texts: Iterable[LocatedText], size: int | None = None) -> Iterator[list[LocatedText]]:

@@ -4,8 +4,6 @@ Texts are read and embedded in chunks, so that memory holds one chunk. The vecto
 cache before the next request: after a stop, the same command continues, and no text is paid for twice.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from contextlib import closing, nullcontext

@@ -6,20 +6,10 @@
 checks go on.
 """
 
-from __future__ import annotations
-
 from ._drift import PROBE_FOLDER, ProbeRecords
 from ._finding import Finding
 from ._installation import installed
 from ._model_checks import check_models
 from ._storage import check_cache, check_ledger
 
-__all__ = [
-    "PROBE_FOLDER",
-    "Finding",
-    "ProbeRecords",
-    "check_cache",
-    "check_ledger",
-    "check_models",
-    "installed",
-]
+__all__ = ["PROBE_FOLDER", "Finding", "ProbeRecords", "check_cache", "check_ledger", "check_models", "installed"]

@@ -5,8 +5,6 @@ The vectors are kept in one small JSON file for each model, input type and versi
 model is compared with the same vectors. The file contains no text and no key.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,10 +1,8 @@
 """Versions: the installed packages compared with the requirements in this package's metadata."""
 
-from __future__ import annotations
-
 import platform
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from importlib import metadata
 
 from packaging.requirements import Requirement
@@ -33,13 +31,19 @@ def installed(extras: Collection[str]) -> list[Finding]:
         story = f"{python}; embedrouter runs from a source tree without installation: no version can be compared"
         return [warning(SUBJECT, "versions", story, "Run: pip install -e .", python=platform.python_version())]
     findings, found = [], {}
-    for requirement, extra in _requirements():
+    for requirement in map(Requirement, metadata.requires(NAME) or []):
+        match = EXTRA.search(str(requirement.marker))
+        extra = match[1] if match else ""  # empty for packages that are always required
+        if requirement.name == NAME or extra in INTERNAL_EXTRAS:
+            continue
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             continue  # an extra that is not installed; a model that needs it fails when it is probed
         found[requirement.name] = version
-        if not requirement.specifier.contains(_release(version)):
+        parsed = Version(version)
+        release = parsed.base_version if parsed.is_prerelease else version  # a pre-release counts as its release
+        if not requirement.specifier.contains(release):
             report = problem if extra in ("", *extras) else warning
             bounds = str(requirement.specifier)
             story = f"{requirement.name} {version} is installed; embedrouter {own} requires {bounds}"
@@ -49,18 +53,3 @@ def installed(extras: Collection[str]) -> list[Finding]:
     others = ", ".join(f"{name} {version}" for name, version in packages.items())
     facts = {"embedrouter": own, "python": platform.python_version(), "packages": packages}
     return [fine(SUBJECT, "versions", f"embedrouter {own}, {python}; {others}", **facts), *findings]
-
-
-def _requirements() -> Iterator[tuple[Requirement, str]]:
-    """Return each required package with its extra, which is empty for packages that are always required."""
-    for requirement in map(Requirement, metadata.requires(NAME) or []):
-        match = EXTRA.search(str(requirement.marker))
-        extra = match[1] if match else ""
-        if requirement.name != NAME and extra not in INTERNAL_EXTRAS:
-            yield requirement, extra
-
-
-def _release(version: str) -> str:
-    """Return a version; a pre-release counts as the release that it precedes."""
-    parsed = Version(version)
-    return parsed.base_version if parsed.is_prerelease else version

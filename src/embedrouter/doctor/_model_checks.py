@@ -4,8 +4,6 @@ Each model embeds the probe texts once for each input type, without the cache; t
 call. The vectors are compared with stored vectors and with those of the router's other models.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -85,17 +83,16 @@ def check_models(
 
 
 def _failure(name: str, input_type: InputType, error: errors.EmbedRouterError) -> Finding:
-    cause: errors.EmbedRouterError = error
     if isinstance(error, errors.NoModelAvailableError) and error.attempts:
-        cause = error.attempts[-1].error
-    check, advice = next(said for kind, said in FAILURES.items() if isinstance(cause, kind))
-    story = str(cause)
-    if isinstance(cause, errors.AuthenticationError):
-        if cause.status is None:
+        error = error.attempts[-1].error
+    check, advice = next(said for kind, said in FAILURES.items() if isinstance(error, kind))
+    story = str(error)
+    if isinstance(error, errors.AuthenticationError):
+        if error.status is None:
             advice = "Set the variable where this command runs, and repeat."
         else:  # the provider's message may repeat the key
-            story = f"the provider refused the key (HTTP {cause.status})"
-    return problem(name, check, story, advice, input_type=input_type, error=type(cause).__name__)
+            story = f"the provider refused the key (HTTP {error.status})"
+    return problem(name, check, story, advice, input_type=input_type, error=type(error).__name__)
 
 
 def _answered(

@@ -1,7 +1,5 @@
 """Checks of the cache folder and the ledger."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3
@@ -57,8 +55,7 @@ def _folder(path: Path) -> Iterator[Finding]:
     if there == path and os.name == "posix" and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
         story = f"other users can read the folder (mode {mode:o}), and vectors reveal much of their texts"
         yield warning(CACHE, "mode", story, f"Run: chmod 700 {path}", mode=f"{mode:o}")
-    free = shutil.disk_usage(there).free
-    if free >= FREE_SPACE_WARNING:
+    if (free := shutil.disk_usage(there).free) >= FREE_SPACE_WARNING:
         yield fine(CACHE, "disk", f"{free / 1e9:,.1f} GB are free", free=free)
     else:
         found = problem if free < FREE_SPACE_PROBLEM else warning

@@ -12,8 +12,6 @@ LangChain does not pass it to the embedder.
 LangChain is imported when one of the three names is first used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """LangChain ``Embeddings`` in front of a router."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from pathlib import Path

@@ -1,10 +1,7 @@
 """LangChain retrievers over a vector store for each tier, where the tiers are different spaces."""
 
-from __future__ import annotations
-
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import nan
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -15,27 +12,32 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from pydantic import Field
 
 from .._process import in_thread
+from ..calls import run
 from ..errors import ConfigError
-from ..retrieval import Cascade
-from ..retrieval.tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
+from ..retrieval import DEPTH, Cascade
+from ..retrieval.tiered_stores import TieredStores, overrides
 from ..tiered import TieredRouter
 from ._embeddings import RouterEmbeddings
 from ._with_tier import TIER_SPEC, configured_tier
 
-Hit: TypeAlias = tuple[Document, float]
+Call: TypeAlias = Callable[..., Awaitable[Any]]
+"""``_call`` or ``_acall``: one form of calling a method of a store."""
 
 WITH_SCORES = "similarity_search_with_score"
-UNKNOWN = nan
-"""The score of a hit where scores were not asked for."""
 ASYNCHRONOUS = {"add_documents": ("aadd_documents", "aadd_texts")}
 """The asynchronous forms of a method, of which a store needs one, where there are several."""
 
-LANGCHAIN: Framework[VectorStore] = Framework(
-    noun="store",
-    adapter=RouterEmbeddings,
-    embedder=lambda store: store.embeddings,
-    example="RouterEmbeddings({router})",
-)
+
+class LangChainStores(TieredStores[VectorStore]):
+    """The vector stores of a retriever."""
+
+    noun = "store"
+    adapter = RouterEmbeddings
+    example = "RouterEmbeddings({router})"
+
+    @staticmethod
+    def embedder(store: VectorStore) -> object:
+        return store.embeddings
 
 
 class TieredRetriever(BaseRetriever):
@@ -90,19 +92,18 @@ class TieredRetriever(BaseRetriever):
         search_kwargs: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        router = tiered_router(LANGCHAIN, stores, router)
-        search = dict(search_kwargs or {})
-        own = {"query_tier": query_tier, "cascade": cascade, "k": k, "search_kwargs": search}
-        super().__init__(**{"stores": dict(stores), "router": router, **own, **settings})
+        own: dict[str, Any] = {"stores": dict(stores), "router": LangChainStores.router_of(stores, router)}
+        own |= {"query_tier": query_tier, "cascade": cascade, "k": k, "search_kwargs": dict(search_kwargs or {})}
+        super().__init__(**{**own, **settings})
         self._tiered.check()  # not a validator: pydantic would bury our errors in its own
         if cascade is not None:
-            first, _ = self._tiered.cascade_searches(cascade)
-            if not overrides(self.stores[first.tier], VectorStore, WITH_SCORES):
-                raise self._tiered.no_scores(first.tier, self.stores[first.tier], f"has no {WITH_SCORES}")
+            first, _ = self._tiered.cascade_tiers(cascade)
+            if not overrides(self.stores[first], VectorStore, WITH_SCORES):
+                raise self._tiered.no_scores(first, self.stores[first], f"has no {WITH_SCORES}")
 
     @property
-    def _tiered(self) -> TieredStores[VectorStore]:
-        return TieredStores(LANGCHAIN, self.stores, self.router, self.query_tier, self.cascade)
+    def _tiered(self) -> LangChainStores:
+        return LangChainStores(self.stores, self.router, self.query_tier, self.cascade)
 
     @classmethod
     def from_router(
@@ -155,46 +156,28 @@ class TieredRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        search, settings = self._first(**kwargs)
-        hits = self._search(search, query, settings)
-        if again := self._tiered.second(search, _scores(hits)):
-            search, hits = again, self._search(again, query, settings)
-        return self._labelled(search, hits[: settings["k"]])
+        return run(self._retrieve(_call, query, **kwargs))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        search, settings = self._first(**kwargs)
-        hits = await self._asearch(search, query, settings)
-        if again := self._tiered.second(search, _scores(hits)):
-            search, hits = again, await self._asearch(again, query, settings)
-        return self._labelled(search, hits[: settings["k"]])
+        return await self._retrieve(_acall, query, **kwargs)
 
-    def _first(
-        self, *, tier: str | None = None, configured: str | None = None, **kwargs: Any
-    ) -> tuple[Search, dict[str, Any]]:
-        """Return the first search and the arguments of the stores' search methods."""
-        search = self._tiered.first(call=tier, configured=configured)
-        return search, {"k": self.k, **self.search_kwargs, **kwargs}
+    async def _retrieve(
+        self, call: Call, query: str, /, *, tier: str | None = None, configured: str | None = None, **kwargs: Any
+    ) -> list[Document]:
+        settings = {"k": self.k, **self.search_kwargs, **kwargs}
 
-    def _search(self, search: Search, query: str, settings: dict[str, Any]) -> list[Hit]:
-        settings = {**settings, "k": search.depth(settings["k"])}
-        with self._tiered.embedding(search.tier) as store:
-            if search.needs_scores:
-                return store.similarity_search_with_score(query, **settings)
-            return [(document, UNKNOWN) for document in store.similarity_search(query, **settings)]
+        async def find(_: str, store: VectorStore, scored: bool) -> tuple[list[Document], list[float]]:
+            method, k = (WITH_SCORES, max(settings["k"], DEPTH)) if scored else ("similarity_search", settings["k"])
+            hits = await call(store, method, query, **{**settings, "k": k})
+            return ([document for document, _ in hits], [score for _, score in hits]) if scored else (hits, [])
 
-    async def _asearch(self, search: Search, query: str, settings: dict[str, Any]) -> list[Hit]:
-        settings = {**settings, "k": search.depth(settings["k"])}
-        with self._tiered.embedding(search.tier) as store:
-            if search.needs_scores:
-                hits: list[Hit] = await _acall(store, WITH_SCORES, query, **settings)
-                return hits
-            return [(document, UNKNOWN) for document in await _acall(store, "similarity_search", query, **settings)]
-
-    def _labelled(self, search: Search, hits: list[Hit]) -> list[Document]:
-        label = self._tiered.label(search)
-        return [document.model_copy(update={"metadata": {**document.metadata, **label}}) for document, _ in hits]
+        documents, label = await self._tiered.retrieve(find, call=tier, configured=configured)
+        return [
+            document.model_copy(update={"metadata": {**document.metadata, **label}})
+            for document in documents[: settings["k"]]
+        ]
 
     # Documents
 
@@ -261,15 +244,16 @@ class TieredRetriever(BaseRetriever):
             await _acall(self._tiered.store(name), "delete", list(ids), **kwargs)
 
 
+async def _call(store: VectorStore, method: str, *arguments: Any, **settings: Any) -> Any:
+    """Call the synchronous form of a method."""
+    return getattr(store, method)(*arguments, **settings)
+
+
 async def _acall(store: VectorStore, method: str, *arguments: Any, **settings: Any) -> Any:
     """Call the asynchronous form of a method, or where the store has none, the method in a thread."""
     if overrides(store, VectorStore, *ASYNCHRONOUS.get(method, (f"a{method}",))):
         return await getattr(store, f"a{method}")(*arguments, **settings)
     return await in_thread(getattr(store, method), *arguments, **settings)
-
-
-def _scores(hits: list[Hit]) -> list[float]:
-    return [score for _, score in hits]
 
 
 def _prepared(documents: Sequence[Document], ids: Sequence[str] | None) -> dict[str, Document]:

@@ -12,8 +12,6 @@ item of a batch has its own configuration. A streamed input is collected first, 
 do not run at its tier.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, nullcontext
 from typing import Any

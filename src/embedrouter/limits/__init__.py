@@ -4,14 +4,3 @@ from ._circuit_breaker import CircuitState
 from ._model_limits import ModelHealth, ModelLimits, Wait
 from ._rate_limiter import MINUTE, REQUESTS_PER_LIMIT, Admission
 from ._retry import RetryPolicy
-
-__all__ = [
-    "MINUTE",
-    "REQUESTS_PER_LIMIT",
-    "Admission",
-    "CircuitState",
-    "ModelHealth",
-    "ModelLimits",
-    "RetryPolicy",
-    "Wait",
-]

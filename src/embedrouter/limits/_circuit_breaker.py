@@ -7,17 +7,10 @@ failure opens the circuit again, for twice the time.
 Times are seconds of a monotonic clock, passed as arguments. The breaker has no lock: ``ModelLimits`` holds one.
 """
 
-from __future__ import annotations
-
 from copy import copy
 from typing import Literal, TypeAlias
 
-from ..errors import (
-    BackendError,
-    BadResponseError,
-    RequestTimeoutError,
-    UnavailableError,
-)
+from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 

@@ -4,8 +4,6 @@ Each model of a router has one ``ModelLimits``, which counts the requests of all
 together. ``admit`` returns at once; callers wait outside of this module.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Hashable
 from copy import copy

@@ -9,8 +9,6 @@ which may report the limits, few tokens are sent.
 Times are seconds of a monotonic clock, passed as arguments. The limiter has no lock: ``ModelLimits`` holds one.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass

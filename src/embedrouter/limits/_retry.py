@@ -1,7 +1,5 @@
 """Retry policy: the number of attempts, and the waits between attempts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..errors import BackendError, ConfigError

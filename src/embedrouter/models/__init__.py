@@ -7,28 +7,3 @@ from ._resolution import custom_card, resolve, shared_space
 from ._settings import RouterSettings, preset
 from ._tiers import TIERS, first_given, rank, requested, tier
 from ._tokens import MOST_TOKENS, parse_token_count, split_text
-
-__all__ = [
-    "MOST_TOKENS",
-    "PRICE_MAX_AGE",
-    "TIERS",
-    "Backend",
-    "BatchEndpoint",
-    "Card",
-    "Model",
-    "RouterSettings",
-    "check_address",
-    "custom_card",
-    "first_given",
-    "framework_methods",
-    "is_secret",
-    "load_catalogue",
-    "parse_token_count",
-    "preset",
-    "rank",
-    "requested",
-    "resolve",
-    "shared_space",
-    "split_text",
-    "tier",
-]

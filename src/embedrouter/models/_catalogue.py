@@ -5,8 +5,6 @@ A ``Card`` is one row: the maker's documented facts with their source and the da
 the name of a shipped model replaces the shipped row, a row with another name is added.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -15,6 +15,8 @@ from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
 OPENAI_PROTOCOL = ("openai", "azure_openai")
+SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
+RATES = ("requests_per_minute", "texts_per_minute", "tokens_per_minute")
 FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
 
 
@@ -108,10 +110,10 @@ class Model:
                 raise ConfigError(
                     f"{self.name}: the header {name!r} contains a line end or another control character. Remove it."
                 )
-        for item in fields(self):  # those that are numbers; 0 is a price, and a number of free tokens
-            value = getattr(self, item.name)
-            if item.type in ("int | None", "float") and value is not None and value <= 0:
-                raise ConfigError(f"{self.name}: {item.name} must be positive, not {value!r}.")
+        for name in (*SIZES, *RATES):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{self.name}: {name} must be positive, not {value!r}.")
         if self.free_tokens < 0:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {self.free_tokens!r}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):

@@ -3,8 +3,6 @@
 Space, fingerprint, price and limits are resolved once, when a router is built.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from decimal import Decimal

@@ -4,8 +4,6 @@
 TOML table from the fields. A test compares the signature with the fields.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -7,8 +7,6 @@ five bytes of UTF-8, which is more than two for a Chinese, Japanese or Korean ch
 English prose and Python source it is 1.4 to 1.6 times the true number; only strings of random letters exceed it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from numbers import Real

@@ -11,8 +11,6 @@ Measured with all-MiniLM-L6-v2 on the probe texts: one text at a time or all tog
 0.36 for unrelated texts (https://pypi.org/project/voyage-4-nano-mlx/, not the maker's figures).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Each module serves one provider with ``describe`` and ``create``. Those that spe
 SDK is imported when the first request is made, never earlier, and only its documented interface is used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

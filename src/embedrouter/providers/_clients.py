@@ -10,8 +10,6 @@ certificate authorities takes longer than most requests to a server nearby, and 
 clients of our making share one SSL context per library.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import ssl

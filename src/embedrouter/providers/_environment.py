@@ -1,7 +1,5 @@
 """The settings that backends read from the environment: keys, and Azure's address."""
 
-from __future__ import annotations
-
 import os
 
 from ..errors import AuthenticationError, ConfigError

@@ -5,8 +5,6 @@ Dimensions, longest input and prompts equal those of the loaded model: the tests
 ``folder_digest`` is the hash of everything that can change a vector.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -65,8 +63,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     _check_remote_code(model, name)
     if (card := cards.get(model.name) or cards.get(f"{PROVIDER}:{name}")) is not None:
         return Description(card, local=True, identity=f"{name}@{model.revision or 'main'}")
-    snapshot = find_snapshot(model, name)
-    if snapshot is not None:
+    if (snapshot := find_snapshot(model, name)) is not None:
         space = name + (f"@{model.revision}" if model.revision else "")
         return _from_files(model, dimensions, snapshot, space=space, identity=f"{name}@{snapshot.name}")
     if model.client is not None:

@@ -4,8 +4,6 @@ Providers quote the input they refuse: whole, cut short, or escaped as JSON and 
 key. Errors end up in logs, so a text or a key is passed on neither in a message nor in the cause of an error.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 

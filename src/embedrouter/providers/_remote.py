@@ -4,8 +4,6 @@ A backend writes each step once. ``send`` serves both forms: what a synchronous 
 asynchronous one returns is awaited here.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What the answers of all providers have in common: vectors, HTTP statuses, and headers about limits and waits."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

@@ -23,7 +23,7 @@ VOCABULARIES = {
     "cl100k_base": (
         "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
-    ),
+    )
 }
 """The name of a vocabulary's file in tiktoken's folder (the SHA-1 of its address) and the SHA-256 of its content."""
 

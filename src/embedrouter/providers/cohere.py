@@ -9,8 +9,6 @@ before embed-v4 do not know it. Network failures reach us as plain httpx excepti
 The SDK's client has no ``close``, so it is given an HTTP client of our making, which has one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any

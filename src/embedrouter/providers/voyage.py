@@ -7,8 +7,6 @@ success, and it raises a plain ``APIError`` for a 429 without ``detail``. voyage
 SDK, which would run code from the model hub for it; sentence-transformers loads it.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Embedders are told apart by their methods, so that neither framework is imported
 retries and truncation; its vectors are checked like those of any provider.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from inspect import signature

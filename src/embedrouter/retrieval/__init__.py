@@ -4,6 +4,6 @@
 one too, and ``calibration`` measures a cascade.
 """
 
-from ._cascade import Cascade, gap
+from ._cascade import DEPTH, Cascade, gap
 
-__all__ = ["Cascade", "gap"]
+__all__ = ["DEPTH", "Cascade", "gap"]

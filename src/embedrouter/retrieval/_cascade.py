@@ -11,8 +11,6 @@ escalated. Only the difference of two scores is read, without its sign, so simil
 This module decides. The ``TieredRetriever``s of both frameworks search.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from bisect import bisect_left, bisect_right

@@ -6,8 +6,6 @@ the straight line between the two tiers. Quality is nDCG@10 where relevance judg
 of the good tier's ten nearest documents in the answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -156,14 +154,11 @@ def measure(gaps: _Floats, cheap: _Floats, good: _Floats, share: float) -> Calib
 def _confidence_interval(gaps: _Floats, gains: _Floats, share: float) -> tuple[float, float] | None:
     """Return the 95 % interval of the gap closed, from samples of the queries drawn with replacement."""
     ordered = gains[np.argsort(gaps, kind="stable")]
-    random = np.random.default_rng(0)
-    escalated = round(share * len(ordered))
-    closed = []
-    for _ in range(BOOTSTRAP_SAMPLES):
-        sample = ordered[np.sort(random.integers(len(ordered), size=len(ordered)))]
-        if (whole := sample.sum()) > 0:
-            closed.append(sample[:escalated].sum() / whole)
-    if len(closed) < BOOTSTRAP_SAMPLES * 0.95:
+    chosen = np.random.default_rng(0).integers(len(ordered), size=(BOOTSTRAP_SAMPLES, len(ordered)))
+    samples = ordered[np.sort(chosen, axis=1)]
+    samples = samples[samples.sum(axis=1) > 0]
+    if len(samples) < BOOTSTRAP_SAMPLES * 0.95:
         return None
+    closed = samples[:, : round(share * len(ordered))].sum(axis=1) / samples.sum(axis=1)
     low, high = np.quantile(closed, (0.025, 0.975))
     return float(low), float(high)

@@ -16,8 +16,6 @@ A record is written once, atomically: of two processes that write at the same ti
 against the winner's record.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -67,13 +65,11 @@ class IndexGuard:
         """Refuse a store that is recorded in another space; a store without a record is accepted."""
         space = _read(self._path)
         if space is not None and space != self._space:
+            named = [self.name, "--cache", str(self._path.parent.parent)]
             raise SpaceMismatchError(
                 f"The index {self.name!r} holds vectors in the space {space}; this router gives {self._space}, and a "
                 f"distance between the two means nothing. Use a router of the space {space.name}, or embed the "
-                "documents again into an empty index and then run: "
-                + shlex.join(
-                    ["embedrouter", "cache", "forget-index", self.name, "--cache", str(self._path.parent.parent)]
-                )
+                f"documents again into an empty index and then run: embedrouter cache forget-index {shlex.join(named)}"
             )
 
     def record(self) -> None:

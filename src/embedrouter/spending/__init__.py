@@ -6,22 +6,3 @@ from ._ledger import Ledger
 from ._prices import DECIMALS, UNIT, as_price, cost
 from ._tags import current_tag, tag
 from ._usage import Charge, Saving, UsageTotals, usage_of
-
-__all__ = [
-    "DECIMALS",
-    "UNIT",
-    "Account",
-    "Budget",
-    "Charge",
-    "Heading",
-    "Ledger",
-    "Saving",
-    "Unconfirmed",
-    "UsageTotals",
-    "as_price",
-    "cost",
-    "current_tag",
-    "sum_accounts",
-    "tag",
-    "usage_of",
-]

@@ -3,12 +3,10 @@
 A booking that is repeated changes nothing: where a commit failed, whether it is in the file is not always known.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from ..types import Spending, dollars
 from ._budget import Budget
@@ -41,14 +39,13 @@ def exceeded(
         return None
     if amount is None:
         return "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
+    per_call = caps.pop("per_call", None)
+    if whole_call and per_call is not None and amount > per_call:
+        return (
+            f"the call would cost about {dollars(amount)}, over per_call={dollars(per_call)}. "
+            "Send fewer texts or raise per_call."
+        )
     for name, cap in caps.items():
-        if name == "per_call":
-            if whole_call and amount > cap:
-                return (
-                    f"the call would cost about {dollars(amount)}, over per_call={dollars(cap)}. "
-                    "Send fewer texts or raise per_call."
-                )
-            continue
         (units,) = database.execute(
             f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": utc_day(now)}
         ).fetchone()
@@ -89,8 +86,7 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, reserv
         row,
     )
     if cursor.rowcount:
-        _add_to_day(database, day, units or 0)
-        _use_free_tokens(database, spending.model, free)
+        _count(database, day, spending.model, units or 0, free)
     number = cursor.lastrowid if reservation is None else reservation
     assert number is not None
     return number
@@ -101,12 +97,14 @@ def settle(database: sqlite3.Connection, reservation: int, tokens: int, amount: 
     reserved = _find(database, reservation)
     if reserved is None:
         return amount
-    free = min(reserved.free, tokens)
+    day, model, set_aside, free_set_aside = reserved
+    free = min(free_set_aside, tokens)
     amount = _without_free(amount, tokens, free)
-    _replace(database, reserved, _units(amount) or 0, free)
+    units = _units(amount)
+    _count(database, day, model, (units or 0) - set_aside, free - free_set_aside)
     database.execute(
         "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
-        (tokens, _units(amount), free, reservation),
+        (tokens, units, free, reservation),
     )
     add_to_totals(database, reservation)
     return amount
@@ -116,7 +114,8 @@ def release(database: sqlite3.Connection, reservation: int) -> None:
     """Remove a request that was refused and cost nothing."""
     reserved = _find(database, reservation)
     if reserved is not None:
-        _replace(database, reserved, 0, 0)
+        day, model, set_aside, free = reserved
+        _count(database, day, model, -set_aside, -free)
         database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
 
 
@@ -143,42 +142,25 @@ def fold(database: sqlite3.Connection, before: float) -> None:
     )
 
 
-class _Reserved(NamedTuple):
-    """What was set aside for one request."""
-
-    day: str
-    model: str
-    units: int | None
-    free: int
-
-
-def _find(database: sqlite3.Connection, reservation: int) -> _Reserved | None:
-    """Return what is set aside, if it is in this file and not settled."""
-    row = database.execute(
-        "SELECT day, model, amount, free FROM requests WHERE id = ? AND state != 'settled'", (reservation,)
+def _find(database: sqlite3.Connection, reservation: int) -> tuple[str, str, int, int] | None:
+    """Return the day, the model, the money and the free tokens set aside, if they are in this file and not settled."""
+    found: tuple[str, str, int, int] | None = database.execute(
+        "SELECT day, model, COALESCE(amount, 0), free FROM requests WHERE id = ? AND state != 'settled'", (reservation,)
     ).fetchone()
-    return None if row is None else _Reserved(*row)
+    return found
 
 
-def _replace(database: sqlite3.Connection, reserved: _Reserved, units: int, free: int) -> None:
-    """Count other money and free tokens in place of what was set aside."""
-    _add_to_day(database, reserved.day, units - (reserved.units or 0))
-    _use_free_tokens(database, reserved.model, free - reserved.free)
-
-
-def _add_to_day(database: sqlite3.Connection, day: str, units: int) -> None:
+def _count(database: sqlite3.Connection, day: str, model: str, units: int, free: int) -> None:
+    """Add money to what a day counts, and free tokens to what a model has used."""
     if units:
         database.execute(
             "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET amount = amount + excluded.amount",
             (day, units),
         )
-
-
-def _use_free_tokens(database: sqlite3.Connection, model: str, tokens: int) -> None:
-    if tokens:
+    if free:
         database.execute(
             "INSERT INTO allowances VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET used = used + excluded.used",
-            (model, tokens),
+            (model, free),
         )
 
 

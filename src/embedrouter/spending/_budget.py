@@ -1,7 +1,5 @@
 """The caps a user sets on spending."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Literal

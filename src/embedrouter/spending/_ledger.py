@@ -17,22 +17,19 @@ bookings wait in memory and are written when the file works again: after a reque
 what was set aside for it stays counted in the file until then.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 import secrets
 import sqlite3
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from .._process import PerProcess
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
 from ..types import Spending
@@ -40,7 +37,7 @@ from . import _bookings as bookings
 from ._accounts import Account, Heading, Unconfirmed, read_totals, read_unconfirmed, sum_accounts
 from ._budget import Budget
 from ._schema import VERSION, migrate
-from ._unwritten import Booking, Items, Unwritten
+from ._unwritten import Booking, Unwritten
 
 logger = logging.getLogger("embedrouter")
 
@@ -50,9 +47,7 @@ FLUSH_INTERVAL = 5.0
 PATIENCE = 2.0
 """Seconds to wait for another writer with what can wait in memory instead."""
 LAST_WAIT = 1.0
-"""The same when the interpreter exits, and for savings of a ledger that was garbage."""
-FOLD_INTERVAL = 200
-"""Bookings of a process between two that remove old detail; the first does, too."""
+"""The same when the interpreter exits, and for another ledger."""
 ADVICE = (
     "Free space on its disk, give the right to write it, end the process that locks it, or move a damaged file away; "
     "or name another file: ledger=…."
@@ -92,17 +87,15 @@ class Ledger:
         self._keep_detail = keep_detail_days * DAY
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
         self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=busy_timeout)
-        self._unwritten = Unwritten()
+        self._unwritten = PerProcess(Unwritten)
+        """A forked child begins with nothing: what the parent has in memory is the parent's to write."""
         self._opened = False
         """Whether the file worked before."""
         self._failing = False
         """Whether the last transaction failed."""
         self._tried = now()
         """When the last transaction ended, or ``flush`` was found to be due."""
-        self._booked = 0
         self._logged: set[str] = set()
-        weakref.finalize(self, _leave_behind, self._database, self._unwritten)
-        _ledgers.add(self)
 
     # Before and after a request
 
@@ -140,21 +133,24 @@ class Ledger:
 
     def save(self, model: str, tag: str, texts: int, tokens: int, amount: Decimal) -> None:
         """Add to what was not paid for, in memory alone; when ``flush_due`` says so, call ``flush`` in a thread."""
-        self._unwritten.save((bookings.utc_day(self._now()), model, tag), texts, tokens, amount)
+        self._unwritten.get().save((bookings.utc_day(self._now()), model, tag), texts, tokens, amount)
+        self._wait()
 
     # Writing what is in memory
 
     def flush_due(self) -> bool:
         """Say whether ``flush`` is due; ``True`` at most every few seconds. Waits for nothing."""
-        if not self._unwritten or not self._pause_is_over():
+        if not self._unwritten.get() or not self._pause_is_over():
             return False
         self._tried = self._now()
         return True
 
     def flush(self) -> None:
-        """Write what is in memory; what cannot be written stays there."""
+        """Write what is in memory, also that of ledgers that are garbage; what cannot be written stays there."""
         self._flush(self._patience)
-        _write_left_behind()
+        for other in _waiting.get() - {self}:
+            if other._may_try():
+                other._flush(LAST_WAIT)
 
     def close(self) -> None:
         """Write what is in memory and close the file; the next call opens it again."""
@@ -167,14 +163,7 @@ class Ledger:
     @property
     def is_persistent(self) -> bool:
         """Whether accounts are in a file, and not in memory."""
-        if self.file is None:
-            return False
-        try:
-            with self._reading():
-                return True
-        except (LedgerError, ConfigError) as error:
-            self._pass_over(error)
-            return False
+        return self.file is not None and bool(self._read_file(lambda _: True))
 
     def free_tokens(self, model: str, allowance: int) -> int:
         """Return how many of a model's free tokens are left."""
@@ -194,17 +183,23 @@ class Ledger:
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
         """Query the file, and apart from it what is in memory."""
-        answers = []
-        try:
-            with self._reading() as database:
-                answers.append(query(database))
-        except (LedgerError, ConfigError) as error:
-            self._pass_over(error)
-        if self._unwritten:
+        answers = self._read_file(query)
+        if unwritten := self._unwritten.get():
             with SQLiteFile(None, version=VERSION, migrate=migrate).writing() as database:
-                self._unwritten.copy().write(database)
+                unwritten.write(database)
                 answers.append(query(database))
         return answers
+
+    def _read_file(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
+        """Query the file; where it fails and no budget depends on it, log the error and return nothing."""
+        try:
+            with self._reading() as database:
+                return [query(database)]
+        except (LedgerError, ConfigError) as error:
+            if self._required:
+                raise
+            self._log(error)
+            return []
 
     # The file
 
@@ -215,14 +210,17 @@ class Ledger:
             with self._database.writing() as database:
                 yield database
             return
-        taken = Items({}, [])
+        unwritten, taken = self._unwritten.get(), Unwritten()
         try:
             with self._database.writing(busy_timeout=busy_timeout) as database:
-                taken = self._unwritten.take()
+                _waiting.get().discard(self)
+                taken = unwritten.take()
                 taken.write(database)
                 yield database
         except BaseException as error:
-            self._unwritten.put_back(taken)
+            unwritten.put_back(taken)
+            if unwritten:
+                self._wait()
             if not isinstance(error, sqlite3.Error):
                 raise
             self._failing, self._tried = True, self._now()
@@ -241,26 +239,33 @@ class Ledger:
 
     def _book(self, booking: Callable[[sqlite3.Connection], T], *, later: Booking | None = None, otherwise: T) -> T:
         """Book now; where the file fails, have ``later`` (or the booking) wait in memory and return ``otherwise``."""
-        if self._database.is_writing or not self._failing or self._pause_is_over():
+        if self._database.is_writing or self._may_try():
             try:
                 with self.transaction(busy_timeout=self._patience) as database:
                     outcome = booking(database)
-                    if self._booked % FOLD_INTERVAL == 0:
-                        bookings.fold(database, self._now() - self._keep_detail)
-                    self._booked += 1
+                    bookings.fold(database, self._now() - self._keep_detail)
                 return outcome
             except (LedgerError, ConfigError) as error:
                 self._log(error)
-        self._unwritten.add(later or booking)
+        self._unwritten.get().add(later or booking)
+        self._wait()
         return otherwise
 
     def _flush(self, busy_timeout: float) -> None:
-        if self._unwritten:
+        if self._unwritten.get():
             try:
                 with self.transaction(busy_timeout=busy_timeout):
                     pass
             except (LedgerError, ConfigError) as error:
                 self._log(error)
+
+    def _wait(self) -> None:
+        """Stay alive until what is in memory is written."""
+        if self.file is not None:
+            _waiting.get().add(self)
+
+    def _may_try(self) -> bool:
+        return not self._failing or self._pause_is_over()
 
     def _pause_is_over(self) -> bool:
         return abs(self._now() - self._tried) > FLUSH_INTERVAL
@@ -276,12 +281,6 @@ class Ledger:
     def _story(self, error: BaseException | None) -> str:
         return f"The ledger {self.file} {'failed' if self._opened else 'cannot be opened'} ({error})"
 
-    def _pass_over(self, error: LedgerError | ConfigError) -> None:
-        """Log an error where no budget depends on the file; raise it otherwise."""
-        if self._required:
-            raise error
-        self._log(error)
-
     def _log(self, error: LedgerError | ConfigError) -> None:
         """Log what became of the file, once until it works again."""
         story = f"{self._story(error.__cause__)}; what is booked waits in memory until it works again. {ADVICE}"
@@ -292,41 +291,13 @@ class Ledger:
 
 # Garbage, and the end of the interpreter
 
-_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
-_left_behind: SimpleQueue[tuple[SQLiteFile, Unwritten]] = SimpleQueue()
-
-
-def _leave_behind(file: SQLiteFile, unwritten: Unwritten) -> None:
-    """Keep what a ledger that was garbage had in memory. The collector may run in an event loop, or in a thread that
-    writes to the same file, so nothing is written here.
-    """
-    if unwritten and file.path is not None:
-        _left_behind.put((file, unwritten))
-
-
-def _write_left_behind() -> None:
-    """Write what ledgers that were garbage had in memory; what cannot be written waits for the next time."""
-    for _ in range(_left_behind.qsize()):
-        try:
-            file, unwritten = _left_behind.get_nowait()
-        except Empty:  # another thread was first
-            return
-        items = unwritten.take()
-        try:
-            if any(items):  # a forked child has none
-                with file.writing(busy_timeout=LAST_WAIT) as database:
-                    items.write(database)
-        except sqlite3.Error:
-            unwritten.put_back(items)
-            _left_behind.put((file, unwritten))
-        else:
-            file.close()
+_waiting: PerProcess[set[Ledger]] = PerProcess(set)
+"""Ledgers with something in memory that is not in their file. They do not become garbage before it is written: the
+collector may run in an event loop, or in a thread that writes to the same file, where nothing can be written."""
 
 
 @atexit.register
 def _write_at_exit() -> None:
-    for ledger in list(_ledgers):
-        if ledger.file is not None:
-            ledger._flush(LAST_WAIT)
-            ledger._database.close()
-    _write_left_behind()
+    for ledger in list(_waiting.get()):
+        ledger._flush(LAST_WAIT)
+        ledger._database.close()

@@ -1,7 +1,5 @@
 """Money as exact arithmetic: ``Decimal`` US dollars, prices per million tokens as on the makers' price sheets."""
 
-from __future__ import annotations
-
 from decimal import Decimal, InvalidOperation
 
 from ..errors import ConfigError

@@ -7,8 +7,6 @@ tokens. Texts are never stored.
 ``days``; ``totals`` is what was billed, ``savings`` what the cache and the removal of duplicates avoided.
 """
 
-from __future__ import annotations
-
 import sqlite3
 
 VERSION = 2
@@ -39,18 +37,18 @@ REQUESTS = (
     ) WITHOUT ROWID""",
 )
 """Version 1."""
-TOTALS = """CREATE TABLE totals (         -- of all settled requests, also of those whose detail is removed
+ADDED = (
+    """CREATE TABLE totals (         -- of all settled requests, also of those whose detail is removed
         day TEXT NOT NULL, model TEXT NOT NULL, tier TEXT NOT NULL, input_type TEXT NOT NULL, tag TEXT NOT NULL,
         requests INTEGER NOT NULL, texts INTEGER NOT NULL, tokens INTEGER NOT NULL,
         amount INTEGER NOT NULL,   -- where the price is known
         unpriced_tokens INTEGER NOT NULL,
         PRIMARY KEY (day, model, tier, input_type, tag)
-    ) WITHOUT ROWID"""
-INDEXES = (
+    ) WITHOUT ROWID""",
     "CREATE INDEX settled_requests ON requests (at) WHERE state = 'settled'",
     "CREATE INDEX open_requests ON requests (until) WHERE state != 'settled'",
 )
-"""What version 2 adds, with the totals."""
+"""What version 2 adds."""
 
 
 def migrate(database: sqlite3.Connection, found: int) -> None:
@@ -64,10 +62,9 @@ def migrate(database: sqlite3.Connection, found: int) -> None:
             raise sqlite3.DatabaseError(f"another version of embedrouter wrote it: {found}, not {VERSION}")
         for statement in REQUESTS:
             database.execute(statement)
-    database.execute(TOTALS)
-    add_to_totals(database)
-    for statement in INDEXES:
+    for statement in ADDED:
         database.execute(statement)
+    add_to_totals(database)
 
 
 def add_to_totals(database: sqlite3.Connection, request: int | None = None) -> None:

@@ -3,15 +3,12 @@
 The lock is held for arithmetic only, never while SQLite works: an event loop adds savings to this.
 """
 
-from __future__ import annotations
-
 import sqlite3
-import threading
 from collections.abc import Callable
 from decimal import Decimal
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from .._process import watch_forks
+from .._process import Lock
 from ._bookings import Savings, write_savings
 
 MOST_BOOKINGS = 10_000
@@ -22,69 +19,48 @@ NOTHING = (0, 0, Decimal(0))
 Booking: TypeAlias = Callable[[sqlite3.Connection], object]
 
 
-class Items(NamedTuple):
-    """Savings, and bookings in their order."""
-
-    savings: Savings
-    bookings: list[Booking]
-
-    def write(self, database: sqlite3.Connection) -> None:
-        """Write all of them, inside a transaction of the caller."""
-        for booking in self.bookings:
-            booking(database)
-        write_savings(database, self.savings)
-
-
 class Unwritten:
     """Collects savings and bookings from all threads of a process."""
 
     def __init__(self) -> None:
-        self._begin()
-        watch_forks(self)
-
-    def _begin(self) -> None:
-        self._lock = threading.Lock()
-        self._items = Items({}, [])
+        self._lock = Lock()
+        self._savings: Savings = {}
+        self._bookings: list[Booking] = []
 
     def __bool__(self) -> bool:
-        return bool(self._items.savings or self._items.bookings)
+        return bool(self._savings or self._bookings)
 
     def save(self, key: tuple[str, str, str], texts: int, tokens: int, amount: Decimal) -> None:
         """Add to the savings under a day, model and tag."""
         with self._lock:
-            savings = self._items.savings
-            before = savings.get(key, NOTHING)
-            savings[key] = (before[0] + texts, before[1] + tokens, before[2] + amount)
+            before = self._savings.get(key, NOTHING)
+            self._savings[key] = (before[0] + texts, before[1] + tokens, before[2] + amount)
 
     def add(self, booking: Booking) -> None:
         """Add a booking after the others."""
         with self._lock:
-            bookings = self._items.bookings
-            bookings.append(booking)
-            del bookings[:-MOST_BOOKINGS]
+            self._bookings.append(booking)
+            del self._bookings[:-MOST_BOOKINGS]
 
-    def copy(self) -> Items:
-        """Return what is there."""
-        with self._lock:
-            return Items(dict(self._items.savings), list(self._items.bookings))
-
-    def take(self) -> Items:
+    def take(self) -> "Unwritten":
         """Return what is there and keep nothing, because it is about to be written."""
+        taken = Unwritten()
         with self._lock:
-            taken, self._items = self._items, Items({}, [])
+            taken._savings, self._savings = self._savings, {}
+            taken._bookings, self._bookings = self._bookings, []
         return taken
 
-    def put_back(self, items: Items) -> None:
+    def put_back(self, taken: "Unwritten") -> None:
         """Keep again, before what was added since, what could not be written."""
         with self._lock:
-            self._items.bookings[:0] = items.bookings
-        for key, saving in items.savings.items():
+            self._bookings[:0] = taken._bookings
+        for key, saving in taken._savings.items():
             self.save(key, *saving)
 
-    def before_fork(self) -> None:
-        """Do nothing: a lock that another thread holds now is not used in the child."""
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Begin with nothing in a child: what the parent has in memory is the parent's to write."""
-        if in_child:
-            self._begin()
+    def write(self, database: sqlite3.Connection) -> None:
+        """Write what is there, inside a transaction of the caller, and keep it."""
+        with self._lock:
+            bookings, savings = list(self._bookings), dict(self._savings)
+        for booking in bookings:
+            booking(database)
+        write_savings(database, savings)

@@ -4,8 +4,6 @@
 wait for the garbage collector, which may come at any moment, in the middle of another ledger's transaction too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -66,8 +64,7 @@ class UsageTotals:
     @property
     def usage(self) -> Usage:
         """What was billed and avoided so far."""
-        with self._lock:
-            return self._usage
+        return self._usage
 
     def add(self, usage: Usage) -> None:
         """Add what something was billed."""

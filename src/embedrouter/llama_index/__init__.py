@@ -25,14 +25,15 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
-from ._process import in_thread
-from .errors import ConfigError, InvalidInputError
-from .models import first_given
-from .retrieval import Cascade
-from .retrieval.index_guard import GuardedRouter
-from .retrieval.tiered_stores import Framework, Search, TieredStores, overrides, tiered_router
-from .router import Router
-from .tiered import TieredRouter
+from .._process import in_thread
+from ..calls import run
+from ..errors import ConfigError, InvalidInputError
+from ..models import first_given
+from ..retrieval import DEPTH, Cascade
+from ..retrieval.index_guard import GuardedRouter
+from ..retrieval.tiered_stores import TieredStores, overrides
+from ..router import Router
+from ..tiered import TieredRouter
 
 __all__ = ["RouterEmbedding", "TieredRetriever"]
 
@@ -143,17 +144,17 @@ def _in_memory(embedder: RouterEmbedding) -> VectorStoreIndex:
     return VectorStoreIndex(nodes=[], embed_model=embedder)
 
 
-def _embedder(index: VectorStoreIndex) -> object:
-    """Return what embeds for an index. LlamaIndex has no public name for it, so it is known by its class."""
-    return next((value for value in vars(index).values() if isinstance(value, BaseEmbedding)), None)
+class LlamaIndexStores(TieredStores[VectorStoreIndex]):
+    """The indices of a retriever."""
 
+    noun = "index"
+    adapter = RouterEmbedding
+    example = "embed_model=RouterEmbedding(router={router})"
 
-LLAMA_INDEX: Framework[VectorStoreIndex] = Framework(
-    noun="index",
-    adapter=RouterEmbedding,
-    embedder=_embedder,
-    example="embed_model=RouterEmbedding(router={router})",
-)
+    @staticmethod
+    def embedder(index: VectorStoreIndex) -> object:
+        """Return what embeds for an index. LlamaIndex has no public name for it, so it is known by its class."""
+        return next((value for value in vars(index).values() if isinstance(value, BaseEmbedding)), None)
 
 
 class TieredRetriever(BaseRetriever):
@@ -210,7 +211,7 @@ class TieredRetriever(BaseRetriever):
         if "embed_model" in search:
             raise ConfigError("Each index embeds with a model of its own. Leave embed_model= out.")
         self.indices = dict(indices)
-        self.router = tiered_router(LLAMA_INDEX, self.indices, router)
+        self.router = LlamaIndexStores.router_of(self.indices, router)
         self.query_tier = query_tier
         self.cascade = cascade
         self.similarity_top_k = similarity_top_k
@@ -218,15 +219,12 @@ class TieredRetriever(BaseRetriever):
         self._tiered.check()
 
     @property
-    def _tiered(self) -> TieredStores[VectorStoreIndex]:
-        return TieredStores(LLAMA_INDEX, self.indices, self.router, self.query_tier, self.cascade)
+    def _tiered(self) -> LlamaIndexStores:
+        return LlamaIndexStores(self.indices, self.router, self.query_tier, self.cascade)
 
     @classmethod
     def from_router(
-        cls,
-        router: TieredRouter,
-        make: Callable[[RouterEmbedding], VectorStoreIndex] = _in_memory,
-        **settings: Any,
+        cls, router: TieredRouter, make: Callable[[RouterEmbedding], VectorStoreIndex] = _in_memory, **settings: Any
     ) -> TieredRetriever:
         """Build an index for each router.
 
@@ -259,41 +257,28 @@ class TieredRetriever(BaseRetriever):
     # Retrieval
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        search = self._tiered.first()
-        hits = self._search(search, query_bundle)
-        if again := self._tiered.second(search, self._scores(search, hits)):
-            search, hits = again, self._search(again, query_bundle)
-        return self._labelled(search, hits[: self.similarity_top_k])
+        return run(self._find(query_bundle, blocking=True))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        search = self._tiered.first()
-        hits = await self._asearch(search, query_bundle)
-        if again := self._tiered.second(search, self._scores(search, hits)):
-            search, hits = again, await self._asearch(again, query_bundle)
-        return self._labelled(search, hits[: self.similarity_top_k])
+        return await self._find(query_bundle, blocking=False)
 
-    def _search(self, search: Search, query: QueryBundle) -> list[NodeWithScore]:
-        with self._tiered.embedding(search.tier) as index:
-            return self._retriever(search, index).retrieve(_unembedded(query))
+    async def _find(self, query: QueryBundle, *, blocking: bool) -> list[NodeWithScore]:
 
-    async def _asearch(self, search: Search, query: QueryBundle) -> list[NodeWithScore]:
-        with self._tiered.embedding(search.tier) as index:
-            retriever = self._retriever(search, index)
-            hits: list[NodeWithScore] = await _acall(index, "aquery", retriever, "retrieve", _unembedded(query))
-            return hits
+        async def find(name: str, index: VectorStoreIndex, scored: bool) -> tuple[list[NodeWithScore], list[float]]:
+            top_k = max(self.similarity_top_k, DEPTH) if scored else self.similarity_top_k
+            retriever = index.as_retriever(**{**self.search, "similarity_top_k": top_k})
+            asked = _unembedded(query)
+            if blocking:
+                hits = retriever.retrieve(asked)
+            else:
+                hits = await _acall(index, "aquery", retriever, "retrieve", asked)
+            scores = [hit.score for hit in hits if hit.score is not None]
+            if scored and len(scores) != len(hits):
+                raise TieredStores.no_scores(name, index.vector_store, "gives none")
+            return hits, scores
 
-    def _retriever(self, search: Search, index: VectorStoreIndex) -> BaseRetriever:
-        return index.as_retriever(**{**self.search, "similarity_top_k": search.depth(self.similarity_top_k)})
-
-    def _scores(self, search: Search, hits: Sequence[NodeWithScore]) -> list[float]:
-        scores = [hit.score for hit in hits if hit.score is not None]
-        if search.needs_scores and len(scores) != len(hits):
-            raise self._tiered.no_scores(search.tier, self.indices[search.tier].vector_store, "gives none")
-        return scores
-
-    def _labelled(self, search: Search, hits: Sequence[NodeWithScore]) -> list[NodeWithScore]:
-        label = self._tiered.label(search)
-        return [NodeWithScore(node=_with(label, hit.node), score=hit.score) for hit in hits]
+        hits, label = await self._tiered.retrieve(find)
+        return [NodeWithScore(node=_with(label, hit.node), score=hit.score) for hit in hits[: self.similarity_top_k]]
 
     # Nodes
 
@@ -354,13 +339,9 @@ def _unembedded(query: QueryBundle) -> QueryBundle:
 def _with(label: Mapping[str, Any], node: BaseNode) -> BaseNode:
     """Return a copy that carries ``label`` where neither prompts nor embeddings read it."""
     hidden = [name for name in label if name not in node.metadata]
-    return node.model_copy(
-        update={
-            "metadata": {**node.metadata, **label},
-            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *hidden],
-            "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *hidden],
-        }
-    )
+    keys = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
+    update = {key: [*getattr(node, key), *hidden] for key in keys}
+    return node.model_copy(update={**update, "metadata": {**node.metadata, **label}})
 
 
 def _copies(nodes: Sequence[BaseNode]) -> list[BaseNode]:
