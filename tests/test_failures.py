@@ -38,7 +38,8 @@ from embedrouter.errors import (
 )
 from embedrouter.models import load_catalogue, resolve
 from embedrouter.providers import create, describe
-from embedrouter.providers._responses import parse_retry_after, was_sent
+from embedrouter.providers._connections import was_sent
+from embedrouter.providers._responses import parse_retry_after
 from tests.either import embed
 from tests.emulator import Emulator, Fault
 

@@ -1,11 +1,17 @@
-"""The settings that backends read from the environment: keys, and Azure's address."""
+"""The settings that backends read from the environment: keys and addresses.
+
+The variables that hold addresses are those that the SDKs read, because a key in the environment belongs to the address
+in the environment: behind a gateway both are the gateway's, and the vendor must get neither that key nor the texts.
+``base_url=`` takes precedence. A configuration file that was found by search makes no difference: it cannot set a
+variable, and an address of its own needs a key's variable of its own (see ``embedrouter.config``).
+"""
 
 from __future__ import annotations
 
 import os
 
 from ..errors import AuthenticationError, ConfigError
-from ..models import Model, is_secret
+from ..models import Model, check_address, is_secret
 
 KEY_VARIABLES = {
     "openai": ("OPENAI_API_KEY",),
@@ -13,6 +19,49 @@ KEY_VARIABLES = {
     "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
     "voyage": ("VOYAGE_API_KEY",),
 }
+
+ADDRESS_VARIABLES = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),  # the latter is LangChain's, and was the SDK's
+    "azure_openai": ("AZURE_OPENAI_ENDPOINT",),
+    "cohere": ("CO_API_URL",),
+}
+ADDRESSES = {
+    "openai": "https://api.openai.com/v1",
+    "cohere": "https://api.cohere.com",
+    "voyage": "https://api.voyageai.com/v1",
+}
+MONGODB = "https://ai.mongodb.com/v1"
+"""Serves Voyage's models for keys that begin with ``al-``."""
+
+
+def address(model: Model) -> str | None:
+    """Return the address to which requests for a model go: ``base_url``, then the provider's variables, then its own.
+
+    ``None`` is a model without an address: of this process, or of an SDK's client that does not show its own.
+    """
+    client = model.client or model.async_client
+    if own := str(getattr(client, "base_url", "") or ""):
+        return own
+    if model.backend is not None or model.embedder is not None or (client is not None and model.provider != "voyage"):
+        return None
+    if model.base_url:
+        return model.base_url
+    found = (os.environ.get(variable, "").strip() for variable in ADDRESS_VARIABLES.get(model.provider, ()))
+    if given := next(filter(None, found), None):
+        return given
+    if model.provider == "voyage" and (known_key(model) or "").startswith("al-"):
+        return MONGODB
+    return ADDRESSES.get(model.provider)
+
+
+def check_address_variables(model: Model) -> None:
+    """Refuse an address of the environment that holds a secret.
+
+    Raises:
+        ConfigError: the message names the variable and does not repeat the address.
+    """
+    for variable in ADDRESS_VARIABLES.get(model.provider, ()):
+        check_address(os.environ.get(variable), f"{model.name}: {variable}")
 
 
 def api_key(model: Model) -> str:

@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
+from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Model
 from ..types import Answer, Candidate, InputType
 from . import Description
 from ._clients import Clients
-from ._environment import secrets
+from ._connections import SIGN_IN, explain, place_of, url_of, was_sent
+from ._environment import address, secrets
 from ._redaction import safe_to_chain
-from ._responses import Refusal, error_from_refusal, was_sent
+from ._responses import Refusal, error_from_refusal
+
+PROXY_SIGN_IN = 407
 
 
 class RemoteBackend(Backend):
@@ -82,8 +85,18 @@ class RemoteBackend(Backend):
 
         Raise the result outside of the ``except`` clause: inside, Python would attach the SDK's error as the context.
         """
+        for ours in (error, error.__cause__):
+            if isinstance(ours, BackendError):  # of a hook of the HTTP client
+                return ours
         keys = [*secrets(self.model), *self.sent_keys(error)]
         found = self.translate_error(error)
+        if isinstance(found, Refusal) and found.status == PROXY_SIGN_IN:  # of a proxy that forwards http://
+            found = UnavailableError(
+                f"HTTP {found.status}: the proxy asks for a user and a password. {SIGN_IN}",
+                model=self.model.name,
+                status=found.status,
+                retryable=False,
+            )
         ours = error_from_refusal(found, self.model.name, texts, keys) if isinstance(found, Refusal) else found
         if ours is not error:
             ours.__cause__ = error if safe_to_chain(error, texts, keys) else None
@@ -107,12 +120,24 @@ class RemoteBackend(Backend):
 
     def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
         """Return the error for a request whose time ran out."""
-        return RequestTimeoutError("no answer in time", model=self.model.name, perhaps_billed=was_sent(error))
+        sent, url = was_sent(error), self._url(error)
+        failure = explain(error, url)
+        story = f"no answer in time from {place_of(url)}" + ("" if sent else f": {failure.reason}. {failure.advice}")
+        return RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
 
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
-        """Return the error for a failure of the network, named after its reason."""
-        story = f"the connection failed ({type(reason or error).__name__})"
-        return UnavailableError(story, model=self.model.name, perhaps_billed=was_sent(error))
+        """Return the error for a failure of the network: the host, the reason, and what to do."""
+        url = self._url(error)
+        failure = explain(reason or error, url)
+        return UnavailableError(
+            f"the connection to {place_of(url)} failed: {failure.reason}. {failure.advice}",
+            model=self.model.name,
+            retryable=not failure.permanent,
+            perhaps_billed=was_sent(error),
+        )
+
+    def _url(self, error: Exception) -> str:
+        return url_of(error) or address(self.model) or ""
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         request = self.build_request(texts, input_type)

@@ -49,21 +49,6 @@ FAILED, TOO_MANY, NOT_FOUND = 500, 429, 404
 OUT_OF_MONEY = frozenset({400, 402, 403, TOO_MANY, FAILED})
 """Statuses with which gateways and providers say that the account's money is used up."""
 
-NO_CONNECTION = {
-    "ConnectError",  # httpx, httpx2
-    "ConnectTimeout",  # httpx, httpx2, requests
-    "PoolTimeout",
-    "NewConnectionError",  # urllib3
-    "ConnectTimeoutError",
-    "NameResolutionError",
-    "ClientConnectorError",  # aiohttp
-    "ConnectionTimeoutError",
-    "ConnectionRefusedError",
-    "SSLCertVerificationError",
-    "gaierror",
-}
-"""Exceptions of the HTTP libraries that mean, as do their subclasses, that no connection was made."""
-
 PARSE_FAILURES = (TypeError, AttributeError, LookupError, RecursionError, ValueError)
 """Exceptions that SDKs raise by accident where an answer has another form than they expect."""
 
@@ -199,18 +184,6 @@ def _sentence(story: str) -> str:
 def kind_of_status(status: int) -> type[BackendError] | None:
     """Return the error for a status that means the same at all providers."""
     return UnavailableError if status >= 500 else KINDS.get(status)
-
-
-def was_sent(error: BaseException | None) -> bool:
-    """Return whether a request whose connection failed may have reached the provider: not if none was made."""
-    while error is not None:
-        if any(kind.__name__ in NO_CONNECTION for kind in type(error).__mro__):
-            return False
-        if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":  # of ssl.SSLError: the server does not speak TLS
-            return False
-        reasons = [item for item in error.args if isinstance(item, Exception)]
-        error = error.__cause__ or next(iter(reasons), None)  # __context__ may be an error that the caller handles
-    return True
 
 
 def failed_to_parse(error: Exception) -> bool:

@@ -19,19 +19,19 @@ from ..errors import BadResponseError
 from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
-from ._clients import check_clients, ssl_context
-from ._environment import api_key
+from ._clients import check_clients, http_client
+from ._environment import address, api_key, check_address_variables
 from ._redaction import find_possible_keys
 from ._remote import RemoteBackend
 from ._responses import Refusal, decode_vectors, failed_to_parse
 
-BASE_URL = "https://api.cohere.com"
 INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
     check_clients(model, "cohere.ClientV2", "cohere.AsyncClientV2", _embed_method)
+    check_address_variables(model)
     return Description(cards.get(model.name) or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
 
 
@@ -43,12 +43,12 @@ class CohereBackend(RemoteBackend):
         with needs_extra(model, "cohere"):
             import cohere
             import httpx
-        own: dict[str, Any] = {"api_key": api_key(model), "base_url": model.base_url or BASE_URL, "max_retries": 0}
-        settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout, "verify": ssl_context(httpx)}
+        own: dict[str, Any] = {"api_key": api_key(model), "base_url": address(model), "max_retries": 0}
+        settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
         if asynchronous:
-            async_http = httpx.AsyncClient(**settings)
+            async_http = http_client(httpx.AsyncClient, httpx, model, asynchronous=True, **settings)
             return cohere.AsyncClientV2(httpx_client=async_http, **own), async_http.aclose
-        http = httpx.Client(**settings)
+        http = http_client(httpx.Client, httpx, model, asynchronous=False, **settings)
         return cohere.ClientV2(httpx_client=http, **own), http.close
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:

@@ -15,20 +15,23 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
+from inspect import isawaitable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ..errors import BackendError, BadResponseError
-from ..models import BatchEndpoint, Card, Model, check_address, custom_card, parse_token_count
+from .._process import in_thread
+from ..errors import BackendError, BadResponseError, ConfigError
+from ..models import BatchEndpoint, Card, Model, custom_card, parse_token_count
 from ..types import Answer, BatchProgress, InputType, RateLimits, TokenCounts
 from . import Description, needs_extra
-from ._clients import Clients, check_clients, ssl_context
-from ._environment import api_key, setting
+from ._clients import Clients, check_clients, http_client
+from ._environment import ADDRESSES, address, api_key, check_address_variables, setting
 from ._remote import RemoteBackend
 from ._responses import Refusal, decode_vectors, parse_rate_limits
 from ._tiktoken import encoding
@@ -36,7 +39,8 @@ from ._tiktoken import encoding
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-BASE_URL = "https://api.openai.com/v1"
+AZURE_V1 = "/openai/v1"
+"""The end of the address of Azure's API without versions, which speaks OpenAI's own protocol."""
 
 SHOWN = 32
 """Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
@@ -53,8 +57,15 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     check_clients(
         model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.embeddings.with_raw_response.create
     )
-    if model.provider == "azure_openai":
-        check_address(_azure_settings(model)["azure_endpoint"], f"{model.name}: AZURE_OPENAI_ENDPOINT")
+    check_address_variables(model)
+    given = model.client or model.async_client
+    if given is None and _has_versions(model):
+        _azure_settings(model)
+    elif given is None and model.azure_ad_token_provider is not None and address(model) == ADDRESSES.get("openai"):
+        raise ConfigError(
+            f"{model.name}: azure_ad_token_provider= is for Azure. Pass base_url=, such as "
+            f"'https://RESOURCE.openai.azure.com{AZURE_V1}'."
+        )
     card = cards.get(model.name) or custom_card(model, dimensions)
     return Description(card, batches=model.provider == "openai")
 
@@ -69,22 +80,24 @@ class OpenAIBackend(RemoteBackend):
         with needs_extra(model, "openai"):
             import openai
             import openai.resources.embeddings  # the SDK would load it at the first request
-        azure, token_provider = model.provider == "azure_openai", model.azure_ad_token_provider
-        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": model.base_url or BASE_URL}
-        if azure and token_provider is not None:
-            settings["azure_ad_token_provider"] = token_provider
-        else:
-            settings["api_key"] = api_key(model)
+        azure, token = _has_versions(model), model.azure_ad_token_provider
+        if token is not None and asynchronous:
+            token = partial(_token, token)
+        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": address(model)}
+        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": token or api_key(model)}
+        if not azure and model.api_version:
+            settings["default_query"] = {"api-version": model.api_version}
         settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
-        verify = ssl_context(_http_library())
         kind: Any
         if asynchronous:
             kind = openai.AsyncAzureOpenAI if azure else openai.AsyncOpenAI
-            client = kind(http_client=openai.DefaultAsyncHttpxClient(verify=verify), **settings)
+            http = http_client(openai.DefaultAsyncHttpxClient, _http_library(), model, asynchronous=True)
+            client = kind(http_client=http, **settings)
             _look_up_platform(client)
         else:
             kind = openai.AzureOpenAI if azure else openai.OpenAI
-            client = kind(http_client=openai.DefaultHttpxClient(verify=verify), **settings)
+            http = http_client(openai.DefaultHttpxClient, _http_library(), model, asynchronous=False)
+            client = kind(http_client=http, **settings)
         return client, client.close
 
     def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
@@ -198,12 +211,28 @@ def _http_library() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
+def _has_versions(model: Model) -> bool:
+    """Return whether a model is called through Azure's API of which each request names the version."""
+    return model.provider == "azure_openai" and not _is_azure_v1(model)
+
+
+def _is_azure_v1(model: Model) -> bool:
+    return (address(model) or "").rstrip("/").endswith(AZURE_V1)
+
+
 def _azure_settings(model: Model) -> dict[str, Any]:
     """Return the endpoint and the version of the API, from the declaration or the environment."""
     return {
         "azure_endpoint": setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
         "api_version": setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
     }
+
+
+async def _token(provider: Callable[[], Any]) -> str:
+    """Ask for a token in a thread, because a provider may ask Azure for it."""
+    found = await in_thread(provider)
+    token: str = await found if isawaitable(found) else found
+    return token
 
 
 create = OpenAIBackend
