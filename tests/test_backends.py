@@ -467,6 +467,7 @@ def test_a_compatible_server_gets_requests_of_its_own_size(emulator: Emulator, a
 @pytest.mark.usefixtures("_house_model")
 def test_a_compatible_server_that_gives_other_dimensions_is_caught(emulator: Emulator, asynchronous: bool) -> None:
     """Ollama returns its own number whatever is asked for."""
+    emulator.script(Fault.wrong_dimensions(1536))
     router = Router([compatible(emulator, dimensions=1024)], cache=None, retry=ONCE)
     error = failure(router, asynchronous, ["a"])
     router.close()

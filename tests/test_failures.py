@@ -148,7 +148,7 @@ class Row:
 
 
 def headers(**sent: str) -> Fault:
-    return Fault.status(429, headers={name.replace("_", "-"): value for name, value in sent.items()})
+    return Fault.status(429, body={}, headers={name.replace("_", "-"): value for name, value in sent.items()})
 
 
 WITH_AZURE = ("openai", "azure", "cohere", "voyage")
@@ -160,7 +160,11 @@ PAGE = "<html><body>Bad gateway</body></html>"
 # fmt: off
 TABLE = [
     # The provider asks to slow down: wait as long as it says, in each of the forms; longer than the time allowed is not
-    Row("429", Fault.rate_limited(), RateLimitedError, "again", OWN, "free", WITH_AZURE),
+    Row("429", Fault.rate_limited(), RateLimitedError, "again", OWN, "free", (*COHERE, *VOYAGE)),
+    Row("429 that says 20 s", Fault.rate_limited(), RateLimitedError, "again", asked(20), "free", OPENAI),
+    Row("429 that says 1 s", Fault.rate_limited(), RateLimitedError, "again", asked(1), "free", ("azure",)),
+    Row("429 that says 7 s after 2 s", says(429, "Please retry after 7 seconds.", **{"retry-after": "2"}),
+        RateLimitedError, "again", asked(2), "free"),
     Row("429 without JSON", Fault.status(429, body="slow down"), RateLimitedError, "again", OWN, "free"),
     Row("429 without detail", Fault.status(429, body={"message": "slow"}), RateLimitedError, "again", OWN, "free"),
     Row("429 after 17 s", headers(retry_after="17"), RateLimitedError, "again", asked(17), "free", WITH_AZURE),
@@ -491,7 +495,7 @@ refusals = pytest.mark.parametrize(
 def test_a_refused_request_is_sent_in_parts(
     row: Refused, provider: str, asynchronous: bool, emulator: Emulator, clock: Clock
 ) -> None:
-    """Here nothing is wrong with the texts, only with their number. Each is paid once."""
+    """Here nothing is wrong with the texts, only with their number, which one of the servers names. Each is paid once."""
     refusal = row.fault(provider)
     emulator.fault_for = lambda received: refusal if len(received.texts) > 2 else None
     router = Router([declare(emulator, MODELS[provider][0])], cache=None, ledger=":memory:", **clock.settings)
@@ -499,7 +503,8 @@ def test_a_refused_request_is_sent_in_parts(
     result = embed(router, asynchronous, texts, input_type="document")
     router.close()
 
-    assert [len(received.texts) for received in emulator.received] == [8, 4, 2, 2, 4, 2, 2]
+    named = row.name == "400 too many texts"
+    assert [len(received.texts) for received in emulator.received] == ([8] + [2] * 4 if named else [8, 4, 2, 2, 4, 2, 2])
     assert result.usage.tokens == sum(emulator.billed.values())
     assert result.usage.requests == 4
     assert clock.pauses == []
@@ -730,7 +735,7 @@ def test_a_certificate_that_is_refused_says_that_nothing_was_sent() -> None:
 
 BUSY = [
     ("503 loading", Fault.status(503, body={"error": {"message": "Loading model", "type": "unavailable_error"}})),
-    ("429", Fault.rate_limited()),
+    ("429", Fault.status(429, body={"error": {"message": "slow down"}})),
     ("429 in plain text", Fault.status(429, body="slow down")),
     ("503 page", Fault.status(503, body=PAGE)),
 ]

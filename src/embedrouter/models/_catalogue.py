@@ -61,6 +61,8 @@ class Card:
     """Address of the maker's page."""
     checked: date | None = None
     """The day on which the page was read."""
+    declared: bool = False
+    """Whether the user declares the model, which the catalogue does not know. No column."""
 
     @property
     def provider(self) -> str:
@@ -108,7 +110,7 @@ def _parse(text: str, origin: str) -> dict[str, Card]:
 
 
 def _card(row: dict[str, Any], where: str) -> Card:
-    known = {field.name for field in fields(Card)}
+    known = {field.name for field in fields(Card)} - {"declared"}
     if unknown := sorted(row.keys() - known):
         raise ConfigError(f"{where}: unknown column {unknown[0]!r}. Columns are {', '.join(sorted(known))}.")
     if ":" not in str(row.get("model", "")):

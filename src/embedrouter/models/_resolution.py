@@ -35,7 +35,7 @@ def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
             f"declare it: Model({model.name!r}, {', '.join(f'{name}=…' for name in missing)})."
         )
     known = {"model": model.name, "space": model.space, "dimensions": dimensions, "texts": 32, "symmetric": False}
-    return Card(**{**known, **facts})
+    return Card(**{**known, "declared": True, **facts})
 
 
 def resolve(

@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 from .._process import PerLoop, PerProcess, in_thread
 from ..errors import ConfigError
 from ..models import Model
+from ._bounded import bounded
 from ._connections import redirect_guard
 
 S = TypeVar("S")
@@ -150,8 +151,10 @@ async def _areturn(leased: _Leased) -> None:
         await leased.close()
 
 
-def http_client(kind: Callable[..., Any], library: Any, model: Model, *, asynchronous: bool, **settings: Any) -> Any:
+def http_client(kind: type[Any], library: Any, model: Model, *, asynchronous: bool, **settings: Any) -> Any:
     """Make an HTTP client that follows the proxies and authorities of the environment, and no redirect elsewhere.
+
+    The client keeps to the ``allowance`` of a request.
 
     Args:
         kind: the class, of ``httpx``, ``httpx2`` or an SDK.
@@ -162,7 +165,7 @@ def http_client(kind: Callable[..., Any], library: Any, model: Model, *, asynchr
     """
     verify, hook = ssl_context(library), redirect_guard(model.name, asynchronous=asynchronous)
     try:
-        return kind(verify=verify, event_hooks={"response": [hook]}, **settings)
+        return bounded(kind, library)(verify=verify, event_hooks={"response": [hook]}, **settings)
     except (ValueError, ImportError, library.InvalidURL) as error:  # their messages may repeat a password
         kind_of_error = type(error).__name__
     raise ConfigError(

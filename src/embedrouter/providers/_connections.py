@@ -120,6 +120,13 @@ def host_of(url: str) -> str:
     return "the server"
 
 
+def path_of(url: str) -> str:
+    """Return the host and the path of an address, without its query."""
+    with suppress(ValueError):
+        return f"{host_of(url)}{urlsplit(url).path}"
+    return host_of(url)
+
+
 def place_of(url: str) -> str:
     """Return the host, and the proxy on the way to it, for messages."""
     proxy = proxy_of(url)

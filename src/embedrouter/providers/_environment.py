@@ -93,6 +93,17 @@ def known_key(model: Model) -> str | None:
     return next((value for value in found if value), None)
 
 
+def key_origin(model: Model) -> str:
+    """Return the variable or the argument that the key of a model is read from, for messages."""
+    if model.provider != "voyage" and (model.client is not None or model.async_client is not None):
+        return "the client that was passed in"
+    if model.azure_ad_token_provider is not None:
+        return "azure_ad_token_provider="
+    if model.api_key and model.api_key.strip():
+        return "api_key="
+    return next((variable for variable in _variables(model) if os.environ.get(variable, "").strip()), "")
+
+
 def secrets(model: Model) -> list[str]:
     """Return what must not be shown of a model's declaration: keys, also those of clients, and secret headers."""
     clients = [model.client, model.async_client]

@@ -52,10 +52,14 @@ TITLE = re.compile(r"<(title|h1)[^>]*>\s*(.{1,300}?)\s*</\1>", re.IGNORECASE | r
 TAG = re.compile(r"<[^<>]{0,500}>")
 
 
-def words(body: object) -> str:
-    """Return the reason in a body of any shape: an object, a list, a text, a web page; empty where there is none."""
+def words(body: object, *, whole: bool = True) -> str:
+    """Return the reason in a body of any shape: an object, a list, a text, a web page; empty where there is none.
+
+    Args:
+        whole: whether an object without a known field is shown as a whole.
+    """
     found = _words(body, MAX_DEPTH)
-    if not found and isinstance(body, Mapping | list | tuple) and body:
+    if whole and not found and isinstance(body, Mapping | list | tuple) and body:
         try:
             found = json.dumps(body, ensure_ascii=False, default=lambda _: "…")
         except (ValueError, RecursionError):
@@ -239,7 +243,8 @@ UNSUPPORTED = _any(
 """The server does not take a field of the request; no text is at fault."""
 
 FIELDS = {
-    "encoding_format": _any(r"encoding[ _]format", r"\bbase64\b", r"embedding[ _]types?", r"\bencoding\b"),
+    "encoding_format": _any(r"encoding[ _]format", r"\bbase64\b", r"embedding[ _]types?", r"float encoding",
+                            r"(?:unsupported|invalid|unknown) encoding"),
     "dimensions": _any(r"\bdimensions?\b", r"output_dimension\w*", r"matryoshka"),
 }
 """The fields that a server may refuse, and the words by which it names them."""

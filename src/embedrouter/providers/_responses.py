@@ -154,9 +154,8 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
         )
     if kind is BackendError:
         return BackendError(f"{_sentence(story)} Check the request and base_url.", **answer)
-    answer["retry_after"] = _longest(
-        parse_retry_after(refusal.headers or {}, limited=kind is RateLimitedError), found.wait
-    )
+    asked_for = parse_retry_after(refusal.headers or {}, limited=kind is RateLimitedError)
+    answer["retry_after"] = asked_for or (asked_for if found.wait is None else found.wait)
     answer["retryable"] = status not in (501, 505)
     answer["perhaps_billed"] = False
     if kind is RateLimitedError:
@@ -168,13 +167,39 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
 def refusal_in_answer(body: object, headers: Mapping[str, str] | None = None) -> Refusal | None:
     """Return the refusal that an answer with status 200 carries, by its code or its words."""
     status = carried_status(body)
-    if status is None and (reason := words(body)):
+    if status is None and isinstance(body, Mapping | list) and (reason := words(body, whole=False)):
         found = read(reason, body)
         if found.too_long or found.batch_size or found.unknown_model or found.unsupported:
             status = 400
         elif found.quota or found.limits or found.wait is not None:
             status = TOO_MANY
     return None if status is None else Refusal(status, body, headers)
+
+
+def shown_reason(body: object, texts: Sequence[str], keys: Sequence[str]) -> str:
+    """Return the reason in an answer without vectors, as far as it may be shown."""
+    reason = words(body, whole=False)
+    return "" if echoes_input(reason, texts) else mask_keys(reason, keys)[:MAX_MESSAGE]
+
+
+def parse_name(body: Any) -> str | None:
+    """Return the name by which a server calls the model in its answer."""
+    name = body.get("model")
+    return name if isinstance(name, str) and 0 < len(name.strip()) <= MAX_MESSAGE else None
+
+
+def places_of(indices: Sequence[object]) -> list[int] | None:
+    """Return the places of the rows of an answer; ``None`` where the indices cannot be places.
+
+    One that is left out where it is zero is zero; digits in quotation marks are digits.
+    """
+    if len(indices) > 1 and all(index in (0, "0") for index in indices):
+        return None
+    read = [int(index) if isinstance(index, str) and index.isdecimal() else index for index in indices]
+    if read.count(None) == 1 and 0 not in read:
+        read[read.index(None)] = 0
+    places = [int(index) for index in read if isinstance(index, int | float) and index == index // 1]
+    return places if len(places) == len(indices) else None
 
 
 def _sentence(story: str) -> str:
@@ -267,7 +292,3 @@ def _seconds(text: str, scale: float) -> float | None:
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-
-def _longest(*waits: float | None) -> float | None:
-    return max((wait for wait in waits if wait is not None), default=None)

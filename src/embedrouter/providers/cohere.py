@@ -21,9 +21,11 @@ from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
 from ._environment import address, api_key, check_address_variables
+from ._messages import words
 from ._redaction import find_possible_keys
-from ._remote import RemoteBackend
+from ._remote import NoVectorsError, RemoteBackend
 from ._responses import Refusal, decode_vectors, failed_to_parse
+from ._taken import Taken
 
 INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
@@ -38,6 +40,8 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 class CohereBackend(RemoteBackend):
     """Calls ``/v2/embed`` through the cohere SDK, with the SDK's own retries off."""
 
+    path = "/v2/embed"
+
     @staticmethod
     def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
         with needs_extra(model, "cohere"):
@@ -51,16 +55,16 @@ class CohereBackend(RemoteBackend):
         http = http_client(httpx.Client, httpx, model, asynchronous=False, **settings)
         return cohere.ClientV2(httpx_client=http, **own), http.close
 
-    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+    def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         request: dict[str, Any] = {
             "texts": self.prompted(texts, input_type),
             "model": self.model.id,
             "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
-            "embedding_types": ["float" if self.model.encoding_format == "float" else "base64"],
+            "embedding_types": ["float" if self.format(taken) == "float" else "base64"],
             "truncate": "NONE",
         }
-        if self.dimensions is not None:
-            request["output_dimension"] = self.dimensions
+        if (dimensions := self.number_of_dimensions(taken)) is not None:
+            request["output_dimension"] = dimensions
         return request
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
@@ -75,9 +79,12 @@ class CohereBackend(RemoteBackend):
             units = response.meta and response.meta.billed_units
             tokens = units and units.input_tokens
         except AttributeError as error:
-            raise self.not_an_answer() from error
+            body = getattr(response, "model_extra", None)  # of pydantic: what the SDK does not know
+            raise NoVectorsError(body, None) from error
         if not isinstance(embeddings, list):
-            raise BadResponseError("the answer holds neither base64 nor float vectors", model=self.model.name)
+            raise BadResponseError(
+                "the answer holds neither base64 nor float vectors. Check base_url.", model=self.model.name
+            )
         return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
 
     def sent_keys(self, error: Exception) -> list[str]:
@@ -87,7 +94,7 @@ class CohereBackend(RemoteBackend):
         """
         if self.model.client is None and self.model.async_client is None:
             return []
-        return find_possible_keys(str(getattr(error, "body", "")))
+        return find_possible_keys(words(getattr(error, "body", "")))
 
     def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
@@ -96,12 +103,12 @@ class CohereBackend(RemoteBackend):
 
         match error:
             case ApiError(status_code=int(status)) if status >= 300:
-                body = error.body if isinstance(error.body, dict) else {"message": error.body}
-                message, code = str(body.get("message") or ""), str(body.get("error_type") or "")
-                return Refusal(status, message, error.headers, code)
+                return Refusal(status, error.body, error.headers)
             case httpx.TimeoutException():
                 return self.no_answer_in_time(error)
-            case ApiError() | ParsingError() | httpx.DecodingError():
+            case ApiError(body=body):
+                return NoVectorsError(body, error.headers)
+            case ParsingError() | httpx.DecodingError():
                 return self.not_an_answer()
             case httpx.RequestError():
                 return self.connection_failed(error)

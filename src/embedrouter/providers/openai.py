@@ -2,9 +2,10 @@
 
 Requests are made with ``client.embeddings.with_raw_response.create``: tracing that patches or wraps the SDK sees them,
 and the answer is bytes. The SDK would build a list of Python floats for each vector, 3.6 times as slow as decoding
-base64 to float32 here. A server that answers with lists all the same is understood; one that refuses the field is asked
-with ``encoding_format="omit"``. Answers are put in the order of their ``index``. ``dimensions`` is sent only when it
-differs from the model's own number, because older models refuse it.
+base64 to float32 here. A server that answers with lists all the same is understood; one that refuses base64 is asked
+again for lists, then without the field. Answers are put in the order of their ``index``, if they have one.
+``dimensions`` is sent only when it differs from the model's own number, because older models refuse it, and for models
+that the catalogue does not know; a server that refuses it for these is asked again without.
 
 The tokenizer is tiktoken's, when its vocabulary is on this machine; it is never downloaded in the middle of a call.
 """
@@ -32,8 +33,10 @@ from ..types import Answer, BatchProgress, InputType, RateLimits, TokenCounts
 from . import Description, needs_extra
 from ._clients import Clients, check_clients, http_client
 from ._environment import ADDRESSES, address, api_key, check_address_variables, setting
-from ._remote import RemoteBackend
-from ._responses import Refusal, decode_vectors, parse_rate_limits
+from ._messages import parse_body
+from ._remote import NoVectorsError, RemoteBackend
+from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
+from ._taken import Taken
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
@@ -74,6 +77,7 @@ class OpenAIBackend(RemoteBackend):
     """Calls ``/embeddings`` through the openai SDK, with the SDK's own retries off."""
 
     clients: Clients[OpenAI, AsyncOpenAI]
+    formats = ("base64", "float", "omit")
 
     @staticmethod
     def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
@@ -100,15 +104,15 @@ class OpenAIBackend(RemoteBackend):
             client = kind(http_client=http, **settings)
         return client, client.close
 
-    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+    def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self.model.deployment or self.model.id,
             "input": self.prompted(texts, input_type),
         }
-        if self.dimensions is not None:
-            request["dimensions"] = self.dimensions
-        if self.model.encoding_format != "omit":
-            request["encoding_format"] = self.model.encoding_format or "base64"
+        if (dimensions := self.number_of_dimensions(taken)) is not None:
+            request["dimensions"] = dimensions
+        if (numbers := self.format(taken)) != "omit":
+            request["encoding_format"] = numbers
         return {**request, **self.model.body(input_type)}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
@@ -123,29 +127,23 @@ class OpenAIBackend(RemoteBackend):
         )
 
     def parse_answer(self, response: Any) -> Answer:
-        from pydantic_core import from_json  # the SDK has loaded it
+        headers = response.http_response.headers
+        body = self.parsed(response.http_response.content, headers)
+        return self.parse_body(body, headers)
 
-        content: bytes = response.http_response.content
-        try:
-            body = from_json(content)  # three times as fast as json.loads
-        except ValueError as error:
-            raise BadResponseError(f"the answer is no JSON ({len(content)} bytes)", model=self.model.name) from error
-        return self.parse_body(body, parse_rate_limits(response.http_response.headers))
-
-    def parse_body(self, body: Any, limits: RateLimits | None = None) -> Answer:
+    def parse_body(self, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
         """Return the vectors of the parsed body of an embeddings response.
 
         Raises:
             BadResponseError: the body is none of an embeddings response.
         """
         try:
-            rows = body["data"]
-            indexed = any("index" in row for row in rows)
-            embeddings = self.in_order(rows) if indexed else [row["embedding"] for row in rows]
+            embeddings = self.in_order(body["data"])
             tokens = (body.get("usage") or {}).get("prompt_tokens")
         except (KeyError, TypeError, AttributeError) as error:
-            raise self.not_an_answer() from error
-        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens), limits)
+            raise NoVectorsError(body, headers) from error
+        vectors = decode_vectors(embeddings, self.model.name)
+        return Answer(vectors, parse_token_count(tokens), parse_rate_limits(headers or {}), parse_name(body))
 
     def sent_keys(self, error: Exception) -> list[str]:
         """Return the keys that were sent with a request, such as a token that only the token provider knew."""
@@ -165,9 +163,8 @@ class OpenAIBackend(RemoteBackend):
             case http.RequestError() | ssl.SSLError() | anyio.EndOfStream():
                 return self.connection_failed(error)
             case openai.APIStatusError():
-                body = error.body if isinstance(error.body, dict) else {}
-                message, code = str(body.get("message") or error.message), str(body.get("code") or "")
-                return Refusal(error.status_code, message, error.response.headers, code)
+                body = parse_body(error.response.content) or error.body
+                return Refusal(error.status_code, body, error.response.headers)
             case openai.APIResponseValidationError():
                 return self.not_an_answer()
             case openai.OpenAIError():

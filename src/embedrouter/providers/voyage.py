@@ -9,7 +9,6 @@ OpenAI and Cohere. voyage-4-nano is not served; sentence-transformers loads it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any
@@ -20,12 +19,12 @@ from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
 from ._environment import address, api_key
-from ._remote import RemoteBackend
-from ._responses import Refusal, decode_vectors
+from ._messages import parse_body
+from ._remote import NoVectorsError, RemoteBackend
+from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
+from ._taken import Taken
 
 INPUT_TYPES = {"document": "document", "query": "query"}
-UNKNOWN_MODEL = 400
-"""The status for a model that the server does not know; other errors have it too."""
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
@@ -54,6 +53,8 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
 class VoyageBackend(RemoteBackend):
     """Calls ``/embeddings`` with httpx."""
 
+    formats = ("base64", "omit", "float")
+
     @staticmethod
     def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
         api_key(model)  # before a file of certificate authorities is read for nothing
@@ -66,16 +67,17 @@ class VoyageBackend(RemoteBackend):
         http = http_client(httpx.Client, httpx, model, asynchronous=False, **settings)
         return http, http.close
 
-    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+    def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         body = {
             "model": self.model.id,
             "input": self.prompted(texts, input_type),
             "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
             "truncation": False,
-            "encoding_format": "base64",
         }
-        if self.dimensions is not None:
-            body["output_dimension"] = self.dimensions
+        if (numbers := self.format(taken)) != "omit":
+            body["encoding_format"] = numbers
+        if (dimensions := self.number_of_dimensions(taken)) is not None:
+            body["output_dimension"] = dimensions
         headers = {"Authorization": f"Bearer {api_key(self.model)}", **(self.model.headers or {})}
         return {"url": f"{(address(self.model) or '').rstrip('/')}/embeddings", "json": body, "headers": headers}
 
@@ -84,22 +86,22 @@ class VoyageBackend(RemoteBackend):
         return _asucceeded(response) if isawaitable(response) else _succeeded(response)
 
     def parse_answer(self, response: Any) -> Answer:
+        body = self.parsed(response.content, response.headers)
         try:
-            body = response.json()
             embeddings = self.in_order(body["data"])
             tokens = (body.get("usage") or {}).get("total_tokens")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise self.not_an_answer() from error
-        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NoVectorsError(body, response.headers) from error
+        vectors = decode_vectors(embeddings, self.model.name)
+        limits = parse_rate_limits(response.headers)
+        return Answer(vectors, parse_token_count(tokens), limits, parse_name(body))
 
     def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
 
         match error:
             case httpx.HTTPStatusError(response=response):
-                detail = _detail(response)
-                unknown_model = response.status_code == UNKNOWN_MODEL and _names_unknown_model(detail)
-                return Refusal(response.status_code, detail, response.headers, unknown_model=unknown_model)
+                return Refusal(response.status_code, parse_body(response.content), response.headers)
             case httpx.TimeoutException():
                 return self.no_answer_in_time(error)
             case httpx.DecodingError():
@@ -124,20 +126,6 @@ def _succeeded(response: Any) -> Any:
 
 async def _asucceeded(response: Awaitable[Any]) -> Any:
     return _succeeded(await response)
-
-
-def _detail(response: Any) -> str:
-    """Return the reason that the server gives."""
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return ""
-    detail = body.get("detail") if isinstance(body, dict) else None
-    return detail if isinstance(detail, str) else json.dumps(detail) if detail else ""
-
-
-def _names_unknown_model(detail: str) -> bool:
-    return detail.startswith("Model ") and "not supported" in detail
 
 
 create = VoyageBackend
