@@ -244,7 +244,8 @@ class Attempt:
     cost: Decimal | None = Decimal(0)
 
     def __str__(self) -> str:
-        return f"{self.model}: {type(self.error).__name__}: {self.error}"
+        story = f"{type(self.error).__name__}: {self.error}"
+        return story if self.model in story else f"{self.model}: {story}"
 
 
 class NoModelAvailableError(EmbedRouterError):

@@ -20,6 +20,8 @@ from ..errors import BadResponseError
 MAX_ERROR_PAGE = 2**18
 """Bytes that are read of an error."""
 FIRST_ERROR = 400
+COMPRESSED_PIECE = 2**12
+"""Bytes that are decompressed at once: they become at most a thousand times as many."""
 CODINGS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 """Headers that are about bytes which are no longer there."""
 
@@ -57,7 +59,7 @@ def bounded(kind: type[Any], library: Any) -> Callable[..., Any]:
                 return super().send(request, stream=stream, **settings)
             response = super().send(request, stream=True, **settings)
             reading = _Reading(allowed, response, library)
-            with closing(response), closing(response.iter_bytes()) as pieces:
+            with closing(response), closing(_in_small_pieces(response, library).iter_bytes()) as pieces:
                 for piece in pieces:
                     if not reading.take(piece):
                         break
@@ -71,7 +73,7 @@ def bounded(kind: type[Any], library: Any) -> Callable[..., Any]:
             response = await super().send(request, stream=True, **settings)
             reading = _Reading(allowed, response, library)
             try:
-                async with aclosing(response.aiter_bytes()) as pieces:
+                async with aclosing(_in_small_pieces(response, library).aiter_bytes()) as pieces:
                     async for piece in pieces:
                         if not reading.take(piece):
                             break
@@ -80,6 +82,15 @@ def bounded(kind: type[Any], library: Any) -> Callable[..., Any]:
             return reading.whole()
 
     return AsyncBoundedClient if issubclass(kind, library.AsyncClient) else BoundedClient
+
+
+def _in_small_pieces(response: Any, library: Any) -> Any:
+    """Return a response of which a piece cannot become very large when it is decompressed."""
+    if "content-encoding" not in response.headers:
+        return response
+    asynchronous = isinstance(response.stream, library.AsyncByteStream)
+    raw = response.aiter_raw(COMPRESSED_PIECE) if asynchronous else response.iter_raw(COMPRESSED_PIECE)
+    return library.Response(response.status_code, headers=response.headers, content=raw, request=response.request)
 
 
 @dataclass(slots=True)
@@ -99,10 +110,11 @@ class _Reading:
             BadResponseError: the answer is larger than it may be.
             TimeoutException: of the library: the time is up.
         """
-        self.pieces.append(piece)
         self.size += len(piece)
         if self.response.status_code >= FIRST_ERROR and self.size >= MAX_ERROR_PAGE:
+            self.pieces.append(piece[:MAX_ERROR_PAGE])
             return False
+        self.pieces.append(piece)
         if self.size > self.allowed.size:
             texts, dimensions = self.allowed.texts, self.allowed.dimensions
             raise BadResponseError(

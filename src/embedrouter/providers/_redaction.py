@@ -7,7 +7,7 @@ key. Errors end up in logs, so a text or a key is passed on neither in a message
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 MIN_ECHO = 20
 """Consecutive characters of a text that count as an echo; a shorter text must be echoed whole."""
@@ -29,7 +29,12 @@ def echoes_input(message: str, texts: Sequence[str]) -> bool:
 
     White space and escapes make no difference.
     """
-    forms = {_squeeze(message), _squeeze(ESCAPE.sub(_unescape, message))}
+    return _echo([message], texts)
+
+
+def _echo(messages: Iterable[str], texts: Sequence[str]) -> bool:
+    """Return whether one of the messages repeats a text; the texts, which may be long, are prepared once."""
+    forms = {_squeeze(form) for message in messages for form in (message, ESCAPE.sub(_unescape, message))}
     squeezed = [_squeeze(text) for text in texts]
     short_texts = [text for text in squeezed if len(text) <= MIN_ECHO]
     long_texts = "\n".join(text for text in squeezed if len(text) > MIN_ECHO)
@@ -57,8 +62,10 @@ def safe_to_chain(error: BaseException, texts: Sequence[str], secrets: Sequence[
         printed = set(_printed(error))
     except Exception:  # noqa: BLE001 - of a library: some errors cannot be printed
         return False
-    return all(len(words) <= MAX_SEARCHED for words in printed) and not any(
-        any(secret in words for secret in secrets) or echoes_input(words, texts) for words in printed
+    return (
+        all(len(words) <= MAX_SEARCHED for words in printed)
+        and not any(secret in words for secret in secrets for words in printed)
+        and not _echo(printed, texts)
     )
 
 

@@ -98,8 +98,10 @@ class Refusal:
     @property
     def fields(self) -> frozenset[str]:
         """The fields of the request that the provider may not take, by its words."""
+        found = read(words(self.body))
+        is_text = found.too_long or found.batch_size is not None
         wrong = self.status in REJECTED or self.status >= FAILED
-        return read(words(self.body)).fields if wrong else frozenset()
+        return found.fields if wrong and not is_text else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
     if echoes:
         shown = "(the provider's message is left out because it quotes a text)"
         found = replace(found, unknown_model=False, unsupported=False, quota=False)
-    story = f"HTTP {status}{f' from {asked.address}' if asked.address else ''}: {shown}"
+    story = f"HTTP {status} from {mask_keys(asked.address, asked.keys)} for {asked.model}: {shown}"
     answer: dict[str, Any] = {"model": asked.model, "status": status}
 
     def unavailable(advice: str) -> UnavailableError:
