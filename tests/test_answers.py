@@ -545,7 +545,7 @@ def test_the_number_of_texts_that_the_server_names_is_kept(
         embed(router, asynchronous, [f"{word}{number}" for number in range(60)], input_type="document")
     router.close()
 
-    refused = [body for body in server.received if len(body.get("input") or body.get("texts")) > most]
+    refused = [body for body in server.received if len(body.get("input") or body["texts"]) > most]
     assert len(refused) == 1
     assert len(server.received) == 1 + 2 * -(-60 // most)
 
@@ -712,10 +712,13 @@ def test_a_server_that_drips_is_given_up_at_the_timeout(
 def test_a_right_answer_of_any_length_is_no_fault(provider: str, server: RawServer, asynchronous: bool) -> None:
     """Lists of long numbers, with the texts repeated."""
     texts = [f"{number} " + "é" * 2000 for number in range(100)]
-    numbers = [[1 / 3 * 10 ** -(place % 5) for place in range(1536)] for _ in texts]
-    data = [{"index": place, "embedding": row, "text": text} for place, (row, text) in enumerate(zip(numbers, texts))]
-    body = {"data": data, "id": "1", "embeddings": {"float": numbers}, "texts": texts}
-    server.answer = always(Reply(200, body))
+
+    def answer(received: dict[str, Any], texts: list[str]) -> Reply:
+        numbers = [[1 / 3 * 10 ** -(place % 5) for place in range(1536)] for _ in texts]
+        data = [{"index": place, "embedding": row, "text": texts[place]} for place, row in enumerate(numbers)]
+        return Reply(200, {"data": data, "id": "1", "embeddings": {"float": numbers}, "texts": texts})
+
+    server.answer = answer
     result = ask(server, provider, asynchronous, texts, dimensions=1536)
 
     assert result.vectors.shape == (100, 1536)

@@ -324,7 +324,7 @@ def _longest(waits: Sequence[float | None]) -> float | None:
 
 def _rate_limits(message: str) -> RateLimits | None:
     found = {unit: _first(patterns, message) for unit, patterns in LIMITS.items()}
-    return RateLimits(**found) if any(found.values()) else None  # type: ignore[arg-type]
+    return RateLimits(**found) if any(found.values()) else None
 
 
 def _first(patterns: Sequence[Pattern], message: str) -> int | None:
