@@ -33,10 +33,9 @@ NO_CONNECTION = {
 }
 """Exceptions that mean, as do their subclasses, that no connection to the provider was made."""
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-"""Failures of TLS that may pass: the other side, or the network, closed the connection."""
+"""Failures of TLS that mean that the other side, or the network, closed the connection."""
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 """How OpenSSL says that the answer is not TLS."""
-NO_CERTIFICATE_WANTED = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
 KEPT_METHOD = frozenset({307, 308})
 """Redirects that HTTP clients follow with the same method and body; after the others they send a GET."""
@@ -156,12 +155,17 @@ def _untrusted(error: ssl.SSLCertVerificationError) -> Failure:
 
 def _no_tls(error: ssl.SSLError, *, connecting: bool) -> Failure:
     if isinstance(error, CUT_OFF) or not connecting:
-        return Failure(f"TLS broke off ({error.reason or type(error).__name__})", "Check the network and the proxy.")
-    if error.reason in NOT_TLS:
+        return Failure(f"TLS broke off ({_reason(error)})", "Check the network and the proxy.")
+    if _reason(error) in NOT_TLS:
         advice = "Check base_url: perhaps the port is another one, or the address begins with http://."
-        return Failure("the server does not speak TLS on that port", advice, permanent=True)
+        return Failure("the server does not speak TLS on that port", advice)
     advice = "Check base_url, and whether the server asks for a certificate of yours: pass client= and async_client=."
-    return Failure(f"the TLS handshake was refused ({error.reason})", advice, permanent=True)
+    return Failure(f"the TLS handshake was refused ({_reason(error)})", advice)
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """Return OpenSSL's name for a failure; Python sets it only on errors of a connection."""
+    return getattr(error, "reason", None) or type(error).__name__
 
 
 def _refused_by_proxy(error: BaseException, proxy: str | None) -> Failure:

@@ -122,7 +122,7 @@ class RemoteBackend(Backend):
         """Return the error for a request whose time ran out."""
         sent, url = was_sent(error), self._url(error)
         failure = explain(error, url)
-        story = f"no answer in time from {place_of(url)}" + ("" if sent else f": {failure.reason}. {failure.advice}")
+        story = f"no answer in time ({place_of(url)})" + ("" if sent else f": {failure.reason}. {failure.advice}")
         return RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
 
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
@@ -130,7 +130,7 @@ class RemoteBackend(Backend):
         url = self._url(error)
         failure = explain(reason or error, url)
         return UnavailableError(
-            f"the connection to {place_of(url)} failed: {failure.reason}. {failure.advice}",
+            f"the connection failed ({place_of(url)}): {failure.reason}. {failure.advice}",
             model=self.model.name,
             retryable=not failure.permanent,
             perhaps_billed=was_sent(error),
