@@ -383,7 +383,9 @@ def test_no_redirect_to_another_host_is_followed(
     assert emulator.calls == 0
 
 
-@pytest.mark.parametrize("location", ["//evil.invalid/v1", "https://127.0.0.1:1/", "http://[::1", "http:/\\evil.invalid"])
+@pytest.mark.parametrize(
+    "location", ["//evil.invalid/v1", "https://127.0.0.1:1/", "http://[::1", "http:/\\evil.invalid"]
+)
 def test_odd_locations_lead_nowhere_else(
     location: str, name: str, asynchronous: bool, emulator: Emulator, stack: ExitStack
 ) -> None:

@@ -387,7 +387,11 @@ def test_an_own_backend_needs_no_provider() -> None:
         ({"user": "me"}, None, True),
         ({"provider": {"order": ["a"]}}, {"provider": {"order": ["b"]}}, True),
         ({"document": {"task": "a"}, "query": {"task": "b"}}, {"document": {"task": "a"}}, False),
-        ({"document": {"task": "a"}, "query": {"task": "b"}}, {"query": {"task": "b"}, "document": {"task": "a"}}, True),
+        (
+            {"document": {"task": "a"}, "query": {"task": "b"}},
+            {"query": {"task": "b"}, "document": {"task": "a"}},
+            True,
+        ),
     ],
     ids=range(6),
 )

@@ -44,6 +44,7 @@ __all__ = [
     "NoModelAvailableError",
     "RateLimitedError",
     "RequestTimeoutError",
+    "RetirementWarning",
     "SpaceMismatchError",
     "StalePriceWarning",
     "UnavailableError",
@@ -74,6 +75,10 @@ class CacheWarning(UserWarning):
 
 class StalePriceWarning(UserWarning):
     """A price in use was checked on the maker's page more than a year ago."""
+
+
+class RetirementWarning(UserWarning):
+    """The maker of a model in use stops serving it within 90 days, or has stopped."""
 
 
 class ConfigError(EmbedRouterError, ValueError):

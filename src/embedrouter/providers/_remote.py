@@ -17,7 +17,7 @@ from ..types import Answer, Candidate, InputType
 from . import Description
 from ._clients import Clients
 from ._connections import SIGN_IN, explain, place_of, url_of, was_sent
-from ._environment import address, secrets
+from ._environment import Address, address, secrets, url
 from ._redaction import safe_to_chain
 from ._responses import Refusal, error_from_refusal
 
@@ -36,6 +36,11 @@ class RemoteBackend(Backend):
         self.clients: Clients[Any, Any] = Clients(
             partial(self._client, model, False), partial(self._client, model, True)
         )
+
+    @property
+    def address(self) -> Address | None:
+        """The address to which requests go, where it is known."""
+        return address(self.model)
 
     @classmethod
     def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
@@ -120,24 +125,24 @@ class RemoteBackend(Backend):
 
     def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
         """Return the error for a request whose time ran out."""
-        sent, url = was_sent(error), self._url(error)
-        failure = explain(error, url)
-        story = f"no answer in time ({place_of(url)})" + ("" if sent else f": {failure.reason}. {failure.advice}")
+        sent, called = was_sent(error), self._called(error)
+        failure = explain(error, called)
+        story = f"no answer in time ({place_of(called)})" + ("" if sent else f": {failure.reason}. {failure.advice}")
         return RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
 
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
         """Return the error for a failure of the network: the host, the reason, and what to do."""
-        url = self._url(error)
-        failure = explain(reason or error, url)
+        called = self._called(error)
+        failure = explain(reason or error, called)
         return UnavailableError(
-            f"the connection failed ({place_of(url)}): {failure.reason}. {failure.advice}",
+            f"the connection failed ({place_of(called)}): {failure.reason}. {failure.advice}",
             model=self.model.name,
             retryable=not failure.permanent,
             perhaps_billed=was_sent(error),
         )
 
-    def _url(self, error: Exception) -> str:
-        return url_of(error) or address(self.model) or ""
+    def _called(self, error: Exception) -> str:
+        return url_of(error) or url(self.model)
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         request = self.build_request(texts, input_type)
