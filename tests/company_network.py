@@ -165,6 +165,17 @@ def refusing_handshakes(connection: socket.socket, server: Server) -> None:
     connection.sendall(bytes([21, 3, 3, 0, 2, 2, 40]))
 
 
+def read_request(connection: socket.socket) -> bytes:
+    """Return a request with its body, whose length its headers tell."""
+    request = b""
+    while (part := connection.recv(65_536)) and (request := request + part):
+        head, end, body = request.partition(LINE + LINE)
+        length = next((line[15:] for line in head.lower().split(LINE) if line.startswith(b"content-length:")), b"0")
+        if end and len(body) >= int(length):
+            break
+    return request
+
+
 def _head(connection: socket.socket) -> bytes:
     head = b""
     while LINE + LINE not in head and (part := connection.recv(65_536)):

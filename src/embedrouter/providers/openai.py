@@ -80,7 +80,8 @@ class OpenAIBackend(RemoteBackend):
         with needs_extra(model, "openai"):
             import openai
             import openai.resources.embeddings  # the SDK would load it at the first request
-        azure, token = _has_versions(model), model.azure_ad_token_provider
+        azure = _has_versions(model)
+        token: Callable[[], Any] | None = model.azure_ad_token_provider
         if token is not None and asynchronous:
             token = partial(_token, token)
         settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": url(model)}
