@@ -247,7 +247,7 @@ def test_voyage_takes_a_client_of_httpx_and_leaves_it_open(emulator: Emulator) -
     async def call() -> None:
         async with httpx.AsyncClient() as async_client:
             with httpx.Client() as client:
-                clients = {"client": client, "async_client": async_client}
+                clients: Any = {"client": client, "async_client": async_client}
                 model = Model("voyage:voyage-4-lite", base_url=emulator.voyage_url, api_key=KEY, **clients)
                 router = Router([model], cache=None, ledger=":memory:")
                 await router.aembed(["a"], input_type="document")

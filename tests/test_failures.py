@@ -621,7 +621,7 @@ COHERE_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
 VOYAGE_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
     **HTTPX_EXCEPTIONS,
     "HTTPStatusError": (
-        {"message": "words", "request": None, "response": httpx.Response(413)},  # type: ignore[dict-item]
+        {"message": "words", "request": None, "response": httpx.Response(413)},
         InputRejectedError,
     ),
 }

@@ -137,7 +137,7 @@ def test_a_misspelt_name_is_answered_with_the_right_one(wrong: str, right: str) 
 )
 def test_a_name_of_a_servers_own_is_to_be_declared_as_a_deployment(name: str, advice: str) -> None:
     """Declared as a space of its own, the same model would be paid for again, without a price."""
-    given = {"base_url": "https://x.test", "api_version": "2024-10-21"} if name.startswith("azure") else {}
+    given: Any = {"base_url": "https://x.test", "api_version": "2024-10-21"} if name.startswith("azure") else {}
     with pytest.raises(ConfigError) as caught:
         space_of(Model(name, **given))
 

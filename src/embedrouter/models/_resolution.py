@@ -46,8 +46,8 @@ def _served_name(model: Model) -> str:
         return did_you_mean(model.name)
     name = max(contained, key=len, default=names[0])
     return (
-        f" If {model.id!r} is your server's own name for a model of the catalogue, declare the model by the catalogue's "
-        f"name: Model('{model.provider}:{name}', deployment={model.id!r})."
+        f" If {model.id!r} is your server's own name for a model of the catalogue, declare the model by the "
+        f"catalogue's name: Model('{model.provider}:{name}', deployment={model.id!r})."
     )
 
 

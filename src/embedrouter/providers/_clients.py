@@ -167,7 +167,7 @@ def http_client(kind: Callable[..., Any], library: Any, model: Model, *, asynchr
         kind_of_error = type(error).__name__
     raise ConfigError(
         f"{model.name}: the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used, or NO_PROXY cannot "
-        f"be understood ({kind_of_error}). Write http://host:port; socks5://host:port needs: pip install 'httpx[socks]'."
+        f"be understood ({kind_of_error}). Write http://host:port; for socks5://host:port run: pip install socksio"
     )
 
 
