@@ -25,6 +25,7 @@ from embedrouter.providers._environment import ADDRESSES
 from tests.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent
+VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "CO_API_URL")
 KEYS = ("OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY")
 HUB_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 COMMIT = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
@@ -49,7 +50,7 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
             patch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
         for key in KEYS:
             patch.setenv(key, f"the emulator's {key}")
-        for name in ("EMBEDROUTER_CONFIG", "COHERE_API_KEY", "HF_TOKEN", "SENTENCE_TRANSFORMERS_HOME"):
+        for name in (*VARIABLES, "EMBEDROUTER_CONFIG", "COHERE_API_KEY", "HF_TOKEN", "SENTENCE_TRANSFORMERS_HOME"):
             patch.delenv(name, raising=False)
         for provider in ("openai", "cohere", "voyage"):
             patch.setitem(ADDRESSES, provider, getattr(emulator, f"{provider}_url"))

@@ -311,9 +311,7 @@ def test_a_server_that_refuses_the_field_is_asked_without_it(
 
 
 @pytest.mark.parametrize("encoding_format", ["base64", "float", "omit"])
-def test_the_format_that_the_user_declares_stays(
-    encoding_format: str, server: RawServer, asynchronous: bool
-) -> None:
+def test_the_format_that_the_user_declares_stays(encoding_format: str, server: RawServer, asynchronous: bool) -> None:
     """The server's refusal is then the error."""
     server.answer = always(Reply(400, {"error": {"message": "encoding_format is wrong"}}))
     error = failure(server, "openai", asynchronous, ["one"], encoding_format=encoding_format)
@@ -507,7 +505,9 @@ def test_a_text_that_is_too_long(
     assert len(server.received) <= 5
 
 
-@pytest.mark.parametrize("message", ["must have less than 40 tokens", "maximum context length is 40 tokens", "limit 40."])
+@pytest.mark.parametrize(
+    "message", ["must have less than 40 tokens", "maximum context length is 40 tokens", "limit 40."]
+)
 @pytest.mark.parametrize("provider", ALL)
 def test_the_limit_that_the_server_names_cuts_the_text(
     provider: str, message: str, server: RawServer, asynchronous: bool
@@ -568,9 +568,7 @@ def test_a_fault_of_the_request_or_of_the_model_goes_to_the_next_one_at_once(
     provider: str, status: int, message: str, server: RawServer, asynchronous: bool
 ) -> None:
     """No text is sent alone."""
-    server.answer = lambda body, texts: (
-        Reply(status, {"message": message}) if body["model"] == "house-model" else None
-    )
+    server.answer = lambda body, texts: Reply(status, {"message": message}) if body["model"] == "house-model" else None
     first, second = declare(server, provider, price="1"), declare(server, "openai", deployment="other", price="2")
     router = Router([first, second], cache=None, ledger=":memory:", retry=NO_WAITING)
     result = embed(router, asynchronous, [f"text {number}" for number in range(64)], input_type="document")

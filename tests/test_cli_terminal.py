@@ -174,7 +174,19 @@ def test_on_a_wide_terminal_the_catalogue_is_a_table(tmp_path: Path) -> None:
     assert terminal.end() == 0, terminal.shown
     rows = [line.split() for line in terminal.shown.splitlines()]
 
-    assert ["model", "space", "dimensions", "longest", "input", "price", "batch", "price", "checked", "source"] in rows
+    assert [
+        "model",
+        "space",
+        "dimensions",
+        "longest",
+        "input",
+        "price",
+        "batch",
+        "price",
+        "retired",
+        "checked",
+        "source",
+    ] in rows
     assert load_catalogue().keys() <= {row[0] for row in rows if row}
 
 

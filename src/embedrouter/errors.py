@@ -47,6 +47,7 @@ __all__ = [
     "NoModelAvailableError",
     "RateLimitedError",
     "RequestTimeoutError",
+    "RetirementWarning",
     "SpaceMismatchError",
     "StalePriceWarning",
     "UnavailableError",
@@ -77,6 +78,10 @@ class CacheWarning(UserWarning):
 
 class StalePriceWarning(UserWarning):
     """A price in use was checked on the maker's page more than a year ago."""
+
+
+class RetirementWarning(UserWarning):
+    """The maker of a model in use stops serving it within 90 days, or has stopped."""
 
 
 class ConfigError(EmbedRouterError, ValueError):
@@ -249,8 +254,7 @@ class Attempt:
 
 
 class NoModelAvailableError(EmbedRouterError):
-    """No model answered; ``attempts`` lists every failed request, in order. Equal attempts are one line of the message.
-    """
+    """No model answered; ``attempts`` lists every failed request, in order. Equal attempts are one line of the message."""
 
     def __init__(self, message: str, *, attempts: Sequence[Attempt] = ()) -> None:
         self.attempts = tuple(attempts)

@@ -22,7 +22,7 @@ from ..doctor import (
     check_models,
     installed,
 )
-from ..errors import EmbedRouterError, StalePriceWarning
+from ..errors import EmbedRouterError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import load_catalogue
 from ..models.agreement import PROBE_VERSION
@@ -99,10 +99,11 @@ def _check(model: str | None, config: str | None, cache: Path | None, *, accept:
 
 
 def _build(settings: dict[str, Any]) -> Router:
-    """Build a router with two attempts at most; stale prices become findings instead of warnings."""
+    """Build a router with two attempts at most; stale prices and retirements become findings instead of warnings."""
     retry = settings.get("retry") or RetryPolicy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", StalePriceWarning)
+        for kind in (StalePriceWarning, RetirementWarning):
+            warnings.simplefilter("ignore", kind)
         return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
 
 

@@ -35,7 +35,7 @@ def command(
         raise ConfigError(f"The catalogue has no models of {provider!r}. Choose one of {known}.")
     output = Output(as_json=as_json)
     sources = {source: str(number) for number, source in enumerate(dict.fromkeys(card.source for card in shown), 1)}
-    columns = ("model", "space", "dimensions", "longest input", "price", "batch price", "checked", "source")
+    columns = ("model", "space", "dimensions", "longest input", "price", "batch price", "retired", "checked", "source")
     rows = [
         (
             card.model,
@@ -43,6 +43,7 @@ def command(
             _dimensions(card),
             "unknown" if card.input_tokens is None else f"{card.input_tokens:,}",
             *("unknown" if price is None else dollars(price) for price in (card.price, card.batch_price)),
+            str(card.retired or ""),
             str(card.checked or "unknown"),
             sources[card.source],
         )

@@ -37,7 +37,7 @@ from ..models.agreement import (
     lowest_cosine,
     unique_names,
 )
-from ..providers import encoding
+from ..providers import address_of, encoding
 from ..router import Router, embed_alone, wiring_of
 from ..types import Candidate, InputType, Usage, Vectors, dollars
 from ._drift import ProbedModel, check_drift
@@ -96,8 +96,10 @@ def check_models(
     for position, name in enumerate(unique_names(router.models)):
         candidate = wiring_of(router).candidates[position]
         outcome = _probe(router, position, name, clock)
+        checkup.findings += _address(router, candidate, name)
         checkup.findings += [outcome] if isinstance(outcome, Finding) else _answered(outcome)
         card = cards.get(candidate.name)
+        checkup.findings += _retirement(card, name, today)
         checkup.findings += [_price(router, candidate, name, card, today), *_counting(card, name)]
         if not isinstance(outcome, Finding):
             probed.append(outcome)
@@ -131,6 +133,18 @@ def _probe(router: Router, position: int, name: str, clock: Callable[[], float])
             return _failure(name, input_type, error)
         seconds[input_type] = clock() - began
     return ProbedModel(wiring_of(router).candidates[position], name, vectors, seconds)
+
+
+def _address(router: Router, candidate: Candidate, name: str) -> Iterator[Finding]:
+    if (address := address_of(wiring_of(router).backends[candidate.index])) is not None:
+        origin = f", from {address.variable}" if address.variable else ""
+        yield fine(name, "address", f"{address.url}{origin}", url=address.url, variable=address.variable)
+
+
+def _retirement(card: Card | None, name: str, today: date) -> Iterator[Finding]:
+    if card is not None and (retirement := card.retirement(today)) is not None:
+        advice = f"Choose another model and embed the documents again in time. See {card.source}."
+        yield warning(name, "retirement", f"the model {retirement}", advice, retired=card.retired)
 
 
 def _failure(name: str, input_type: InputType, error: EmbedRouterError) -> Finding:

@@ -49,11 +49,13 @@ class Model:
     max_concurrency: int | None = None
     """Requests in flight at once; 8 for providers, 1 for local models."""
     requests_per_minute: int | None = None
-    """Requests that this process may send per minute; when left out, the number that the provider reports, if any."""
+    """Requests that this process may send per minute; when left out, the catalogue's number, else the number that the
+    provider reports, if any."""
     texts_per_minute: int | None = None
-    """Texts that this process may send per minute; Cohere limits these."""
+    """Texts that this process may send per minute, instead of the catalogue's number; Cohere limits these."""
     tokens_per_minute: int | None = None
-    """Tokens that this process may send per minute; when left out, the number that the provider reports, if any."""
+    """Tokens that this process may send per minute; when left out, the catalogue's number, else the number that the
+    provider reports, if any."""
     timeout: float = 30.0
     """Seconds for one HTTP attempt."""
     client: Any = field(default=None, repr=False, compare=False)

@@ -151,7 +151,7 @@ async def _areturn(leased: _Leased) -> None:
         await leased.close()
 
 
-def http_client(kind: type[Any], library: Any, model: Model, *, asynchronous: bool, **settings: Any) -> Any:
+def http_client(kind: Any, library: Any, model: Model, *, asynchronous: bool, **settings: Any) -> Any:
     """Make an HTTP client that follows the proxies and authorities of the environment, and no redirect elsewhere.
 
     The client keeps to the ``allowance`` of a request.
@@ -170,7 +170,7 @@ def http_client(kind: type[Any], library: Any, model: Model, *, asynchronous: bo
         kind_of_error = type(error).__name__
     raise ConfigError(
         f"{model.name}: the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used, or NO_PROXY cannot "
-        f"be understood ({kind_of_error}). Write http://host:port; socks5://host:port needs: pip install 'httpx[socks]'."
+        f"be understood ({kind_of_error}). Write http://host:port; for socks5://host:port run: pip install socksio"
     )
 
 

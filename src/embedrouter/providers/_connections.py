@@ -33,10 +33,9 @@ NO_CONNECTION = {
 }
 """Exceptions that mean, as do their subclasses, that no connection to the provider was made."""
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-"""Failures of TLS that may pass: the other side, or the network, closed the connection."""
+"""Failures of TLS that mean that the other side, or the network, closed the connection."""
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 """How OpenSSL says that the answer is not TLS."""
-NO_CERTIFICATE_WANTED = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
 KEPT_METHOD = frozenset({307, 308})
 """Redirects that HTTP clients follow with the same method and body; after the others they send a GET."""
@@ -45,7 +44,6 @@ TRUST = (
     "If that server, or a proxy on the way, has a certificate of your company's, set SSL_CERT_FILE to a PEM file with "
     "the company's certificate authority."
 )
-PROXY = "If this machine reaches the internet through a proxy, set HTTPS_PROXY."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,9 @@ def was_sent(error: BaseException | None) -> bool:
 def explain(error: BaseException, url: str) -> Failure:
     """Return the reason for which a connection to ``url`` failed, and what to do."""
     kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
-    proxy = proxy_of(url)
+    where = _where(url)
     if "ProxyError" in kinds:
-        return _refused_by_proxy(error, proxy)
+        return _refused_by_proxy(error)
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
@@ -79,15 +77,15 @@ def explain(error: BaseException, url: str) -> Failure:
             case ssl.SSLError():
                 return _no_tls(cause, connecting="ConnectError" in kinds)
             case socket.gaierror():
-                return Failure("the name is unknown", _where(proxy, PROXY))
+                return Failure("the name is unknown", where)
             case ConnectionRefusedError():
-                return Failure("no program listens on that port", _where(proxy, PROXY))
+                return Failure("no program listens on that port", where)
     if "UnsupportedProtocol" in kinds:
         return Failure("the address does not begin with https:// or http://", "Correct base_url.", permanent=True)
     if "ConnectTimeout" in kinds:
-        return Failure("no connection was made in time", _where(proxy, PROXY))
+        return Failure("no connection was made in time", where)
     if "ConnectError" in kinds:
-        return Failure("it was closed before it was complete, or no route leads there", _where(proxy, PROXY))
+        return Failure("it was closed before it was complete, or no route leads there", where)
     return Failure(f"the connection broke ({type(error).__name__})", "Check the network and the provider's status.")
 
 
@@ -115,15 +113,16 @@ def host_of(url: str) -> str:
     """Return the host of an address, and its port if that is not the usual one."""
     with suppress(ValueError):
         parts = urlsplit(url)
-        usual = parts.port is None or parts.port == DEFAULT_PORTS.get(parts.scheme)
-        return f"{parts.hostname}" if usual else f"{parts.hostname}:{parts.port}"
-    return "the server"
+        if parts.hostname:
+            usual = parts.port is None or parts.port == DEFAULT_PORTS.get(parts.scheme)
+            return parts.hostname if usual else f"{parts.hostname}:{parts.port}"
+    return url.partition("?")[0] or "the server"
 
 
 def path_of(url: str) -> str:
     """Return the host and the path of an address, without its query."""
     with suppress(ValueError):
-        return f"{host_of(url)}{urlsplit(url).path}"
+        return f"{host_of(url)}{urlsplit(url).path}" if url else "the server"
     return host_of(url)
 
 
@@ -146,10 +145,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             waiting += [one.__cause__, *more, *(item for item in one.args if isinstance(item, BaseException))]
 
 
-def _where(proxy: str | None, otherwise: str) -> str:
-    if proxy is None:
-        return f"Check base_url and the network. {otherwise}"
-    return "Check the proxy in HTTPS_PROXY; hosts that need no proxy belong in NO_PROXY."
+def _where(url: str) -> str:
+    variable = "HTTP_PROXY" if url.startswith("http:") else "HTTPS_PROXY"
+    if proxy_of(url):
+        return f"Check the proxy in {variable}; hosts that need no proxy belong in NO_PROXY."
+    return f"Check base_url and the network. If this machine reaches that host through a proxy, set {variable}."
 
 
 def _untrusted(error: ssl.SSLCertVerificationError) -> Failure:
@@ -163,15 +163,20 @@ def _untrusted(error: ssl.SSLCertVerificationError) -> Failure:
 
 def _no_tls(error: ssl.SSLError, *, connecting: bool) -> Failure:
     if isinstance(error, CUT_OFF) or not connecting:
-        return Failure(f"TLS broke off ({error.reason or type(error).__name__})", "Check the network and the proxy.")
-    if error.reason in NOT_TLS:
+        return Failure(f"TLS broke off ({_reason(error)})", "Check the network and the proxy.")
+    if _reason(error) in NOT_TLS:
         advice = "Check base_url: perhaps the port is another one, or the address begins with http://."
-        return Failure("the server does not speak TLS on that port", advice, permanent=True)
+        return Failure("the server does not speak TLS on that port", advice)
     advice = "Check base_url, and whether the server asks for a certificate of yours: pass client= and async_client=."
-    return Failure(f"the TLS handshake was refused ({error.reason})", advice, permanent=True)
+    return Failure(f"the TLS handshake was refused ({_reason(error)})", advice)
 
 
-def _refused_by_proxy(error: BaseException, proxy: str | None) -> Failure:
+def _reason(error: ssl.SSLError) -> str:
+    """Return OpenSSL's name for a failure; Python sets it only on errors of a connection."""
+    return getattr(error, "reason", None) or type(error).__name__
+
+
+def _refused_by_proxy(error: BaseException) -> Failure:
     """Return what a proxy's answer to CONNECT means, of which the libraries give the status line as text."""
     number = next((word for cause in _causes(error) for word in str(cause).split()[:1] if word.isdecimal()), "")
     status = int(number) if number else 0

@@ -9,6 +9,7 @@ variable, and an address of its own needs a key's variable of its own (see ``emb
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model, check_address, is_secret
@@ -34,24 +35,39 @@ MONGODB = "https://ai.mongodb.com/v1"
 """Serves Voyage's models for keys that begin with ``al-``."""
 
 
-def address(model: Model) -> str | None:
-    """Return the address to which requests for a model go: ``base_url``, then the provider's variables, then its own.
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The address to which requests go."""
+
+    url: str
+    variable: str | None = None
+    """The variable of the environment that holds it; ``None`` where the declaration or the provider decides."""
+
+
+def address(model: Model) -> Address | None:
+    """Return the address of a model: ``base_url``, then one of the provider's variables, then the provider's own.
 
     ``None`` is a model without an address: of this process, or of an SDK's client that does not show its own.
     """
     client = model.client or model.async_client
     if own := str(getattr(client, "base_url", "") or ""):
-        return own
-    if model.backend is not None or model.embedder is not None or (client is not None and model.provider != "voyage"):
+        return Address(own)
+    if client is not None and model.provider != "voyage":
         return None
     if model.base_url:
-        return model.base_url
-    found = (os.environ.get(variable, "").strip() for variable in ADDRESS_VARIABLES.get(model.provider, ()))
-    if given := next(filter(None, found), None):
-        return given
+        return Address(model.base_url)
+    for variable in ADDRESS_VARIABLES.get(model.provider, ()):
+        if given := os.environ.get(variable, "").strip():
+            return Address(given, variable)
     if model.provider == "voyage" and (known_key(model) or "").startswith("al-"):
-        return MONGODB
-    return ADDRESSES.get(model.provider)
+        return Address(MONGODB)
+    return Address(ADDRESSES[model.provider]) if model.provider in ADDRESSES else None
+
+
+def url(model: Model) -> str:
+    """Return the address of a model without a client of the user's; an empty string where it has none."""
+    found = address(model)
+    return found.url if found else ""
 
 
 def check_address_variables(model: Model) -> None:

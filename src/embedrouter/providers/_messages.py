@@ -117,7 +117,7 @@ def carried_status(body: object) -> int | None:
         for name in STATUSES:
             code = found.get(name)
             number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) == len("400") else code
-            if isinstance(number, int) and 400 <= number < 600:  # noqa: PLR2004 - HTTP's errors
+            if isinstance(number, int) and 400 <= number < 600:
                 return number
     return None
 
@@ -243,8 +243,13 @@ UNSUPPORTED = _any(
 """The server does not take a field of the request; no text is at fault."""
 
 FIELDS = {
-    "encoding_format": _any(r"encoding[ _]format", r"\bbase64\b", r"embedding[ _]types?", r"float encoding",
-                            r"(?:unsupported|invalid|unknown) encoding"),
+    "encoding_format": _any(
+        r"encoding[ _]format",
+        r"\bbase64\b",
+        r"embedding[ _]types?",
+        r"float encoding",
+        r"(?:unsupported|invalid|unknown) encoding",
+    ),
     "dimensions": _any(r"\bdimensions?\b", r"output_dimension\w*", r"matryoshka"),
 }
 """The fields that a server may refuse, and the words by which it names them."""

@@ -27,7 +27,7 @@ from . import Description
 from ._bounded import Allowance, allowance
 from ._clients import Clients
 from ._connections import SIGN_IN, explain, path_of, place_of, url_of, was_sent
-from ._environment import address, key_origin, secrets
+from ._environment import Address, address, key_origin, secrets, url
 from ._redaction import safe_to_chain
 from ._responses import Asked, Refusal, error_from_refusal, places_of, refusal_in_answer, shown_reason
 from ._taken import ALL, Taken, dialect
@@ -72,6 +72,11 @@ class RemoteBackend(Backend):
         self.clients: Clients[Any, Any] = Clients(
             partial(self._client, model, False), partial(self._client, model, True)
         )
+
+    @property
+    def address(self) -> Address | None:
+        """The address to which requests go, where it is known."""
+        return address(self.model)
 
     @classmethod
     def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
@@ -131,7 +136,7 @@ class RemoteBackend(Backend):
 
     @property
     def _server(self) -> tuple[str, ...]:
-        return self.model.name, self.model.deployment or "", address(self.model) or ""
+        return self.model.name, self.model.deployment or "", url(self.model)
 
     def _without(self, fields: frozenset[str], taken: Taken, input_type: InputType) -> Taken | None:
         """Return what to try next where a server refuses fields; ``None`` where the user decides, or nothing is left.
@@ -175,8 +180,8 @@ class RemoteBackend(Backend):
                 retryable=False,
             )
         if isinstance(found, Refusal):
-            url = url_of(error) or f"{(address(self.model) or '').rstrip('/')}{self.path}"
-            asked = Asked(self.model.name, texts, keys, path_of(url), key_origin(self.model))
+            place = path_of(url_of(error) or self._endpoint)
+            asked = Asked(self.model.name, texts, keys, place, key_origin(self.model))
             found = error_from_refusal(found, asked)
         if found is not error:
             found.__cause__ = error if safe_to_chain(error, texts, keys) else None
@@ -213,7 +218,7 @@ class RemoteBackend(Backend):
 
     def not_an_answer(self, reason: str = "") -> BadResponseError:
         """Return the error for an answer of another form."""
-        place = path_of(f"{(address(self.model) or '').rstrip('/')}{self.path}")
+        place = path_of(self._endpoint)
         says = f" It says: {reason}" if reason else ""
         return BadResponseError(
             f"the answer of {place} is not an embeddings response.{says} Check base_url.", model=self.model.name
@@ -221,24 +226,30 @@ class RemoteBackend(Backend):
 
     def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
         """Return the error for a request whose time ran out."""
-        sent, url = was_sent(error), self._url(error)
-        failure = explain(error, url)
-        story = f"no answer in time from {place_of(url)}" + ("" if sent else f": {failure.reason}. {failure.advice}")
+        sent, called = was_sent(error), self._called(error)
+        failure = explain(error, called)
+        story = f"no answer in time ({place_of(called)})" + ("" if sent else f": {failure.reason}. {failure.advice}")
         return RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
 
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
         """Return the error for a failure of the network: the host, the reason, and what to do."""
-        url = self._url(error)
-        failure = explain(reason or error, url)
+        called = self._called(error)
+        failure = explain(reason or error, called)
         return UnavailableError(
-            f"the connection to {place_of(url)} failed: {failure.reason}. {failure.advice}",
+            f"the connection failed ({place_of(called)}): {failure.reason}. {failure.advice}",
             model=self.model.name,
             retryable=not failure.permanent,
             perhaps_billed=was_sent(error),
         )
 
-    def _url(self, error: Exception) -> str:
-        return url_of(error) or address(self.model) or ""
+    def _called(self, error: Exception) -> str:
+        return url_of(error) or url(self.model)
+
+    @property
+    def _endpoint(self) -> str:
+        """The address of the embeddings; an empty string where only a client of the user's has it."""
+        base = url(self.model)
+        return f"{base.rstrip('/')}{self.path}" if base else ""
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         taken: Taken | None = self.taken

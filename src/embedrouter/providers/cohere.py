@@ -20,7 +20,7 @@ from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
-from ._environment import address, api_key, check_address_variables
+from ._environment import api_key, check_address_variables, url
 from ._messages import words
 from ._redaction import find_possible_keys
 from ._remote import NoVectorsError, RemoteBackend
@@ -47,7 +47,7 @@ class CohereBackend(RemoteBackend):
         with needs_extra(model, "cohere"):
             import cohere
             import httpx
-        own: dict[str, Any] = {"api_key": api_key(model), "base_url": address(model), "max_retries": 0}
+        own: dict[str, Any] = {"api_key": api_key(model), "base_url": url(model), "max_retries": 0}
         settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
         if asynchronous:
             async_http = http_client(httpx.AsyncClient, httpx, model, asynchronous=True, **settings)

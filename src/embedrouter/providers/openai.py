@@ -29,10 +29,10 @@ import numpy as np
 from .._process import in_thread
 from ..errors import BackendError, BadResponseError, ConfigError
 from ..models import BatchEndpoint, Card, Model, custom_card, parse_token_count
-from ..types import Answer, BatchProgress, InputType, RateLimits, TokenCounts
+from ..types import Answer, BatchProgress, InputType, TokenCounts
 from . import Description, needs_extra
 from ._clients import Clients, check_clients, http_client
-from ._environment import ADDRESSES, address, api_key, check_address_variables, setting
+from ._environment import ADDRESSES, api_key, check_address_variables, setting, url
 from ._messages import parse_body
 from ._remote import NoVectorsError, RemoteBackend
 from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
@@ -64,7 +64,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     given = model.client or model.async_client
     if given is None and _has_versions(model):
         _azure_settings(model)
-    elif given is None and model.azure_ad_token_provider is not None and address(model) == ADDRESSES.get("openai"):
+    elif given is None and model.azure_ad_token_provider is not None and url(model) == ADDRESSES["openai"]:
         raise ConfigError(
             f"{model.name}: azure_ad_token_provider= is for Azure. Pass base_url=, such as "
             f"'https://RESOURCE.openai.azure.com{AZURE_V1}'."
@@ -84,10 +84,11 @@ class OpenAIBackend(RemoteBackend):
         with needs_extra(model, "openai"):
             import openai
             import openai.resources.embeddings  # the SDK would load it at the first request
-        azure, token = _has_versions(model), model.azure_ad_token_provider
+        azure = _has_versions(model)
+        token: Callable[[], Any] | None = model.azure_ad_token_provider
         if token is not None and asynchronous:
             token = partial(_token, token)
-        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": address(model)}
+        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": url(model)}
         settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": token or api_key(model)}
         if not azure and model.api_version:
             settings["default_query"] = {"api-version": model.api_version}
@@ -214,7 +215,7 @@ def _has_versions(model: Model) -> bool:
 
 
 def _is_azure_v1(model: Model) -> bool:
-    return (address(model) or "").rstrip("/").endswith(AZURE_V1)
+    return url(model).rstrip("/").endswith(AZURE_V1)
 
 
 def _azure_settings(model: Model) -> dict[str, Any]:

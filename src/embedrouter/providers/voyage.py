@@ -18,7 +18,7 @@ from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
-from ._environment import address, api_key
+from ._environment import api_key, url
 from ._messages import parse_body
 from ._remote import NoVectorsError, RemoteBackend
 from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
@@ -79,7 +79,7 @@ class VoyageBackend(RemoteBackend):
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             body["output_dimension"] = dimensions
         headers = {"Authorization": f"Bearer {api_key(self.model)}", **(self.model.headers or {})}
-        return {"url": f"{(address(self.model) or '').rstrip('/')}/embeddings", "json": body, "headers": headers}
+        return {"url": f"{url(self.model).rstrip('/')}/embeddings", "json": body, "headers": headers}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
         response = client.post(**request, timeout=timeout)
