@@ -496,7 +496,7 @@ refusals = pytest.mark.parametrize(
 def test_a_refused_request_is_sent_in_parts(
     row: Refused, provider: str, asynchronous: bool, emulator: Emulator, clock: Clock
 ) -> None:
-    """Here nothing is wrong with the texts, only with their number, which one of the servers names. Each is paid once."""
+    """Here nothing is wrong with the texts, only with their number, which one server names. Each is paid once."""
     refusal = row.fault(provider)
     emulator.fault_for = lambda received: refusal if len(received.texts) > 2 else None
     router = Router([declare(emulator, MODELS[provider][0])], cache=None, ledger=":memory:", **clock.settings)

@@ -211,7 +211,7 @@ def test_a_quota_that_is_used_up(message: str) -> None:
 
 TOO_LONG: dict[str, int | None] = {
     "Input validation error: `inputs` must have less than 512 tokens. Given: 992": 512,
-    "This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in your prompt).": 8192,
+    "This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in the prompt).": 8192,
     "This model's maximum context length is 512 tokens. However, you requested 992 tokens in the input.": 512,
     "Invalid 'input': maximum context length is 8192 tokens.": 8192,
     "input (992 tokens) is too large to process. increase the physical batch size (current batch size: 512)": 512,
@@ -249,7 +249,7 @@ def test_a_text_that_is_too_long_and_the_limit(message: str) -> None:
 
 BATCH = {
     "batch size is invalid, it should not be larger than 10.: input.contents": 10,
-    "<400> InternalError.Algo.InvalidParameter: Value error, batch size is invalid, it should not be larger than 25": 25,
+    "<400> InternalError.Algo.InvalidParameter: batch size is invalid, it should not be larger than 25": 25,
     "invalid request: total number of texts must be at most 96": 96,
     "batch size 200 > maximum allowed batch size 32": 32,
     "array is too long, maximum 2048": 2048,

@@ -254,7 +254,7 @@ class Attempt:
 
 
 class NoModelAvailableError(EmbedRouterError):
-    """No model answered; ``attempts`` lists every failed request, in order. Equal attempts are one line of the message."""
+    """No model answered; ``attempts`` lists every failed request, in order; equal ones are one line of the message."""
 
     def __init__(self, message: str, *, attempts: Sequence[Attempt] = ()) -> None:
         self.attempts = tuple(attempts)

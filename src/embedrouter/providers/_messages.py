@@ -135,13 +135,14 @@ def _objects(body: object) -> Iterator[Mapping[str, Any]]:
 # What follows from the words
 
 NUM = r"(\d[\d,_]*(?:\.\d+)?[KkMm]?)(?![\d.]*\d)"
-UNIT = r"(?:milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
+UNIT = r"(?:milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)"
 SECONDS = {"ms": 0.001, "mi": 60.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-SPAN = re.compile(rf"(\d+(?:\.\d+)?)\s*({UNIT.replace('(?![a-z])', '')})(?![a-z])", re.IGNORECASE)
+SPAN = re.compile(rf"(\d+(?:\.\d+)?)\s*({UNIT})(?![a-z])", re.IGNORECASE)
 WAIT = re.compile(
     r"(?:try again|retry(?:ing)?|wait(?:ing)?|retry[-_ ]after|again|resets?|available)\W{0,3}"
     r"(?:(?:after|in|for|at least|about|approximately|another|your request|the request|again)\W{1,3}){0,4}"
-    rf"((?:\d+(?:\.\d+)?\s*{UNIT.replace('(?![a-z])', '')}\s*(?:and\s*)?)+(?![a-z])|\d+(?:\.\d+)?(?=\s*(?:$|[.;,)]\s|[.;,)]$)))",
+    rf"((?:\d+(?:\.\d+)?\s*{UNIT}\s*(?:and\s*)?)+(?![a-z])"
+    r"|\d+(?:\.\d+)?(?=\s*(?:$|[.;,)]\s|[.;,)]$)))",
     re.IGNORECASE,
 )
 """How servers say when to come back: "try again in 1m2.5s", "retry after 17 seconds", "Please wait 300 ms"."""
@@ -199,7 +200,8 @@ TOO_LONG = _any(
     r"context (?:length|window|size)", r"exceed\w*(?: \w+){0,4} context", r"too many (?:input )?tokens",
     r"(?<!took )(?<!taking )(?<!takes )\btoo long\b(?! to\b)", r"must have less than \d+ tokens",
     r"too large to process", r"max(?:imum)?[ _](?:input|sequence|token)", r"token (?:limit|count)",
-    r"(?:exceed\w*|longer|more|larger|greater)(?: than)?(?: \w+){0,5} \(?\d[\d,]* tokens", r"cannot exceed \d[\d,]* tok",
+    r"(?:exceed\w*|longer|more|larger|greater)(?: than)?(?: \w+){0,5} \(?\d[\d,]* tokens",
+    r"cannot exceed \d[\d,]* tok",
     r"(?:input|text|sequence|prompt)s?(?:\[\d+\])?(?: \w+){0,2} (?:length|longer)\b(?: \w+){0,3} (?:exceed|than|be)",
     r"size of tensor a \(\d+\) must match the size of tensor b", r"range of input length",
 )  # fmt: skip
@@ -207,7 +209,8 @@ TOO_LONG = _any(
 
 TEXT_TOKENS = _each(
     r"less than NUM tokens",
-    r"(?:max(?:imum)?|most|allowed)(?: (?:allowed|supported|number|of|input|sequence|token|tokens|length|size|context))*"
+    r"(?:max(?:imum)?|most|allowed)"
+    r"(?: (?:allowed|supported|number|of|input|sequence|token|tokens|length|size|context))*"
     r"\W{0,3}(?:(?:is|are|of|to)\W{1,3})?NUM",
     r"(?:context|sequence|input|token)[ _]?(?:length|window|size|limit|tokens)(?: of this model)?"
     r"\W{0,3}(?:(?:is|of|limit|only|allowed)\W{1,3})*NUM(?!\W*(?:tokens\W*)?(?:exceeds?|is|are)\b)",
@@ -227,7 +230,8 @@ TEXT_TOKENS = _each(
 UNKNOWN_MODEL = _any(
     r"(?:invalid|unknown|unrecognized|unsupported|no such|incorrect) model", r"not (?:a valid|found:?) model",
     r"\bmodels?\b[^.;]{0,120}?(?:not found|does not exist|doesn't exist|not exist|is not supported|isn't supported|"
-    r"not available|is unknown|unavailable|not (?:currently )?loaded|has been (?:deprecated|removed|retired)|decommissioned)",
+    r"not available|is unknown|unavailable|not (?:currently )?loaded|"
+    r"has been (?:deprecated|removed|retired)|decommissioned)",
     r"(?:not supported for|does not support|doesn't support|not support) (?:the )?embed\w*", r"not an embedding model",
     r"no (?:healthy )?deployments? (?:available|found)", r"deployment[^.;]{0,60} (?:not found|does not exist)",
     r"model_not_found",
@@ -235,7 +239,8 @@ UNKNOWN_MODEL = _any(
 """The server does not serve the model, or not for embeddings."""
 
 UNSUPPORTED = _any(
-    r"UnsupportedParams", r"(?:does not|doesn't|not) support(?:ed)? (?:the )?(?:following )?param", r"unsupported param",
+    r"UnsupportedParams", r"(?:does not|doesn't|not) support(?:ed)? (?:the )?(?:following )?param",
+    r"unsupported param",
     r"(?:unrecognized|unknown|unexpected|unsupported|invalid) (?:request )?(?:argument|parameter|field|keyword)",
     r"param(?:eter)?s?\b[^.;]{0,80} (?:is|are) not (?:supported|allowed|permitted)",
     r"(?:extra|additional) (?:fields|inputs|properties)(?: \w+)? not (?:permitted|allowed)", r"drop_params",
