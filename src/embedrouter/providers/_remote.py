@@ -28,7 +28,8 @@ from ._bounded import Allowance, allowance
 from ._clients import Clients
 from ._connections import SIGN_IN, explain, path_of, place_of, url_of, was_sent
 from ._environment import Address, address, key_origin, secrets, url
-from ._redaction import safe_to_chain
+from ._messages import words
+from ._redaction import echoes_input, safe_to_chain
 from ._responses import Asked, Refusal, error_from_refusal, places_of, refusal_in_answer, shown_reason
 from ._taken import ALL, Taken, dialect
 
@@ -306,8 +307,10 @@ class RemoteBackend(Backend):
     ) -> tuple[Taken | None, Exception | None]:
         """Return what to try next; otherwise the error to raise."""
         found = self.no_answer_in_time(error) if type(error) is TimeoutError else self._translated(error)
-        if isinstance(found, Refusal) and (following := self._without(found.fields, taken, input_type)):
-            return following, None
+        if isinstance(found, Refusal) and not echoes_input(words(found.body), texts):
+            following = self._without(found.fields, taken, input_type)
+            if following is not None:
+                return following, None
         return None, self._as_ours(error, found, texts)
 
     @contextmanager
