@@ -249,8 +249,7 @@ class Attempt:
     cost: Decimal | None = Decimal(0)
 
     def __str__(self) -> str:
-        story = f"{type(self.error).__name__}: {self.error}"
-        return story if self.model in story else f"{self.model}: {story}"
+        return f"{self.model}: {type(self.error).__name__}: {self.error}"
 
 
 class NoModelAvailableError(EmbedRouterError):
