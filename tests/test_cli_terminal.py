@@ -187,7 +187,19 @@ def test_on_a_wide_terminal_the_catalogue_is_a_table(tmp_path: Path) -> None:
     assert code == 0, shown
     rows = [line.split() for line in shown.splitlines()]
 
-    assert ["model", "space", "dimensions", "longest", "input", "price", "batch", "price", "checked", "source"] in rows
+    assert [
+        "model",
+        "space",
+        "dimensions",
+        "longest",
+        "input",
+        "price",
+        "batch",
+        "price",
+        "retired",
+        "checked",
+        "source",
+    ] in rows
     assert load_catalogue().keys() <= {row[0] for row in rows if row}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
@@ -558,7 +558,7 @@ def test_embedding_with_one_model_keeps_to_budget_and_model() -> None:
 
 def test_an_unknown_price_is_wrong_where_a_budget_is_set(place: Path, emulator: Emulator) -> None:
     """The model would never be called; without a budget the spending would be unknown."""
-    model = rows(model="voyage:voyage-2", base_url=emulator.voyage_url)
+    model = rows(model="cohere:embed-multilingual-light-v3.0", base_url=emulator.cohere_url)
     configure(model)
     without = examine()
     configure(model, top='[budget]\nper_day = "1"')
@@ -568,6 +568,35 @@ def test_an_unknown_price_is_wrong_where_a_budget_is_set(place: Path, emulator: 
     assert without["usage"]["unpriced_tokens"] > 0
     assert problems(with_one) == ["budget", "price"]
     assert "price=" in found(with_one, "price")["advice"]
+
+
+def test_the_address_is_shown_with_the_variable_that_it_comes_from(
+    place: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a gateway or the vendor gets the texts is the first question in a company."""
+    for variable in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, emulator.openai_url)
+            configure(rows(model=SMALL))
+            address = found(examine(), "address")
+        assert address["story"] == f"{emulator.openai_url}, from {variable}"
+    configure(small(emulator))
+    assert found(examine(), "address")["story"] == emulator.openai_url
+
+
+@pytest.mark.parametrize(("days", "words"), [(30, "is retired on"), (89, "is retired on"), (-1, "was retired on")])
+def test_a_model_that_is_soon_retired_is_a_warning(place: Path, emulator: Emulator, days: int, words: str) -> None:
+    """The documents must be embedded again before the day."""
+    retired = datetime.now(UTC).date() + timedelta(days=days)
+    Path("own.toml").write_text(
+        '[[models]]\nmodel = "openai:text-embedding-3-small"\nspace = "text-embedding-3-small"\ndimensions = 1536\n'
+        f'texts = 9\nprice = "0.02"\nsource = "https://example.com"\nretired = {retired}\n'
+    )
+    configure(small(emulator), top='catalog = "own.toml"')
+    warned = found(examine(), "retirement")
+
+    assert warned["level"] == "warning"
+    assert f"{words} {retired}" in warned["story"]
 
 
 def test_an_old_price_is_a_warning_with_its_source(place: Path, emulator: Emulator) -> None:
@@ -782,7 +811,7 @@ def test_this_projects_own_metadata_can_be_read(versions: Versions) -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     lines = [f"{line}; extra == '{name}'" for name, extra in project["optional-dependencies"].items() for line in extra]
     lines += project["dependencies"]
-    names = {"numpy", "openai", "cohere", "voyageai", "wordllama", "langchain-core", "llama-index-core", "tiktoken"}
+    names = {"numpy", "openai", "cohere", "httpx", "wordllama", "langchain-core", "llama-index-core", "tiktoken"}
     real = {name: metadata.version(name) for name in names}
     versions(lines, **real)
 

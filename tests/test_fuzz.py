@@ -10,7 +10,6 @@ import asyncio
 import base64
 import json
 import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -173,27 +172,21 @@ def _cohere(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
     return _create(model)
 
 
-def _voyage(laid: Wire, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    import requests.adapters
-    from voyageai.api_resources import api_requestor
+def _voyage(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    import httpx
 
-    class Adapter(requests.adapters.BaseAdapter):
-        def send(self, request: requests.PreparedRequest, **_: object) -> requests.Response:  # type: ignore[override]
-            response = requests.Response()
-            response.status_code = laid.status
-            response._content = laid.body
-            response.headers.update(laid.headers or {})
-            response.request, response.url = request, request.url or ""
-            return response
-
-        def close(self) -> None:
-            """Holds nothing."""
-
-    session = requests.Session()
-    session.mount("https://", Adapter())
-    monkeypatch.setattr(api_requestor._thread_context, "session", session, raising=False)
-    monkeypatch.setattr(api_requestor._thread_context, "session_create_time", time.time(), raising=False)
-    return _create(Model("voyage:own", space="own", dimensions=DIMENSIONS, api_key="k"))
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(laid.status, headers=laid.headers, content=laid.body)
+    )
+    model = Model(
+        "voyage:own",
+        space="own",
+        dimensions=DIMENSIONS,
+        api_key="k",
+        client=httpx.Client(transport=transport),
+        async_client=httpx.AsyncClient(transport=transport),
+    )
+    return _create(model)
 
 
 def good(provider: str) -> dict[str, Any]:
@@ -227,7 +220,7 @@ def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
     return lambda value: damaged(draw, value)
 
 
-PROVIDERS = ["openai", "cohere", "voyage", "openai async", "cohere async"]
+PROVIDERS = ["openai", "cohere", "voyage", "openai async", "cohere async", "voyage async"]
 patched = [HealthCheck.function_scoped_fixture]
 often = settings(examples(150), suppress_health_check=patched)
 sent_headers = st.fixed_dictionaries(

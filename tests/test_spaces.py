@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from datetime import date
+import warnings
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from embedrouter import Model, Router, Space
-from embedrouter.errors import ConfigError, SpaceMismatchError, StalePriceWarning
+from embedrouter.errors import ConfigError, RetirementWarning, SpaceMismatchError, StalePriceWarning
 from embedrouter.models import load_catalogue, resolve
 from embedrouter.providers import describe
 from embedrouter.testing import FakeBackend
@@ -123,6 +124,24 @@ def test_a_misspelt_name_is_answered_with_the_right_one(wrong: str, right: str) 
     """Declaring it as a new model would make a new space."""
     with pytest.raises(ConfigError, match=f"Did you mean '{right}'"):
         space_of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("azure_openai:my-deployment", "Model('azure_openai:text-embedding-3-small', deployment='my-deployment')"),
+        ("azure_openai:prod-text-embedding-3-large", "Model('azure_openai:text-embedding-3-large', deployment='prod-"),
+        ("openai:openai/text-embedding-3-small", "Model('openai:text-embedding-3-small', deployment='openai/text-"),
+        ("openai:azure/text-embedding-ada-002", "Model('openai:text-embedding-ada-002', deployment='azure/text-"),
+    ],
+)
+def test_a_name_of_a_servers_own_is_to_be_declared_as_a_deployment(name: str, advice: str) -> None:
+    """Declared as a space of its own, the same model would be paid for again, without a price."""
+    given: Any = {"base_url": "https://x.test", "api_version": "2024-10-21"} if name.startswith("azure") else {}
+    with pytest.raises(ConfigError) as caught:
+        space_of(Model(name, **given))
+
+    assert advice in str(caught.value)
 
 
 @pytest.mark.parametrize(("model", "dimensions"), [("openai:text-embedding-ada-002", 256), ("voyage:voyage-4", 1000)])
@@ -279,6 +298,51 @@ def test_prices_read_more_than_a_year_ago_are_warned_of(tmp_path: Path) -> None:
     with pytest.warns(StalePriceWarning, match=r"read on 2020-01-02.*https://example\.org"):
         Router(["openai:old"], catalog=own, cache=None)
     Router([Model("openai:old", price="0.2")], catalog=own, cache=None)
+
+
+@pytest.mark.parametrize(("days", "warned"), [(91, False), (90, True), (1, True), (0, True), (-400, True)])
+def test_the_retirement_of_a_model_is_warned_of_in_time(tmp_path: Path, days: int, warned: bool) -> None:
+    """Within 90 days before the day, and ever after."""
+    retired = datetime.now(UTC).date() + timedelta(days=days)
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[[models]]\nmodel = "openai:leaving"\nspace = "leaving"\ndimensions = 8\ntexts = 4\nprice = "0.1"\n'
+        f'source = "https://example.org"\nretired = {retired}\n'
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Router(["openai:leaving"], catalog=own, cache=None)
+
+    assert [item.category for item in caught] == [RetirementWarning] * warned
+    assert all(f"{retired}" in str(item.message) and item.filename == __file__ for item in caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("cohere:embed-v4.0", (None, 2000, None)),
+        ("cohere:embed-english-v3.0", (None, 2000, None)),
+        ("voyage:voyage-4-large", (2000, None, 3_000_000)),
+        ("voyage:voyage-4", (2000, None, 8_000_000)),
+        ("voyage:voyage-4-lite", (2000, None, 16_000_000)),
+        ("openai:text-embedding-3-small", (None, None, None)),
+    ],
+)
+def test_limits_per_minute_are_the_makers_where_the_user_declares_none(
+    name: str, limits: tuple[int | None, int | None, int | None]
+) -> None:
+    """Each by itself: a declared number replaces one of the catalogue's."""
+
+    def limits_of(**declared: int) -> tuple[int | None, int | None, int | None]:
+        model = Model(name, **declared)  # type: ignore[arg-type]
+        known = describe(model, CARDS, None)
+        found = resolve(model, known.card, dimensions=None, index=0, rank=0, local=False)
+        return found.requests_per_minute, found.texts_per_minute, found.tokens_per_minute
+
+    assert limits_of() == limits
+    assert limits_of(requests_per_minute=7) == (7, *limits[1:])
+    assert limits_of(texts_per_minute=7) == (limits[0], 7, limits[2])
+    assert limits_of(tokens_per_minute=7) == (*limits[:2], 7)
 
 
 def test_a_price_finer_than_the_ledger_books_is_refused() -> None:

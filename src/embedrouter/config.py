@@ -16,7 +16,9 @@ an error. API keys are not written here: ``api_key_env`` names the environment v
 
 A file that was found by search, rather than named, may be part of a repository from an untrusted author. Such a file
 must not send the user's default key to another server: ``base_url`` requires ``api_key_env``. Nor may it let a model
-run code with ``trust_remote_code``.
+run code with ``trust_remote_code``. A variable such as ``OPENAI_BASE_URL`` applies to models of such a file too: like
+the key it is the user's own, and no file can set it. To ignore it would be the leak, because the key of a gateway and
+the texts would go to the vendor.
 """
 
 import os

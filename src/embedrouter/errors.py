@@ -23,7 +23,10 @@ SDKs. The original stays reachable as ``__cause__``, unless it repeats a text or
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 from typing import Self
+
+from .types import RateLimits
 
 __all__ = [
     "Attempt",
@@ -42,6 +45,7 @@ __all__ = [
     "NoModelAvailableError",
     "RateLimitedError",
     "RequestTimeoutError",
+    "RetirementWarning",
     "SpaceMismatchError",
     "StalePriceWarning",
     "UnavailableError",
@@ -72,6 +76,10 @@ class CacheWarning(UserWarning):
 
 class StalePriceWarning(UserWarning):
     """A price in use was checked on the maker's page more than a year ago."""
+
+
+class RetirementWarning(UserWarning):
+    """The maker of a model in use stops serving it within 90 days, or has stopped."""
 
 
 class ConfigError(EmbedRouterError, ValueError):
@@ -142,9 +150,34 @@ class AuthenticationError(BackendError):
 
 
 class RateLimitedError(BackendError):
-    """The provider limits the rate of requests, or the account's quota is used up (then not retryable)."""
+    """The provider limits the rate of requests, or the account's quota is used up (then not retryable).
+
+    Attributes:
+        limits: the limits that the refusal names, or ``None``.
+    """
 
     retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str = "",
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        status: int | None = None,
+        perhaps_billed: bool | None = None,
+        limits: RateLimits | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            model=model,
+            retryable=retryable,
+            retry_after=retry_after,
+            status=status,
+            perhaps_billed=perhaps_billed,
+        )
+        self.limits = limits
 
 
 class UnavailableError(BackendError):
@@ -218,9 +251,15 @@ class Attempt:
 
 
 class NoModelAvailableError(EmbedRouterError):
-    """No model answered; ``attempts`` lists every failed request, in order."""
+    """No model answered; ``attempts`` lists every failed request, in order; equal ones are one line of the message."""
 
     def __init__(self, message: str, *, attempts: Sequence[Attempt] = ()) -> None:
         self.attempts = tuple(attempts)
-        story = "".join(f"\n  {number}. {attempt}" for number, attempt in enumerate(self.attempts, 1))
+        first, story = 1, ""
+        for attempt, equal in groupby(map(str, self.attempts)):
+            times = len(list(equal))
+            last = first + times - 1
+            number = f"{first}." if times == 1 else f"{first}-{last}."
+            story += f"\n  {number} {attempt}" + (f" ({times} times)" if times > 1 else "")
+            first = last + 1
         super().__init__(message + story)

@@ -78,6 +78,8 @@ _ROWS = (
     _fixed_voyage("voyage-finance-2", 1024, 120_000, 32_000),
     _fixed_voyage("voyage-law-2", 1024, 120_000, 16_000),
     _fixed_voyage("voyage-2", 1024, 320_000, 4_000),
+    _fixed_voyage("voyage-large-2", 1536, 120_000, 16_000),
+    _fixed_voyage("voyage-large-2-instruct", 1024, 120_000, 16_000),
 )
 
 MODELS: Mapping[str, Model] = MappingProxyType({row.name: row for row in _ROWS})

@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from ..cache import QueryMemory, ServedNames, VectorCache, open_cache
-from ..errors import BudgetExceededError, StalePriceWarning
+from ..errors import BudgetExceededError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
@@ -144,6 +144,7 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
         )
         if model.price is None and candidate.price:
             _warn_if_stale(known.card)
+        _warn_if_retired(known.card)
         candidates.append(candidate)
         backends[index] = create(model, known, candidate)
     return candidates, backends
@@ -161,5 +162,15 @@ def _warn_if_stale(card: Card) -> None:
             f"The price of {card.model} was read on {card.checked}, more than a year ago. Look at {card.source} and "
             "set Model(…, price=…), or update embedrouter.",
             StalePriceWarning,
+            stacklevel=5,
+        )
+
+
+def _warn_if_retired(card: Card) -> None:
+    if (retirement := card.retirement(datetime.now(UTC).date())) is not None:
+        warnings.warn(
+            f"{card.model} {retirement}. Vectors of another model are not comparable: choose one, and embed the "
+            f"documents again in time. See {card.source}, or correct the row with catalog=….",
+            RetirementWarning,
             stacklevel=5,
         )

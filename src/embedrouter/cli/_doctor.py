@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..doctor import PROBE_FOLDER, Finding, ProbeRecords, check_cache, check_ledger, check_models, installed
-from ..errors import EmbedRouterError, StalePriceWarning
+from ..errors import EmbedRouterError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Card, load_catalogue
 from ..models.agreement import PROBE_VERSION
@@ -80,10 +80,11 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
 
 
 def _build(settings: dict[str, Any]) -> Router:
-    """Build a router with two attempts at most; stale prices become findings instead of warnings."""
+    """Build a router with two attempts at most; stale prices and retirements become findings instead of warnings."""
     retry = settings.get("retry") or RetryPolicy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", StalePriceWarning)
+        for kind in (StalePriceWarning, RetirementWarning):
+            warnings.simplefilter("ignore", kind)
         return Router(**{**settings, "retry": replace(retry, attempts=min(2, retry.attempts)), "on_too_long": "error"})
 
 

@@ -41,6 +41,7 @@ def command(
             "longest input": card.input_tokens,
             "price": None if card.price is None else dollars(card.price),
             "batch price": None if card.batch_price is None else dollars(card.batch_price),
+            "retired": card.retired,
             "checked": card.checked,
             "source": sources[card.source],
         }

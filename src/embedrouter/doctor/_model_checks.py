@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import errors, models
 from ..models import agreement
-from ..providers import encoding
+from ..providers import address_of, encoding
 from ..router import Router, embed_alone, wiring_of
 from ..types import Candidate, InputType, Vectors, dollars
 from ._drift import ProbeRecords, check_drift
@@ -54,6 +54,7 @@ def check_models(
     probed: list[agreement.ProbeVectors] = []
     for position, name in enumerate(agreement.unique_names(router.models)):
         candidate = wiring_of(router).candidates[position]
+        yield from _address(router, candidate, name)
         vectors: dict[InputType, Vectors] = {}
         seconds: dict[str, float] = {}
         for input_type in INPUT_TYPES:
@@ -68,6 +69,7 @@ def check_models(
             yield from _answered(name, candidate, vectors, seconds)
             probed.append(agreement.ProbeVectors(name, candidate.fingerprint, vectors))
         card = cards.get(candidate.name)
+        yield from _retirement(card, name, today)
         yield _price(router, candidate, name, card, today)
         yield from _counting(card, name)
     compared = agreement.compare_models(probed)
@@ -80,6 +82,18 @@ def check_models(
 
 
 # One model
+
+
+def _address(router: Router, candidate: Candidate, name: str) -> Iterator[Finding]:
+    if (address := address_of(wiring_of(router).backends[candidate.index])) is not None:
+        origin = f", from {address.variable}" if address.variable else ""
+        yield fine(name, "address", f"{address.url}{origin}", url=address.url, variable=address.variable)
+
+
+def _retirement(card: models.Card | None, name: str, today: date) -> Iterator[Finding]:
+    if card is not None and (retirement := card.retirement(today)) is not None:
+        advice = f"Choose another model and embed the documents again in time. See {card.source}."
+        yield warning(name, "retirement", f"the model {retirement}", advice, retired=card.retired)
 
 
 def _failure(name: str, input_type: InputType, error: errors.EmbedRouterError) -> Finding:

@@ -158,6 +158,8 @@ class ModelLimits:
             elif isinstance(error, RateLimitedError):
                 self._circuit.error = copy(error)
                 self._circuit.release(admitted_at)
+                if error.limits is not None:
+                    self._rate.report(error.limits, now)
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST_WAIT))
             elif counts:

@@ -222,9 +222,12 @@ class RateLimiter:
             quota.arrived(amount, billed, at)
 
     def report(self, limits: RateLimits, now: float) -> None:
-        """Record the limits that an answer reports."""
-        self._requests.report(limits.requests, limits.requests_left, limits.requests_reset, now)
-        self._tokens.report(limits.tokens, limits.tokens_left, limits.tokens_reset, now)
+        """Record the limits that an answer or a refusal reports; a refusal may name one of them."""
+        requests = limits.requests, limits.requests_left, limits.requests_reset
+        tokens = limits.tokens, limits.tokens_left, limits.tokens_reset
+        for quota, numbers in ((self._requests, requests), (self._tokens, tokens)):
+            if numbers != (None, None, None):
+                quota.report(*numbers, now)
 
     def first_answer(self) -> None:
         """Record that the provider has answered: requests no longer wait for a report of the limits."""

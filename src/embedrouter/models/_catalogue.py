@@ -22,6 +22,9 @@ from ..spending import as_price
 PRICE_MAX_AGE = timedelta(days=365)
 """Age after which a price in use is worth a warning."""
 
+RETIREMENT_NOTICE = timedelta(days=90)
+"""Time before the retirement of a model in which its use is worth a warning."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
@@ -43,6 +46,10 @@ class Card:
     """Tokens in one request."""
     size: int | None = None
     """Bytes of UTF-8 text in one request."""
+    requests_per_minute: int | None = None
+    """Requests that an account may send per minute; a declaration takes precedence."""
+    texts_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     input_types: Mapping[str, str] | None = None
     """The provider's words for ``document`` and ``query``; ``None`` where requests do not name the input type."""
     symmetric: bool
@@ -53,16 +60,26 @@ class Card:
     """US dollars per million tokens; ``None`` is unknown."""
     batch_price: Decimal | None = None
     """Price through the provider's batch endpoint."""
+    retired: date | None = None
+    """The day on which the maker stops serving the model, where one is announced."""
     tokenizer: str | None = None
     """Name of a tiktoken encoding, or ``None``."""
     source: str = ""
     """Address of the maker's page."""
     checked: date | None = None
     """The day on which the page was read."""
+    declared: bool = False
+    """Whether the user declares the model, which the catalogue does not know. No column."""
 
     @property
     def provider(self) -> str:
         return self.model.partition(":")[0]
+
+    def retirement(self, today: date) -> str | None:
+        """Return when the model is or was retired, within ``RETIREMENT_NOTICE`` before the day and ever after."""
+        if self.retired is None or today < self.retired - RETIREMENT_NOTICE:
+            return None
+        return f"is retired on {self.retired}" if today < self.retired else f"was retired on {self.retired}"
 
     def longer_than(self, dimensions: int) -> list[int]:
         """Return the numbers of longer vectors whose beginning is the vector of ``dimensions``, ascending."""
@@ -106,7 +123,7 @@ def _parse(text: str, origin: str) -> dict[str, Card]:
 
 
 def _card(row: dict[str, Any], where: str) -> Card:
-    known = {field.name for field in fields(Card)}
+    known = {field.name for field in fields(Card)} - {"declared"}
     if unknown := sorted(row.keys() - known):
         raise ConfigError(f"{where}: unknown column {unknown[0]!r}. Columns are {', '.join(sorted(known))}.")
     if ":" not in str(row.get("model", "")):

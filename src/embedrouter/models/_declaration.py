@@ -51,11 +51,13 @@ class Model:
     max_concurrency: int | None = None
     """Requests in flight at once; 8 for providers, 1 for local models."""
     requests_per_minute: int | None = None
-    """Requests that this process may send per minute; when left out, the number that the provider reports, if any."""
+    """Requests that this process may send per minute; when left out, the catalogue's number, else the number that the
+    provider reports, if any."""
     texts_per_minute: int | None = None
-    """Texts that this process may send per minute; Cohere limits these."""
+    """Texts that this process may send per minute, instead of the catalogue's number; Cohere limits these."""
     tokens_per_minute: int | None = None
-    """Tokens that this process may send per minute; when left out, the number that the provider reports, if any."""
+    """Tokens that this process may send per minute; when left out, the catalogue's number, else the number that the
+    provider reports, if any."""
     timeout: float = 30.0
     """Seconds for one HTTP attempt."""
     client: Any = field(default=None, repr=False, compare=False)
@@ -71,8 +73,8 @@ class Model:
     max_request_tokens: int | None = None
     """Tokens in one request, instead of the catalogue's number."""
     encoding_format: Literal["base64", "float", "omit"] | None = None
-    """The encoding of numbers to request: base64 by default; ``"float"`` asks for lists, which take far longer to
-    parse; ``"omit"`` is for servers of OpenAI's protocol that refuse the field."""
+    """The encoding of numbers to request. When left out, base64, and where the server refuses it lists, which take far
+    longer to parse, then neither; ``"float"`` asks for lists, ``"omit"`` leaves the field out."""
     extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
     """Further fields of every request to a server of OpenAI's protocol, such as ``{"truncate": "END"}``; or fields by
     input type: ``{"document": {"input_type": "passage"}, "query": {"input_type": "query"}}``. They are part of the

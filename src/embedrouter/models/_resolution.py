@@ -12,8 +12,8 @@ from ..errors import ConfigError, SpaceMismatchError
 from ..limits import REQUESTS_PER_LIMIT
 from ..spending import DECIMALS, as_price
 from ..types import Candidate, Limits, Space
-from ._catalogue import Card, did_you_mean
-from ._declaration import Model
+from ._catalogue import Card, did_you_mean, load_catalogue
+from ._declaration import OPENAI_PROTOCOL, Model
 
 NEUTRAL_FIELDS = frozenset({"user", "metadata", "tags", "provider", "cache", "caching", "num_retries", "timeout"})
 """Fields of a request that no server's vectors depend on: for accounting, routing and caching."""
@@ -29,11 +29,24 @@ def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
     missing = [name for name, value in (("space", model.space), ("dimensions", dimensions)) if value is None]
     if model.space is None or dimensions is None:
         raise ConfigError(
-            f"The catalogue does not know {model.name!r}.{did_you_mean(model.name)} If it is a model of your own, "
+            f"The catalogue does not know {model.name!r}.{_served_name(model)} If it is a model of your own, "
             f"declare it: Model({model.name!r}, {', '.join(f'{name}=…' for name in missing)})."
         )
     known = {"model": model.name, "space": model.space, "dimensions": dimensions, "texts": 32, "symmetric": False}
-    return Card(**{**known, **facts})
+    return Card(**{**known, "declared": True, **facts})
+
+
+def _served_name(model: Model) -> str:
+    """Return advice for a name that a server gives to a model: the catalogue's name, and the server's as deployment."""
+    names = [name.partition(":")[2] for name in load_catalogue() if name.startswith(f"{model.provider}:")]
+    contained = [name for name in names if name in model.id.lower()]
+    if model.provider not in OPENAI_PROTOCOL or not (contained or model.provider == "azure_openai"):
+        return did_you_mean(model.name)
+    name = max(contained, key=len, default=names[0])
+    return (
+        f" If {model.id!r} is your server's own name for a model of the catalogue, declare the model by the "
+        f"catalogue's name: Model('{model.provider}:{name}', deployment={model.id!r})."
+    )
 
 
 def resolve(
@@ -97,9 +110,9 @@ def resolve(
             input_tokens=model.max_input_tokens or card.input_tokens,
         ),
         concurrency=model.max_concurrency or (1 if local else 8),
-        requests_per_minute=model.requests_per_minute,
-        texts_per_minute=model.texts_per_minute,
-        tokens_per_minute=model.tokens_per_minute,
+        requests_per_minute=model.requests_per_minute or card.requests_per_minute,
+        texts_per_minute=model.texts_per_minute or card.texts_per_minute,
+        tokens_per_minute=model.tokens_per_minute or card.tokens_per_minute,
         served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,

@@ -15,9 +15,10 @@ from typing import Any
 from ..errors import ConfigError
 from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
+from ._environment import Address
 from ._tiktoken import encoding
 
-__all__ = ["Backend", "Description", "create", "describe", "encoding"]
+__all__ = ["Address", "Backend", "Description", "address_of", "create", "describe", "encoding"]
 
 PROVIDERS = {
     "openai": "openai",
@@ -63,6 +64,12 @@ def create(model: Model, known: Description, candidate: Candidate) -> Backend:
         return model.backend
     backend: Backend = _provider(model).create(model, known, candidate)
     return backend
+
+
+def address_of(backend: Backend) -> Address | None:
+    """Return the address to which a backend of this package sends requests, where it is known."""
+    found = getattr(backend, "address", None)
+    return found if isinstance(found, Address) else None
 
 
 def _provider(model: Model) -> Any:

@@ -25,6 +25,8 @@ from typing import Any, Generic, TypeVar
 from .._process import PerLoop, PerProcess, in_thread
 from ..errors import ConfigError
 from ..models import Model
+from ._bounded import bounded
+from ._connections import redirect_guard
 
 S = TypeVar("S")
 A = TypeVar("A")
@@ -147,13 +149,54 @@ async def _areturn(leased: _Leased) -> None:
         await leased.close()
 
 
+def http_client(kind: Any, library: Any, model: Model, *, asynchronous: bool, **settings: Any) -> Any:
+    """Make an HTTP client that follows the proxies and authorities of the environment, and no redirect elsewhere.
+
+    The client keeps to the ``allowance`` of a request.
+
+    Args:
+        kind: the class, of ``httpx``, ``httpx2`` or an SDK.
+        library: the module ``httpx`` or ``httpx2``.
+
+    Raises:
+        ConfigError: a proxy or the file of authorities cannot be used; the message names the variable.
+    """
+    verify, hook = ssl_context(library), redirect_guard(model.name, asynchronous=asynchronous)
+    try:
+        return bounded(kind, library)(verify=verify, event_hooks={"response": [hook]}, **settings)
+    except (ValueError, ImportError, library.InvalidURL) as error:  # their messages may repeat a password
+        kind_of_error = type(error).__name__
+    raise ConfigError(
+        f"{model.name}: the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used, or NO_PROXY cannot "
+        f"be understood ({kind_of_error}). Write http://host:port; for socks5://host:port run: pip install socksio"
+    )
+
+
 def ssl_context(library: Any) -> ssl.SSLContext:
-    """Return the default context of ``httpx`` or ``httpx2``, which follows ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
-    return _ssl_context(library, os.getpid(), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    """Return the SSL context of ``httpx`` or ``httpx2``, with the certificate authorities of the environment.
+
+    ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` replace the usual authorities, as these libraries have it. Where neither is
+    set, those of ``REQUESTS_CA_BUNDLE``, which is the variable of another library, are added to the usual ones.
+
+    Raises:
+        ConfigError: there is no such file, or it holds no certificates.
+    """
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+    given = [os.environ.get(name) or None for name in names]
+    try:
+        return _ssl_context(library, os.getpid(), *given)
+    except OSError as error:
+        wrong = next((name for name, value in zip(names, given, strict=True) if value), names[0])
+        raise ConfigError(
+            f"The certificate authorities of {wrong}={os.environ.get(wrong)!r} cannot be read "
+            f"({error.strerror or type(error).__name__}). Set {wrong} to a PEM file, or remove it."
+        ) from error
 
 
 @cache
-def _ssl_context(library: Any, *_: int | str | None) -> ssl.SSLContext:
+def _ssl_context(library: Any, _: int, file: str | None, folder: str | None, more: str | None) -> ssl.SSLContext:
     """Make a context; the other arguments tell processes and settings apart."""
     context: ssl.SSLContext = library.create_ssl_context()
+    if more and not file and not folder:
+        context.load_verify_locations(**{"capath" if os.path.isdir(more) else "cafile": more})  # noqa: PTH112
     return context

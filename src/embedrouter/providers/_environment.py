@@ -1,9 +1,16 @@
-"""The settings that backends read from the environment: keys, and Azure's address."""
+"""The settings that backends read from the environment: keys and addresses.
+
+The variables that hold addresses are those that the SDKs read, because a key in the environment belongs to the address
+in the environment: behind a gateway both are the gateway's, and the vendor must get neither that key nor the texts.
+``base_url=`` takes precedence. A configuration file that was found by search makes no difference: it cannot set a
+variable, and an address of its own needs a key's variable of its own (see ``embedrouter.config``).
+"""
 
 import os
+from dataclasses import dataclass
 
 from ..errors import AuthenticationError, ConfigError
-from ..models import Model, is_secret
+from ..models import Model, check_address, is_secret
 
 KEY_VARIABLES = {
     "openai": ("OPENAI_API_KEY",),
@@ -11,6 +18,64 @@ KEY_VARIABLES = {
     "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
     "voyage": ("VOYAGE_API_KEY",),
 }
+
+ADDRESS_VARIABLES = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),  # the latter is LangChain's, and was the SDK's
+    "azure_openai": ("AZURE_OPENAI_ENDPOINT",),
+    "cohere": ("CO_API_URL",),
+}
+ADDRESSES = {
+    "openai": "https://api.openai.com/v1",
+    "cohere": "https://api.cohere.com",
+    "voyage": "https://api.voyageai.com/v1",
+}
+MONGODB = "https://ai.mongodb.com/v1"
+"""Serves Voyage's models for keys that begin with ``al-``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The address to which requests go."""
+
+    url: str
+    variable: str | None = None
+    """The variable of the environment that holds it; ``None`` where the declaration or the provider decides."""
+
+
+def address(model: Model) -> Address | None:
+    """Return the address of a model: ``base_url``, then one of the provider's variables, then the provider's own.
+
+    ``None`` is a model without an address: of this process, or of an SDK's client that does not show its own.
+    """
+    client = model.client or model.async_client
+    if own := str(getattr(client, "base_url", "") or ""):
+        return Address(own)
+    if client is not None and model.provider != "voyage":
+        return None
+    if model.base_url:
+        return Address(model.base_url)
+    for variable in ADDRESS_VARIABLES.get(model.provider, ()):
+        if given := os.environ.get(variable, "").strip():
+            return Address(given, variable)
+    if model.provider == "voyage" and (known_key(model) or "").startswith("al-"):
+        return Address(MONGODB)
+    return Address(ADDRESSES[model.provider]) if model.provider in ADDRESSES else None
+
+
+def url(model: Model) -> str:
+    """Return the address of a model without a client of the user's; an empty string where it has none."""
+    found = address(model)
+    return found.url if found else ""
+
+
+def check_address_variables(model: Model) -> None:
+    """Refuse an address of the environment that holds a secret.
+
+    Raises:
+        ConfigError: the message names the variable and does not repeat the address.
+    """
+    for variable in ADDRESS_VARIABLES.get(model.provider, ()):
+        check_address(os.environ.get(variable), f"{model.name}: {variable}")
 
 
 def api_key(model: Model) -> str:
@@ -40,6 +105,17 @@ def known_key(model: Model) -> str | None:
         return key
     found = (os.environ.get(variable, "").strip() for variable in _variables(model))
     return next((value for value in found if value), None)
+
+
+def key_origin(model: Model) -> str:
+    """Return the variable or the argument that the key of a model is read from, for messages."""
+    if model.provider != "voyage" and (model.client is not None or model.async_client is not None):
+        return "the client that was passed in"
+    if model.azure_ad_token_provider is not None:
+        return "azure_ad_token_provider="
+    if model.api_key and model.api_key.strip():
+        return "api_key="
+    return next((variable for variable in _variables(model) if os.environ.get(variable, "").strip()), "")
 
 
 def secrets(model: Model) -> list[str]:

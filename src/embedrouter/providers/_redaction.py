@@ -5,13 +5,13 @@ key. Errors end up in logs, so a text or a key is passed on neither in a message
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 MIN_ECHO = 20
 """Consecutive characters of a text that count as an echo; a shorter text must be echoed whole."""
 MIN_UNQUOTED = 12
 """Characters from which a text that is echoed whole is recognised without quotation marks around it."""
-MAX_SEARCHED = 4_000
+MAX_SEARCHED = 2_000
 """Characters that are searched of an error; an error that says more is not chained."""
 MIN_KEY = 8
 """Characters of a key; a shorter one is a placeholder, such as ``none``."""
@@ -27,7 +27,12 @@ def echoes_input(message: str, texts: Sequence[str]) -> bool:
 
     White space and escapes make no difference.
     """
-    forms = {_squeeze(message), _squeeze(ESCAPE.sub(_unescape, message))}
+    return _echo([message], texts)
+
+
+def _echo(messages: Iterable[str], texts: Sequence[str]) -> bool:
+    """Return whether one of the messages repeats a text; the texts, which may be long, are prepared once."""
+    forms = {_squeeze(form) for message in messages for form in (message, ESCAPE.sub(_unescape, message))}
     squeezed = [_squeeze(text) for text in texts]
     short_texts = [text for text in squeezed if len(text) <= MIN_ECHO]
     long_texts = "\n".join(text for text in squeezed if len(text) > MIN_ECHO)
@@ -49,11 +54,16 @@ def find_possible_keys(message: str) -> list[str]:
 
 
 def safe_to_chain(error: BaseException, texts: Sequence[str], secrets: Sequence[str] = ()) -> bool:
-    """Return whether a traceback of ``error`` would print neither a text nor a key."""
+    """Return whether a traceback of ``error`` would print neither a text nor a key, and not very much."""
     secrets = [secret for secret in secrets if len(secret) >= MIN_KEY]
-    return not any(
-        len(words) > MAX_SEARCHED or any(secret in words for secret in secrets) or echoes_input(words, texts)
-        for words in set(_printed(error))
+    try:
+        printed = set(_printed(error))
+    except Exception:  # noqa: BLE001 - of a library: some errors cannot be printed
+        return False
+    return (
+        all(len(words) <= MAX_SEARCHED for words in printed)
+        and not any(secret in words for secret in secrets for words in printed)
+        and not _echo(printed, texts)
     )
 
 

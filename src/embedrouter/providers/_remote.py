@@ -1,36 +1,81 @@
 """The way of a request to a provider, the same for all: build request, send, parse answer, translate error.
 
 A backend writes each step once. ``send`` serves both forms: what a synchronous client returns is the response, what an
-asynchronous one returns is awaited here.
+asynchronous one returns is awaited here. A server that does not take the format of numbers, or a number of dimensions
+that only the user declares, is asked again at once without it, and from then on.
+
+The timeout is for the whole exchange. The time limits of HTTP clients are those of single reads, so an asynchronous
+request is cancelled when its time is up, and a synchronous one is made in a thread that is then left alone.
 """
 
+import asyncio
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-from ..errors import BadResponseError, RequestTimeoutError, UnavailableError
+from .._process import threads
+from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Model
 from ..types import Answer, Candidate, InputType
 from . import Description
+from ._bounded import Allowance, allowance
 from ._clients import Clients
-from ._environment import secrets
-from ._redaction import safe_to_chain
-from ._responses import Refusal, error_from_refusal, was_sent
+from ._connections import SIGN_IN, explain, path_of, place_of, url_of, was_sent
+from ._environment import Address, address, key_origin, secrets, url
+from ._messages import words
+from ._redaction import echoes_input, safe_to_chain
+from ._responses import Asked, Refusal, error_from_refusal, places_of, refusal_in_answer, shown_reason
+from ._taken import ALL, Taken, dialect
+
+PROXY_SIGN_IN = 407
+GRACE = 0.25
+"""Seconds after the timeout in which an HTTP client may find by itself that the time is up: it knows what was sent."""
+BYTES_PER_NUMBER = 32
+"""Of JSON: a number of 17 digits with its sign, its exponent and a comma."""
+BYTES_PER_TEXT = 1_000
+"""Of what else an answer says of one text."""
+BYTES_PER_LETTER = 6
+"""Some answers repeat the texts; JSON may write a letter as ``\\u00e9``."""
+HEADROOM = 2**22
+
+
+class NoVectorsError(BadResponseError):
+    """An answer without vectors, which may carry a reason: raised by ``parse_answer``, and replaced by ``chained``."""
+
+    def __init__(self, body: object, headers: Mapping[str, str] | None) -> None:
+        super().__init__("the answer holds no vectors. Check base_url.")
+        self.body, self.headers = body, headers
 
 
 class RemoteBackend(Backend):
     """Calls a provider through the clients of its SDK, or through those that the user passed in."""
 
+    formats: ClassVar[tuple[str, ...]] = ("base64", "float")
+    """The formats of numbers, in the order in which they are asked for."""
+    path: ClassVar[str] = "/embeddings"
+    """Under the provider's address."""
+
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self.model = model
         self.card = known.card
-        wanted = candidate.space.dimensions
-        self.dimensions = wanted if wanted != known.card.dimensions else None
-        """Sent only where it is not the model's own number, because older models refuse it."""
+        self.length = candidate.space.dimensions
+        """Of the vectors."""
+        wanted = self.length != known.card.dimensions or known.card.declared
+        self.dimensions = self.length if wanted else None
+        """Sent only where it is not the model's own number, because older models refuse it, or where the user says it.
+        """
         self.clients: Clients[Any, Any] = Clients(
             partial(self._client, model, False), partial(self._client, model, True)
         )
+
+    @property
+    def address(self) -> Address | None:
+        """The address to which requests go, where it is known."""
+        return address(self.model)
 
     @classmethod
     def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
@@ -52,8 +97,8 @@ class RemoteBackend(Backend):
         return [prompt + text for text in texts]
 
     @abstractmethod
-    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
-        """Return the arguments of the SDK's method."""
+    def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
+        """Return the arguments of the SDK's method, without what the server does not take."""
 
     @abstractmethod
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
@@ -75,64 +120,208 @@ class RemoteBackend(Backend):
         """Return the keys that were sent with a request, besides those of the model."""
         return []
 
+    def format(self, taken: Taken | None) -> str:
+        """Return the format of numbers to ask for."""
+        return self.model.encoding_format or self.formats[(taken or self.taken).refused_formats]
+
+    def number_of_dimensions(self, taken: Taken | None) -> int | None:
+        """Return the number of dimensions to ask for; ``None`` for the model's own."""
+        return self.dimensions if (taken or self.taken).dimensions else None
+
+    @property
+    def taken(self) -> Taken:
+        """What the server is known to take."""
+        return dialect.get(self._server, ALL)
+
+    @property
+    def _server(self) -> tuple[str, ...]:
+        return self.model.name, self.model.deployment or "", url(self.model)
+
+    def _without(self, fields: frozenset[str], taken: Taken, input_type: InputType) -> Taken | None:
+        """Return what to try next where a server refuses fields; ``None`` where the user decides, or nothing is left.
+
+        A catalogued model is not asked without its dimensions: vectors of another length would come.
+        """
+        fields -= set(self.model.body(input_type))
+        formats, dimensions = taken.refused_formats, taken.dimensions
+        if "encoding_format" in fields and self.model.encoding_format is None and formats + 1 < len(self.formats):
+            formats += 1
+        if "dimensions" in fields and self.card.declared:
+            dimensions = False
+        following = Taken(formats, dimensions)
+        return None if following == taken else following
+
     def chained(self, error: Exception, texts: Sequence[str]) -> Exception:
         """Translate an error, and make it the cause of ours unless a traceback would then print a text or a key.
 
         Raise the result outside of the ``except`` clause: inside, Python would attach the SDK's error as the context.
         """
+        return self._as_ours(error, self._translated(error), texts)
+
+    def _translated(self, error: Exception) -> Exception | Refusal:
+        ours = next((ours for ours in (error, error.__cause__) if isinstance(ours, BackendError)), None)
+        found = ours or self.translate_error(error)  # ours of the HTTP client, or of the answer
+        if isinstance(found, NoVectorsError):
+            return refusal_in_answer(found.body, found.headers) or found
+        return found
+
+    def _as_ours(self, error: Exception, found: Exception | Refusal, texts: Sequence[str]) -> Exception:
         keys = [*secrets(self.model), *self.sent_keys(error)]
-        found = self.translate_error(error)
-        ours = error_from_refusal(found, self.model.name, texts, keys) if isinstance(found, Refusal) else found
-        if ours is not error:
-            ours.__cause__ = error if safe_to_chain(error, texts, keys) else None
-        return ours
+        if isinstance(found, NoVectorsError):
+            return self.not_an_answer(shown_reason(found.body, texts, keys))
+        if isinstance(found, BackendError) and found in (error, error.__cause__):
+            return found
+        if isinstance(found, Refusal) and found.status == PROXY_SIGN_IN:  # of a proxy that forwards http://
+            found = UnavailableError(
+                f"HTTP {found.status}: the proxy asks for a user and a password. {SIGN_IN}",
+                model=self.model.name,
+                status=found.status,
+                retryable=False,
+            )
+        if isinstance(found, Refusal):
+            place = path_of(url_of(error) or self._endpoint)
+            asked = Asked(self.model.name, texts, keys, place, key_origin(self.model))
+            found = error_from_refusal(found, asked)
+        if found is not error:
+            found.__cause__ = error if safe_to_chain(error, texts, keys) else None
+        return found
 
     def in_order(self, rows: Any) -> list[Any]:
-        """Return the embeddings of rows in the order of their ``index``.
+        """Return the embeddings of rows in the order of their ``index``, otherwise in the order in which they came.
 
         Raises:
             BadResponseError: an index is repeated or left out.
             KeyError, TypeError, AttributeError: these are no such rows.
         """
-        rows = sorted(rows, key=lambda row: row["index"])
-        if [row["index"] for row in rows] != list(range(len(rows))):
+        embeddings = [row["embedding"] for row in rows]
+        places = places_of([row.get("index") for row in rows])
+        if places is None:
+            return embeddings
+        if sorted(places) != list(range(len(embeddings))):
             raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
-        return [row["embedding"] for row in rows]
+        return [embedding for _, embedding in sorted(zip(places, embeddings, strict=True), key=lambda pair: pair[0])]
 
-    def not_an_answer(self) -> BadResponseError:
+    def parsed(self, content: bytes, headers: Mapping[str, str]) -> Any:
+        """Return the parsed JSON of an answer, three times as fast as ``json.loads``.
+
+        Raises:
+            NoVectorsError: the content is none.
+        """
+        from pydantic_core import from_json
+
+        try:
+            return from_json(content)
+        except ValueError as error:
+            broken = content.lstrip()[:1] in (b"{", b"[")
+            raise NoVectorsError(f"(broken JSON of {len(content)} bytes)" if broken else content, headers) from error
+
+    def not_an_answer(self, reason: str = "") -> BadResponseError:
         """Return the error for an answer of another form."""
-        return BadResponseError("the answer is not an embeddings response", model=self.model.name)
+        place = path_of(self._endpoint)
+        says = f" It says: {reason}" if reason else ""
+        return BadResponseError(
+            f"the answer of {place} is not an embeddings response.{says} Check base_url.", model=self.model.name
+        )
 
     def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
         """Return the error for a request whose time ran out."""
-        return RequestTimeoutError("no answer in time", model=self.model.name, perhaps_billed=was_sent(error))
+        sent, called = was_sent(error), self._called(error)
+        failure = explain(error, called)
+        story = f"no answer in time ({place_of(called)})" + ("" if sent else f": {failure.reason}. {failure.advice}")
+        return RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
 
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
-        """Return the error for a failure of the network, named after its reason."""
-        story = f"the connection failed ({type(reason or error).__name__})"
-        return UnavailableError(story, model=self.model.name, perhaps_billed=was_sent(error))
+        """Return the error for a failure of the network: the host, the reason, and what to do."""
+        called = self._called(error)
+        failure = explain(reason or error, called)
+        return UnavailableError(
+            f"the connection failed ({place_of(called)}): {failure.reason}. {failure.advice}",
+            model=self.model.name,
+            retryable=not failure.permanent,
+            perhaps_billed=was_sent(error),
+        )
+
+    def _called(self, error: Exception) -> str:
+        return url_of(error) or url(self.model)
+
+    @property
+    def _endpoint(self) -> str:
+        """The address of the embeddings; an empty string where only a client of the user's has it."""
+        base = url(self.model)
+        return f"{base.rstrip('/')}{self.path}" if base else ""
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        request = self.build_request(texts, input_type)
-        with self.clients.lease() as client:
-            try:
-                response = self.send(client, request, timeout)
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = self.chained(error, texts)
-            else:
-                return self.parse_answer(response)
+        taken: Taken | None = self.taken
+        failure: Exception | None = None
+        with self.clients.lease() as client, self._allowed(texts, timeout) as until:
+            while taken is not None:
+                request = self.build_request(texts, input_type, taken)
+                try:
+                    return self._understood(taken, self._in_time(client, request, until - time.monotonic()))
+                except Exception as error:  # noqa: BLE001 - raised below
+                    taken, failure = self._failed(error, texts, input_type, taken)
+        assert failure is not None
         raise failure
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        request = self.build_request(texts, input_type)
+        taken: Taken | None = self.taken
+        failure: Exception | None = None
         async with self.clients.alease() as client:
-            try:
-                response = await self.send(client, request, timeout)
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = self.chained(error, texts)
-            else:
-                return self.parse_answer(response)
+            with self._allowed(texts, timeout) as until:
+                while taken is not None:
+                    request = self.build_request(texts, input_type, taken)
+                    left = until - time.monotonic()
+                    try:
+                        async with asyncio.timeout(left + GRACE):
+                            response = await self.send(client, request, max(left, GRACE))
+                        return self._understood(taken, response)
+                    except Exception as error:  # noqa: BLE001 - raised below
+                        taken, failure = self._failed(error, texts, input_type, taken)
+        assert failure is not None
         raise failure
+
+    def _in_time(self, client: Any, request: dict[str, Any], left: float) -> Any:
+        """Make the request in a thread, for as long as there is time."""
+        left = max(left, GRACE)
+        try:
+            answer = threads.submit(self.send, client, request, left)
+        except RuntimeError:  # the system has no more threads
+            return self.send(client, request, left)
+        try:
+            if wait([answer], left + GRACE).not_done:
+                raise TimeoutError
+            return answer.result()
+        finally:
+            del answer  # refers to an error, which refers to this frame
+
+    def _understood(self, taken: Taken, response: Any) -> Answer:
+        answer = self.parse_answer(response)
+        if taken != self.taken:
+            dialect[self._server] = taken
+        return answer
+
+    def _failed(
+        self, error: Exception, texts: Sequence[str], input_type: InputType, taken: Taken
+    ) -> tuple[Taken | None, Exception | None]:
+        """Return what to try next; otherwise the error to raise."""
+        found = self.no_answer_in_time(error) if type(error) is TimeoutError else self._translated(error)
+        if isinstance(found, Refusal) and not echoes_input(words(found.body), texts):
+            following = self._without(found.fields, taken, input_type)
+            if following is not None:
+                return following, None
+        return None, self._as_ours(error, found, texts)
+
+    @contextmanager
+    def _allowed(self, texts: Sequence[str], timeout: float) -> Iterator[float]:
+        """Limit the size and the time of the answers that the block asks for; give the time at which they must end."""
+        until = time.monotonic() + timeout
+        size = len(texts) * (self.length * BYTES_PER_NUMBER + BYTES_PER_TEXT)
+        size += BYTES_PER_LETTER * sum(map(len, texts)) + HEADROOM
+        before = allowance.set(Allowance(self.model.name, len(texts), self.length, size, until))
+        try:
+            yield until
+        finally:
+            allowance.reset(before)
 
     def close(self) -> None:
         self.clients.close()

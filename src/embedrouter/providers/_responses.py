@@ -1,9 +1,9 @@
 """What the answers of all providers have in common: vectors, HTTP statuses, and headers about limits and waits."""
 
-import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..models import MOST_TOKENS
 from ..types import RateLimits, Vectors
+from ._messages import carried_status, code_of, parse_span, read, words
 from ._redaction import echoes_input, mask_keys
 
 MAX_MESSAGE = 300
@@ -30,15 +31,10 @@ MAX_DIGITS = 20
 """Digits of a limit in a header."""
 MAX_RESET = 86400.0
 """Seconds until a limit per minute is surely whole again; a header with more seconds means something else."""
-
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-TOO_LONG = re.compile(
-    r"maximum context length|context length|too many tokens|too long|must have less than \d+ tokens|max(imum)? input",
-    re.IGNORECASE,
-)
-"""How OpenAI, vLLM, Ollama, Cohere, Voyage and TEI say that a text is over the limit; none has a code for it."""
-
+EPOCH = 10**9
+"""A reset that is larger is a moment, in seconds or milliseconds since 1970."""
+GATEWAY = "llm_provider-"
+"""The beginning of headers that LiteLLM passes on from the provider behind it."""
 KINDS: dict[int, type[BackendError]] = {
     **dict.fromkeys((401, 403, 498), AuthenticationError),
     **dict.fromkeys((400, 413, 422), InputRejectedError),
@@ -46,21 +42,10 @@ KINDS: dict[int, type[BackendError]] = {
     **dict.fromkeys((409, 425, 499), UnavailableError),
     429: RateLimitedError,
 }
-
-NO_CONNECTION = {
-    "ConnectError",  # httpx, httpx2
-    "ConnectTimeout",  # httpx, httpx2, requests
-    "PoolTimeout",
-    "NewConnectionError",  # urllib3
-    "ConnectTimeoutError",
-    "NameResolutionError",
-    "ClientConnectorError",  # aiohttp
-    "ConnectionTimeoutError",
-    "ConnectionRefusedError",
-    "SSLCertVerificationError",
-    "gaierror",
-}
-"""Exceptions of the HTTP libraries that mean, as do their subclasses, that no connection was made."""
+REJECTED = frozenset(status for status, kind in KINDS.items() if kind is InputRejectedError)
+FAILED, TOO_MANY, NOT_FOUND = 500, 429, 404
+OUT_OF_MONEY = frozenset({400, 402, 403, TOO_MANY, FAILED})
+"""Statuses with which gateways and providers say that the account's money is used up."""
 
 PARSE_FAILURES = (TypeError, AttributeError, LookupError, RecursionError, ValueError)
 """Exceptions that SDKs raise by accident where an answer has another form than they expect."""
@@ -104,58 +89,126 @@ class Refusal:
     """What a provider answers in place of vectors."""
 
     status: int
-    message: str
+    body: object
+    """Parsed JSON, or text."""
     headers: Mapping[str, str] | None = None
-    code: str = ""
-    """The provider's error code."""
-    unknown_model: bool = False
-    """Whether the message means that the provider does not serve the model."""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields of the request that the provider may not take, by its words."""
+        found = read(words(self.body))
+        is_text = found.too_long or found.batch_size is not None
+        wrong = self.status in REJECTED or self.status >= FAILED
+        return found.fields if wrong and not is_text else frozenset()
 
 
-def error_from_refusal(refusal: Refusal, model: str, texts: Sequence[str], keys: Sequence[str]) -> BackendError:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The request that was refused, for messages and for what must not be in them."""
+
+    model: str
+    texts: Sequence[str] = ()
+    keys: Sequence[str] = ()
+    """Must not be shown."""
+    address: str = ""
+    """Host and path."""
+    key_origin: str = ""
+    """The variable or the argument that the key was read from."""
+
+
+def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
     """Return the error for a refusal.
 
-    The message is shortened, keys in it are masked, and it is left out if it echoes one of the texts.
+    The reason is shortened, keys in it are masked, and it is left out if it echoes one of the texts.
     """
-    status, message, code = refusal.status, refusal.message, refusal.code
-    shown = " ".join(mask_keys(message, keys).split())[:MAX_MESSAGE]
-    if echoes_input(message, texts):
+    status, code, reason = refusal.status, code_of(refusal.body), words(refusal.body)
+    found = read(reason, refusal.body)
+    echoes = echoes_input(reason, asked.texts)
+    shown = mask_keys(reason, asked.keys)[:MAX_MESSAGE] or "no reason was given"
+    if echoes:
         shown = "(the provider's message is left out because it quotes a text)"
-    story = f"HTTP {status}: {shown}"
-    answer: dict[str, Any] = {"model": model, "status": status}
-    if refusal.unknown_model or status == 404:
-        advice = "Check the model's name, base_url and your access to it."
-        return UnavailableError(f"{story} {advice}", **answer, retryable=False)
+        found = replace(found, unknown_model=False, unsupported=False, quota=False)
+    story = f"HTTP {status} from {mask_keys(asked.address, asked.keys)} for {asked.model}: {shown}"
+    answer: dict[str, Any] = {"model": asked.model, "status": status}
+
+    def unavailable(advice: str) -> UnavailableError:
+        return UnavailableError(f"{_sentence(story)} {advice}", **answer, retryable=False)
+
     kind = kind_of_status(status) or BackendError
-    if status == 429 and "request too large" in message.lower():  # for the account's minute: a smaller one may pass
-        kind = InputRejectedError
+    rejected = status in REJECTED
+    if status == NOT_FOUND or (rejected and found.unknown_model):
+        return unavailable("Check the model's name, base_url and your access to it.")
+    if rejected and found.unsupported and not found.too_long:
+        return unavailable("Leave the setting out that the server does not take, or ask another model.")
+    if code == "insufficient_quota" or (found.quota and status in OUT_OF_MONEY):
+        advice = "Check the credits and the billing of the account."
+        return RateLimitedError(f"{_sentence(story)} {advice}", **answer, retryable=False)
     if kind is AuthenticationError:
-        story += " Check the API key and its permissions."
-    elif kind is InputRejectedError:
-        is_text = status != 429 and code != "max_tokens_per_request"
-        answer["too_long"] = is_text and TOO_LONG.search(message) is not None
-    elif kind is not BackendError:
-        answer["retry_after"] = parse_retry_after(refusal.headers or {})
-        answer["retryable"] = status not in (501, 505) and code != "insufficient_quota"
-        answer["perhaps_billed"] = False
-    return kind(story, **answer)
+        origin = f", which was read from {asked.key_origin}," if asked.key_origin else ""
+        return AuthenticationError(f"{_sentence(story)} Check the API key{origin} and its permissions.", **answer)
+    smaller = status == TOO_MANY and "request too large" in reason.lower()  # for the account's minute
+    if kind is InputRejectedError or smaller or (status >= FAILED and found.too_long):
+        many = found.batch_size if found.batch_size and found.batch_size < len(asked.texts) else None
+        return InputRejectedError(
+            story, **answer, too_long=found.too_long and not smaller, limit=found.limit, batch_size=many
+        )
+    if kind is BackendError:
+        return BackendError(f"{_sentence(story)} Check the request and base_url.", **answer)
+    asked_for = parse_retry_after(refusal.headers or {}, limited=kind is RateLimitedError)
+    answer["retry_after"] = asked_for or (asked_for if found.wait is None else found.wait)
+    answer["retryable"] = status not in (501, 505)
+    answer["perhaps_billed"] = False
+    if kind is RateLimitedError:
+        advice = "Wait, or set Model(…, requests_per_minute=…, tokens_per_minute=…)."
+        return RateLimitedError(f"{_sentence(story)} {advice}", **answer, limits=found.limits)
+    return kind(f"{_sentence(story)} Try again later, or declare another model.", **answer)
+
+
+def refusal_in_answer(body: object, headers: Mapping[str, str] | None = None) -> Refusal | None:
+    """Return the refusal that an answer with status 200 carries, by its code or its words."""
+    status = carried_status(body)
+    if status is None and isinstance(body, Mapping | list) and (reason := words(body, whole=False)):
+        found = read(reason, body)
+        if found.too_long or found.batch_size or found.unknown_model or found.unsupported:
+            status = 400
+        elif found.quota or found.limits or found.wait is not None:
+            status = TOO_MANY
+    return None if status is None else Refusal(status, body, headers)
+
+
+def shown_reason(body: object, texts: Sequence[str], keys: Sequence[str]) -> str:
+    """Return the reason in an answer without vectors, as far as it may be shown."""
+    reason = words(body, whole=False)
+    return "" if echoes_input(reason, texts) else mask_keys(reason, keys)[:MAX_MESSAGE]
+
+
+def parse_name(body: Any) -> str | None:
+    """Return the name by which a server calls the model in its answer."""
+    name = body.get("model")
+    return name if isinstance(name, str) and 0 < len(name.strip()) <= MAX_MESSAGE else None
+
+
+def places_of(indices: Sequence[object]) -> list[int] | None:
+    """Return the places of the rows of an answer; ``None`` where the indices cannot be places.
+
+    One that is left out where it is zero is zero; digits in quotation marks are digits.
+    """
+    if len(indices) > 1 and all(index in (0, "0") for index in indices):
+        return None
+    read = [int(index) if isinstance(index, str) and index.isdecimal() else index for index in indices]
+    if read.count(None) == 1 and 0 not in read:
+        read[read.index(None)] = 0
+    places = [int(index) for index in read if isinstance(index, int | float) and index == index // 1]
+    return places if len(places) == len(indices) else None
+
+
+def _sentence(story: str) -> str:
+    return story if story.endswith((".", "!", "?", ")")) else f"{story}."
 
 
 def kind_of_status(status: int) -> type[BackendError] | None:
     """Return the error for a status that means the same at all providers."""
     return UnavailableError if status >= 500 else KINDS.get(status)
-
-
-def was_sent(error: BaseException | None) -> bool:
-    """Return whether a request whose connection failed may have reached the provider: not if none was made."""
-    while error is not None:
-        if any(kind.__name__ in NO_CONNECTION for kind in type(error).__mro__):
-            return False
-        if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":  # of ssl.SSLError: the server does not speak TLS
-            return False
-        reasons = [item for item in error.args if isinstance(item, Exception)]
-        error = error.__cause__ or next(iter(reasons), None)  # __context__ may be an error that the caller handles
-    return True
 
 
 def failed_to_parse(error: Exception) -> bool:
@@ -168,16 +221,21 @@ def failed_to_parse(error: Exception) -> bool:
     return trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] != "embedrouter"
 
 
-def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Parse the seconds that a provider asks to wait: the longer of ``retry-after-ms`` and ``retry-after``."""
-    lower = {name.lower(): value for name, value in headers.items()}
-    waits = [_seconds(lower.get("retry-after-ms", ""), 0.001), _seconds(lower.get("retry-after", ""), 1.0)]
-    return max((wait for wait in waits if wait is not None and wait >= 0), default=None)
+def parse_retry_after(headers: Mapping[str, str], *, limited: bool = False) -> float | None:
+    """Parse the seconds that a provider, or the provider behind a gateway, asks to wait: the longest.
+
+    Args:
+        limited: whether a limit of the rate was exceeded; then, without a wait, the limit's reset is the wait.
+    """
+    found = _headers(headers)
+    waits = [_seconds(found.get("retry-after-ms", ""), 0.001), _seconds(found.get("retry-after", ""), 1.0)]
+    wait = max((wait for wait in waits if wait is not None and wait >= 0), default=None)
+    return _reset_of_exceeded(found) if wait is None and limited else wait
 
 
 def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """Parse the headers ``x-ratelimit-…`` of an answer; ``None`` where there are none."""
-    found = {lower: value for name, value in headers.items() if (lower := name.lower()).startswith("x-ratelimit-")}
+    found = {name: value for name, value in _headers(headers).items() if name.startswith("x-ratelimit-")}
     if not found:
         return None
 
@@ -186,22 +244,51 @@ def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
         return min(int(text), MOST_TOKENS) if text.isdecimal() and len(text) < MAX_DIGITS else None
 
     def limits(unit: str) -> tuple[int | None, int | None, float | None]:
-        parts = DURATION.findall(found.get(f"x-ratelimit-reset-{unit}", ""))
-        reset = sum(float(amount) * UNITS[name] for amount, name in parts)
+        reset = _reset(found.get(f"x-ratelimit-reset-{unit}", ""))
         limit = number(f"limit-{unit}") or None  # some servers write 0 where there is no limit
-        return limit, number(f"remaining-{unit}"), reset if parts and reset <= MAX_RESET else None
+        return limit, number(f"remaining-{unit}"), reset
 
     return RateLimits(*limits("requests"), *limits("tokens"))
 
 
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers by their name in lower case; a gateway's own take precedence over those that it passes on."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    behind = {name.removeprefix(GATEWAY): value for name, value in lower.items() if name.startswith(GATEWAY)}
+    return behind | lower
+
+
+def _reset_of_exceeded(found: Mapping[str, str]) -> float | None:
+    """Return the seconds until the exceeded limit is whole again; with nothing left where the headers say so."""
+    resets: dict[str, float] = {}
+    for name, value in found.items():
+        if "ratelimit-reset" in name and (reset := _reset(value)) is not None:
+            resets[name] = reset
+    used_up = [reset for name, reset in resets.items() if found.get(name.replace("reset", "remaining")) == "0"]
+    unsaid = [reset for name, reset in resets.items() if name.replace("reset", "remaining") not in found]
+    tokens = [reset for name, reset in resets.items() if "token" in name]
+    return max(used_up or unsaid or tokens, default=None)
+
+
+def _reset(text: str) -> float | None:
+    """Parse the seconds until a limit is whole again: a duration, a number of seconds, or a moment."""
+    text = text.strip()[:MAX_DIGITS]
+    reset = parse_span(text)
+    with suppress(ValueError):
+        reset = float(text)
+    if reset is not None and reset >= EPOCH:
+        reset = max(0.0, reset / (1000 if reset >= EPOCH * 1000 else 1) - time.time())
+    return reset if reset is not None and 0 <= reset <= MAX_RESET else None
+
+
 def _seconds(text: str, scale: float) -> float | None:
-    """Parse a number, or a date, from which the seconds are counted from now."""
+    """Parse a number, a duration, or a date, from which the seconds are counted from now."""
     with suppress(ValueError):
         return float(text) * scale
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):  # all of these mean that the text is no date
-        return None
+        return parse_span(text[:MAX_DIGITS])
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -17,48 +17,52 @@ from ..errors import BadResponseError
 from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
-from ._clients import check_clients, ssl_context
-from ._environment import api_key
+from ._clients import check_clients, http_client
+from ._environment import api_key, check_address_variables, url
+from ._messages import words
 from ._redaction import find_possible_keys
-from ._remote import RemoteBackend
+from ._remote import NoVectorsError, RemoteBackend
 from ._responses import Refusal, decode_vectors, failed_to_parse
+from ._taken import Taken
 
-BASE_URL = "https://api.cohere.com"
 INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
     check_clients(model, "cohere.ClientV2", "cohere.AsyncClientV2", _embed_method)
+    check_address_variables(model)
     return Description(cards.get(model.name) or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
 
 
 class CohereBackend(RemoteBackend):
     """Calls ``/v2/embed`` through the cohere SDK, with the SDK's own retries off."""
 
+    path = "/v2/embed"
+
     @staticmethod
     def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
         with needs_extra(model, "cohere"):
             import cohere
             import httpx
-        own: dict[str, Any] = {"api_key": api_key(model), "base_url": model.base_url or BASE_URL, "max_retries": 0}
-        settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout, "verify": ssl_context(httpx)}
+        own: dict[str, Any] = {"api_key": api_key(model), "base_url": url(model), "max_retries": 0}
+        settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
         if asynchronous:
-            async_http = httpx.AsyncClient(**settings)
+            async_http = http_client(httpx.AsyncClient, httpx, model, asynchronous=True, **settings)
             return cohere.AsyncClientV2(httpx_client=async_http, **own), async_http.aclose
-        http = httpx.Client(**settings)
+        http = http_client(httpx.Client, httpx, model, asynchronous=False, **settings)
         return cohere.ClientV2(httpx_client=http, **own), http.close
 
-    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+    def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         request: dict[str, Any] = {
             "texts": self.prompted(texts, input_type),
             "model": self.model.id,
             "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
-            "embedding_types": ["float" if self.model.encoding_format == "float" else "base64"],
+            "embedding_types": ["float" if self.format(taken) == "float" else "base64"],
             "truncate": "NONE",
         }
-        if self.dimensions is not None:
-            request["output_dimension"] = self.dimensions
+        if (dimensions := self.number_of_dimensions(taken)) is not None:
+            request["output_dimension"] = dimensions
         return request
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
@@ -73,9 +77,12 @@ class CohereBackend(RemoteBackend):
             units = response.meta and response.meta.billed_units
             tokens = units and units.input_tokens
         except AttributeError as error:
-            raise self.not_an_answer() from error
+            body = getattr(response, "model_extra", None)  # of pydantic: what the SDK does not know
+            raise NoVectorsError(body, None) from error
         if not isinstance(embeddings, list):
-            raise BadResponseError("the answer holds neither base64 nor float vectors", model=self.model.name)
+            raise BadResponseError(
+                "the answer holds neither base64 nor float vectors. Check base_url.", model=self.model.name
+            )
         return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
 
     def sent_keys(self, error: Exception) -> list[str]:
@@ -85,7 +92,7 @@ class CohereBackend(RemoteBackend):
         """
         if self.model.client is None and self.model.async_client is None:
             return []
-        return find_possible_keys(str(getattr(error, "body", "")))
+        return find_possible_keys(words(getattr(error, "body", "")))
 
     def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
@@ -94,12 +101,12 @@ class CohereBackend(RemoteBackend):
 
         match error:
             case ApiError(status_code=int(status)) if status >= 300:
-                body = error.body if isinstance(error.body, dict) else {"message": error.body}
-                message, code = str(body.get("message") or ""), str(body.get("error_type") or "")
-                return Refusal(status, message, error.headers, code)
+                return Refusal(status, error.body, error.headers)
             case httpx.TimeoutException():
                 return self.no_answer_in_time(error)
-            case ApiError() | ParsingError() | httpx.DecodingError():
+            case ApiError(body=body):
+                return NoVectorsError(body, error.headers)
+            case ParsingError() | httpx.DecodingError():
                 return self.not_an_answer()
             case httpx.RequestError():
                 return self.connection_failed(error)

@@ -2,9 +2,10 @@
 
 Requests are made with ``client.embeddings.with_raw_response.create``: tracing that patches or wraps the SDK sees them,
 and the answer is bytes. The SDK would build a list of Python floats for each vector, 3.6 times as slow as decoding
-base64 to float32 here. A server that answers with lists all the same is understood; one that refuses the field is asked
-with ``encoding_format="omit"``. Answers are put in the order of their ``index``. ``dimensions`` is sent only when it
-differs from the model's own number, because older models refuse it.
+base64 to float32 here. A server that answers with lists all the same is understood; one that refuses base64 is asked
+again for lists, then without the field. Answers are put in the order of their ``index``, if they have one.
+``dimensions`` is sent only when it differs from the model's own number, because older models refuse it, and for models
+that the catalogue does not know; a server that refuses it for these is asked again without.
 
 The tokenizer is tiktoken's, when its vocabulary is on this machine; it is never downloaded in the middle of a call.
 """
@@ -15,28 +16,34 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
+from inspect import isawaitable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ..errors import BackendError, BadResponseError
-from ..models import BatchEndpoint, Card, Model, check_address, custom_card, parse_token_count
-from ..types import Answer, BatchProgress, InputType, RateLimits, TokenCounts
+from .._process import in_thread
+from ..errors import BackendError, BadResponseError, ConfigError
+from ..models import BatchEndpoint, Card, Model, custom_card, parse_token_count
+from ..types import Answer, BatchProgress, InputType, TokenCounts
 from . import Description, needs_extra
-from ._clients import Clients, check_clients, ssl_context
-from ._environment import api_key, setting
-from ._remote import RemoteBackend
-from ._responses import Refusal, decode_vectors, parse_rate_limits
+from ._clients import Clients, check_clients, http_client
+from ._environment import ADDRESSES, api_key, check_address_variables, setting, url
+from ._messages import parse_body
+from ._remote import NoVectorsError, RemoteBackend
+from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
+from ._taken import Taken
 from ._tiktoken import encoding
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
-BASE_URL = "https://api.openai.com/v1"
+AZURE_V1 = "/openai/v1"
+"""The end of the address of Azure's API without versions, which speaks OpenAI's own protocol."""
 
 SHOWN = 32
 """Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
@@ -53,8 +60,15 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     check_clients(
         model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.embeddings.with_raw_response.create
     )
-    if model.provider == "azure_openai":
-        check_address(_azure_settings(model)["azure_endpoint"], f"{model.name}: AZURE_OPENAI_ENDPOINT")
+    check_address_variables(model)
+    given = model.client or model.async_client
+    if given is None and _has_versions(model):
+        _azure_settings(model)
+    elif given is None and model.azure_ad_token_provider is not None and url(model) == ADDRESSES["openai"]:
+        raise ConfigError(
+            f"{model.name}: azure_ad_token_provider= is for Azure. Pass base_url=, such as "
+            f"'https://RESOURCE.openai.azure.com{AZURE_V1}'."
+        )
     card = cards.get(model.name) or custom_card(model, dimensions)
     return Description(card, batches=model.provider == "openai")
 
@@ -63,39 +77,43 @@ class OpenAIBackend(RemoteBackend):
     """Calls ``/embeddings`` through the openai SDK, with the SDK's own retries off."""
 
     clients: Clients[OpenAI, AsyncOpenAI]
+    formats = ("base64", "float", "omit")
 
     @staticmethod
     def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
         with needs_extra(model, "openai"):
             import openai
             import openai.resources.embeddings  # the SDK would load it at the first request
-        azure, token_provider = model.provider == "azure_openai", model.azure_ad_token_provider
-        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": model.base_url or BASE_URL}
-        if azure and token_provider is not None:
-            settings["azure_ad_token_provider"] = token_provider
-        else:
-            settings["api_key"] = api_key(model)
+        azure = _has_versions(model)
+        token: Callable[[], Any] | None = model.azure_ad_token_provider
+        if token is not None and asynchronous:
+            token = partial(_token, token)
+        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": url(model)}
+        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": token or api_key(model)}
+        if not azure and model.api_version:
+            settings["default_query"] = {"api-version": model.api_version}
         settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
-        verify = ssl_context(_http_library())
         kind: Any
         if asynchronous:
             kind = openai.AsyncAzureOpenAI if azure else openai.AsyncOpenAI
-            client = kind(http_client=openai.DefaultAsyncHttpxClient(verify=verify), **settings)
+            http = http_client(openai.DefaultAsyncHttpxClient, _http_library(), model, asynchronous=True)
+            client = kind(http_client=http, **settings)
             _look_up_platform(client)
         else:
             kind = openai.AzureOpenAI if azure else openai.OpenAI
-            client = kind(http_client=openai.DefaultHttpxClient(verify=verify), **settings)
+            http = http_client(openai.DefaultHttpxClient, _http_library(), model, asynchronous=False)
+            client = kind(http_client=http, **settings)
         return client, client.close
 
-    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
+    def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self.model.deployment or self.model.id,
             "input": self.prompted(texts, input_type),
         }
-        if self.dimensions is not None:
-            request["dimensions"] = self.dimensions
-        if self.model.encoding_format != "omit":
-            request["encoding_format"] = self.model.encoding_format or "base64"
+        if (dimensions := self.number_of_dimensions(taken)) is not None:
+            request["dimensions"] = dimensions
+        if (numbers := self.format(taken)) != "omit":
+            request["encoding_format"] = numbers
         return {**request, **self.model.body(input_type)}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
@@ -110,29 +128,23 @@ class OpenAIBackend(RemoteBackend):
         )
 
     def parse_answer(self, response: Any) -> Answer:
-        from pydantic_core import from_json  # the SDK has loaded it
+        headers = response.http_response.headers
+        body = self.parsed(response.http_response.content, headers)
+        return self.parse_body(body, headers)
 
-        content: bytes = response.http_response.content
-        try:
-            body = from_json(content)  # three times as fast as json.loads
-        except ValueError as error:
-            raise BadResponseError(f"the answer is no JSON ({len(content)} bytes)", model=self.model.name) from error
-        return self.parse_body(body, parse_rate_limits(response.http_response.headers))
-
-    def parse_body(self, body: Any, limits: RateLimits | None = None) -> Answer:
+    def parse_body(self, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
         """Return the vectors of the parsed body of an embeddings response.
 
         Raises:
             BadResponseError: the body is none of an embeddings response.
         """
         try:
-            rows = body["data"]
-            indexed = any("index" in row for row in rows)
-            embeddings = self.in_order(rows) if indexed else [row["embedding"] for row in rows]
+            embeddings = self.in_order(body["data"])
             tokens = (body.get("usage") or {}).get("prompt_tokens")
         except (KeyError, TypeError, AttributeError) as error:
-            raise self.not_an_answer() from error
-        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens), limits)
+            raise NoVectorsError(body, headers) from error
+        vectors = decode_vectors(embeddings, self.model.name)
+        return Answer(vectors, parse_token_count(tokens), parse_rate_limits(headers or {}), parse_name(body))
 
     def sent_keys(self, error: Exception) -> list[str]:
         """Return the keys that were sent with a request, such as a token that only the token provider knew."""
@@ -152,9 +164,8 @@ class OpenAIBackend(RemoteBackend):
             case http.RequestError() | ssl.SSLError() | anyio.EndOfStream():
                 return self.connection_failed(error)
             case openai.APIStatusError():
-                body = error.body if isinstance(error.body, dict) else {}
-                message, code = str(body.get("message") or error.message), str(body.get("code") or "")
-                return Refusal(error.status_code, message, error.response.headers, code)
+                body = parse_body(error.response.content) or error.body
+                return Refusal(error.status_code, body, error.response.headers)
             case openai.APIResponseValidationError():
                 return self.not_an_answer()
             case openai.OpenAIError():
@@ -198,12 +209,28 @@ def _http_library() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
+def _has_versions(model: Model) -> bool:
+    """Return whether a model is called through Azure's API of which each request names the version."""
+    return model.provider == "azure_openai" and not _is_azure_v1(model)
+
+
+def _is_azure_v1(model: Model) -> bool:
+    return url(model).rstrip("/").endswith(AZURE_V1)
+
+
 def _azure_settings(model: Model) -> dict[str, Any]:
     """Return the endpoint and the version of the API, from the declaration or the environment."""
     return {
         "azure_endpoint": setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
         "api_version": setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
     }
+
+
+async def _token(provider: Callable[[], Any]) -> str:
+    """Ask for a token in a thread, because a provider may ask Azure for it."""
+    found = await in_thread(provider)
+    token: str = await found if isawaitable(found) else found
+    return token
 
 
 create = OpenAIBackend

@@ -1,27 +1,27 @@
-"""Voyage AI.
+"""Voyage AI, through its REST interface: one POST for each request.
 
 Documents and queries are told apart by ``input_type``. Truncation, which the server does silently by default, is off.
-Requests are made with the SDK's ``Embedding`` resource, because ``voyageai.Client`` drops the ``index`` of the answers
-and takes no time limit for a single request. Two faults of the SDK are guarded: it takes any status from 505 on for a
-success, and it raises a plain ``APIError`` for a 429 without ``detail``. voyage-4-nano is never asked for through this
-SDK, which would run code from the model hub for it; sentence-transformers loads it.
+The voyageai SDK is not used. Its two forms read different proxies and certificate authorities, its synchronous form
+sends what ``~/.netrc`` holds for the host in place of the key, both drop every header but two and connect anew for each
+asynchronous request, and none of this can be set by documented means. With httpx both forms behave as they do for
+OpenAI and Cohere. voyage-4-nano is not served; sentence-transformers loads it.
 """
 
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from inspect import isawaitable
 from typing import Any
 
-from ..errors import ConfigError, UnavailableError
+from ..errors import ConfigError
 from ..models import Card, Model, custom_card, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
-from ._environment import api_key
-from ._remote import RemoteBackend
-from ._responses import Refusal, decode_vectors, failed_to_parse
+from ._clients import check_clients, http_client
+from ._environment import api_key, url
+from ._messages import parse_body
+from ._remote import NoVectorsError, RemoteBackend
+from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
+from ._taken import Taken
 
-BASE_URL = "https://api.voyageai.com/v1"
-MONGODB_URL = "https://ai.mongodb.com/v1"
-"""Serves keys that begin with ``al-`` (voyageai.util.get_default_base_url)."""
 INPUT_TYPES = {"document": "document", "query": "query"}
 
 
@@ -29,76 +29,101 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``.
 
     Raises:
-        ConfigError: the model is voyage-4-nano, which the API does not serve.
+        ConfigError: the model is voyage-4-nano, which the API does not serve, or ``client=`` is of the voyageai SDK.
     """
     if model.id.endswith("-nano"):
         raise ConfigError(
             f"Voyage's API does not serve {model.id}. Run it here: Model('sentence-transformers:voyageai/{model.id}', "
             "revision='…', trust_remote_code=True)."
         )
-    if model.client is not None or model.async_client is not None:
-        raise ConfigError(f"{model.name} takes api_key= or api_key_env= and base_url=, not a client of the SDK's.")
-    if model.headers:
-        raise ConfigError(f"{model.name}: Voyage's SDK sends no headers but its own. Leave headers= out.")
+    for name, client in (("client", model.client), ("async_client", model.async_client)):
+        if type(client).__module__.partition(".")[0] == "voyageai":
+            raise ConfigError(
+                f"{model.name}: {name}= takes a client of httpx, not of the voyageai SDK, which keeps its connections "
+                "and its key to itself. Pass what you gave to it instead: api_key= or api_key_env=, base_url= and "
+                "timeout=; or httpx.Client(…) for a proxy or certificates of your own."
+            )
+    check_clients(model, "httpx.Client", "httpx.AsyncClient", _post_method)
     facts: dict[str, Any] = {"texts": 1000, "tokens": 120_000, "input_types": INPUT_TYPES}
     return Description(cards.get(model.name) or custom_card(model, dimensions, **facts))
 
 
 class VoyageBackend(RemoteBackend):
-    """Calls ``/embeddings`` through the voyageai SDK, which keeps its own sessions: there is nothing to close."""
+    """Calls ``/embeddings`` with httpx."""
+
+    formats = ("base64", "omit", "float")
 
     @staticmethod
     def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+        api_key(model)  # before a file of certificate authorities is read for nothing
         with needs_extra(model, "voyage"):
-            from voyageai.api_resources import Embedding
-        platform.platform()  # reads a file, and the SDK asks for it at the first request; Python remembers the answer
-        return (Embedding.acreate if asynchronous else Embedding.create), None
+            import httpx
+        settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
+        if asynchronous:
+            async_http = http_client(httpx.AsyncClient, httpx, model, asynchronous=True, **settings)
+            return async_http, async_http.aclose
+        http = http_client(httpx.Client, httpx, model, asynchronous=False, **settings)
+        return http, http.close
 
-    def build_request(self, texts: Sequence[str], input_type: InputType) -> dict[str, Any]:
-        key = api_key(self.model)
-        return {
-            "api_key": key,
-            "base_url": self.model.base_url or (MONGODB_URL if key.startswith("al-") else BASE_URL),
+    def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
+        body = {
             "model": self.model.id,
             "input": self.prompted(texts, input_type),
             "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
             "truncation": False,
-            "output_dimension": self.dimensions,
-            "output_dtype": None,
-            "encoding_format": "base64",
         }
+        if (numbers := self.format(taken)) != "omit":
+            body["encoding_format"] = numbers
+        if (dimensions := self.number_of_dimensions(taken)) is not None:
+            body["output_dimension"] = dimensions
+        headers = {"Authorization": f"Bearer {api_key(self.model)}", **(self.model.headers or {})}
+        return {"url": f"{url(self.model).rstrip('/')}/embeddings", "json": body, "headers": headers}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
-        return client(**request, request_timeout=timeout)
+        response = client.post(**request, timeout=timeout)
+        return _asucceeded(response) if isawaitable(response) else _succeeded(response)
 
     def parse_answer(self, response: Any) -> Answer:
+        body = self.parsed(response.content, response.headers)
         try:
-            embeddings = self.in_order(response["data"])
-            tokens = (response.get("usage") or {}).get("total_tokens")
+            embeddings = self.in_order(body["data"])
+            tokens = (body.get("usage") or {}).get("total_tokens")
         except (KeyError, TypeError, AttributeError) as error:
-            if isinstance(response, dict) and "detail" in response:  # an error that the SDK takes for a success
-                raise UnavailableError("the server failed", model=self.model.name) from error
-            raise self.not_an_answer() from error
-        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
+            raise NoVectorsError(body, response.headers) from error
+        vectors = decode_vectors(embeddings, self.model.name)
+        limits = parse_rate_limits(response.headers)
+        return Answer(vectors, parse_token_count(tokens), limits, parse_name(body))
 
     def translate_error(self, error: Exception) -> Exception | Refusal:
-        import aiohttp
-        import requests
-        from voyageai import error as sdk
+        import httpx
 
         match error:
-            case sdk.Timeout():
+            case httpx.HTTPStatusError(response=response):
+                return Refusal(response.status_code, parse_body(response.content), response.headers)
+            case httpx.TimeoutException():
                 return self.no_answer_in_time(error)
-            case sdk.APIConnectionError() | aiohttp.ClientError() | requests.RequestException():
-                return self.connection_failed(error)
-            case sdk.VoyageError(http_status=int(status)) if status >= 300:
-                detail = str(error.json_body.get("detail") or "") if isinstance(error.json_body, dict) else ""
-                unknown_model = status == 400 and detail.startswith("Model ") and "not supported" in detail
-                return Refusal(status, detail, error.headers, unknown_model=unknown_model)
-            case sdk.VoyageError():
+            case httpx.DecodingError():
                 return self.not_an_answer()
+            case httpx.RequestError():
+                return self.connection_failed(error)
             case _:
-                return self.not_an_answer() if failed_to_parse(error) else error
+                return error
+
+
+def _post_method(client: Any) -> Any:
+    """Return the method of an httpx client; other libraries' clients have one of the same name."""
+    if all(kind.__module__.partition(".")[0] != "httpx" for kind in type(client).__mro__):
+        raise AttributeError("post")
+    return client.post
+
+
+def _succeeded(response: Any) -> Any:
+    response.raise_for_status()
+    return response
+
+
+async def _asucceeded(response: Awaitable[Any]) -> Any:
+    return _succeeded(await response)
 
 
 create = VoyageBackend
