@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model, check_address, is_secret
@@ -42,6 +43,11 @@ class Address:
     url: str
     variable: str | None = None
     """The variable of the environment that holds it; ``None`` where the declaration or the provider decides."""
+
+    def __str__(self) -> str:
+        """Return the address without user, password and query, which that of a user's own client may have."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def address(model: Model) -> Address | None:
