@@ -35,9 +35,9 @@ class Model:
     dimensions: int | None = None
     """Dimensions to request; the model's own number when left out."""
     base_url: str | None = None
-    """Another server with the provider's protocol; for Azure the resource's endpoint, or the address of the v1 API, which
-    ends in ``/openai/v1``. When left out, the variable that the provider's SDK reads, such as ``OPENAI_BASE_URL``. Must
-    not contain a password."""
+    """Another server with the provider's protocol; for Azure the resource's endpoint, or the address of the v1 API,
+    which ends in ``/openai/v1``. When left out, the variable that the provider's SDK reads, such as
+    ``OPENAI_BASE_URL``. Must not contain a password."""
     api_key: str | None = field(default=None, repr=False)
     api_key_env: str | None = None
     """The environment variable that holds the key."""
