@@ -129,6 +129,35 @@ def test_the_catalogue_shows_unknown_prices_as_unknown() -> None:
     assert "openai:" not in done.stdout
 
 
+def test_the_catalogue_shows_the_day_on_which_a_model_is_retired() -> None:
+    """Azure announces its own; most makers announce none."""
+    listed = {row["model"]: row["retired"] for row in answer("models")["models"]}
+    shown = call("models", "--provider", "azure_openai").stdout
+
+    for name in ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"):
+        assert listed[f"azure_openai:{name}"] == "2028-02-09"
+        assert listed[f"openai:{name}"] is None
+    assert shown.count("2028-02-09") == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "price", "dimensions"),
+    [
+        ("azure_openai:text-embedding-ada-002", "0.11", []),
+        ("voyage:voyage-2", "0.10", []),
+        ("voyage:voyage-large-2", "0.12", []),
+        ("voyage:voyage-large-2-instruct", "0.12", []),
+        ("voyage:voyage-code-4", "0.12", [2048, 512, 256]),
+    ],
+)
+def test_rows_are_what_makers_and_price_lists_say(name: str, price: str, dimensions: list[int]) -> None:
+    """As read in November 2026."""
+    listed = {row["model"]: row for row in answer("models")["models"]}
+
+    assert Decimal(listed[name]["price"]) == Decimal(price)
+    assert listed[name]["allowed"] == dimensions
+
+
 def test_every_model_of_the_catalogue_is_listed_with_its_exact_price() -> None:
     """Rounding to cents would hide that 0.065 is half of 0.13."""
     listed = {row["model"]: row for row in answer("models")["models"]}

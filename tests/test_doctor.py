@@ -30,7 +30,8 @@ from embedrouter.errors import (
 )
 from embedrouter.models import load_catalogue
 from embedrouter.models.agreement import PROBE_TEXTS, PROBE_VERSION, SAME_MODEL_COSINE, lowest_cosine
-from embedrouter.router import embed_alone
+from embedrouter.providers import address_of
+from embedrouter.router import embed_alone, wiring_of
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Entry, InputType, Vectors
@@ -582,6 +583,23 @@ def test_the_address_is_shown_with_the_variable_that_it_comes_from(
         assert address["story"] == f"{emulator.openai_url}, from {variable}"
     configure(small(emulator))
     assert found(examine(), "address")["story"] == emulator.openai_url
+
+
+def test_the_address_of_a_users_own_client_is_shown_without_its_password() -> None:
+    """Ours have none; a client's may."""
+    import httpx
+    import openai
+
+    for client in (
+        openai.OpenAI(api_key="k", base_url="https://user:hidden-word@gateway.test/v1?key=hidden-word"),
+        openai.OpenAI(api_key="k", base_url="https://user:hidden-word@gateway.test/v1"),
+    ):
+        router = Router([Model(SMALL, client=client)], cache=None, ledger=":memory:")
+        assert str(address_of(wiring_of(router).backends[0])) == "https://gateway.test/v1/"
+    own = httpx.Client(base_url="https://user:hidden-word@gateway.test/v1")
+    router = Router([Model("voyage:voyage-4", client=own, api_key="k")], cache=None, ledger=":memory:")
+    assert str(address_of(wiring_of(router).backends[0])) == "https://gateway.test/v1/"
+    own.close()
 
 
 @pytest.mark.parametrize(("days", "words"), [(30, "is retired on"), (89, "is retired on"), (-1, "was retired on")])

@@ -87,7 +87,7 @@ def check_models(
 def _address(router: Router, candidate: Candidate, name: str) -> Iterator[Finding]:
     if (address := address_of(wiring_of(router).backends[candidate.index])) is not None:
         origin = f", from {address.variable}" if address.variable else ""
-        yield fine(name, "address", f"{address.url}{origin}", url=address.url, variable=address.variable)
+        yield fine(name, "address", f"{address}{origin}", url=str(address), variable=address.variable)
 
 
 def _retirement(card: models.Card | None, name: str, today: date) -> Iterator[Finding]:

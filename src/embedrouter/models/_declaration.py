@@ -37,7 +37,9 @@ class Model:
     dimensions: int | None = None
     """Dimensions to request; the model's own number when left out."""
     base_url: str | None = None
-    """Another server with the provider's protocol; for Azure the resource's endpoint. Must not contain a password."""
+    """Another server with the provider's protocol; for Azure the resource's endpoint, or the address of the v1 API,
+    which ends in ``/openai/v1``. When left out, the variable that the provider's SDK reads, such as
+    ``OPENAI_BASE_URL``. Must not contain a password."""
     api_key: str | None = field(default=None, repr=False)
     api_key_env: str | None = None
     """The environment variable that holds the key."""
@@ -61,9 +63,10 @@ class Model:
     timeout: float = 30.0
     """Seconds for one HTTP attempt."""
     client: Any = field(default=None, repr=False, compare=False)
-    """A synchronous client of the provider's SDK, instead of a new one; for a local model the loaded model."""
+    """A synchronous client of the provider's SDK (of httpx for Voyage), instead of a new one; for a local model the
+    loaded model. Its proxies, certificates and redirects are its own."""
     async_client: Any = field(default=None, repr=False, compare=False)
-    """An asynchronous client of the provider's SDK; a client belongs to one event loop."""
+    """An asynchronous client of the provider's SDK (of httpx for Voyage); a client belongs to one event loop."""
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     """HTTP headers of every request."""
     batch_size: int | None = None
@@ -85,7 +88,7 @@ class Model:
     """The name of the model at its server, for Azure, OpenRouter, LiteLLM and other gateways; the model's own name
     when left out."""
     api_version: str | None = None
-    """Azure: the version of the API, such as ``"2024-10-21"``."""
+    """Azure: the version of the API, such as ``"2024-10-21"``; the v1 API needs none."""
     azure_ad_token_provider: Callable[[], str] | None = field(default=None, repr=False, compare=False)
     """Azure: a function that returns a Microsoft Entra token, instead of a key."""
     revision: str | None = None

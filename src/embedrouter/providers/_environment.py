@@ -8,6 +8,7 @@ variable, and an address of its own needs a key's variable of its own (see ``emb
 
 import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model, check_address, is_secret
@@ -40,6 +41,11 @@ class Address:
     url: str
     variable: str | None = None
     """The variable of the environment that holds it; ``None`` where the declaration or the provider decides."""
+
+    def __str__(self) -> str:
+        """Return the address without user, password and query, which that of a user's own client may have."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def address(model: Model) -> Address | None:
