@@ -43,7 +43,7 @@ class CohereBackend(RemoteBackend):
         with needs_extra(model, "cohere"):
             import cohere
             import httpx
-        own: dict[str, Any] = {"api_key": api_key(model), "base_url": model.base_url or BASE_URL, "max_retries": 0}
+        own: dict[str, Any] = {"api_key": api_key(model), "base_url": model.base_url or BASE_URL}
         settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout, "verify": ssl_context(httpx)}
         if asynchronous:
             async_http = httpx.AsyncClient(**settings)
