@@ -92,7 +92,11 @@ class CohereBackend(RemoteBackend):
     def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
         from cohere.core.api_error import ApiError
-        from cohere.core.parse_error import ParsingError
+
+        try:
+            from cohere.core.parse_error import ParsingError
+        except ImportError:  # before cohere 6, which raises pydantic's
+            from pydantic import ValidationError as ParsingError
 
         match error:
             case ApiError(status_code=int(status)) if status >= 300:
