@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
+from .._versions import check_versions
 from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
 
@@ -145,6 +146,7 @@ def _read_parquet(path: Path) -> Iterator[CacheRow | None]:
 
 
 def _arrow() -> tuple[Any, Any]:
+    check_versions("A Parquet file", "parquet")
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:

@@ -17,6 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .._versions import check_versions
+
 if TYPE_CHECKING:
     from ._embeddings import RouterEmbeddings
     from ._retriever import TieredRetriever
@@ -31,6 +33,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, as LangChain's own packages do."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_versions(__name__, "langchain")
     return getattr(import_module(f".{MODULES[name]}", __name__), name)
 
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .._versions import check_versions
 from ..errors import ConfigError
 from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
@@ -81,7 +82,12 @@ def _provider(model: Model) -> Any:
 
 @contextmanager
 def needs_extra(model: Model, extra: str) -> Iterator[None]:
-    """Have a failing import name the extra to install."""
+    """Have a failing import name the extra to install, and refuse versions that are known not to fit.
+
+    Raises:
+        ConfigError: a package is missing, or installed in a version outside the extra's range.
+    """
+    check_versions(model.name, extra)
     try:
         yield
     except ImportError as error:
