@@ -1,4 +1,4 @@
-"""Resolves embedrouter together with the packages that RAG teams use: ``python -m tests.resolution``, with uv installed.
+"""Resolves embedrouter beside the packages that RAG teams use: ``python -m tests.resolution``, with uv installed.
 
 Each package is resolved alone, and with all extras of embedrouter listed after it. A package that would be held at an
 older release than alone is a fault, and so is an environment of several that does not resolve. Nothing is installed.

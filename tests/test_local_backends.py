@@ -751,7 +751,7 @@ def test_a_model_that_cannot_be_loaded_says_why(prompted: Path, hub: Path, tmp_p
     modules = json.loads((folder / "modules.json").read_text())
     modules[2]["type"] = "my_module.Compress"
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ConfigError, match="trust_remote_code|my_module"):
+    with pytest.raises(ConfigError, match=r"trust_remote_code|my_module"):
         backend_of(named(folder, dimensions=16)).embed(TEXTS, "query", timeout=30)
 
 

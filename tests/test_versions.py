@@ -85,7 +85,9 @@ def test_an_adapter_tells_it_before_it_imports_the_framework(
     install(monkeypatch, **{package: version})
     monkeypatch.delitem(sys.modules, module, raising=False)
 
-    with pytest.raises(ConfigError, match=rf"^{module} needs {package}.*, and {package} {version} is installed\. Run: "):
+    with pytest.raises(
+        ConfigError, match=rf"^{module} needs {package}.*, and {package} {version} is installed\. Run: "
+    ):
         getattr(importlib.import_module(module), name)
 
 
