@@ -27,7 +27,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 MAIN = "3.11"
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+"""A Python that is not on this machine is left out."""
 TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startswith("torch=="))
 
 LIGHT = ("openai", "cohere", "voyage", "wordllama", "langchain", "llama-index", "parquet")

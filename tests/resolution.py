@@ -1,7 +1,8 @@
 """Resolves embedrouter beside the packages that RAG teams use: ``python -m tests.resolution``, with uv installed.
 
 Each package is resolved alone, and with all extras of embedrouter listed after it. A package that would be held at an
-older release than alone is a fault, and so is an environment of several that does not resolve. Nothing is installed.
+older release than alone is a fault, and so are an environment of several that does not resolve, and a quick start for
+which a Python would need a compiler. Nothing is installed.
 """
 
 from __future__ import annotations
@@ -66,22 +67,29 @@ TOGETHER = (
 )
 """Packages of one environment, with all extras of embedrouter."""
 
+QUICK_START = {
+    **dict.fromkeys(("3.11", "3.12", "3.13", "3.14"), "embedrouter[wordllama,langchain,llama-index]"),
+    "3.15": "embedrouter[wordllama,llama-index]",  # orjson, which LangChain needs, has no wheel for it in November 2026
+}
+"""What the quick start installs, by Python."""
+
 PYTHON = "3.11"
 PIN = re.compile(r"^([\w.-]+)==([\w.]+)", re.MULTILINE)
 OURS = "embedrouter[all]"
 
 
-def resolve(requirements: Sequence[str], links: str) -> dict[str, str]:
+def resolve(requirements: Sequence[str], links: str, *more: str, python: str = PYTHON) -> dict[str, str]:
     """Return the release of each package, as uv would install them.
 
     Args:
         links: the folder that holds the wheel of embedrouter.
+        more: further options of uv.
 
     Raises:
         RuntimeError: the requirements contradict each other; the message is uv's.
     """
-    options = ("--quiet", "--no-header", "--no-annotate", "--python-version", PYTHON, "--find-links", links)
-    command = ["uv", "pip", "compile", "-", *options]
+    options = ("--quiet", "--no-header", "--no-annotate", "--no-python-downloads", "--find-links", links, *more)
+    command = ["uv", "pip", "compile", "-", "--python-version", python, *options]
     done = subprocess.run(command, input="\n".join(requirements), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -108,6 +116,9 @@ def main() -> int:
             print(line, flush=True)
             held += not fine
         together = resolve([*TOGETHER, OURS], links)
+        for python, wanted in QUICK_START.items():
+            found = resolve([wanted], links, "--only-binary", ":all:", python=python)
+            print(f"Python {python}, wheels only: {len(found)} packages, wordllama {found['wordllama']}")
         print("together: " + ", ".join(f"{name} {together[name]}" for name in (*TOGETHER, "embedrouter")))
     print(f"{len(PACKAGES) - held} of {len(PACKAGES)} packages have the same release beside embedrouter as alone")
     return held
