@@ -2,9 +2,8 @@
 
 A client that the user passed in is used as it is and never closed. One of our making is leased to each call and closed
 by the last call that holds a lease: closed any earlier, it would lose answers that are paid for and connections that
-are being made. A synchronous client that was never closed is closed with its backend; an asynchronous one as well, and at
-the latest when ``asyncio.run`` ends its event loop. A forked child makes its own: connections cannot be shared between
-processes.
+are being made. A client that was never closed is closed with its backend, an asynchronous one at the latest when
+``asyncio.run`` ends its event loop. A forked child makes its own: connections cannot be shared between processes.
 
 The event loop never waits for an import or a file: an asynchronous client is made in a thread. Reading the file of
 certificate authorities takes longer than most requests to a server nearby, and httpx reads it for each client, so all

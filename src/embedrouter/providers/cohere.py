@@ -93,11 +93,7 @@ class CohereBackend(RemoteBackend):
         import httpx
         from cohere.core.api_error import ApiError
 
-        try:
-            from cohere.core.parse_error import ParsingError
-        except ImportError:  # before cohere 6, which raises pydantic's
-            from pydantic import ValidationError as ParsingError
-
+        ParsingError = _parsing_error()
         match error:
             case ApiError(status_code=int(status)) if status >= 300:
                 body = error.body if isinstance(error.body, dict) else {"message": error.body}
@@ -118,6 +114,17 @@ def _embed_method(client: Any) -> Any:
     if "output_dimension" not in signature(client.embed).parameters:
         raise AttributeError("embed")
     return client.embed
+
+
+def _parsing_error() -> type[Exception]:
+    """Return the SDK's error for an answer of another form; older releases raise pydantic's."""
+    try:
+        from cohere.core.parse_error import ParsingError
+    except ImportError:
+        from pydantic import ValidationError
+
+        return ValidationError
+    return ParsingError
 
 
 create = CohereBackend
