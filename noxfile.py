@@ -35,6 +35,7 @@ LIGHT = ("openai", "cohere", "voyage", "wordllama", "langchain", "llama-index", 
 """The extras that install on every Python without torch."""
 TOOLS = (
     "blockbuster",
+    "diskcache",
     "pytest",
     "pytest-asyncio",
     "pytest-cov",
