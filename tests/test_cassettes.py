@@ -26,14 +26,13 @@ import pytest
 import vcr
 import yaml
 from vcr.cassette import Cassette
-from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.request import Request
 
 from embedrouter import Model, RetryPolicy, Router, Usage
 from embedrouter.errors import AuthenticationError, NoModelAvailableError
 from embedrouter.types import EmbeddingResult, InputType
 from tests.emulator import Emulator, Fault, vector
-from tests.recordings import body_of, cleaned, holds_key, method_in_any_case
+from tests.recordings import body_of, cleaned, holds_key, method_in_any_case, no_recorded_answer
 
 FOLDER = Path(__file__).parents[1] / "cassettes"
 ENVIRONMENT = dict(os.environ)
@@ -240,7 +239,7 @@ async def test_a_cassette_is_what_the_emulator_says_today(name: str, tmp_path: P
     with suppress(AuthenticationError):
         await record(name, tmp_path)
 
-    assert (tmp_path / recorded.name).read_text("utf-8") == recorded.read_text("utf-8")
+    assert comparable(tmp_path / recorded.name) == comparable(recorded)
 
 
 @replays_only
@@ -274,7 +273,7 @@ async def test_another_text_finds_no_answer_in_a_cassette(name: str, flavour: st
     """All embedding requests of a provider have one address: only the body tells whose vector an answer is."""
     scene = SCENES[name]
 
-    with replaying(name, unplayed=1), pytest.raises(CannotOverwriteExistingCassetteException):
+    with replaying(name, unplayed=1), no_recorded_answer():
         await embed(scene, model_of(scene), ["Paris is not in Italy."], flavour)
 
 
@@ -492,6 +491,15 @@ def no_network() -> Iterator[None]:
 
 
 # Reading
+
+
+def comparable(cassette: Path) -> tuple[str, Any]:
+    """Return the first line of a cassette and its content; the order of a request's fields is the SDK's affair."""
+    text = cassette.read_text("utf-8")
+    content = yaml.safe_load(text)
+    for interaction in content["interactions"]:
+        interaction["request"]["body"] = json.loads(interaction["request"]["body"])
+    return text.partition("\n")[0], content
 
 
 def interactions(name: str) -> list[dict[str, Any]]:

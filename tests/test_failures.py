@@ -640,6 +640,16 @@ SDKS: dict[str, dict[str, tuple[Given, type[BackendError] | None]]] = {
 }
 """By provider, what each exception is made with and becomes (``None``: it passes as it is)."""
 
+NEWER = {
+    "SubjectTokenProviderError",
+    "OAuthError",
+    "WebSocketConnectionClosedError",
+    "WebSocketQueueFullError",
+    "ParsingError",
+    "SSEError",
+}
+"""Exceptions that the lowest supported SDKs do not have."""
+
 
 def translated(provider: str, error: Exception) -> Exception:
     """Return what a provider's backend makes of an exception."""
@@ -676,14 +686,17 @@ def exceptions(provider: str) -> dict[str, type[Exception]]:
 @pytest.mark.parametrize("provider", SDKS)
 def test_every_exception_of_an_sdk_has_a_place_in_the_table(provider: str) -> None:
     """A new version that brings a new one fails here, by name; one that takes an old one away as well."""
-    assert set(exceptions(provider)) ^ set(SDKS[provider]) == set()
+    assert set(exceptions(provider)) ^ set(SDKS[provider]) <= NEWER - set(exceptions(provider))
 
 
 @pytest.mark.parametrize(("provider", "name"), [(provider, name) for provider in SDKS for name in SDKS[provider]])
 def test_every_exception_of_an_sdk_becomes_ours(provider: str, name: str) -> None:
     """What is none of the provider's failures passes as it is."""
     given, kind = SDKS[provider][name]
-    error = exceptions(provider)[name](**given) if given else exceptions(provider)[name]()
+    found = exceptions(provider)
+    if name in NEWER - set(found):
+        pytest.skip("this release of the SDK does not have it")
+    error = found[name](**given) if given else found[name]()
     ours = translated(provider, error)
 
     if kind is None:

@@ -1,4 +1,4 @@
-"""The LangChain adapter: LangChain's own standard tests, and ours."""
+"""The LangChain adapter; LangChain's own tests of it are in ``test_langchain_standard``."""
 
 from __future__ import annotations
 
@@ -8,40 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from langchain_core.embeddings import Embeddings
 from langchain_core.load import dumpd
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
-from langchain_tests.integration_tests import EmbeddingsIntegrationTests
-from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from embedrouter import Model, Router, Space, tier
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.testing import FakeBackend
-
-
-class TestStandardUnit(EmbeddingsUnitTests):
-    """LangChain's unit tests for every embedder."""
-
-    @property
-    def embeddings_class(self) -> type[Embeddings]:
-        return RouterEmbeddings
-
-    @property
-    def embedding_model_params(self) -> dict[str, Any]:
-        return {"router": Router([FakeBackend().model()], cache=None)}
-
-
-class TestStandardIntegration(EmbeddingsIntegrationTests):
-    """LangChain's integration tests, with a real model: the embedded default."""
-
-    @property
-    def embeddings_class(self) -> type[Embeddings]:
-        return RouterEmbeddings
-
-    @property
-    def embedding_model_params(self) -> dict[str, Any]:
-        return {"router": Router(["wordllama:l2_supercat_256"], cache=None)}
 
 
 @pytest.fixture

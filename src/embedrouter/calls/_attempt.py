@@ -253,7 +253,7 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
             return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
     with np.errstate(over="ignore"):
-        squares = np.vecdot(vectors, vectors).tolist()
+        squares = np.einsum("ij,ij->i", vectors, vectors).tolist()  # np.vecdot needs numpy 2
     if min(squares) > 0 and sum(squares) < math.inf:  # otherwise look closer: squares of finite numbers may overflow
         return None
     if not np.isfinite(vectors).all():

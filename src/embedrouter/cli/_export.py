@@ -16,6 +16,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 
 from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
+from ..providers.versions import check_versions
 
 FORMAT = "embedrouter-cache"
 VERSION = 1
@@ -143,6 +144,7 @@ def _read_parquet(path: Path) -> Iterator[CacheRow | None]:
 
 
 def _arrow() -> tuple[Any, Any]:
+    check_versions("A Parquet file", "parquet")
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:

@@ -15,6 +15,8 @@ LangChain is imported when one of the three names is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..providers.versions import check_versions
+
 if TYPE_CHECKING:
     from ._embeddings import RouterEmbeddings
     from ._retriever import TieredRetriever
@@ -29,6 +31,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, as LangChain's own packages do."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_versions(__name__, "langchain")
     return getattr(import_module(f".{MODULES[name]}", __name__), name)
 
 

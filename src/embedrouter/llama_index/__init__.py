@@ -16,6 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from ..providers.versions import check_versions
+
+check_versions(__name__, "llama-index")
+
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding

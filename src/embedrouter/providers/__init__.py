@@ -17,6 +17,7 @@ from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
 from ._environment import Address
 from ._tiktoken import encoding
+from .versions import check_versions
 
 __all__ = ["Address", "Backend", "Description", "address_of", "create", "describe", "encoding"]
 
@@ -86,7 +87,12 @@ def _provider(model: Model) -> Any:
 
 @contextmanager
 def needs_extra(model: Model, extra: str) -> Iterator[None]:
-    """Have a failing import name the extra to install."""
+    """Have a failing import name the extra to install, and refuse versions that are known not to fit.
+
+    Raises:
+        ConfigError: a package is missing, or installed in a version outside the extra's range.
+    """
+    check_versions(model.name, extra)
     try:
         yield
     except ImportError as error:

@@ -2,8 +2,8 @@
 
 A client that the user passed in is used as it is and never closed. One of our making is leased to each call and closed
 by the last call that holds a lease: closed any earlier, it would lose answers that are paid for and connections that
-are being made. A synchronous client that was never closed is closed with its backend. A forked child makes its own:
-connections cannot be shared between processes.
+are being made. A client that was never closed is closed with its backend, an asynchronous one at the latest when
+``asyncio.run`` ends its event loop. A forked child makes its own: connections cannot be shared between processes.
 
 The event loop never waits for an import or a file: an asynchronous client is made in a thread. Reading the file of
 certificate authorities takes longer than most requests to a server nearby, and httpx reads it for each client, so all
@@ -15,7 +15,7 @@ import os
 import ssl
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -59,7 +59,7 @@ class _Leased:
     """Calls that use the client, and one more until the client is closed."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Slot:
     """The place of the client of one process, or of one event loop."""
 
@@ -102,7 +102,7 @@ class Clients(Generic[S, A]):
         """Lease the running event loop's client."""
         slot = self._of_loops.get().get()
         async with slot.lock:
-            leased = slot.leased = slot.leased or _Leased(*await in_thread(self._make_async))
+            leased = slot.leased = slot.leased or await _kept(slot, *await in_thread(self._make_async))
             leased.leases += 1
         try:
             yield leased.client
@@ -170,6 +170,29 @@ def http_client(kind: Any, library: Any, model: Model, *, asynchronous: bool, **
         f"{model.name}: the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used, or NO_PROXY cannot "
         f"be understood ({kind_of_error}). Write http://host:port; for socks5://host:port run: pip install socksio"
     )
+
+
+async def _kept(slot: _Slot, client: Any, close: Callable[[], Awaitable[object]] | None) -> _Leased:
+    """Return a client that is closed with its event loop, or when its place is gone."""
+    if close is None:
+        return _Leased(client, None)
+    keeper = _keep(close)
+    await anext(keeper)
+    # Refers to the client, so that a garbage collection of the router does not collect the client's sockets with it.
+    weakref.finalize(slot, _drop, keeper).atexit = False
+    return _Leased(client, keeper.aclose)
+
+
+def _drop(keeper: object) -> None:
+    """Drop the last reference to a generator."""
+
+
+async def _keep(close: Callable[[], Awaitable[object]]) -> AsyncGenerator[None, None]:
+    """Wait, as an asynchronous generator does: event loops end those that are left over, and those that are dropped."""
+    try:
+        yield
+    finally:
+        await close()
 
 
 def ssl_context(library: Any) -> ssl.SSLContext:

@@ -45,7 +45,7 @@ class CohereBackend(RemoteBackend):
         with needs_extra(model, "cohere"):
             import cohere
             import httpx
-        own: dict[str, Any] = {"api_key": api_key(model), "base_url": url(model), "max_retries": 0}
+        own: dict[str, Any] = {"api_key": api_key(model), "base_url": url(model)}
         settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
         if asynchronous:
             async_http = http_client(httpx.AsyncClient, httpx, model, asynchronous=True, **settings)
@@ -97,8 +97,8 @@ class CohereBackend(RemoteBackend):
     def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
         from cohere.core.api_error import ApiError
-        from cohere.core.parse_error import ParsingError
 
+        ParsingError = _parsing_error()
         match error:
             case ApiError(status_code=int(status)) if status >= 300:
                 return Refusal(status, error.body, error.headers)
@@ -119,6 +119,17 @@ def _embed_method(client: Any) -> Any:
     if "output_dimension" not in signature(client.embed).parameters:
         raise AttributeError("embed")
     return client.embed
+
+
+def _parsing_error() -> type[Exception]:
+    """Return the SDK's error for an answer of another form; older releases raise pydantic's."""
+    try:
+        from cohere.core.parse_error import ParsingError
+    except ImportError:
+        from pydantic import ValidationError
+
+        return ValidationError
+    return ParsingError
 
 
 create = CohereBackend

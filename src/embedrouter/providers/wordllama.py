@@ -38,12 +38,16 @@ if TYPE_CHECKING:
 
 NAME = "l2_supercat_256"
 FILES = {
-    f"weights/{NAME}.safetensors": "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
-    "tokenizers/l2_supercat_tokenizer_config.json": "93248f2a9ec36c7b35f700a033d5f36228aae48db61aee31007fa49062cdeb68",
+    f"weights/{NAME}.safetensors": ("64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",),
+    "tokenizers/l2_supercat_tokenizer_config.json": (
+        "93248f2a9ec36c7b35f700a033d5f36228aae48db61aee31007fa49062cdeb68",
+        "bf467c9e0f536bda271283c6ef85eb1a943e3196b621c8a912d64953b205df83",  # before 0.4, without the last line's end
+    ),
 }
-"""The model's files inside the package and their sha256."""
+"""The model's files inside the package and their sha256; the first stands in the identity."""
 
-REINSTALL = "Run: pip install --force-reinstall 'wordllama==0.4.0.post1'"
+REINSTALL = "Run: pip install --force-reinstall --no-deps 'wordllama==0.2.2.post0'"
+"""The release with a wheel for every Python and system."""
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
@@ -64,7 +68,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
         raise ConfigError(f"{model.name} averages words and takes no prompts. Leave prompts= out.")
     if model.client is not None:
         raise ConfigError(f"{model.name} reads its files itself, in 0.15 seconds. Leave client= out.")
-    files = "+".join(digest[:16] for digest in FILES.values())
+    files = "+".join(digest[:16] for digest, *_ in FILES.values())
     return Description(cards[model.name], local=True, identity=f"{model.name}@{files}")
 
 
@@ -105,12 +109,12 @@ def read_files() -> tuple[Tokenizer, Vectors]:
     from safetensors.numpy import load as tensors
     from tokenizers import Tokenizer
 
-    weights, vocabulary = (_content(name, digest) for name, digest in FILES.items())
+    weights, vocabulary = (_content(name, digests) for name, digests in FILES.items())
     rows = tensors(weights)["embedding.weight"].astype(np.float32)
     return Tokenizer.from_buffer(vocabulary), rows
 
 
-def _content(name: str, digest: str) -> bytes:
+def _content(name: str, digests: Sequence[str]) -> bytes:
     package = find_spec("wordllama")  # finds the folder without importing the package
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'wordllama'", name="wordllama")
@@ -119,7 +123,7 @@ def _content(name: str, digest: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}). {REINSTALL}") from error
-    if hashlib.sha256(content).hexdigest() != digest:
+    if hashlib.sha256(content).hexdigest() not in digests:
         raise ConfigError(
             f"{path} is not the file that this version of embedrouter expects, so its vectors would not be comparable "
             f"with those in caches and indexes. {REINSTALL}"
