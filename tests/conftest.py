@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ LOADING_TORCH = ("test_examples.py", "test_local_backends.py", "test_readme.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that load torch first and together: loading it takes seconds, and one worker is enough."""
     items.sort(key=lambda item: item.path.name not in LOADING_TORCH)
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell began in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

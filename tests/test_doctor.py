@@ -23,6 +23,7 @@ from embedrouter.cli import app
 from embedrouter.doctor import ProbeRecords, check_cache, check_models
 from embedrouter.errors import (
     BudgetExceededError,
+    ConfigError,
     NoModelAvailableError,
     SpaceMismatchError,
     StalePriceWarning,
@@ -385,6 +386,16 @@ def test_a_damaged_record_is_no_silent_new_beginning(place: Path, content: str) 
     assert problems(facts) == ["drift, document", "drift, query"]
     assert problems(examine("--accept")) == []
     assert problems(examine()) == []
+
+
+@pytest.mark.parametrize("spoilt", [0.0, float("nan"), float("inf")])
+def test_a_record_of_what_is_no_vector_is_damaged(spoilt: float, tmp_path: Path) -> None:
+    """It would read as a change of the model."""
+    records = ProbeRecords(tmp_path / "probes")
+    records.write("fingerprint", "query", TODAY, "openai:small", np.full((2, 4), spoilt, np.float32))
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        records.read("fingerprint", "query", (2, 4))
 
 
 def test_another_set_of_probe_texts_is_another_record(tmp_path: Path) -> None:

@@ -680,8 +680,8 @@ class Waiting(FakeBackend):
         return super().embed(texts, input_type, timeout=timeout)
 
 
-def test_closing_waits_for_a_request_whose_call_had_no_time_left(tmp_path: Path) -> None:
-    """Its answer is paid for: it is in the cache and in the ledger before the files are closed."""
+def test_closing_waits_for_a_request_whose_call_had_no_time_left(tmp_path: Path, asynchronous: bool) -> None:
+    """Its answer is paid for: it is in the cache and in the ledger before the files are closed, in either form."""
     fake, file = Waiting(), tmp_path / "ledger.db"
     router = router_for(fake, cache=MemoryCache(), ledger=file, micro_batch_window=WINDOW)
     with ThreadPoolExecutor(2) as pool, closing(Ledger(file, now=lambda: time.time() + 3600)) as later:
@@ -694,7 +694,10 @@ def test_closing_waits_for_a_request_whose_call_had_no_time_left(tmp_path: Path)
         assert isinstance(hurried.exception(HANG), NoModelAvailableError)
         assert len(later.unconfirmed()) == 1
         threading.Timer(0.2, fake.answer["hurried"].set).start()
-        router.close()
+        if asynchronous:
+            asyncio.run(router.aclose())
+        else:
+            router.close()
 
         assert not later.unconfirmed()
         assert [account.tokens for account in later.totals("model").values()] == [2]
@@ -1018,6 +1021,7 @@ def test_of_calls_that_overlap_and_fail_vectors_are_right_and_accounts_agree(
     work: list[Callable[[], list[Outcome]]] = [partial(looped, calls[n :: loops + 1]) for n in range(loops)]
     work += [partial(threaded, call) for call in calls[loops :: loops + 1]]
     outcomes = [pair for pairs in at_once(work) for pair in pairs]
+    router.close()  # waits for requests whose calls had no time left
 
     results = []
     for call, one in outcomes:

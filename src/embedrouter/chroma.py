@@ -134,8 +134,10 @@ def _recorded_space(collection: Collection) -> Space | None:
 
 def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
     """Mark a collection that has no mark, if it has no vectors or they are adopted."""
-    vectors = collection.get(limit=1, include=["embeddings"])["embeddings"]
-    if vectors is not None and len(vectors):
+    first = collection.get(limit=1, include=["embeddings"])
+    if first["ids"]:
+        vectors = first["embeddings"]
+        assert vectors is not None, "they are included"
         length, ours = len(vectors[0]), router.space
         if length != ours.dimensions:
             raise SpaceMismatchError(

@@ -25,7 +25,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from .._process import PerProcess, threads
+from .._process import PerProcess, in_thread, threads
 from ..cache import QueryMemory, VectorCache
 from ..errors import ConfigError, EmbedRouterError, InputRejectedError, InvalidInputError, NoModelAvailableError
 from ..limits import ModelHealth, ModelLimits
@@ -266,8 +266,9 @@ class Calls:
         self._stages.get().started.finish(self._longest)
 
     async def afinish(self) -> None:
-        """Do what ``finish`` does for cancelled calls of the running event loop."""
+        """Do what ``finish`` does, also for cancelled calls of the running event loop."""
         await self._stages.get().tasks.finish(self._longest)
+        await in_thread(self.finish)
 
     @property
     def _longest(self) -> float:

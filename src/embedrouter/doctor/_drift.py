@@ -50,6 +50,8 @@ class ProbeRecords:
         try:
             content = json.loads(path.read_text("utf-8"))
             vectors = np.frombuffer(base64.b64decode(content["vectors"], validate=True), "<f4").reshape(shape)
+            if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
+                raise ValueError("a vector is zero or not finite")
             return date.fromisoformat(content["day"]), vectors.astype(np.float32)
         except FileNotFoundError:
             return None
