@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import importlib
-import platform
 import sys
-import tomllib
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 
 import pytest
-from packaging.specifiers import SpecifierSet
+from packaging.requirements import Requirement
 
 from embedrouter import Model, Router
 from embedrouter.errors import ConfigError
 from embedrouter.providers.versions import outside, requirements
+from tests import own_metadata
 from tests.either import embed
-
-EXTRAS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"][
-    "optional-dependencies"
-]
 
 
 @pytest.fixture(autouse=True)
 def _metadata_of_this_source(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Those that were installed may be of another day."""
-    lines = [f"{line}; extra == '{name}'" for name, extra in EXTRAS.items() for line in extra]
-    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    monkeypatch.setattr(metadata, "requires", lambda name: own_metadata.requires())
     outside.cache_clear()
     yield
     outside.cache_clear()
@@ -109,10 +102,23 @@ def test_without_metadata_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert outside("openai") == ()
 
 
-@pytest.mark.parametrize(("python", "bounds"), [("3.11.7", ">=0.2.2.post0,<0.5"), ("3.14.2", "==0.2.2.post0")])
-def test_requirements_are_those_of_this_python(python: str, bounds: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From Python 3.14 on only one release of wordllama has a wheel."""
-    monkeypatch.setattr(platform, "python_version_tuple", lambda: tuple(python.split(".")))
+def test_requirements_are_those_of_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package may be wanted in other versions under another Python, or not at all."""
+    lines = [
+        'one<2; python_version < "3" and extra == "x"',
+        'one>=2; python_version >= "3" and extra == "x"',
+        'other; (python_version < "3" or sys_platform == "none") and extra == "x"',
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
 
-    (found,) = [item.specifier for _, item in requirements() if item.name == "wordllama"]
-    assert found == SpecifierSet(bounds)
+    assert [(extra, str(item.specifier)) for extra, item in requirements()] == [("x", ">=2")]
+
+
+@pytest.mark.parametrize(("python", "bounds"), [("3.11", "<0.5,>=0.2.2.post0"), ("3.14", "==0.2.2.post0")])
+def test_one_wordllama_is_wanted_under_each_python(python: str, bounds: str) -> None:
+    """From Python 3.14 on only one release has a wheel."""
+    lines = map(Requirement, own_metadata.requires())
+    environment = {"python_version": python, "extra": "wordllama"}
+    found = [item for item in lines if item.name == "wordllama" and item.marker and item.marker.evaluate(environment)]
+
+    assert [str(item.specifier) for item in found] == [bounds]
