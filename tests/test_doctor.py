@@ -36,6 +36,7 @@ from embedrouter.router import embed_alone, wiring_of
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Entry, InputType, Vectors
+from tests import own_metadata
 from tests.emulator import Emulator, Fault, count_tokens
 
 SMALL = "openai:text-embedding-3-small"
@@ -60,17 +61,17 @@ def configure(*models: str, top: str = "") -> None:
     Path("embedrouter.toml").write_text(f'cache = "kept"\n{top}\n[retry]\nattempts = 1\n{tables}')
 
 
-def small(emulator: Emulator, **more: str) -> str:
+def small(emulator: Emulator, **more: object) -> str:
     return rows(model=SMALL, base_url=emulator.openai_url, **more)
 
 
-def azure(emulator: Emulator, **more: str) -> str:
+def azure(emulator: Emulator, **more: object) -> str:
     return rows(
         model="azure_openai:text-embedding-3-small", base_url=emulator.azure_url, api_version="2024-10-21", **more
     )
 
 
-def rows(**settings: str) -> str:
+def rows(**settings: object) -> str:
     settings = {"api_key_env": "HARBOUR_KEY", **settings}
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
 
@@ -269,7 +270,7 @@ def test_an_unreachable_server_is_reported(place: Path, emulator: Emulator) -> N
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Fault.wrong_dimensions(8), "vectors of shape (5, 8) came for 5 texts in 1536 dimensions"),
+        (Fault.wrong_dimensions(8), "vectors of 8 dimensions came, not of 1536: declare Model(…, dimensions=8)"),
         (Fault.nan(), "not finite"),
         (Fault.zeros(), "all zeros"),
     ],
@@ -326,7 +327,7 @@ def test_a_server_that_gives_every_text_the_same_vector_is_found_out(tmp_path: P
 
 
 def test_a_provider_that_changed_the_model_is_found_out_and_can_be_accepted(place: Path) -> None:
-    """The same name, the same dimensions, other vectors: nothing else would notice."""
+    """An allowed name, the same dimensions, other vectors: nothing else would notice."""
     with Emulator() as honest:
         configure(azure(honest))
         examine()
@@ -335,7 +336,7 @@ def test_a_provider_that_changed_the_model_is_found_out_and_can_be_accepted(plac
         file.write_text(file.read_text().replace(date.today().isoformat(), "2026-01-31"))
 
     with Emulator(deployments={"text-embedding-3-small": "text-embedding-ada-002"}) as changed:
-        configure(azure(changed))
+        configure(azure(changed, served_as=["text-embedding-ada-002"]))
         drifted = examine(code=1)
         still = examine(code=1)
         accepted = examine("--accept")
@@ -346,6 +347,26 @@ def test_a_provider_that_changed_the_model_is_found_out_and_can_be_accepted(plac
     assert finding["facts"]["since"] == "2026-01-31"
     assert "2026-01-31" in finding["story"]
     assert abs(finding["facts"]["cosine"]) < 0.5
+    assert "--accept" in finding["advice"]
+    assert found(accepted, "drift, query")["facts"]["stored"] is True
+    assert found(again, "drift, query")["facts"]["cosine"] == pytest.approx(1.0)
+
+
+def test_a_provider_that_answers_with_another_model_can_be_accepted(place: Path) -> None:
+    """As any change of the vectors: after the documents were embedded again."""
+    with Emulator() as honest:
+        configure(azure(honest))
+        examine()
+    with Emulator(deployments={"text-embedding-3-small": "text-embedding-ada-002"}) as changed:
+        configure(azure(changed))
+        drifted = examine(code=1)
+        accepted = examine("--accept")
+        again = examine()
+
+    assert problems(drifted) == ["drift"]
+    finding = found(drifted, "drift")
+    assert "'text-embedding-3-small' before, and now as 'text-embedding-ada-002'" in finding["story"]
+    assert "served_as" in finding["advice"]
     assert "--accept" in finding["advice"]
     assert found(accepted, "drift, query")["facts"]["stored"] is True
     assert found(again, "drift, query")["facts"]["cosine"] == pytest.approx(1.0)
@@ -835,14 +856,9 @@ def test_a_wrong_version_of_what_is_not_used_is_a_warning(versions: Versions) ->
 
 def test_this_projects_own_metadata_can_be_read(versions: Versions) -> None:
     """Every requirement in pyproject.toml is understood."""
-    import tomllib
-
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    lines = [f"{line}; extra == '{name}'" for name, extra in project["optional-dependencies"].items() for line in extra]
-    lines += project["dependencies"]
     names = {"numpy", "openai", "cohere", "httpx", "wordllama", "langchain-core", "llama-index-core", "tiktoken"}
     real = {name: metadata.version(name) for name in names}
-    versions(lines, **real)
+    versions(own_metadata.requires(), **real)
 
     (finding,) = doctor.installed({"openai", "cohere", "voyage", "wordllama"})
 

@@ -40,6 +40,13 @@ class ServedNames:
         first = self._stored(key, name) if self._folder else name
         return self._names.setdefault(key, first)
 
+    def forget(self, model: str, fingerprint: str) -> None:
+        """Forget the name of a model: the next one that is reported is the first."""
+        self._names.pop(_key(model, fingerprint), None)
+        if (path := self.path(model, fingerprint)) is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
     def path(self, model: str, fingerprint: str) -> Path | None:
         """Return the file of a model's name, for messages."""
         return self._folder / f"{_key(model, fingerprint)}.json" if self._folder else None

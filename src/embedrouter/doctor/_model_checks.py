@@ -16,7 +16,7 @@ from ..models import agreement
 from ..providers import address_of, encoding
 from ..router import Router, embed_alone, wiring_of
 from ..types import Candidate, InputType, Vectors, dollars
-from ._drift import ProbeRecords, check_drift
+from ._drift import CHANGED, ProbeRecords, check_drift
 from ._finding import Finding, fine, problem, warning
 
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
@@ -34,6 +34,10 @@ FAILURES: dict[type[errors.EmbedRouterError], tuple[str, str]] = {
     errors.InvalidInputError: ("answer", "Check max_input_tokens=: the probe texts have under 100 tokens each."),
     errors.BackendError: ("reachable", "Check the network, base_url and the provider's status page, and repeat."),
     errors.BudgetExceededError: ("budget", "Raise the cap in Budget(…), or set the model's price."),
+    errors.SpaceMismatchError: (
+        "drift",
+        f"If both names mean one model, declare Model(…, served_as=[…]). Otherwise: {CHANGED}",
+    ),
     errors.ConfigError: ("settings", "Correct the model's declaration."),
     errors.EmbedRouterError: ("answer", "Read the router's log."),
 }
@@ -49,12 +53,14 @@ def check_models(
         records: vectors of an earlier day; missing records are added.
         cards: the catalogue, for the day on which a price was checked.
         today: the date of new records.
-        accept: whether to replace records that differ.
+        accept: whether to replace records that differ, and names by which servers call the models.
     """
     probed: list[agreement.ProbeVectors] = []
     for position, name in enumerate(agreement.unique_names(router.models)):
         candidate = wiring_of(router).candidates[position]
         yield from _address(router, candidate, name)
+        if accept:
+            wiring_of(router).served.forget(candidate.name, candidate.fingerprint)
         vectors: dict[InputType, Vectors] = {}
         seconds: dict[str, float] = {}
         for input_type in INPUT_TYPES:
