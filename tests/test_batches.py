@@ -575,7 +575,7 @@ def test_a_batch_in_which_all_fails_costs_nothing(emulator: Emulator, build: Bui
     [
         (Fault.nan(), "not finite"),
         (Fault.zeros(), "all zeros"),
-        (Fault.wrong_dimensions(7), r"shape \(1, 7\)"),
+        (Fault.wrong_dimensions(7), "of 7 dimensions came, not of 8: declare"),
         (Fault.wrong_count(-1), r"shape \(0, 0\)"),
         (Fault.wrong_count(1), r"shape \(2, 8\)"),
     ],

@@ -1163,7 +1163,7 @@ def test_what_the_caller_was_handling_says_nothing_of_a_request(emulator: Emulat
 
 def test_a_wrong_answer_is_paid_for_all_the_same(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
     """It was computed."""
-    emulator.script(Fault.wrong_dimensions(16), Fault.zeros())
+    emulator.script(Fault.nan(), Fault.zeros())
     router = Router([small(emulator)], cache=tmp_path, retry=NO_WAITING)
     embed(router, asynchronous, ["one two three"], input_type="document")
     (account,) = router.ledger.totals("model").values()
@@ -1171,6 +1171,19 @@ def test_a_wrong_answer_is_paid_for_all_the_same(emulator: Emulator, tmp_path: P
 
     assert (account.requests, account.tokens) == (3, 9)
     assert sum(emulator.billed.values()) == 9
+
+
+def test_vectors_of_another_length_are_paid_for_once(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
+    """They would come again, and cost again."""
+    emulator.fault_for = lambda _: Fault.wrong_dimensions(16)
+    router = Router([small(emulator)], cache=tmp_path, retry=NO_WAITING)
+    with pytest.raises(NoModelAvailableError, match=r"of 16 dimensions came, not of \d+: declare"):
+        embed(router, asynchronous, ["one two three"], input_type="document")
+    (account,) = router.ledger.totals("model").values()
+    router.close()
+
+    assert (account.requests, account.tokens) == (1, 3)
+    assert sum(emulator.billed.values()) == 3
 
 
 def test_an_answer_that_cannot_be_read_may_have_been_billed(

@@ -25,7 +25,7 @@ from ..errors import (
 from ..limits import MINUTE, Admission, ModelLimits
 from ..models import parse_token_count
 from ..spending import Charge, cost, usage_of
-from ..types import Answer, Candidate, Entry, Found, Origin, Spending
+from ..types import Answer, Candidate, Entry, Found, Origin, Spending, Vectors
 from ._call import Call, Embedded, SizedText
 from ._wiring import Wiring
 
@@ -208,7 +208,8 @@ class OneAttempt:
             raise other
         error = None
         if wrong is not None:  # another number of dimensions comes again, and would be paid for again
-            error = BadResponseError(wrong, model=candidate.name, retryable="declare" not in wrong)
+            retryable = not _other_length(outcome.vectors, len(texts), candidate.space.dimensions)
+            error = BadResponseError(wrong, model=candidate.name, retryable=retryable)
         return Outcome(embedded, error, amount, sent=True)
 
     async def _other_model(self, call: Call, candidate: Candidate, name: str | None) -> SpaceMismatchError | None:
@@ -247,10 +248,10 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     vectors = answer.vectors
     if vectors.dtype != np.float32:
         return f"vectors of {vectors.dtype} came, not of float32"
+    if _other_length(vectors, texts, dimensions):
+        length = vectors.shape[1]
+        return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
     if vectors.shape != (texts, dimensions):
-        if vectors.ndim == 2 and len(vectors) == texts:
-            length = vectors.shape[1]
-            return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
     with np.errstate(over="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors).tolist()  # np.vecdot needs numpy 2
@@ -261,6 +262,11 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
     if not vectors.any(axis=1).all():
         return "a vector is all zeros"
     return None
+
+
+def _other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
+    """Return whether each text has a vector, and the vectors have another number of dimensions."""
+    return vectors.ndim == 2 and len(vectors) == texts and vectors.shape[1] != dimensions
 
 
 def _used_up(candidate: Candidate) -> RequestTimeoutError:
