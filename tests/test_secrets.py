@@ -142,7 +142,8 @@ def test_a_provider_that_quotes_texts_and_keys_is_not_quoted(
         assert all(clean(logging.Formatter().format(record)) for record in logged())
     for status in (400, 401, 422, 500):
         for quotation in quotations(TEXT):
-            emulator.script(saying(f"Cannot embed {quotation} with {KEY}.", status))
+            fault = saying(f"Cannot embed {quotation} with {KEY}.", status)
+            emulator.fault_for = lambda received, fault=fault: fault if TEXT in received.texts else None
             error = failure(router, asynchronous, ["harmless", TEXT] if status == 500 else [TEXT])
             log.error("it failed", exc_info=error)
             assert clean(told(error)), quotation
