@@ -792,7 +792,7 @@ def test_an_upload_whose_answer_is_lost_leaves_nothing(emulator: Emulator, build
     assert (router.batches(), set_aside(router)) == ([], 0)
 
 
-@pytest.mark.parametrize("fault", [Fault.status(500), Fault.rate_limited(0)])
+@pytest.mark.parametrize("fault", [Fault.status(500), Fault.rate_limited(0.01)])
 def test_passing_failures_are_tried_again(emulator: Emulator, build: Build, fault: Fault) -> None:
     """At each of the steps, as the retry policy says."""
     router = build()

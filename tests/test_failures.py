@@ -155,6 +155,7 @@ def headers(**sent: str) -> Fault:
 WITH_AZURE = ("openai", "azure", "cohere", "voyage")
 OPENAI, COHERE, VOYAGE = ("openai",), ("cohere",), ("voyage",)
 LISTED = "Model voyage-4-lite is not supported. Supported models are []."
+SLOW = "Rate limit reached on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s."
 TRIAL = "You are using a Trial key, which is limited to 1000 API calls / month."
 PAGE = "<html><body>Bad gateway</body></html>"
 
@@ -162,7 +163,8 @@ PAGE = "<html><body>Bad gateway</body></html>"
 TABLE = [
     # The provider asks to slow down: wait as long as it says, in each of the forms; longer than the time allowed is not
     Row("429", Fault.rate_limited(), RateLimitedError, "again", OWN, "free", (*COHERE, *VOYAGE)),
-    Row("429 that says 20 s", Fault.rate_limited(), RateLimitedError, "again", asked(20), "free", OPENAI),
+    Row("429 that says 6 ms", Fault.rate_limited(), RateLimitedError, "again", asked(0.006), "free", OPENAI),
+    Row("429 that says 20 s", says(429, SLOW), RateLimitedError, "again", asked(20), "free"),
     Row("429 that says 1 s", Fault.rate_limited(), RateLimitedError, "again", asked(1), "free", ("azure",)),
     Row("429 that says 7 s after 2 s", says(429, "Please retry after 7 seconds.", **{"retry-after": "2"}),
         RateLimitedError, "again", asked(2), "free"),
@@ -772,13 +774,28 @@ def test_a_provider_that_stays_busy_is_given_up_when_the_time_is_up(
     emulator: Emulator, clock: Clock, asynchronous: bool
 ) -> None:
     """The policy's timeout counts, with all waits."""
-    emulator.fault_for = lambda received: Fault.rate_limited()
+    emulator.fault_for = lambda received: says(429, SLOW)("openai")
     router = Router([declare(emulator, MODELS["openai"][0])], cache=None, ledger=":memory:", **clock.settings)
     with pytest.raises(NoModelAvailableError):
         embed(router, asynchronous, TEXTS, input_type="document")
     router.close()
 
     assert 30 < sum(clock.pauses) <= 60
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.1, 1])
+def test_a_provider_that_stays_busy_is_not_called_at_short_intervals(
+    emulator: Emulator, clock: Clock, seconds: float, asynchronous: bool
+) -> None:
+    """Where it asks for short waits: some providers count refused requests, too."""
+    emulator.fault_for = lambda received: Fault.rate_limited(retry_after=seconds)
+    router = Router([declare(emulator, MODELS["openai"][0])], cache=None, ledger=":memory:", **clock.settings)
+    with pytest.raises(NoModelAvailableError):
+        embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert clock.pauses[:4] == pytest.approx([asked(seconds)] * 4, rel=0.3)
+    assert 5 < len(emulator.received) < 20
 
 
 def test_a_busy_model_is_called_again_after_the_others(emulator: Emulator, clock: Clock, asynchronous: bool) -> None:

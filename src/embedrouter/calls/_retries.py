@@ -63,7 +63,10 @@ class Retries:
                 return tried
             busy += outcome.error.busy and patient and self._policy.is_patient
             counted = number if number - busy >= self._policy.attempts else min(number, self._policy.attempts - 1)
-            wait = self._policy.wait(counted, outcome.error, self._random())
+            chance = self._random()
+            wait = self._policy.wait(counted, outcome.error, chance)
+            if wait is not None and number > counted:  # still busy, however short the waits are that it asks for
+                wait = max(wait, self._policy.backoff(counted, chance))
             now = self._clock()
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient

@@ -15,7 +15,8 @@ class RetryPolicy:
 
     attempts: int = 5
     """Attempts in all; 1 disables retries. A model that is busy (HTTP 429, 503) is not given up after so many attempts
-    but after ``timeout``, unless another model may answer."""
+    but after ``timeout``, unless another model may answer; then it is called at the intervals of the last attempts, or
+    longer ones that it asks for."""
     timeout: float = 60.0
     """Seconds for one provider request with all attempts and waits, without the time in the queue behind other calls. A
     longer ``Retry-After`` ends the attempts.
@@ -46,7 +47,10 @@ class RetryPolicy:
         """
         if not error.retryable or attempt >= self.attempts:
             return None
-        backoff = chance * min(self.max_wait, self.initial_wait * 2.0**attempt)
         if error.retry_after:
             return error.retry_after + chance * min(self.initial_wait, error.retry_after)
-        return backoff
+        return self.backoff(attempt, chance)
+
+    def backoff(self, attempt: int, chance: float) -> float:
+        """Return the seconds to wait after failed ``attempt`` where the provider asks for none."""
+        return chance * min(self.max_wait, self.initial_wait * 2.0**attempt)
