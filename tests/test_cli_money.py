@@ -455,7 +455,7 @@ def test_a_provider_that_goes_down_midway_leaves_a_job_that_continues(place: Pat
     first, *story, last = done.stderr.splitlines()
     assert done.returncode == 1
     assert first.startswith("embedrouter: No model could embed ")
-    assert [line.split()[0] for line in story] == ["1.", "2."]
+    assert [line.split()[0] for line in story] == ["1-2."]
     assert last.startswith(f"{answered * BATCH} of 200 texts are embedded. Spent: ")
     assert "the same command continues" in last
 
