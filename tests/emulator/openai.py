@@ -233,8 +233,8 @@ def scripted_error(status: int, reason: str | None, model: str, key: str) -> tup
         ),
         429: (
             f"Rate limit reached for {model} in organization org-emulated on requests per min (RPM): Limit 10000, "
-            "Used 10000, Requested 1. Please try again in 6ms. Visit https://platform.openai.com/account/rate-limits to "
-            "learn more.",
+            "Used 10000, Requested 1. Please try again in 6ms. Visit https://platform.openai.com/account/rate-limits "
+            "to learn more.",
             "requests",
             "rate_limit_exceeded",
         ),
