@@ -369,7 +369,12 @@ def test_what_is_no_number_of_tokens_is_none(said: Any) -> None:
     assert tokens is None or (type(tokens) is int and tokens == said and 0 <= tokens <= MOST_TOKENS)
 
 
-@pytest.mark.parametrize("rows", [[{"embedding": [1.0], "index": 1}, {"embedding": [2.0]}], {"0": 1}, [None], "ab", 3])
+def placed(*indices: object) -> list[dict[str, object]]:
+    """Rows with an index each; with none for ``None``."""
+    return [{"embedding": [1.0], **({} if index is None else {"index": index})} for index in indices]
+
+
+@pytest.mark.parametrize("rows", [placed(2, None, None), placed(1, "?"), placed(None, 0), {"0": 1}, [None], "ab", 3])
 def test_rows_that_only_partly_say_their_place_are_refused(rows: object) -> None:
     """Their order is unknown."""
     with pytest.raises(BadResponseError):

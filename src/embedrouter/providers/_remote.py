@@ -190,13 +190,11 @@ class RemoteBackend(Backend):
         """Return the embeddings of rows in the order of their ``index``, otherwise in the order in which they came.
 
         Raises:
-            BadResponseError: an index is repeated or left out.
+            BadResponseError: an index is repeated or skipped.
             KeyError, TypeError, AttributeError: these are no such rows.
         """
         embeddings = [row["embedding"] for row in rows]
         places = places_of([row.get("index") for row in rows])
-        if places is None:
-            return embeddings
         if sorted(places) != list(range(len(embeddings))):
             raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
         return [embedding for _, embedding in sorted(zip(places, embeddings, strict=True), key=lambda pair: pair[0])]

@@ -188,18 +188,20 @@ def parse_name(body: Any) -> str | None:
     return name if isinstance(name, str) and 0 < len(name.strip()) <= MAX_MESSAGE else None
 
 
-def places_of(indices: Sequence[object]) -> list[int] | None:
-    """Return the places of the rows of an answer; ``None`` where the indices cannot be places.
+def places_of(indices: Sequence[object]) -> list[int]:
+    """Return the places of the rows of an answer; a row whose index cannot be a place has the one at which it came.
 
-    One that is left out where it is zero is zero; digits in quotation marks are digits.
+    An index that is left out where it is zero is zero; digits in quotation marks are digits.
     """
     if len(indices) > 1 and all(index in (0, "0") for index in indices):
-        return None
+        return [*range(len(indices))]
     read = [int(index) if isinstance(index, str) and index.isdecimal() else index for index in indices]
     if read.count(None) == 1 and 0 not in read:
         read[read.index(None)] = 0
-    places = [int(index) for index in read if isinstance(index, int | float) and index == index // 1]
-    return places if len(places) == len(indices) else None
+    return [
+        int(index) if isinstance(index, int | float) and index == index // 1 else position
+        for position, index in enumerate(read)
+    ]
 
 
 def _sentence(story: str) -> str:
