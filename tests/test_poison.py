@@ -354,9 +354,9 @@ def test_a_limit_of_texts_is_learnt_from_what_passes(
     embed(router, asynchronous, [f"word {number}" for number in range(200)], input_type="document")
     router.close()
 
-    second = [len(received.texts) for received in emulator.received[first:]]
+    _, *second = sorted(len(received.texts) for received in emulator.received[first:])  # one request has the rest
     assert max(second) <= most
-    assert min(second[:-1]) > most / 2
+    assert min(second) > most / 2
     assert caplog.text.count("set Model(…, batch_size=") == 1
 
 
