@@ -25,8 +25,7 @@ from embedrouter.calls._attempt import OneAttempt, Outcome
 from embedrouter.calls._call import Call, Embedded
 from embedrouter.calls._effects import Stopped
 from embedrouter.calls._look_up import CacheReader, LookUp
-from embedrouter.calls._micro_batch import OpenBatch
-from embedrouter.calls._micro_batcher import MicroBatcher
+from embedrouter.calls._micro_batch import MicroBatch
 from embedrouter.calls._recall import Recall
 from embedrouter.calls._retries import Retries
 from embedrouter.calls._share import Share
@@ -930,8 +929,7 @@ def test_a_call_that_would_block_an_event_loop_waits_for_no_other_call() -> None
     claims: SingleFlight[Found] = SingleFlight()
     following, reader = Following(model), CacheReader(VectorCache(None), [model], "error")
     share = Share(claims, reader, lambda: 0.0, following)
-    batcher = MicroBatcher()
-    stage = OpenBatch(batcher, reader, 0.01, lambda: 0.0, share)
+    stage = MicroBatch(0.01, lambda: 0.0, share)
     call = replace(scripted_call(script, [model]), effects=Alone(script))
     claims.claim([(0, "document", "t")])
     run(stage.embed(call, ["t"]))

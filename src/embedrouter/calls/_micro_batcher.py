@@ -44,14 +44,6 @@ class MicroBatcher:
         self._under_way: Counter[Hashable] = Counter()
         self._open: dict[Hashable, Batch] = {}
 
-    def join(self, kind: Hashable, member: Member) -> Batch | None:
-        """Add a call to the open batch of its kind; return ``None`` where no batch is open."""
-        with self._lock:
-            batch = self._open.get(kind)
-            if batch is not None:
-                batch.members.append(member)
-            return batch
-
     def enter(self, kind: Hashable, member: Member) -> Batch | None:
         """Add a call to the open batch of its kind, or open a batch.
 
@@ -99,10 +91,11 @@ class MicroBatcher:
             if not member.result.done() and member.result.set_running_or_notify_cancel():
                 member.result.set_result(Embedded())
 
-    def leave(self, kind: Hashable) -> None:
-        """End a call that was sent alone."""
+    def leave(self, kind: Hashable) -> Batch | None:
+        """End a call that was sent alone; return the open batch if no call of the kind is in flight any more."""
         with self._lock:
             self._leave(kind)
+            return None if kind in self._under_way else self._open.get(kind)
 
     def _leave(self, kind: Hashable) -> None:
         self._under_way[kind] -= 1
