@@ -314,7 +314,7 @@ def test_calls_that_come_while_the_first_is_looked_up_are_one_request(asynchrono
     class Slow(MemoryCache):
         def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
             time.sleep(0.002)
-            return super().get_many(keys)
+            return dict(super().get_many(keys))
 
     timer = threading.Timer(0.3, (fake := Gated()).open.set)
     timer.start()

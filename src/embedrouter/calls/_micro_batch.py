@@ -45,9 +45,8 @@ class MicroBatch:
         kind = kind_of(call, texts)
         if kind is None:
             return await self._following.embed(call, texts)
-        member = Member(texts, call.deadline)
-        batch = self._batcher.enter(kind, member)
-        if batch is None:
+        entered = self._batcher.enter(kind, texts, call.deadline)
+        if entered is None:
             try:
                 embedded = await self._following.embed(call, texts)
             finally:
@@ -55,6 +54,7 @@ class MicroBatch:
             if left is not None:
                 self._start(call, left, 0)
             return embedded
+        batch, member = entered
         if batch.members[0] is member:
             self._start(call, batch, self._window)
         embedded = await result(self._batcher, call, batch, member, self._clock())

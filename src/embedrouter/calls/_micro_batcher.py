@@ -44,7 +44,7 @@ class MicroBatcher:
         self._under_way: Counter[Hashable] = Counter()
         self._open: dict[Hashable, Batch] = {}
 
-    def enter(self, kind: Hashable, member: Member) -> Batch | None:
+    def enter(self, kind: Hashable, texts: Sequence[str], deadline: float | None) -> tuple[Batch, Member] | None:
         """Add a call to the open batch of its kind, or open a batch.
 
         Returns:
@@ -55,8 +55,8 @@ class MicroBatcher:
                 self._under_way[kind] = 1
                 return None
             batch = self._open.setdefault(kind, Batch(kind))
-            batch.members.append(member)
-            return batch
+            batch.members.append(Member(texts, deadline))
+            return batch, batch.members[-1]
 
     def seal(self, batch: Batch) -> list[Member]:
         """Seal a batch, so that no further call can join, and return its calls, which are in flight until ``end``."""
