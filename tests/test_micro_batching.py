@@ -308,6 +308,34 @@ def test_what_the_cache_holds_does_not_wait_for_the_provider(crowd: MakeCrowd) -
     assert [len(call.result(HANG)) for call in cold] == [1, 1]
 
 
+def test_calls_that_come_while_the_first_is_looked_up_are_one_request(asynchronous: bool) -> None:
+    """The window begins before the cache is read, because reads of many calls end one after the other."""
+
+    class Slow(MemoryCache):
+        def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+            time.sleep(0.002)
+            return dict(super().get_many(keys))
+
+    timer = threading.Timer(0.3, (fake := Gated()).open.set)
+    timer.start()
+    router = router_for(fake, cache=Slow(), micro_batch_window=0.2)
+    ask_all(router, "router", asynchronous, [str(number) for number in range(20)])
+
+    assert len(fake.calls) == 2
+
+
+def test_a_call_waits_only_while_another_is_in_flight(crowd: MakeCrowd) -> None:
+    """When none is, the batch is sent before its window ends: the doors stay shut."""
+    few = crowd(fake := Gated())
+    first, *others = few.begin_first(), few.gather("a"), few.gather("b")
+    fake.open.set()
+
+    assert [len(call.result(HANG)) for call in (first, *others)] == [1, 1, 1]
+    assert fake.asked == [Counter(["first"]), Counter("ab")]
+    few.open()
+    few.assert_quiet()
+
+
 # What must not be mixed
 
 
@@ -784,7 +812,7 @@ def test_without_more_threads_a_call_sends_the_batch_itself() -> None:
         crowd.assert_quiet()
 
 
-@pytest.mark.filterwarnings("ignore:.*never awaited", "ignore:Exception ignored in. <coroutine object OpenBatch._send")
+@pytest.mark.filterwarnings("ignore:.*never awaited", "ignore:Exception ignored in. <coroutine object MicroBatch._send")
 def test_ctrl_c_while_the_thread_of_a_batch_is_started_leaves_no_call_waiting(
     thread_start: list[Callable[[], BaseException]],
 ) -> None:

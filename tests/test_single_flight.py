@@ -424,12 +424,12 @@ def test_a_call_does_not_wait_for_ever_where_no_claim_is_resolved() -> None:
     claims: SingleFlight[Found] = SingleFlight()
     following = Following()
     share, call = stage(claims, following, stalled=0.1)
-    claims.claim([(2, "document", "a")])
+    claims.claim((2, "document"), ["a"])
     embedded = run(share.embed(call, ["a", "b"]))
 
     assert set(embedded.found) == {"a", "b"}
     assert following.asked == ["b", "a"]
-    assert claims.claim([(2, "document", "a")]), "the claim belongs to the call that made it"
+    assert claims.claim((2, "document"), ["a"]), "the claim belongs to the call that made it"
 
 
 def test_a_call_goes_on_waiting_while_claims_are_resolved() -> None:
@@ -437,13 +437,13 @@ def test_a_call_goes_on_waiting_while_claims_are_resolved() -> None:
     claims: SingleFlight[Found] = SingleFlight()
     following = Following()
     share, call = stage(claims, following, stalled=1.0)
-    names = [(2, "document", text) for text in "abcdefgh"]
-    claims.claim(names)
+    kind = (2, "document")
+    claims.claim(kind, "abcdefgh")
 
     def resolve() -> None:
-        for name in names:
+        for text in "abcdefgh":
             time.sleep(0.15)
-            claims.resolve([name], lambda _: found(call, 7))
+            claims.resolve(kind, [text], lambda _: found(call, 7))
 
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(resolve)
@@ -582,12 +582,12 @@ def test_of_calls_that_overlap_and_fail_each_text_is_paid_once_and_each_vector_i
 def test_a_resolution_reaches_each_call_that_waits_once() -> None:
     """And no call that has given up."""
     claims: SingleFlight[int] = SingleFlight()
-    assert claims.claim(["a", "b"]) == {}
-    futures: list[Future[Any]] = [*claims.claim(["a", "b"]).values(), *claims.claim(["a"]).values()]
+    assert claims.claim("kind", ["a", "b"]) == {}
+    futures: list[Future[Any]] = [*claims.claim("kind", ["a", "b"]).values(), *claims.claim("kind", ["a"]).values()]
     futures[2].cancel()
-    claims.resolve(["a", "c"], {"a": 1, "c": 3}.__getitem__)  # type: ignore[arg-type]
-    claims.resolve(["a", "b"], {"a": 2, "b": "failed"}.__getitem__)  # type: ignore[arg-type]
+    claims.resolve("kind", ["a", "c"], {"a": 1, "c": 3}.__getitem__)
+    claims.resolve("kind", ["a", "b"], {"a": 2, "b": "failed"}.__getitem__)  # type: ignore[arg-type]
 
     assert [future.result() for future in futures[:2]] == [1, "failed"]
     assert claims.completed == 2
-    assert claims.claim(["a", "b"]) == {}
+    assert claims.claim("kind", ["a", "b"]) == {}

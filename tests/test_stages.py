@@ -25,8 +25,7 @@ from embedrouter.calls._attempt import OneAttempt, Outcome
 from embedrouter.calls._call import Call, Embedded
 from embedrouter.calls._effects import Stopped
 from embedrouter.calls._look_up import CacheReader, LookUp
-from embedrouter.calls._micro_batch import OpenBatch
-from embedrouter.calls._micro_batcher import MicroBatcher
+from embedrouter.calls._micro_batch import MicroBatch
 from embedrouter.calls._recall import Recall
 from embedrouter.calls._retries import Retries
 from embedrouter.calls._share import Share
@@ -885,8 +884,8 @@ def test_the_cache_answers_what_it_has_and_hands_on_the_rest() -> None:
     cached = VectorCache(MemoryCache())
     cached.write({key_function(model, "document")("known"): Entry(vector("known"), 5)})
     claims: SingleFlight[Found] = SingleFlight()
-    claims.claim(["before"])
-    claims.resolve(["before"], lambda _: "failed")
+    claims.claim((0, "document"), ["before"])
+    claims.resolve((0, "document"), ["before"], lambda _: "failed")
     completed: list[int] = []
 
     class Noted(Following):
@@ -908,8 +907,8 @@ def test_a_claimed_text_that_was_cached_meanwhile_is_not_sent() -> None:
     cached = VectorCache(MemoryCache())
     cached.write({key_function(model, "document")("t"): Entry(vector("t"), 1)})
     claims: SingleFlight[Found] = SingleFlight()
-    claims.claim(["other"])
-    claims.resolve(["other"], lambda _: "failed")
+    claims.claim((0, "document"), ["other"])
+    claims.resolve((0, "document"), ["other"], lambda _: "failed")
     following = Following(model)
     stage = Share(claims, CacheReader(cached, [model], "error"), lambda: 0.0, following)
     embedded = run(stage.embed(scripted_call(Script(), [model], completed=0), ["t", "u"]))
@@ -930,10 +929,9 @@ def test_a_call_that_would_block_an_event_loop_waits_for_no_other_call() -> None
     claims: SingleFlight[Found] = SingleFlight()
     following, reader = Following(model), CacheReader(VectorCache(None), [model], "error")
     share = Share(claims, reader, lambda: 0.0, following)
-    batcher = MicroBatcher()
-    stage = OpenBatch(batcher, reader, 0.01, lambda: 0.0, share)
+    stage = MicroBatch(0.01, lambda: 0.0, share)
     call = replace(scripted_call(script, [model]), effects=Alone(script))
-    claims.claim([(0, "document", "t")])
+    claims.claim((0, "document"), ["t"])
     run(stage.embed(call, ["t"]))
 
     assert following.asked == [["t"]]

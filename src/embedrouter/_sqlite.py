@@ -63,12 +63,13 @@ class _Way:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
+        self.busy_timeout: float | None = None
 
     def close(self) -> None:
         if self.connection is not None:
             with suppress(sqlite3.Error):
                 self.connection.close()
-            self.connection = None
+            self.connection = self.busy_timeout = None
 
 
 def _close_unused(*ways: _Way) -> None:
@@ -201,7 +202,9 @@ class SQLiteFile:
             except OSError as error:
                 raise sqlite3.OperationalError(str(error)) from error
             self._identity = _identity(self.path)
-        way.connection.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
+        if way.busy_timeout != seconds:
+            way.connection.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
+            way.busy_timeout = seconds
         return way.connection
 
     def _new_connection(self, *, writing: bool) -> sqlite3.Connection:

@@ -46,10 +46,10 @@ def rounded(vectors: Vectors, dtype: str) -> Vectors:
 def encode(entry: Entry, dtype: str = "float32") -> bytes:
     """Return the row of an entry, its numbers as "float32" or "float16"."""
     code, number = _NUMBERS[dtype]
-    numbers = np.ascontiguousarray(_converted(entry.vector, number)).data
     tokens = max(0, min(entry.tokens, _MOST_TOKENS))
     header = _HEADER.pack(MAGIC, VERSION, code, entry.vector.size, tokens)
-    return b"".join((header, numbers, crc32(numbers, crc32(header)).to_bytes(_CHECKSUM_BYTES, "little")))
+    row = header + _converted(entry.vector, number).tobytes()
+    return row + crc32(row).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def decode(row: bytes, dimensions: int) -> Entry | None:
@@ -76,5 +76,7 @@ def is_row(row: bytes) -> bool:
 
 
 def _converted(vectors: Vectors, number: np.dtype[Any]) -> NDArray[Any]:
+    if vectors.dtype == number:
+        return vectors
     with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite
         return vectors.astype(number, copy=False)

@@ -4,9 +4,8 @@ Texts are passed down the stages, and vectors are passed back up:
 
     validate, distinct texts     ``_validate``
     recall                       ``_recall``: recent queries, in memory
-    join an open batch           ``_micro_batch``
+    micro-batch                  ``_micro_batch``: small calls as one request
     look up                      ``_look_up``: the cache
-    open a batch                 ``_micro_batch``
     share                        ``_share``: texts that another call is embedding
     size                         ``_size``: count tokens, split texts over the limit
     afford                       ``_afford``: the budget, concurrent requests
@@ -39,8 +38,7 @@ from ._effects import Effects, Running
 from ._isolate import Isolate
 from ._learned import Learned
 from ._look_up import CacheReader, LookUp
-from ._micro_batch import JoinBatch, OpenBatch
-from ._micro_batcher import MicroBatcher
+from ._micro_batch import MicroBatch
 from ._recall import Recall
 from ._retries import Retries
 from ._send import Send
@@ -114,7 +112,6 @@ class _Stages:
             for candidate in wiring.candidates
         }
         claims: SingleFlight[Found] = SingleFlight()
-        batcher = MicroBatcher()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
         attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index])
         retries = Retries(wiring.retry, clock, wiring.random, attempt)
@@ -124,12 +121,9 @@ class _Stages:
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
-            after_cache: Stage = Share(claims, self.reader, clock, self.size)
+            look_up: Stage = LookUp(self.reader, claims, Share(claims, self.reader, clock, self.size))
             if wiring.micro_batch_window > 0 and wiring.budget.per_call is None:
-                after_cache = OpenBatch(batcher, self.reader, wiring.micro_batch_window, clock, after_cache)
-                look_up: Stage = JoinBatch(batcher, clock, LookUp(self.reader, claims, after_cache))
-            else:
-                look_up = LookUp(self.reader, claims, after_cache)
+                look_up = MicroBatch(wiring.micro_batch_window, clock, look_up)
             self.first = Recall(wiring.memory, look_up)
 
 

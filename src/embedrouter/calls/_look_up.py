@@ -89,6 +89,7 @@ class LookUp:
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         call = replace(call, completed=self._claims.completed)
         embedded = Embedded(await self._reader.look_up(call, texts))
+        call.report(embedded)
         if missing := without(texts, embedded.found):
             embedded.add(await self._following.embed(call, missing))
         return embedded

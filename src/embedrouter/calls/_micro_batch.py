@@ -1,8 +1,7 @@
 """Send small calls that arrive at the same time as one request.
 
-``JoinBatch`` comes before the cache: calls that join an open batch share one look-up. ``OpenBatch`` comes after the
-cache: a call with missing texts waits for further calls while another call of the same kind is in flight; otherwise the
-call is sent alone, at once.
+A call that arrives while another call of its kind is in flight waits for further calls, and the calls share one look-up
+and one request; otherwise the call is sent alone, at once.
 """
 
 import copy
@@ -15,7 +14,6 @@ from ..errors import BudgetExceededError, EmbedRouterError
 from ..spending import UNIT, Charge
 from ..types import Found
 from ._call import Call, Embedded, Stage, TextsRejected, TextsTooLong, seconds_left, without
-from ._look_up import CacheReader
 from ._micro_batcher import Batch, Member, MicroBatcher
 
 FEW = 16
@@ -32,89 +30,80 @@ def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
     return (group, call.rank, call.input_type, call.tag)
 
 
-class JoinBatch:
-    """Add small calls to an open batch."""
-
-    def __init__(self, batcher: MicroBatcher, clock: Callable[[], float], following: Stage) -> None:
-        self._batcher, self._clock, self._following = batcher, clock, following
-
-    async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
-        kind = kind_of(call, texts)
-        member = Member(texts, call.deadline)
-        batch = self._batcher.join(kind, member) if kind else None
-        embedded = await result(self._batcher, call, batch, member, self._clock()) if batch else Embedded()
-        if missing := without(texts, embedded.found):
-            embedded.add(await self._following.embed(call, missing))
-        return embedded
-
-
-class OpenBatch:
+class MicroBatch:
     """Send small calls together.
 
     Args:
-        window: seconds that a batch stays open for further calls.
+        window: seconds that a batch stays open for further calls, while another call of their kind is in flight.
     """
 
-    def __init__(
-        self, batcher: MicroBatcher, reader: CacheReader, window: float, clock: Callable[[], float], following: Stage
-    ) -> None:
-        self._batcher, self._reader = batcher, reader
+    def __init__(self, window: float, clock: Callable[[], float], following: Stage) -> None:
         self._window, self._clock, self._following = window, clock, following
+        self._batcher = MicroBatcher()
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         kind = kind_of(call, texts)
         if kind is None:
             return await self._following.embed(call, texts)
-        member = Member(texts, call.deadline)
-        batch = self._batcher.enter(kind, member)
-        if batch is None:
+        entered = self._batcher.enter(kind, texts, call.deadline)
+        if entered is None:
             try:
-                return await self._following.embed(call, texts)
+                embedded = await self._following.embed(call, texts)
             finally:
-                self._batcher.leave(kind)
+                left = self._batcher.leave(kind)
+            if left is not None:
+                self._start(call, left, 0)
+            return embedded
+        batch, member = entered
         if batch.members[0] is member:
-            effects = call.effects.detached()
-            batch.stop = effects.stop
-            try:
-                effects.start(self._send(replace(call, effects=effects), batch))
-            except BaseException:  # Ctrl-C while its thread is started: no call may wait for it
-                self._batcher.end(batch)
-                raise
+            self._start(call, batch, self._window)
         embedded = await result(self._batcher, call, batch, member, self._clock())
         if missing := without(texts, embedded.found):
             embedded.add(await self._following.embed(call, missing))
         return embedded
 
-    async def _send(self, call: Call, batch: Batch) -> None:
-        """Wait for further calls, seal the batch and send its texts."""
+    def _start(self, call: Call, batch: Batch, window: float) -> None:
+        """Send a batch after a window, in the background."""
+        effects = call.effects.detached()
+        batch.stop = effects.stop
         try:
-            await call.effects.sleep(self._window)
+            effects.start(self._send(replace(call, effects=effects), batch, window))
+        except BaseException:  # Ctrl-C while its thread is started: no call may wait for it
+            self._batcher.end(batch)
+            raise
+
+    async def _send(self, call: Call, batch: Batch, window: float) -> None:
+        """Wait for further calls, seal the batch and send its texts, unless it was sent meanwhile."""
+        members: list[Member] = []
+        try:
+            if window:
+                await call.effects.sleep(window)
             if members := self._batcher.seal(batch):
                 await self._embed_together(call, members)
         except Exception:
             logger.exception("a request for several calls failed")
         finally:
-            self._batcher.end(batch)
+            if members or not batch.sealed:
+                self._batcher.end(batch)
 
     async def _embed_together(self, call: Call, members: Sequence[Member]) -> None:
         """Embed the texts of several calls as one request, and distribute the vectors."""
         deadlines = [member.deadline for member in members if member.deadline is not None]
         call = replace(call, deadline=max(deadlines) if len(deadlines) == len(members) else None)
         texts = list(dict.fromkeys(text for member in members for text in member.texts))
-        embedded = Embedded(await self._reader.look_up(call, texts))
-        served = [member for member in members if not without(member.texts, embedded.found)]
-        distribute(embedded, served, None)  # these calls need not wait for the request
-        rest = [member for member in members if member not in served]
-        error: EmbedRouterError | None = None
-        answered = Embedded()
+        answered, error = Embedded(), None
+
+        def report(part: Embedded) -> None:
+            answered.add(part)
+            if not part.charges:  # from the cache: calls that lack no text need not wait for the request
+                distribute(part, [member for member in members if not without(member.texts, part.found)], None)
+
         try:
-            if missing := without(texts, embedded.found):
-                embedded.add(await self._following.embed(replace(call, report=answered.add), missing))
+            answered = await self._following.embed(replace(call, report=report), texts)
         except EmbedRouterError as failure:
-            embedded.add(answered)
             if not isinstance(failure, TextsTooLong | TextsRejected | BudgetExceededError):
                 error = failure  # of the others each call meets its own again, alone
-        distribute(embedded, rest, error)
+        distribute(answered, [member for member in members if not member.result.done()], error)
 
 
 async def result(batcher: MicroBatcher, call: Call, batch: Batch, member: Member, now: float) -> Embedded:

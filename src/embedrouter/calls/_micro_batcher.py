@@ -44,15 +44,7 @@ class MicroBatcher:
         self._under_way: Counter[Hashable] = Counter()
         self._open: dict[Hashable, Batch] = {}
 
-    def join(self, kind: Hashable, member: Member) -> Batch | None:
-        """Add a call to the open batch of its kind; return ``None`` where no batch is open."""
-        with self._lock:
-            batch = self._open.get(kind)
-            if batch is not None:
-                batch.members.append(member)
-            return batch
-
-    def enter(self, kind: Hashable, member: Member) -> Batch | None:
+    def enter(self, kind: Hashable, texts: Sequence[str], deadline: float | None) -> tuple[Batch, Member] | None:
         """Add a call to the open batch of its kind, or open a batch.
 
         Returns:
@@ -63,8 +55,8 @@ class MicroBatcher:
                 self._under_way[kind] = 1
                 return None
             batch = self._open.setdefault(kind, Batch(kind))
-            batch.members.append(member)
-            return batch
+            batch.members.append(Member(texts, deadline))
+            return batch, batch.members[-1]
 
     def seal(self, batch: Batch) -> list[Member]:
         """Seal a batch, so that no further call can join, and return its calls, which are in flight until ``end``."""
@@ -99,10 +91,11 @@ class MicroBatcher:
             if not member.result.done() and member.result.set_running_or_notify_cancel():
                 member.result.set_result(Embedded())
 
-    def leave(self, kind: Hashable) -> None:
-        """End a call that was sent alone."""
+    def leave(self, kind: Hashable) -> Batch | None:
+        """End a call that was sent alone; return the open batch if no call of the kind is in flight any more."""
         with self._lock:
             self._leave(kind)
+            return None if kind in self._under_way else self._open.get(kind)
 
     def _leave(self, kind: Hashable) -> None:
         self._under_way[kind] -= 1

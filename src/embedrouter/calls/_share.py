@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -48,9 +48,7 @@ class Share:
         embedded = Embedded()
         alone = False
         while texts:
-            names = {text: _name(call, text) for text in texts}
-            futures = {} if alone else self._claims.claim(list(names.values()))
-            waiting = {text: futures[name] for text, name in names.items() if name in futures}
+            waiting = {} if alone else self._claims.claim(kind_of(call), texts)
             embedded.add(await self._embed_claimed(call, without(texts, waiting), release=not alone))
             await self._wait(call, list(waiting.values()))
             resolutions = {text: _resolution(future) for text, future in waiting.items()}
@@ -61,15 +59,11 @@ class Share:
 
     async def _embed_claimed(self, call: Call, texts: Sequence[str], *, release: bool) -> Embedded:
         """Embed claimed texts, and resolve the claims as soon as each request is answered."""
-        found: dict[str, Found] = {}
+        kind, found = kind_of(call), dict[str, Found]()
         left: Literal["handed over", "failed"] = "handed over"  # the call was stopped, or its requests failed
 
-        def resolve(new: Mapping[str, Found]) -> None:
-            named = {_name(call, text): item for text, item in new.items()}
-            self._claims.resolve(named, lambda name: _copied(named[name]))
-
         def report(embedded: Embedded) -> None:
-            resolve(embedded.found)
+            self._claims.resolve(kind, embedded.found, lambda text: _copied(embedded.found[text]))
             call.report(embedded)
 
         try:
@@ -87,8 +81,8 @@ class Share:
             raise
         finally:
             if release:
-                resolve(found)
-                self._claims.resolve([_name(call, text) for text in texts], lambda _: left)
+                self._claims.resolve(kind, found, lambda text: _copied(found[text]))
+                self._claims.resolve(kind, texts, lambda _: left)
 
     async def _wait(self, call: Call, futures: Sequence[Future[Resolution[Found]]]) -> None:
         """Wait until the claims are resolved, the time is up, or no claim was resolved for a long time."""
@@ -105,9 +99,9 @@ class Share:
                 future.cancel()
 
 
-def _name(call: Call, text: str) -> Hashable:
-    """Return the name under which a text is claimed: calls that share the name can use the same vector."""
-    return (call.rank, call.input_type, text)
+def kind_of(call: Call) -> Hashable:
+    """Return the key of calls that can use the same vector for a text."""
+    return (call.rank, call.input_type)
 
 
 def _resolution(future: Future[Resolution[Found]]) -> Resolution[Found]:

@@ -7,7 +7,8 @@ failed; the waiting calls then embed the text themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from .._process import Future, Lock
@@ -17,35 +18,36 @@ Resolution: TypeAlias = "T | Literal['handed over', 'failed']"
 
 
 class SingleFlight(Generic[T]):
-    """Claims, with the futures of the waiting calls."""
+    """Claims, with the futures of the waiting calls. Calls of one kind can use each other's vectors."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._claimed: dict[Hashable, list[Future[Resolution[T]]]] = {}
+        self._claimed: defaultdict[Hashable, dict[str, tuple[Future[Resolution[T]], ...]]] = defaultdict(dict)
         self.completed = 0
         """Claims resolved so far."""
 
-    def claim(self, names: Sequence[Hashable]) -> dict[Hashable, Future[Resolution[T]]]:
-        """Claim names; return a future for each name that another call has claimed."""
-        waiting: dict[Hashable, Future[Resolution[T]]] = {}
+    def claim(self, kind: Hashable, texts: Iterable[str]) -> dict[str, Future[Resolution[T]]]:
+        """Claim texts; return a future for each text that another call has claimed."""
+        waiting: dict[str, Future[Resolution[T]]] = {}
         with self._lock:
-            for name in names:
-                futures = self._claimed.get(name)
-                if futures is None:
-                    self._claimed[name] = []
+            claimed = self._claimed[kind]
+            for text in texts:
+                if text in claimed:
+                    waiting[text] = Future()
+                    claimed[text] += (waiting[text],)
                 else:
-                    waiting[name] = Future()
-                    futures.append(waiting[name])
+                    claimed[text] = ()
         return waiting
 
-    def resolve(self, names: Iterable[Hashable], resolution: Callable[[Hashable], Resolution[T]]) -> None:
+    def resolve(self, kind: Hashable, texts: Iterable[str], resolution: Callable[[str], Resolution[T]]) -> None:
         """Resolve claims of this caller; resolved claims are skipped."""
         with self._lock:
-            resolved = [(name, self._claimed.pop(name)) for name in names if name in self._claimed]
+            claimed = self._claimed[kind]
+            resolved = [(text, claimed.pop(text)) for text in texts if text in claimed]
             self.completed += len(resolved)
-        for name, futures in resolved:
+        for text, futures in resolved:
             if futures:
-                outcome = resolution(name)
+                outcome = resolution(text)
                 for future in futures:
                     if future.set_running_or_notify_cancel():
                         future.set_result(outcome)

@@ -83,7 +83,7 @@ class Size:
         """
         limit = input_limit(call.first)
         counts = await self._count(call, texts)
-        sized = Sized([SizedText(*pair) for pair in zip(texts, counts.tokens, strict=True)], counts.exact)
+        sized = Sized(list(map(SizedText, texts, counts.tokens)), counts.exact)
         long = [item.text for item in sized.texts if item.tokens > limit]
         if not long or not counts.exact:  # the provider decides about texts that may be too long
             return sized
@@ -106,7 +106,7 @@ class Size:
         found = await self._reader.look_up(call, distinct)
         missing = without(distinct, found)
         counts = await self._count(call, missing)
-        return Sized([SizedText(*pair) for pair in zip(missing, counts.tokens, strict=True)], True, parts, found)
+        return Sized(list(map(SizedText, missing, counts.tokens)), True, parts, found)
 
     async def _join_parts(self, call: Call, parts: Mapping[str, Sequence[str]], found: dict[str, Found]) -> None:
         """Add the vectors of split texts to ``found`` and to the cache, last first: parts may be split later."""
