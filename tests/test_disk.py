@@ -566,7 +566,8 @@ def test_bills_wait_in_memory_while_the_ledger_is_locked(tmp_path: Path, caplog:
 
     assert (account.cost, account.requests, account.unconfirmed) == (Decimal("0.01"), 1, Decimal("0.10"))
     assert sum(one.saved for one in totals.values()) == Decimal("0.5")
-    assert len([record for record in caplog.records if "waits in memory" in record.message]) == 1
+    own = [record.getMessage() for record in caplog.records if str(file) in record.getMessage()]
+    assert len([message for message in own if "waits in memory" in message]) == 1
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -94,6 +94,7 @@ def test_a_cache_reads_the_rows_of_both_types() -> None:
     assert np.array_equal(found[b"half"].vector, rounded(vector, "float16"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collection", ["squad-dev", "banking77"])
 def test_retrieval_is_the_same_to_the_third_decimal(collection: str, shared: Path) -> None:
     """Real questions and documents, wordllama's vectors, both sides rounded."""

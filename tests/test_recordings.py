@@ -43,6 +43,7 @@ from tests.recordings import (
     replayed,
     success,
 )
+from tests.virtual_time import VirtualTime
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there are no recordings in {FOLDER}")
 
@@ -150,8 +151,9 @@ async def ask(recording: Recording, flavour: str) -> Answer:
 
 
 async def route(recording: Recording, retry: RetryPolicy, flavour: str) -> EmbeddingResult:
-    """Make the recorded request through a whole router."""
-    async with Router([recording.model], cache=None, retry=retry) as router:
+    """Make the recorded request through a whole router, whose waits take no time."""
+    time = VirtualTime()
+    async with Router([recording.model], cache=None, retry=retry, clock=time, sleep=time.sleep) as router:
         if flavour == "sync":
             return router.embed(recording.texts, input_type=recording.input_type)
         return await router.aembed(recording.texts, input_type=recording.input_type)

@@ -128,6 +128,7 @@ def ask_at_every_tier(place: Place, space: str, questions: list[str], asynchrono
     return os.getpid(), found
 
 
+@pytest.mark.slow
 @in_each_store("every tier")
 def test_an_index_is_asked_at_every_tier_in_another_process(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
