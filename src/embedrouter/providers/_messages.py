@@ -20,6 +20,8 @@ MAX_READ = 2_000
 """Characters of a reason that are looked at."""
 MAX_PARTS = 3
 """Items of a list of reasons that are read."""
+MAX_WAIT = 30
+"""Characters of a wait that are read."""
 MAX_DEPTH = 6
 """Objects inside each other that are opened."""
 
@@ -134,10 +136,11 @@ def _objects(body: object) -> Iterator[Mapping[str, Any]]:
 
 # What follows from the words
 
-NUM = r"(\d[\d,_]*(?:\.\d+)?[KkMm]?)(?![\d.]*\d)"
+NUM = r"(\d[\d,_]{0,14}(?:\.\d{1,9})?[KkMm]?)(?!\.{0,2}\d)"
+"""Of bounded length: on a long row of digits an unbounded number would be tried at each place in each length."""
 UNIT = r"(?:milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)"
 SECONDS = {"ms": 0.001, "mi": 60.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-SPAN = re.compile(rf"(\d+(?:\.\d+)?)\s*({UNIT})(?![a-z])", re.IGNORECASE)
+SPAN = re.compile(rf"(?<![\d.])(\d+(?:\.\d+)?)\s*({UNIT})(?![a-z])", re.IGNORECASE)
 WAIT = re.compile(
     r"(?:try again|retry(?:ing)?|wait(?:ing)?|retry[-_ ]after|again|resets?|available)\W{0,3}"
     r"(?:(?:after|in|for|at least|about|approximately|another|your request|the request|again)\W{1,3}){0,4}"
@@ -158,13 +161,13 @@ QUOTA = _any(
 LIMITS = {
     "requests": _each(
         r"NUM\s*(?:RPM\b|(?:API\s+)?(?:requests?|calls?)\s*(?:per|/|a|every)\s*min)",
-        r"requests per min(?:ute)?\W*(?:\(RPM\))?\W*Limit\W{0,2}NUM",
+        r"requests per min(?:ute)?\W{0,3}(?:\(RPM\))?\W{0,3}Limit\W{0,2}NUM",
         r"\bRPM\b\W{0,3}(?:limit\W{0,2}(?:is|of)?\W*)NUM",
         r"(?<!tokens per min\. )(?<!tokens per minute\. )\bLimit\W{0,2}NUM\s*/\s*min",
     ),
     "tokens": _each(
         r"NUM\s*(?:TPM\b|tokens?\s*(?:per|/|a|every)\s*min)",
-        r"tokens per min(?:ute)?\W*(?:\(TPM\))?\W*Limit\W{0,2}NUM",
+        r"tokens per min(?:ute)?\W{0,3}(?:\(TPM\))?\W{0,3}Limit\W{0,2}NUM",
         r"\bTPM\b\W{0,3}(?:limit\W{0,2}(?:is|of)?\W*)NUM",
     ),
 }
@@ -220,7 +223,7 @@ TEXT_TOKENS = _each(
     r"(?:exceeds?|exceed|longer than|more than|larger than|greater than|over|up to|at most)"
     r"(?: (?:the|a|max(?:imum)?|model|model's|allowed|limit|length|size|number|of))* NUM(?: tok| limit|\)|$)",
     r"\[\d+,\s*NUM\]",
-    r"\d+ > NUM",
+    r"\b\d{1,9} > NUM",
     r"tensor b \(NUM\)",
     r"NUM[- ]tokens? (?:limit|maximum|or (?:less|fewer)|context)",
     r"limit(?: is|:| of)? NUM(?: tok|\.|$)",
@@ -323,9 +326,10 @@ def _waits(body: object) -> Iterator[float | None]:
         for name, scale in WAITS.items():
             value = found.get(name)
             if isinstance(value, str):
+                value = value[:MAX_WAIT]
                 yield parse_span(value) or (float(value) * scale if value.isdecimal() else None)
             elif isinstance(value, int | float) and not isinstance(value, bool):
-                yield value * scale
+                yield min(value, 10**MAX_WAIT) * scale
 
 
 def _longest(waits: Sequence[float | None]) -> float | None:
