@@ -21,6 +21,8 @@ import pytest
 from embedrouter import Model, Router
 from embedrouter.calls import Calls, Question
 from embedrouter.calls._async import AsyncEffects, Tasks
+from embedrouter.calls._effects import Stopped
+from embedrouter.calls._sync import Started, SyncEffects
 from embedrouter.errors import AuthenticationError
 from embedrouter.router import wiring_of
 from embedrouter.spending import Ledger
@@ -364,6 +366,18 @@ async def test_closing_does_not_wait_for_the_call_that_a_cancelled_one_followed(
     router.close()
 
     assert len(fake.calls) == 1
+
+
+async def test_a_call_that_was_stopped_begins_no_stage(asynchronous: bool) -> None:
+    """And says so, however late the stop came."""
+
+    async def stage() -> None:
+        pytest.fail("it was begun")
+
+    effects = AsyncEffects(Tasks()) if asynchronous else SyncEffects(Started())
+    effects.stop()
+    with pytest.raises(Stopped):
+        await effects.run_concurrently([stage(), stage()], 2)
 
 
 async def test_an_error_behind_a_cancelled_call_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -949,15 +949,12 @@ class Whimsical(FakeBackend):
         super().__init__()
         self.dice = random.Random(seed)
         self.failing = failing
-        self.roll = threading.Lock()
 
     def moment(self) -> float:
-        with self.roll:
-            return self.dice.random() / 300
+        return self.dice.random() / 300
 
     def answer(self, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
-        with self.roll:
-            chance = self.dice.random()
+        chance = self.dice.random()
         if "poison" in texts:
             raise InputRejectedError("unsafe")
         if chance < self.failing:

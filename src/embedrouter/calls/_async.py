@@ -134,6 +134,8 @@ class AsyncEffects:
                 stage.close()
         if errors:
             raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+        if len(results) < len(stages):
+            raise Stopped
         return [results[place] for place in range(len(stages))]
 
     async def run_until_stopped(self, stage: Running[T]) -> T:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..providers.versions import check_versions
 
+check_versions(__name__, "langchain")
+
 if TYPE_CHECKING:
     from ._embeddings import RouterEmbeddings
     from ._retriever import TieredRetriever
@@ -31,7 +33,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, as LangChain's own packages do."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    check_versions(__name__, "langchain")
     return getattr(import_module(f".{MODULES[name]}", __name__), name)
 
 
