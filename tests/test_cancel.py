@@ -22,7 +22,7 @@ from embedrouter import Model, Router
 from embedrouter.calls import Calls, Question
 from embedrouter.calls._async import AsyncEffects, Tasks
 from embedrouter.calls._effects import Stopped
-from embedrouter.calls._sync import Started, SyncEffects
+from embedrouter.calls._sync import Started, SyncEffects, run
 from embedrouter.errors import AuthenticationError
 from embedrouter.router import wiring_of
 from embedrouter.spending import Ledger
@@ -368,7 +368,7 @@ async def test_closing_does_not_wait_for_the_call_that_a_cancelled_one_followed(
     assert len(fake.calls) == 1
 
 
-async def test_a_call_that_was_stopped_begins_no_stage(asynchronous: bool) -> None:
+def test_a_call_that_was_stopped_begins_no_stage(asynchronous: bool) -> None:
     """And says so, however late the stop came."""
 
     async def stage() -> None:
@@ -376,8 +376,9 @@ async def test_a_call_that_was_stopped_begins_no_stage(asynchronous: bool) -> No
 
     effects = AsyncEffects(Tasks()) if asynchronous else SyncEffects(Started())
     effects.stop()
+    stages = effects.run_concurrently([stage(), stage()], 2)
     with pytest.raises(Stopped):
-        await effects.run_concurrently([stage(), stage()], 2)
+        asyncio.run(stages) if asynchronous else run(stages)
 
 
 async def test_an_error_behind_a_cancelled_call_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
