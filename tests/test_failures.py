@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
 import httpx
-import httpx2
+import openai
 import pytest
 import requests
 import urllib3
@@ -543,24 +543,27 @@ def test_a_refused_text_is_named_and_no_other_model_is_asked(
 
 Given: TypeAlias = dict[str, Any]
 
-ASKED = httpx2.Request("POST", "https://api.openai.com/v1/embeddings")
+HTTP: Any = import_module(openai.DefaultHttpxClient.__bases__[0].__module__.partition(".")[0])
+"""What the SDK makes its requests with: httpx2, or httpx before openai 3."""
+
+ASKED = HTTP.Request("POST", "https://api.openai.com/v1/embeddings")
 
 
 def answered(status: int) -> Given:
-    return {"message": "words", "response": httpx2.Response(status, request=ASKED), "body": None}
+    return {"message": "words", "response": HTTP.Response(status, request=ASKED), "body": None}
 
 
 OPENAI_EXCEPTIONS: dict[str, tuple[Given, type[BackendError] | None]] = {
     "OpenAIError": ({}, BackendError),
     "SubjectTokenProviderError": ({"message": "words"}, BackendError),
     "APIError": ({"message": "words", "request": ASKED, "body": None}, BackendError),
-    "APIResponseValidationError": ({"response": httpx2.Response(200, request=ASKED), "body": None}, BadResponseError),
+    "APIResponseValidationError": ({"response": HTTP.Response(200, request=ASKED), "body": None}, BadResponseError),
     "APIConnectionError": ({"request": ASKED}, UnavailableError),
     "APITimeoutError": ({"request": ASKED}, RequestTimeoutError),
     "APIStatusError": (answered(413), InputRejectedError),
     "BadRequestError": (answered(400), InputRejectedError),
     "AuthenticationError": (answered(401), AuthenticationError),
-    "OAuthError": ({"response": httpx2.Response(401, request=ASKED), "body": None}, AuthenticationError),
+    "OAuthError": ({"response": HTTP.Response(401, request=ASKED), "body": None}, AuthenticationError),
     "PermissionDeniedError": (answered(403), AuthenticationError),
     "NotFoundError": (answered(404), UnavailableError),
     "ConflictError": (answered(409), UnavailableError),
