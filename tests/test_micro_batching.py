@@ -338,6 +338,17 @@ def test_a_call_waits_only_while_another_is_in_flight(crowd: MakeCrowd) -> None:
     few.assert_quiet()
 
 
+def test_a_batch_that_all_calls_have_left_is_not_in_flight(crowd: MakeCrowd) -> None:
+    """The call that was sent alone ends while the batch is open, and empty."""
+    few = crowd(fake := Gated())
+    first, hurried = few.begin_first(), few.gather("hurried", timeout=0.2)
+    assert isinstance(outcome(hurried), EmbedRouterError)
+    fake.open.set()
+    first.result(HANG)
+    few.open()
+    few.assert_quiet()
+
+
 # What must not be mixed
 
 

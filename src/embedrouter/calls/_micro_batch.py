@@ -74,7 +74,7 @@ class MicroBatch:
 
     async def _send(self, call: Call, batch: Batch, window: float) -> None:
         """Wait for further calls, seal the batch and send its texts, unless it was sent meanwhile."""
-        members: list[Member] = []
+        members: list[Member] | None = None
         try:
             if window:
                 await call.effects.sleep(window)
@@ -83,7 +83,7 @@ class MicroBatch:
         except Exception:
             logger.exception("a request for several calls failed")
         finally:
-            if members or not batch.sealed:
+            if members is not None or not batch.sealed:
                 self._batcher.end(batch)
 
     async def _embed_together(self, call: Call, members: Sequence[Member]) -> None:

@@ -58,11 +58,15 @@ class MicroBatcher:
             batch.members.append(Member(texts, deadline))
             return batch, batch.members[-1]
 
-    def seal(self, batch: Batch) -> list[Member]:
-        """Seal a batch, so that no further call can join, and return its calls, which are in flight until ``end``."""
+    def seal(self, batch: Batch) -> list[Member] | None:
+        """Seal a batch, so that no further call can join, and return its calls, which are in flight until ``end``.
+
+        Returns:
+            ``None`` when the batch is sealed already. Calls that no longer wait are not among the calls.
+        """
         with self._lock:
             if batch.sealed:
-                return []
+                return None
             batch.sealed = True
             del self._open[batch.kind]
             self._under_way[batch.kind] += 1
