@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from embedrouter import Router
-from embedrouter.cache import same_name
+from embedrouter.cache import ServedNames, same_name
 from embedrouter.errors import SpaceMismatchError
 from embedrouter.testing import NO_WAITING, FakeBackend
 from embedrouter.types import Answer, InputType
 from tests.either import embed
+from tests.side_by_side import at_once
 
 
 class Loaded(FakeBackend):
@@ -126,3 +128,25 @@ def test_names_are_compared_without_prefix_tag_and_date(one: str, other: str, sa
     """Versions differ, spellings do not."""
     assert same_name(one, other) is same
     assert same_name(other, one) is same
+
+
+def test_of_names_that_come_at_the_same_time_one_counts(tmp_path: Path) -> None:
+    """Each process would go on with a model of its own otherwise, and fill one index with both."""
+    for number in range(50):
+        processes = [ServedNames(tmp_path) for _ in range(8)]
+        asks = [
+            partial(names.remember, f"m{number}", "space", f"model {place}") for place, names in enumerate(processes)
+        ]
+        assert len(set(at_once(asks))) == 1
+
+
+def test_a_damaged_record_is_written_again(tmp_path: Path) -> None:
+    """And holds from then on."""
+    first = ServedNames(tmp_path)
+    first.remember("m", "space", "one")
+    path = first.path("m", "space")
+    assert path is not None
+    path.write_text("{", "utf-8")
+
+    assert ServedNames(tmp_path).remember("m", "space", "two") == "two"
+    assert ServedNames(tmp_path).remember("m", "space", "three") == "two"

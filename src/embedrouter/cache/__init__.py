@@ -8,6 +8,7 @@ cache folder.
 from ._keys import key_function
 from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
+from ._records import write_once
 from ._served import ServedNames, same_name
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache

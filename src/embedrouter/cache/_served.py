@@ -13,6 +13,8 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+from ._records import write_once
+
 FOLDER = "served"
 """Inside the cache's folder."""
 
@@ -36,9 +38,8 @@ class ServedNames:
 
     def remember(self, model: str, fingerprint: str, name: str) -> str:
         """Return the name that was reported first, which may be ``name``."""
-        key = _key(model, fingerprint)
-        first = self._stored(key, name) if self._folder else name
-        return self._names.setdefault(key, first)
+        path = self.path(model, fingerprint)
+        return self._names.setdefault(_key(model, fingerprint), _stored(path, name) if path else name)
 
     def forget(self, model: str, fingerprint: str) -> None:
         """Forget the name of a model: the next one that is reported is the first."""
@@ -51,15 +52,23 @@ class ServedNames:
         """Return the file of a model's name, for messages."""
         return self._folder / f"{_key(model, fingerprint)}.json" if self._folder else None
 
-    def _stored(self, key: str, name: str) -> str:
-        assert self._folder is not None
-        path = self._folder / f"{key}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged record is written again
-            return str(json.loads(path.read_text("utf-8"))["served_as"])
-        with suppress(OSError):  # a folder that cannot be written keeps no names
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(json.dumps({"served_as": name}), "utf-8")
-        return name
+
+def _stored(path: Path, name: str) -> str:
+    """Return the recorded name; without a record, record ``name``. A damaged record is written again."""
+    record = {"served_as": name}
+    with suppress(OSError):  # a folder that cannot be written keeps no names
+        if not path.exists():
+            write_once(path, record)
+        if _read(path) is None:
+            path.unlink(missing_ok=True)
+            write_once(path, record)
+    return _read(path) or name
+
+
+def _read(path: Path) -> str | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(path.read_text("utf-8"))["served_as"])
+    return None
 
 
 def same_name(one: str, other: str) -> bool:

@@ -17,16 +17,14 @@ against the winner's record.
 """
 
 import json
-import os
 import shlex
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from .._process import in_thread
+from ..cache import write_once
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
@@ -75,13 +73,7 @@ class IndexGuard:
     def record(self) -> None:
         """Record the space of a store that has no record yet; otherwise check the record."""
         if not self._path.exists():
-            for folder in (self._path.parent.parent, self._path.parent):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, suffix=".tmp", encoding="utf-8") as file:
-                json.dump({"index": self.name, **asdict(self._space)}, file)
-                file.flush()
-                with suppress(FileExistsError):
-                    os.link(file.name, self._path)
+            write_once(self._path, {"index": self.name, **asdict(self._space)})
         self.check()
 
 
