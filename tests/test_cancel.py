@@ -13,12 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
 from embedrouter import Model, Router
+from embedrouter.cache import write_once
 from embedrouter.calls import Calls, Question
 from embedrouter.calls._async import AsyncEffects, Tasks
 from embedrouter.calls._effects import Stopped
@@ -207,6 +209,41 @@ def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:
 
     assert len(cache.rows) == router.ledger.totals("model")["fake:model"].requests == 1
     assert_nothing_lost(router, fake.billed)
+
+
+class Named(Provider):
+    """Says which model has answered."""
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        return replace(await super().aembed(texts, input_type, timeout=timeout), model="a name")
+
+
+def test_a_loop_that_ends_while_a_models_name_is_recorded_keeps_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name comes with the first answer, which is paid for as any other."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slowly(path: Path, record: Mapping[str, object]) -> None:
+        writing.set()
+        go_on.wait(HANG)
+        write_once(path, record)
+
+    monkeypatch.setattr("embedrouter.cache._served.write_once", slowly)
+    fake = Named()
+    router = Router([fake.model(price="1")], cache=tmp_path, ledger=":memory:", retry=NO_WAITING)
+
+    async def leave() -> None:
+        task = asyncio.create_task(router.aembed(["a"], input_type="document"))
+        while not writing.is_set():
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(AFTERWARDS, go_on.set)
+        assert not task.done()
+
+    asyncio.run(leave())
+
+    assert_nothing_lost(router, fake.billed)
+    router.close()
 
 
 async def test_closing_while_an_answer_is_written_takes_nothing_back() -> None:

@@ -193,16 +193,17 @@ class OneAttempt:
         tokens = spending.tokens if outcome.tokens is None else outcome.tokens
         wrong = fault(outcome, len(texts), candidate.space.dimensions)
         found: dict[str, Found] = {}
-        other = await self._other_model(call, candidate, outcome.model)
-        if wrong is None and other is None:
+        if wrong is None:
             shares = _shares(tokens, [item.tokens for item in texts])
             origin = Origin(candidate, cached=False)
             rows = zip(texts, outcome.vectors, shares, strict=True)
             found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
-        amount = await call.effects.run_blocking(self._keep, call, candidate, found, reservation, tokens)
+        amount, other = await call.effects.run_blocking(
+            self._keep, call, candidate, found, outcome.model, reservation, tokens
+        )
         charge = Charge(tokens, amount)
         self._wiring.totals.add(usage_of([charge]))
-        embedded = Embedded(found, [charge])
+        embedded = Embedded({} if other else found, [charge])
         call.report(embedded)
         if other is not None:
             raise other
@@ -212,14 +213,12 @@ class OneAttempt:
             error = BadResponseError(wrong, model=candidate.name, retryable=retryable)
         return Outcome(embedded, error, amount, sent=True)
 
-    async def _other_model(self, call: Call, candidate: Candidate, name: str | None) -> SpaceMismatchError | None:
+    def _other_model(self, candidate: Candidate, name: str | None) -> SpaceMismatchError | None:
         """Return an error where the server answers with another model than before."""
         if name is None:
             return None
         model = candidate.name, candidate.fingerprint
-        first = self._served.known(*model)
-        if first is None:
-            first = await call.effects.run_blocking(self._served.remember, *model, name)
+        first = self._served.known(*model) or self._served.remember(*model, name)
         for allowed in (first, *candidate.served_as):
             if same_name(name, allowed):
                 return None
@@ -232,15 +231,24 @@ class OneAttempt:
         )
 
     def _keep(
-        self, call: Call, candidate: Candidate, found: Mapping[str, Found], reservation: int, tokens: int
-    ) -> Decimal | None:
+        self,
+        call: Call,
+        candidate: Candidate,
+        found: Mapping[str, Found],
+        name: str | None,
+        reservation: int,
+        tokens: int,
+    ) -> tuple[Decimal | None, SpaceMismatchError | None]:
+        """Store vectors and book their cost; vectors of another model than before are not stored."""
+        other = None
         try:
-            if found and self._cache.store is not None:
+            other = self._other_model(candidate, name)
+            if found and other is None and self._cache.store is not None:
                 key = key_function(candidate, call.input_type, dtype=self._cache.dtype)
                 self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
         finally:
             amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price))
-        return amount
+        return amount, other
 
 
 def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
