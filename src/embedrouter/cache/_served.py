@@ -55,9 +55,12 @@ class ServedNames:
         assert self._folder is not None
         path = self._folder / f"{key}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged record is written again
-            return str(json.loads(path.read_text("utf-8"))["served_as"])
+            if path.is_file():  # a pipe of that name would be waited for
+                return str(json.loads(path.read_text("utf-8"))["served_as"])
         with suppress(OSError):  # a folder that cannot be written keeps no names
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():
+                return name
             path.write_text(json.dumps({"served_as": name}), "utf-8")
         return name
 
