@@ -74,6 +74,8 @@ class Question:
     rank: int
     tag: str
     deadline: float | None = None
+    timeout: float | None = None
+    """Seconds until the deadline, when the call began."""
     batch: bool = False
     """Whether the texts go through a batch endpoint: only models with a batch price are candidates."""
 
@@ -240,16 +242,13 @@ class Calls:
         After Ctrl-C, ``run`` waits for the requests in flight; a second Ctrl-C ends the wait.
         """
         started = self._stages.get().started
-        with started.awaited_after_interrupt(), ends_in(self._left(question)):
+        with started.awaited_after_interrupt(), ends_in(question.timeout):
             return run(ask(SyncEffects(started, self.wiring.sleep), question))
 
     async def arun(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
         """Run ``embed``, ``estimate`` or ``prepare`` in the running event loop."""
-        with ends_in(self._left(question)):
+        with ends_in(question.timeout):
             return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
-
-    def _left(self, question: Question) -> float | None:
-        return None if question.deadline is None else question.deadline - self.wiring.clock()
 
     def alone(self, position: int) -> Calls:
         """Return calls to the model at ``position`` alone, without the cache and without the circuit breaker."""
