@@ -47,6 +47,7 @@ def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 SYNCHRONOUS = {
+    "embedrouter/calls/_async.py": {"_on_the_loop"},
     "embedrouter/calls/_calls.py": {"run"},
     "embedrouter/calls/_wiring.py": {"wire"},
     "embedrouter/providers/_remote.py": {"embed"},

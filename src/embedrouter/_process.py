@@ -5,25 +5,47 @@ parent's file locks as its own, and connections are shared with the parent. This
 forks. An object that must act at a fork is registered with ``watch_forks``; an object that is created anew in each
 child is kept in a ``PerProcess``.
 
-All threads of the package come from one pool, ``threads``. An event loop's default executor is never used: a program
-whose own tools wait in that executor for an embedding would deadlock. ``Lock`` and ``Future`` are those of the standard
-library; the core imports both from this module, so that import contracts can forbid ``threading``.
+All threads of the package come from one pool, ``threads``; a ``Lane`` limits how many threads one kind of work takes.
+An event loop's default executor is never used: a program whose own tools wait in that executor for an embedding would
+deadlock. ``Lock`` and ``Future`` are those of the standard library; the core imports both from this module, so that
+import contracts can forbid ``threading``.
+
+Daemon threads go on while the interpreter ends. An object that another thread must not use any more when Python frees
+what is left is registered with ``watch_end``.
 """
 
 import asyncio
+import atexit
 import os
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
-__all__ = ["Closeable", "Future", "Lock", "PerLoop", "PerProcess", "ThreadPool", "in_thread", "threads", "watch_forks"]
+from .errors import OutOfThreadsError
+
+__all__ = [
+    "Closeable",
+    "Future",
+    "Lane",
+    "Lock",
+    "PerLoop",
+    "PerProcess",
+    "ThreadPool",
+    "in_thread",
+    "is_barred",
+    "threads",
+    "watch_end",
+    "watch_forks",
+]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -95,6 +117,45 @@ class PerProcess(Generic[T]):
             self._lock, self._made = threading.Lock(), None
 
 
+# The end of the interpreter
+
+LAST_WAIT = 1.0
+"""Seconds that the end of the interpreter waits for threads that are at work."""
+
+
+class WatchesEnd(Protocol):
+    """An object that acts when the interpreter ends."""
+
+    def at_end(self, deadline: float) -> None:
+        """Close what another thread must not use any more, at the latest at ``deadline`` of ``time.monotonic``."""
+
+
+_watching_end: weakref.WeakSet[WatchesEnd] = weakref.WeakSet()
+_ended = False
+_may_go_on: ContextVar[bool] = ContextVar("may_go_on", default=False)
+"""Set in the thread that ends the interpreter, and in the threads that work for it: other exit functions may follow."""
+
+
+def watch_end(item: WatchesEnd) -> None:
+    """Call ``at_end`` of an object when the interpreter ends, as long as the object exists."""
+    _watching_end.add(item)
+
+
+def is_barred() -> bool:
+    """Return whether the interpreter ends and the calling thread is one that goes on all the same: it must wait."""
+    return _ended and not _may_go_on.get()
+
+
+@atexit.register
+def _at_end() -> None:
+    global _ended
+    _ended = True
+    _may_go_on.set(True)
+    deadline = time.monotonic() + LAST_WAIT
+    for item in list(_watching_end):
+        item.at_end(deadline)
+
+
 # Event loops
 
 
@@ -150,28 +211,30 @@ class ThreadPool:
         """Run a function in a thread.
 
         Raises:
-            RuntimeError: the system has no more threads.
+            OutOfThreadsError: the system has no more threads.
         """
-        context = copy_context()
-        future: Future[T] = Future()
+        future, work = _task(function, *args, **settings)
+        self.run(work)
+        return future
 
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                outcome = context.run(function, *args, **settings)
-            except BaseException as error:  # noqa: BLE001 - the future passes the error on
-                future.set_exception(error)
-            else:
-                future.set_result(outcome)
+    def run(self, work: Callable[[], object]) -> None:
+        """Run work, which raises nothing, in a thread.
 
+        Raises:
+            OutOfThreadsError: the system has no more threads.
+        """
         try:
             inbox = self._idle.get().pop()
         except IndexError:
             inbox = SimpleQueue()
-            threading.Thread(target=self._serve, args=(inbox,), name="embedrouter", daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(inbox,), name="embedrouter", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise OutOfThreadsError(
+                    f"The system started no thread ({error}). End threads or programs, or raise the limit: ulimit -u."
+                ) from error
         inbox.put(work)
-        return future
 
     def _serve(self, inbox: SimpleQueue[Callable[[], object]]) -> None:
         while True:
@@ -185,6 +248,73 @@ class ThreadPool:
             work()
             del work  # frees the function's arguments
             self._idle.get().append(inbox)
+
+
+class Lane:
+    """Run functions in threads of a pool, at most ``most`` at a time; the others wait in order.
+
+    Functions of one lane must not wait for each other.
+    """
+
+    def __init__(self, pool: ThreadPool, most: int) -> None:
+        self._pool, self._most = pool, most
+        self._lock = threading.Lock()
+        self._busy = 0
+        """Threads that run functions of this lane."""
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> Future[T]:
+        """Run a function in a thread, in a copy of the caller's context.
+
+        Raises:
+            OutOfThreadsError: the system has no more threads, and the lane has none.
+        """
+        future, work = _task(function, *args, **settings)
+        with self._lock:
+            self._waiting.append(work)
+            if self._busy >= self._most:
+                return future
+            self._busy += 1
+        try:
+            self._pool.run(self._serve)
+        except BaseException as error:  # Ctrl-C, too
+            with self._lock:
+                self._busy -= 1
+                taken = work not in self._waiting
+                if isinstance(error, OutOfThreadsError) and (self._busy or taken):
+                    return future
+                if not taken:
+                    self._waiting.remove(work)
+            raise
+        return future
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._busy -= 1
+                    return
+                work = self._waiting.popleft()
+            work()
+            del work  # frees the function's arguments
+
+
+def _task(function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> tuple[Future[T], Callable[[], None]]:
+    """Return the future of a function, and what runs the function in a copy of the caller's context."""
+    context = copy_context()
+    future: Future[T] = Future()
+
+    def work() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            outcome = context.run(function, *args, **settings)
+        except BaseException as error:  # noqa: BLE001 - the future passes the error on
+            future.set_exception(error)
+        else:
+            future.set_result(outcome)
+
+    return future, work
 
 
 threads = ThreadPool()

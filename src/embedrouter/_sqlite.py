@@ -9,26 +9,39 @@ child must not inherit it.
 A cursor must not outlive the block in which it was made: when it is freed it resets its statement, which another thread
 may be executing by then, and until then it keeps a closed file open.
 
+The file may be another's by now: a view, a trigger or a lost page can make a statement endless. So each transaction has
+an end: some seconds, or the end of the call for which it is made (``ends_in``). No part of the file is mapped into
+memory but SQLite's index of its log, because a mapped file that is cut short ends the process (SIGBUS).
+
 Errors are SQLite's own (``sqlite3.Error``), also those of the file system. ``failure`` tells their causes apart.
 """
 
+import math
+import os
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ._process import watch_forks
+from ._process import LAST_WAIT, is_barred, watch_end, watch_forks
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
-LAST_WAIT = 1.0
-"""Seconds that a file which is forgotten without being closed waits for a thread that still uses it."""
+LONGEST = 30.0
+"""Seconds that a transaction may take, where the caller names no other time."""
+LEAST_READING, LEAST_WRITING = 0.25, 1.0
+"""Seconds that a transaction may take, however little time the call has left; what is written is paid for."""
+INDEX_SIZE = 2**15
+"""Bytes of the index of SQLite's log, at least."""
+STEPS = 20_000
+"""Instructions of SQLite between two looks at the time: about a millisecond."""
 
-Failure: TypeAlias = Literal["busy", "full", "damaged", "replaced", "other"]
+Failure: TypeAlias = Literal["busy", "full", "damaged", "replaced", "foreign", "slow", "other"]
 
 CAUSES: dict[int, Failure] = {
     sqlite3.SQLITE_BUSY: "busy",
@@ -36,7 +49,29 @@ CAUSES: dict[int, Failure] = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_CORRUPT: "damaged",
     sqlite3.SQLITE_NOTADB: "damaged",
+    sqlite3.SQLITE_INTERRUPT: "slow",
 }
+
+_end_of_call: ContextVar[float] = ContextVar("end_of_call", default=math.inf)
+"""Of ``time.monotonic``."""
+
+
+@contextmanager
+def ends_in(seconds: float | None) -> Iterator[None]:
+    """End the transactions that the block makes after so many seconds, or soon after: they are part of one call."""
+    if seconds is None:
+        yield
+        return
+    before = _end_of_call.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the coroutine of a call is closed from elsewhere
+            _end_of_call.reset(before)
+
+
+class ForeignError(sqlite3.DatabaseError):
+    """The tables are not those that this package makes."""
 
 
 class ReplacedError(sqlite3.OperationalError):
@@ -44,9 +79,11 @@ class ReplacedError(sqlite3.OperationalError):
 
 
 def failure(error: BaseException | None) -> Failure:
-    """Return the cause of an error: another writer, a full disk, a damaged file, a replaced one, or another."""
+    """Return the cause of an error: another writer, a full disk, a damaged, replaced or foreign file, or another."""
     if isinstance(error, ReplacedError):
         return "replaced"
+    if isinstance(error, ForeignError):
+        return "foreign"
     return CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "other")
 
 
@@ -64,6 +101,25 @@ class _Way:
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
         self.busy_timeout: float | None = None
+        self.until = math.inf
+        """End of the transaction, of ``time.monotonic``."""
+
+    @contextmanager
+    def turn(self, seconds: float, reason: str) -> Iterator[None]:
+        """Wait for the other threads; while the interpreter ends a daemon thread waits for ever."""
+        if not self.lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
+            raise sqlite_error(sqlite3.SQLITE_BUSY, reason)
+        try:
+            if not (barred := is_barred()):
+                yield
+        finally:
+            self.lock.release()
+        if barred:  # inside SQLite the thread would crash when Python frees what is left
+            threading.Event().wait()
+
+    def is_over(self) -> bool:
+        """Say whether the statement that runs is to be interrupted."""
+        return time.monotonic() > self.until
 
     def close(self) -> None:
         if self.connection is not None:
@@ -91,6 +147,9 @@ class SQLiteFile:
             it must not commit, which ``executescript`` does.
         pragmas: set while the file is empty, such as ``page_size``: some wait for the write lock of a file in use.
         busy_timeout: seconds to wait for another writer.
+        check: raises ``ForeignError`` where the tables, which others may change, are not as they were made; called
+            again when they have changed.
+        longest: seconds that one transaction may take.
 
     Raises:
         sqlite3.Error: from ``writing`` and ``reading``: the file cannot be opened, read or written, or a later version
@@ -106,19 +165,27 @@ class SQLiteFile:
         migrate: Callable[[sqlite3.Connection, int], None],
         pragmas: Mapping[str, int | str] | None = None,
         busy_timeout: float = BUSY_TIMEOUT,
+        check: Callable[[sqlite3.Connection], None] | None = None,
+        longest: float = LONGEST,
     ) -> None:
         self.path = path
         self._version, self._migrate = version, migrate
+        self._check, self._longest = check, longest
+        self._checked: int | None = None
+        """The number that SQLite gives to the state of the tables, when they were checked."""
         self._pragmas = pragmas or {}
         self._busy_timeout = busy_timeout
         self._identity: tuple[int, int] | None = None
         """Of the file that was opened first."""
+        self._index_size = INDEX_SIZE
+        """The largest size of the index of SQLite's log so far."""
         self._writer: int | None = None
         """The thread that is inside a transaction."""
         self._writing, self._reading = _Way(), _Way()
         """Their locks are taken in this order by a thread that needs both."""
         weakref.finalize(self, _close_unused, self._reading, self._writing)
         watch_forks(self)
+        watch_end(self)
 
     @property
     def is_writing(self) -> bool:
@@ -128,17 +195,16 @@ class SQLiteFile:
     @contextmanager
     def writing(self, *, busy_timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Hold the write lock, and commit unless something is raised; inside another ``writing``, be part of it."""
-        seconds = self._busy_timeout if busy_timeout is None else busy_timeout
-        if not self._writing.lock.acquire(timeout=seconds):
-            raise sqlite_error(sqlite3.SQLITE_BUSY, "another thread holds the write lock")
-        before = self._writer
-        try:
-            with self._transaction(self._writing, "BEGIN IMMEDIATE", seconds) as connection:
-                self._writer = threading.get_ident()
-                yield connection
-        finally:
-            self._writer = before
-            self._writing.lock.release()
+        longest = min(self._longest, max(LEAST_WRITING, _end_of_call.get() - time.monotonic()))
+        seconds = min(longest, self._busy_timeout if busy_timeout is None else busy_timeout)
+        with self._writing.turn(seconds, "another thread holds the write lock"):
+            before = self._writer
+            try:
+                with self._transaction(self._writing, "BEGIN IMMEDIATE", seconds, longest) as connection:
+                    self._writer = threading.get_ident()
+                    yield connection
+            finally:
+                self._writer = before
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -147,17 +213,24 @@ class SQLiteFile:
             with self.writing() as connection:
                 yield connection
             return
+        # half of what is left, so that a slow file leaves time to do without it
+        longest = min(self._longest, max(LEAST_READING, (_end_of_call.get() - time.monotonic()) / 2))
+        seconds, reason = min(longest, self._busy_timeout), "another thread reads"
         if self._writing.connection is None:  # the first connection makes the tables
-            with self._writing.lock:
-                self._connect(self._writing, self._busy_timeout)
-        with self._reading.lock, self._transaction(self._reading, "BEGIN", self._busy_timeout) as connection:
+            with self._writing.turn(longest, reason):
+                self._writing.until = time.monotonic() + longest
+                self._connect(self._writing, seconds)
+        with (
+            self._reading.turn(longest, reason),
+            self._transaction(self._reading, "BEGIN", seconds, longest) as connection,
+        ):
             yield connection
 
     def close(self) -> None:
         """Close the file; the next use opens it again, also if it was replaced. Tables in memory stay."""
         with self._writing.lock, self._reading.lock:
             self._close_file()
-        self._identity = None
+        self._identity, self._index_size = None, INDEX_SIZE
 
     def close_if_replaced(self) -> None:
         """Close the file if it was removed or replaced, so that the next use begins a new one."""
@@ -169,26 +242,29 @@ class SQLiteFile:
 
     def _close_file(self) -> None:
         if self.path is not None:
+            self._mend_index()
             self._reading.close()
             self._writing.close()
 
     # Connections
 
     @contextmanager
-    def _transaction(self, way: _Way, begin: str, seconds: float) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, way: _Way, begin: str, seconds: float, longest: float) -> Iterator[sqlite3.Connection]:
         """A lock or a full disk passes, and the connection stays: on a full disk no new one could be opened."""
         if way.connection is not None and way.connection.in_transaction:  # one inside another
             yield way.connection
             return
+        way.until = time.monotonic() + longest
         connection = self._connect(way, seconds)
         try:
             connection.execute(begin)
+            self._check_tables(connection)
             yield connection
             connection.execute("COMMIT")
         except BaseException as error:
             with suppress(sqlite3.Error):
                 connection.rollback()
-            lasting = isinstance(error, sqlite3.Error) and failure(error) not in ("busy", "full")
+            lasting = isinstance(error, sqlite3.Error) and failure(error) not in ("busy", "full", "slow")
             if self.path is not None and (lasting or connection.in_transaction):
                 way.close()
             raise
@@ -196,9 +272,10 @@ class SQLiteFile:
     def _connect(self, way: _Way, seconds: float) -> sqlite3.Connection:
         if self._is_replaced():
             raise ReplacedError("it was removed or replaced; close the router to begin a new one")
+        self._mend_index()
         if way.connection is None:
             try:
-                way.connection = self._new_connection(writing=way is self._writing)
+                way.connection = self._new_connection(way)
             except OSError as error:
                 raise sqlite3.OperationalError(str(error)) from error
             self._identity = _identity(self.path)
@@ -207,19 +284,43 @@ class SQLiteFile:
             way.busy_timeout = seconds
         return way.connection
 
-    def _new_connection(self, *, writing: bool) -> sqlite3.Connection:
+    def _mend_index(self) -> None:
+        """Make the index of the log as long as it was, where a program has cut it short: SQLite has it mapped.
+
+        SQLite itself never shortens the index of an open file, and makes an index of zeros anew from the log.
+        """
+        if self._identity is None:
+            return
+        index = f"{self.path}-shm"
+        with suppress(OSError):
+            size = os.stat(index).st_size  # noqa: PTH116 - half the time of Path.stat
+            if size < self._index_size:
+                os.truncate(index, self._index_size)
+            self._index_size = max(size, self._index_size)
+
+    def _check_tables(self, connection: sqlite3.Connection) -> None:
+        if self._check is not None:
+            (state,) = connection.execute("PRAGMA schema_version").fetchone()
+            if state != self._checked:
+                self._check(connection)
+                self._checked = state
+
+    def _new_connection(self, way: _Way) -> sqlite3.Connection:
         if self.path is not None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = sqlite3.connect(
             self.path or ":memory:", timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
+        self._checked = None
         try:
+            connection.set_progress_handler(way.is_over, STEPS)
+            connection.execute("PRAGMA mmap_size = 0")  # SQLite may be built with another default
             is_new = self.path is None or not self.path.stat().st_size
             if self.path is not None and is_new and not self.path.is_symlink():
                 self.path.chmod(0o600)  # the files that SQLite puts beside it get the same rights
             for pragma, value in self._pragmas.items() if is_new else ():
                 connection.execute(f"PRAGMA {pragma} = {value}")
-            if writing:
+            if way is self._writing:
                 self._prepare(connection)
             else:
                 connection.execute("PRAGMA query_only = ON")
@@ -250,6 +351,21 @@ class SQLiteFile:
             self._migrate(connection, found)
             connection.execute(f"PRAGMA user_version = {self._version}")
         connection.execute("COMMIT")
+
+    # The end of the interpreter
+
+    def at_end(self, deadline: float) -> None:
+        """Close the file when no thread uses it. A statement that is not over at the deadline is interrupted."""
+        self._mend_index()
+        for way in (self._writing, self._reading):
+            if not way.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                with suppress(sqlite3.Error, AttributeError):  # closed meanwhile
+                    way.connection.interrupt()  # type: ignore[union-attr]
+                if not way.lock.acquire(timeout=LAST_WAIT / 4):
+                    continue  # the thread waits inside SQLite, and stays there
+            if self.path is not None:
+                way.close()
+            way.lock.release()
 
     # Forks
 

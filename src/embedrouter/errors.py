@@ -6,6 +6,7 @@
     ├── InvalidInputError (ValueError)      the texts cannot be embedded; no request was made
     ├── BudgetExceededError                 the budget does not cover the next request
     ├── LedgerError                         the ledger failed, and a budget cannot hold without it
+    ├── OutOfThreadsError (RuntimeError)    the system has no more threads
     ├── NoModelAvailableError               every model of the tier failed, or no model has the tier
     └── BackendError                        one provider request failed
         ├── AuthenticationError             the key is missing, wrong or not allowed
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidInputError",
     "LedgerError",
     "NoModelAvailableError",
+    "OutOfThreadsError",
     "RateLimitedError",
     "RequestTimeoutError",
     "RetirementWarning",
@@ -104,6 +106,10 @@ class BudgetExceededError(EmbedRouterError):
 
 class LedgerError(EmbedRouterError):
     """The ledger's file failed while a budget depends on it; no more money is spent."""
+
+
+class OutOfThreadsError(EmbedRouterError, RuntimeError):
+    """The system has no more threads, and the call cannot go on without one."""
 
 
 class BackendError(EmbedRouterError):

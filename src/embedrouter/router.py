@@ -309,12 +309,14 @@ class Router(Closeable):
             InvalidInputError: some texts cannot be embedded.
         """
         name = choose_tier(tier, input_type, self._wiring.default_tiers)
+        timeout = None if timeout is None or timeout > TIMEOUT_MAX else timeout
         return Question(
             texts=validate(texts),
             input_type=input_type,
             rank=rank(name, self.tiers),
             tag=current_tag(),
-            deadline=None if timeout is None or timeout > TIMEOUT_MAX else self._wiring.clock() + timeout,
+            deadline=None if timeout is None else self._wiring.clock() + timeout,
+            timeout=timeout,
             batch=batch,
         )
 

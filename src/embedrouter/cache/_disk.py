@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .._sqlite import BUSY_TIMEOUT, SQLiteFile, sqlite_error
+from .._sqlite import BUSY_TIMEOUT, LONGEST, ForeignError, SQLiteFile, sqlite_error
 from ._codec import MAGIC
 from ._keys import KEY_BYTES
 
@@ -23,10 +23,14 @@ PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL"}
 """Set in a new file. ``auto_vacuum`` gives the space that pruning frees back to the disk."""
 MOST_KEYS = 500
 """Keys in one SELECT."""
+MOST_BYTES = 2**22
+"""Of one row that is read: a million numbers."""
 
-SELECT = """
+TABLE = "CREATE TABLE vectors (key BLOB NOT NULL UNIQUE, stored REAL NOT NULL, value BLOB NOT NULL)"
+SELECT = f"""
 SELECT key, value FROM vectors
-WHERE rowid IN (SELECT rowid FROM vectors WHERE key IN ({})) AND typeof(value) = 'blob'
+WHERE rowid IN (SELECT rowid FROM vectors WHERE key IN ({{}}))
+AND typeof(value) = 'blob' AND length(value) <= {MOST_BYTES}
 """
 """By row number, so that the key is read from the row and not from the index: one damaged bit in the index leads to the
 row of another text, whose checksum is right."""
@@ -40,9 +44,17 @@ AND typeof(value) = 'blob' AND substr(value, 1, {len(MAGIC)}) = x'{MAGIC.hex()}'
 """Rows of this package in the table of diskcache."""
 
 
-def cache_file(folder: Path, *, busy_timeout: float = BUSY_TIMEOUT) -> SQLiteFile:
+def cache_file(folder: Path, *, busy_timeout: float = BUSY_TIMEOUT, longest: float = LONGEST) -> SQLiteFile:
     """Return the SQLite file of a cache folder; it is made or migrated when it is first used."""
-    return SQLiteFile(folder / DATABASE, version=VERSION, migrate=_migrate, pragmas=PRAGMAS, busy_timeout=busy_timeout)
+    return SQLiteFile(
+        folder / DATABASE,
+        version=VERSION,
+        migrate=_migrate,
+        pragmas=PRAGMAS,
+        busy_timeout=busy_timeout,
+        check=_check,
+        longest=longest,
+    )
 
 
 class DiskCache:
@@ -96,8 +108,8 @@ def _migrate(database: sqlite3.Connection, _: int) -> None:
 
     All else stays: the folder may be a cache of another program, too.
     """
-    database.execute("CREATE TABLE vectors (key BLOB NOT NULL UNIQUE, stored REAL NOT NULL, value BLOB NOT NULL)")
-    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache'").fetchone():
+    database.execute(TABLE)
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache' AND type = 'table'").fetchone():
         database.execute(
             "INSERT OR REPLACE INTO vectors (key, stored, value)"
             f" SELECT key, COALESCE(store_time, 0), value FROM Cache WHERE {EARLIER} ORDER BY store_time, rowid"
@@ -105,3 +117,10 @@ def _migrate(database: sqlite3.Connection, _: int) -> None:
         database.execute(f"DELETE FROM Cache WHERE {EARLIER}")
         for table in ("Places", "NewPlaces"):
             database.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _check(database: sqlite3.Connection) -> None:
+    """Refuse a table that others have made or changed: a view or a trigger in its place can do anything, for ever."""
+    found = database.execute("SELECT type, sql FROM sqlite_master WHERE 'vectors' IN (lower(name), lower(tbl_name))")
+    if sorted(found.fetchmany(9), key=str) != [("index", None), ("table", TABLE)]:
+        raise ForeignError("its table is not the one that embedrouter makes, or has a trigger or an index more")

@@ -5,6 +5,7 @@ length. No lock is held between two chunks of rows, so that a run that embeds me
 was written again after it was read is not removed.
 """
 
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -107,7 +108,7 @@ class CacheDatabase:
         if not self.exists:
             raise ConfigError(f"There is no cache in {self.path}. Name its folder: --cache DIR.")
         try:
-            with closing(cache_file(self.path)) as file:
+            with closing(cache_file(self.path, longest=math.inf)) as file:
                 yield file
         except sqlite3.Error as error:
             raise ConfigError(f"{self.path / DATABASE} cannot be read as a cache ({error}).") from error

@@ -59,7 +59,7 @@ def _stored(path: Path, name: str) -> str:
     with suppress(OSError):  # a folder that cannot be written keeps no names
         if not path.exists():
             write_once(path, record)
-        if _read(path) is None:
+        if path.is_file() and _read(path) is None:
             path.unlink(missing_ok=True)
             write_once(path, record)
     return _read(path) or name
@@ -67,7 +67,8 @@ def _stored(path: Path, name: str) -> str:
 
 def _read(path: Path) -> str | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(path.read_text("utf-8"))["served_as"])
+        if path.is_file():  # a pipe of that name would be waited for
+            return str(json.loads(path.read_text("utf-8"))["served_as"])
     return None
 
 

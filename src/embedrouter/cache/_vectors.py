@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from .._sqlite import failure
+from .._sqlite import ForeignError, failure
 from ..errors import CacheWarning
 from ..types import Entry, Vectors
 from ._codec import decode, encode, rounded
@@ -96,7 +96,11 @@ class VectorCache:
         except Exception as error:  # noqa: BLE001 - a user's store may raise errors of its own
             self.failures += 1
             place = getattr(self.store, "folder", None) or type(self.store).__name__
-            cause = (what, type(error), getattr(error, "sqlite_errorcode", None), getattr(error, "errno", None))
+            cause: tuple[object, ...] = (
+                ("foreign",)
+                if isinstance(error, ForeignError)
+                else (what, type(error), getattr(error, "sqlite_errorcode", None), getattr(error, "errno", None))
+            )
             if cause not in self._reported:
                 self._reported.add(cause)
                 message = f"The cache {place} could not be {what} ({error}): {consequence}. {_advice(error, place)}"
@@ -112,6 +116,10 @@ def _advice(error: Exception, place: object) -> str:
             return f"Check it with: embedrouter cache verify --cache {place}; or move it away, and a new one is made."
         case "busy":
             return "Another process has locked it: wait until that process has finished, or end it."
+        case "foreign":
+            return "Another program made or changed it: move it away, and a new one is made; or name another: cache=…."
+        case "slow":
+            return "It took too long: give it a faster disk, or name another: cache=…, or None for no cache."
         case "full":
             return "Free space on its disk."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

@@ -12,9 +12,11 @@ import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from .._process import threads
+from .._process import Lane, threads
+from ..errors import OutOfThreadsError
 from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
@@ -22,12 +24,17 @@ from ._effects import Running, Stopped
 T = TypeVar("T")
 P = ParamSpec("P")
 
+MOST_BLOCKING = 32
+"""Blocking functions at once. Most of them take turns with one file, where more threads would only wait."""
+
 
 class Tasks:
-    """Background tasks that finish paid requests of cancelled callers."""
+    """Background tasks that finish paid requests of cancelled callers, and the threads of all calls."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.blocking = Lane(threads, MOST_BLOCKING)
+        """Threads that run blocking functions."""
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """Hold a task until its end, and retrieve its error, because no caller is left."""
@@ -62,7 +69,12 @@ class AsyncEffects:
         self._waiting: set[asyncio.Event] = set()
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
-        result = asyncio.wrap_future(threads.submit(function, *args, **settings))
+        try:
+            result = asyncio.wrap_future(self._tasks.blocking.submit(function, *args, **settings))
+        except OutOfThreadsError:
+            if not self._shielded:
+                raise
+            return _on_the_loop(partial(function, *args, **settings))
         try:
             return await asyncio.shield(result)
         except asyncio.CancelledError:
@@ -186,3 +198,8 @@ class AsyncEffects:
         self._stopped = True
         for woken in self._waiting:
             woken.set()
+
+
+def _on_the_loop(function: Callable[[], T]) -> T:
+    """Run a blocking function where there is no thread: an answer may be paid for, and the loop waits for once."""
+    return function()

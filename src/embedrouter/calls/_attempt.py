@@ -6,6 +6,7 @@ An answer is validated before use, and is in the cache and in the ledger before 
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import accumulate
@@ -19,6 +20,7 @@ from ..errors import (
     BudgetExceededError,
     CircuitOpenError,
     EmbedRouterError,
+    RateLimitedError,
     RequestTimeoutError,
     SpaceMismatchError,
 )
@@ -41,6 +43,7 @@ class Outcome:
     seconds: float = 0.0
     """Duration from the admission on, without the time in the queue."""
     sent: bool = False
+    """Whether a request was made: this one, or another call's that finds out for all."""
 
 
 class OneAttempt:
@@ -62,7 +65,7 @@ class OneAttempt:
         """Make attempt ``number`` (from 1), which may take ``left`` seconds."""
         admission = await self._admitted(call, candidate, texts, left, patient)
         if isinstance(admission, BackendError):
-            return Outcome(error=admission)
+            return Outcome(error=admission, sent=isinstance(admission, RateLimitedError))
         began = self._clock()
         try:
             outcome = await self._send(call, candidate, _first(texts, admission), number, left, admission)
@@ -77,6 +80,7 @@ class OneAttempt:
         """Wait for a free slot, for the rate limit, and for the end of an open circuit."""
         began = self._clock()
         limits, slot = self._limits(candidate), None
+        refusal = limits.refusal
         tokens = sum(item.tokens for item in texts)
         try:
             while True:
@@ -93,6 +97,8 @@ class OneAttempt:
                 )
                 if isinstance(answer, Admission):
                     return answer
+                if limits.refusal is not refusal and limits.refusal is not None:
+                    return copy(limits.refusal)
                 if answer.slot is not None:
                     slot, seconds = answer.slot, answer.seconds
                     if call.deadline is not None and now >= call.deadline:

@@ -21,12 +21,22 @@ A forked child builds new stages, because the state that calls share belongs to 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from .._process import PerProcess, in_thread, threads
+from .._sqlite import ends_in
 from ..cache import QueryMemory, VectorCache
-from ..errors import ConfigError, EmbedRouterError, InputRejectedError, InvalidInputError, NoModelAvailableError
+from ..errors import (
+    ConfigError,
+    EmbedRouterError,
+    InputRejectedError,
+    InvalidInputError,
+    NoModelAvailableError,
+    OutOfThreadsError,
+    RateLimitedError,
+)
 from ..limits import ModelHealth, ModelLimits
 from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy
 from ._afford import Afford, pack_requests
@@ -64,6 +74,8 @@ class Question:
     rank: int
     tag: str
     deadline: float | None = None
+    timeout: float | None = None
+    """Seconds until the deadline, when the call began."""
     batch: bool = False
     """Whether the texts go through a batch endpoint: only models with a batch price are candidates."""
 
@@ -98,7 +110,7 @@ class _Stages:
 
     def __init__(self, wiring: Wiring) -> None:
         clock = wiring.clock
-        self.started = Started()
+        self.started = Started(max(candidate.concurrency for candidate in wiring.candidates))
         self.tasks = Tasks()
         self.limits = {
             candidate.index: ModelLimits(
@@ -108,6 +120,7 @@ class _Stages:
                 tokens=candidate.tokens_per_minute,
                 cooldown=wiring.retry.cooldown,
                 lease=2 * candidate.timeout,
+                backoff=_backoff(wiring),
             )
             for candidate in wiring.candidates
         }
@@ -144,7 +157,8 @@ class Calls:
         avoided = savings(texts, embedded.found)
         wiring.totals.save(avoided, question.tag)
         if wiring.ledger.flush_due():
-            threads.submit(wiring.ledger.flush)
+            with suppress(OutOfThreadsError):  # it is due again later
+                threads.submit(wiring.ledger.flush)
         return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
@@ -228,12 +242,13 @@ class Calls:
         After Ctrl-C, ``run`` waits for the requests in flight; a second Ctrl-C ends the wait.
         """
         started = self._stages.get().started
-        with started.awaited_after_interrupt():
+        with started.awaited_after_interrupt(), ends_in(question.timeout):
             return run(ask(SyncEffects(started, self.wiring.sleep), question))
 
     async def arun(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
         """Run ``embed``, ``estimate`` or ``prepare`` in the running event loop."""
-        return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
+        with ends_in(question.timeout):
+            return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
 
     def alone(self, position: int) -> Calls:
         """Return calls to the model at ``position`` alone, without the cache and without the circuit breaker."""
@@ -267,6 +282,18 @@ class Calls:
     @property
     def _longest(self) -> float:
         return max(candidate.timeout for candidate in self.wiring.candidates)
+
+
+def _backoff(wiring: Wiring) -> Callable[[int, RateLimitedError], float] | None:
+    """Return how long no call asks a model after so many HTTP 429; ``None`` where the policy has no waits."""
+    policy, random = wiring.retry, wiring.random
+
+    def backoff(refusals: int, last: RateLimitedError) -> float:
+        if last.retry_after and refusals < policy.attempts:
+            return 0.0  # the wait that the provider asks for is kept anyway
+        return min(policy.cooldown, policy.backoff(refusals, random()))
+
+    return backoff if policy.cooldown and policy.is_patient else None
 
 
 def _too_long(error: TextsTooLong, question: Question) -> InvalidInputError:

@@ -13,7 +13,8 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
-from .._process import threads
+from .._process import Lane, threads
+from ..errors import OutOfThreadsError
 from ..models import Backend
 from ..types import Answer, InputType
 from ._effects import Running, Stopped
@@ -33,10 +34,16 @@ def run(stage: Running[T]) -> T:
 
 
 class Started:
-    """Background work of the synchronous calls of one process."""
+    """Background work of the synchronous calls of one process.
 
-    def __init__(self) -> None:
+    Args:
+        slots: requests that may be in flight at once; more threads beside the callers' own would only wait.
+    """
+
+    def __init__(self, slots: int = 8) -> None:
         self._futures: set[Future[None]] = set()
+        self.helpers = Lane(threads, slots)
+        """Threads that make requests beside the callers' own threads."""
 
     def add(self, future: Future[None]) -> None:
         """Hold a future until it is done."""
@@ -90,7 +97,8 @@ class SyncEffects:
         self.check()
 
     async def run_concurrently(self, stages: Sequence[Running[T]], width: int) -> list[T]:
-        if len(stages) == 1 and threading.current_thread() is not threading.main_thread():
+        is_main = threading.current_thread() is threading.main_thread()
+        if len(stages) == 1 and not is_main:
             return [await stages[0]]
         waiting = iter(enumerate(stages))
         results: dict[int, T] = {}
@@ -109,15 +117,18 @@ class SyncEffects:
 
         ends: list[Future[None]] = []
         try:
-            try:
-                ends += (threads.submit(work) for _ in range(min(width, len(stages))))
-            except RuntimeError:  # the system has no more threads
-                if not ends:
-                    work()
-            wait(ends)
+            with suppress(OutOfThreadsError):
+                if is_main:
+                    ends.append(threads.submit(work))
+                ends += (self._started.helpers.submit(work) for _ in range(min(width, len(stages)) - 1))
+            if is_main and ends:
+                wait(ends[:1])
+            else:
+                work()
+            _wait_for_begun(ends)
         except BaseException:  # Ctrl-C
             self._stop.set()
-            wait(ends)
+            _wait_for_begun(ends)
             raise
         if errors:
             raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
@@ -135,7 +146,7 @@ class SyncEffects:
 
         try:
             future = threads.submit(work)
-        except RuntimeError:  # the system has no more threads
+        except OutOfThreadsError:
             work()
             return
         self._started.add(future)
@@ -158,6 +169,11 @@ class SyncEffects:
 
     def stop(self) -> None:
         self._stop.set()
+
+
+def _wait_for_begun(ends: Sequence[Future[None]]) -> None:
+    """Wait for the threads that have begun; the others find nothing left to do."""
+    wait([end for end in ends if not end.cancel()])
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -5,7 +5,7 @@ together. ``admit`` returns at once; callers wait outside of this module.
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from copy import copy
 from dataclasses import dataclass
 
@@ -18,6 +18,8 @@ from ._rate_limiter import LONGEST_WAIT, Admission, RateLimiter
 SLOT_POLL = 1.0
 """Seconds after which a waiting caller calls ``admit`` again. The caller may then take a slot that is assigned to
 another caller and not used, because the other caller may belong to an event loop that is blocked."""
+PROBE_POLL = 0.1
+"""Seconds until the next check, while one request finds out whether the provider still limits the rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class ModelLimits:
         tokens: declared limit of tokens per minute; ``None`` likewise.
         cooldown: seconds that an open circuit admits no request; doubled after each failed probe.
         lease: seconds after which a probe without a recorded outcome is forgotten.
+        backoff: returns the seconds without requests after so many HTTP 429 in a row, of which it is given the last.
+            Then one request goes out, and the others wait for its outcome. Without it only the waits that the provider
+            requests are kept.
     """
 
     def __init__(
@@ -70,8 +75,10 @@ class ModelLimits:
         tokens: int | None,
         cooldown: float,
         lease: float,
+        backoff: Callable[[int, RateLimitedError], float] | None = None,
     ) -> None:
         self._lock = Lock()
+        self._lease, self._backoff = lease, backoff
         self._concurrency = concurrency
         self._in_flight: set[Admission] = set()
         self._waiting: deque[Future[None]] = deque()
@@ -80,7 +87,14 @@ class ModelLimits:
         self._rate = RateLimiter(requests=requests, texts=texts, tokens=tokens)
         self._circuit = CircuitBreaker(cooldown=cooldown, lease=lease)
         self._held_until = 0.0
-        """End of the wait that the provider requests."""
+        """End of the wait that the provider requests, or of a wait after HTTP 429."""
+        self._refused = 0
+        """HTTP 429 in a row, of one request at a time."""
+        self._refused_at = 0.0
+        self._probe: Admission | None = None
+        """The request that finds out whether the provider still limits the rate."""
+        self.refusal: RateLimitedError | None = None
+        """The last HTTP 429 of a probe, which counts for all that have waited for it; without traceback and cause."""
 
     def admit(
         self,
@@ -107,7 +121,8 @@ class ModelLimits:
         with self._lock:
             open_for = self._circuit.wait(now)
             texts, tokens, rate = self._rate.fit(texts, tokens, tokens if least is None else least, now)
-            seconds = max(open_for, self._held_until - now, rate)
+            probe = PROBE_POLL if self._is_probed(now, blocked_loop) else 0.0
+            seconds = max(open_for, self._held_until - now, rate, probe)
             if seconds > 0:
                 self._give_up(slot)  # the slot would be idle during the wait
                 return Wait(seconds, circuit_open=open_for > 0)
@@ -123,6 +138,8 @@ class ModelLimits:
             admission = self._rate.admit(texts, tokens, now)
             admission.loop = loop
             self._in_flight.add(admission)
+            if self._refused:
+                self._probe = admission
             return admission
 
     def give_up(self, slot: Future[None]) -> None:
@@ -142,6 +159,7 @@ class ModelLimits:
         """Record an answer: the billed tokens, and the limits that the provider reports."""
         with self._lock:
             self._circuit.succeeded()
+            self._accepted(admission)
             self._rate.arrived(admission, tokens, now)
             self._rate.first_answer()
             if limits is not None:
@@ -155,6 +173,7 @@ class ModelLimits:
             self._rate.arrived(admission, None, now)
             if isinstance(error, InputRejectedError):  # the model answered
                 self._circuit.succeeded()
+                self._accepted(admission)
             elif isinstance(error, RateLimitedError):
                 self._circuit.error = copy(error)
                 self._circuit.release(admitted_at)
@@ -162,6 +181,8 @@ class ModelLimits:
                     self._rate.report(error.limits, now)
                 if error.retryable and error.retry_after:
                     self._held_until = max(self._held_until, now + min(error.retry_after, LONGEST_WAIT))
+                if error.retryable:
+                    self._limited(admission, error, now)
             elif counts:
                 self._circuit.failed(error, admitted_at, now)
             else:
@@ -175,6 +196,32 @@ class ModelLimits:
         with self._lock:
             wait = max(0.0, self._circuit.wait(now), self._held_until - now)
             return ModelHealth(model, self._circuit.state(now), self._circuit.failures, wait, self._circuit.error)
+
+    def _limited(self, admission: Admission, error: RateLimitedError, now: float) -> None:
+        """Wait after an HTTP 429, longer after each; those of requests that were in flight with the first are one."""
+        if self._backoff is None or (self._refused and admission is not self._probe):
+            return
+        if self._refused:
+            self.refusal = copy(error)
+        self._refused += 1
+        self._refused_at = now
+        self._held_until = max(self._held_until, now + self._backoff(self._refused, error))
+
+    def _accepted(self, admission: Admission) -> None:
+        """End the waits after HTTP 429, unless the request was in flight before."""
+        if admission.at >= self._refused_at:
+            self._refused, self._probe = 0, None
+
+    def _is_probed(self, now: float, blocked_loop: Hashable) -> bool:
+        """Return whether a request in flight finds out for all. In a loop that the caller blocks it would not end."""
+        probe = self._probe
+        return (
+            self._refused > 0
+            and probe is not None
+            and probe in self._in_flight
+            and now < probe.at + self._lease
+            and (blocked_loop is None or probe.loop is not blocked_loop)
+        )
 
     def _free(self, admission: Admission) -> None:
         """End a request, and assign its slot to a waiting caller."""

@@ -89,6 +89,11 @@ def explain(error: BaseException, url: str) -> Failure:
     return Failure(f"the connection broke ({type(error).__name__})", "Check the network and the provider's status.")
 
 
+def out_of_threads(error: BaseException) -> bool:
+    """Return whether a request was not made because the system has no more threads."""
+    return any(isinstance(cause, RuntimeError) and "new thread" in str(cause) for cause in _causes(error))
+
+
 def url_of(error: BaseException) -> str | None:
     """Return the address of the request that failed, where the libraries keep the request with the error."""
     for cause in _causes(error):

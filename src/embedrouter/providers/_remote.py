@@ -18,13 +18,13 @@ from functools import partial
 from typing import Any, ClassVar
 
 from .._process import threads
-from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
+from ..errors import BackendError, BadResponseError, OutOfThreadsError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Model
 from ..types import Answer, Candidate, InputType
 from . import Description
 from ._bounded import Allowance, allowance
 from ._clients import Clients
-from ._connections import SIGN_IN, explain, path_of, place_of, url_of, was_sent
+from ._connections import SIGN_IN, explain, out_of_threads, path_of, place_of, url_of, was_sent
 from ._environment import Address, address, key_origin, secrets, url
 from ._messages import words
 from ._redaction import echoes_input, safe_to_chain
@@ -159,6 +159,11 @@ class RemoteBackend(Backend):
         return self._as_ours(error, self._translated(error), texts)
 
     def _translated(self, error: Exception) -> Exception | Refusal:
+        if out_of_threads(error):  # of an event loop that looks up an address
+            return UnavailableError(
+                "the system started no thread. End threads or programs, or raise the limit: ulimit -u.",
+                model=self.model.name,
+            )
         ours = next((ours for ours in (error, error.__cause__) if isinstance(ours, BackendError)), None)
         found = ours or self.translate_error(error)  # ours of the HTTP client, or of the answer
         if isinstance(found, NoVectorsError):
@@ -283,7 +288,7 @@ class RemoteBackend(Backend):
         left = max(left, GRACE)
         try:
             answer = threads.submit(self.send, client, request, left)
-        except RuntimeError:  # the system has no more threads
+        except OutOfThreadsError:
             return self.send(client, request, left)
         try:
             if wait([answer], left + GRACE).not_done:
