@@ -12,6 +12,7 @@ library; the core imports both from this module, so that import contracts can fo
 
 import asyncio
 import os
+import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -23,7 +24,19 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
-__all__ = ["Closeable", "Future", "Lock", "PerLoop", "PerProcess", "ThreadPool", "in_thread", "threads", "watch_forks"]
+__all__ = [
+    "Closeable",
+    "Future",
+    "Lock",
+    "PerLoop",
+    "PerProcess",
+    "ThreadPool",
+    "at_worker_exit",
+    "in_thread",
+    "is_daemon_process",
+    "threads",
+    "watch_forks",
+]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -93,6 +106,31 @@ class PerProcess(Generic[T]):
         """Forget the parent's object in a child."""
         if in_child:
             self._lock, self._made = threading.Lock(), None
+
+
+# Worker processes
+
+
+def at_worker_exit(function: Callable[[], object]) -> None:
+    """Call a function at the end of this process if ``multiprocessing`` started the process.
+
+    Such a process, where it was forked, skips ``atexit``.
+    """
+    if "multiprocessing.process" in sys.modules:  # otherwise this process is no worker, and the import takes time
+        from multiprocessing import parent_process
+        from multiprocessing.util import Finalize
+
+        if parent_process() is not None:
+            Finalize(None, function, exitpriority=0)
+
+
+def is_daemon_process() -> bool:
+    """Return whether this process is a daemon of ``multiprocessing``, as in its pools: a signal ends such a process."""
+    if "multiprocessing.process" not in sys.modules:
+        return False
+    from multiprocessing import current_process
+
+    return current_process().daemon
 
 
 # Event loops

@@ -24,7 +24,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from .._process import PerProcess, in_thread, threads
+from .._process import PerProcess, in_thread, is_daemon_process, threads
 from ..cache import QueryMemory, VectorCache
 from ..errors import ConfigError, EmbedRouterError, InputRejectedError, InvalidInputError, NoModelAvailableError
 from ..limits import ModelHealth, ModelLimits
@@ -144,7 +144,10 @@ class Calls:
         avoided = savings(texts, embedded.found)
         wiring.totals.save(avoided, question.tag)
         if wiring.ledger.flush_due():
-            threads.submit(wiring.ledger.flush)
+            if is_daemon_process():  # it may be ended as soon as it has returned
+                await effects.run_blocking(wiring.ledger.flush)
+            else:
+                threads.submit(wiring.ledger.flush)
         return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:

@@ -10,7 +10,8 @@ detail of a settled request is removed after some days, a few requests at a time
 the traffic.
 
 Savings are added up in memory, because each warm call has some. They are written with the next booking, by ``flush``
-and ``close``, and when the interpreter exits.
+and ``close``, and when the process ends. Processes of a ``multiprocessing`` pool are ended by a signal, without a
+chance to write: there savings are written at the end of each call.
 
 The file may fail at any moment. Under a budget that is an error before a request, and nothing is spent. All other
 bookings wait in memory and are written when the file works again: after a request there is an answer to return, and
@@ -29,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from .._process import PerProcess
+from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
 from ..types import Spending
@@ -47,7 +48,9 @@ FLUSH_INTERVAL = 5.0
 PATIENCE = 2.0
 """Seconds to wait for another writer with what can wait in memory instead."""
 LAST_WAIT = 1.0
-"""The same when the interpreter exits, and for another ledger."""
+"""The same with savings when the process ends, and for another ledger."""
+LAST_WAIT_FOR_BILLS = 8.0
+"""The same with bookings when the process ends: less than a container is given to end by itself."""
 ADVICE = (
     "Free space on its disk, give the right to write it, end the process that locks it, or move a damaged file away; "
     "or name another file: ledger=…."
@@ -85,8 +88,9 @@ class Ledger:
         self._required = required
         self._now = now
         self._keep_detail = keep_detail_days * DAY
+        self._busy_timeout = busy_timeout
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
-        self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=busy_timeout)
+        self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=self._patience)
         self._unwritten = PerProcess(Unwritten)
         """A forked child begins with nothing: what the parent has in memory is the parent's to write."""
         self._opened = False
@@ -140,7 +144,8 @@ class Ledger:
 
     def flush_due(self) -> bool:
         """Say whether ``flush`` is due; ``True`` at most every few seconds. Waits for nothing."""
-        if not self._unwritten.get() or not self._pause_is_over():
+        pause_is_over = self._pause_is_over() or (is_daemon_process() and not self._failing)
+        if not self._unwritten.get() or not pause_is_over:
             return False
         self._tried = self._now()
         return True
@@ -211,8 +216,9 @@ class Ledger:
                 yield database
             return
         unwritten, taken = self._unwritten.get(), Unwritten()
+        seconds = self._busy_timeout if busy_timeout is None else busy_timeout
         try:
-            with self._database.writing(busy_timeout=busy_timeout) as database:
+            with self._database.writing(busy_timeout=seconds) as database:
                 _waiting.get().discard(self)
                 taken = unwritten.take()
                 taken.write(database)
@@ -259,6 +265,15 @@ class Ledger:
             except (LedgerError, ConfigError) as error:
                 self._log(error)
 
+    def _flush_last(self) -> None:
+        """Write what is in memory and close the file, because the process ends; log what could not be written."""
+        unwritten = self._unwritten.get()
+        self._flush(LAST_WAIT_FOR_BILLS if unwritten.bookings else LAST_WAIT)
+        self._database.close()
+        if self._failing and unwritten.bookings:
+            story = f"{self.file} still failed when the process ended: {unwritten.bookings} bookings are lost"
+            logger.warning("The ledger %s. Compare with the provider's bill. %s", story, ADVICE)
+
     def _wait(self) -> None:
         """Stay alive until what is in memory is written."""
         if self.file is not None:
@@ -291,7 +306,12 @@ class Ledger:
 
 # Garbage, and the end of the interpreter
 
-_waiting: PerProcess[set[Ledger]] = PerProcess(set)
+def _none_waiting() -> set[Ledger]:
+    at_worker_exit(_write_at_exit)
+    return set()
+
+
+_waiting: PerProcess[set[Ledger]] = PerProcess(_none_waiting)
 """Ledgers with something in memory that is not in their file. They do not become garbage before it is written: the
 collector may run in an event loop, or in a thread that writes to the same file, where nothing can be written."""
 
@@ -299,5 +319,4 @@ collector may run in an event loop, or in a thread that writes to the same file,
 @atexit.register
 def _write_at_exit() -> None:
     for ledger in list(_waiting.get()):
-        ledger._flush(LAST_WAIT)
-        ledger._database.close()
+        ledger._flush_last()
