@@ -7,17 +7,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from embedrouter import Router
+from embedrouter import Budget, Router
+from embedrouter.errors import BudgetExceededError
 from embedrouter.spending import Ledger
 from embedrouter.spending import _ledger as ledger_module
 from embedrouter.testing import FakeBackend
 from tests.either import embed
-from tests.hammer import a_program
+from tests.hammer import a_program, spending
 
 # Savings at the end of a process
 
@@ -97,3 +99,102 @@ def test_a_process_that_ends_while_the_ledger_is_locked_waits_for_it(tmp_path: P
         totals = ledger.totals("day")
 
     assert sum(account.cost for account in totals.values()) == Decimal("0.76")
+
+
+# Clocks that are set back
+
+
+class Clock:
+    """Seconds since 1970 that pass when told to."""
+
+    def __init__(self, day: str) -> None:
+        self.set(day)
+
+    def set(self, day: str, hour: int = 12) -> None:
+        self.now = datetime.fromisoformat(f"{day}T{hour:02}:00:00+00:00").timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("cap", "spent_on", "set_back_to", "later"),
+    [
+        ("per_day", "2026-11-30", "2026-11-29", "2026-12-01"),
+        ("per_day", "2026-12-01", "2026-11-30", "2026-12-02"),
+        ("per_day", "2027-01-01", "1970-01-01", "2027-01-02"),
+        ("per_month", "2026-12-01", "2026-11-30", "2027-01-01"),
+        ("per_month", "2027-01-31", "2026-12-31", "2027-02-01"),
+    ],
+)
+@pytest.mark.parametrize("reopened", [False, True])
+def test_no_window_comes_back_when_the_clock_is_set_back(
+    tmp_path: Path, cap: str, spent_on: str, set_back_to: str, later: str, reopened: bool
+) -> None:
+    """The day before was used up too; nothing goes through until a new window begins, in any process."""
+    file, clock = tmp_path / "ledger.db", Clock(set_back_to)
+    budget = Budget(**{cap: "1.00"})  # type: ignore[arg-type]
+    ledger = Ledger(file, now=clock)
+
+    def through() -> int:
+        return sum(isinstance(ledger.reserve(budget, spending("0.50")), int) for _ in range(3))
+
+    counts = [through()]
+    for day in (spent_on, set_back_to, spent_on, later):
+        clock.set(day)
+        if reopened:
+            ledger.close()
+            ledger = Ledger(file, now=clock)
+        counts.append(through())
+    ledger.close()
+
+    assert counts == [2, 2, 0, 0, 2]
+
+
+@pytest.mark.parametrize("cap", ["per_day", "per_month"])
+def test_what_is_spent_under_a_clock_that_is_behind_counts_in_the_current_window(tmp_path: Path, cap: str) -> None:
+    """Or it would count in a window that nothing is held against."""
+    ahead, behind = (Ledger(tmp_path / "ledger.db", now=Clock(day)) for day in ("2026-12-01", "2026-11-30"))
+    budget = Budget(**{cap: "1.00"})  # type: ignore[arg-type]
+    outcomes = [one.reserve(budget, spending("0.40")) for one in (ahead, behind, ahead, behind)]
+    refusal = behind.refusal(budget, Decimal("0.40"))
+    for one in (ahead, behind):
+        one.close()
+
+    assert [isinstance(outcome, int) for outcome in outcomes] == [True, True, False, False]
+    assert "latest day in the ledger" in str(outcomes[3])
+    assert "latest day in the ledger" not in str(outcomes[2])
+    assert refusal == outcomes[3]
+
+
+def test_a_router_counts_in_the_window_of_the_latest_day(tmp_path: Path, asynchronous: bool) -> None:
+    """Another machine, or this one before its clock was corrected, spent on a day that has not come here."""
+    tomorrow = Clock((datetime.now(UTC) + timedelta(days=1)).date().isoformat())
+    with closing(Ledger(tmp_path / "ledger.db", now=tomorrow)) as other:
+        other.reserve(Budget(), spending("0.9999995"))
+    router = Router([FakeBackend().model(price="1")], cache=tmp_path, budget=Budget(per_day="1"))
+    with pytest.raises(BudgetExceededError, match="latest day in the ledger"):
+        embed(router, asynchronous, ["one"], input_type="document")
+    router.close()
+
+
+def test_a_booking_that_waited_over_midnight_belongs_to_its_day(tmp_path: Path) -> None:
+    """Others have gone on to the next day in the file."""
+    file, clock = tmp_path / "ledger.db", Clock("2026-11-30")
+    late = Ledger(file, now=clock, busy_timeout=0.1)
+    late.settle(_reserved(late, "0.10"), 10, Decimal("0.10"))
+    with locked(file, "BEGIN IMMEDIATE"):
+        late.settle(_reserved(late, "0.25"), 10, Decimal("0.25"))
+    with closing(Ledger(file, now=Clock("2026-12-01"))) as other:
+        other.settle(_reserved(other, "0.50"), 10, Decimal("0.50"))
+    late.close()
+    with closing(Ledger(file, now=clock)) as ledger:
+        costs = {day: account.cost for day, account in ledger.totals("day").items()}
+
+    assert costs == {"2026-11-30": Decimal("0.35"), "2026-12-01": Decimal("0.50")}
+
+
+def _reserved(ledger: Ledger, amount: str) -> int:
+    reservation = ledger.reserve(Budget(), spending(amount))
+    assert isinstance(reservation, int)
+    return reservation

@@ -30,6 +30,15 @@ def utc_day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
+def current_day(database: sqlite3.Connection, now: float) -> str:
+    """Return the day in whose windows money is counted: never one before a day on which money was counted.
+
+    A clock that is set back would open the windows of a day again whose caps are used up.
+    """
+    (latest,) = database.execute("SELECT MAX(day) FROM days").fetchone()
+    return max(latest or "", utc_day(now))
+
+
 def exceeded(
     database: sqlite3.Connection, budget: Budget, amount: Decimal | None, now: float, *, whole_call: bool
 ) -> str | None:
@@ -45,17 +54,29 @@ def exceeded(
             f"the call would cost about {dollars(amount)}, over per_call={dollars(per_call)}. "
             "Send fewer texts or raise per_call."
         )
+    day = current_day(database, now)
     for name, cap in caps.items():
         (units,) = database.execute(
-            f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": utc_day(now)}
+            f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": day}
         ).fetchone()
         counted = units * UNIT
         if counted + amount > cap:
+            wait = "" if name == "total" else ", or wait for the next window"
             return (
                 f"{dollars(counted)} are spent or set aside; {dollars(amount)} more would pass "
-                f"{name}={dollars(cap)}. Raise {name}, or wait for the next window."
+                f"{name}={dollars(cap)}. Raise {name}{wait}.{_behind(day, now)}"
             )
     return None
+
+
+def _behind(day: str, now: float) -> str:
+    """Say that the clock is behind the ledger, if it is."""
+    if day == utc_day(now):
+        return ""
+    return (
+        f" The windows are those of {day}, the latest day in the ledger; this machine's clock says {utc_day(now)}: "
+        "set the clock right, or, if the ledger's day was never reached, begin a new ledger."
+    )
 
 
 def free_tokens_used(database: sqlite3.Connection, model: str) -> int:
@@ -71,12 +92,15 @@ def price_without_free(database: sqlite3.Connection, spending: Spending) -> tupl
     return _without_free(spending.amount, spending.tokens, free), free
 
 
-def reserve(database: sqlite3.Connection, spending: Spending, now: float, reservation: int | None = None) -> int:
-    """Set the cost of a request aside and return the reservation, ``reservation`` if it has a number already."""
+def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: int | None = None) -> int:
+    """Set the cost of a request aside and return the reservation.
+
+    A request that is booked ``late``, under a number that it has already, belongs to the day on which it was made.
+    """
     amount, free = price_without_free(database, spending)
-    units, day = _units(amount), utc_day(now)
+    units, day = _units(amount), current_day(database, now) if late is None else utc_day(now)
     row = (
-        reservation, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
+        late, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
         spending.tokens, units, spending.attempt, now + spending.timeout + GRACE, free,
     )  # fmt: skip
     cursor = database.execute(
@@ -87,7 +111,7 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, reserv
     )
     if cursor.rowcount:
         _count(database, day, spending.model, units or 0, free)
-    number = cursor.lastrowid if reservation is None else reservation
+    number = cursor.lastrowid if late is None else late
     assert number is not None
     return number
 

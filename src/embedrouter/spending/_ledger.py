@@ -120,7 +120,7 @@ class Ledger:
                 return refusal or bookings.reserve(database, spending, now)
         waiting = -1 - secrets.randbits(62)  # no number that SQLite gives, and none of another process
         booking = partial(bookings.reserve, spending=spending, now=now)
-        return self._book(booking, later=partial(booking, reservation=waiting), otherwise=waiting)
+        return self._book(booking, later=partial(booking, late=waiting), otherwise=waiting)
 
     def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free."""
