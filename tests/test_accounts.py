@@ -5,20 +5,25 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from embedrouter import Budget, Router
+from embedrouter import Budget, Model, Router
 from embedrouter.errors import BudgetExceededError
+from embedrouter.models import plausible_count
 from embedrouter.spending import Ledger
 from embedrouter.spending import _ledger as ledger_module
 from embedrouter.testing import FakeBackend
+from embedrouter.types import Answer, InputType
 from tests.either import embed
+from tests.emulator import Emulator, Fault
 from tests.hammer import a_program, spending
 
 # Savings at the end of a process
@@ -198,3 +203,86 @@ def _reserved(ledger: Ledger, amount: str) -> int:
     reservation = ledger.reserve(Budget(), spending(amount))
     assert isinstance(reservation, int)
     return reservation
+
+
+# Bills that cannot be true
+
+
+class Billing(FakeBackend):
+    """Reports a given number as the billed tokens."""
+
+    def __init__(self, reported: Any) -> None:
+        super().__init__()
+        self.reported = reported
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        return replace(super().embed(texts, input_type, timeout=timeout), tokens=self.reported)
+
+
+SENSELESS = [0, -1, -3.5, 2.5, 999_999_999, 10**12, 10**400, 5_000, float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("reported", SENSELESS, ids=lambda number: f"{number}"[:12])
+def test_a_bill_that_cannot_be_true_is_booked_as_estimated_marked_and_logged(
+    tmp_path: Path, reported: Any, asynchronous: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would close the budget, or hide what was spent; the vectors are right, and kept."""
+    budget = Budget(total="0.000010")
+    router = Router([Billing(reported).model(price="1")], cache=tmp_path, budget=budget)
+    for text in ("one two three", "four five six"):
+        result = embed(router, asynchronous, [text], input_type="document")
+        assert result.usage.tokens == 3
+    warm = embed(router, asynchronous, ["one two three"], input_type="document")
+    totals = router.ledger.totals("model")["fake:model"]
+    marked = router.ledger.implausible_bills()
+    router.close()
+
+    assert (totals.requests, totals.tokens, totals.cost) == (2, 6, Decimal("0.000006"))
+    assert warm.usage.saved == Decimal("0.000003")
+    assert [(bill.texts, bill.tokens, bill.amount) for bill in marked] == [(1, 3, Decimal("0.000003"))] * 2
+    logged = [record.getMessage() for record in caplog.records if "billed tokens" in record.getMessage()]
+    assert len(logged) == 1
+    assert marked[0].reported in logged[0]
+    assert "one two three" not in logged[0]
+
+
+@pytest.mark.parametrize("reported", [3, 1, 30, 200, "3", None, True])
+def test_a_bill_that_can_be_true_is_not_marked(tmp_path: Path, reported: Any, asynchronous: bool) -> None:
+    """Servers add words to each text and count in their own way; some report no number."""
+    router = Router([Billing(reported).model(price="1")], cache=tmp_path)
+    embed(router, asynchronous, ["one two three"], input_type="document")
+    totals = router.ledger.totals("model")["fake:model"]
+    marked = router.ledger.implausible_bills()
+    router.close()
+
+    assert totals.tokens == (reported if type(reported) is int else 3)
+    assert marked == []
+
+
+@pytest.mark.parametrize("name", ["openai:text-embedding-3-small", "cohere:embed-v4.0", "voyage:voyage-4"])
+@pytest.mark.parametrize("reported", [0, 777_777_777, -4])
+def test_no_provider_can_close_a_budget_with_one_bill(
+    name: str, reported: int, emulator: Emulator, tmp_path: Path, asynchronous: bool
+) -> None:
+    """Whichever field the number is in."""
+    emulator.script(*[Fault.reported_tokens(reported)] * 2)
+    url = getattr(emulator, f"{name.partition(':')[0]}_url")
+    router = Router([Model(name, base_url=url, api_key="k")], cache=tmp_path, budget=Budget(total="0.01"))
+    for text in ("one two three", "four five six"):
+        embed(router, asynchronous, [text], input_type="document")
+    totals = router.ledger.totals("model")[name]
+    marked = router.ledger.implausible_bills()
+    router.close()
+
+    assert totals.requests == 2
+    assert 6 <= totals.tokens < 50
+    assert [bill.reported for bill in marked] == [f"{reported}"] * 2
+
+
+def test_a_small_request_costs_no_more_than_the_texts_of_a_large_bill() -> None:
+    """A bill in proportion to its texts is believed, however large."""
+    assert plausible_count(120_000, 150_000, 500) == (120_000, None)
+    assert plausible_count(4_000, 150_000, 500) == (4_000, None), "a server that cuts long texts"
+    assert plausible_count(2_999, 150_000, 500) == (None, "2999")
+    assert plausible_count(1_600_000, 150_000, 500) == (1_600_000, None)
+    assert plausible_count(1_600_001, 150_000, 500) == (None, "1600001")

@@ -62,6 +62,22 @@ class Unconfirmed:
     amount: Decimal | None
 
 
+@dataclass(frozen=True, slots=True)
+class ImplausibleBill:
+    """A request for which its estimate was booked, because the provider's bill cannot be true."""
+
+    at: datetime
+    model: str
+    tag: str
+    texts: int
+    tokens: int
+    """As booked."""
+    reported: str
+    """Tokens, as the provider reported them."""
+    amount: Decimal | None
+    """As booked."""
+
+
 def sum_accounts(tables: Iterable[dict[str, Account]]) -> dict[str, Account]:
     """Sum up accounts of the same name, in the order of the names."""
     sums: dict[str, Account] = {}
@@ -104,4 +120,16 @@ def read_unconfirmed(database: sqlite3.Connection, now: float) -> list[Unconfirm
     return [
         Unconfirmed(datetime.fromtimestamp(at, UTC), model, tag, texts, tokens, None if n is None else n * UNIT)
         for at, model, tag, texts, tokens, n in rows
+    ]
+
+
+def read_implausible_bills(database: sqlite3.Connection) -> list[ImplausibleBill]:
+    """Read the requests whose bill cannot be true, oldest first."""
+    rows = database.execute(
+        "SELECT at, model, tag, texts, tokens, bill, amount FROM requests"
+        " WHERE state = 'settled' AND bill IS NOT NULL ORDER BY at"
+    )
+    return [
+        ImplausibleBill(datetime.fromtimestamp(at, UTC), model, tag, texts, tokens, bill, None if n is None else n * UNIT)
+        for at, model, tag, texts, tokens, bill, n in rows
     ]

@@ -116,7 +116,9 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: 
     return number
 
 
-def settle(database: sqlite3.Connection, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
+def settle(
+    database: sqlite3.Connection, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None
+) -> Decimal | None:
     """Book what a request was billed in place of what was set aside; return it without what was free."""
     reserved = _find(database, reservation)
     if reserved is None:
@@ -127,8 +129,8 @@ def settle(database: sqlite3.Connection, reservation: int, tokens: int, amount: 
     units = _units(amount)
     _count(database, day, model, (units or 0) - set_aside, free - free_set_aside)
     database.execute(
-        "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
-        (tokens, units, free, reservation),
+        "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ?, bill = ? WHERE id = ?",
+        (tokens, units, free, bill, reservation),
     )
     add_to_totals(database, reservation)
     return amount

@@ -35,7 +35,16 @@ from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
 from ..types import Spending
 from . import _bookings as bookings
-from ._accounts import Account, Heading, Unconfirmed, read_totals, read_unconfirmed, sum_accounts
+from ._accounts import (
+    Account,
+    Heading,
+    ImplausibleBill,
+    Unconfirmed,
+    read_implausible_bills,
+    read_totals,
+    read_unconfirmed,
+    sum_accounts,
+)
 from ._budget import Budget
 from ._schema import VERSION, migrate
 from ._unwritten import Booking, Unwritten
@@ -122,9 +131,16 @@ class Ledger:
         booking = partial(bookings.reserve, spending=spending, now=now)
         return self._book(booking, later=partial(booking, late=waiting), otherwise=waiting)
 
-    def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
-        """Book what a request was billed in place of what was set aside; return it without what was free."""
-        booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount)
+    def settle(
+        self, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None
+    ) -> Decimal | None:
+        """Book what a request was billed in place of what was set aside; return it without what was free.
+
+        Args:
+            bill: what the provider reported as the billed tokens, where it cannot be true; the other arguments are then
+                those of the estimate.
+        """
+        booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount, bill=bill)
         return self._book(booking, otherwise=amount)
 
     def release(self, reservation: int) -> None:
@@ -184,6 +200,11 @@ class Ledger:
     def unconfirmed(self) -> list[Unconfirmed]:
         """Return the requests that may have been billed, oldest first."""
         found = self._read(partial(read_unconfirmed, now=self._now()))
+        return sorted((request for part in found for request in part), key=lambda request: request.at)
+
+    def implausible_bills(self) -> list[ImplausibleBill]:
+        """Return the requests whose bill cannot be true, oldest first, as long as their detail is kept."""
+        found = self._read(read_implausible_bills)
         return sorted((request for part in found for request in part), key=lambda request: request.at)
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
