@@ -371,6 +371,7 @@ def _embed_warm(folder: str, asynchronous: bool, for_ever: bool = False) -> None
 def warm_workers(folder: str, kind: str, asynchronous: bool) -> dict[str, Any]:
     """Embed what is in the cache, in processes or threads that end in all kinds of ways."""
     told = (folder, asynchronous)
+    SERVER.set_forkserver_preload([])  # the server would import this module twice, and warn
     if kind == "pool":
         with multiprocessing.get_context("forkserver").Pool(2) as pool:  # ends its workers by a signal
             pool.starmap(_embed_warm, [told] * 4)
@@ -384,7 +385,8 @@ def warm_workers(folder: str, kind: str, asynchronous: bool) -> dict[str, Any]:
         _embed_warm(*told)
         sys.exit()
     else:
-        worker = multiprocessing.get_context(kind).Process(target=_embed_warm, args=told)
+        context: Any = multiprocessing.get_context(kind)
+        worker = context.Process(target=_embed_warm, args=told)
         worker.start()
         worker.join()
         assert worker.exitcode == 0

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,18 +17,24 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import requests
+from pyarrow import parquet
 
-from embedrouter import Budget, Model, Router
-from embedrouter.errors import BudgetExceededError
+from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter.errors import BudgetExceededError, ConfigError, NoModelAvailableError, RequestTimeoutError
 from embedrouter.models import plausible_count
-from embedrouter.spending import Ledger
+from embedrouter.spending import Account, Ledger
 from embedrouter.spending import _ledger as ledger_module
 from embedrouter.testing import FakeBackend
 from embedrouter.types import Answer, InputType
+from tests.command_line import Ended, run
 from tests.either import embed
 from tests.emulator import Emulator, Fault
-from tests.hammer import a_program, spending
+from tests.hammer import MODEL, a_program, spending
+
+ONCE = RetryPolicy(attempts=1, cooldown=0)
 
 # Savings at the end of a process
 
@@ -199,8 +209,8 @@ def test_a_booking_that_waited_over_midnight_belongs_to_its_day(tmp_path: Path) 
     assert costs == {"2026-11-30": Decimal("0.35"), "2026-12-01": Decimal("0.50")}
 
 
-def _reserved(ledger: Ledger, amount: str) -> int:
-    reservation = ledger.reserve(Budget(), spending(amount))
+def _reserved(ledger: Ledger, amount: str, **told: Any) -> int:
+    reservation = ledger.reserve(Budget(), spending(amount, **told))
     assert isinstance(reservation, int)
     return reservation
 
@@ -286,3 +296,275 @@ def test_a_small_request_costs_no_more_than_the_texts_of_a_large_bill() -> None:
     assert plausible_count(2_999, 150_000, 500) == (None, "2999")
     assert plausible_count(1_600_000, 150_000, 500) == (1_600_000, None)
     assert plausible_count(1_600_001, 150_000, 500) == (None, "1600001")
+
+
+# Requests without an answer
+
+
+def lose(ledger: Ledger, amount: str | None = "0.10", **told: Any) -> None:
+    """Book a request that was sent and never answered."""
+    reservation = ledger.reserve(Budget(), spending(amount, **told))
+    assert isinstance(reservation, int)
+    ledger.mark_unconfirmed(reservation)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db", now=Clock("2025-11-30"))) as opened:
+        yield opened
+
+
+def test_an_outage_does_not_close_a_total_for_ever(tmp_path: Path, asynchronous: bool) -> None:
+    """The refusal says what is unconfirmed and what to do; released, it counts no longer."""
+    fake = FakeBackend(outcomes=[RequestTimeoutError("no answer")] * 7)
+    budget = Budget(total="0.000015")
+    router = Router([fake.model(price="1")], cache=None, ledger=tmp_path / "l.db", budget=budget, retry=ONCE)
+    for number in range(7):
+        with pytest.raises(NoModelAvailableError):
+            embed(router, asynchronous, [f"lost {number}"], input_type="document")
+    with pytest.raises(BudgetExceededError, match=r"\$0\.000014 of them are unconfirmed: .*embedrouter ledger show"):
+        embed(router, asynchronous, ["one more"], input_type="document")
+    billed, *others = router.ledger.unconfirmed()
+    confirmed = router.ledger.confirm(billed.number)
+    released = [router.ledger.release(others[0].number), router.ledger.release(older_than=timedelta())]
+    again = [router.ledger.release(others[0].number), router.ledger.confirm(billed.number)]
+    embed(router, asynchronous, ["one more"], input_type="document")
+    totals = router.ledger.totals("model")["fake:model"]
+    router.close()
+
+    assert (confirmed, released, again) == (1, [1, 5], [0, 0])
+    assert (totals.requests, totals.cost, totals.unconfirmed) == (2, Decimal("0.000004"), 0)
+
+
+@pytest.mark.parametrize(("cap", "later"), [("per_day", "2025-12-01"), ("per_month", "2025-12-01")])
+def test_a_window_forgets_what_was_unconfirmed_in_another(ledger: Ledger, tmp_path: Path, cap: str, later: str) -> None:
+    """A total does not."""
+    budget = Budget(**{cap: "1.00"})  # type: ignore[arg-type]
+    lose(ledger, "0.90")
+    late = Ledger(tmp_path / "ledger.db", now=Clock(later))
+    refused = ledger.refusal(budget, Decimal("0.50")), late.refusal(Budget(total="1.00"), Decimal("0.50"))
+    free = late.refusal(budget, Decimal("0.50"))
+    late.close()
+
+    assert all("$0.90 of them are unconfirmed" in str(refusal) for refusal in refused)
+    assert free is None
+
+
+def test_requests_are_released_and_confirmed_by_age(ledger: Ledger, tmp_path: Path) -> None:
+    """Those in flight are left alone, whatever is asked."""
+    lose(ledger, "0.10")
+    with closing(Ledger(tmp_path / "ledger.db", now=Clock("2025-12-03"))) as late:
+        lose(late, "0.20")
+        in_flight = late.reserve(Budget(), spending("0.40"))
+        assert isinstance(in_flight, int)
+        counts = [late.release(older_than=timedelta(days=4)), late.release(older_than=timedelta(days=2))]
+        counts += [late.confirm(in_flight), late.confirm(older_than=timedelta(seconds=-1))]
+        late.settle(in_flight, 100, Decimal("0.40"))
+        totals = late.totals("day")
+        left = late.unconfirmed()
+
+    assert counts == [0, 1, 0, 1]
+    assert (totals, left) == ({"2025-12-03": Account(2, 2, 200, Decimal("0.60"))}, [])
+
+
+def test_a_late_answer_of_a_released_request_is_booked(ledger: Ledger) -> None:
+    """A process that slept for hours brings its bill after all; of a confirmed request it is booked already."""
+    reservations = [ledger.reserve(Budget(), spending("0.10", tokens=100, free_tokens=50)) for _ in range(2)]
+    for reservation, change in zip(reservations, (ledger.release, ledger.confirm), strict=True):
+        assert isinstance(reservation, int)
+        ledger.mark_unconfirmed(reservation)
+        change(reservation)
+    for reservation in reservations:
+        assert isinstance(reservation, int)
+        ledger.settle(reservation, 80, Decimal("0.08"))
+    spent = sum(account.cost for account in ledger.totals("day").values())
+
+    assert spent == Decimal("0.18")
+    assert "$0.18 are spent" in str(ledger.refusal(Budget(total="0.2"), Decimal("0.1")))
+    assert ledger.free_tokens(MODEL, 50) == 50
+
+
+def test_free_tokens_of_a_released_request_are_free_again(ledger: Ledger) -> None:
+    """Those of a confirmed one are used."""
+    for change in (ledger.release, ledger.confirm):
+        lose(ledger, "0.10", tokens=100, free_tokens=150)
+        change(older_than=timedelta(seconds=-1))
+
+    assert ledger.free_tokens(MODEL, 150) == 50
+
+
+@pytest.mark.parametrize("told", [{}, {"number": 1, "older_than": timedelta()}])
+def test_requests_are_named_in_one_way(ledger: Ledger, told: dict[str, Any]) -> None:
+    """Neither nothing nor both."""
+    for change in (ledger.release, ledger.confirm):
+        with pytest.raises(ConfigError, match="Name one request"):
+            change(**told)
+
+
+class Refusing(FakeBackend):
+    """A backend of the user's whose client cannot connect."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        raise self.error
+
+
+def of_urllib() -> Exception:
+    try:
+        urllib.request.urlopen("http://127.0.0.1:9", timeout=5)
+    except OSError as error:
+        return error
+    raise AssertionError
+
+
+def of_httpx() -> Exception:
+    try:
+        httpx.get("http://127.0.0.1:9")
+    except httpx.HTTPError as error:
+        return error
+    raise AssertionError
+
+
+def of_requests() -> Exception:
+    try:
+        requests.get("http://127.0.0.1:9", timeout=5)
+    except requests.RequestException as error:
+        return error
+    raise AssertionError
+
+
+NOT_CONNECTED = [of_urllib, of_httpx, of_requests, lambda: ConnectionRefusedError(111, "refused"), socket.gaierror]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("failure", NOT_CONNECTED)
+def test_a_connection_that_was_refused_costs_nothing_with_a_client_of_the_users(
+    tmp_path: Path, failure: Callable[[], Exception], wrapped: bool, asynchronous: bool
+) -> None:
+    """Not a byte was sent, whichever library says so."""
+    error = failure()
+    backend = Refusing(error)
+
+    def fail(texts: list[str]) -> list[list[float]]:
+        raise error
+
+    model = (
+        Model.wrap(fail, name="own:model", space="own", dimensions=8, price="1")
+        if wrapped
+        else backend.model(price="1")
+    )
+    router = Router([model], cache=None, ledger=tmp_path / "l.db", retry=ONCE)
+    with pytest.raises((type(error), NoModelAvailableError)):
+        embed(router, asynchronous, ["one two"], input_type="document")
+    totals, doubtful = router.ledger.totals("model"), router.ledger.unconfirmed()
+    router.close()
+
+    assert (totals, doubtful) == ({}, [])
+
+
+# The commands
+
+
+def call(*arguments: object) -> Ended:
+    return run("ledger", *arguments)
+
+
+def test_the_commands_show_confirm_and_release(ledger: Ledger, tmp_path: Path) -> None:
+    """By number, or all that are old; a wrong number changes nothing."""
+    file = tmp_path / "ledger.db"
+    for amount in ("0.10", "0.20", "0.40"):
+        lose(ledger, amount, tag="ingest")
+    ledger.settle(_reserved(ledger, "0.01"), 100, Decimal("0.01"), "999999999")
+    numbers = [request.number for request in ledger.unconfirmed()]
+    told = json.loads(call("show", "--ledger", file, "--json").stdout)
+    shown = call("show", "--cache", tmp_path).stdout
+    wrong = call("release", numbers[0], 77, "--ledger", file)
+    unchanged = len(ledger.unconfirmed())
+    confirmed = call("confirm", numbers[0], "--ledger", file)
+    old = call("release", "--older-than", 0, "--ledger", file)
+    totals = ledger.totals("tag")
+    nothing = call("release", "--ledger", file)
+
+    assert [request["number"] for request in told["unconfirmed"]] == numbers
+    assert [bill["reported"] for bill in told["implausible_bills"]] == ["999999999"]
+    assert "ingest" in shown
+    assert "999999999" in shown
+    assert (wrong.returncode, unchanged) == (1, 3)
+    assert "No unconfirmed request has the number 77" in wrong.stderr
+    assert confirmed.stdout.startswith("1 requests were confirmed")
+    assert old.stdout.startswith("2 requests were released")
+    assert totals["ingest"] == Account(1, 1, 100, Decimal("0.10"))
+    assert nothing.returncode == 2
+
+
+def test_a_request_with_a_number_below_zero_can_be_named(ledger: Ledger, tmp_path: Path) -> None:
+    """Requests that were booked while the file was locked have one."""
+    file = tmp_path / "ledger.db"
+    with closing(Ledger(file, now=Clock("2025-11-30"), busy_timeout=0.1)) as locked_out:
+        lose(locked_out, "0.10")
+        with locked(file, "BEGIN IMMEDIATE"):
+            lose(locked_out, "0.20")
+    number = min(request.number for request in ledger.unconfirmed())
+    done = call("release", number, "--ledger", file)
+
+    assert number < 0
+    assert done.returncode == 0, done.stderr
+    assert [request.amount for request in ledger.unconfirmed()] == [Decimal("0.10")]
+
+
+def test_compacting_keeps_the_sums_and_makes_the_file_smaller(ledger: Ledger, tmp_path: Path) -> None:
+    """While another has it open; what is unconfirmed keeps its detail."""
+    file = tmp_path / "ledger.db"
+    for number in range(1500):
+        ledger.settle(_reserved(ledger, "0.01"), 100, Decimal("0.01"))
+        if number % 500 == 0:
+            lose(ledger, "0.10")
+    ledger.release(ledger.unconfirmed()[0].number)
+    before = ledger.totals("day"), ledger.unconfirmed()
+    young = json.loads(call("compact", "--older-than", 10_000, "--ledger", file, "--json").stdout)
+    done = json.loads(call("compact", "--older-than", 0, "--ledger", file, "--json").stdout)
+
+    assert (ledger.totals("day"), ledger.unconfirmed()) == before
+    assert (young["removed"], done["removed"]) == (0, 1501)
+    assert done["bytes"] < done["bytes_before"] / 2
+
+
+def test_accounts_are_exported_exactly(ledger: Ledger, tmp_path: Path) -> None:
+    """To a spreadsheet, which must compute no tag, and to a data frame."""
+    file = tmp_path / "ledger.db"
+    ledger.settle(_reserved(ledger, "0.000000000001"), 100, Decimal("0.000000000001"))
+    ledger.settle(_reserved(ledger, "0.10", tag="=1+1"), 100, Decimal("0.10"))
+    ledger.save(MODEL, "=1+1", 2, 30, Decimal("0.003"))
+    lose(ledger, "0.20", tag="=1+1")
+    printed = call("export", "--csv", "--ledger", file).stdout
+    written = [call("export", tmp_path / name, "--ledger", file) for name in ("a.csv", "a.parquet", "a.csv", "a.txt")]
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text("utf-8").splitlines()))
+    table = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+
+    assert [done.returncode for done in written] == [0, 0, 1, 2]
+    assert list(csv.DictReader(printed.splitlines())) == rows
+    assert [(row["day"], row["tag"], row["cost"], row["unconfirmed"], row["saved"]) for row in rows] == [
+        ("2025-11-30", "", "0.000000000001", "0", "0"),
+        ("2025-11-30", "'=1+1", "0.1", "0.2", "0.003"),
+    ]
+    assert [(row["tag"], row["cost"], row["saved_tokens"]) for row in table] == [
+        ("", Decimal("0.000000000001"), 0),
+        ("=1+1", Decimal("0.10"), 30),
+    ]
+
+
+@pytest.mark.parametrize("command", ["confirm 1", "release 1", "compact", "export --csv"])
+def test_a_command_makes_no_ledger_and_takes_no_other_file(tmp_path: Path, command: str) -> None:
+    """A wrong path is told."""
+    file = tmp_path / "ledger.db"
+    missing = run("ledger", *command.split(), "--ledger", file)
+    made = file.exists()
+    file.write_bytes(b"no database" * 1000)
+    foreign = run("ledger", *command.split(), "--ledger", file)
+
+    assert (missing.returncode, foreign.returncode, made) == (1, 1, False)
+    assert "nothing is booked yet" in missing.stderr
+    assert "cannot be read as a ledger" in foreign.stderr

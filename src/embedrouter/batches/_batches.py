@@ -149,7 +149,7 @@ class Batches:
         """Drop the record of a batch that may have been billed, and mark its reservation as unconfirmed."""
         self._drop(reference, self._ledger.mark_unconfirmed)
 
-    def _drop(self, reference: str, close: Callable[[int], None]) -> None:
+    def _drop(self, reference: str, close: Callable[[int], object]) -> None:
         with self.records.transaction():
             record = self.records.get(reference)
             if not record.ended:

@@ -26,11 +26,11 @@ from ..errors import (
 )
 from ..limits import MINUTE, Admission, ModelLimits
 from ..models import parse_token_count, plausible_count
+from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending, Vectors
 from ._call import Call, Embedded, SizedText
 from ._wiring import Wiring
-
 
 logger = logging.getLogger("embedrouter")
 
@@ -158,7 +158,8 @@ class OneAttempt:
             return await self._book(call, candidate, texts, spending, reservation, outcome)
         except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
-                close = self._ledger.mark_unconfirmed if sent else self._ledger.release
+                perhaps_billed = sent and not never_sent(stopped)
+                close = self._ledger.mark_unconfirmed if perhaps_billed else self._ledger.release
                 if isinstance(stopped, GeneratorExit):  # the event loop is gone
                     close(reserved[0])
                 else:

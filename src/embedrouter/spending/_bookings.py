@@ -4,11 +4,13 @@ A booking that is repeated changes nothing: where a commit failed, whether it is
 """
 
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias
 
 from ..types import Spending, dollars
+from ._accounts import LOST, OPEN
 from ._budget import Budget
 from ._prices import UNIT
 from ._schema import add_to_totals
@@ -64,9 +66,23 @@ def exceeded(
             wait = "" if name == "total" else ", or wait for the next window"
             return (
                 f"{dollars(counted)} are spent or set aside; {dollars(amount)} more would pass "
-                f"{name}={dollars(cap)}. Raise {name}{wait}.{_behind(day, now)}"
+                f"{name}={dollars(cap)}. Raise {name}{wait}.{_unanswered(database, name, day, now)}{_behind(day, now)}"
             )
     return None
+
+
+def _unanswered(database: sqlite3.Connection, cap: str, day: str, now: float) -> str:
+    """Say how much of what a cap counts is unconfirmed, if any is."""
+    days = WINDOWS[cap].replace("WHERE", "AND")
+    (units,) = database.execute(
+        f"SELECT COALESCE(SUM(amount), 0) FROM requests WHERE {OPEN} AND {LOST} {days}", {"day": day, "now": now}
+    ).fetchone()
+    if not units:
+        return ""
+    return (
+        f" {dollars(units * UNIT)} of them are unconfirmed: compare with the provider's bill, and release what was not "
+        "billed: embedrouter ledger show."
+    )
 
 
 def _behind(day: str, now: float) -> str:
@@ -136,13 +152,40 @@ def settle(
     return amount
 
 
-def release(database: sqlite3.Connection, reservation: int) -> None:
-    """Remove a request that was refused and cost nothing."""
-    reserved = _find(database, reservation)
-    if reserved is not None:
-        day, model, set_aside, free = reserved
-        _count(database, day, model, -set_aside, -free)
-        database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
+def release(database: sqlite3.Connection, number: int, now: float) -> int:
+    """Give back what was set aside for a request that was not billed; return of how many requests.
+
+    One that was refused is removed. One that was unconfirmed stays in the file: a late answer is still booked.
+    """
+    reserved = _find(database, number)
+    if reserved is None:
+        return 0
+    day, model, set_aside, free = reserved
+    _count(database, day, model, -set_aside, -free)
+    told = {"number": number, "now": now}
+    kept = database.execute(f"UPDATE requests SET state = 'released', free = 0 WHERE id = :number AND {LOST}", told)
+    if kept.rowcount:
+        return 1
+    return database.execute("DELETE FROM requests WHERE id = :number AND state = 'reserved'", told).rowcount
+
+
+def confirm(database: sqlite3.Connection, number: int, now: float) -> int:
+    """Book an unconfirmed request at its estimate, because it was billed; return of how many requests."""
+    told = {"number": number, "now": now}
+    changed = database.execute(f"UPDATE requests SET state = 'settled' WHERE id = :number AND {LOST}", told).rowcount
+    if changed:
+        add_to_totals(database, number)
+    return changed
+
+
+def change_older(
+    database: sqlite3.Connection, change: Callable[[sqlite3.Connection, int, float], int], before: float, now: float
+) -> int:
+    """Release or confirm all unconfirmed requests that were made before a time; return how many."""
+    rows = database.execute(
+        f"SELECT id FROM requests WHERE {OPEN} AND {LOST} AND at < :before", {"now": now, "before": before}
+    ).fetchall()
+    return sum(change(database, number, now) for (number,) in rows)
 
 
 def mark_unconfirmed(database: sqlite3.Connection, reservation: int) -> None:
@@ -159,19 +202,24 @@ def write_savings(database: sqlite3.Connection, savings: Savings) -> None:
     )
 
 
-def fold(database: sqlite3.Connection, before: float) -> None:
-    """Remove the detail of some settled requests that were made before a time; the totals count them already."""
-    database.execute(
+def fold(database: sqlite3.Connection, before: float, *, state: str = "settled") -> int:
+    """Remove the detail of some settled requests that were made before a time, and return of how many.
+
+    The totals count them already; released ones are in no total.
+    """
+    return database.execute(
         "DELETE FROM requests WHERE id IN"
-        " (SELECT id FROM requests WHERE state = 'settled' AND at < ? ORDER BY at LIMIT ?)",
+        f" (SELECT id FROM requests WHERE state = '{state}' AND at < ? ORDER BY at LIMIT ?)",
         (before, FOLDED_AT_ONCE),
-    )
+    ).rowcount
 
 
 def _find(database: sqlite3.Connection, reservation: int) -> tuple[str, str, int, int] | None:
     """Return the day, the model, the money and the free tokens set aside, if they are in this file and not settled."""
     found: tuple[str, str, int, int] | None = database.execute(
-        "SELECT day, model, COALESCE(amount, 0), free FROM requests WHERE id = ? AND state != 'settled'", (reservation,)
+        "SELECT day, model, CASE state WHEN 'released' THEN 0 ELSE COALESCE(amount, 0) END, free FROM requests"
+        " WHERE id = ? AND state != 'settled'",
+        (reservation,),
     ).fetchone()
     return found
 

@@ -25,6 +25,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -40,8 +41,8 @@ from ._accounts import (
     Heading,
     ImplausibleBill,
     Unconfirmed,
+    read_accounts,
     read_implausible_bills,
-    read_totals,
     read_unconfirmed,
     sum_accounts,
 )
@@ -131,9 +132,7 @@ class Ledger:
         booking = partial(bookings.reserve, spending=spending, now=now)
         return self._book(booking, later=partial(booking, late=waiting), otherwise=waiting)
 
-    def settle(
-        self, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None
-    ) -> Decimal | None:
+    def settle(self, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free.
 
         Args:
@@ -143,9 +142,34 @@ class Ledger:
         booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount, bill=bill)
         return self._book(booking, otherwise=amount)
 
-    def release(self, reservation: int) -> None:
-        """Remove a request that was refused and cost nothing."""
-        self._book(partial(bookings.release, reservation=reservation), otherwise=None)
+    def release(self, number: int | None = None, *, older_than: timedelta | None = None) -> int:
+        """Give back what was set aside for requests that were not billed; return the number of requests.
+
+        Args:
+            number: of one request: a reservation that was refused, or one of ``unconfirmed``.
+            older_than: all unconfirmed requests that are older.
+        """
+        return self._resolve(bookings.release, number, older_than)
+
+    def confirm(self, number: int | None = None, *, older_than: timedelta | None = None) -> int:
+        """Book unconfirmed requests at their estimates, because they were billed; return the number of requests.
+
+        Args:
+            number: of one of ``unconfirmed``.
+            older_than: all unconfirmed requests that are older.
+        """
+        return self._resolve(bookings.confirm, number, older_than)
+
+    def _resolve(
+        self, change: Callable[[sqlite3.Connection, int, float], int], number: int | None, older_than: timedelta | None
+    ) -> int:
+        now = self._now()
+        if number is not None and older_than is None:
+            return self._book(lambda database: change(database, number, now), otherwise=0)
+        if older_than is not None and number is None:
+            before = now - older_than.total_seconds()
+            return self._book(lambda database: bookings.change_older(database, change, before, now), otherwise=0)
+        raise ConfigError("Name one request by its number, or all by older_than=timedelta(…).")
 
     def mark_unconfirmed(self, reservation: int) -> None:
         """Keep counting a request that was sent and never answered: it may have been billed."""
@@ -179,6 +203,27 @@ class Ledger:
         self._database.close()
         self._opened = self._failing = False
 
+    def compact(self, older_than: timedelta = timedelta()) -> int:
+        """Remove the detail of settled and released requests, and give the room in the file back to the disk.
+
+        The totals stay. Returns the number of requests whose detail was removed.
+
+        Raises:
+            LedgerError: the file failed; what was removed before stays removed.
+        """
+        before, removed = self._now() - older_than.total_seconds(), 0
+        for state in ("settled", "released"):
+            folded = 1
+            while folded:  # a few at a time: others write in between
+                with self.transaction() as database:
+                    folded = bookings.fold(database, before, state=state)
+                removed += folded
+        try:
+            self._database.vacuum()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        return removed
+
     # Reading
 
     @property
@@ -195,7 +240,11 @@ class Ledger:
 
     def totals(self, by: Heading) -> dict[str, Account]:
         """Return what was spent and saved, by day, month, model or tag, in their order."""
-        return sum_accounts(self._read(partial(read_totals, by=by, now=self._now())))
+        return {name: account for (name,), account in self.accounts(by).items()}
+
+    def accounts(self, *by: Heading) -> dict[tuple[str, ...], Account]:
+        """Return what was spent and saved, by several of day, month, model and tag together, in their order."""
+        return sum_accounts(self._read(partial(read_accounts, by=by, now=self._now())))
 
     def unconfirmed(self) -> list[Unconfirmed]:
         """Return the requests that may have been billed, oldest first."""
@@ -326,6 +375,7 @@ class Ledger:
 
 
 # Garbage, and the end of the interpreter
+
 
 def _none_waiting() -> set[Ledger]:
     at_worker_exit(_write_at_exit)

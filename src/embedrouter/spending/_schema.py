@@ -16,7 +16,7 @@ REQUESTS = (
         id INTEGER PRIMARY KEY,
         at REAL NOT NULL,          -- seconds since 1970
         day TEXT NOT NULL,         -- UTC
-        state TEXT NOT NULL,       -- reserved, settled, unconfirmed
+        state TEXT NOT NULL,       -- reserved, settled, unconfirmed, released
         model TEXT NOT NULL,
         input_type TEXT NOT NULL,
         tier TEXT NOT NULL,
