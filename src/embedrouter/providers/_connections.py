@@ -146,12 +146,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(one))
             yield one
             more = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-            reason = getattr(one, "reason", None)  # of urllib and urllib3
-            waiting += [
-                one.__cause__,
-                *more,
-                *(item for item in (reason, *one.args) if isinstance(item, BaseException)),
-            ]
+            told = (getattr(one, "reason", None), *one.args)  # the former of urllib and urllib3
+            waiting += [one.__cause__, *more, *(item for item in told if isinstance(item, BaseException))]
 
 
 def _where(url: str) -> str:

@@ -60,7 +60,7 @@ PATIENCE = 2.0
 LAST_WAIT = 1.0
 """The same with savings when the process ends, and for another ledger."""
 LAST_WAIT_FOR_BILLS = 8.0
-"""The same with bookings when the process ends: less than a container is given to end by itself."""
+"""The same with bookings when the process ends, for all ledgers: less than a container is given to end by itself."""
 ADVICE = (
     "Free space on its disk, give the right to write it, end the process that locks it, or move a damaged file away; "
     "or name another file: ledger=…."
@@ -335,10 +335,10 @@ class Ledger:
             except (LedgerError, ConfigError) as error:
                 self._log(error)
 
-    def _flush_last(self) -> None:
+    def _flush_last(self, seconds: float) -> None:
         """Write what is in memory and close the file, because the process ends; log what could not be written."""
         unwritten = self._unwritten.get()
-        self._flush(LAST_WAIT_FOR_BILLS if unwritten.bookings else LAST_WAIT)
+        self._flush(seconds if unwritten.bookings else min(seconds, LAST_WAIT))
         self._database.close()
         if self._failing and unwritten.bookings:
             story = f"{self.file} still failed when the process ended: {unwritten.bookings} bookings are lost"
@@ -389,5 +389,6 @@ collector may run in an event loop, or in a thread that writes to the same file,
 
 @atexit.register
 def _write_at_exit() -> None:
+    until = time.monotonic() + LAST_WAIT_FOR_BILLS
     for ledger in list(_waiting.get()):
-        ledger._flush_last()
+        ledger._flush_last(max(0.0, until - time.monotonic()))
