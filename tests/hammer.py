@@ -356,16 +356,17 @@ def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
     )
 
 
-def _embed_warm(folder: str, asynchronous: bool, for_ever: bool = False) -> None:
-    """Embed what is in the cache, and close nothing."""
+def _embed_warm(folder: str, asynchronous: bool, embedded: threading.Event | None = None) -> None:
+    """Embed what is in the cache, and close nothing; with an event, set it and go on for ever."""
     router = Router([FakeBackend().model(price="1")], cache=Path(folder))
     while True:
         if asynchronous:
             asyncio.run(router.aembed(["a b c"], input_type="document"))
         else:
             router.embed(["a b c"], input_type="document")
-        if not for_ever:
+        if embedded is None:
             return
+        embedded.set()
 
 
 def warm_workers(folder: str, kind: str, asynchronous: bool) -> dict[str, Any]:
@@ -379,8 +380,9 @@ def warm_workers(folder: str, kind: str, asynchronous: bool) -> dict[str, Any]:
         with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as executor:
             wait([executor.submit(_embed_warm, *told) for _ in range(4)])
     elif kind == "daemon thread":
-        threading.Thread(target=_embed_warm, args=(*told, True), daemon=True).start()
-        time.sleep(0.5)
+        embedded = threading.Event()
+        threading.Thread(target=_embed_warm, args=(*told, embedded), daemon=True).start()
+        embedded.wait(30)
     elif kind == "exit":
         _embed_warm(*told)
         sys.exit()

@@ -108,7 +108,7 @@ class PerProcess(Generic[T]):
             self._lock, self._made = threading.Lock(), None
 
 
-# Worker processes
+# Worker processes: multiprocessing is looked up, not imported, because the package starts no process itself
 
 
 def at_worker_exit(function: Callable[[], object]) -> None:
@@ -116,21 +116,15 @@ def at_worker_exit(function: Callable[[], object]) -> None:
 
     Such a process, where it was forked, skips ``atexit``.
     """
-    if "multiprocessing.process" in sys.modules:  # otherwise this process is no worker, and the import takes time
-        from multiprocessing import parent_process
-        from multiprocessing.util import Finalize
-
-        if parent_process() is not None:
-            Finalize(None, function, exitpriority=0)
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, function, exitpriority=0)
 
 
 def is_daemon_process() -> bool:
     """Return whether this process is a daemon of ``multiprocessing``, as in its pools: a signal ends such a process."""
-    if "multiprocessing.process" not in sys.modules:
-        return False
-    from multiprocessing import current_process
-
-    return current_process().daemon
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and bool(process.current_process().daemon)
 
 
 # Event loops
