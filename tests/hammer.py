@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -22,6 +23,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from decimal import Decimal
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +36,7 @@ from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.cache import Cache, open_cache
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
 from embedrouter.spending import Ledger
+from embedrouter.testing import FakeBackend
 from embedrouter.types import Spending
 from tests.emulator.vectors import vector
 
@@ -227,6 +230,18 @@ def save(file: str, times: int, forgotten: bool) -> dict[str, Any]:
     return {}
 
 
+def book_and_leave(file: str, amounts: Sequence[str], quietly: bool) -> dict[str, Any]:
+    """Book requests, and end without closing; ``quietly`` logs nothing of a file that fails."""
+    logging.getLogger("embedrouter").setLevel(logging.CRITICAL if quietly else logging.NOTSET)
+    ledger = Ledger(Path(file), busy_timeout=0.1)
+    for amount in amounts:
+        reservation = ledger.reserve(Budget(), spending(amount))
+        assert isinstance(reservation, int)
+        ledger.settle(reservation, 100, Decimal(amount))
+    KEPT.append(ledger)
+    return {}
+
+
 def fork(file: str) -> dict[str, Any]:
     """Save in a forked child while a thread of the parent was inside the ledger."""
     ledger = Ledger(Path(file))
@@ -339,6 +354,45 @@ def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
         retry=RetryPolicy(attempts=4, timeout=20, initial_wait=0.01, max_wait=0.05),
         micro_batch_window=0,  # many requests, each with money of its own
     )
+
+
+def _embed_warm(folder: str, asynchronous: bool, embedded: threading.Event | None = None) -> None:
+    """Embed what is in the cache, and close nothing; with an event, set it and go on for ever."""
+    router = Router([FakeBackend().model(price="1")], cache=Path(folder))
+    while True:
+        if asynchronous:
+            asyncio.run(router.aembed(["a b c"], input_type="document"))
+        else:
+            router.embed(["a b c"], input_type="document")
+        if embedded is None:
+            return
+        embedded.set()
+
+
+def warm_workers(folder: str, kind: str, asynchronous: bool) -> dict[str, Any]:
+    """Embed what is in the cache, in processes or threads that end in all kinds of ways."""
+    told = (folder, asynchronous)
+    SERVER.set_forkserver_preload([])  # the server would import this module twice, and warn
+    if kind == "pool":
+        with multiprocessing.get_context("forkserver").Pool(2) as pool:  # ends its workers by a signal
+            pool.starmap(_embed_warm, [told] * 4)
+    elif kind == "executor":
+        with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as executor:
+            wait([executor.submit(_embed_warm, *told) for _ in range(4)])
+    elif kind == "daemon thread":
+        embedded = threading.Event()
+        threading.Thread(target=_embed_warm, args=(*told, embedded), daemon=True).start()
+        embedded.wait(30)
+    elif kind == "exit":
+        _embed_warm(*told)
+        sys.exit()
+    else:
+        context: Any = multiprocessing.get_context(kind)
+        worker = context.Process(target=_embed_warm, args=told)
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+    return {}
 
 
 def job(**settings: Any) -> dict[str, Any]:
@@ -498,7 +552,9 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         book,
         die,
         reserve,
+        book_and_leave,
         save,
+        warm_workers,
         fork,
         inherit,
         fork_cache,

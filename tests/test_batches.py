@@ -167,7 +167,7 @@ def test_the_bill_is_half_to_the_last_digit(emulator: Emulator, build: Build) ->
 def test_the_provider_s_count_is_booked(emulator: Emulator, build: Build) -> None:
     """Its bill counts, not our estimate; where it says nothing, the estimate stands."""
     router = build()
-    emulator.batches.spoil_lines(containing(TEXTS[0]), Fault.reported_tokens(1000))
+    emulator.batches.spoil_lines(containing(TEXTS[0]), Fault.reported_tokens(150))
     job = router.submit_batch(TEXTS)
     emulator.batches.finish()
     job.poll()
@@ -176,7 +176,7 @@ def test_the_provider_s_count_is_booked(emulator: Emulator, build: Build) -> Non
     emulator.batches.finish()
     other.poll()
 
-    assert account(router).tokens == 1000 + tokens(*TEXTS[1:], "one more")
+    assert account(router).tokens == 150 + tokens(*TEXTS[1:], "one more")
 
 
 def test_the_price_of_a_declared_model_is_halved(emulator: Emulator, build: Build) -> None:

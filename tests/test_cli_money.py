@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
-from embedrouter import Model, Router
+from embedrouter import Budget, Model, Router
 from embedrouter.cache import CacheDatabase
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
@@ -38,10 +39,11 @@ from embedrouter.errors import (
 )
 from embedrouter.models import load_catalogue
 from embedrouter.retrieval.index_guard import FOLDER, IndexGuard
-from embedrouter.spending import Account
+from embedrouter.spending import Account, Ledger
 from embedrouter.types import Entry, dollars
 from tests.command_line import Ended, run, start
 from tests.emulator import Emulator, Fault, Received, count_tokens
+from tests.hammer import spending
 
 TEXTS = [f"text number {number} about harbours and tea" for number in range(200)]
 BATCH = 10
@@ -423,7 +425,15 @@ def test_a_budget_that_ends_midway_leaves_a_job_that_continues(place: Path, emul
     plain = (place / "embedrouter.toml").read_text()
     (place / "embedrouter.toml").write_text(f'{plain}\n[budget]\ntotal = "0.01"\n')
     answered = 12
-    emulator.fault_for = lambda _: Fault.reported_tokens(500_000) if emulator.calls == answered else None
+
+    def spend_elsewhere(_: object) -> None:
+        if emulator.calls == answered:
+            with closing(Ledger(place / "kept" / "ledger.db")) as other:
+                reservation = other.reserve(Budget(), spending("0.00999"))
+                assert isinstance(reservation, int)
+                other.settle(reservation, 499_500, Decimal("0.00999"))
+
+    emulator.fault_for = spend_elsewhere
 
     done = run("warm", "corpus.jsonl", "--yes", "--chunk-size", "50")
 
@@ -431,7 +441,7 @@ def test_a_budget_that_ends_midway_leaves_a_job_that_continues(place: Path, emul
     assert done.returncode == 1
     assert emulator.calls == answered
     assert "total=$0.01" in err
-    assert f"\n{answered * BATCH} of 200 texts are embedded. Spent: $0.01" in err
+    assert f"\n{answered * BATCH} of 200 texts are embedded. Spent: $0.0000" in err
     assert f"in {answered} requests. What was answered is in the cache ({place / 'kept'})" in err
     assert "the same command continues from there and pays for nothing twice." in err
     assert "Traceback" not in err

@@ -46,6 +46,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.limits import Admission, ModelLimits
+from embedrouter.models import plausible_count
 from embedrouter.spending import Charge
 from embedrouter.testing import MemoryCache
 from embedrouter.types import (
@@ -564,10 +565,10 @@ def test_a_money_budget_refuses_a_model_of_unknown_price() -> None:
 
 def test_a_spent_budget_stops_the_next_call() -> None:
     """What the provider billed counts, not what was estimated."""
-    script = Script(outcomes=[answer(["a"], tokens=900_000)])
-    ask(script, ["a"], [candidate("a", price="1")], budget=Budget(total="0.91"))
-    with pytest.raises(BudgetExceededError, match=r"\$0\.90 are spent or set aside"):
-        ask(script, ["b" * 20_000], [candidate("a", price="1")], budget=Budget(total="0.91"))
+    script = Script(outcomes=[answer(["a"], tokens=200)])
+    ask(script, ["a"], [candidate("a", price="1")], budget=Budget(total="0.000201"))
+    with pytest.raises(BudgetExceededError, match=r"\$0\.0002 are spent or set aside"):
+        ask(script, ["b" * 20_000], [candidate("a", price="1")], budget=Budget(total="0.000201"))
 
 
 def test_a_refused_request_costs_nothing_and_a_lost_one_stays_counted() -> None:
@@ -997,7 +998,10 @@ def test_shares_add_up_to_the_bill(total: int, weights: list[int]) -> None:
     outcome = run(stage.make(scripted_call(script, [model]), model, texts, 1, 60.0, True))
     shares = [found.tokens for found in outcome.embedded.found.values()]
 
-    assert sum(shares) == (total if sum(weights) else 0)
+    (charge,) = outcome.embedded.charges
+    believed = plausible_count(total, sum(weights), len(weights))[0]
+    assert charge.tokens == (sum(weights) if believed is None else total)
+    assert sum(shares) == (charge.tokens if sum(weights) else 0)
     assert all(share >= 0 for share in shares)
 
 

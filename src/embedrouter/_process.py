@@ -17,6 +17,7 @@ what is left is registered with ``watch_end``.
 import asyncio
 import atexit
 import os
+import sys
 import threading
 import time
 import weakref
@@ -40,8 +41,10 @@ __all__ = [
     "PerLoop",
     "PerProcess",
     "ThreadPool",
+    "at_worker_exit",
     "in_thread",
     "is_barred",
+    "is_daemon_process",
     "threads",
     "watch_end",
     "watch_forks",
@@ -154,6 +157,25 @@ def _at_end() -> None:
     deadline = time.monotonic() + LAST_WAIT
     for item in list(_watching_end):
         item.at_end(deadline)
+
+
+# Worker processes: multiprocessing is looked up, not imported, because the package starts no process itself
+
+
+def at_worker_exit(function: Callable[[], object]) -> None:
+    """Call a function at the end of this process if ``multiprocessing`` started the process.
+
+    Such a process, where it was forked, skips ``atexit``.
+    """
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, function, exitpriority=0)
+
+
+def is_daemon_process() -> bool:
+    """Return whether this process is a daemon of ``multiprocessing``, as in its pools: a signal ends such a process."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and bool(process.current_process().daemon)
 
 
 # Event loops

@@ -226,6 +226,13 @@ class SQLiteFile:
         ):
             yield connection
 
+    def vacuum(self) -> None:
+        """Write the file anew without its empty pages, and empty the log. Waits for other writers."""
+        with self._writing.lock:
+            connection = self._connect(self._writing, self._busy_timeout)
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+
     def close(self) -> None:
         """Close the file; the next use opens it again, also if it was replaced. Tables in memory stay."""
         with self._writing.lock, self._reading.lock:

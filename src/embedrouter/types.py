@@ -128,6 +128,8 @@ class Answer:
     limits: RateLimits | None = None
     model: str | None = None
     """The name by which the server calls the model, where the server reports one."""
+    implausible: str | None = None
+    """The number that was reported as the billed tokens, where no bill can have it; ``tokens`` is then ``None``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from ..cache import key_function
 from ..calls import Prepared, Question, SizedText, Wiring, fault, pack
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
-from ..models import BatchEndpoint
+from ..models import BatchEndpoint, plausible_count
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, InputType, Limits, Spending
 from ._jobs import BatchJob, BatchStatus
@@ -149,7 +149,7 @@ class Batches:
         """Drop the record of a batch that may have been billed, and mark its reservation as unconfirmed."""
         self._drop(reference, self._ledger.mark_unconfirmed)
 
-    def _drop(self, reference: str, close: Callable[[int], None]) -> None:
+    def _drop(self, reference: str, close: Callable[[int], object]) -> None:
         with self.records.transaction():
             record = self.records.get(reference)
             if not record.ended:
@@ -213,6 +213,7 @@ class Batches:
             return
         failures: dict[bytes, str | None] = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
+        implausible: str | None = None
         page: dict[bytes, Entry] = {}
         for name, outcome in self._endpoint(candidate).results(provider_id, timeout=TRANSFER):
             key = bytes.fromhex(name)
@@ -221,7 +222,9 @@ class Batches:
             failures[key] = outcome if isinstance(outcome, str) else None
             if isinstance(outcome, Answer):
                 answered += 1
-                billed = texts[key] if outcome.tokens is None else outcome.tokens
+                reported, doubt = plausible_count(outcome.tokens, texts[key], 1)
+                billed = texts[key] if reported is None else reported
+                implausible = implausible or outcome.implausible or doubt
                 tokens += billed
                 vectors = self._cache.rounded(outcome.vectors)
                 failures[key] = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
@@ -239,7 +242,8 @@ class Batches:
             )
         with self.records.transaction():
             if self.records.end(record.reference, failures):
-                amount = self._ledger.settle(record.reservation, tokens, cost(tokens, candidate.batch_price))
+                price = cost(tokens, candidate.batch_price)
+                amount = self._ledger.settle(record.reservation, tokens, price, implausible)
                 self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
 
     def _keep(self, page: Mapping[bytes, Entry]) -> None:

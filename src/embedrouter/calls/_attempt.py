@@ -3,12 +3,14 @@
 An answer is validated before use, and is in the cache and in the ledger before the next decision.
 """
 
+import logging
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -25,11 +27,14 @@ from ..errors import (
     SpaceMismatchError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import parse_token_count
+from ..models import parse_token_count, plausible_count
+from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending, Vectors
 from ._call import Call, Embedded, SizedText
 from ._wiring import Wiring
+
+logger = logging.getLogger("embedrouter")
 
 
 @dataclass(slots=True)
@@ -58,6 +63,8 @@ class OneAttempt:
         self._wiring, self._limits = wiring, limits
         self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
         self._served = wiring.served
+        self._warned: set[str] = set()
+        """The models of which an implausible bill was logged."""
 
     async def make(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, left: float, patient: bool
@@ -151,11 +158,14 @@ class OneAttempt:
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
             sent = True
             outcome = await self._request(call, candidate, texts, timeout, admission)
+            if isinstance(outcome, Answer) and outcome.implausible is not None:
+                self._warn_of_bill(candidate, spending, outcome.implausible)
             booked = True
             return await self._book(call, candidate, texts, spending, reservation, outcome)
         except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
-                close = self._ledger.mark_unconfirmed if sent else self._ledger.release
+                perhaps_billed = sent and not never_sent(stopped)
+                close = self._ledger.mark_unconfirmed if perhaps_billed else self._ledger.release
                 if isinstance(stopped, GeneratorExit):  # the event loop is gone
                     close(reserved[0])
                 else:
@@ -175,9 +185,10 @@ class OneAttempt:
             return error
         except EmbedRouterError as error:
             return error
-        tokens = parse_token_count(answer.tokens)  # a user's own backend may return anything
+        tokens, implausible = _billed(answer, candidate, texts)
         limits.answered(admission, tokens, answer.limits, self._clock())
-        return replace(answer, vectors=self._cache.rounded(answer.vectors), tokens=tokens)
+        vectors = self._cache.rounded(answer.vectors)
+        return replace(answer, vectors=vectors, tokens=tokens, implausible=implausible)
 
     async def _book(
         self,
@@ -204,9 +215,8 @@ class OneAttempt:
             origin = Origin(candidate, cached=False)
             rows = zip(texts, outcome.vectors, shares, strict=True)
             found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
-        amount, other = await call.effects.run_blocking(
-            self._keep, call, candidate, found, outcome.model, reservation, tokens
-        )
+        keep = partial(self._keep, call, candidate, found, outcome.model, reservation, tokens, outcome.implausible)
+        amount, other = await call.effects.run_blocking(keep)
         charge = Charge(tokens, amount)
         self._wiring.totals.add(usage_of([charge]))
         embedded = Embedded({} if other else found, [charge])
@@ -218,6 +228,19 @@ class OneAttempt:
             retryable = not _other_length(outcome.vectors, len(texts), candidate.space.dimensions)
             error = BadResponseError(wrong, model=candidate.name, retryable=retryable)
         return Outcome(embedded, error, amount, sent=True)
+
+    def _warn_of_bill(self, candidate: Candidate, spending: Spending, reported: str) -> None:
+        """Log that a bill cannot be true, once for each model."""
+        if candidate.name not in self._warned:
+            self._warned.add(candidate.name)
+            logger.warning(
+                "%s reported %s billed tokens for %d texts of about %d tokens. The estimate is booked in place of such "
+                "bills, and marked: embedrouter ledger show. Check the server, or the gateway before it.",
+                candidate.name,
+                reported,
+                spending.texts,
+                spending.tokens,
+            )
 
     def _other_model(self, candidate: Candidate, name: str | None) -> SpaceMismatchError | None:
         """Return an error where the server answers with another model than before."""
@@ -244,6 +267,7 @@ class OneAttempt:
         name: str | None,
         reservation: int,
         tokens: int,
+        implausible: str | None,
     ) -> tuple[Decimal | None, SpaceMismatchError | None]:
         """Store vectors and book their cost; vectors of another model than before are not stored."""
         other = None
@@ -253,7 +277,7 @@ class OneAttempt:
                 key = key_function(candidate, call.input_type, dtype=self._cache.dtype)
                 self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
         finally:
-            amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price))
+            amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price), implausible)
         return amount, other
 
 
@@ -281,6 +305,15 @@ def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
 def _other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
     """Return whether each text has a vector, and the vectors have another number of dimensions."""
     return vectors.ndim == 2 and len(vectors) == texts and vectors.shape[1] != dimensions
+
+
+def _billed(answer: Answer, candidate: Candidate, texts: Sequence[SizedText]) -> tuple[int | None, str | None]:
+    """Return the tokens to book, ``None`` for the estimate; and what was reported in their place, if no bill can be."""
+    if answer.implausible is not None:
+        return None, answer.implausible
+    if candidate.local:  # counts by itself, and its estimate may be one of characters
+        return parse_token_count(answer.tokens), None
+    return plausible_count(answer.tokens, sum(item.tokens for item in texts), len(texts))
 
 
 def _used_up(candidate: Candidate) -> RequestTimeoutError:

@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from .._process import PerProcess, in_thread, threads
+from .._process import PerProcess, in_thread, is_daemon_process, threads
 from .._sqlite import ends_in
 from ..cache import QueryMemory, VectorCache
 from ..errors import (
@@ -157,8 +157,11 @@ class Calls:
         avoided = savings(texts, embedded.found)
         wiring.totals.save(avoided, question.tag)
         if wiring.ledger.flush_due():
-            with suppress(OutOfThreadsError):  # it is due again later
-                threads.submit(wiring.ledger.flush)
+            if is_daemon_process():  # it may be ended as soon as it has returned
+                await effects.run_blocking(wiring.ledger.flush)
+            else:
+                with suppress(OutOfThreadsError):  # it is due again later
+                    threads.submit(wiring.ledger.flush)
         return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import _batch, _cache, _calibrate, _demo, _doctor, _estimate, _models, _stats, _warm
+from . import _batch, _cache, _calibrate, _demo, _doctor, _estimate, _ledger, _models, _stats, _warm
 
 __all__ = ["app", "main"]
 
@@ -49,6 +49,7 @@ app.command("stats")(_stats.command)
 app.command("warm")(_warm.command)
 app.add_typer(_batch.app, name="batch")
 app.add_typer(_cache.app, name="cache")
+app.add_typer(_ledger.app, name="ledger")
 
 
 def main() -> None:

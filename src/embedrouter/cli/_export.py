@@ -10,18 +10,18 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast
+from typing import IO, Literal, TypeAlias, cast
 
 from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
-from ..providers.versions import check_versions
+from ._files import load_pyarrow, new_file
 
 FORMAT = "embedrouter-cache"
 VERSION = 1
 HEADER = {"format": FORMAT, "version": VERSION}
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+LINES = ".jsonl.gz"
+SUFFIXES = (".jsonl", LINES, ".parquet")
 MAX_LINE = 2**22
 """Bytes: more than the longest row takes."""
 
@@ -36,19 +36,8 @@ def export_rows(path: Path, rows: Iterable[CacheRow]) -> None:
         ConfigError: the file exists, cannot be written, or has an unknown suffix.
     """
     write = _write_parquet if _suffix(path) == ".parquet" else _write_lines
-    part = path.with_name(f".part-{path.name}")
-    try:
-        if path.exists():
-            raise ConfigError(f"{path} exists already. Choose another name, or remove the file first.")
-        try:
-            write(part, rows)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}). Check the path and the free disk space."
-        ) from error
+    with new_file(path) as part:
+        write(part, rows)
 
 
 def import_rows(path: Path) -> Iterator[CacheRow | None]:
@@ -118,7 +107,7 @@ def _read_lines(path: Path) -> Iterator[CacheRow | None]:
 
 
 def _write_parquet(path: Path, rows: Iterable[CacheRow]) -> None:
-    arrow, parquet = _arrow()
+    arrow, parquet = load_pyarrow(LINES)
     schema = arrow.schema(
         [("key", arrow.binary()), ("row", arrow.binary())], metadata={FORMAT.encode(): str(VERSION).encode()}
     )
@@ -129,7 +118,7 @@ def _write_parquet(path: Path, rows: Iterable[CacheRow]) -> None:
 
 
 def _read_parquet(path: Path) -> Iterator[CacheRow | None]:
-    arrow, parquet = _arrow()
+    arrow, parquet = load_pyarrow(LINES)
     with path.open("rb") as opened:
         try:
             file = parquet.ParquetFile(opened)
@@ -141,14 +130,3 @@ def _read_parquet(path: Path) -> Iterator[CacheRow | None]:
                     yield (row["key"], row["row"]) if valid else None
         except arrow.ArrowInvalid as error:
             raise _unknown_format(path) from error
-
-
-def _arrow() -> tuple[Any, Any]:
-    check_versions("A Parquet file", "parquet")
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError(
-            f"Parquet files need {error.name or 'pyarrow'}, which is not installed. "
-            "Run: pip install 'embedrouter[parquet]'; or use .jsonl.gz, which needs no package."
-        ) from error

@@ -1,19 +1,15 @@
 """``embedrouter stats``: show spending and savings from the ledger."""
 
-import sqlite3
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..calls import LEDGER_FILE
-from ..errors import ConfigError, LedgerError
-from ..spending import Account, Heading, Ledger, Unconfirmed, sum_accounts
+from ..spending import Account, Heading, Unconfirmed, sum_accounts
 from ._console import Output
-from ._options import AsJson, CacheFolder, ConfigFile, exclusive
-from ._routers import find_router, separate_routers
+from ._ledger import find_ledgers, open_ledger
+from ._options import AsJson, CacheFolder, ConfigFile
 
 SHOWN = 20
 """Unconfirmed requests in the table."""
@@ -29,19 +25,13 @@ def command(
 
     Unconfirmed requests were sent and got no answer. They may have been billed, so budgets count their estimates.
     """
-    exclusive(cache=cache, config=config)
-    files = _ledgers(cache, config)
+    files = find_ledgers(cache, config)
     accounts: list[dict[str, Account]] = []
     unconfirmed: list[Unconfirmed] = []
     for file in filter(Path.exists, files):
-        try:
-            with closing(Ledger(file, required=True)) as ledger:
-                accounts.append(ledger.totals(by))
-                unconfirmed += ledger.unconfirmed()
-        except (ConfigError, LedgerError, sqlite3.Error) as error:  # the ledger's own message is about budgets
-            raise ConfigError(
-                f"{file} cannot be read as a ledger ({error.__cause__ or error}). Restore a backup, or move the file."
-            ) from error
+        with open_ledger(file) as ledger:
+            accounts.append(ledger.totals(by))
+            unconfirmed += ledger.unconfirmed()
     rows = sum_accounts(accounts)
     total = sum(rows.values(), Account())
     unconfirmed.sort(key=lambda request: request.at)
@@ -60,11 +50,3 @@ def command(
         if len(unconfirmed) > SHOWN:
             output.line(f"{len(unconfirmed) - SHOWN:,} earlier requests are not shown; --json has all.")
     output.json({"ledgers": files, "by": by, "rows": rows, "total": total, "unconfirmed": unconfirmed})
-
-
-def _ledgers(cache: Path | None, config: str | None) -> list[Path]:
-    """Return the ledger beside a cache folder, or those of the configured routers."""
-    if cache is not None:
-        return [cache.expanduser().absolute() / LEDGER_FILE]
-    files = [single.ledger.file for single in separate_routers(find_router(None, config, None))]
-    return list(dict.fromkeys(file for file in files if file is not None))

@@ -112,6 +112,9 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
             f"{len(unconfirmed):,} requests got no answer; their estimates, {dollars(amount)}, count towards "
             f"budgets. The last was to {unconfirmed[-1].model} on {unconfirmed[-1].at:%Y-%m-%d}"
         )
-        advice = "Compare with the provider's bill; embedrouter stats lists the requests."
+        advice = (
+            "Compare with the provider's bill; embedrouter stats lists the requests, and embedrouter ledger confirm or "
+            "release ends them."
+        )
         findings.append(warning(LEDGER, "unconfirmed", story, advice, requests=len(unconfirmed), amount=amount))
     return findings

@@ -6,4 +6,4 @@ from ._declaration import Model, check_address, framework_methods, is_secret
 from ._resolution import custom_card, resolve, shared_space
 from ._settings import RouterSettings, preset
 from ._tiers import TIERS, first_given, rank, requested, tier
-from ._tokens import MOST_TOKENS, parse_token_count, split_text
+from ._tokens import MOST_TOKENS, implausible_count, parse_token_count, plausible_count, split_text

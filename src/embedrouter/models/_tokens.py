@@ -16,6 +16,11 @@ from ..types import OverlongPolicy
 
 MOST_TOKENS = 10**9
 """That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
+MOST_TIMES = 10
+"""A plausible number of billed tokens is at most so many times the estimate, and ``ADDED`` more for each text."""
+ADDED = 200
+LEAST_PART = 50
+"""The estimate is at most so many times a plausible number of billed tokens."""
 _ASCII_WORD = re.compile(r"[A-Za-z]+")
 _BLANKS = re.compile(r"\s+")
 _NUMBER = re.compile(r"\d+")
@@ -39,6 +44,34 @@ def parse_token_count(tokens: Any) -> int | None:
         return None
     number = cast("float", tokens)
     return int(number) if 0 <= number <= MOST_TOKENS and number == int(number) else None
+
+
+def implausible_count(tokens: Any) -> str | None:
+    """Return a reported number of billed tokens that no bill can have, such as -1 or NaN, in a few characters."""
+    if not isinstance(tokens, Real) or isinstance(tokens, bool) or parse_token_count(tokens) is not None:
+        return None
+    try:
+        return f"{float(tokens):g}"
+    except OverflowError:  # of a whole number without bounds
+        return "more than 1e308"
+
+
+def plausible_count(tokens: Any, estimate: int, texts: int) -> tuple[int | None, str | None]:
+    """Compare the reported tokens of a request with their estimate.
+
+    Estimates are upper ones, up to three times the true number; a server may cut long texts, or add words of its own to
+    each text. So the band is wide. What is outside is a defect of a server or a gateway: such a bill would use up a
+    budget at once, or never.
+
+    Returns:
+        The tokens, ``None`` where the estimate is to be booked; and the reported number where it is not plausible.
+    """
+    count = parse_token_count(tokens)
+    if count is None:
+        return None, implausible_count(tokens)
+    too_many = count > MOST_TIMES * estimate + ADDED * texts
+    too_few = count * LEAST_PART < estimate
+    return (None, str(count)) if too_many or too_few else (count, None)
 
 
 def split_text(text: str, limit: int, policy: OverlongPolicy, count: Callable[[str], int]) -> list[str]:

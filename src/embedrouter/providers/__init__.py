@@ -19,7 +19,7 @@ from ._environment import Address
 from ._tiktoken import encoding
 from .versions import check_versions
 
-__all__ = ["Address", "Backend", "Description", "address_of", "create", "describe", "encoding"]
+__all__ = ["Address", "Backend", "Description", "address_of", "create", "describe", "encoding", "never_sent"]
 
 PROVIDERS = {
     "openai": "openai",
@@ -30,6 +30,13 @@ PROVIDERS = {
     "wordllama": "wordllama",
 }
 """The module of this package that serves each provider."""
+
+
+def never_sent(error: BaseException) -> bool:
+    """Return whether an exception, also of a backend of the user's, means that no connection was made."""
+    from ._connections import was_sent  # imports what only requests need
+
+    return not was_sent(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,10 @@ NO_CONNECTION = {
     "gaierror",
     "ConnectionRefusedError",
     "SSLCertVerificationError",
+    "NewConnectionError",  # urllib3, and so requests
+    "ConnectTimeoutError",  # urllib3, botocore
+    "EndpointConnectionError",  # botocore
+    "ClientConnectorError",  # aiohttp
 }
 """Exceptions that mean, as do their subclasses, that no connection to the provider was made."""
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
@@ -147,7 +151,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(one))
             yield one
             more = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-            waiting += [one.__cause__, *more, *(item for item in one.args if isinstance(item, BaseException))]
+            told = (getattr(one, "reason", None), *one.args)  # the former of urllib and urllib3
+            waiting += [one.__cause__, *more, *(item for item in told if isinstance(item, BaseException))]
 
 
 def _where(url: str) -> str:

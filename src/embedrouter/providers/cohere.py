@@ -14,7 +14,7 @@ from inspect import signature
 from typing import Any
 
 from ..errors import BadResponseError
-from ..models import Card, Model, custom_card, parse_token_count
+from ..models import Card, Model, custom_card, implausible_count, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
@@ -83,7 +83,8 @@ class CohereBackend(RemoteBackend):
             raise BadResponseError(
                 "the answer holds neither base64 nor float vectors. Check base_url.", model=self.model.name
             )
-        return Answer(decode_vectors(embeddings, self.model.name), parse_token_count(tokens))
+        vectors = decode_vectors(embeddings, self.model.name)
+        return Answer(vectors, parse_token_count(tokens), implausible=implausible_count(tokens))
 
     def sent_keys(self, error: Exception) -> list[str]:
         """Return the words of a provider's message that may be the key of a client that the user passed in.

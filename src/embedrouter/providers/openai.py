@@ -28,7 +28,7 @@ import numpy as np
 
 from .._process import in_thread
 from ..errors import BackendError, BadResponseError, ConfigError
-from ..models import BatchEndpoint, Card, Model, custom_card, parse_token_count
+from ..models import BatchEndpoint, Card, Model, custom_card, implausible_count, parse_token_count
 from ..types import Answer, BatchProgress, InputType, TokenCounts
 from . import Description, needs_extra
 from ._clients import Clients, check_clients, http_client
@@ -144,7 +144,8 @@ class OpenAIBackend(RemoteBackend):
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, headers) from error
         vectors = decode_vectors(embeddings, self.model.name)
-        return Answer(vectors, parse_token_count(tokens), parse_rate_limits(headers or {}), parse_name(body))
+        limits, name = parse_rate_limits(headers or {}), parse_name(body)
+        return Answer(vectors, parse_token_count(tokens), limits, name, implausible_count(tokens))
 
     def sent_keys(self, error: Exception) -> list[str]:
         """Return the keys that were sent with a request, such as a token that only the token provider knew."""

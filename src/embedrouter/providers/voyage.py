@@ -12,7 +12,7 @@ from inspect import isawaitable
 from typing import Any
 
 from ..errors import ConfigError
-from ..models import Card, Model, custom_card, parse_token_count
+from ..models import Card, Model, custom_card, implausible_count, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
@@ -92,7 +92,7 @@ class VoyageBackend(RemoteBackend):
             raise NoVectorsError(body, response.headers) from error
         vectors = decode_vectors(embeddings, self.model.name)
         limits = parse_rate_limits(response.headers)
-        return Answer(vectors, parse_token_count(tokens), limits, parse_name(body))
+        return Answer(vectors, parse_token_count(tokens), limits, parse_name(body), implausible_count(tokens))
 
     def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx

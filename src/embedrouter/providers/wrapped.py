@@ -15,7 +15,7 @@ from .._process import in_thread
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Card, Model, custom_card, framework_methods
 from ..types import Answer, Candidate, InputType
-from . import Description
+from . import Description, never_sent
 from ._redaction import safe_to_chain
 from ._responses import kind_of_status
 
@@ -95,7 +95,8 @@ class WrappedBackend(Backend):
         elif isinstance(error, TimeoutError):
             ours = RequestTimeoutError("no answer in time", model=self._name)
         elif isinstance(error, OSError):
-            ours = UnavailableError(f"the connection failed ({reason})", model=self._name, perhaps_billed=True)
+            sent = not never_sent(error)
+            ours = UnavailableError(f"the connection failed ({reason})", model=self._name, perhaps_billed=sent)
         else:
             return error
         ours.__cause__ = error if safe_to_chain(error, texts) else None

@@ -1,6 +1,6 @@
 """Money: prices, budgets, the ledger of what was spent and saved, and the tags it is booked under."""
 
-from ._accounts import Account, Heading, Unconfirmed, sum_accounts
+from ._accounts import Account, Heading, ImplausibleBill, Unconfirmed, sum_accounts
 from ._budget import Budget
 from ._ledger import Ledger
 from ._prices import DECIMALS, UNIT, as_price, cost

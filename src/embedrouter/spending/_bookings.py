@@ -4,11 +4,13 @@ A booking that is repeated changes nothing: where a commit failed, whether it is
 """
 
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias
 
 from ..types import Spending, dollars
+from ._accounts import LOST, OPEN
 from ._budget import Budget
 from ._prices import UNIT
 from ._schema import add_to_totals
@@ -30,6 +32,15 @@ def utc_day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
+def current_day(database: sqlite3.Connection, now: float) -> str:
+    """Return the day in whose windows money is counted: never one before a day on which money was counted.
+
+    A clock that is set back would open the windows of a day again whose caps are used up.
+    """
+    (latest,) = database.execute("SELECT MAX(day) FROM days").fetchone()
+    return max(latest or "", utc_day(now))
+
+
 def exceeded(
     database: sqlite3.Connection, budget: Budget, amount: Decimal | None, now: float, *, whole_call: bool
 ) -> str | None:
@@ -45,17 +56,43 @@ def exceeded(
             f"the call would cost about {dollars(amount)}, over per_call={dollars(per_call)}. "
             "Send fewer texts or raise per_call."
         )
+    day = current_day(database, now)
     for name, cap in caps.items():
         (units,) = database.execute(
-            f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": utc_day(now)}
+            f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": day}
         ).fetchone()
         counted = units * UNIT
         if counted + amount > cap:
+            wait = "" if name == "total" else ", or wait for the next window"
             return (
                 f"{dollars(counted)} are spent or set aside; {dollars(amount)} more would pass "
-                f"{name}={dollars(cap)}. Raise {name}, or wait for the next window."
+                f"{name}={dollars(cap)}. Raise {name}{wait}.{_unanswered(database, name, day, now)}{_behind(day, now)}"
             )
     return None
+
+
+def _unanswered(database: sqlite3.Connection, cap: str, day: str, now: float) -> str:
+    """Say how much of what a cap counts is unconfirmed, if any is."""
+    days = WINDOWS[cap].replace("WHERE", "AND")
+    (units,) = database.execute(
+        f"SELECT COALESCE(SUM(amount), 0) FROM requests WHERE {OPEN} AND {LOST} {days}", {"day": day, "now": now}
+    ).fetchone()
+    if not units:
+        return ""
+    return (
+        f" {dollars(units * UNIT)} of them are unconfirmed: compare with the provider's bill, and release what was not "
+        "billed: embedrouter ledger show."
+    )
+
+
+def _behind(day: str, now: float) -> str:
+    """Say that the clock is behind the ledger, if it is."""
+    if day == utc_day(now):
+        return ""
+    return (
+        f" The windows are those of {day}, the latest day in the ledger; this machine's clock says {utc_day(now)}: "
+        "set the clock right, or, if the ledger's day was never reached, begin a new ledger."
+    )
 
 
 def free_tokens_used(database: sqlite3.Connection, model: str) -> int:
@@ -71,12 +108,15 @@ def price_without_free(database: sqlite3.Connection, spending: Spending) -> tupl
     return _without_free(spending.amount, spending.tokens, free), free
 
 
-def reserve(database: sqlite3.Connection, spending: Spending, now: float, reservation: int | None = None) -> int:
-    """Set the cost of a request aside and return the reservation, ``reservation`` if it has a number already."""
+def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: int | None = None) -> int:
+    """Set the cost of a request aside and return the reservation.
+
+    A request that is booked ``late``, under a number that it has already, belongs to the day on which it was made.
+    """
     amount, free = price_without_free(database, spending)
-    units, day = _units(amount), utc_day(now)
+    units, day = _units(amount), current_day(database, now) if late is None else utc_day(now)
     row = (
-        reservation, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
+        late, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
         spending.tokens, units, spending.attempt, now + spending.timeout + GRACE, free,
     )  # fmt: skip
     cursor = database.execute(
@@ -87,12 +127,14 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, reserv
     )
     if cursor.rowcount:
         _count(database, day, spending.model, units or 0, free)
-    number = cursor.lastrowid if reservation is None else reservation
+    number = cursor.lastrowid if late is None else late
     assert number is not None
     return number
 
 
-def settle(database: sqlite3.Connection, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
+def settle(
+    database: sqlite3.Connection, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None
+) -> Decimal | None:
     """Book what a request was billed in place of what was set aside; return it without what was free."""
     reserved = _find(database, reservation)
     if reserved is None:
@@ -103,20 +145,47 @@ def settle(database: sqlite3.Connection, reservation: int, tokens: int, amount: 
     units = _units(amount)
     _count(database, day, model, (units or 0) - set_aside, free - free_set_aside)
     database.execute(
-        "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ? WHERE id = ?",
-        (tokens, units, free, reservation),
+        "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ?, bill = ? WHERE id = ?",
+        (tokens, units, free, bill, reservation),
     )
     add_to_totals(database, reservation)
     return amount
 
 
-def release(database: sqlite3.Connection, reservation: int) -> None:
-    """Remove a request that was refused and cost nothing."""
-    reserved = _find(database, reservation)
-    if reserved is not None:
-        day, model, set_aside, free = reserved
-        _count(database, day, model, -set_aside, -free)
-        database.execute("DELETE FROM requests WHERE id = ?", (reservation,))
+def release(database: sqlite3.Connection, number: int, now: float) -> int:
+    """Give back what was set aside for a request that was not billed; return of how many requests.
+
+    One that was refused is removed. One that was unconfirmed stays in the file: a late answer is still booked.
+    """
+    reserved = _find(database, number)
+    if reserved is None:
+        return 0
+    day, model, set_aside, free = reserved
+    _count(database, day, model, -set_aside, -free)
+    told = {"number": number, "now": now}
+    kept = database.execute(f"UPDATE requests SET state = 'released', free = 0 WHERE id = :number AND {LOST}", told)
+    if kept.rowcount:
+        return 1
+    return database.execute("DELETE FROM requests WHERE id = :number AND state = 'reserved'", told).rowcount
+
+
+def confirm(database: sqlite3.Connection, number: int, now: float) -> int:
+    """Book an unconfirmed request at its estimate, because it was billed; return of how many requests."""
+    told = {"number": number, "now": now}
+    changed = database.execute(f"UPDATE requests SET state = 'settled' WHERE id = :number AND {LOST}", told).rowcount
+    if changed:
+        add_to_totals(database, number)
+    return changed
+
+
+def change_older(
+    database: sqlite3.Connection, change: Callable[[sqlite3.Connection, int, float], int], before: float, now: float
+) -> int:
+    """Release or confirm all unconfirmed requests that were made before a time; return how many."""
+    rows = database.execute(
+        f"SELECT id FROM requests WHERE {OPEN} AND {LOST} AND at < :before", {"now": now, "before": before}
+    ).fetchall()
+    return sum(change(database, number, now) for (number,) in rows)
 
 
 def mark_unconfirmed(database: sqlite3.Connection, reservation: int) -> None:
@@ -133,19 +202,24 @@ def write_savings(database: sqlite3.Connection, savings: Savings) -> None:
     )
 
 
-def fold(database: sqlite3.Connection, before: float) -> None:
-    """Remove the detail of some settled requests that were made before a time; the totals count them already."""
-    database.execute(
+def fold(database: sqlite3.Connection, before: float, *, state: str = "settled") -> int:
+    """Remove the detail of some settled requests that were made before a time, and return of how many.
+
+    The totals count them already; released ones are in no total.
+    """
+    return database.execute(
         "DELETE FROM requests WHERE id IN"
-        " (SELECT id FROM requests WHERE state = 'settled' AND at < ? ORDER BY at LIMIT ?)",
+        f" (SELECT id FROM requests WHERE state = '{state}' AND at < ? ORDER BY at LIMIT ?)",
         (before, FOLDED_AT_ONCE),
-    )
+    ).rowcount
 
 
 def _find(database: sqlite3.Connection, reservation: int) -> tuple[str, str, int, int] | None:
     """Return the day, the model, the money and the free tokens set aside, if they are in this file and not settled."""
     found: tuple[str, str, int, int] | None = database.execute(
-        "SELECT day, model, COALESCE(amount, 0), free FROM requests WHERE id = ? AND state != 'settled'", (reservation,)
+        "SELECT day, model, CASE state WHEN 'released' THEN 0 ELSE COALESCE(amount, 0) END, free FROM requests"
+        " WHERE id = ? AND state != 'settled'",
+        (reservation,),
     ).fetchone()
     return found
 

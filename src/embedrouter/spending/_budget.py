@@ -11,6 +11,8 @@ from ..errors import ConfigError
 class Budget:
     """Caps in US dollars; ``None`` is no cap. Days and months are UTC calendar days and months.
 
+    A window never comes back: where a clock is set back, the latest day in the ledger stays the current one.
+
     Write amounts as strings (``per_day="5.00"``): a float cannot hold most amounts exactly.
 
     ``per_call`` caps each ``embed`` or ``aembed`` by its estimate, and a whole ``embedrouter warm``, which is one call

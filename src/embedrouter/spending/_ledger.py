@@ -10,7 +10,8 @@ detail of a settled request is removed after some days, a few requests at a time
 the traffic.
 
 Savings are added up in memory, because each warm call has some. They are written with the next booking, by ``flush``
-and ``close``, and when the interpreter exits.
+and ``close``, and when the process ends. Processes of a ``multiprocessing`` pool are ended by a signal, without a
+chance to write: there savings are written at the end of each call.
 
 The file may fail at any moment. Under a budget that is an error before a request, and nothing is spent. All other
 bookings wait in memory and are written when the file works again: after a request there is an answer to return, and
@@ -24,17 +25,27 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from .._process import PerProcess
+from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
 from ..types import Spending
 from . import _bookings as bookings
-from ._accounts import Account, Heading, Unconfirmed, read_totals, read_unconfirmed, sum_accounts
+from ._accounts import (
+    Account,
+    Heading,
+    ImplausibleBill,
+    Unconfirmed,
+    read_accounts,
+    read_implausible_bills,
+    read_unconfirmed,
+    sum_accounts,
+)
 from ._budget import Budget
 from ._schema import VERSION, migrate
 from ._unwritten import Booking, Unwritten
@@ -47,7 +58,9 @@ FLUSH_INTERVAL = 5.0
 PATIENCE = 2.0
 """Seconds to wait for another writer with what can wait in memory instead."""
 LAST_WAIT = 1.0
-"""The same when the interpreter exits, and for another ledger."""
+"""The same with savings when the process ends, and for another ledger."""
+LAST_WAIT_FOR_BILLS = 8.0
+"""The same with bookings when the process ends, for all ledgers: less than a container is given to end by itself."""
 ADVICE = (
     "Free space on its disk, give the right to write it, end the process that locks it, or move a damaged file away; "
     "or name another file: ledger=…."
@@ -85,8 +98,9 @@ class Ledger:
         self._required = required
         self._now = now
         self._keep_detail = keep_detail_days * DAY
+        self._busy_timeout = busy_timeout
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
-        self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=busy_timeout)
+        self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=self._patience)
         self._unwritten = PerProcess(Unwritten)
         """A forked child begins with nothing: what the parent has in memory is the parent's to write."""
         self._opened = False
@@ -116,16 +130,46 @@ class Ledger:
                 return refusal or bookings.reserve(database, spending, now)
         waiting = -1 - secrets.randbits(62)  # no number that SQLite gives, and none of another process
         booking = partial(bookings.reserve, spending=spending, now=now)
-        return self._book(booking, later=partial(booking, reservation=waiting), otherwise=waiting)
+        return self._book(booking, later=partial(booking, late=waiting), otherwise=waiting)
 
-    def settle(self, reservation: int, tokens: int, amount: Decimal | None) -> Decimal | None:
-        """Book what a request was billed in place of what was set aside; return it without what was free."""
-        booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount)
+    def settle(self, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None) -> Decimal | None:
+        """Book what a request was billed in place of what was set aside; return it without what was free.
+
+        Args:
+            bill: what the provider reported as the billed tokens, where it cannot be true; the other arguments are then
+                those of the estimate.
+        """
+        booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount, bill=bill)
         return self._book(booking, otherwise=amount)
 
-    def release(self, reservation: int) -> None:
-        """Remove a request that was refused and cost nothing."""
-        self._book(partial(bookings.release, reservation=reservation), otherwise=None)
+    def release(self, number: int | None = None, *, older_than: timedelta | None = None) -> int:
+        """Give back what was set aside for requests that were not billed; return the number of requests.
+
+        Args:
+            number: of one request: a reservation that was refused, or one of ``unconfirmed``.
+            older_than: all unconfirmed requests that are older.
+        """
+        return self._resolve(bookings.release, number, older_than)
+
+    def confirm(self, number: int | None = None, *, older_than: timedelta | None = None) -> int:
+        """Book unconfirmed requests at their estimates, because they were billed; return the number of requests.
+
+        Args:
+            number: of one of ``unconfirmed``.
+            older_than: all unconfirmed requests that are older.
+        """
+        return self._resolve(bookings.confirm, number, older_than)
+
+    def _resolve(
+        self, change: Callable[[sqlite3.Connection, int, float], int], number: int | None, older_than: timedelta | None
+    ) -> int:
+        now = self._now()
+        if number is not None and older_than is None:
+            return self._book(lambda database: change(database, number, now), otherwise=0)
+        if older_than is not None and number is None:
+            before = now - older_than.total_seconds()
+            return self._book(lambda database: bookings.change_older(database, change, before, now), otherwise=0)
+        raise ConfigError("Name one request by its number, or all by older_than=timedelta(…).")
 
     def mark_unconfirmed(self, reservation: int) -> None:
         """Keep counting a request that was sent and never answered: it may have been billed."""
@@ -140,7 +184,8 @@ class Ledger:
 
     def flush_due(self) -> bool:
         """Say whether ``flush`` is due; ``True`` at most every few seconds. Waits for nothing."""
-        if not self._unwritten.get() or not self._pause_is_over():
+        pause_is_over = self._pause_is_over() or (is_daemon_process() and not self._failing)
+        if not self._unwritten.get() or not pause_is_over:
             return False
         self._tried = self._now()
         return True
@@ -158,6 +203,27 @@ class Ledger:
         self._database.close()
         self._opened = self._failing = False
 
+    def compact(self, older_than: timedelta = timedelta()) -> int:
+        """Remove the detail of settled and released requests, and give the room in the file back to the disk.
+
+        The totals stay. Returns the number of requests whose detail was removed.
+
+        Raises:
+            LedgerError: the file failed; what was removed before stays removed.
+        """
+        before, removed = self._now() - older_than.total_seconds(), 0
+        for state in ("settled", "released"):
+            folded = 1
+            while folded:  # a few at a time: others write in between
+                with self.transaction() as database:
+                    folded = bookings.fold(database, before, state=state)
+                removed += folded
+        try:
+            self._database.vacuum()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        return removed
+
     # Reading
 
     @property
@@ -174,11 +240,20 @@ class Ledger:
 
     def totals(self, by: Heading) -> dict[str, Account]:
         """Return what was spent and saved, by day, month, model or tag, in their order."""
-        return sum_accounts(self._read(partial(read_totals, by=by, now=self._now())))
+        return {name: account for (name,), account in self.accounts(by).items()}
+
+    def accounts(self, *by: Heading) -> dict[tuple[str, ...], Account]:
+        """Return what was spent and saved, by several of day, month, model and tag together, in their order."""
+        return sum_accounts(self._read(partial(read_accounts, by=by, now=self._now())))
 
     def unconfirmed(self) -> list[Unconfirmed]:
         """Return the requests that may have been billed, oldest first."""
         found = self._read(partial(read_unconfirmed, now=self._now()))
+        return sorted((request for part in found for request in part), key=lambda request: request.at)
+
+    def implausible_bills(self) -> list[ImplausibleBill]:
+        """Return the requests whose bill cannot be true, oldest first, as long as their detail is kept."""
+        found = self._read(read_implausible_bills)
         return sorted((request for part in found for request in part), key=lambda request: request.at)
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
@@ -211,8 +286,9 @@ class Ledger:
                 yield database
             return
         unwritten, taken = self._unwritten.get(), Unwritten()
+        seconds = self._busy_timeout if busy_timeout is None else busy_timeout
         try:
-            with self._database.writing(busy_timeout=busy_timeout) as database:
+            with self._database.writing(busy_timeout=seconds) as database:
                 _waiting.get().discard(self)
                 taken = unwritten.take()
                 taken.write(database)
@@ -259,6 +335,15 @@ class Ledger:
             except (LedgerError, ConfigError) as error:
                 self._log(error)
 
+    def _flush_last(self, seconds: float) -> None:
+        """Write what is in memory and close the file, because the process ends; log what could not be written."""
+        unwritten = self._unwritten.get()
+        self._flush(seconds if unwritten.bookings else min(seconds, LAST_WAIT))
+        self._database.close()
+        if self._failing and unwritten.bookings:
+            story = f"{self.file} still failed when the process ended: {unwritten.bookings} bookings are lost"
+            logger.warning("The ledger %s. Compare with the provider's bill. %s", story, ADVICE)
+
     def _wait(self) -> None:
         """Stay alive until what is in memory is written."""
         if self.file is not None:
@@ -291,13 +376,19 @@ class Ledger:
 
 # Garbage, and the end of the interpreter
 
-_waiting: PerProcess[set[Ledger]] = PerProcess(set)
+
+def _none_waiting() -> set[Ledger]:
+    at_worker_exit(_write_at_exit)
+    return set()
+
+
+_waiting: PerProcess[set[Ledger]] = PerProcess(_none_waiting)
 """Ledgers with something in memory that is not in their file. They do not become garbage before it is written: the
 collector may run in an event loop, or in a thread that writes to the same file, where nothing can be written."""
 
 
 @atexit.register
 def _write_at_exit() -> None:
+    until = time.monotonic() + LAST_WAIT_FOR_BILLS
     for ledger in list(_waiting.get()):
-        ledger._flush(LAST_WAIT)
-        ledger._database.close()
+        ledger._flush_last(max(0.0, until - time.monotonic()))

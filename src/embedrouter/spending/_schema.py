@@ -9,14 +9,14 @@ tokens. Texts are never stored.
 
 import sqlite3
 
-VERSION = 2
+VERSION = 3
 
 REQUESTS = (
     """CREATE TABLE requests (
         id INTEGER PRIMARY KEY,
         at REAL NOT NULL,          -- seconds since 1970
         day TEXT NOT NULL,         -- UTC
-        state TEXT NOT NULL,       -- reserved, settled, unconfirmed
+        state TEXT NOT NULL,       -- reserved, settled, unconfirmed, released
         model TEXT NOT NULL,
         input_type TEXT NOT NULL,
         tier TEXT NOT NULL,
@@ -49,10 +49,12 @@ ADDED = (
     "CREATE INDEX open_requests ON requests (until) WHERE state != 'settled'",
 )
 """What version 2 adds."""
+BILL = "ALTER TABLE requests ADD COLUMN bill TEXT"
+"""What version 3 adds: the tokens that the provider reported, where they cannot be true and the estimate is booked."""
 
 
 def migrate(database: sqlite3.Connection, found: int) -> None:
-    """Make the tables of a new file, or bring those of version 1 to the present version.
+    """Make the tables of a new file, or bring those of an earlier version to the present one.
 
     Raises:
         sqlite3.DatabaseError: it is a database, but no ledger.
@@ -62,9 +64,11 @@ def migrate(database: sqlite3.Connection, found: int) -> None:
             raise sqlite3.DatabaseError(f"another version of embedrouter wrote it: {found}, not {VERSION}")
         for statement in REQUESTS:
             database.execute(statement)
-    for statement in ADDED:
-        database.execute(statement)
-    add_to_totals(database)
+    if found < 2:
+        for statement in ADDED:
+            database.execute(statement)
+        add_to_totals(database)
+    database.execute(BILL)
 
 
 def add_to_totals(database: sqlite3.Connection, request: int | None = None) -> None:

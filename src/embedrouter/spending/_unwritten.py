@@ -30,6 +30,11 @@ class Unwritten:
     def __bool__(self) -> bool:
         return bool(self._savings or self._bookings)
 
+    @property
+    def bookings(self) -> int:
+        """The number of bookings, without savings."""
+        return len(self._bookings)
+
     def save(self, key: tuple[str, str, str], texts: int, tokens: int, amount: Decimal) -> None:
         """Add to the savings under a day, model and tag."""
         with self._lock:

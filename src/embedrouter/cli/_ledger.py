@@ -1,0 +1,261 @@
+"""``embedrouter ledger``: inspect the accounts, and correct what requests without an answer left in them."""
+
+import csv
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, TypeAlias
+
+import typer
+from rich import filesize
+
+from ..calls import LEDGER_FILE
+from ..errors import ConfigError, LedgerError
+from ..spending import Account, Ledger, Unconfirmed
+from ._console import Output
+from ._files import load_pyarrow, new_file
+from ._options import AsJson, CacheFolder, ConfigFile, exclusive
+from ._routers import find_router, separate_routers
+
+app = typer.Typer(no_args_is_help=True, help="Inspect, correct and export the accounts of what was spent and saved.")
+
+SHOWN = 20
+"""Requests in a table."""
+NUMBERS = {"ignore_unknown_options": True}
+"""Settings of commands with numbers as arguments: a number may begin with a minus."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would compute."""
+COLUMNS = ("day", "model", "tag")
+
+LedgerFile: TypeAlias = Annotated[Path | None, typer.Option("--ledger", metavar="FILE", help="This ledger file.")]
+Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers from: embedrouter ledger show.")]
+OlderThan: TypeAlias = Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="All that are so old.")]
+
+
+@app.command("show")
+def show(
+    ledger: LedgerFile = None, cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """Show the sums, the requests without an answer, and the bills that cannot be true."""
+    file, output = one_ledger(ledger, cache, config, must_exist=False), Output(as_json=as_json)
+    total, unconfirmed, bills = Account(), [], []
+    if file.exists():
+        with open_ledger(file) as opened:
+            total = sum(opened.totals("model").values(), Account())
+            unconfirmed, bills = opened.unconfirmed(), opened.implausible_bills()
+    size = _size(file)
+    output.line(f"Ledger: {file}{f', {filesize.decimal(size)}' if file.exists() else ' (nothing is booked yet)'}")
+    output.line(f"Total: {total}")
+    if unconfirmed:
+        output.line(
+            "Unconfirmed requests got no answer: they may have been billed, and count towards budgets. Compare with "
+            "the provider's bill, and run: embedrouter ledger confirm NUMBER, or: embedrouter ledger release NUMBER"
+        )
+        _table(output, unconfirmed)
+    if bills:
+        output.line("Bills that cannot be true: the estimate is booked in their place.")
+        _table(output, bills)
+    output.json({"ledger": file, "bytes": size, "total": total, "unconfirmed": unconfirmed, "implausible_bills": bills})
+
+
+@app.command("confirm", context_settings=NUMBERS)
+def confirm(
+    numbers: Numbers = None,
+    older_than: OlderThan = None,
+    ledger: LedgerFile = None,
+    cache: CacheFolder = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Book unconfirmed requests at their estimates, because the provider billed them."""
+    file = one_ledger(ledger, cache, config)
+    _report(file, "confirmed", _change(file, "confirm", numbers or [], older_than), as_json)
+
+
+@app.command("release", context_settings=NUMBERS)
+def release(
+    numbers: Numbers = None,
+    older_than: OlderThan = None,
+    ledger: LedgerFile = None,
+    cache: CacheFolder = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count unconfirmed requests no longer, because the provider did not bill them."""
+    file = one_ledger(ledger, cache, config)
+    _report(file, "released", _change(file, "release", numbers or [], older_than), as_json)
+
+
+@app.command("compact")
+def compact(
+    older_than: Annotated[float, typer.Option(metavar="DAYS", min=0, help="Keep the detail of younger requests.")] = 30,
+    ledger: LedgerFile = None,
+    cache: CacheFolder = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the detail of settled requests, and give unused room back to the disk. The sums stay."""
+    file, output = one_ledger(ledger, cache, config), Output(as_json=as_json)
+    before = _size(file)
+    with output.busy("compacting"), open_ledger(file) as opened:
+        removed = opened.compact(timedelta(days=older_than))
+    after = _size(file)
+    output.line(
+        f"The detail of {removed:,} requests was removed. {file}: {filesize.decimal(before)} before, "
+        f"{filesize.decimal(after)} now."
+    )
+    output.json({"ledger": file, "removed": removed, "bytes_before": before, "bytes": after})
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path | None, typer.Argument(help="A new file; without it CSV is printed.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV, whatever the name of the file.")] = False,
+    as_parquet: Annotated[bool, typer.Option("--parquet", help="Write Parquet, whatever the name.")] = False,
+    ledger: LedgerFile = None,
+    cache: CacheFolder = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write the accounts of each day, model and tag: requests, texts, tokens, and US dollars spent and saved."""
+    exclusive(csv=as_csv, parquet=as_parquet)
+    parquet = as_parquet or (not as_csv and file is not None and file.suffix == ".parquet")
+    if file is None and parquet:
+        raise typer.BadParameter("Parquet needs a file: embedrouter ledger export accounts.parquet.")
+    if file is not None and not (as_csv or parquet) and file.suffix != ".csv":
+        raise typer.BadParameter("Choose a name that ends in .csv or .parquet, or say --csv or --parquet.")
+    source = one_ledger(ledger, cache, config)
+    with open_ledger(source) as opened:
+        accounts = opened.accounts("day", "model", "tag")
+    rows = [{**dict(zip(COLUMNS, names, strict=True)), **asdict(account)} for names, account in accounts.items()]
+    if file is None:
+        _write_csv(sys.stdout, rows)
+        return
+    with new_file(file.expanduser()) as part:
+        if parquet:
+            _write_parquet(part, rows)
+        else:
+            with part.open("w", encoding="utf-8", newline="") as text:
+                _write_csv(text, rows)
+    print(f"{len(rows):,} rows of {source} are in {file}.")
+
+
+# The file
+
+
+def find_ledgers(cache: Path | None, config: str | None) -> list[Path]:
+    """Return the ledger beside a cache folder, or those of the configured routers."""
+    exclusive(cache=cache, config=config)
+    if cache is not None:
+        return [cache.expanduser().absolute() / LEDGER_FILE]
+    files = [single.ledger.file for single in separate_routers(find_router(None, config, None))]
+    return list(dict.fromkeys(file for file in files if file is not None))
+
+
+def one_ledger(ledger: Path | None, cache: Path | None, config: str | None, *, must_exist: bool = True) -> Path:
+    """Return the ledger's file that the options name.
+
+    Raises:
+        BadParameter: several options were given.
+        ConfigError: the configuration has no ledger, or several, or nothing was booked yet.
+    """
+    exclusive(ledger=ledger, cache=cache, config=config)
+    files = find_ledgers(cache, config) if ledger is None else [ledger.expanduser().absolute()]
+    if len(files) != 1:
+        raise ConfigError(f"The configuration has {len(files) or 'no'} ledgers. Name the file: --ledger FILE.")
+    if must_exist and not files[0].exists():
+        raise ConfigError(f"There is no ledger {files[0]}: nothing is booked yet. Name another: --ledger FILE.")
+    return files[0]
+
+
+@contextmanager
+def open_ledger(file: Path) -> Iterator[Ledger]:
+    """Open a ledger for a command, for which a failure of the file is an error.
+
+    Raises:
+        ConfigError: the file is no ledger, or cannot be used.
+    """
+    try:
+        with closing(Ledger(file, required=True)) as opened:
+            yield opened
+    except (LedgerError, ConfigError, sqlite3.Error) as error:  # the ledger's own message is about budgets
+        if error.__cause__ is None and isinstance(error, ConfigError):  # of a command
+            raise
+        raise ConfigError(
+            f"{file} cannot be read as a ledger ({error.__cause__ or error}). End the process that locks the file, "
+            "restore a backup, or move the file."
+        ) from error
+
+
+def _size(file: Path) -> int:
+    return sum(part.stat().st_size for part in (file, Path(f"{file}-wal")) if part.exists())
+
+
+# Requests without an answer
+
+
+def _change(
+    file: Path, action: Literal["confirm", "release"], numbers: list[int], older_than: float | None
+) -> list[Unconfirmed]:
+    """Confirm or release requests, all or none, and return them."""
+    if bool(numbers) == (older_than is not None):
+        raise typer.BadParameter("Name the requests: NUMBER …, or --older-than DAYS for all that are so old.")
+    with open_ledger(file) as opened, opened.transaction():
+        waiting = opened.unconfirmed()
+        unknown = set(numbers) - {request.number for request in waiting}
+        if unknown:
+            raise ConfigError(
+                f"No unconfirmed request has the number {', '.join(map(str, sorted(unknown)))}, and nothing was "
+                "changed. See the numbers: embedrouter ledger show."
+            )
+        before = datetime.now(UTC) - timedelta(days=older_than or 0)
+        chosen = [request for request in waiting if (request.number in numbers if numbers else request.at < before)]
+        for request in chosen:
+            getattr(opened, action)(request.number)
+    return chosen
+
+
+def _report(file: Path, done: str, requests: list[Unconfirmed], as_json: bool) -> None:
+    output = Output(as_json=as_json)
+    amount = sum((request.amount or Decimal(0) for request in requests), Decimal(0))
+    output.line(f"{len(requests):,} requests were {done} in {file}.")
+    if requests:
+        _table(output, requests)
+    output.json({"ledger": file, done: requests, "amount": amount})
+
+
+def _table(output: Output, requests: list[Any]) -> None:
+    """Print the last requests; their numbers are names, without separators of thousands."""
+    rows = [asdict(request) for request in requests[-SHOWN:]]
+    output.table([{**row, "number": str(row["number"])} if "number" in row else row for row in rows])
+    if len(requests) > SHOWN:
+        output.line(f"{len(requests) - SHOWN:,} earlier requests are not shown; --json has all.")
+
+
+# Export
+
+
+def _write_csv(file: IO[str], rows: list[dict[str, Any]]) -> None:
+    names = list(rows[0]) if rows else [*COLUMNS, *asdict(Account())]
+    writer = csv.writer(file)
+    writer.writerow(names)
+    writer.writerows([_cell(row[name]) for name in names] for row in rows)
+
+
+def _cell(value: object) -> object:
+    """Return a cell of a CSV file: no exponent in money, nothing that a spreadsheet would compute."""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    arrow, parquet = load_pyarrow(".csv")
+    kinds = {Decimal: arrow.decimal128(38, 12), int: arrow.int64()}
+    fields = [(name, arrow.string()) for name in COLUMNS]
+    fields += [(name, kinds[type(value)]) for name, value in asdict(Account()).items()]
+    parquet.write_table(arrow.Table.from_pylist(rows, schema=arrow.schema(fields)), path)
