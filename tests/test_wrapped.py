@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
+from embedrouter.router import wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.tiered import default_tier
 from tests.either import embed
@@ -194,6 +197,112 @@ def test_its_own_bugs_pass_unchanged(asynchronous: bool) -> None:
     """A KeyError in the user's function is not an outage."""
     with pytest.raises(KeyError):
         embed(wrapped(lambda texts: dict[str, Any]()["x"]), asynchronous, ["a"], input_type="document")
+
+
+# What is wrapped is told apart
+
+
+class Scaled(Embeddings):
+    """Vectors that depend on the settings."""
+
+    def __init__(self, scale: float, model: str = "a", **settings: Any) -> None:
+        self.scale, self.model, self.calls = scale, model, 0
+        self.__dict__.update(settings)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.calls += 1
+        return [[self.scale, float(len(text))] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+def scaled(scale: float) -> Any:
+    def embed_texts(texts: Sequence[str]) -> list[list[float]]:
+        return [[scale, float(len(text))] for text in texts]
+
+    return embed_texts
+
+
+def by_model(texts: Sequence[str], model: str = "a") -> list[list[float]]:
+    return [[1.0 + ord(model), float(len(text))] for text in texts]
+
+
+def of_model(model: str) -> Any:
+    return lambda texts: by_model(texts, model)
+
+
+PAIRS: dict[str, tuple[Any, Any]] = {
+    "objects of one class": (Scaled(1), Scaled(2)),
+    "functions of one name": (scaled(1), scaled(2)),
+    "lambdas": (lambda texts: plain(texts), lambda texts: 2 * plain(texts)),
+    "methods of two objects": (Scaled(1).embed_documents, Scaled(2).embed_documents),
+    "partial functions": (partial(by_model, model="a"), partial(by_model, model="b")),
+    "LangChain's own": (DeterministicFakeEmbedding(size=2), DeterministicFakeEmbedding(size=2)),
+    "LlamaIndex's": (Marking(), Marking()),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_two_embedders_of_one_name_are_refused(kind: str, asynchronous: bool) -> None:
+    """They would share cached vectors, and the low tier's would be served for the high one; names tell them apart."""
+    declared = [
+        Model.wrap(embedder, space="house", dimensions=2, tier=tier)
+        for embedder, tier in zip(PAIRS[kind], ("low", "high"), strict=True)
+    ]
+    with pytest.raises(ConfigError, match=r"Two embedders are named 'wrapped:.*name='wrapped:small'"):
+        Router(declared, cache=MemoryCache())
+
+    models = [replace(model, name=f"own:{model.tier}") for model in declared]
+    router = Router(models, cache=MemoryCache(), retry=NO_WAITING)
+    for tier in ("low", "high"):
+        alone = Router([model for model in models if model.tier == tier], cache=None, retry=NO_WAITING)
+        found = embed(router, asynchronous, ["text"], input_type="document", tier=tier)
+        assert found.models == (f"own:{tier}",)
+        expected = embed(alone, asynchronous, ["text"], input_type="document", tier=tier)
+        assert found.vectors.tolist() == expected.vectors.tolist()
+
+
+def test_one_embedder_may_be_wrapped_twice() -> None:
+    """At two prices or tiers, say; an object's method is another object each time it is read."""
+    item = Scaled(1)
+    for one, other in ((item, item), (item.embed_documents, item.embed_documents), (plain, plain)):
+        models = [
+            Model.wrap(one, space="house", dimensions=2, tier="low"),
+            Model.wrap(other, space="house", dimensions=2, tier="high"),
+        ]
+        assert len(Router(models, cache=None).models) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Scaled(1, "a"), Scaled(2, "b")),
+        (Scaled(1, query_instruction="ask: "), Scaled(2)),
+        (Scaled(1, output_dimension=2), Scaled(2, output_dimension=3)),
+        (Scaled(1, "a").embed_documents, Scaled(2, "b").embed_documents),
+        (partial(by_model, model="a"), partial(by_model, model="b")),
+        (partial(scaled(1), "a"), partial(scaled(2), "b")),
+        (of_model("a"), of_model("b")),
+    ],
+)
+def test_another_model_behind_the_same_class_has_other_keys(one: Any, other: Any, tmp_path: Path) -> None:
+    """Also where each has a router, or a process, of its own."""
+    assert key_of(one) == key_of(one)
+    assert key_of(one) != key_of(other)
+
+
+def test_what_does_not_decide_vectors_keeps_the_cache() -> None:
+    """Counters, keys and waits differ from run to run."""
+    one, other = Scaled(1, timeout=3, api_key="x", batch_size=8), Scaled(1, timeout=4, api_key="y", batch_size=9)
+    one.calls = 7
+
+    assert key_of(one) == key_of(other)
+
+
+def key_of(embedder: Any) -> str:
+    (model,) = wiring_of(wrapped(embedder)).candidates
+    return model.fingerprint
 
 
 # Presets

@@ -1,10 +1,11 @@
 """Resolve the settings of a router, once, when the router is built."""
 
+import inspect
 import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from ..cache import QueryMemory, ServedNames, VectorCache, open_cache
-from ..errors import BudgetExceededError, RetirementWarning, StalePriceWarning
+from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
@@ -129,8 +130,11 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
     catalogue = load_catalogue(Path(settings.catalog).expanduser() if settings.catalog else None)
     candidates: list[Candidate] = []
     backends: dict[int, Backend] = {}
+    embedders: dict[str, object] = {}
     for index, entry in enumerate(settings.models):
-        model = Model(entry) if isinstance(entry, str) else entry
+        model = Model(entry) if isinstance(entry, str) else replace(entry)  # with mappings of its own
+        if model.embedder is not None:
+            _require_same_embedder(model, embedders.setdefault(model.name, model.embedder))
         known = describe(model, catalogue, settings.dimensions)
         candidate = resolve(
             model,
@@ -148,6 +152,20 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
         candidates.append(candidate)
         backends[index] = create(model, known, candidate)
     return candidates, backends
+
+
+def _require_same_embedder(model: Model, first: object) -> None:
+    """Refuse a second embedder of one name: their vectors would be stored under the same keys.
+
+    Raises:
+        ConfigError: the two embedders are different objects.
+    """
+    own = model.embedder
+    if own is not first and not (inspect.ismethod(own) and own == first):  # a method is a new object each time
+        raise ConfigError(
+            f"Two embedders are named {model.name!r}, and their vectors would be taken for each other's. Give each a "
+            "name of its own: Model.wrap(…, name='wrapped:small')."
+        )
 
 
 def _ledger_file(ledger: str | Path | None, folder: Path) -> Path | None:
