@@ -311,7 +311,7 @@ class Router(Closeable):
         name = choose_tier(tier, input_type, self._wiring.default_tiers)
         return Question(
             texts=validate(texts),
-            input_type=input_type,
+            input_type="query" if input_type == "query" else "document",  # an enum's member is no plain text
             rank=rank(name, self.tiers),
             tag=current_tag(),
             deadline=None if timeout is None or timeout > TIMEOUT_MAX else self._wiring.clock() + timeout,
