@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -61,7 +62,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
         return _from_files(model, dimensions, folder, space=f"local/{digest[:16]}", identity=f"{FOLDER}{digest}")
     _check_remote_code(model, name)
     if (card := cards.get(model.name) or cards.get(f"{PROVIDER}:{name}")) is not None:
-        here = _snapshot_here(model, name)
+        here = _catalogued_snapshot(model, name)
         commit = here.name if here else model.revision or "main"
         return Description(card, local=True, identity=f"{name}@{commit}", files=here)
     if (snapshot := find_snapshot(model, name)) is not None:
@@ -97,23 +98,47 @@ def find_snapshot(model: Model, name: str) -> Path | None:
     for file in ("modules.json", "config.json"):
         found = try_to_load_from_cache(name, file, cache_dir=os.environ.get(CACHE), revision=model.revision)
         if isinstance(found, str):
-            folder = Path(found).parent
-            try:
-                read_facts(model, folder)
-            except ConfigError as error:
-                if isinstance(error.__cause__, FileNotFoundError):
-                    return None
-                raise
-            return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*")) else None
+            return _whole(model, Path(found).parent)
     return None
 
 
-def _snapshot_here(model: Model, name: str) -> Path | None:
-    """Return what ``find_snapshot`` does; what is missing or broken is told when the model is loaded."""
+def _whole(model: Model, folder: Path) -> Path | None:
+    """Return a snapshot's folder, or ``None`` where files are missing.
+
+    Raises:
+        ConfigError: a file is broken.
+    """
     try:
-        return find_snapshot(model, name)
-    except ConfigError:
-        return None
+        read_facts(model, folder)
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*")) else None
+
+
+def _catalogued_snapshot(model: Model, name: str) -> Path | None:
+    """Return what ``find_snapshot`` does, without its package: building a router loads no SDK.
+
+    What is broken is told when the model is loaded.
+    """
+    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
+    commit = revision = model.revision or "main"
+    with suppress(OSError, ValueError):
+        commit = (repository / "refs" / revision).read_text("utf-8").strip()
+    folder = repository / "snapshots" / commit
+    with suppress(ConfigError):
+        return _whole(model, folder) if folder.is_dir() else None
+    return None
+
+
+def _hub_cache() -> Path:
+    """Return the folder of downloads, from the variables that the hub documents."""
+    for name in (CACHE, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(name):
+            return Path(folder).expanduser()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(home).expanduser() / "hub"
 
 
 def find_files(model: Model, known: Description) -> tuple[str, Path | None]:
