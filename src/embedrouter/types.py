@@ -100,6 +100,8 @@ class Candidate:
     """Seconds for one HTTP attempt."""
     local: bool = False
     """Whether the model runs in this process: no cost, no network."""
+    reads_context: bool = False
+    """Whether code of the user's makes the requests, which may read the caller's context variables, such as a key."""
 
     @property
     def unlimited(self) -> bool:

@@ -22,7 +22,9 @@ from . import _tokens as tokens
 class Backend(ABC):
     """Calls one model. Subclass it to bring a provider of your own: ``Model(…, backend=MyBackend())``.
 
-    ``embed`` may be called from several threads at once, ``aembed`` from several tasks and event loops.
+    ``embed`` may be called from several threads at once, ``aembed`` from several tasks and event loops. Small calls at
+    the same time are one request, made in a copy of one caller's context: what depends on a context variable, such as a
+    tenant's key, needs ``micro_batch_window=0``.
     """
 
     @abstractmethod
