@@ -31,11 +31,14 @@ INHERITED = "langchain_core.embeddings.embeddings"
 """The module of LangChain's base class: its asynchronous methods take threads of the loop's default executor."""
 
 
-SETTINGS = re.compile(
-    r"(?!.*(tokens|count|calls|usage|time|cache|batch|chunk)).*(model|engine|deployment|repo|revision|dimension|^size$"
-    r"|prompt|instruct|prefix|suffix|task|embed.*type|input_type|pooling|normal|trunc|max_length|encod)"
+NO_SETTINGS = re.compile(
+    r".*(tokens|count|calls|usage|time|seconds|retr|cache|batch|chunk|worker|thread|concurr|key|secret|passw|auth|url|host"
+    r"|port$|api_base|endpoint|proxy|header|organi[sz]ation|device|progress|verbose|debug|client|callback|metadata|tags)"
 )
-"""Matches the names of settings that decide what an embedder's vectors are; counters, keys and waits are no such."""
+"""Matches the names of settings on which no vector depends: counters, keys, addresses, waits and sizes of requests."""
+
+SETTINGS = re.compile(r".*(model|deployment|revision|dimension|prompt|instruct|encode_kwargs)")
+"""Matches the names of attributes that are settings, also where the constructor calls them otherwise."""
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
@@ -51,13 +54,23 @@ def _settings(embedder: Any) -> dict[str, Any]:
     if isinstance(embedder, partial):
         given = {str(place): value for place, value in enumerate(embedder.args)} | embedder.keywords
         return _settings(embedder.func) | _plain_items(given)
-    found = dict(getattr(getattr(embedder, "__self__", embedder), "__dict__", {}))
+    holder = getattr(embedder, "__self__", embedder)
+    arguments = _parameters(embedder if inspect.isfunction(embedder) else type(holder))
+    attributes: dict[str, Any] = dict(getattr(holder, "__dict__", {}))
+    found = {name: value for name, value in attributes.items() if name in arguments or SETTINGS.match(name.lower())}
     if inspect.isfunction(embedder):
+        found |= {name: item.default for name, item in arguments.items() if item.default is not item.empty}
         with suppress(ValueError):  # a variable that has no value yet
-            found |= inspect.getclosurevars(embedder).nonlocals
-        parameters = inspect.signature(embedder).parameters.values()
-        found |= {item.name: item.default for item in parameters if item.default is not item.empty}
-    return _plain_items({name: value for name, value in found.items() if SETTINGS.match(name.lower())})
+            outer = inspect.getclosurevars(embedder).nonlocals
+            found |= {name: value for name, value in outer.items() if isinstance(value, str | int | float)}
+    return _plain_items({name: value for name, value in found.items() if not NO_SETTINGS.match(name.lower())})
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # it is not written in Python
+        return {}
 
 
 def _plain_items(values: Mapping[str, Any]) -> dict[str, Any]:
