@@ -7,7 +7,7 @@ import enum
 import pickle
 import threading
 from collections import UserString
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -291,7 +291,7 @@ def test_texts_of_every_entrance_are_plain(kind: str) -> None:
     list(router.embed_iter([KINDS[kind]], input_type="document"))
 
     async def iterate() -> None:
-        async def texts() -> Any:
+        async def texts() -> AsyncIterator[str]:
             yield KINDS[kind]
 
         async for _ in router.aembed_iter(texts(), input_type="query"):

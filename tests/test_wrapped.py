@@ -213,7 +213,8 @@ class Scaled(Embeddings):
 
     def __init__(self, scale: float, model: str = "a", **settings: Any) -> None:
         self.scale, self.model, self.calls = scale, model, 0
-        self.__dict__.update(settings)
+        for name, value in settings.items():
+            setattr(self, name, value)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         self.calls += 1

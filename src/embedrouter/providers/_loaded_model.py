@@ -138,7 +138,8 @@ def _vocabulary(tokenizer: Any) -> Any:
     """Return a tokenizer's vocabulary, and how it reads a few texts."""
     from tokenizers import Tokenizer
 
-    fast = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
+    is_fast = isinstance(tokenizer, Tokenizer)
+    fast: Any = tokenizer if is_fast else getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         return [tokenizer.get_vocab(), [tokenizer(text, truncation=False)["input_ids"] for text in PROBE_TEXTS]]
     own = Tokenizer.from_str(fast.to_str())  # calls change the padding of the one in use
