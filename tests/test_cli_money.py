@@ -40,8 +40,10 @@ from embedrouter.errors import (
 from embedrouter.models import load_catalogue
 from embedrouter.retrieval.index_guard import FOLDER, IndexGuard
 from embedrouter.spending import Account, Ledger
+from embedrouter.testing import NO_WAITING, FakeBackend
 from embedrouter.types import Entry, dollars
 from tests.command_line import Ended, run, start
+from tests.either import embed
 from tests.emulator import Emulator, Fault, Received, count_tokens
 from tests.hammer import spending
 
@@ -773,6 +775,104 @@ def test_damaged_lines_of_a_file_are_left_out_and_counted(tmp_path: Path) -> Non
     facts = answer("cache", "import", tmp_path / "bad.jsonl", "--cache", tmp_path / "theirs")
 
     assert (facts["added"], facts["damaged"]) == (1, 4)
+
+
+PLANTED: dict[str, list[float]] = {
+    "not a number": [1.0, float("nan"), 0, 0, 0, 0, 0, 0],
+    "infinite": [float("-inf"), 0, 0, 0, 0, 0, 0, 0],
+    "all zeros": [0.0] * 8,
+    "negative zeros": [-0.0] * 8,
+    "beyond any model": [1e30] * 8,
+    "as good as nothing": [1e-30] * 8,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("planted", PLANTED)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_rows_that_no_model_gives_are_not_imported(name: str, planted: str, dtype: str, tmp_path: Path) -> None:
+    """Their checksum is right, which shows no more than that they arrived as they were written."""
+    key = bytes(19) + b"x"
+    rows = fill(tmp_path / "mine", 3) | {key: encode(Entry(np.array(PLANTED[planted], np.float32), 1), dtype)}
+    export_rows(tmp_path / name, rows.items())
+
+    facts = answer("cache", "import", tmp_path / name, "--cache", tmp_path / "theirs")
+
+    assert (facts["added"], facts["damaged"] + facts["unfit"]) == (3, 1)
+    assert key not in all_rows(tmp_path / "theirs")
+
+
+def test_rows_of_a_newer_version_are_not_imported(tmp_path: Path) -> None:
+    """Nothing in them can be checked."""
+    rows = fill(tmp_path / "mine", 2)
+    newer = bytearray(rows[bytes(20)])
+    newer[2] = 9
+    export_rows(tmp_path / "rows.jsonl", [*rows.items(), (bytes(19) + b"x", bytes(newer))])
+
+    facts = answer("cache", "import", tmp_path / "rows.jsonl", "--cache", tmp_path / "theirs")
+
+    assert (facts["added"], facts["damaged"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "vector", [v for name, v in PLANTED.items() if name in ("not a number", "infinite", "all zeros", "negative zeros")]
+)
+def test_planted_rows_are_found_and_never_returned(vector: list[float], tmp_path: Path, asynchronous: bool) -> None:
+    """However they came into the folder: ``verify`` names them, and their texts are embedded again."""
+    backend = FakeBackend()
+    router = Router([backend.model()], cache=tmp_path, retry=NO_WAITING)
+    first = embed(router, asynchronous, ["text"], input_type="document").vectors
+    router.close()
+    (key,) = all_rows(tmp_path)
+    store = DiskCache(tmp_path)
+    store.put_many({key: encode(Entry(np.array(vector, np.float32), 1))})
+    store.close()
+
+    assert call("cache", "verify", "--cache", tmp_path).exit_code == 1
+    again = embed(router, asynchronous, ["text"], input_type="document")
+    assert (again.vectors.tolist(), again.cached) == (first.tolist(), (False,))
+    assert router.cache.damaged == 1
+    assert call("cache", "verify", "--cache", tmp_path).exit_code == 0
+
+
+def unit_rows(start: int, count: int, scale: float = 1.0, dimensions: int = 8) -> dict[bytes, bytes]:
+    """Return rows of vectors of length ``scale``."""
+    chance = np.random.default_rng(start)
+    vectors = chance.standard_normal((count, dimensions))
+    vectors *= scale / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return {
+        (start + number).to_bytes(20, "big"): encode(Entry(vector.astype(np.float32), 1))
+        for number, vector in enumerate(vectors)
+    }
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.1, 40.0])
+@pytest.mark.parametrize("known", ["the folder", "the file"])
+def test_a_length_unlike_that_of_all_others_is_not_imported(known: str, scale: float, tmp_path: Path) -> None:
+    """All the vectors of as many dimensions have length 1, so one of another length is of another model or changed."""
+    others, foreign = unit_rows(0, 50), unit_rows(100, 2, scale)
+    store = DiskCache(tmp_path / "theirs")
+    store.put_many(others if known == "the folder" else unit_rows(200, 20, 3.0, dimensions=4))
+    store.close()
+    export_rows(
+        tmp_path / "rows.jsonl", [*(others if known == "the file" else unit_rows(60, 3)).items(), *foreign.items()]
+    )
+
+    facts = answer("cache", "import", tmp_path / "rows.jsonl", "--cache", tmp_path / "theirs")
+    assert (facts["added"], facts["unfit"]) == (50 if known == "the file" else 3, 2)
+    assert not foreign.keys() & all_rows(tmp_path / "theirs").keys()
+    again = answer("cache", "import", tmp_path / "rows.jsonl", "--cache", tmp_path / "theirs", "--any-length")
+    assert (again["added"], again["unfit"]) == (2, 0)
+
+
+def test_a_model_of_many_lengths_is_imported(tmp_path: Path) -> None:
+    """Not every model's vectors have length 1, and a folder may hold several models of as many dimensions."""
+    rows = unit_rows(0, 30) | unit_rows(100, 30, 7.5)
+    export_rows(tmp_path / "rows.jsonl", rows.items())
+
+    facts = answer("cache", "import", tmp_path / "rows.jsonl", "--cache", tmp_path / "theirs")
+
+    assert (facts["added"], facts["unfit"]) == (60, 0)
 
 
 @pytest.mark.parametrize(

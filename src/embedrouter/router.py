@@ -312,7 +312,7 @@ class Router(Closeable):
         timeout = None if timeout is None or timeout > TIMEOUT_MAX else timeout
         return Question(
             texts=validate(texts),
-            input_type=input_type,
+            input_type="query" if input_type == "query" else "document",  # an enum's member is no plain text
             rank=rank(name, self.tiers),
             tag=current_tag(),
             deadline=None if timeout is None else self._wiring.clock() + timeout,

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, 
 from pathlib import Path
 
 from ._process import Closeable
+from .calls import require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
 from .models import TIERS, rank
 from .router import Router, choose_tier, wiring_of
@@ -50,6 +51,11 @@ class TieredRouter(Closeable):
         self._default: dict[InputType, str] = {kind: highest if name is None else name for kind, name in given.items()}
         for name in self._default.values():
             self.router(name)
+        embedders: dict[str, object] = {}
+        for router in self._routers.values():  # these may share a cache
+            for fingerprint, embedder in wiring_of(router).embedders.items():
+                model = next(item.name for item in wiring_of(router).candidates if item.fingerprint == fingerprint)
+                require_same_embedder(model, embedder, embedders.setdefault(fingerprint, embedder))
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> TieredRouter:

@@ -25,6 +25,11 @@ def dollars(amount: Decimal) -> str:
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
+def plain(text: str) -> str:
+    """Return a text as a plain ``str``. Subclasses may join, format or compare otherwise; enums are their values."""
+    return text if type(text) is str else str.__str__(text)
+
+
 InputType: TypeAlias = Literal["document", "query"]
 """The purpose of a text: stored and searched (document), or searching (query)."""
 
@@ -95,6 +100,8 @@ class Candidate:
     """Seconds for one HTTP attempt."""
     local: bool = False
     """Whether the model runs in this process: no cost, no network."""
+    reads_context: bool = False
+    """Whether code of the user's makes the requests, which may read the caller's context variables, such as a key."""
 
     @property
     def unlimited(self) -> bool:

@@ -12,6 +12,7 @@ hashes: rows of two versions then have different keys, and neither version overw
 version count as sound, because this version can neither check nor replace them.
 """
 
+import math
 import struct
 from typing import Any
 from zlib import crc32
@@ -67,12 +68,28 @@ def decode(row: bytes, dimensions: int) -> Entry | None:
     return Entry(vector, tokens)
 
 
+def is_vector(vector: Vectors) -> bool:
+    """Check whether a vector is one that a router stores: finite numbers, not all zeros."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(vector @ vector)
+    if 0 < square < math.inf:
+        return True
+    return bool(np.isfinite(vector).all() and vector.any())  # the squares of small and large numbers have no value
+
+
 def is_row(row: bytes) -> bool:
     """Check whether bytes are a sound row of any number of dimensions, or a row of a newer version."""
-    if len(row) < _HEADER.size + _CHECKSUM_BYTES:
-        return False
-    magic, version, _, dimensions, _ = _HEADER.unpack_from(row)
-    return (magic == MAGIC and version > VERSION) or decode(row, dimensions) is not None
+    return is_newer(row) or decode_any(row) is not None
+
+
+def is_newer(row: bytes) -> bool:
+    """Check whether bytes are a row of a newer version, which this version cannot check."""
+    return len(row) >= _HEADER.size + _CHECKSUM_BYTES and row.startswith(MAGIC) and row[len(MAGIC)] > VERSION
+
+
+def decode_any(row: bytes) -> Entry | None:
+    """Return the entry of a row of any number of dimensions, or ``None`` if the row is damaged or foreign."""
+    return decode(row, _HEADER.unpack_from(row)[3]) if len(row) >= _HEADER.size else None
 
 
 def _converted(vectors: Vectors, number: np.dtype[Any]) -> NDArray[Any]:

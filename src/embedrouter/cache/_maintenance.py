@@ -1,8 +1,8 @@
 """Maintain a cache folder row by row: count, check, remove and export what is stored.
 
-A row is sound if the router would use it: bytes that fit their own header and checksum, under a key of the right
-length. No lock is held between two chunks of rows, so that a run that embeds meanwhile does not wait, and a row that
-was written again after it was read is not removed.
+A row is sound if the router would use it: bytes that fit their own header and checksum, numbers that are finite and not
+all zero, under a key of the right length. No lock is held between two chunks of rows, so that a run that embeds
+meanwhile does not wait, and a row that was written again after it was read is not removed.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from .._sqlite import SQLiteFile
 from ..errors import ConfigError
-from ._codec import is_row
+from ._codec import decode_any, is_newer, is_vector
 from ._disk import DATABASE, cache_file
 from ._keys import KEY_BYTES
 
@@ -44,7 +44,10 @@ class StoredRow:
 
 def is_sound(key: bytes, value: bytes) -> bool:
     """Check whether a router could have written this value under this key."""
-    return len(key) == KEY_BYTES and is_row(value)
+    if len(key) != KEY_BYTES:
+        return False
+    entry = decode_any(value)
+    return is_newer(value) if entry is None else is_vector(entry.vector)
 
 
 def chunked(items: Iterable[T]) -> Iterator[list[T]]:

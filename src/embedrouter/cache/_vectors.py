@@ -14,7 +14,7 @@ import numpy as np
 from .._sqlite import ForeignError, failure
 from ..errors import CacheWarning
 from ..types import Entry, Vectors
-from ._codec import decode, encode, rounded
+from ._codec import decode, encode, is_vector, rounded
 from ._store import Cache
 
 logger = logging.getLogger("embedrouter")
@@ -60,8 +60,9 @@ class VectorCache:
         self._attempt(lambda: rows.update(store.get_many(keys)), "read", consequence)
         entries: dict[bytes, Entry] = {}
         for key, row in rows.items():
-            entry = decode(row, dimensions)
-            if entry is None:
+            own = row if type(row) is bytes else bytes(memoryview(row))  # a user's store may use its buffer again
+            entry = decode(own, dimensions)
+            if entry is None or not is_vector(entry.vector):
                 self.damaged += 1
             else:
                 entries[key] = entry

@@ -9,4 +9,4 @@ from ._calls import Calls, Prepared, Question
 from ._pack import pack
 from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate
-from ._wiring import LEDGER_FILE, Wiring, wire
+from ._wiring import LEDGER_FILE, Wiring, require_same_embedder, wire

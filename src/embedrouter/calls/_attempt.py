@@ -27,7 +27,7 @@ from ..errors import (
     SpaceMismatchError,
 )
 from ..limits import MINUTE, Admission, ModelLimits
-from ..models import parse_token_count, plausible_count
+from ..models import own_answer, parse_token_count, plausible_count
 from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending, Vectors
@@ -178,7 +178,8 @@ class OneAttempt:
         """Send the request, and record its outcome in the model's limits."""
         limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
         try:
-            answer = await call.effects.request(backend, [item.text for item in texts], call.input_type, timeout)
+            sent = [item.text for item in texts]
+            answer = own_answer(await call.effects.request(backend, sent, call.input_type, timeout))
         except BackendError as error:
             hurried = isinstance(error, RequestTimeoutError) and timeout < candidate.timeout
             limits.failed(admission, error, self._clock(), counts=not hurried)

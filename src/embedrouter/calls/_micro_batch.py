@@ -7,6 +7,7 @@ and one request; otherwise the call is sent alone, at once.
 import copy
 import logging
 from collections.abc import Callable, Hashable, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 
@@ -27,7 +28,13 @@ def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
     group = call.effects.group
     if group is None or len(texts) > FEW or call.first.local or call.first.limits.texts == 1:
         return None
-    return (group, call.rank, call.input_type, call.tag)
+    context = _context() if any(item.reads_context for item in (*call.candidates, *call.lower)) else None
+    return (group, call.rank, call.input_type, call.tag, context)
+
+
+def _context() -> Hashable:
+    """Return a key of the caller's context variables: calls that differ in any of these may send different requests."""
+    return frozenset((variable, id(value)) for variable, value in copy_context().items())
 
 
 class MicroBatch:

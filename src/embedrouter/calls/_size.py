@@ -11,7 +11,7 @@ import numpy as np
 
 from ..cache import VectorCache, key_function
 from ..errors import InputRejectedError
-from ..models import Backend, split_text
+from ..models import Backend, own_counts, split_text
 from ..types import Candidate, Entry, Found, InputType, Origin, OverlongPolicy, TokenCounts
 from ._afford import Afford
 from ._call import Call, Embedded, SizedText, TextsRejected, TextsTooLong, input_limit, without
@@ -94,8 +94,7 @@ class Size:
         return Sized(list(dict.fromkeys([*short, *cut.texts])), True, cut.parts, cut.found)
 
     async def _count(self, call: Call, texts: Sequence[str]) -> TokenCounts:
-        backend = self._backends[call.first.index]
-        return await call.effects.run_blocking(backend.count, texts, call.input_type)
+        return await call.effects.run_blocking(_count, self._backends[call.first.index], texts, call.input_type)
 
     async def _cut(self, call: Call, texts: Sequence[str]) -> Sized:
         """Split texts over the limit; look up their parts in the cache, and count the tokens of missing parts."""
@@ -119,6 +118,10 @@ class Size:
             found[text] = whole
         if self._cache.store is not None:
             await call.effects.run_blocking(self._cache.write, entries)
+
+
+def _count(backend: Backend, texts: Sequence[str], input_type: InputType) -> TokenCounts:
+    return own_counts(backend.count(list(texts), input_type))
 
 
 def _split(

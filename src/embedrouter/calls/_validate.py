@@ -4,13 +4,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, 
 from itertools import islice
 
 from ..errors import InvalidInputError
+from ..types import plain
 
 SHOWN = 20
 """Maximum number of positions in a message."""
 
 
 def validate(texts: Iterable[str], first: int = 0) -> list[str]:
-    """Return the texts as a list.
+    """Return the texts as a list of plain strings: a subclass of ``str`` may join itself with a prompt in its own way.
 
     Args:
         first: the position of the first text, for errors.
@@ -20,7 +21,7 @@ def validate(texts: Iterable[str], first: int = 0) -> list[str]:
             Unicode; ``indices`` are the positions of these texts.
     """
     _require_collection(texts)
-    items = list(texts)
+    items = [text if type(text) is str else _plain(text) for text in texts]
     if any(map(_fault, items)):
         faults = {index: fault for index, text in enumerate(items, first) if (fault := _fault(text))}
         raise InvalidInputError(_complaint(faults), indices=tuple(faults))
@@ -80,8 +81,13 @@ def _require_collection(texts: object) -> None:
         raise InvalidInputError(f"texts must be a list of strings, not {type(texts).__name__}.")
 
 
+def _plain(text: str) -> str:
+    """Return a text as a plain ``str``; what is no text stays, and is refused."""
+    return plain(text) if issubclass(type(text), str) else text  # isinstance believes what an object says
+
+
 def _fault(text: object) -> str:
-    if not isinstance(text, str):
+    if type(text) is not str:
         return f"not a string but {type(text).__name__}"
     if not text:
         return "empty"

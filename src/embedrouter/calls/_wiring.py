@@ -1,10 +1,11 @@
 """Resolve the settings of a router, once, when the router is built."""
 
+import inspect
 import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from ..cache import QueryMemory, ServedNames, VectorCache, open_cache
-from ..errors import BudgetExceededError, RetirementWarning, StalePriceWarning
+from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
@@ -48,6 +49,8 @@ class Wiring:
     degradation: Degradation
     micro_batch_window: float
     """Seconds; 0 sends each call alone."""
+    embedders: Mapping[str, object] = field(default_factory=dict)
+    """Each wrapped embedder, by the fingerprint of its model."""
     share: bool = True
     """Whether calls share texts (single flight) and are sent together (micro-batches)."""
     clock: Callable[[], float]
@@ -88,7 +91,7 @@ def wire(settings: RouterSettings) -> Wiring:
         SpaceMismatchError: the models' vectors would not be comparable.
         ConfigError: a setting is invalid; the message says how to correct the setting.
     """
-    candidates, backends = _resolve_models(settings)
+    candidates, backends, embedders = _resolve_models(settings)
     space = shared_space(candidates)
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
     cache = VectorCache(open_cache(settings.cache), settings.cache_dtype)
@@ -101,6 +104,7 @@ def wire(settings: RouterSettings) -> Wiring:
     return Wiring(
         candidates=candidates,
         backends=backends,
+        embedders=embedders,
         space=space,
         default_tiers={
             "query": highest if settings.query_tier is None else settings.query_tier,
@@ -125,12 +129,16 @@ def wire(settings: RouterSettings) -> Wiring:
     )
 
 
-def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend]]:
+def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend], dict[str, object]]:
     catalogue = load_catalogue(Path(settings.catalog).expanduser() if settings.catalog else None)
     candidates: list[Candidate] = []
     backends: dict[int, Backend] = {}
+    embedders: dict[str, object] = {}
+    named: dict[str, object] = {}
     for index, entry in enumerate(settings.models):
-        model = Model(entry) if isinstance(entry, str) else entry
+        model = Model(entry) if isinstance(entry, str) else replace(entry)  # with mappings of its own
+        if model.embedder is not None:
+            require_same_embedder(model.name, model.embedder, named.setdefault(model.name, model.embedder))
         known = describe(model, catalogue, settings.dimensions)
         candidate = resolve(
             model,
@@ -145,9 +153,24 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
         if model.price is None and candidate.price:
             _warn_if_stale(known.card)
         _warn_if_retired(known.card)
+        if model.embedder is not None:
+            embedders[candidate.fingerprint] = model.embedder
         candidates.append(candidate)
         backends[index] = create(model, known, candidate)
-    return candidates, backends
+    return candidates, backends, embedders
+
+
+def require_same_embedder(name: str, own: object, first: object) -> None:
+    """Refuse a second embedder of one name: their vectors would be stored under the same keys.
+
+    Raises:
+        ConfigError: the two embedders are different objects.
+    """
+    if own is not first and not (inspect.ismethod(own) and own == first):  # a method is a new object each time
+        raise ConfigError(
+            f"Two embedders are named {name!r}, and their vectors would be taken for each other's. Give each a "
+            "name of its own: Model.wrap(…, name='wrapped:small')."
+        )
 
 
 def _ledger_file(ledger: str | Path | None, folder: Path) -> Path | None:

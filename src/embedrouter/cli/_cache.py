@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich import filesize
 
-from ..cache import CacheDatabase, StoredRow, chunked, default_folder, is_sound, open_cache
+from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval.index_guard import FOLDER, forget, recorded
 from ._console import Output
@@ -124,21 +124,31 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file from embedrouter cache export.")],
     cache: CacheFolder = None,
     config: ConfigFile = None,
+    any_length: Annotated[
+        bool, typer.Option("--any-length", help="Also take vectors whose length is unlike that of the others.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Add the rows of an exported file. Sound rows of the folder stay unchanged.
 
-    Every row is verified, but no check can find out which text a vector belongs to: import only files that you trust.
+    Every row is verified: its checksum, its numbers (finite, not all zero), and its length where all other vectors of
+    as many dimensions have length 1. No check can find out which text a vector belongs to: import only files that you
+    trust.
     """
     path, output = cache_folder(cache, config), Output(as_json=as_json)
-    added = known = damaged = 0
+    added = known = damaged = unfit = 0
     try:
         with output.busy("reading rows"), closing(open_cache(path)) as store:
-            for page in chunked(import_rows(file.expanduser())):
-                rows = {key: value for key, value in filter(None, page) if is_sound(key, value)}
+            foreign = ForeignRows(_first_values(path), any_length=any_length)
+            for number, page in enumerate(chunked(import_rows(file.expanduser()))):
+                sound = {key: value for key, value in filter(None, page) if foreign.is_sound(key, value)}
+                if number == 0:
+                    foreign.learn(sound.values())
+                rows = {key: value for key, value in sound.items() if foreign.fits(value)}
                 existing = {key for key, value in store.get_many(list(rows)).items() if is_sound(key, value)}
                 store.put_many({key: value for key, value in rows.items() if key not in existing})
-                damaged += sum(row is None or not is_sound(*row) for row in page)
+                damaged += sum(row is None or not foreign.is_sound(*row) for row in page)
+                unfit += len(sound) - len(rows)
                 known += len(existing)
                 added += len(rows) - len(existing)
     except (OSError, sqlite3.Error) as error:
@@ -148,7 +158,13 @@ def import_(
         ) from error
     left = f", {damaged:,} damaged rows were left out" if damaged else ""
     output.line(f"{added:,} rows were added to {path}, {known:,} were there already{left}.")
-    output.json({"folder": path, "file": file, "added": added, "known": known, "damaged": damaged})
+    if unfit:
+        output.line(
+            f"{unfit:,} vectors were left out, because their length is unlike that of the others. If the file is from "
+            "a source that you trust, and has vectors of another model, import again with --any-length."
+        )
+    facts = {"folder": path, "file": file, "added": added, "known": known}
+    output.json({**facts, "damaged": damaged, "unfit": unfit})
 
 
 @app.command("forget-index")
@@ -159,6 +175,13 @@ def forget_index(
     """Remove the record of an index's space, after the index was emptied or embedded again."""
     space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
     print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
+
+
+def _first_values(path: Path) -> list[bytes]:
+    """Return the values of the folder's first rows, as far as they are sound."""
+    database = CacheDatabase(path)
+    rows = next(chunked(database.rows()), []) if database.exists else []
+    return [row.value for row in rows if row.sound]
 
 
 def _remove(database: CacheDatabase, rows: Iterable[StoredRow]) -> int:

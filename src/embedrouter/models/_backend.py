@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from .._process import in_thread
 from ..types import Answer, BatchProgress, InputType, TokenCounts
@@ -19,7 +22,9 @@ from . import _tokens as tokens
 class Backend(ABC):
     """Calls one model. Subclass it to bring a provider of your own: ``Model(…, backend=MyBackend())``.
 
-    ``embed`` may be called from several threads at once, ``aembed`` from several tasks and event loops.
+    ``embed`` may be called from several threads at once, ``aembed`` from several tasks and event loops. Small calls at
+    the same time are one request, made in a copy of one caller's context: what depends on a context variable, such as a
+    tenant's key, needs ``micro_batch_window=0``.
     """
 
     @abstractmethod
@@ -39,7 +44,11 @@ class Backend(ABC):
 
     async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Make one request without blocking the event loop; by default ``embed`` in a thread."""
-        return await in_thread(self.embed, texts, input_type, timeout=timeout)
+
+        def embed() -> Answer:  # copies in the thread, whose next request may use the same buffer
+            return own_answer(self.embed(texts, input_type, timeout=timeout))
+
+        return await in_thread(embed)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count the tokens of each text, its prompt included; by default an upper estimate.
@@ -59,6 +68,18 @@ class Backend(ABC):
     async def aclose(self) -> None:
         """Do what ``close`` does, for the running event loop's connections too."""
         self.close()
+
+
+def own_answer(answer: Answer) -> Answer:
+    """Return an answer with an array of its own: a backend may keep the one that it returned, and change it."""
+    if isinstance(answer, Answer) and isinstance(answer.vectors, np.ndarray):  # the check of answers refuses the rest
+        return replace(answer, vectors=np.array(answer.vectors, order="C"))
+    return answer
+
+
+def own_counts(counts: TokenCounts) -> TokenCounts:
+    """Return counts with a list of their own."""
+    return replace(counts, tokens=list(counts.tokens))
 
 
 class BatchEndpoint(ABC):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from ..spending import as_price
+from ..types import plain
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
@@ -105,6 +106,7 @@ class Model:
     """An existing embedder; ``Model.wrap`` sets this field."""
 
     def __post_init__(self) -> None:
+        self._keep_own_settings()
         provider, _, rest = self.name.partition(":")
         if not provider or not rest:
             raise ConfigError(f"Model name {self.name!r} must be written 'provider:name'.{did_you_mean(self.name)}")
@@ -135,6 +137,16 @@ class Model:
         if unknown := set(self.prompts or ()) - {"document", "query"}:
             raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {sorted(unknown)}.")
 
+    def _keep_own_settings(self) -> None:
+        """Copy lists and mappings, which the user may change later, and turn subclasses of ``str`` into plain text."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if issubclass(type(value), str):
+                value = plain(value)
+            elif item.name in ("prompts", "headers", "extra_body", "served_as"):
+                value = _own(value)
+            object.__setattr__(self, item.name, value)
+
     @classmethod
     def wrap(
         cls,
@@ -155,7 +167,9 @@ class Model:
             space: name of the embedding space. The same name on two embedders declares that their vectors may be
                 mixed, which no check can verify.
             dimensions: length of the vectors; optional for a space of the catalogue.
-            name: ``provider:name`` for results and messages.
+            name: ``provider:name`` for results and messages, by default with the name of the class or function.
+                Vectors are cached under this name, the space and the embedder's settings such as ``model``; another
+                embedder needs another name.
             batch_size: texts in one call of the embedder.
             max_concurrency: calls at the same time; more than 1 only if the embedder is thread-safe.
             settings: other arguments of ``Model``, such as ``tier`` and ``price``.
@@ -208,6 +222,15 @@ class Model:
         if not inspect.isfunction(provider) or "<" in provider.__qualname__:  # a pickle would hold more than its name
             state["azure_ad_token_provider"] = None
         return state
+
+
+def _own(value: Any) -> Any:
+    """Return a copy of a setting with plain texts, in lists and mappings too."""
+    if isinstance(value, Mapping):
+        return {_own(name): _own(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_own(item) for item in value) if type(value) in (list, tuple) else [*map(_own, value)]
+    return plain(value) if issubclass(type(value), str) else value
 
 
 SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session", "signature", "jwt")

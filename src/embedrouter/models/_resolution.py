@@ -116,6 +116,10 @@ def resolve(
         served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,
+        reads_context=any(
+            code is not None
+            for code in (model.embedder, model.client, model.async_client, model.azure_ad_token_provider)
+        ),
     )
 
 

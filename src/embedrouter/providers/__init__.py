@@ -51,7 +51,7 @@ class Description:
     identity: str | None = None
     """Tells the model's vectors from others' where the card's name does not (a revision, the hash of a folder)."""
     files: Path | None = None
-    """The folder the card was read from; ``None`` where the catalogue, or the user, described the model."""
+    """The folder of the model's files, where it is on this machine."""
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:

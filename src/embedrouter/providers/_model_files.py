@@ -2,25 +2,26 @@
 
 Only JSON files are read and weights hashed: neither torch nor sentence-transformers is imported and no socket opened.
 Dimensions, longest input and prompts equal those of the loaded model: the tests load models of many kinds and compare.
-``folder_digest`` is the hash of everything that can change a vector.
+The identity of a folder is the hash of everything in it that can change a vector (``_model_digest``), that of a hub
+model the commit that is on this machine.
 """
 
-import hashlib
 import json
 import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from ..errors import ConfigError
 from ..models import Card, Model, custom_card
 from ..types import InputType
 from . import Description, needs_extra
+from ._model_digest import folder_digest
 
 PROVIDER = "sentence-transformers"
 """The provider, the extra, and the organisation that the hub assumes where a model's name has none."""
@@ -37,6 +38,8 @@ NEEDS_REMOTE_CODE = frozenset({"voyageai/voyage-4-nano"})
 COMMIT = re.compile(r"[0-9a-f]+")
 """A revision that cannot be moved, as branches and tags can."""
 
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+
 MAX_TEXTS = 256
 """Texts in one request."""
 
@@ -45,9 +48,6 @@ WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
 
 SYMMETRIC = frozenset({"Transformer", "StaticEmbedding", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout"})
 """Modules that treat documents and queries alike; the library's Router does not, and other modules may not."""
-
-CONTENT = frozenset({".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"})
-"""Weights, settings, vocabularies, templates, code: the files that can change a vector."""
 
 
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
@@ -58,11 +58,13 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     """
     name, folder = locate(model)
     if folder is not None:
-        digest = folder_digest(folder)
+        digest = _digest(model, folder)
         return _from_files(model, dimensions, folder, space=f"local/{digest[:16]}", identity=f"{FOLDER}{digest}")
     _check_remote_code(model, name)
     if (card := cards.get(model.name) or cards.get(f"{PROVIDER}:{name}")) is not None:
-        return Description(card, local=True, identity=f"{name}@{model.revision or 'main'}")
+        here = _catalogued_snapshot(model, name)
+        commit = here.name if here else model.revision or "main"
+        return Description(card, local=True, identity=f"{name}@{commit}", files=here)
     if (snapshot := find_snapshot(model, name)) is not None:
         space = name + (f"@{model.revision}" if model.revision else "")
         return _from_files(model, dimensions, snapshot, space=space, identity=f"{name}@{snapshot.name}")
@@ -96,15 +98,47 @@ def find_snapshot(model: Model, name: str) -> Path | None:
     for file in ("modules.json", "config.json"):
         found = try_to_load_from_cache(name, file, cache_dir=os.environ.get(CACHE), revision=model.revision)
         if isinstance(found, str):
-            folder = Path(found).parent
-            try:
-                read_facts(model, folder)
-            except ConfigError as error:
-                if isinstance(error.__cause__, FileNotFoundError):
-                    return None
-                raise
-            return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*")) else None
+            return _whole(model, Path(found).parent)
     return None
+
+
+def _whole(model: Model, folder: Path) -> Path | None:
+    """Return a snapshot's folder, or ``None`` where files are missing.
+
+    Raises:
+        ConfigError: a file is broken.
+    """
+    try:
+        read_facts(model, folder)
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*")) else None
+
+
+def _catalogued_snapshot(model: Model, name: str) -> Path | None:
+    """Return what ``find_snapshot`` does, without its package: building a router loads no SDK.
+
+    What is broken is told when the model is loaded.
+    """
+    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
+    commit = revision = model.revision or "main"
+    with suppress(OSError, ValueError):
+        commit = (repository / "refs" / revision).read_text("utf-8").strip()
+    folder = repository / "snapshots" / commit
+    with suppress(ConfigError):
+        return _whole(model, folder) if folder.is_dir() else None
+    return None
+
+
+def _hub_cache() -> Path:
+    """Return the folder of downloads, from the variables that the hub documents."""
+    for name in (CACHE, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(name):
+            return Path(folder).expanduser()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(home).expanduser() / "hub"
 
 
 def find_files(model: Model, known: Description) -> tuple[str, Path | None]:
@@ -113,10 +147,21 @@ def find_files(model: Model, known: Description) -> tuple[str, Path | None]:
     return name, known.files or find_snapshot(model, name)
 
 
-def matches_folder(known: Description) -> bool:
+def matches_folder(model: Model, known: Description) -> bool:
     """Return whether a described folder still holds the same files; true of a hub model, whose commit cannot change."""
     described = known.identity or ""
-    return known.files is None or not described.startswith(FOLDER) or described == FOLDER + folder_digest(known.files)
+    files = known.files
+    return files is None or not described.startswith(FOLDER) or described == FOLDER + _digest(model, files)
+
+
+def _digest(model: Model, folder: Path) -> str:
+    try:
+        return folder_digest(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{model.name}: {error.filename or folder} cannot be read ({error.strerror}). Check the rights, or copy "
+            "the model again."
+        ) from error
 
 
 def _from_files(model: Model, dimensions: int | None, files: Path, *, space: str, identity: str) -> Description:
@@ -215,11 +260,10 @@ def read_facts(model: Model, folder: Path) -> Facts:
 
 
 def _read(folder: Path) -> Facts:
-    modules = [("Transformer", folder)]  # a plain transformer: the library adds pooling
+    modules = module_folders(folder)
     saved: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     if (folder / "modules.json").exists():
-        modules = [(part["type"].rpartition(".")[2], folder / part["path"]) for part in _json(folder / "modules.json")]
         saved = _json(folder / "config_sentence_transformers.json", {})
         # sentence_bert_config.json, sentence_xlnet_config.json, …: the name differs between versions of the library
         settings = next(map(_json, modules[0][1].glob("sentence_*_config.json")), {})
@@ -241,6 +285,13 @@ def _read(folder: Path) -> Facts:
         static=kind == "StaticEmbedding",
         lower=bool(settings.get("do_lower_case")),
     )
+
+
+def module_folders(folder: Path) -> list[tuple[str, Path]]:
+    """Return the kind and the folder of each module; of a plain transformer, to which the library adds pooling, one."""
+    if not (folder / "modules.json").exists():
+        return [("Transformer", folder)]
+    return [(part["type"].rpartition(".")[2], folder / part["path"]) for part in _json(folder / "modules.json")]
 
 
 def _json(path: Path, default: Any = ...) -> Any:
@@ -320,21 +371,6 @@ def choose_prompts(named: Mapping[str, str | None], default: str | None) -> dict
     return {"document": first("document", "passage", "corpus"), "query": first("query")}
 
 
-def folder_digest(folder: Path) -> str:
-    """Return the sha256 of a model's files: their names within the folder and their contents.
-
-    A file is read again only when its size or time has changed.
-    """
-    whole = hashlib.sha256()
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix in CONTENT}
-    for name, path in sorted(files.items()):
-        if f"/{name}".find("/.") < 0 and path.is_file():  # hidden files are not the model's
-            state = path.stat()
-            whole.update(f"{name}\0{_file_digest(path, state.st_size, state.st_mtime_ns)}\n".encode())
-    return whole.hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _file_digest(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def chosen_prompts(model: Model, own: Mapping[InputType, str]) -> dict[InputType, str]:
+    """Return the user's prompts, and the model's own where the user gave none."""
+    return {kind: (model.prompts or {}).get(kind, own[kind]) for kind in INPUT_TYPES}

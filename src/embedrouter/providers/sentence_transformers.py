@@ -5,7 +5,9 @@ Promises:
 - ``describe`` reads JSON files and hashes weights. It imports neither torch nor sentence-transformers and opens no
   socket; the first call that needs vectors does (see ``_model_files``).
 - The loaded model is compared with its description before the first vector is made: dimensions, prompts and, for a
-  folder, the files themselves. The description keys the cache, so no vector is cached under another model's name.
+  folder, the files themselves; a model that was handed in (``client=``) also in weights, settings and tokenizer (see
+  ``_loaded_model``). The description keys the cache, so no vector is cached under another model's name. The commit of a
+  hub model that is downloaded only then is told with each answer, as servers tell the name of their model.
 - Prompts are chosen as the library's ``encode_query`` and ``encode_document`` choose them. A model that it loads always
   has the prompts "query" and "document", if only empty, and they come before "passage", "corpus" and the default
   prompt: a model that was saved with a "passage" prompt and no "document" one embeds documents without a prompt. Pass
@@ -26,17 +28,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from .._process import PerProcess
 from ..errors import ConfigError, InputRejectedError, UnavailableError
-from ..models import Model
+from ..models import Card, Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description, needs_extra
-from ._model_files import PROVIDER, Facts, choose_prompts, describe, find_files, finite, matches_folder, read_facts
+from ._loaded_model import describe_client, require_described, require_unchanged
+from ._model_files import INPUT_TYPES, PROVIDER, Facts, choose_prompts, chosen_prompts, find_files, finite, read_facts
+from ._model_files import describe as describe_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,8 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
 logger = logging.getLogger("embedrouter")
-
-INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """Torch's messages, on each kind of device; the exceptions differ and some are plain ``RuntimeError``."""
@@ -55,6 +57,17 @@ Counter: TypeAlias = Callable[[Sequence[str]], list[int]]
 
 BATCH = 32
 """Texts in one forward pass, as is the library's default."""
+
+
+def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+    """Return the catalogue's facts, or those of the model's files; of a loaded model, its own identity.
+
+    Raises:
+        ConfigError: the files are not on this machine or do not suffice, code would run that was not allowed, or the
+            loaded model is not the one that its name says.
+    """
+    known = describe_files(model, cards, dimensions)
+    return known if model.client is None else describe_client(model, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,8 @@ class Loaded:
     """The text before each input: the user's, or the model's own."""
     limits: Mapping[InputType, float]
     """Tokens of one text, its prompt and special tokens included."""
+    commit: str | None
+    """What was loaded, where the description could not say it: the model was not on this machine."""
 
 
 _Counting: TypeAlias = tuple[Counter, Mapping[InputType, str]]
@@ -105,7 +120,7 @@ class SentenceTransformersBackend(Backend):
         request = self.build_request(loaded, texts, input_type)
         with memory_errors(self._model):
             vectors = self.send(loaded, request, input_type)
-        return self.parse_answer(vectors)
+        return replace(self.parse_answer(vectors), model=loaded.commit)
 
     def build_request(self, loaded: Loaded, texts: Sequence[str], input_type: InputType) -> list[str]:
         """Return the texts as a list.
@@ -209,8 +224,10 @@ def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
         UnavailableError: the model cannot be loaded.
     """
     client = model.client if model.client is not None else _client(model, known)
+    require_described(model, known, client)
+    if client is model.client:
+        require_unchanged(model, known)
     own = choose_prompts(client.prompts, client.default_prompt_name)
-    _compare(model, known, client.get_embedding_dimension(), own)
     count, taken = _client_counter(client)
     limits = (candidate.limits.input_tokens, finite(client.max_seq_length), taken)
     return Loaded(
@@ -221,12 +238,16 @@ def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
             kind: min((n for n in (*limits, getattr(client[0], f"{kind}_length", None)) if n), default=math.inf)
             for kind in INPUT_TYPES
         },
+        commit=_loaded_commit(model, known),
     )
 
 
-def chosen_prompts(model: Model, own: Mapping[InputType, str]) -> dict[InputType, str]:
-    """Return the user's prompts, and the model's own where the user gave none."""
-    return {kind: (model.prompts or {}).get(kind, own[kind]) for kind in INPUT_TYPES}
+def _loaded_commit(model: Model, known: Description) -> str | None:
+    """Return the name and the commit of a model that was downloaded just now, whose description has no commit."""
+    if known.files is not None or model.client is not None:
+        return None
+    name, files = find_files(model, known)
+    return f"{name}@{files.name}" if files else None
 
 
 def _client(model: Model, known: Description) -> Any:
@@ -251,29 +272,6 @@ def _client(model: Model, known: Description) -> Any:
             raise UnavailableError(f"cannot be loaded: {error}", model=model.name, retryable=False) from error
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{model.name} cannot be loaded: {error}") from error
-
-
-def _compare(model: Model, known: Description, width: int | None, own: Mapping[InputType, str]) -> None:
-    """Refuse a loaded model that contradicts its description.
-
-    Raises:
-        ConfigError: files, dimensions or prompts differ.
-    """
-    card, files = known.card, known.files
-    if not matches_folder(known):
-        raise ConfigError(f"{files} has changed since the router was built. Build the router again.")
-    if width != card.dimensions:
-        raise ConfigError(
-            f"{model.name} makes {width} dimensions and was described with {card.dimensions}. Correct the description "
-            "(dimensions=, the catalogue), or give client= without truncate_dim."
-        )
-    used = chosen_prompts(model, own)
-    described = chosen_prompts(model, read_facts(model, files).prompts) if files else used
-    if used != described or (card.symmetric and not model.prompts and used["document"] != used["query"]):
-        raise ConfigError(
-            f"{model.name} puts other prompts before texts than its description says. Say so, and they are kept "
-            f"apart: Model({model.name!r}, prompts={dict(own)})."
-        )
 
 
 @contextmanager

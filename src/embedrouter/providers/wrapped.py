@@ -5,8 +5,13 @@ retries and truncation; its vectors are checked like those of any provider.
 """
 
 import asyncio
+import hashlib
+import inspect
+import json
+import re
 from collections.abc import Mapping, Sequence
-from inspect import signature
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +19,7 @@ import numpy as np
 from .._process import in_thread
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Card, Model, custom_card, framework_methods
-from ..types import Answer, Candidate, InputType
+from ..types import Answer, Candidate, InputType, Vectors
 from . import Description, never_sent
 from ._redaction import safe_to_chain
 from ._responses import kind_of_status
@@ -26,9 +31,55 @@ INHERITED = "langchain_core.embeddings.embeddings"
 """The module of LangChain's base class: its asynchronous methods take threads of the loop's default executor."""
 
 
+NO_SETTINGS = re.compile(
+    r".*(tokens|count|calls|usage|time|seconds|retr|cache|batch|chunk|worker|thread|concurr|key|secret|passw|auth|url|host"
+    r"|port$|api_base|endpoint|proxy|header|organi[sz]ation|device|progress|verbose|debug|client|callback|metadata|tags)"
+)
+"""Matches the names of settings on which no vector depends: counters, keys, addresses, waits and sizes of requests."""
+
+SETTINGS = re.compile(r".*(model|deployment|revision|dimension|prompt|instruct|encode_kwargs)")
+"""Matches the names of attributes that are settings, also where the constructor calls them otherwise."""
+
+
 def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
-    """Return what the user declares of the embedder."""
-    return Description(cards.get(model.name) or custom_card(model, dimensions))
+    """Return what the user declares of the embedder, whose name and settings are its identity."""
+    card = cards.get(model.name) or custom_card(model, dimensions)
+    settings = _settings(model.embedder)
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return Description(card, identity=f"{model.name}#{digest}" if settings else None)
+
+
+def _settings(embedder: Any) -> dict[str, Any]:
+    """Return the settings by which two embedders of one class, or two functions of one name, differ."""
+    if isinstance(embedder, partial):
+        given = {str(place): value for place, value in enumerate(embedder.args)} | embedder.keywords
+        return _settings(embedder.func) | _plain_items(given)
+    holder = getattr(embedder, "__self__", embedder)
+    arguments = _parameters(embedder if inspect.isfunction(embedder) else type(holder))
+    attributes: dict[str, Any] = dict(getattr(holder, "__dict__", {}))
+    found = {name: value for name, value in attributes.items() if name in arguments or SETTINGS.match(name.lower())}
+    if inspect.isfunction(embedder):
+        found |= {name: item.default for name, item in arguments.items() if item.default is not item.empty}
+        with suppress(ValueError):  # a variable that has no value yet
+            outer = inspect.getclosurevars(embedder).nonlocals
+            found |= {name: value for name, value in outer.items() if isinstance(value, str | int | float)}
+    return _plain_items({name: value for name, value in found.items() if not NO_SETTINGS.match(name.lower())})
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # it is not written in Python
+        return {}
+
+
+def _plain_items(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are text, numbers, or lists and tables of these."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        with suppress(TypeError, ValueError):
+            plain[str(name)] = json.loads(json.dumps(value))
+    return plain
 
 
 class WrappedBackend(Backend):
@@ -42,12 +93,12 @@ class WrappedBackend(Backend):
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self._embedder, self._name = model.embedder, model.name
         self._methods = framework_methods(self._embedder)
-        self._takes_input_type = self._methods is None and "input_type" in signature(self._embedder).parameters
+        self._takes_input_type = self._methods is None and "input_type" in inspect.signature(self._embedder).parameters
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         """Call the embedder, which keeps its own time limit."""
         try:
-            return self._answer(self._call(list(texts), input_type))
+            return self._call(list(texts), input_type)
         except Exception as error:  # noqa: BLE001 - raised below
             failure = self._translate(error, texts)
         raise failure
@@ -56,27 +107,36 @@ class WrappedBackend(Backend):
         """Call the embedder's asynchronous form, for at most ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                return self._answer(await self._acall(list(texts), input_type))
+                return await self._acall(list(texts), input_type)
         except Exception as error:  # noqa: BLE001 - raised below
             failure = self._translate(error, texts)
         raise failure
 
-    def _call(self, texts: list[str], input_type: InputType) -> Any:
+    def _call(self, texts: list[str], input_type: InputType) -> Answer:
         if self._methods is None:
-            return self._embedder(texts, **({"input_type": input_type} if self._takes_input_type else {}))
+            settings = {"input_type": input_type} if self._takes_input_type else {}
+            return self._answer(self._embedder(texts, **settings))
         documents, query = (getattr(self._embedder, name) for name in self._methods)
-        return documents(texts) if input_type == "document" else [query(text) for text in texts]
+        if input_type == "document":
+            return self._answer(documents(texts))
+        return self._answer([self._copied(query(text)) for text in texts])
 
-    async def _acall(self, texts: list[str], input_type: InputType) -> Any:
+    async def _acall(self, texts: list[str], input_type: InputType) -> Answer:
         """Call the embedder's asynchronous method; where it has none of its own, the synchronous one in a thread."""
         method = self._methods and getattr(self._embedder, "a" + self._methods[input_type == "query"], None)
         if method is None or getattr(method, "__module__", None) == INHERITED:
             return await in_thread(self._call, texts, input_type)
-        return await method(texts) if input_type == "document" else [await method(text) for text in texts]
+        if input_type == "document":
+            return self._answer(await method(texts))
+        return self._answer([self._copied(await method(text)) for text in texts])
 
     def _answer(self, rows: Any) -> Answer:
+        return Answer(self._copied(rows), tokens=None)
+
+    def _copied(self, rows: Any) -> Vectors:
+        """Copy vectors before the embedder is called again: it may use one buffer for all its answers."""
         try:
-            return Answer(np.ascontiguousarray(rows, np.float32), tokens=None)
+            return np.array(rows, np.float32, order="C")
         except (ValueError, TypeError) as error:
             raise BadResponseError("what came back is not a list of vectors", model=self._name) from error
 
