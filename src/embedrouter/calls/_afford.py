@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from ..errors import BudgetExceededError
+from ..events import BudgetRefused
 from ..spending import Budget, Ledger, cost
 from ..types import Candidate
 from ._call import Call, Degradation, Embedded, SizedText, TextsRejected, input_limit
@@ -31,6 +32,7 @@ class Afford:
             amount = await self.cost(call, texts)
             refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount)
             if refusal is not None:
+                call.events.emit(BudgetRefused, **call.about(call.first), cost=amount, reason=refusal)
                 unaffordable = BudgetExceededError(f"{call.first.name} was not called: {refusal}")
                 if not self._degradation.allows(call.input_type, unaffordable):
                     raise unaffordable

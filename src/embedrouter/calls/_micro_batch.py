@@ -20,7 +20,7 @@ from ._micro_batcher import Batch, Member, MicroBatcher
 FEW = 16
 """Maximum number of texts of a call that may join a batch."""
 
-logger = logging.getLogger("embedrouter")
+logger = logging.getLogger("embedrouter.calls")
 
 
 def kind_of(call: Call, texts: Sequence[str]) -> Hashable:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import Attempt, BackendError, EmbedRouterError
+from ..events import RequestRetried
 from ..limits import RetryPolicy
 from ..types import Candidate
 from ._attempt import OneAttempt
@@ -71,5 +72,14 @@ class Retries:
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient
                 return tried
+            error = outcome.error
+            call.events.emit(
+                RequestRetried,
+                **call.about(candidate),
+                error=type(error).__name__,
+                status=error.status,
+                attempt=number,
+                seconds=wait,
+            )
             await call.effects.sleep(wait)
             left -= self._clock() - now

@@ -19,7 +19,6 @@ what was set aside for it stays counted in the file until then.
 """
 
 import atexit
-import logging
 import secrets
 import sqlite3
 import time
@@ -34,6 +33,7 @@ from typing import TypeVar
 from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
+from ..events import BookingsLost, Events, LedgerFailed
 from ..types import Spending
 from . import _bookings as bookings
 from ._accounts import (
@@ -49,8 +49,6 @@ from ._accounts import (
 from ._budget import Budget
 from ._schema import VERSION, migrate
 from ._unwritten import Booking, Unwritten
-
-logger = logging.getLogger("embedrouter")
 
 DAY = 86_400.0
 FLUSH_INTERVAL = 5.0
@@ -75,7 +73,7 @@ class Ledger:
     Args:
         file: the same file is the same ledger; ``None`` keeps accounts in memory, for this object alone.
         required: whether a budget depends on it, so that a file that fails is an error. Otherwise bookings wait in
-            memory until the file works again, and a warning is logged.
+            memory until the file works again.
         now: seconds since 1970.
         keep_detail_days: after so many days a settled request is part of the totals only.
         busy_timeout: seconds to wait for another process that writes, where a budget depends on it.
@@ -93,8 +91,10 @@ class Ledger:
         now: Callable[[], float] = time.time,
         keep_detail_days: float = 30,
         busy_timeout: float = BUSY_TIMEOUT,
+        events: Events | None = None,
     ) -> None:
         self.file = file
+        self._events = events or Events()
         self._required = required
         self._now = now
         self._keep_detail = keep_detail_days * DAY
@@ -341,8 +341,7 @@ class Ledger:
         self._flush(seconds if unwritten.bookings else min(seconds, LAST_WAIT))
         self._database.close()
         if self._failing and unwritten.bookings:
-            story = f"{self.file} still failed when the process ended: {unwritten.bookings} bookings are lost"
-            logger.warning("The ledger %s. Compare with the provider's bill. %s", story, ADVICE)
+            self._events.emit(BookingsLost, file=str(self.file), bookings=unwritten.bookings, advice=ADVICE)
 
     def _wait(self) -> None:
         """Stay alive until what is in memory is written."""
@@ -367,11 +366,11 @@ class Ledger:
         return f"The ledger {self.file} {'failed' if self._opened else 'cannot be opened'} ({error})"
 
     def _log(self, error: LedgerError | ConfigError) -> None:
-        """Log what became of the file, once until it works again."""
-        story = f"{self._story(error.__cause__)}; what is booked waits in memory until it works again. {ADVICE}"
-        if story not in self._logged:
-            self._logged.add(story)
-            logger.warning("%s", story)
+        """Report what became of the file, once until it works again."""
+        reason = str(error.__cause__)
+        if reason not in self._logged:
+            self._logged.add(reason)
+            self._events.emit(LedgerFailed, file=str(self.file), reason=reason, advice=ADVICE)
 
 
 # Garbage, and the end of the interpreter
