@@ -169,13 +169,14 @@ class OneAttempt:
         except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
                 perhaps_billed = sent and not never_sent(stopped)
-                close = self._ledger.mark_unconfirmed if perhaps_billed else self._ledger.release
                 if isinstance(stopped, GeneratorExit):  # the event loop is gone
-                    close(reserved[0])
+                    self._close(reserved[0], unconfirmed=perhaps_billed)
                 else:
-                    await call.effects.run_blocking(close, reserved[0])
+                    await call.effects.run_blocking(self._close, reserved[0], unconfirmed=perhaps_billed)
                 if perhaps_billed:
                     tell.unconfirmed(call, candidate, spending, stopped)
+            elif sent and not isinstance(stopped, EmbedRouterError):
+                tell.failed(call, candidate, spending, stopped, self._clock() - began)
             raise
 
     async def _request(
@@ -224,8 +225,7 @@ class OneAttempt:
         """Store the vectors of an answer, and replace the reservation by the billed cost."""
         if not isinstance(outcome, Answer):
             unconfirmed = isinstance(outcome, BackendError) and outcome.perhaps_billed
-            close = self._ledger.mark_unconfirmed if unconfirmed else self._ledger.release
-            await call.effects.run_blocking(close, reservation)
+            await call.effects.run_blocking(self._close, reservation, unconfirmed=unconfirmed)
             if unconfirmed:
                 tell.unconfirmed(call, candidate, spending, outcome)
             if not isinstance(outcome, BackendError):
@@ -259,6 +259,13 @@ class OneAttempt:
         if length:
             tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
         return Outcome(embedded, error, amount, sent=True)
+
+    def _close(self, reservation: int, *, unconfirmed: bool) -> None:
+        """End a reservation without a bill."""
+        if unconfirmed:
+            self._ledger.mark_unconfirmed(reservation)
+        else:
+            self._ledger.release(reservation)
 
     def _tell_of_bill(self, call: Call, candidate: Candidate, spending: Spending, reported: str) -> None:
         """Report that a bill cannot be true, once for each model."""

@@ -165,10 +165,10 @@ class Calls:
         except BaseException as error:
             events.report(self._ended(question, number, began, None, error))
             if isinstance(error, Exception):
-                await events.received(effects.wait_for)
+                await events.received(effects.detached().wait_for)
             raise
         events.report(self._ended(question, number, began, result))
-        await events.received(effects.wait_for)
+        await events.received(effects.detached().wait_for)
         return result
 
     def _ended(

@@ -59,8 +59,8 @@ class Wiring:
     sleep: Callable[[float], object] | None
     random: Callable[[], float]
     """Returns a number from 0 to 1."""
-    events: Events = field(default_factory=Events)
-    tiers: Sequence[str] = ()
+    events: Events
+    tiers: Sequence[str]
     """Names of the tiers, lowest first."""
 
     def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
@@ -99,7 +99,8 @@ def wire(settings: RouterSettings) -> Wiring:
     candidates, backends, embedders = _resolve_models(settings)
     space = shared_space(candidates)
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
-    events = Events(settings.on_event)
+    clock = settings.clock or time.monotonic
+    events = Events(settings.on_event, clock)
     cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, events)
     budget = settings.budget or Budget()
     folder = getattr(cache.store, "folder", None)
@@ -129,7 +130,7 @@ def wire(settings: RouterSettings) -> Wiring:
             over_budget=budget.when_exceeded == "degrade", unavailable=settings.when_unavailable == "degrade"
         ),
         micro_batch_window=settings.micro_batch_window,
-        clock=settings.clock or time.monotonic,
+        clock=clock,
         sleep=settings.sleep,
         random=settings.random or random.random,
         events=events,

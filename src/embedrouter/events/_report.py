@@ -55,10 +55,13 @@ class Events:
 
     Args:
         on_event: receives each event; ``None`` leaves them to the log.
+        clock: seconds, monotonic, for the minutes of the log.
     """
 
-    def __init__(self, on_event: Callable[[Event], object] | None = None) -> None:
-        self._on_event = on_event
+    def __init__(
+        self, on_event: Callable[[Event], object] | None = None, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._on_event, self._clock = on_event, clock
         self._state = PerProcess(_State)
         if on_event is not None:
             watch_end(self)
@@ -106,7 +109,7 @@ class Events:
             return
         kind, left_out = type(event), 0
         if event.level > logging.DEBUG:
-            lines, key, now = self._state.get().lines, (kind, event.model), monotonic()
+            lines, key, now = self._state.get().lines, (kind, event.model), self._clock()
             began, count = lines.get(key, (now, 0))
             if now - began >= SECONDS:
                 began, count, left_out = now, 0, max(0, count - LINES)
