@@ -7,6 +7,7 @@ programming error in a user's own store is raised, so that its author sees it.
 import errno
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from ..errors import CacheWarning
 from ..events import CacheFailed, CacheRowsDamaged, Events
 from ..types import Entry, Vectors
 from ._codec import decode, encode, is_vector, rounded
+from ._keys import MARK_BYTES
+from ._names import record_name
 from ._store import Cache
 
 PROGRAMMING_ERRORS = (
@@ -35,6 +38,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class VectorCache:
     """Reads and writes entries. Without a store every read is empty and nothing is kept.
 
+    Args:
+        names: the models' names by the mark in their keys, to be recorded beside a store that has a folder.
+
     Attributes:
         store: keeps the rows.
         dtype: the number type of the rows that are written. Rows of every type are read.
@@ -42,12 +48,19 @@ class VectorCache:
         failures: how often the store could not be read, written or closed so far.
     """
 
-    def __init__(self, store: Cache | None, dtype: str = "float32", events: Events | None = None) -> None:
+    def __init__(
+        self,
+        store: Cache | None,
+        dtype: str = "float32",
+        names: Mapping[bytes, str] | None = None,
+        events: Events | None = None,
+    ) -> None:
         self.store = store
         self.dtype = dtype
         self._events = events or Events()
         self.damaged = 0
         self.failures = 0
+        self._unrecorded = dict(names or {})
         self._reported: set[tuple[object, ...]] = set()
         """What was done and why it failed, until it works again."""
 
@@ -85,7 +98,13 @@ class VectorCache:
             return store is not None
         rows = {key: encode(entry, self.dtype) for key, entry in entries.items()}
         consequence = "vectors that are paid for are returned, but not kept"
-        return self._attempt(lambda: store.put_many(rows), "written", consequence)
+        kept = self._attempt(lambda: store.put_many(rows), "written", consequence)
+        folder = getattr(store, "folder", None)
+        if kept and self._unrecorded and isinstance(folder, Path):
+            for beginning in {key[:MARK_BYTES] for key in rows}:
+                if (model := self._unrecorded.pop(beginning, None)) is not None:
+                    record_name(folder, beginning, model)
+        return kept
 
     def close(self) -> None:
         """Close the store; a later call opens it again."""
@@ -124,7 +143,7 @@ class VectorCache:
                 warnings.warn(str(event), CacheWarning, stacklevel=3)
             return False
         if self._reported and what != "closed":
-            self._reported = {cause for cause in self._reported if cause[0] not in (what, "foreign")}
+            self._reported = {cause for cause in list(self._reported) if cause[0] not in (what, "foreign")}
         return True
 
 

@@ -170,14 +170,21 @@ class OneAttempt:
             if not booked and reserved and isinstance(reserved[0], int):
                 perhaps_billed = sent and not never_sent(stopped)
                 if isinstance(stopped, GeneratorExit):  # the event loop is gone
-                    self._close(reserved[0], unconfirmed=perhaps_billed)
+                    self._end(reserved[0], perhaps_billed)
                 else:
-                    await call.effects.run_blocking(self._close, reserved[0], unconfirmed=perhaps_billed)
+                    await call.effects.run_blocking(self._end, reserved[0], perhaps_billed)
                 if perhaps_billed:
                     tell.unconfirmed(call, candidate, spending, stopped)
             elif sent and not isinstance(stopped, EmbedRouterError):
                 tell.failed(call, candidate, spending, stopped, self._clock() - began)
             raise
+
+    def _end(self, reservation: int, perhaps_billed: bool) -> None:
+        """End the reservation of a request without an answer."""
+        if perhaps_billed:
+            self._ledger.mark_unconfirmed(reservation)
+        else:
+            self._ledger.release(reservation)
 
     async def _request(
         self,
@@ -225,7 +232,7 @@ class OneAttempt:
         """Store the vectors of an answer, and replace the reservation by the billed cost."""
         if not isinstance(outcome, Answer):
             unconfirmed = isinstance(outcome, BackendError) and outcome.perhaps_billed
-            await call.effects.run_blocking(self._close, reservation, unconfirmed=unconfirmed)
+            await call.effects.run_blocking(self._end, reservation, unconfirmed)
             if unconfirmed:
                 tell.unconfirmed(call, candidate, spending, outcome)
             if not isinstance(outcome, BackendError):
@@ -259,13 +266,6 @@ class OneAttempt:
         if length:
             tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
         return Outcome(embedded, error, amount, sent=True)
-
-    def _close(self, reservation: int, *, unconfirmed: bool) -> None:
-        """End a reservation without a bill."""
-        if unconfirmed:
-            self._ledger.mark_unconfirmed(reservation)
-        else:
-            self._ledger.release(reservation)
 
     def _tell_of_bill(self, call: Call, candidate: Candidate, spending: Spending, reported: str) -> None:
         """Report that a bill cannot be true, once for each model."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import QueryMemory, ServedNames, VectorCache, open_cache
+from ..cache import QueryMemory, ServedNames, VectorCache, mark, open_cache
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
 from ..limits import RetryPolicy
@@ -101,7 +101,8 @@ def wire(settings: RouterSettings) -> Wiring:
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
     clock = settings.clock or time.monotonic
     events = Events(settings.on_event, clock)
-    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, events)
+    names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
+    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, names, events)
     budget = settings.budget or Budget()
     folder = getattr(cache.store, "folder", None)
     served = ServedNames(folder if isinstance(folder, Path) else None)
