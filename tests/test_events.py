@@ -307,7 +307,7 @@ def test_both_forms_report_the_same_events_in_the_same_order_and_log_each_once(
 
         assert [type(event).__name__ for event in told[-1]] == SCENES[name][1].split()
         assert [line for line in logged if line[1] != "asyncio"] == [
-            (event.level, event.logger, str(event)) for event in told[-1]
+            (event.level, event.logger.name, str(event)) for event in told[-1]
         ]
     assert [in_any_folder(event) for event in told[0]] == [in_any_folder(event) for event in told[1]]
 
@@ -685,7 +685,7 @@ def test_the_page_lists_the_events_as_they_are() -> None:
         (
             name,
             logging.getLevelName(kind.level),
-            kind.logger.removeprefix("embedrouter."),
+            kind.logger.name.removeprefix("embedrouter."),
             ", ".join(f"`{item.name}`" for item in dataclasses.fields(kind) if item.name not in base),
         )
         for name, kind in KINDS.items()

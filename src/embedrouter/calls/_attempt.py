@@ -29,9 +29,9 @@ from ..models import own_answer
 from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
-from . import _events as tell
 from ._answer import billed, fault, other_length, shares
 from ._call import Call, Embedded, SizedText
+from ._events import RequestEvents
 from ._wiring import Wiring
 
 
@@ -60,7 +60,7 @@ class OneAttempt:
     def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits]) -> None:
         self._wiring, self._limits = wiring, limits
         self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
-        self._served = wiring.served
+        self._served, self._tell = wiring.served, RequestEvents(wiring.events)
         self._warned: set[str] = set()
         """The models of which an implausible bill was logged."""
 
@@ -103,7 +103,7 @@ class OneAttempt:
                 )
                 if isinstance(answer, Admission):
                     if limit is not None:
-                        call.events.emit(LimitWaited, **call.about(candidate), limit=limit, seconds=now - began)
+                        self._wiring.events.emit(LimitWaited, **call.about(candidate), limit=limit, seconds=now - began)
                     return answer
                 if limits.refusal is not refusal and limits.refusal is not None:
                     return copy(limits.refusal)
@@ -153,7 +153,7 @@ class OneAttempt:
             (reservation,) = reserved
             if isinstance(reservation, str):
                 about = call.about(candidate)
-                call.events.emit(BudgetRefused, **about, cost=spending.amount, reason=reservation)
+                self._wiring.events.emit(BudgetRefused, **about, cost=spending.amount, reason=reservation)
                 return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
             call.effects.check()
             timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
@@ -174,9 +174,9 @@ class OneAttempt:
                 else:
                     await call.effects.run_blocking(self._end, reserved[0], perhaps_billed)
                 if perhaps_billed:
-                    tell.unconfirmed(call, candidate, spending, stopped)
+                    self._tell.unconfirmed(call, candidate, spending, stopped)
             elif sent and not isinstance(stopped, EmbedRouterError):
-                tell.failed(call, candidate, spending, stopped, self._clock() - began)
+                self._tell.failed(call, candidate, spending, stopped, self._clock() - began)
             raise
 
     def _end(self, reservation: int, perhaps_billed: bool) -> None:
@@ -197,25 +197,25 @@ class OneAttempt:
     ) -> Answer | EmbedRouterError:
         """Send the request, and record its outcome in the model's limits."""
         limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
-        tell.sent(call, candidate, spending)
+        self._tell.sent(call, candidate, spending)
         began = self._clock()
         try:
             sent = [item.text for item in texts]
             answer = own_answer(await call.effects.request(backend, sent, call.input_type, timeout))
         except BaseException as error:
             now = self._clock()
-            tell.failed(call, candidate, spending, error, now - began)
+            self._tell.failed(call, candidate, spending, error, now - began)
             if isinstance(error, BackendError):
                 hurried = isinstance(error, RequestTimeoutError) and timeout < candidate.timeout
                 if state := limits.failed(admission, error, now, counts=not hurried):
-                    tell.circuit(call, candidate, state, limits.health(candidate.name, now), error)
+                    self._tell.circuit(call, candidate, state, limits.health(candidate.name, now), error)
             if isinstance(error, EmbedRouterError):
                 return error
             raise
         tokens, implausible = billed(answer, candidate, texts)
         now = self._clock()
         if state := limits.answered(admission, tokens, answer.limits, now):
-            tell.circuit(call, candidate, state, limits.health(candidate.name, now))
+            self._tell.circuit(call, candidate, state, limits.health(candidate.name, now))
         vectors = self._cache.rounded(answer.vectors)
         return replace(answer, vectors=vectors, tokens=tokens, implausible=implausible)
 
@@ -234,7 +234,7 @@ class OneAttempt:
             unconfirmed = isinstance(outcome, BackendError) and outcome.perhaps_billed
             await call.effects.run_blocking(self._end, reservation, unconfirmed)
             if unconfirmed:
-                tell.unconfirmed(call, candidate, spending, outcome)
+                self._tell.unconfirmed(call, candidate, spending, outcome)
             if not isinstance(outcome, BackendError):
                 raise outcome
             return Outcome(error=outcome, sent=True)
@@ -253,18 +253,18 @@ class OneAttempt:
         embedded = Embedded({} if other else found, [charge])
         call.report(embedded)
         if other is None and wrong is None:
-            tell.answered(call, candidate, spending, tokens, amount, seconds)
+            self._tell.answered(call, candidate, spending, tokens, amount, seconds)
             return Outcome(embedded, cost=amount, sent=True)
         dimensions = candidate.space.dimensions
         length = other_length(outcome.vectors, len(texts), dimensions)  # comes again, and would be paid for again
         error = other or BadResponseError(wrong or "", model=candidate.name, retryable=not length)
-        tell.failed(call, candidate, spending, error, seconds, amount)
+        self._tell.failed(call, candidate, spending, error, seconds, amount)
         if other is not None:
             first = self._served.known(candidate.name, candidate.fingerprint)
-            tell.changed(call, candidate, "name", first, outcome.model)
+            self._tell.changed(call, candidate, "name", first, outcome.model)
             raise other
         if length:
-            tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
+            self._tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
         return Outcome(embedded, error, amount, sent=True)
 
     def _tell_of_bill(self, call: Call, candidate: Candidate, spending: Spending, reported: str) -> None:
@@ -272,7 +272,7 @@ class OneAttempt:
         if candidate.name not in self._warned:
             self._warned.add(candidate.name)
             about, texts, tokens = call.about(candidate), spending.texts, spending.tokens
-            call.events.emit(BillImplausible, **about, reported=reported, texts=texts, tokens=tokens)
+            self._wiring.events.emit(BillImplausible, **about, reported=reported, texts=texts, tokens=tokens)
 
     def _other_model(self, candidate: Candidate, name: str | None) -> SpaceMismatchError | None:
         """Return an error where the server answers with another model than before."""

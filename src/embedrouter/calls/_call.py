@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypedDict
 
 from ..errors import AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
-from ..events import Events
 from ..spending import Charge
 from ..types import Candidate, Found, InputType
 from ._effects import Effects
@@ -26,7 +25,6 @@ def _ignore(embedded: Embedded) -> None:
 class About(TypedDict):
     """The fields of an event that say what it is about."""
 
-    call: int | None
     model: str
     tier: str
     input_type: InputType
@@ -54,14 +52,10 @@ class Call:
     """Receives what each request has brought, as soon as it is answered; also where another request fails."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
-    events: Events = field(default_factory=Events)
-    number: int | None = None
-    """Number of the call in its process, for events."""
 
     def about(self, candidate: Candidate) -> About:
         """Return what an event about a model says of the call."""
         return {
-            "call": self.number,
             "model": candidate.name,
             "tier": candidate.tier,
             "input_type": self.input_type,

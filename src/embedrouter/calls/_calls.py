@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import TypeVar
 
 from .._process import PerProcess, in_thread, is_daemon_process, threads
@@ -38,7 +37,7 @@ from ..errors import (
     OutOfThreadsError,
     RateLimitedError,
 )
-from ..events import CallEnded
+from ..events import CallEnded, numbered_call
 from ..limits import ModelHealth, ModelLimits
 from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy, Usage
 from ._afford import Afford, pack_requests
@@ -62,9 +61,6 @@ from ._validate import format_positions, positions, validate
 from ._wiring import Wiring
 
 T = TypeVar("T")
-
-numbers = count(1)
-"""Of the calls of this process, for events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +128,10 @@ class _Stages:
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
         attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index])
-        retries = Retries(wiring.retry, clock, wiring.random, attempt)
+        retries = Retries(wiring.retry, clock, wiring.random, wiring.events, attempt)
         self.learned = Learned(wiring.events)
-        send = Send(self.reader, wiring.degradation, Isolate(self.learned, retries))
-        self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, send)
+        send = Send(self.reader, wiring.degradation, wiring.events, Isolate(self.learned, retries))
+        self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, wiring.events, send)
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
@@ -154,34 +150,30 @@ class Calls:
 
     # Operations, shared by both forms
 
-    async def embed(self, effects: Effects, question: Question) -> EmbeddingResult:
+    def embed(self, effects: Effects, question: Question) -> Running[EmbeddingResult]:
         """Return the vectors of the texts in order."""
-        events, number = self.wiring.events, next(numbers)
-        if not events.wanted(CallEnded):
-            return await self._embed(effects, question, number)
-        began = self.wiring.clock()
-        try:
-            result = await self._embed(effects, question, number)
-        except BaseException as error:
-            events.report(self._ended(question, number, began, None, error))
-            if isinstance(error, Exception):
-                await events.received(effects.detached().wait_for)
-            raise
-        events.report(self._ended(question, number, began, result))
+        told = self.wiring.events.wanted(CallEnded)
+        return self._embed_and_tell(effects, question) if told else self._embed(effects, question)
+
+    async def _embed_and_tell(self, effects: Effects, question: Question) -> EmbeddingResult:
+        events, began = self.wiring.events, self.wiring.clock()
+        with numbered_call():
+            try:
+                result = await self._embed(effects, question)
+            except BaseException as error:
+                events.report(self._ended(question, began, None, error))
+                if isinstance(error, Exception):
+                    await events.received(effects.detached().wait_for)
+                raise
+            events.report(self._ended(question, began, result))
         await events.received(effects.detached().wait_for)
         return result
 
     def _ended(
-        self,
-        question: Question,
-        number: int,
-        began: float,
-        result: EmbeddingResult | None,
-        error: BaseException | None = None,
+        self, question: Question, began: float, result: EmbeddingResult | None, error: BaseException | None = None
     ) -> CallEnded:
         usage = Usage() if result is None else result.usage
         return CallEnded(
-            call=number,
             tier=self.wiring.tiers[question.rank],
             input_type=question.input_type,
             tag=question.tag,
@@ -196,9 +188,9 @@ class Calls:
             error=None if error is None else type(error).__name__,
         )
 
-    async def _embed(self, effects: Effects, question: Question, number: int) -> EmbeddingResult:
+    async def _embed(self, effects: Effects, question: Question) -> EmbeddingResult:
         wiring, texts = self.wiring, question.texts
-        call = self._call(effects, question, number)
+        call = self._call(effects, question)
         embedded = await self._positioned(question, self._stages.get().first.embed(call, list(dict.fromkeys(texts))))
         avoided = savings(texts, embedded.found)
         wiring.totals.save(avoided, question.tag)
@@ -256,7 +248,7 @@ class Calls:
             refusal = _rejected(error, question, self.wiring.on_too_long)
         raise refusal  # here, because an error raised in the handler would have the texts in its context
 
-    def _call(self, effects: Effects, question: Question, number: int | None = None) -> Call:
+    def _call(self, effects: Effects, question: Question) -> Call:
         learned = self._stages.get().learned
         able = [learned.apply(item) for item in self.wiring.candidates if item.rank >= question.rank]
         if not able:
@@ -281,8 +273,6 @@ class Calls:
             deadline=question.deadline,
             candidates=sorted(candidates, key=lambda item: (item.price is None, item.price or 0, item.index)),
             lower=sorted(lower, key=lambda item: (-item.rank, item.index)),
-            events=self.wiring.events,
-            number=number,
         )
 
     # The two forms

@@ -17,7 +17,7 @@ from ..errors import (
     InputRejectedError,
     NoModelAvailableError,
 )
-from ..events import Degraded, FailedOver
+from ..events import Degraded, Events, FailedOver
 from ..types import Candidate
 from ._call import Call, Degradation, Embedded, SizedText, TextsRejected
 from ._isolate import Isolate
@@ -27,8 +27,9 @@ from ._look_up import CacheReader
 class Send:
     """Send the texts of one request to one candidate after the other."""
 
-    def __init__(self, reader: CacheReader, degradation: Degradation, following: Isolate) -> None:
-        self._reader, self._degradation, self._following = reader, degradation, following
+    def __init__(self, reader: CacheReader, degradation: Degradation, events: Events, following: Isolate) -> None:
+        self._reader, self._degradation = reader, degradation
+        self._events, self._following = events, following
 
     async def embed(self, call: Call, texts: Sequence[SizedText], *, may_shorten: bool) -> Embedded:
         """Return the vectors of the texts that are neither rejected nor too long.
@@ -52,7 +53,7 @@ class Send:
                 if not self._degradation.allows(call.input_type, *failures):
                     continue
                 found = await self._reader.look_up(call, [item.text for item in texts], only=candidate)
-                _tell_degraded(call, candidate, found, failures)
+                self._tell_degraded(call, candidate, found, failures)
                 embedded.found |= found
                 texts = [item for item in texts if item.text not in found]
                 if not texts:
@@ -60,7 +61,7 @@ class Send:
             if dearest is not None and (candidate.price is None or candidate.price > dearest):
                 continue
             if failures:
-                call.events.emit(
+                self._events.emit(
                     FailedOver,
                     **call.about(candidate),
                     instead_of=before.name,
@@ -69,7 +70,7 @@ class Send:
             before = candidate
             tried, texts = await self._following.embed(call, candidate, texts, may_shorten=may_shorten, patient=patient)
             embedded.add(tried.embedded)
-            _tell_degraded(call, candidate, tried.embedded.found, failures)
+            self._tell_degraded(call, candidate, tried.embedded.found, failures)
             attempts += tried.attempts
             match tried.failure:
                 case None:
@@ -104,9 +105,8 @@ class Send:
         for candidate in [*demoted]:
             yield candidate, True
 
-
-def _tell_degraded(
-    call: Call, candidate: Candidate, found: Collection[str], failures: Sequence[EmbedRouterError]
-) -> None:
-    if found and candidate.rank < call.rank:
-        call.events.emit(Degraded, **call.about(candidate), texts=len(found), error=type(failures[-1]).__name__)
+    def _tell_degraded(
+        self, call: Call, candidate: Candidate, found: Collection[str], failures: Sequence[EmbedRouterError]
+    ) -> None:
+        if found and candidate.rank < call.rank:
+            self._events.emit(Degraded, **call.about(candidate), texts=len(found), error=type(failures[-1]).__name__)

@@ -33,6 +33,7 @@ from ._kinds import (
     RequestRetried,
     RequestSent,
     SpendingUnconfirmed,
+    numbered_call,
 )
 from ._report import Events
 

@@ -8,11 +8,34 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from itertools import count
 from typing import Any, ClassVar, Literal
 
 from ..types import InputType, dollars
+
+CALLS, LIMITS, SPENDING, CACHE, MODELS = (
+    logging.getLogger(f"embedrouter.{name}") for name in ("calls", "limits", "spending", "cache", "models")
+)
+
+
+_numbers = count(1)
+_call: ContextVar[int | None] = ContextVar("embedrouter_call", default=None)
+
+
+@contextmanager
+def numbered_call() -> Iterator[None]:
+    """Give the events of a block the number of a new call."""
+    token = _call.set(next(_numbers))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the event loop is gone, and its coroutine is closed in another context
+            _call.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +46,14 @@ class Event:
     """
 
     level: ClassVar[int] = logging.DEBUG
-    logger: ClassVar[str] = "embedrouter.calls"
+    logger: ClassVar[logging.Logger] = CALLS
     message: ClassVar[str] = ""
 
     time: float = field(default_factory=time.time, compare=False)
     """Seconds since 1970."""
-    call: int | None = field(default=None, compare=False)
-    """Number of the call, one process counts them; of calls that are sent as one request, the number of the first.
-    ``None`` outside of calls."""
+    call: int | None = field(default_factory=_call.get, compare=False)
+    """Number of the call in its process; of calls that are sent as one request, the number of the first. ``None``
+    outside of calls, and where ``CallEnded`` is neither received nor logged."""
     model: str = ""
     """``provider:name``; empty where no single model is concerned."""
     tier: str = ""
@@ -176,7 +199,7 @@ class LimitWaited(Event):
     """A request was held back by a limit, and may go out now."""
 
     level = logging.INFO
-    logger = "embedrouter.limits"
+    logger = LIMITS
     message = "%(model)s: waited %(seconds).2f s for %(limit)s"
 
     limit: Literal["rate limit", "concurrency limit", "open circuit"]
@@ -188,7 +211,7 @@ class CircuitOpened(Event):
     """A model keeps failing: it gets no request for a while. Once for each opening."""
 
     level = logging.WARNING
-    logger = "embedrouter.limits"
+    logger = LIMITS
     message = "%(model)s failed %(failures)d times in a row, last with %(error)s: no request for %(seconds).0f s"
 
     failures: int
@@ -201,7 +224,7 @@ class CircuitClosed(Event):
     """A model answers again."""
 
     level = logging.INFO
-    logger = "embedrouter.limits"
+    logger = LIMITS
     message = "%(model)s answers again"
 
 
@@ -210,7 +233,7 @@ class LimitLearned(Event):
     """A server's refusals have told a limit, which is kept for the process. Once for each limit."""
 
     level = logging.WARNING
-    logger = "embedrouter.limits"
+    logger = LIMITS
     message = "%(model)s takes at most %(limit)d %(what)s; set Model(…, %(setting)s=%(limit)d)"
 
     limit: int
@@ -226,7 +249,7 @@ class BudgetRefused(Event):
     """The budget does not cover a call, a request or a batch, which was not made."""
 
     level = logging.WARNING
-    logger = "embedrouter.spending"
+    logger = SPENDING
     message = "%(model)s was not called: %(reason)s"
 
     cost: Decimal | None
@@ -240,7 +263,7 @@ class SpendingUnconfirmed(Event):
     """A request was sent and never answered: it may have been billed, and stays counted."""
 
     level = logging.WARNING
-    logger = "embedrouter.spending"
+    logger = SPENDING
     message = (
         "%(model)s may have billed %(cost)s for a request without an answer, which stays counted. Compare with the "
         "provider's bill: embedrouter ledger show."
@@ -259,7 +282,7 @@ class BillImplausible(Event):
     """A server reported a number of tokens that cannot be true; estimates are booked. Once for each model."""
 
     level = logging.WARNING
-    logger = "embedrouter.spending"
+    logger = SPENDING
     message = (
         "%(model)s reported %(reported)s billed tokens for %(texts)d texts of about %(tokens)d tokens. The estimate "
         "is booked in place of such bills, and marked: embedrouter ledger show. Check the server, or the gateway "
@@ -277,7 +300,7 @@ class LedgerFailed(Event):
     """The ledger's file failed, and bookings wait in memory. Once for each cause, until the file works again."""
 
     level = logging.WARNING
-    logger = "embedrouter.spending"
+    logger = SPENDING
     message = "The ledger %(file)s failed (%(reason)s); what is booked waits in memory until it works again. %(advice)s"
 
     file: str
@@ -290,7 +313,7 @@ class BookingsLost(Event):
     """The process ends, and the ledger's file still fails: bookings in memory are lost."""
 
     level = logging.ERROR
-    logger = "embedrouter.spending"
+    logger = SPENDING
     message = (
         "The ledger %(file)s still failed when the process ended: %(bookings)d bookings are lost. Compare with the "
         "provider's bill. %(advice)s"
@@ -309,7 +332,7 @@ class CacheFailed(Event):
     """The cache could not be used, and the call goes on without it. Once for each cause, until it works again."""
 
     level = logging.WARNING
-    logger = "embedrouter.cache"
+    logger = CACHE
     message = "The cache %(place)s could not be %(action)s (%(reason)s): %(consequence)s. %(advice)s"
 
     place: str
@@ -325,7 +348,7 @@ class CacheRowsDamaged(Event):
     """Rows of the cache are damaged and count as absent. Once for each router, at the first ones."""
 
     level = logging.WARNING
-    logger = "embedrouter.cache"
+    logger = CACHE
     message = (
         "The cache %(place)s has damaged rows, which count as absent and are counted in router.cache.damaged. Check it "
         "with: embedrouter cache verify."
@@ -343,7 +366,7 @@ class ModelChanged(Event):
     """A model is served under another name than before, or gives other vectors; they are not kept."""
 
     level = logging.ERROR
-    logger = "embedrouter.models"
+    logger = MODELS
     message = (
         "%(model)s has changed: its %(what)s was %(was)s and is %(now)s. Its vectors may be of another space: embed "
         "the documents again, or go back to the former model. Look closer with: embedrouter doctor."

@@ -68,7 +68,7 @@ class Events:
 
     def wanted(self, kind: type[Event]) -> bool:
         """Return whether events of a kind are received or logged."""
-        return self._on_event is not None or logging.getLogger(kind.logger).isEnabledFor(kind.level)
+        return self._on_event is not None or kind.logger.isEnabledFor(kind.level)
 
     def emit(self, kind: Callable[P, Event], /, *args: P.args, **facts: P.kwargs) -> None:
         """Make and report an event, if it is wanted."""
@@ -104,8 +104,7 @@ class Events:
     # The log
 
     def _log(self, event: Event) -> None:
-        logger = logging.getLogger(event.logger)
-        if not logger.isEnabledFor(event.level):
+        if not event.logger.isEnabledFor(event.level):
             return
         kind, left_out = type(event), 0
         if event.level > logging.DEBUG:
@@ -121,7 +120,7 @@ class Events:
         extra |= {"embedrouter_event": kind.__name__, "embedrouter_left_out": left_out}
         message = f"{event.message} (%(left_out)d more of these were left out)" if left_out else event.message
         said = {name: shown(value) for name, value in facts.items()}
-        logger.log(event.level, message, said | {"left_out": left_out}, extra=extra)
+        event.logger.log(event.level, message, said | {"left_out": left_out}, extra=extra)
 
     # on_event
 
