@@ -363,7 +363,10 @@ class CacheRowsDamaged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChanged(Event):
-    """A model is served under another name than before, or gives other vectors; they are not kept."""
+    """A model is served under another name than before, or gives other vectors.
+
+    Vectors of another name or length are not kept. Another cosine is found by ``embedrouter doctor``.
+    """
 
     level = logging.ERROR
     logger = MODELS
