@@ -240,9 +240,16 @@ def limit_learned(scene: Scene) -> None:
     embed(router, scene.asynchronous, ["a", "b"], input_type="document")
 
 
-@scene("LedgerFailed RequestSent RequestAnswered CallEnded RequestSent RequestAnswered CallEnded")
+@scene(
+    "LedgerFailed RequestSent RequestAnswered CallEnded RequestSent RequestAnswered CallEnded"
+    " LedgerFailed CallEnded CallEnded"
+)
 def ledger_failed(scene: Scene) -> None:
+    """Without a budget, and under one, where calls are refused."""
     scene.router(FakeBackend().model(price="1"), ledger=scene.folder)
+    scene.ask("a")
+    scene.ask("b")
+    scene.router(FakeBackend().model(price="1"), ledger=scene.folder, budget=Budget(total="1"))
     scene.ask("a")
     scene.ask("b")
 

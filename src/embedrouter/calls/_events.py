@@ -71,14 +71,15 @@ class RequestEvents:
         )
 
     def unconfirmed(self, call: Call, candidate: Candidate, spending: Spending, error: BaseException) -> None:
-        self._events.emit(
-            SpendingUnconfirmed,
-            **call.about(candidate),
-            texts=spending.texts,
-            tokens=spending.tokens,
-            cost=spending.amount,
-            error=type(error).__name__,
-        )
+        if spending.amount != 0:
+            self._events.emit(
+                SpendingUnconfirmed,
+                **call.about(candidate),
+                texts=spending.texts,
+                tokens=spending.tokens,
+                cost=spending.amount,
+                error=type(error).__name__,
+            )
 
     def circuit(
         self,

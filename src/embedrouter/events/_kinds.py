@@ -109,7 +109,7 @@ class CallEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent(Event):
-    """A request goes out to a model. ``RequestAnswered`` or ``RequestFailed`` follows."""
+    """An attempt begins: a request goes out to a model. ``RequestAnswered`` or ``RequestFailed`` follows."""
 
     message = "%(model)s: request of %(texts)d texts, about %(tokens)d tokens, attempt %(attempt)d"
 
@@ -297,14 +297,18 @@ class BillImplausible(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerFailed(Event):
-    """The ledger's file failed, and bookings wait in memory. Once for each cause, until the file works again."""
+    """The ledger's file failed: bookings wait in memory, and under a budget calls are refused.
+
+    Once for each cause, until the file works again.
+    """
 
     level = logging.WARNING
     logger = SPENDING
-    message = "The ledger %(file)s failed (%(reason)s); what is booked waits in memory until it works again. %(advice)s"
+    message = "The ledger %(file)s failed (%(reason)s); %(consequence)s until it works again. %(advice)s"
 
     file: str
     reason: str
+    consequence: str
     advice: str
 
 

@@ -109,7 +109,7 @@ class Ledger:
         """Whether the last transaction failed."""
         self._tried = now()
         """When the last transaction ended, or ``flush`` was found to be due."""
-        self._logged: set[str] = set()
+        self._told: set[str] = set()
 
     # Before and after a request
 
@@ -117,14 +117,14 @@ class Ledger:
         """Say why a whole call that costs ``amount`` does not fit the budget, or return ``None``."""
         if amount == 0 or not budget.caps:
             return None
-        with self._reading() as database:
+        with self._reported(), self._reading() as database:
             return bookings.exceeded(database, budget, amount, self._now(), whole_call=True)
 
     def reserve(self, budget: Budget, spending: Spending) -> int | str:
         """Set the cost of one request aside and return the reservation, or say why it does not fit."""
         now = self._now()
         if self._required or budget.caps:
-            with self.transaction() as database:
+            with self._reported(), self.transaction() as database:
                 amount, _ = bookings.price_without_free(database, spending)
                 refusal = bookings.exceeded(database, budget, amount, now, whole_call=False)
                 return refusal or bookings.reserve(database, spending, now)
@@ -273,7 +273,7 @@ class Ledger:
         except (LedgerError, ConfigError) as error:
             if self._required:
                 raise
-            self._log(error)
+            self._report(error)
             return []
 
     # The file
@@ -302,7 +302,7 @@ class Ledger:
             self._failing, self._tried = True, self._now()
             raise self._translated(error) from error
         self._opened, self._failing, self._tried = True, False, self._now()
-        self._logged.clear()
+        self._told.clear()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -322,7 +322,7 @@ class Ledger:
                     bookings.fold(database, self._now() - self._keep_detail)
                 return outcome
             except (LedgerError, ConfigError) as error:
-                self._log(error)
+                self._report(error)
         self._unwritten.get().add(later or booking)
         self._wait()
         return otherwise
@@ -333,7 +333,7 @@ class Ledger:
                 with self.transaction(busy_timeout=busy_timeout):
                     pass
             except (LedgerError, ConfigError) as error:
-                self._log(error)
+                self._report(error)
 
     def _flush_last(self, seconds: float) -> None:
         """Write what is in memory and close the file, because the process ends; log what could not be written."""
@@ -359,18 +359,24 @@ class Ledger:
     def _translated(self, error: sqlite3.Error) -> LedgerError | ConfigError:
         if failure(error) == "replaced" and not self._required:
             self._database.close()  # begin a new file the next time
-        kind = LedgerError if self._opened else ConfigError
-        return kind(f"{self._story(error)}, so no budget can hold. {ADVICE}")
+        kind, what = (LedgerError, "failed") if self._opened else (ConfigError, "cannot be opened")
+        return kind(f"The ledger {self.file} {what} ({error}), so no budget can hold. {ADVICE}")
 
-    def _story(self, error: BaseException | None) -> str:
-        return f"The ledger {self.file} {'failed' if self._opened else 'cannot be opened'} ({error})"
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Report an error that is raised because a budget depends on the file."""
+        try:
+            yield
+        except (LedgerError, ConfigError) as error:
+            self._report(error)
+            raise
 
-    def _log(self, error: LedgerError | ConfigError) -> None:
+    def _report(self, error: LedgerError | ConfigError) -> None:
         """Report what became of the file, once until it works again."""
-        reason = str(error.__cause__)
-        if reason not in self._logged:
-            self._logged.add(reason)
-            self._events.emit(LedgerFailed, file=str(self.file), reason=reason, advice=ADVICE)
+        if (reason := str(error.__cause__)) not in self._told:
+            self._told.add(reason)
+            story = ("nothing is spent, and " if self._required else "") + "what is booked waits in memory"
+            self._events.emit(LedgerFailed, file=str(self.file), reason=reason, consequence=story, advice=ADVICE)
 
 
 # Garbage, and the end of the interpreter
