@@ -29,6 +29,7 @@ import pytest
 from embedrouter import Budget, RetryPolicy, Router, events, tag
 from embedrouter.doctor import ProbeRecords, check_models
 from embedrouter.errors import (
+    BudgetExceededError,
     CacheWarning,
     ConfigError,
     DegradedWarning,
@@ -423,13 +424,20 @@ def test_an_outage_is_told_once_and_a_storm_logs_a_few_lines(
     """300 calls against a model that is down, with a second model that answers."""
     caplog.set_level(logging.INFO, "embedrouter")
     seen: list[Event] = []
+    alone = threading.Lock()
+
+    def receive(event: Event) -> None:
+        assert alone.acquire(blocking=False), "one event at a time"
+        seen.append(event)
+        alone.release()
+
     down, up = FakeBackend(outcomes=[DOWN] * 1000), FakeBackend()
     router = Router(
         [down.model("fake:a", price="1"), up.model("fake:b", price="2")],
         cache=None,
         ledger=":memory:",
         retry=RetryPolicy(attempts=2, initial_wait=0, max_wait=0),
-        on_event=seen.append,
+        on_event=receive,
     )
     if asynchronous:
 
@@ -448,6 +456,33 @@ def test_an_outage_is_told_once_and_a_storm_logs_a_few_lines(
     assert kinds.count("CallEnded") == 300
     assert kinds.count("CircuitOpened") == 1 == levels.count(logging.WARNING)
     assert len(levels) <= 40
+
+
+def test_a_storm_of_refusals_logs_a_few_lines(asynchronous: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the budget; ``on_event`` receives each."""
+    seen: list[Event] = []
+    router = Router(
+        [FakeBackend().model(price="1")],
+        cache=None,
+        ledger=":memory:",
+        budget=Budget(total="0.0000001"),
+        on_event=seen.append,
+    )
+
+    async def storm() -> None:
+        asked = (router.aembed([f"a{number}"], input_type="document") for number in range(300))
+        await asyncio.gather(*asked, return_exceptions=True)
+        await router.aclose()
+
+    if asynchronous:
+        asyncio.run(storm())
+    for number in range(300 if not asynchronous else 0):
+        with pytest.raises(BudgetExceededError):
+            router.embed([f"a{number}"], input_type="document")
+    router.close()
+
+    assert sum(isinstance(event, events.BudgetRefused) for event in seen) >= 300
+    assert len([record for record in caplog.records if record.name == "embedrouter.spending"]) == 10
 
 
 def test_what_was_left_out_of_the_log_is_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -475,6 +510,27 @@ def test_what_was_left_out_of_the_log_is_counted(caplog: pytest.LogCaptureFixtur
 
 
 # on_event
+
+
+def test_a_call_returns_after_its_events_were_received(asynchronous: bool) -> None:
+    """So that a program need not wait for them."""
+    seen: list[Event] = []
+    router = Router([FakeBackend().model()], cache=None, ledger=":memory:", on_event=seen.append)
+    numbers = []
+
+    async def ask(text: str) -> None:
+        await router.aembed([text], input_type="query")
+        numbers.append(len(seen))
+
+    for text in "abc":
+        if asynchronous:
+            asyncio.run(ask(text))
+        else:
+            router.embed([text], input_type="query")
+            numbers.append(len(seen))
+    router.close()
+
+    assert numbers == [3, 6, 9]
 
 
 def test_on_event_may_raise(asynchronous: bool, caplog: pytest.LogCaptureFixture) -> None:
@@ -512,7 +568,7 @@ async def longest_block(router: Router, texts: Sequence[str]) -> float:
 
 
 def test_on_event_that_never_returns_holds_no_call_up(asynchronous: bool) -> None:
-    """And blocks no event loop: one call waits for a tenth of a second, further calls for nothing."""
+    """And blocks no event loop: one call waits for a quarter of a second, further calls for nothing."""
     end = threading.Event()
     router = Router([FakeBackend().model()], cache=None, ledger=":memory:", on_event=lambda _: end.wait(30))
     began = time.monotonic()

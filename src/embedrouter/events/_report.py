@@ -24,7 +24,7 @@ P = ParamSpec("P")
 
 LINES, SECONDS = 10, 60.0
 """Lines of one kind and model in so many seconds; the next line says how many were left out. DEBUG has all of them."""
-PATIENCE = 0.1
+PATIENCE = 0.25
 """Seconds that the end of a call waits for ``on_event``; calls wait no more until it has caught up."""
 LAST_WAIT = 0.5
 """The same for ``close``, and for the end of the process."""
