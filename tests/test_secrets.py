@@ -35,6 +35,7 @@ from embedrouter.cli import app
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
+    CacheWarning,
     ConfigError,
     DegradedWarning,
     EmbedRouterError,
@@ -42,6 +43,7 @@ from embedrouter.errors import (
     NoModelAvailableError,
     UnavailableError,
 )
+from embedrouter.events import Event
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.providers._redaction import MIN_ECHO, echoes_input, mask_keys, safe_to_chain
@@ -292,9 +294,47 @@ def test_a_change_of_model_is_told_without_the_text(
         embed(router, asynchronous, [TEXT], input_type="query")
 
     assert any(item.category is DegradedWarning for item in caught)
-    assert any(record.name == "embedrouter" for record in logged())
+    assert any(record.name == "embedrouter.calls" for record in logged())
     assert clean("\n".join(str(item.message) for item in caught))
     assert clean("\n".join(logging.Formatter().format(record) for record in logged()))
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("name", ["openai"])
+def test_no_event_holds_a_key_or_a_text(
+    name: str, emulator: Emulator, asynchronous: bool, tmp_path: Path, logged: Callable[[], list[logging.LogRecord]]
+) -> None:
+    """Neither on ``on_event`` nor in the fields of the log, of answers, refusals, outages and a cache that fails."""
+    seen: list[Event] = []
+
+    def build(**settings: Any) -> Router:
+        given = {"cache": tmp_path, "retry": RetryPolicy(attempts=2, initial_wait=0, max_wait=0), **settings}
+        return Router([declare(name, emulator)], on_event=seen.append, **given)
+
+    router = build(on_too_long="truncate", when_unavailable="degrade")
+    embed(router, asynchronous, [TEXT, "harmless"], input_type="document")
+    faults = [saying(f"Cannot embed {TEXT!r} with {KEY}.", status) for status in (400, 401, 429, 500, 503)]
+    for number, fault in enumerate([*faults, Fault.lost()]):
+        emulator.fault_for = lambda received, fault=fault: fault
+        failure(router, asynchronous, [f"{TEXT} {number}"])
+    emulator.fault_for = None
+    router.close()
+    poor = build(budget=Budget(total="0.000000001"))
+    failure(poor, asynchronous, [f"{TEXT} poor"])
+    poor.close()
+    (tmp_path / "file").write_text("")
+    failing = build(cache=tmp_path / "file", ledger=":memory:")
+    with pytest.warns(CacheWarning):
+        embed(failing, asynchronous, [TEXT], input_type="document")
+    failing.close()
+    extras = [repr(vars(record)) for record in logged() if record.name.startswith("embedrouter")]
+    kinds = {type(event).__name__ for event in seen}
+
+    assert kinds >= {"RequestFailed", "RequestRetried", "BudgetRefused", "CacheFailed", "SpendingUnconfirmed"}
+    assert len(extras) == len(seen)
+    assert [
+        said for said in extras + [form for event in seen for form in (repr(event), str(event))] if not clean(said)
+    ] == []
 
 
 # What quoting is

@@ -65,7 +65,7 @@ _Model = _table("models", Model, without=ONLY_IN_CODE, model=(str, ...))
 _Router = _table(
     "router",
     RouterSettings,
-    without=("clock", "sleep", "random"),
+    without=("on_event", "clock", "sleep", "random"),
     models=(list[_Model], Field(min_length=1)),  # type: ignore[valid-type]
     cache=(str | bool, None),
     budget=(_Budget, None),

@@ -17,6 +17,7 @@ from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
 from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
 from .errors import ConfigError, DegradedWarning, EmbedRouterError
+from .events import Event
 from .limits import ModelHealth, RetryPolicy
 from .models import TIERS, Model, RouterSettings, preset, rank, requested
 from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
@@ -55,6 +56,7 @@ class Router(Closeable):
         micro_batch_window: seconds that a small call waits for other small calls, to be sent as one request; 0 sends
             each call alone. A call waits only while another small call is in flight.
         catalog: a TOML file whose rows override or extend the catalogue.
+        on_event: receives the events (``embedrouter.events``) in a thread; pickles keep a function of a module alone.
         clock: returns monotonic seconds; for tests and simulations, like ``sleep`` and ``random``.
         sleep: waits a number of seconds, in both forms; an awaitable result is awaited.
         random: returns a number from 0 to 1.
@@ -82,6 +84,7 @@ class Router(Closeable):
         cache_memory: int = 64 * 2**20,
         micro_batch_window: float = 0.01,
         catalog: str | Path | None = None,
+        on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], object] | None = None,
         random: Callable[[], float] | None = None,
@@ -102,6 +105,7 @@ class Router(Closeable):
             cache_memory=cache_memory,
             micro_batch_window=micro_batch_window,
             catalog=catalog,
+            on_event=on_event,
             clock=clock,
             sleep=sleep,
             random=random,

@@ -93,6 +93,11 @@ class Lane:
         """Threads that run functions of this lane."""
         self._waiting: deque[Callable[[], None]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """The number of functions that have not begun."""
+        return len(self._waiting)
+
     def submit(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> Future[T]:
         """Run a function in a thread, in a copy of the caller's context.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError
+from ..events import Events, ModelChanged
 from ..models.agreement import PROBE_VERSION, SAME_MODEL_COSINE, ProbeVectors, lowest_cosine
 from ..types import InputType, Vectors
 from ._finding import Finding, fine, problem, warning
@@ -90,7 +91,7 @@ class ProbeRecords:
 
 
 def check_drift(
-    probed: ProbeVectors, records: ProbeRecords, today: date, *, keep: bool, accept: bool
+    probed: ProbeVectors, records: ProbeRecords, today: date, *, keep: bool, accept: bool, events: Events
 ) -> Iterator[Finding]:
     """Compare vectors with the records, and store missing records.
 
@@ -113,6 +114,14 @@ def check_drift(
         if cosine is not None and cosine >= SAME_MODEL_COSINE:
             yield fine(probed.name, check, f"none since {day} (cosine {cosine:.4f})", **facts)
         elif old and not accept:
+            events.emit(
+                ModelChanged,
+                model=probed.name,
+                input_type=kind,
+                what="cosine to the vectors of the first check",
+                was="1",
+                now=f"{cosine:.4f}",
+            )
             story = f"the vectors differ from {than_old}: the provider changed the model"
             yield problem(probed.name, check, story, CHANGED, **facts)
         elif not keep:

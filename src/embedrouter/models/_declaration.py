@@ -218,10 +218,14 @@ class Model:
         state.update(api_key=None, client=None, async_client=None)
         if self.headers is not None:
             state["headers"] = {name: value for name, value in self.headers.items() if not is_secret(name, value)}
-        provider = self.azure_ad_token_provider
-        if not inspect.isfunction(provider) or "<" in provider.__qualname__:  # a pickle would hold more than its name
+        if not has_name(self.azure_ad_token_provider):
             state["azure_ad_token_provider"] = None
         return state
+
+
+def has_name(function: object) -> bool:
+    """Return whether a function is pickled by its name; a pickle of another would hold what belongs to it, keys too."""
+    return inspect.isfunction(function) and "<" not in function.__qualname__
 
 
 def _own(value: Any) -> Any:

@@ -4,6 +4,7 @@
 TOML table from the fields. A test compares the signature with the fields.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, Literal, get_args
 
 from ..cache import DEFAULT, CacheLike, Default
 from ..errors import ConfigError
+from ..events import Event
 from ..limits import RetryPolicy
 from ..spending import Budget
 from ..types import OverlongPolicy
-from ._declaration import Model
+from ._declaration import Model, has_name
 from ._tiers import TIERS, rank
 
 MAX_MICRO_BATCH_WINDOW = 1.0
@@ -44,6 +46,7 @@ class RouterSettings:
     cache_memory: int = 64 * 2**20
     micro_batch_window: float = 0.01
     catalog: str | Path | None = None
+    on_event: Callable[[Event], object] | None = None
     clock: Callable[[], float] | None = None
     sleep: Callable[[float], object] | None = None
     random: Callable[[], float] | None = None
@@ -63,6 +66,12 @@ class RouterSettings:
                 f"micro_batch_window must be from 0 to {MAX_MICRO_BATCH_WINDOW} seconds, "
                 f"not {self.micro_batch_window!r}."
             )
+        receiver = self.on_event
+        if receiver is not None and (not callable(receiver) or inspect.iscoroutinefunction(receiver)):
+            raise ConfigError(
+                f"on_event must be a function, and no coroutine function, not {type(receiver).__name__}. It is called "
+                "in a thread; there, loop.call_soon_threadsafe hands an event to an event loop."
+            )
         for tier in (self.query_tier, self.document_tier):
             if tier is not None:
                 rank(tier, self.tiers)
@@ -73,8 +82,9 @@ class RouterSettings:
             raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}.")
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of ``Router`` that give these settings again."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the keyword arguments of ``Router`` that give these settings again, in a pickle too."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return own if has_name(self.on_event) else own | {"on_event": None}
 
 
 # Ready-made settings: in a family of models the best one embeds documents and the cheapest one queries, in one space

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
-logger = logging.getLogger("embedrouter")
+logger = logging.getLogger("embedrouter.models")
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """Torch's messages, on each kind of device; the exceptions differ and some are plain ``RuntimeError``."""
