@@ -15,7 +15,7 @@ from itertools import count
 from typing import TypeAlias, TypeVar
 
 from ..cache import key_function
-from ..calls import Prepared, Question, SizedText, Wiring, fault, pack
+from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
 from ..models import BatchEndpoint, plausible_count
 from ..spending import Charge, cost, usage_of
@@ -227,7 +227,8 @@ class Batches:
                 implausible = implausible or outcome.implausible or doubt
                 tokens += billed
                 vectors = self._cache.rounded(outcome.vectors)
-                failures[key] = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                wrong = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                failures[key] = wrong or unusable(vectors).get(0)
                 if failures[key] is None:
                     page[key] = Entry(vectors[0], billed)
             if len(page) >= PAGE:

@@ -4,7 +4,6 @@ An answer is validated before use, and is in the cache and in the ledger before 
 """
 
 import logging
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -12,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from itertools import accumulate
-
-import numpy as np
 
 from ..cache import key_function, same_name
 from ..errors import (
@@ -30,8 +27,10 @@ from ..limits import MINUTE, Admission, ModelLimits
 from ..models import own_answer, parse_token_count, plausible_count
 from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
-from ..types import Answer, Candidate, Entry, Found, Origin, Spending, Vectors
+from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._call import Call, Embedded, SizedText
+from ._check import MISSING, fault, has_other_length, unusable
+from ._learned import Learned
 from ._wiring import Wiring
 
 logger = logging.getLogger("embedrouter")
@@ -57,10 +56,11 @@ class OneAttempt:
     Args:
         wiring: the backends, the cache and the accounts; an open circuit is waited for as long as a retry may take.
         limits: returns the limits of a candidate in this process.
+        learned: is told which candidates give usable vectors.
     """
 
-    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits]) -> None:
-        self._wiring, self._limits = wiring, limits
+    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits], learned: Learned) -> None:
+        self._wiring, self._limits, self._learned = wiring, limits, learned
         self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
         self._served = wiring.served
         self._warned: set[str] = set()
@@ -210,12 +210,18 @@ class OneAttempt:
             return Outcome(error=outcome, sent=True)
         tokens = spending.tokens if outcome.tokens is None else outcome.tokens
         wrong = fault(outcome, len(texts), candidate.space.dimensions)
+        bad: dict[int, str] = {}
         found: dict[str, Found] = {}
         if wrong is None:
+            bad = unusable(outcome.vectors)
             shares = _shares(tokens, [item.tokens for item in texts])
             origin = Origin(candidate, cached=False)
             rows = zip(texts, outcome.vectors, shares, strict=True)
-            found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
+            found = {
+                item.text: Found(vector, share, origin)
+                for index, (item, vector, share) in enumerate(rows)
+                if index not in bad
+            }
         keep = partial(self._keep, call, candidate, found, outcome.model, reservation, tokens, outcome.implausible)
         amount, other = await call.effects.run_blocking(keep)
         charge = Charge(tokens, amount)
@@ -225,9 +231,18 @@ class OneAttempt:
         if other is not None:
             raise other
         error = None
-        if wrong is not None:  # another number of dimensions comes again, and would be paid for again
-            retryable = not _other_length(outcome.vectors, len(texts), candidate.space.dimensions)
-            error = BadResponseError(wrong, model=candidate.name, retryable=retryable)
+        if wrong is not None or bad:
+            other_length = has_other_length(outcome.vectors, len(texts), candidate.space.dimensions)
+            if other_length and len(texts) == 1 and candidate.index in self._learned.useful:
+                wrong, bad = None, {0: MISSING}  # other texts have vectors of the right length
+            error = BadResponseError(
+                wrong or "; ".join(dict.fromkeys(bad.values())),
+                model=candidate.name,
+                retryable=not (candidate.repeats or other_length),  # what comes again would be paid for again
+                indices=list(bad),
+            )
+        if found:
+            self._learned.useful.add(candidate.index)
         return Outcome(embedded, error, amount, sent=True)
 
     def _warn_of_bill(self, candidate: Candidate, spending: Spending, reported: str) -> None:
@@ -280,32 +295,6 @@ class OneAttempt:
         finally:
             amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price), implausible)
         return amount, other
-
-
-def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
-    """Describe the defect of an answer; return ``None`` for a valid answer."""
-    vectors = answer.vectors
-    if vectors.dtype != np.float32:
-        return f"vectors of {vectors.dtype} came, not of float32"
-    if _other_length(vectors, texts, dimensions):
-        length = vectors.shape[1]
-        return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
-    if vectors.shape != (texts, dimensions):
-        return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
-    with np.errstate(over="ignore"):
-        squares = np.einsum("ij,ij->i", vectors, vectors).tolist()  # np.vecdot needs numpy 2
-    if min(squares) > 0 and sum(squares) < math.inf:  # otherwise look closer: squares of finite numbers may overflow
-        return None
-    if not np.isfinite(vectors).all():
-        return "a vector holds numbers that are not finite"
-    if not vectors.any(axis=1).all():
-        return "a vector is all zeros"
-    return None
-
-
-def _other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
-    """Return whether each text has a vector, and the vectors have another number of dimensions."""
-    return vectors.ndim == 2 and len(vectors) == texts and vectors.shape[1] != dimensions
 
 
 def _billed(answer: Answer, candidate: Candidate, texts: Sequence[SizedText]) -> tuple[int | None, str | None]:

@@ -126,9 +126,9 @@ class _Stages:
         }
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
-        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index])
-        retries = Retries(wiring.retry, clock, wiring.random, attempt)
         self.learned = Learned()
+        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned)
+        retries = Retries(wiring.retry, clock, wiring.random, attempt)
         send = Send(self.reader, wiring.degradation, Isolate(self.learned, retries))
         self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, send)
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)

@@ -1,4 +1,4 @@
-"""Remember limits that a server's refusals have told, for the process."""
+"""Remember what a model's answers and refusals have told, for the process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ logger = logging.getLogger("embedrouter")
 
 
 class Learned:
-    """The learned limits of each candidate. Without a lock: each entry is replaced as a whole."""
+    """The learned limits of each candidate. Without a lock: each entry is replaced as a whole.
+
+    Attributes:
+        useful: the candidates, by index, that have given a usable vector.
+    """
 
     def __init__(self) -> None:
+        self.useful: set[int] = set()
         self._texts: dict[int, int] = {}
         self._input_tokens: dict[int, int] = {}
 
