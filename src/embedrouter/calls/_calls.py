@@ -57,7 +57,7 @@ from ._single_flight import SingleFlight
 from ._size import Size, Sized
 from ._sync import Started, SyncEffects, run
 from ._validate import format_positions, positions, validate
-from ._wiring import Wiring
+from ._wiring import Wiring, in_turn
 
 T = TypeVar("T")
 
@@ -233,7 +233,7 @@ class Calls:
             rank=question.rank,
             tag=question.tag,
             deadline=question.deadline,
-            candidates=sorted(candidates, key=lambda item: (item.price is None, item.price or 0, item.index)),
+            candidates=sorted(candidates, key=in_turn),
             lower=sorted(lower, key=lambda item: (-item.rank, item.index)),
         )
 

@@ -20,7 +20,9 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from .._process import in_thread
@@ -107,6 +109,31 @@ def _read(path: Path) -> Space | None:
         raise ConfigError(f"The record {path} of an index cannot be read. Remove it if the index is new.") from error
 
 
+class ShownIsHeld:
+    """Adapter whose attributes hold as they are shown, also those that are set later: a new ``index`` is guarded.
+
+    The adapter has a ``GuardedRouter`` as ``_guarded``.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        guarded = getattr(self, "_guarded", None)
+        if isinstance(guarded, GuardedRouter):
+            if name in OF_THE_ROUTER:
+                raise ConfigError(
+                    f"{name} cannot be changed, because it follows from the router. Build another "
+                    f"{type(self).__name__} around another router."
+                )
+            if name in ("query_tier", "document_tier"):
+                guarded.require_tiers(value)
+            if name == "index":
+                super().__setattr__("_guarded", GuardedRouter(guarded.router, value))
+        super().__setattr__(name, value)
+
+
+OF_THE_ROUTER = frozenset({"router", "space", "model", "model_name", "fingerprint"})
+"""Attributes of adapters that follow from the router."""
+
+
 class GuardedRouter:
     """Embed for one vector store: check the guard, have the router embed, return lists, as both adapters do.
 
@@ -123,6 +150,22 @@ class GuardedRouter:
         self.router = require_single_space(router)
         folder = wiring_of(self.router).folder / FOLDER
         self._guard = None if index is None else IndexGuard(folder, index, self.router.space)
+
+    @property
+    def index(self) -> str | None:
+        """The name of the store, if it is guarded."""
+        return None if self._guard is None else self._guard.name
+
+    def fingerprint(self, query_tier: str | None, document_tier: str | None) -> str:
+        """Return a hash of everything that decides a vector, for the keys of caches in front of an adapter.
+
+        Neither keys nor addresses, folders and limits are in it. A tier of ``with embedrouter.tier(…)`` counts.
+        """
+        wiring = wiring_of(self.router)
+        given: dict[InputType, str | None] = {"query": query_tier, "document": document_tier}
+        asked = [first_given(requested(kind), tier) or wiring.default_tiers[kind] for kind, tier in given.items()]
+        content = [wiring.fingerprint, [rank(tier, self.router.tiers) for tier in asked]]
+        return blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
     def require_tiers(self, *tiers: str | None) -> None:
         """Refuse tiers that the router does not know.
