@@ -1,6 +1,7 @@
 """``embedrouter cache``: inspect and clean the cache folder and the records beside the vectors."""
 
 import sqlite3
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from ._console import Output
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
 from ._routers import cache_folder
+from ._signature import Signer, read_signer
 
 app = typer.Typer(no_args_is_help=True, help="Inspect and clean the cache, and the records beside it.")
 
@@ -98,11 +100,15 @@ def prune(
 @app.command("export")
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new .jsonl, .jsonl.gz or .parquet file.")],
+    sign: Annotated[
+        str | None, typer.Option("--sign", metavar="NAME", help="Sign each row with the key in this variable or file.")
+    ] = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write all sound rows to a file for import elsewhere. The file contains vectors, but no texts and no API keys."""
+    signer = read_signer(sign)
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     count: Counter[bool] = Counter()
 
@@ -113,15 +119,21 @@ def export(
                 yield row.key, row.value
 
     with output.busy("writing rows"):
-        export_rows(file.expanduser(), sound_rows())
+        export_rows(file.expanduser(), sound_rows(), signer)
     left = f"; {count[False]:,} damaged rows were left out" if count[False] else ""
-    output.line(f"{count[True]:,} rows of {database.path} are in {file}{left}.")
-    output.json({"folder": database.path, "file": file, "rows": count[True], "damaged": count[False]})
+    signed = ", signed" if signer else ""
+    output.line(f"{count[True]:,} rows of {database.path} are in {file}{signed}{left}.")
+    facts = {"folder": database.path, "file": file, "rows": count[True], "damaged": count[False]}
+    output.json({**facts, "signed": signer is not None})
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file from embedrouter cache export.")],
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="NAME", help="Take only rows signed with the key in this variable or file."),
+    ] = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     any_length: Annotated[
@@ -133,14 +145,20 @@ def import_(
 
     Every row is verified: its checksum, its numbers (finite, not all zero), and its length where all other vectors of
     as many dimensions have length 1. No check can find out which text a vector belongs to: import only files that you
-    trust.
+    trust, or files that were exported with --sign, with --key.
     """
-    path, output = cache_folder(cache, config), Output(as_json=as_json)
+    path, output, signer = cache_folder(cache, config), Output(as_json=as_json), read_signer(key)
+    marks: list[str | None] = []
+
+    def announce(mark: str | None) -> None:
+        marks.append(mark)
+        print(_require_signature(file, mark, signer), file=sys.stderr)
+
     added = known = damaged = unfit = 0
     try:
         with output.busy("reading rows"), closing(open_cache(path)) as store:
             foreign = ForeignRows(_first_values(path), any_length=any_length)
-            for number, page in enumerate(chunked(import_rows(file.expanduser()))):
+            for number, page in enumerate(chunked(import_rows(file.expanduser(), signer, announce))):
                 sound = {key: value for key, value in filter(None, page) if foreign.is_sound(key, value)}
                 if number == 0:
                     foreign.learn(sound.values())
@@ -163,8 +181,8 @@ def import_(
             f"{unfit:,} vectors were left out, because their length is unlike that of the others. If the file is from "
             "a source that you trust, and has vectors of another model, import again with --any-length."
         )
-    facts = {"folder": path, "file": file, "added": added, "known": known}
-    output.json({**facts, "damaged": damaged, "unfit": unfit})
+    facts = {"folder": path, "file": file, "added": added, "known": known, "damaged": damaged, "unfit": unfit}
+    output.json({**facts, "signed": marks != [None], "checked": signer is not None})
 
 
 @app.command("forget-index")
@@ -175,6 +193,24 @@ def forget_index(
     """Remove the record of an index's space, after the index was emptied or embedded again."""
     space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
     print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
+
+
+def _require_signature(file: Path, mark: str | None, signer: Signer | None) -> str:
+    """Return what is said of a file's signature before its rows are taken.
+
+    Raises:
+        ConfigError: a key is given, and the file is not signed with the key.
+    """
+    if signer is None:
+        state = "signed, which is not checked without --key" if mark else "not signed"
+        return f"{file} is {state}: its vectors are taken as they are. Import only files that you trust."
+    if mark is None:
+        raise ConfigError(f"{file} is not signed. Nothing was imported. Export it again with --sign.")
+    if mark != signer.mark:
+        raise ConfigError(
+            f"{file} is signed with another key. Nothing was imported. Name the key that it was signed with."
+        )
+    return f"{file} is signed with this key."
 
 
 def _first_values(path: Path) -> list[bytes]:
