@@ -14,7 +14,7 @@ from rich import filesize
 
 from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
-from ..retrieval.index_guard import FOLDER, forget, recorded
+from ..retrieval.index_guard import FOLDER, forget, recorded, users_folder
 from ._console import Output
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
@@ -29,7 +29,7 @@ def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson =
     """Show the folder, the number and size of the rows, and the recorded indexes."""
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     rows, size = database.size() if database.exists else (0, 0)
-    indexes = {name: str(space) for name, space in recorded(database.path / FOLDER).items()}
+    indexes = {name: str(space) for name, space in recorded(users_folder(), database.path / FOLDER).items()}
     on_disk = database.bytes_on_disk
     output.line(f"Cache: {database.path}{'' if database.exists else ' (does not exist yet)'}")
     output.line(f"Rows: {rows:,}, {filesize.decimal(size)} of vectors, {filesize.decimal(on_disk)} on disk")
@@ -190,8 +190,11 @@ def forget_index(
     name: Annotated[str, typer.Argument(help="The name that was given as index=.")],
     cache: Annotated[Path | None, typer.Option(metavar="DIR", help="The cache folder; by default the user's.")] = None,
 ) -> None:
-    """Remove the record of an index's space, after the index was emptied or embedded again."""
-    space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
+    """Remove the record of an index's space, after the index was emptied or embedded again.
+
+    Records are in the user's data folder. Those that earlier versions kept in the cache folder are removed, too.
+    """
+    space = forget(name, users_folder(), (cache.expanduser() if cache else default_folder()) / FOLDER)
     print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
 
 
