@@ -50,6 +50,7 @@ NEED_MORE = (
     "tests/test_examples.py",
     "tests/test_local_backends.py",
     "tests/test_readme.py",
+    "tests/test_stores.py",
     "tests/test_surface.py",
     "tests/test_tier_matrix.py",
     "tests/test_tiered_retrievers.py",
