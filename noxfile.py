@@ -48,6 +48,7 @@ NEED_MORE = (
     "tests/benchmarks",
     "tests/test_chroma.py",
     "tests/test_examples.py",
+    "tests/test_framework_caches.py",
     "tests/test_local_backends.py",
     "tests/test_readme.py",
     "tests/test_stores.py",

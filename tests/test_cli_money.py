@@ -815,7 +815,7 @@ def signed(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, secret: str
     return rows
 
 
-FORMATS = ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"]
+FORMATS = ["rows.jsonl", pytest.param("rows.jsonl.gz", marks=pytest.mark.slow), "rows.parquet"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

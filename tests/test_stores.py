@@ -26,6 +26,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:U
 FOLDERS = ["langchain/faiss", "llama_index/simple", "llama_index/faiss"]
 KINDS = [*FOLDERS, "langchain/qdrant", "llama_index/qdrant", "langchain/chroma", "llama_index/chroma"]
 
+FAST = {
+    ("langchain/faiss", True),
+    ("llama_index/simple", False),
+    ("langchain/qdrant", False),
+    ("llama_index/qdrant", True),
+    ("langchain/chroma", False),
+}
+OPENED = [
+    pytest.param(kind, form, marks=() if (kind, form) in FAST else pytest.mark.slow, id=f"{kind}-{'a' * form}sync")
+    for kind in KINDS
+    for form in (False, True)
+]
+"""Kinds of stores, in both forms."""
+
 
 def router(space: str = "one", dimensions: int = 8) -> Router:
     return Router([FakeBackend(space=space, dimensions=dimensions).model()], cache=None, ledger=":memory:")
@@ -66,7 +80,7 @@ def create_qdrant(folder: Path, entries: dict[str, Any], dimensions: int = 8) ->
     client.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "asynchronous"), OPENED)
 def test_an_empty_store_is_in_the_space_of_its_first_router(kind: str, tmp_path: Path, asynchronous: bool) -> None:
     """On every machine that has the store: what is moved is refused alike."""
     here, there = tmp_path / "here", tmp_path / "there"
@@ -86,7 +100,7 @@ def test_an_empty_store_is_in_the_space_of_its_first_router(kind: str, tmp_path:
         assert set(store.search("text")) == {"text", "another"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "asynchronous"), OPENED)
 def test_vectors_without_a_mark_are_refused_unless_adopted(kind: str, tmp_path: Path, asynchronous: bool) -> None:
     """Their length proves nothing."""
     if kind == "llama_index/qdrant":
