@@ -38,7 +38,7 @@ from ..errors import (
     RateLimitedError,
 )
 from ..limits import ModelHealth, ModelLimits
-from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy
+from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType
 from ._afford import Afford, pack_requests
 from ._assemble import assemble, savings
 from ._async import AsyncEffects, Tasks
@@ -207,7 +207,7 @@ class Calls:
         except TextsTooLong as error:
             refusal: EmbedRouterError = _too_long(error, question)
         except TextsRejected as error:
-            refusal = _rejected(error, question, self.wiring.on_too_long)
+            refusal = _rejected(error, question, self.wiring)
         raise refusal  # here, because an error raised in the handler would have the texts in its context
 
     def _call(self, effects: Effects, question: Question) -> Call:
@@ -309,7 +309,7 @@ def _too_long(error: TextsTooLong, question: Question) -> InvalidInputError:
     )
 
 
-def _rejected(error: TextsRejected, question: Question, on_too_long: OverlongPolicy) -> InputRejectedError:
+def _rejected(error: TextsRejected, question: Question, wiring: Wiring) -> InputRejectedError:
     """Return the error for all texts that were rejected, with their positions in the user's input and the reasons."""
     reasons: dict[str, list[str]] = {}
     for text, reason in error.reasons.items():
@@ -320,10 +320,11 @@ def _rejected(error: TextsRejected, question: Question, on_too_long: OverlongPol
             stories.append(f"{story} (texts at {format_positions(where)}).")
     errors = list(error.reasons.values())
     too_long = any(reason.too_long for reason in errors)
-    if too_long and on_too_long == "error":
+    if too_long and wiring.on_too_long == "error":
         stories.append("Split the text, or build the router with on_too_long='truncate' or 'mean'.")
     if error.others_embedded:
-        stories.append("The other texts were embedded and are in the cache.")
+        kept = "and are in the cache" if wiring.cache.store else "and not kept, because the router has no cache"
+        stories.append(f"The other texts were embedded {kept}.")
     rejection = InputRejectedError(
         " ".join(stories),
         model=errors[0].model,
