@@ -199,7 +199,9 @@ class RemoteBackend(Backend):
             BadResponseError: an index is repeated or skipped.
             KeyError, TypeError, AttributeError: these are no such rows.
         """
-        embeddings = [row["embedding"] for row in rows]
+        if rows and not any("embedding" in row for row in rows):
+            raise KeyError("embedding")
+        embeddings = [row.get("embedding") for row in rows]
         places = places_of([row.get("index") for row in rows])
         if sorted(places) != list(range(len(embeddings))):
             raise BadResponseError("the answer repeats or skips an index", model=self.model.name)
