@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
@@ -25,9 +25,9 @@ FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_ba
 class Model:
     """Declare one model; settings that are left out come from the catalogue.
 
-    A literal ``api_key``, SDK clients and secret headers are not pickled: the copy reads ``api_key_env`` or the
-    provider's own environment variable. An ``azure_ad_token_provider`` is pickled by its name, if it is a function of
-    a module.
+    A literal ``api_key``, SDK clients and secret headers are not pickled, and an ``azure_ad_token_provider`` only by
+    its name, if it is a function of a module. A copy that lost its key reads the variable that ``api_key_env`` names,
+    and no other: the provider's own variable may hold a key for another server. ``copy`` and ``deepcopy`` keep all.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Model:
     ``OPENAI_BASE_URL``. Must not contain a password."""
     api_key: str | None = field(default=None, repr=False)
     api_key_env: str | None = None
-    """The environment variable that holds the key."""
+    """The environment variable that holds the key, in place of the provider's; an empty string for none."""
     price: str | int | Decimal | None = None
     """US dollars per million tokens, instead of the catalogue's price."""
     free_tokens: int = 0
@@ -213,14 +213,24 @@ class Model:
         """The name without the provider."""
         return self.name.partition(":")[2]
 
+    def __copy__(self) -> Self:
+        return replace(self)  # with mappings of its own
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return replace(self)
+
     def __getstate__(self) -> dict[str, Any]:
         state = {item.name: getattr(self, item.name) for item in fields(self)}
-        state.update(api_key=None, client=None, async_client=None)
+        state.update(dict.fromkeys(CREDENTIALS))
         if self.headers is not None:
             state["headers"] = {name: value for name, value in self.headers.items() if not is_secret(name, value)}
         provider = self.azure_ad_token_provider
         if not inspect.isfunction(provider) or "<" in provider.__qualname__:  # a pickle would hold more than its name
             state["azure_ad_token_provider"] = None
+        held_key = (*CREDENTIALS, "azure_ad_token_provider")
+        lost_key = any(getattr(self, name) is not None and state[name] is None for name in held_key)
+        if self.api_key_env is None and (lost_key or KEY_HEADERS & {name.lower() for name in self.headers or ()}):
+            state["api_key_env"] = ""
         return state
 
 
@@ -233,6 +243,10 @@ def _own(value: Any) -> Any:
     return plain(value) if issubclass(type(value), str) else value
 
 
+CREDENTIALS = ("api_key", "client", "async_client")
+"""Arguments that hold a key, and are never pickled."""
+KEY_HEADERS = {"authorization", "api-key", "x-api-key"}
+"""Headers that take the place of the key."""
 SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session", "signature", "jwt")
 SECRET_VALUES = ("bearer ", "basic ", "sk-")
 

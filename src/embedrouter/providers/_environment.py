@@ -97,9 +97,14 @@ def api_key(model: Model) -> str:
                 model=model.name,
             )
         return key
-    variable = _variables(model)[0]
+    if not (variables := _variables(model)):
+        raise AuthenticationError(
+            f"No API key for {model.name}: its key was not named as a variable, and copies for other processes hold no "
+            "key. Name the variable, Model(…, api_key_env=…), or build the router in the process that embeds.",
+            model=model.name,
+        )
     raise AuthenticationError(
-        f"No API key for {model.name}: set the environment variable {variable}, or pass Model(…, api_key=…). "
+        f"No API key for {model.name}: set the environment variable {variables[0]}, or pass Model(…, api_key=…). "
         "For a server that needs none pass any text.",
         model=model.name,
     )
@@ -135,7 +140,9 @@ def secrets(model: Model) -> list[str]:
 
 
 def _variables(model: Model) -> tuple[str, ...]:
-    return (model.api_key_env,) if model.api_key_env else KEY_VARIABLES[model.provider]
+    if model.api_key_env is None:
+        return KEY_VARIABLES[model.provider]
+    return (model.api_key_env,) if model.api_key_env else ()
 
 
 def setting(value: str | None, model: Model, argument: str, variable: str) -> str:
