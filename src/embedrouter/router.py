@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
+from ._display import escaped
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
@@ -352,7 +353,7 @@ class Router(Closeable):
         await in_thread(self._wiring.close)
 
     def __repr__(self) -> str:
-        return f"Router({', '.join(self.models)}; {self.space})"
+        return escaped(f"Router({', '.join(self.models)}; {self.space})")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Router, **self._settings.arguments()), ()

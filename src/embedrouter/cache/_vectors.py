@@ -5,19 +5,17 @@ programming error in a user's own store is raised, so that its author sees it.
 """
 
 import errno
-import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from .._display import logger
 from .._sqlite import ForeignError, failure
 from ..errors import CacheWarning
 from ..types import Entry, Vectors
 from ._codec import decode, encode, is_vector, rounded
 from ._store import Cache
-
-logger = logging.getLogger("embedrouter")
 
 PROGRAMMING_ERRORS = (
     TypeError,

@@ -3,7 +3,6 @@
 An answer is validated before use, and is in the cache and in the ledger before the next decision.
 """
 
-import logging
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from .._display import logger
 from ..cache import key_function, same_name
 from ..errors import (
     BackendError,
@@ -33,8 +33,6 @@ from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending, Vectors
 from ._call import Call, Embedded, SizedText
 from ._wiring import Wiring
-
-logger = logging.getLogger("embedrouter")
 
 
 @dataclass(slots=True)

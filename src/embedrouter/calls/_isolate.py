@@ -12,7 +12,6 @@ other texts are embedded. Some refusals are no fault of a text:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,8 +28,6 @@ ALIKE = 3
 """Refusals of one request and its parts, with no text embedded, after which single texts are tried."""
 SAMPLES = 3
 """Single texts that are tried before a model counts as refusing everything."""
-
-logger = logging.getLogger("embedrouter")
 
 
 @dataclass(slots=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
+from .._display import logger
 from ..types import Candidate
-
-logger = logging.getLogger("embedrouter")
 
 
 class Learned:

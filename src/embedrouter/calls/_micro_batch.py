@@ -5,12 +5,12 @@ and one request; otherwise the call is sent alone, at once.
 """
 
 import copy
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 
+from .._display import logger
 from ..errors import BudgetExceededError, EmbedRouterError
 from ..spending import UNIT, Charge
 from ..types import Found
@@ -19,8 +19,6 @@ from ._micro_batcher import Batch, Member, MicroBatcher
 
 FEW = 16
 """Maximum number of texts of a call that may join a batch."""
-
-logger = logging.getLogger("embedrouter")
 
 
 def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
@@ -87,7 +85,7 @@ class MicroBatch:
                 await call.effects.sleep(window)
             if members := self._batcher.seal(batch):
                 await self._embed_together(call, members)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged
             logger.exception("a request for several calls failed")
         finally:
             if members is not None or not batch.sealed:

@@ -4,10 +4,10 @@ A model that is busy or whose circuit is open is called again after the others. 
 queries that no candidate can embed are answered by lower tiers, best first: from the cache, then by a request.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+from .._display import logger
 from ..errors import (
     Attempt,
     AuthenticationError,
@@ -22,8 +22,6 @@ from ..types import Candidate
 from ._call import Call, Degradation, Embedded, SizedText, TextsRejected
 from ._isolate import Isolate
 from ._look_up import CacheReader
-
-logger = logging.getLogger("embedrouter")
 
 
 class Send:

@@ -9,7 +9,7 @@ import typer
 from ..batches import BatchJob, BatchRecord
 from ..calls import format_positions
 from ..errors import ConfigError
-from ._console import Output, exit_on_interrupt
+from ._console import Output, exit_on_interrupt, say
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import AnyRouter, find_router, separate_routers
 
@@ -67,7 +67,7 @@ def cancel(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None
     """Ask the provider to stop a batch. Texts answered before the stop are billed; wait collects them."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).cancel()
-    print(f"{batch_id} is being cancelled. embedrouter batch wait collects the answered texts.")
+    say(f"{batch_id} is being cancelled. embedrouter batch wait collects the answered texts.")
 
 
 @app.command("forget")
@@ -75,7 +75,7 @@ def forget(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None
     """Drop a batch that cannot be collected. Its estimated cost stays counted as unconfirmed."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).forget()
-    print(f"{batch_id} is forgotten. Its texts can be submitted again.")
+    say(f"{batch_id} is forgotten. Its texts can be submitted again.")
 
 
 def collect_batches(router: AnyRouter, every: float, *, wait: bool, output: Output) -> dict[str, Any]:

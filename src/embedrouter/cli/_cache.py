@@ -14,7 +14,7 @@ from rich import filesize
 from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval.index_guard import FOLDER, forget, recorded
-from ._console import Output
+from ._console import Output, say
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
 from ._routers import cache_folder
@@ -174,7 +174,7 @@ def forget_index(
 ) -> None:
     """Remove the record of an index's space, after the index was emptied or embedded again."""
     space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
-    print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
+    say(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
 
 
 def _first_values(path: Path) -> list[bytes]:

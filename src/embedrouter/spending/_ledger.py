@@ -19,7 +19,6 @@ what was set aside for it stays counted in the file until then.
 """
 
 import atexit
-import logging
 import secrets
 import sqlite3
 import time
@@ -31,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from .._display import logger
 from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
@@ -49,8 +49,6 @@ from ._accounts import (
 from ._budget import Budget
 from ._schema import VERSION, migrate
 from ._unwritten import Booking, Unwritten
-
-logger = logging.getLogger("embedrouter")
 
 DAY = 86_400.0
 FLUSH_INTERVAL = 5.0
