@@ -12,7 +12,7 @@ from numbers import Number
 
 MIN_KEY = 8
 """Characters of a key; a shorter text is a placeholder, or a plain word."""
-NAME = re.compile(r"[\w.:/+@-]{1,80}")
+NAME = re.compile(r"[^ ]{1,80}")
 KEY = re.compile(r"\b(?:sk|rk|pk|pa|al)[-_]|(?=[^\W_]*\d)(?=[\d]*[^\W\d_])[^\W_]{12,}", re.IGNORECASE)
 """How a key begins, or a long word of letters and digits, which no part of a model's name is."""
 
@@ -24,23 +24,28 @@ def escaped(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def looks_like_key(word: str) -> bool:
+    """Return whether a word may be a key: where somebody has put one in the place of a name."""
+    return KEY.search(word) is not None
+
+
 def shown(value: object) -> str:
     """Return a wrong value for a message: a number or a short word. Of all else, which may be a key, only the type."""
     if value is None or isinstance(value, Number):
         return repr(value)
     if not isinstance(value, str):
         return type(value).__name__
-    return repr(value) if len(value) < MIN_KEY and not KEY.search(value) else f"a text of {len(value)} characters"
+    return repr(value) if len(value) < MIN_KEY and not looks_like_key(value) else f"a text of {len(value)} characters"
 
 
 def shown_name(name: object) -> str:
     """Return a wrong name for a message, unless it looks like a key or like a text."""
-    return repr(name) if isinstance(name, str) and NAME.fullmatch(name) and not KEY.search(name) else shown(name)
+    return repr(name) if isinstance(name, str) and NAME.fullmatch(name) and not looks_like_key(name) else shown(name)
 
 
 def masked(message: str) -> str:
     """Replace the words of a message that look like keys by an ellipsis."""
-    return re.sub(r"\S+", lambda word: "…" if KEY.search(word[0]) else word[0], message)
+    return re.sub(r"\S+", lambda word: "…" if looks_like_key(word[0]) else word[0], message)
 
 
 class _Escaping(logging.Filter):

@@ -30,6 +30,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from ._display import masked, shown_name
 from .errors import ConfigError
 from .limits import RetryPolicy
 from .models import Model, RouterSettings
@@ -128,7 +129,7 @@ class Config:
             return form.model_validate(self.content)
         except ValidationError as error:  # its message quotes the file, which may contain a key
             first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(shown_name(part).strip("'") for part in first["loc"])
         hint = f" Keys are {', '.join(sorted(form.model_fields))}." if len(first["loc"]) == 1 else ""
         raise ConfigError(f"{self.path}: {where}: {first['msg']}.{hint}")
 
@@ -192,4 +193,5 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}). Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        reason = masked(str(error))
+    raise ConfigError(f"{path} is not valid TOML: {reason}. Correct the file.") from ValueError(reason)

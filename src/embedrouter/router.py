@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
-from ._display import escaped
+from ._display import escaped, shown
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
@@ -323,7 +323,7 @@ class Router(Closeable):
 
     def _chunk_size(self, size: int | None) -> int:
         if size is not None and (not isinstance(size, int) or size < 1):
-            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {size!r}.")
+            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {shown(size)}.")
         return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
 
     # Totals and life cycle
@@ -366,7 +366,7 @@ def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[Input
         ConfigError: the input type is unknown.
     """
     if input_type not in defaults:
-        raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        raise ConfigError(f"input_type must be 'document' or 'query', not {shown(input_type)}.")
     return next(name for name in (tier, requested(input_type), defaults[input_type]) if name is not None)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from .._display import shown_name
 from ..batches import BatchJob, BatchRecord
 from ..calls import format_positions
 from ..errors import ConfigError
@@ -115,7 +116,7 @@ def _find_job(router: AnyRouter, batch_id: str) -> BatchJob:
     for job in _jobs(router):
         if batch_id in job.ids:
             return job
-    raise ConfigError(f"No batch {batch_id!r} is under way. See: embedrouter batch list")
+    raise ConfigError(f"No batch {shown_name(batch_id)} is under way. See: embedrouter batch list")
 
 
 def _row(job: BatchJob, record: BatchRecord) -> dict[str, Any]:

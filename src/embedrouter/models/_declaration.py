@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
+from .._display import shown, shown_name
 from ..errors import ConfigError
 from ..spending import as_price
 from ..types import plain
@@ -18,6 +20,7 @@ from ._catalogue import did_you_mean, load_catalogue
 OPENAI_PROTOCOL = ("openai", "azure_openai")
 SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
 RATES = ("requests_per_minute", "texts_per_minute", "tokens_per_minute")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
 
 
@@ -109,33 +112,40 @@ class Model:
         self._keep_own_settings()
         provider, _, rest = self.name.partition(":")
         if not provider or not rest:
-            raise ConfigError(f"Model name {self.name!r} must be written 'provider:name'.{did_you_mean(self.name)}")
+            raise ConfigError(
+                f"Model name {shown_name(self.name)} must be written 'provider:name'.{did_you_mean(self.name)}"
+            )
         as_price(self.price, self.name)
         check_address(self.base_url, f"{self.name}: base_url")
+        if self.api_key_env and not VARIABLE.fullmatch(self.api_key_env):
+            raise ConfigError(
+                f"{self.name}: api_key_env= is the name of a variable, such as 'OPENAI_API_KEY', not the key itself."
+            )
         for name, content in (self.headers or {}).items():
             if not content.isprintable():
                 raise ConfigError(
-                    f"{self.name}: the header {name!r} contains a line end or another control character. Remove it."
+                    f"{self.name}: the header {shown_name(name)} contains a line end or another control character. "
+                    "Remove it."
                 )
         for name in (*SIZES, *RATES):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ConfigError(f"{self.name}: {name} must be positive, not {value!r}.")
+                raise ConfigError(f"{self.name}: {name} must be positive, not {shown(value)}.")
         if self.free_tokens < 0:
-            raise ConfigError(f"{self.name}: free_tokens must not be negative, not {self.free_tokens!r}.")
+            raise ConfigError(f"{self.name}: free_tokens must not be negative, not {shown(self.free_tokens)}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
         if self.extra_body and self.provider not in OPENAI_PROTOCOL:
             raise ConfigError(f"{self.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
         if isinstance(self.served_as, str):
-            raise ConfigError(f"{self.name}: served_as= is a list of names: [{self.served_as!r}].")
+            raise ConfigError(f"{self.name}: served_as= is a list of names: [{shown_name(self.served_as)}].")
         for body in (self.body("document"), self.body("query")):
             if reserved := {"input", "model"} & set(body):
                 raise ConfigError(
                     f"{self.name}: extra_body must not set {sorted(reserved)}. The name of the model is deployment=."
                 )
         if unknown := set(self.prompts or ()) - {"document", "query"}:
-            raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {sorted(unknown)}.")
+            raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {shown_name(min(unknown))}.")
 
     def _keep_own_settings(self) -> None:
         """Copy lists and mappings, which the user may change later, and turn subclasses of ``str`` into plain text."""
