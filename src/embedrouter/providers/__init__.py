@@ -16,11 +16,21 @@ from .._display import shown_name
 from ..errors import ConfigError
 from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
-from ._environment import Address
+from ._environment import KEY_VARIABLES, Address
 from ._tiktoken import encoding
 from .versions import check_versions
 
-__all__ = ["Address", "Backend", "Description", "address_of", "create", "describe", "encoding", "never_sent"]
+__all__ = [
+    "KEY_VARIABLES",
+    "Address",
+    "Backend",
+    "Description",
+    "address_of",
+    "create",
+    "describe",
+    "encoding",
+    "never_sent",
+]
 
 PROVIDERS = {
     "openai": "openai",
