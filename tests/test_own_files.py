@@ -96,19 +96,22 @@ def test_a_folder_that_is_there_keeps_its_rights_and_may_be_reached_by_a_link(tm
     assert (tmp_path / "disk" / "cache" / "cache.db").stat().st_size
 
 
-LINKS: dict[str, Callable[[Path, Path], object]] = {
-    "dangling": lambda link, victim: link.symlink_to(victim.parent / "new.db"),
-    "dangling twice": lambda link, victim: (
-        link.symlink_to(link.with_suffix(".next")),
-        link.with_suffix(".next").symlink_to(victim.parent / "new.db"),
-    ),
-    "empty file": lambda link, victim: (
-        (victim.parent / "empty").touch(0o644),
-        link.symlink_to(victim.parent / "empty"),
-    ),
-    "text": lambda link, victim: link.symlink_to(victim),
-    "loop": lambda link, victim: link.symlink_to(link),
-}
+LINKS = ("to nothing", "to a link to nothing", "to an empty file", "to a text", "to itself")
+
+
+def plant(kind: str, link: Path, victim: Path) -> None:
+    """Make a link of one of these kinds."""
+    ends = {
+        "to nothing": "new.db",
+        "to an empty file": "empty",
+        "to a text": victim.name,
+        "to a link to nothing": "next",
+    }
+    if kind == "to an empty file":
+        (victim.parent / "empty").touch(0o644)
+    if kind == "to a link to nothing":
+        (victim.parent / "next").symlink_to("new.db")
+    link.symlink_to(link if kind == "to itself" else victim.parent / ends[kind])
 
 
 @pytest.mark.parametrize("kind", LINKS)
@@ -117,14 +120,14 @@ def test_a_link_in_the_place_of_the_cache_is_refused(
 ) -> None:
     """Nothing is made or changed at its end; the call goes on without the cache, and says why."""
     (tmp_path / "shared").mkdir()
-    LINKS[kind](tmp_path / "shared" / "cache.db", victim)
+    plant(kind, tmp_path / "shared" / "cache.db", victim)
     before = state(victim.parent)
     told = use(tmp_path / "shared", asynchronous, ledger=tmp_path / "ledger.db")
 
     assert state(victim.parent) == before
     assert told
     assert all("cache" in one for one in told)
-    assert kind == "text" or any("link" in one or "symbolic" in one for one in told)
+    assert kind == "to a text" or any("link" in one or "symbolic" in one for one in told)
 
 
 @pytest.mark.parametrize("kind", LINKS)
@@ -135,10 +138,10 @@ def test_a_link_in_the_place_of_the_ledger_is_refused(
     """Under a budget that is an error before money is spent, otherwise accounts are kept in memory."""
     (tmp_path / "shared").mkdir()
     link = tmp_path / "shared" / name
-    LINKS[kind](link, victim)
+    plant(kind, link, victim)
     before = state(victim.parent)
     use(tmp_path / "cache", asynchronous, ledger=link)
-    with pytest.raises(ConfigError, match="link|symbolic" if kind != "text" else "not a database"):
+    with pytest.raises(ConfigError, match="link|symbolic" if kind != "to a text" else "not a database"):
         use(tmp_path / "cache2", asynchronous, ledger=link, budget=Budget(total="1"))
 
     assert state(victim.parent) == before
