@@ -260,7 +260,7 @@ class Attempt:
     cost: Decimal | None = Decimal(0)
 
     def __str__(self) -> str:
-        return f"{self.model}: {type(self.error).__name__}: {self.error}"
+        return escaped(f"{self.model}: {type(self.error).__name__}: {self.error}")
 
 
 class NoModelAvailableError(EmbedRouterError):
@@ -272,7 +272,7 @@ class NoModelAvailableError(EmbedRouterError):
 
     def __str__(self) -> str:
         first, story = 1, super().__str__()
-        for attempt, equal in groupby(escaped(str(attempt)) for attempt in self.attempts):
+        for attempt, equal in groupby(map(str, self.attempts)):
             times = len(list(equal))
             last = first + times - 1
             number = f"{first}." if times == 1 else f"{first}-{last}."
