@@ -33,6 +33,7 @@ from typer.testing import CliRunner
 from embedrouter import Budget, Model, RetryPolicy, Router, TieredRouter
 from embedrouter.cascade import Cascade
 from embedrouter.cli import app
+from embedrouter.config import load
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -604,6 +605,7 @@ def test_a_key_in_a_configuration_file_is_not_repeated(line: str, tmp_path: Path
     file = tmp_path / "mine.toml"
     file.write_text(f'[[models]]\nmodel = "openai:text-embedding-3-small"\n{line}\n')
     with pytest.raises(ConfigError) as caught:
+        assert clean(repr(load(file)))
         Router.from_config(file)
 
     assert clean(told(caught.value))

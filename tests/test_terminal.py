@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from embedrouter import Model, RetryPolicy, Router, tag
+from embedrouter._display import get_logger
 from embedrouter.config import load
 from embedrouter.errors import (
     CacheWarning,
@@ -280,6 +281,19 @@ def test_a_traceback_in_the_log_is_escaped(caplog: pytest.LogCaptureFixture) -> 
     logging.getLogger("embedrouter").error("told", exc_info=ValueError(EVIL))
 
     assert obeyed(caplog.text) == ""
+
+
+@pytest.mark.parametrize("arguments", [(EVIL,), (Path(EVIL),), (ValueError(EVIL),), ({"one": EVIL},)])
+def test_the_arguments_of_a_log_line_are_escaped(arguments: tuple[Any, ...], caplog: pytest.LogCaptureFixture) -> None:
+    """Of whichever type, and by name; numbers stay numbers, and the line's own words stay what programs search for."""
+    logger = get_logger("embedrouter.parts")
+    assert get_logger("embedrouter.parts").filters == logger.filters
+    logger.warning("%(one)s" if isinstance(arguments[0], dict) else "%s", *arguments)
+    logger.warning("%s has %d of %.1f", EVIL, 3, 4.5)
+
+    assert obeyed(caplog.text) == ""
+    assert caplog.records[1].getMessage().endswith("has 3 of 4.5")
+    assert caplog.records[1].msg == "%s has %d of %.1f"
 
 
 def test_a_warning_is_escaped(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ class _Escaping(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(one if isinstance(one, int | float) else escaped(str(one)) for one in record.args)
+            record.args = tuple(map(_argument, record.args))
+        elif record.args:
+            record.args = {name: _argument(value) for name, value in record.args.items()}
         if record.exc_info and record.exc_info[1]:
             parts = (part.strip("\n") for part in traceback.format_exception(record.exc_info[1]))
             record.exc_text = "\n".join(
@@ -63,6 +65,18 @@ class _Escaping(logging.Filter):
         return True
 
 
-logger = logging.getLogger("embedrouter")
-"""The log of the whole package."""
-logger.addFilter(_Escaping())
+def _argument(value: object) -> object:
+    return value if isinstance(value, int | float) else escaped(str(value))
+
+
+_escaping = _Escaping()
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return a logger of this package. What its lines are made of is escaped; a logger above has no part in that."""
+    found = logging.getLogger(name)
+    found.addFilter(_escaping)
+    return found
+
+
+logger = get_logger("embedrouter")

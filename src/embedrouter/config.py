@@ -27,7 +27,7 @@ file can set it. To ignore it would be the leak, because the key of a gateway an
 import os
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -95,7 +95,7 @@ class Config:
     """The content of a configuration file; ``router`` and ``tiered`` return constructor arguments."""
 
     path: Path
-    content: Mapping[str, Any]
+    content: Mapping[str, Any] = field(repr=False)  # where somebody may have put a key
     named: bool
     """Whether the user named the file; otherwise a search found the file."""
 

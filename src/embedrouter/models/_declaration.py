@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from .._display import shown, shown_name
+from .._display import looks_like_key, shown, shown_name
 from ..errors import ConfigError
 from ..spending import as_price
 from ..types import plain
@@ -117,7 +117,7 @@ class Model:
             )
         as_price(self.price, self.name)
         check_address(self.base_url, f"{self.name}: base_url")
-        if self.api_key_env and not VARIABLE.fullmatch(self.api_key_env):
+        if self.api_key_env and looks_like_key(self.api_key_env) and not VARIABLE.fullmatch(self.api_key_env):
             raise ConfigError(
                 f"{self.name}: api_key_env= is the name of a variable, such as 'OPENAI_API_KEY', not the key itself."
             )

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .._display import looks_like_key
+from .._display import shown_name
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model, check_address, is_secret
 
@@ -104,7 +104,9 @@ def api_key(model: Model) -> str:
             "key. Name the variable, Model(…, api_key_env=…), or build the router in the process that embeds.",
             model=model.name,
         )
-    named = variables[0] if variables[0].isupper() or not looks_like_key(variables[0]) else "that api_key_env= names"
+    named = variables[0]
+    if not named.isupper() and shown_name(named) != repr(named):  # somebody has put the key there
+        named = "that api_key_env= names"
     raise AuthenticationError(
         f"No API key for {model.name}: set the environment variable {named}, or pass Model(…, api_key=…). "
         "For a server that needs none pass any text.",
