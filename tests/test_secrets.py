@@ -17,6 +17,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -605,8 +606,9 @@ def test_a_key_in_a_configuration_file_is_not_repeated(line: str, tmp_path: Path
     file = tmp_path / "mine.toml"
     file.write_text(f'[[models]]\nmodel = "openai:text-embedding-3-small"\n{line}\n')
     with pytest.raises(ConfigError) as caught:
-        assert clean(repr(load(file)))
         Router.from_config(file)
+    with suppress(ConfigError):  # it is no TOML
+        assert clean(repr(load(file)))
 
     assert clean(told(caught.value))
 
