@@ -47,7 +47,7 @@ from ._accounts import (
     sum_accounts,
 )
 from ._budget import Budget
-from ._schema import VERSION, migrate
+from ._schema import VERSION, migrate, recognise
 from ._unwritten import Booking, Unwritten
 
 DAY = 86_400.0
@@ -100,7 +100,9 @@ class Ledger:
         self._keep_detail = keep_detail_days * DAY
         self._busy_timeout = busy_timeout
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
-        self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=self._patience)
+        self._database = SQLiteFile(
+            file, version=VERSION, migrate=migrate, recognise=recognise, busy_timeout=self._patience
+        )
         self._unwritten = PerProcess(Unwritten)
         """A forked child begins with nothing: what the parent has in memory is the parent's to write."""
         self._opened = False
