@@ -30,9 +30,10 @@ from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from .._process import LAST_WAIT, is_barred, watch_end, watch_forks
+from .._process import LAST_WAIT, watch_end, watch_forks
 from ._failures import ReplacedError, failure, sqlite_error
 from ._own_files import make_file, make_folder
+from ._way import Way, close_unused
 
 try:
     import fcntl
@@ -66,48 +67,6 @@ def ends_in(seconds: float | None) -> Iterator[None]:
     finally:
         with suppress(ValueError):  # the coroutine of a call is closed from elsewhere
             _end_of_call.reset(before)
-
-
-class _Way:
-    """One way into a file: its connection while it is open, and the lock by which threads take turns with it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.connection: sqlite3.Connection | None = None
-        self.busy_timeout: float | None = None
-        self.until = math.inf
-        """End of the transaction, of ``time.monotonic``."""
-
-    @contextmanager
-    def turn(self, seconds: float, reason: str) -> Iterator[None]:
-        """Wait for the other threads; while the interpreter ends a daemon thread waits for ever."""
-        if not self.lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
-            raise sqlite_error(sqlite3.SQLITE_BUSY, reason)
-        try:
-            if not (barred := is_barred()):
-                yield
-        finally:
-            self.lock.release()
-        if barred:  # inside SQLite the thread would crash when Python frees what is left
-            threading.Event().wait()
-
-    def is_over(self) -> bool:
-        """Say whether the statement that runs is to be interrupted."""
-        return time.monotonic() > self.until
-
-    def close(self) -> None:
-        if self.connection is not None:
-            with suppress(sqlite3.Error):
-                self.connection.close()
-            self.connection = self.busy_timeout = None
-
-
-def _close_unused(*ways: _Way) -> None:
-    """Close what no thread uses. A connection that is only forgotten is a ``ResourceWarning``."""
-    for way in ways:
-        if way.lock.acquire(timeout=LAST_WAIT):
-            way.close()
-            way.lock.release()
 
 
 class SQLiteFile:
@@ -158,9 +117,9 @@ class SQLiteFile:
         """The largest size of the index of SQLite's log so far."""
         self._writer: int | None = None
         """The thread that is inside a transaction."""
-        self._writing, self._reading = _Way(), _Way()
+        self._writing, self._reading = Way(), Way()
         """Their locks are taken in this order by a thread that needs both."""
-        weakref.finalize(self, _close_unused, self._reading, self._writing)
+        weakref.finalize(self, close_unused, self._reading, self._writing)
         watch_forks(self)
         watch_end(self)
 
@@ -233,7 +192,7 @@ class SQLiteFile:
     # Connections
 
     @contextmanager
-    def _transaction(self, way: _Way, begin: str, seconds: float, longest: float) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, way: Way, begin: str, seconds: float, longest: float) -> Iterator[sqlite3.Connection]:
         """A lock or a full disk passes, and the connection stays: on a full disk no new one could be opened."""
         if way.connection is not None and way.connection.in_transaction:  # one inside another
             yield way.connection
@@ -253,7 +212,7 @@ class SQLiteFile:
                 way.close()
             raise
 
-    def _connect(self, way: _Way, seconds: float) -> sqlite3.Connection:
+    def _connect(self, way: Way, seconds: float) -> sqlite3.Connection:
         if self._is_replaced():
             raise ReplacedError("it was removed or replaced; close the router to begin a new one")
         self._mend_index()
@@ -290,7 +249,7 @@ class SQLiteFile:
                 self._check(connection)
                 self._checked = state
 
-    def _new_connection(self, way: _Way, seconds: float) -> sqlite3.Connection:
+    def _new_connection(self, way: Way, seconds: float) -> sqlite3.Connection:
         if self.path is not None:
             make_folder(self.path.parent)
             make_file(self.path)
@@ -319,7 +278,7 @@ class SQLiteFile:
             raise
         return connection
 
-    def _require_own(self, path: Path, way: _Way, seconds: float) -> None:
+    def _require_own(self, path: Path, way: Way, seconds: float) -> None:
         """Refuse the tables of another program, or of a later version, on a connection that changes nothing.
 
         Without a log a read-only connection would leave one behind; with a log another would write it into the file.

@@ -10,8 +10,7 @@ detail of a settled request is removed after some days, a few requests at a time
 the traffic.
 
 Savings are added up in memory, because each warm call has some. They are written with the next booking, by ``flush``
-and ``close``, and when the process ends. Processes of a ``multiprocessing`` pool are ended by a signal, without a
-chance to write: there savings are written at the end of each call.
+and ``close``, and when the process ends; in processes of a ``multiprocessing`` pool at the end of each call.
 
 The file may fail at any moment. Under a budget that is an error before a request, and nothing is spent. All other
 bookings wait in memory and are written when the file works again: after a request there is an answer to return, and
