@@ -46,6 +46,7 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
+from embedrouter.events import Events
 from embedrouter.limits import Admission, ModelLimits
 from embedrouter.models import plausible_count
 from embedrouter.spending import Charge
@@ -964,7 +965,7 @@ def test_time_in_line_is_not_taken_from_the_tries() -> None:
     failures = [Outcome(error=UnavailableError("down"), sent=True) for _ in range(3)]
     attempts = Attempts(script, [(failure, 100.0, 4.0) for failure in failures])
     policy = RetryPolicy(attempts=9, timeout=12, initial_wait=1, max_wait=1)
-    stage = Retries(policy, lambda: script.now, lambda: 1.0, attempts)  # type: ignore[arg-type]
+    stage = Retries(policy, lambda: script.now, lambda: 1.0, Events(), attempts)  # type: ignore[arg-type]
     tried = run(stage.request(scripted_call(script, [candidate("a")]), candidate("a"), [SizedText("t", 1)], True))
 
     assert attempts.left == [12, 7, 2]
@@ -975,7 +976,7 @@ def test_an_attempt_that_was_not_sent_is_not_tried_again() -> None:
     """The circuit is open, or the time is up: waiting a moment changes nothing."""
     script = Script()
     attempts = Attempts(script, [(Outcome(error=CircuitOpenError("open", retryable=True)), 0.0, 0.0)])
-    stage = Retries(RetryPolicy(), lambda: script.now, lambda: 1.0, attempts)  # type: ignore[arg-type]
+    stage = Retries(RetryPolicy(), lambda: script.now, lambda: 1.0, Events(), attempts)  # type: ignore[arg-type]
     tried = run(stage.request(scripted_call(script, [candidate("a")]), candidate("a"), [SizedText("t", 1)], True))
 
     assert (len(tried.attempts), script.sleeps) == (1, [])
@@ -983,7 +984,7 @@ def test_an_attempt_that_was_not_sent_is_not_tried_again() -> None:
 
 
 def one_attempt(script: Script, model: Candidate, limits: ModelLimits) -> OneAttempt:
-    return OneAttempt(calls(script, [model]).wiring, lambda _: limits, Learned())
+    return OneAttempt(calls(script, [model]).wiring, lambda _: limits, Learned(Events()))
 
 
 def free_limits(concurrency: int = 4) -> ModelLimits:

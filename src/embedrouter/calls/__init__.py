@@ -3,9 +3,9 @@
 ``_calls`` lists the stages in order. ``_effects`` defines the effects; ``_sync`` and ``_async`` perform the effects.
 """
 
+from ._answer import fault, unusable
 from ._call import Degradation, SizedText
 from ._calls import Calls, Prepared, Question
-from ._check import fault, unusable
 from ._pack import pack
 from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate

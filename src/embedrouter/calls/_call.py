@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 from ..errors import AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
 from ..spending import Charge
@@ -20,6 +20,15 @@ from ._effects import Effects
 
 def _ignore(embedded: Embedded) -> None:
     pass
+
+
+class About(TypedDict):
+    """The fields of an event that say what it is about."""
+
+    model: str
+    tier: str
+    input_type: InputType
+    tag: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,15 @@ class Call:
     """Receives what each request has brought, as soon as it is answered; also where another request fails."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
+
+    def about(self, candidate: Candidate) -> About:
+        """Return what an event about a model says of the call."""
+        return {
+            "model": candidate.name,
+            "tier": candidate.tier,
+            "input_type": self.input_type,
+            "tag": self.tag,
+        }
 
     @property
     def first(self) -> Candidate:

@@ -37,8 +37,9 @@ from ..errors import (
     OutOfThreadsError,
     RateLimitedError,
 )
+from ..events import CallEnded, numbered_call
 from ..limits import ModelHealth, ModelLimits
-from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType
+from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, Usage
 from ._afford import Afford, pack_requests
 from ._assemble import assemble, savings
 from ._async import AsyncEffects, Tasks
@@ -126,11 +127,11 @@ class _Stages:
         }
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
-        self.learned = Learned()
+        self.learned = Learned(wiring.events)
         attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned)
-        retries = Retries(wiring.retry, clock, wiring.random, attempt)
-        send = Send(self.reader, wiring.degradation, Isolate(self.learned, retries))
-        self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, send)
+        retries = Retries(wiring.retry, clock, wiring.random, wiring.events, attempt)
+        send = Send(self.reader, wiring.degradation, wiring.events, Isolate(self.learned, retries))
+        self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, wiring.events, send)
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
@@ -149,8 +150,45 @@ class Calls:
 
     # Operations, shared by both forms
 
-    async def embed(self, effects: Effects, question: Question) -> EmbeddingResult:
+    def embed(self, effects: Effects, question: Question) -> Running[EmbeddingResult]:
         """Return the vectors of the texts in order."""
+        told = self.wiring.events.wanted(CallEnded)
+        return self._embed_and_tell(effects, question) if told else self._embed(effects, question)
+
+    async def _embed_and_tell(self, effects: Effects, question: Question) -> EmbeddingResult:
+        events, began = self.wiring.events, self.wiring.clock()
+        with numbered_call():
+            try:
+                result = await self._embed(effects, question)
+            except BaseException as error:
+                events.report(self._ended(question, began, None, error))
+                if isinstance(error, Exception):
+                    await events.received(effects.detached().wait_for)
+                raise
+            events.report(self._ended(question, began, result))
+        await events.received(effects.detached().wait_for)
+        return result
+
+    def _ended(
+        self, question: Question, began: float, result: EmbeddingResult | None, error: BaseException | None = None
+    ) -> CallEnded:
+        usage = Usage() if result is None else result.usage
+        return CallEnded(
+            tier=self.wiring.tiers[question.rank],
+            input_type=question.input_type,
+            tag=question.tag,
+            texts=len(question.texts),
+            cached=0 if result is None else sum(result.cached),
+            degraded=0 if result is None else sum(result.degraded),
+            requests=usage.requests,
+            tokens=usage.tokens,
+            cost=usage.cost,
+            saved=usage.saved,
+            seconds=self.wiring.clock() - began,
+            error=None if error is None else type(error).__name__,
+        )
+
+    async def _embed(self, effects: Effects, question: Question) -> EmbeddingResult:
         wiring, texts = self.wiring, question.texts
         call = self._call(effects, question)
         embedded = await self._positioned(question, self._stages.get().first.embed(call, list(dict.fromkeys(texts))))

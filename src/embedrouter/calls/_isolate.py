@@ -14,7 +14,6 @@ other texts are embedded. Some refusals are no fault of a text:
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,8 +33,6 @@ BROKEN = 8
 """Answers in a row without any usable vector, after which the model is at fault and not the texts."""
 SAMPLES = 3
 """Single texts that are tried before a model counts as refusing everything."""
-
-logger = logging.getLogger("embedrouter")
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import Attempt, BackendError, BadResponseError, EmbedRouterError
+from ..events import Events, RequestRetried
 from ..limits import RetryPolicy
 from ..types import Candidate
 from ._attempt import OneAttempt
@@ -37,9 +38,15 @@ class Retries:
     """Repeat one request until an answer arrives, or the retry policy ends the attempts."""
 
     def __init__(
-        self, policy: RetryPolicy, clock: Callable[[], float], random: Callable[[], float], following: OneAttempt
+        self,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        events: Events,
+        following: OneAttempt,
     ) -> None:
-        self._policy, self._clock, self._random, self._following = policy, clock, random, following
+        self._policy, self._clock, self._random = policy, clock, random
+        self._events, self._following = events, following
 
     async def request(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool, *, once: bool = False
@@ -81,5 +88,14 @@ class Retries:
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient
                 return tried
+            error = outcome.error
+            self._events.emit(
+                RequestRetried,
+                **call.about(candidate),
+                error=type(error).__name__,
+                status=error.status,
+                attempt=number,
+                seconds=wait,
+            )
             await call.effects.sleep(wait)
             left -= self._clock() - now

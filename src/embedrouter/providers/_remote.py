@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
-from .._process import threads
+from .._process import importing, threads
 from ..errors import BackendError, BadResponseError, OutOfThreadsError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Model
 from ..types import Answer, Candidate, InputType
@@ -80,7 +80,8 @@ class RemoteBackend(Backend):
     @classmethod
     def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
         given = model.async_client if asynchronous else model.client
-        return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
+        with importing:  # SDKs import modules while they make a client
+            return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
 
     @staticmethod
     @abstractmethod

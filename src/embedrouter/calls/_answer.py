@@ -1,14 +1,17 @@
-"""Check an answer before it is believed: as a whole, then each vector.
+"""Read an answer: check it as a whole, then each vector, and find what it costs.
 
 A vector of which nothing can be used does not spoil the others: backends put NaN in its place (see
 ``providers/_responses.py``), and the check names its position.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import Answer, Vectors
+from ..models import parse_token_count, plausible_count
+from ..types import Answer, Candidate, Vectors
+from ._call import SizedText
 
 MISSING = "a vector is missing, of another length, or holds numbers that are not finite"
 ZEROS = "a vector is all zeros"
@@ -45,3 +48,24 @@ def unusable(vectors: Vectors) -> dict[int, str]:
         elif not vector.any():
             found[index] = ZEROS
     return found
+
+
+def billed(answer: Answer, candidate: Candidate, texts: Sequence[SizedText]) -> tuple[int | None, str | None]:
+    """Return the tokens to book, ``None`` for the estimate; and what was reported in their place, if no bill can be."""
+    if answer.implausible is not None:
+        return None, answer.implausible
+    if candidate.local:  # counts by itself, and its estimate may be one of characters
+        return parse_token_count(answer.tokens), None
+    return plausible_count(answer.tokens, sum(item.tokens for item in texts), len(texts))
+
+
+def shares(total: int, weights: Sequence[int]) -> list[int]:
+    """Split the billed tokens of a request in proportion to ``weights``; the shares add up to ``total``."""
+    whole = sum(weights) or 1
+    parts, given, seen = [], 0, 0
+    for weight in weights:
+        seen += weight
+        share = total * seen // whole - given
+        parts.append(share)
+        given += share
+    return parts
