@@ -47,6 +47,7 @@ from embedrouter.events import Event
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.providers._redaction import MIN_ECHO, echoes_input, mask_keys, safe_to_chain
+from embedrouter.retrieval.index_guard import users_folder
 from embedrouter.router import wiring_of
 from embedrouter.testing import FakeBackend
 from tests.either import embed
@@ -613,7 +614,8 @@ def test_nothing_on_disk_and_on_screen_holds_a_key_or_a_text(
     assert isinstance(refused.exception, EmbedRouterError)
     assert clean(told(refused.exception) + refused.output)
     names = {Path(name).relative_to(kept).parts[0] for name in stored(kept)}
-    assert {"cache.db", "ledger.db", "indexes", "probes", "export.jsonl"} <= names
+    assert {"cache.db", "ledger.db", "probes", "export.jsonl"} <= names
+    assert list(users_folder().iterdir())  # under tmp_path, too
     for name, content in (while_open | stored(kept)).items():
         assert clean(content), name
     corpus.unlink()

@@ -14,7 +14,7 @@
         ├── UnavailableError                the provider cannot be reached, or does not serve the model
         │   └── CircuitOpenError            the circuit breaker is open: the request was not made
         ├── RequestTimeoutError (TimeoutError)
-        ├── InputRejectedError (ValueError) the provider refuses these texts
+        ├── InputRejectedError (ValueError) the provider refuses these texts, or gives no usable vector for them
         └── BadResponseError                the answer does not hold the vectors that were requested
 
 Attributes are the interface; a message ends with the next action. Only backends translate the exceptions of provider
@@ -210,7 +210,7 @@ class RequestTimeoutError(BackendError, TimeoutError):
 
 
 class InputRejectedError(BackendError, ValueError):
-    """The provider refuses the texts of a request.
+    """The provider refuses the texts of a request, or gives no usable vector for them.
 
     Attributes:
         too_long: whether the reason is a text over the model's limit.
@@ -238,10 +238,35 @@ class InputRejectedError(BackendError, ValueError):
 
 
 class BadResponseError(BackendError):
-    """The answer does not hold one finite, non-zero vector of the right dimension for each text."""
+    """The answer does not hold one finite, non-zero vector of the right dimension for each text.
+
+    Attributes:
+        indices: positions in the request of the texts without such a vector, where the answer has one for each text.
+    """
 
     retryable = True
     perhaps_billed = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str = "",
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        status: int | None = None,
+        perhaps_billed: bool | None = None,
+        indices: Sequence[int] = (),
+    ) -> None:
+        super().__init__(
+            message,
+            model=model,
+            retryable=retryable,
+            retry_after=retry_after,
+            status=status,
+            perhaps_billed=perhaps_billed,
+        )
+        self.indices = tuple(indices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from pathlib import Path
 from ._process import Closeable
 from .calls import require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
-from .models import TIERS, rank
+from .models import TIERS, SetOnce, rank
 from .router import Router, choose_tier, wiring_of
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "default_tier", "require_single_space"]
 
 
-class TieredRouter(Closeable):
+class TieredRouter(SetOnce, Closeable):
     """Pass each call to the router of the requested tier, or of the next higher tier that has a router.
 
     The chosen router then uses its own default tier.

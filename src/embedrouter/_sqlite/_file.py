@@ -16,9 +16,11 @@ memory but SQLite's index of its log, because a mapped file that is cut short en
 Errors are SQLite's own (``sqlite3.Error``), also those of the file system.
 """
 
+import errno
 import math
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 import weakref
@@ -29,6 +31,11 @@ from pathlib import Path
 
 from .._process import LAST_WAIT, is_barred, watch_end, watch_forks
 from ._failures import ReplacedError, failure, sqlite_error
+
+try:
+    import fcntl
+except ImportError:  # on Windows, whose file systems have locks
+    fcntl = None  # type: ignore[assignment]
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
@@ -247,7 +254,7 @@ class SQLiteFile:
         self._mend_index()
         if way.connection is None:
             try:
-                way.connection = self._new_connection(way)
+                way.connection = self._new_connection(way, seconds)
             except OSError as error:
                 raise sqlite3.OperationalError(str(error)) from error
             self._identity = _identity(self.path)
@@ -277,11 +284,11 @@ class SQLiteFile:
                 self._check(connection)
                 self._checked = state
 
-    def _new_connection(self, way: _Way) -> sqlite3.Connection:
+    def _new_connection(self, way: _Way, seconds: float) -> sqlite3.Connection:
         if self.path is not None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = sqlite3.connect(
-            self.path or ":memory:", timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+            self.path or ":memory:", timeout=seconds, isolation_level=None, check_same_thread=False
         )
         self._checked = None
         try:
@@ -293,7 +300,9 @@ class SQLiteFile:
             for pragma, value in self._pragmas.items() if is_new else ():
                 connection.execute(f"PRAGMA {pragma} = {value}")
             if way is self._writing:
-                self._prepare(connection)
+                if self._identity is None and self.path is not None:
+                    _require_locks(self.path.parent)
+                self._prepare(connection, seconds)
             else:
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -301,9 +310,9 @@ class SQLiteFile:
             raise
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: sqlite3.Connection, seconds: float) -> None:
         """Switch to the write-ahead log and bring the tables to this version; no lock is taken where both are done."""
-        deadline = time.monotonic() + self._busy_timeout
+        deadline = time.monotonic() + seconds
         while True:  # SQLite itself does not wait for others while it switches a new file
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -355,6 +364,22 @@ class SQLiteFile:
             self._writing.close()
         self._reading.lock.release()
         self._writing.lock.release()
+
+
+def _require_locks(folder: Path) -> None:
+    """Refuse a file system without locks, such as some network file systems: SQLite would take it for a busy one.
+
+    Raises:
+        sqlite3.OperationalError: its cause is "no locks".
+    """
+    if fcntl is None:
+        return
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as probe:
+        try:
+            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise sqlite_error(sqlite3.SQLITE_NOLFS, "its file system has no locks") from error
 
 
 def _user_version(connection: sqlite3.Connection) -> int:

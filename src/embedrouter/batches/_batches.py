@@ -15,7 +15,7 @@ from itertools import count
 from typing import TypeAlias, TypeVar
 
 from ..cache import key_function
-from ..calls import Prepared, Question, SizedText, Wiring, fault, pack
+from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
 from ..events import BudgetRefused
 from ..models import BatchEndpoint, plausible_count
@@ -237,7 +237,8 @@ class Batches:
                 implausible = implausible or outcome.implausible or doubt
                 tokens += billed
                 vectors = self._cache.rounded(outcome.vectors)
-                failures[key] = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                wrong = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                failures[key] = wrong or unusable(vectors).get(0)
                 if failures[key] is None:
                     page[key] = Entry(vectors[0], billed)
             if len(page) >= PAGE:

@@ -159,4 +159,6 @@ def _advice(error: Exception, place: object) -> str:
             return "It took too long: give it a faster disk, or name another: cache=…, or None for no cache."
         case "full":
             return "Free space on its disk."
+        case "no locks":
+            return "Name a folder on a disk of this machine: cache=…, or None for no cache."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

@@ -1,4 +1,8 @@
-"""Check an answer, and read its bill."""
+"""Read an answer: check it as a whole, then each vector, and find what it costs.
+
+A vector of which nothing can be used does not spoil the others: backends put NaN in its place (see
+``providers/_responses.py``), and the check names its position.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,31 +13,41 @@ from ..models import parse_token_count, plausible_count
 from ..types import Answer, Candidate, Vectors
 from ._call import SizedText
 
+MISSING = "a vector is missing, of another length, or holds numbers that are not finite"
+ZEROS = "a vector is all zeros"
+
 
 def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
-    """Describe the defect of an answer; return ``None`` for a valid answer."""
+    """Describe the defect of an answer of which no vector can be used; return ``None`` for any other answer."""
     vectors = answer.vectors
     if vectors.dtype != np.float32:
         return f"vectors of {vectors.dtype} came, not of float32"
-    if other_length(vectors, texts, dimensions):
+    if has_other_length(vectors, texts, dimensions):
         length = vectors.shape[1]
         return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
     if vectors.shape != (texts, dimensions):
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
-    with np.errstate(over="ignore"):
-        squares = np.einsum("ij,ij->i", vectors, vectors).tolist()  # np.vecdot needs numpy 2
-    if min(squares) > 0 and sum(squares) < math.inf:  # otherwise look closer: squares of finite numbers may overflow
-        return None
-    if not np.isfinite(vectors).all():
-        return "a vector holds numbers that are not finite"
-    if not vectors.any(axis=1).all():
-        return "a vector is all zeros"
     return None
 
 
-def other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
+def has_other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
     """Return whether each text has a vector, and the vectors have another number of dimensions."""
     return vectors.ndim == 2 and len(vectors) == texts and vectors.shape[1] != dimensions
+
+
+def unusable(vectors: Vectors) -> dict[int, str]:
+    """Return the positions of the vectors that cannot be used, each with the reason."""
+    with np.errstate(over="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors).tolist()  # np.vecdot needs numpy 2
+    if min(squares) > 0 and sum(squares) < math.inf:  # otherwise look closer: squares of finite numbers may overflow
+        return {}
+    found: dict[int, str] = {}
+    for index, vector in enumerate(vectors):
+        if not np.isfinite(vector).all():
+            found[index] = MISSING
+        elif not vector.any():
+            found[index] = ZEROS
+    return found
 
 
 def billed(answer: Answer, candidate: Candidate, texts: Sequence[SizedText]) -> tuple[int | None, str | None]:

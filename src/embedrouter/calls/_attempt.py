@@ -29,9 +29,10 @@ from ..models import own_answer
 from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
-from ._answer import billed, fault, other_length, shares
+from ._answer import MISSING, billed, fault, has_other_length, shares, unusable
 from ._call import Call, Embedded, SizedText
 from ._events import RequestEvents
+from ._learned import Learned
 from ._wiring import Wiring
 
 
@@ -55,10 +56,11 @@ class OneAttempt:
     Args:
         wiring: the backends, the cache and the accounts; an open circuit is waited for as long as a retry may take.
         limits: returns the limits of a candidate in this process.
+        learned: is told which candidates give usable vectors.
     """
 
-    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits]) -> None:
-        self._wiring, self._limits = wiring, limits
+    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits], learned: Learned) -> None:
+        self._wiring, self._limits, self._learned = wiring, limits, learned
         self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
         self._served, self._tell = wiring.served, RequestEvents(wiring.events)
         self._warned: set[str] = set()
@@ -239,31 +241,44 @@ class OneAttempt:
                 raise outcome
             return Outcome(error=outcome, sent=True)
         tokens = spending.tokens if outcome.tokens is None else outcome.tokens
-        wrong = fault(outcome, len(texts), candidate.space.dimensions)
+        dimensions = candidate.space.dimensions
+        wrong = fault(outcome, len(texts), dimensions)
+        bad: dict[int, str] = {}
         found: dict[str, Found] = {}
         if wrong is None:
+            bad = unusable(outcome.vectors)
             parts = shares(tokens, [item.tokens for item in texts])
             origin = Origin(candidate, cached=False)
-            rows = zip(texts, outcome.vectors, parts, strict=True)
-            found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
+            rows = enumerate(zip(texts, outcome.vectors, parts, strict=True))
+            found = {
+                item.text: Found(vector, share, origin) for index, (item, vector, share) in rows if index not in bad
+            }
         keep = partial(self._keep, call, candidate, found, outcome.model, reservation, tokens, outcome.implausible)
         amount, other = await call.effects.run_blocking(keep)
         charge = Charge(tokens, amount)
         self._wiring.totals.add(usage_of([charge]))
         embedded = Embedded({} if other else found, [charge])
         call.report(embedded)
-        if other is None and wrong is None:
+        if found:
+            self._learned.useful.add(candidate.index)
+        if other is None and wrong is None and not bad:
             self._tell.answered(call, candidate, spending, tokens, amount, seconds)
             return Outcome(embedded, cost=amount, sent=True)
-        dimensions = candidate.space.dimensions
-        length = other_length(outcome.vectors, len(texts), dimensions)  # comes again, and would be paid for again
-        error = other or BadResponseError(wrong or "", model=candidate.name, retryable=not length)
+        length = has_other_length(outcome.vectors, len(texts), dimensions)
+        if length and len(texts) == 1 and candidate.index in self._learned.useful:
+            wrong, bad = None, {0: MISSING}  # other texts have vectors of the right length
+        error = other or BadResponseError(
+            wrong or "; ".join(dict.fromkeys(bad.values())),
+            model=candidate.name,
+            retryable=not (candidate.repeats or length),  # what comes again would be paid for again
+            indices=list(bad),
+        )
         self._tell.failed(call, candidate, spending, error, seconds, amount)
         if other is not None:
             first = self._served.known(candidate.name, candidate.fingerprint)
             self._tell.changed(call, candidate, "name", first, outcome.model)
             raise other
-        if length:
+        if length and not bad:
             self._tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
         return Outcome(embedded, error, amount, sent=True)
 

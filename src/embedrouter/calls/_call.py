@@ -87,11 +87,12 @@ class Embedded:
     """Other texts that the provider refuses, with the errors."""
 
     def add(self, other: Embedded) -> None:
-        """Add the result of another stage."""
+        """Add the result of another stage. A text that one model refuses may have a vector of another."""
         self.found.update(other.found)
         self.charges += other.charges
         self.too_long += other.too_long
-        self.rejected.update(other.rejected)
+        rejected = {**self.rejected, **other.rejected}
+        self.rejected = {text: error for text, error in rejected.items() if text not in self.found}
 
 
 class Stage(Protocol):

@@ -1,4 +1,4 @@
-"""Remember limits that a server's refusals have told, for the process."""
+"""Remember what a model's answers and refusals have told, for the process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from ..types import Candidate
 
 
 class Learned:
-    """The learned limits of each candidate. Without a lock: each entry is replaced as a whole."""
+    """The learned limits of each candidate. Without a lock: each entry is replaced as a whole.
+
+    Attributes:
+        useful: the candidates, by index, that have given a usable vector.
+    """
 
     def __init__(self, events: Events) -> None:
         self._events = events
+        self.useful: set[int] = set()
         self._texts: dict[int, int] = {}
         self._input_tokens: dict[int, int] = {}
 

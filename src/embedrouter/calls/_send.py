@@ -54,7 +54,7 @@ class Send:
                     continue
                 found = await self._reader.look_up(call, [item.text for item in texts], only=candidate)
                 self._tell_degraded(call, candidate, found, failures)
-                embedded.found |= found
+                embedded.add(Embedded(found))
                 texts = [item for item in texts if item.text not in found]
                 if not texts:
                     return embedded
@@ -82,6 +82,8 @@ class Send:
                 case AuthenticationError():  # a missing key is never a silent step to a dearer model
                     dearest = candidate.price if candidate.price is not None else Decimal(0)
             failures.append(tried.failure)
+        if all(item.text in embedded.rejected for item in texts):  # no model gave a usable vector
+            return embedded
         last = failures[-1]
         if isinstance(last.__cause__, InputRejectedError):  # no model is left to answer
             raise TextsRejected(

@@ -5,7 +5,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -81,12 +81,27 @@ class Wiring:
         if (refusal := self.ledger.refusal(self.budget, amount)) is not None:
             raise BudgetExceededError(f"Nothing was called: {refusal}")
 
+    @property
+    def fingerprint(self) -> list[object]:
+        """What decides a vector: the models in the order in which they are called, and the settings that change one."""
+        cut = self.on_too_long != "error"
+        models = [
+            [item.fingerprint, item.rank, item.limits.input_tokens if cut else None]
+            for item in sorted(self.candidates, key=in_turn)
+        ]
+        return [models, self.on_too_long, self.cache.dtype, astuple(self.degradation)]
+
     def close(self) -> None:
         """Close the cache and the ledger, clear the memory of queries, and wait for ``on_event``."""
         self.memory.clear()
         self.cache.close()
         self.ledger.close()
         self.events.finish()
+
+
+def in_turn(candidate: Candidate) -> tuple[bool, Decimal, int]:
+    """Return the sort key by which candidates are called: cheapest first, those of unknown price last."""
+    return candidate.price is None, candidate.price or Decimal(0), candidate.index
 
 
 def wire(settings: RouterSettings) -> Wiring:

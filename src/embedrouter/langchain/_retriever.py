@@ -101,6 +101,19 @@ class TieredRetriever(BaseRetriever):
             if not overrides(self.stores[first], VectorStore, WITH_SCORES):
                 raise self._tiered.no_scores(first, self.stores[first], f"has no {WITH_SCORES}")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field, if a retriever that is built with it is accepted."""
+        if name in type(self).model_fields:
+            value = getattr(self.model_copy(update={name: value}), name)
+        super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with fields that are checked as at the beginning."""
+        other = super().model_copy(deep=deep)
+        if not update:
+            return other
+        return type(self)(**{**{name: getattr(other, name) for name in type(self).model_fields}, **update})
+
     @property
     def _tiered(self) -> LangChainStores:
         return LangChainStores(self.stores, self.router, self.query_tier, self.cascade)

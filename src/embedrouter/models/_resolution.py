@@ -116,6 +116,7 @@ def resolve(
         served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,
+        repeats=local or model.embedder is not None,
         reads_context=any(
             code is not None
             for code in (model.embedder, model.client, model.async_client, model.azure_ad_token_provider)

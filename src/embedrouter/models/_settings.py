@@ -23,6 +23,16 @@ MAX_MICRO_BATCH_WINDOW = 1.0
 """Seconds."""
 
 
+class SetOnce:
+    """An object whose public attributes are set once, so that what they show is what was built."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__dict__ and not name.startswith("_"):
+            kind = type(self).__name__
+            raise ConfigError(f"{name} of a {kind} cannot be changed. Build another {kind}.")
+        super().__setattr__(name, value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterSettings:
     """Hold the arguments of one ``Router``, validated. ``Router`` documents each of them.

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .._process import importing
 from ..errors import ConfigError
 from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
@@ -101,7 +102,8 @@ def needs_extra(model: Model, extra: str) -> Iterator[None]:
     """
     check_versions(model.name, extra)
     try:
-        yield
+        with importing:
+            yield
     except ImportError as error:
         raise ConfigError(
             f"{model.name} needs {error.name or extra!r}, which is not installed. Run: "

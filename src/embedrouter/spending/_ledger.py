@@ -53,7 +53,7 @@ from ._unwritten import Booking, Unwritten
 DAY = 86_400.0
 FLUSH_INTERVAL = 5.0
 """Seconds between two attempts to write what is in memory, where it can wait."""
-PATIENCE = 2.0
+PATIENCE = 0.5
 """Seconds to wait for another writer with what can wait in memory instead."""
 LAST_WAIT = 1.0
 """The same with savings when the process ends, and for another ledger."""
@@ -201,7 +201,7 @@ class Ledger:
         """Write what is in memory and close the file; the next call opens it again."""
         self._flush(self._patience)
         self._database.close()
-        self._opened = self._failing = False
+        self._failing = False
 
     def compact(self, older_than: timedelta = timedelta()) -> int:
         """Remove the detail of settled and released requests, and give the room in the file back to the disk.
