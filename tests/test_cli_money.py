@@ -77,6 +77,7 @@ def tokens(texts: list[str]) -> int:
 def place(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with texts and a configuration that points at the emulator, entered."""
     monkeypatch.setenv("HARBOUR_KEY", "sk-harbour")
+    monkeypatch.setenv("EMBEDROUTER_CONFIG", str(tmp_path / "embedrouter.toml"))
     (tmp_path / "corpus.jsonl").write_text(
         "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(TEXTS))
     )

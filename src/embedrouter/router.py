@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
+from ._display import escaped, shown
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
@@ -42,8 +43,7 @@ class Router(SetOnce, Closeable):
         ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"``
             keeps accounts in memory, for this router alone.
         retry: the retry policy of requests.
-        query_tier: the tier of queries that request none; by default the highest tier of any model.
-        document_tier: the tier of documents that request none; likewise.
+        query_tier, document_tier: the tier of texts that request none; by default the highest tier of any model.
         tiers: the names of the tiers, lowest first.
         on_too_long: the treatment of a text over the model's limit: ``"error"`` refuses the text, ``"truncate"`` embeds
             its beginning, ``"mean"`` averages the vectors of its parts.
@@ -326,7 +326,7 @@ class Router(SetOnce, Closeable):
 
     def _chunk_size(self, size: int | None) -> int:
         if size is not None and (not isinstance(size, int) or size < 1):
-            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {size!r}.")
+            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {shown(size)}.")
         return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
 
     # Totals and life cycle
@@ -356,7 +356,7 @@ class Router(SetOnce, Closeable):
         await in_thread(self._wiring.close)
 
     def __repr__(self) -> str:
-        return f"Router({', '.join(self.models)}; {self.space})"
+        return escaped(f"Router({', '.join(self.models)}; {self.space})")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Router, **self._settings.arguments()), ()
@@ -369,7 +369,7 @@ def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[Input
         ConfigError: the input type is unknown.
     """
     if input_type not in defaults:
-        raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        raise ConfigError(f"input_type must be 'document' or 'query', not {shown(input_type)}.")
     return next(name for name in (tier, requested(input_type), defaults[input_type]) if name is not None)
 
 

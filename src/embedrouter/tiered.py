@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ._display import escaped
 from ._process import Closeable
 from .calls import require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
@@ -160,7 +161,7 @@ class TieredRouter(SetOnce, Closeable):
             await router.aclose()
 
     def __repr__(self) -> str:
-        return f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})"
+        return escaped(f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})")
 
 
 def default_tier(router: Router | TieredRouter, input_type: InputType) -> str:

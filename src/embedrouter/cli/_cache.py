@@ -17,7 +17,7 @@ from rich import filesize
 from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval.index_guard import FOLDER, forget, recorded, users_folder
-from ._console import Output
+from ._console import Output, say
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
 from ._routers import cache_folder
@@ -220,7 +220,7 @@ def forget_index(
     Records are in the user's data folder. Those that earlier versions kept in the cache folder are removed, too.
     """
     space = forget(name, users_folder(), (cache.expanduser() if cache else default_folder()) / FOLDER)
-    print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
+    say(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
 
 
 def _require_signature(file: Path, mark: str | None, signer: Signer | None) -> str:

@@ -16,10 +16,11 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, ClassVar, Literal
 
+from .._display import escaped, get_logger
 from ..types import InputType, dollars
 
 CALLS, LIMITS, SPENDING, CACHE, MODELS = (
-    logging.getLogger(f"embedrouter.{name}") for name in ("calls", "limits", "spending", "cache", "models")
+    get_logger(f"embedrouter.{name}") for name in ("calls", "limits", "spending", "cache", "models")
 )
 
 
@@ -76,9 +77,7 @@ def shown(value: object) -> object:
         return "unknown"
     if isinstance(value, Decimal):
         return dollars(value)
-    if isinstance(value, str) and not value.isprintable():
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-    return value
+    return escaped(value) if isinstance(value, str) else value
 
 
 # Calls

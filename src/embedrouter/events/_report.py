@@ -16,6 +16,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any, ParamSpec, cast
 
+from .._display import get_logger
 from .._process import Lane, PerProcess, threads, watch_end
 from ..errors import OutOfThreadsError
 from ._kinds import Event, shown
@@ -31,7 +32,7 @@ LAST_WAIT = 0.5
 MOST_WAITING = 10_000
 """Events that wait for ``on_event``; further ones are dropped."""
 
-own_logger = logging.getLogger("embedrouter.events")
+own_logger = get_logger("embedrouter.events")
 
 
 class _State:

@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from .._process import in_thread
 from ..calls import run
@@ -73,6 +73,8 @@ class TieredRetriever(BaseRetriever):
         ConfigError: a tier has no store, a store's embedder is no ``RouterEmbeddings``, or two settings contradict.
         SpaceMismatchError: a store's embedder is in another space than its tier's router.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     stores: dict[str, VectorStore]
     router: TieredRouter

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from .._display import shown
 from ..providers.versions import check_versions
 
 check_versions(__name__, "llama-index")
@@ -64,7 +65,7 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
         SpaceMismatchError: the index is recorded in another space.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
 
     embed_batch_size: int = Field(default=2048, gt=0, le=2048, description="Texts handed to the router at once.")
     space: str = Field(default="", description="The embedding space of every vector.")
@@ -238,7 +239,7 @@ class TieredRetriever(BaseRetriever):
     ) -> None:
         super().__init__(callback_manager=callback_manager)
         if similarity_top_k < 1:
-            raise ConfigError(f"similarity_top_k must be at least 1, not {similarity_top_k!r}.")
+            raise ConfigError(f"similarity_top_k must be at least 1, not {shown(similarity_top_k)}.")
         if "embed_model" in search:
             raise ConfigError("Each index embeds with a model of its own. Leave embed_model= out.")
         self.indices = dict(indices)

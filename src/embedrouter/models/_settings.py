@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from .._display import shown, shown_name
 from ..cache import DEFAULT, CacheLike, Default
 from ..errors import ConfigError
 from ..events import Event
@@ -64,17 +65,17 @@ class RouterSettings:
     def __post_init__(self) -> None:
         if isinstance(self.models, str | Model) or not self.models:
             raise ConfigError("models must be a list of at least one model, such as ['openai:text-embedding-3-small'].")
-        if len(set(self.tiers)) != len(self.tiers) or not self.tiers:
-            raise ConfigError(f"tiers must be different names, lowest first, not {tuple(self.tiers)!r}.")
+        if isinstance(self.tiers, str) or len(set(self.tiers)) != len(self.tiers) or not self.tiers:
+            raise ConfigError("tiers must be different names, in a list, lowest first.")
         self._require_one_of("on_too_long", get_args(OverlongPolicy))
         self._require_one_of("when_unavailable", ("raise", "degrade"))
         self._require_one_of("cache_dtype", ("float32", "float16"))
         if self.cache_memory < 0:
-            raise ConfigError(f"cache_memory must be a number of bytes, 0 or more, not {self.cache_memory!r}.")
+            raise ConfigError(f"cache_memory must be a number of bytes, 0 or more, not {shown(self.cache_memory)}.")
         if not 0 <= self.micro_batch_window <= MAX_MICRO_BATCH_WINDOW:
             raise ConfigError(
                 f"micro_batch_window must be from 0 to {MAX_MICRO_BATCH_WINDOW} seconds, "
-                f"not {self.micro_batch_window!r}."
+                f"not {shown(self.micro_batch_window)}."
             )
         receiver = self.on_event
         if receiver is not None and (not callable(receiver) or inspect.iscoroutinefunction(receiver)):
@@ -89,7 +90,7 @@ class RouterSettings:
     def _require_one_of(self, name: str, accepted: tuple[str, ...]) -> None:
         if (value := getattr(self, name)) not in accepted:
             *others, last = map(repr, accepted)
-            raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}.")
+            raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {shown(value)}.")
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of ``Router`` that give these settings again, in a pickle too."""
@@ -130,7 +131,7 @@ def preset(name: str, revision: str | None = None, trust_remote_code: bool = Fal
         ConfigError: the name is unknown, or the local model is requested from another preset or without its conditions.
     """
     if name not in PRESETS:
-        raise ConfigError(f"Unknown preset {name!r}. Choose one of {', '.join(PRESETS)}.")
+        raise ConfigError(f"Unknown preset {shown_name(name)}. Choose one of {', '.join(PRESETS)}.")
     settings = dict(PRESETS[name])
     if revision is not None or trust_remote_code:
         if name != "voyage-4":

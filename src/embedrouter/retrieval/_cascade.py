@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .._display import shown, shown_name
 from .._process import Lock, PerProcess
 from ..errors import ConfigError
 
@@ -64,11 +65,11 @@ class Cascade:
         gaps: Iterable[float] = (),
     ) -> None:
         if not 0 <= share <= 1:
-            raise ConfigError(f"Cascade.share must be from 0 to 1, such as 0.3 for 30 %, not {share!r}.")
+            raise ConfigError(f"Cascade.share must be from 0 to 1, such as 0.3 for 30 %, not {shown(share)}.")
         if window < 1:
-            raise ConfigError(f"Cascade.window must be at least 1, not {window!r}.")
+            raise ConfigError(f"Cascade.window must be at least 1, not {shown(window)}.")
         if cheap is not None and cheap == good:
-            raise ConfigError(f"Cascade.cheap and Cascade.good must be two tiers, not {cheap!r} twice.")
+            raise ConfigError(f"Cascade.cheap and Cascade.good must be two tiers, not {shown_name(cheap)} twice.")
         self.share = share
         self.cheap = cheap
         self.good = good

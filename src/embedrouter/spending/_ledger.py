@@ -10,8 +10,7 @@ detail of a settled request is removed after some days, a few requests at a time
 the traffic.
 
 Savings are added up in memory, because each warm call has some. They are written with the next booking, by ``flush``
-and ``close``, and when the process ends. Processes of a ``multiprocessing`` pool are ended by a signal, without a
-chance to write: there savings are written at the end of each call.
+and ``close``, and when the process ends; in processes of a ``multiprocessing`` pool at the end of each call.
 
 The file may fail at any moment. Under a budget that is an error before a request, and nothing is spent. All other
 bookings wait in memory and are written when the file works again: after a request there is an answer to return, and
@@ -47,7 +46,7 @@ from ._accounts import (
     sum_accounts,
 )
 from ._budget import Budget
-from ._schema import VERSION, migrate
+from ._schema import VERSION, migrate, recognise
 from ._unwritten import Booking, Unwritten
 
 DAY = 86_400.0
@@ -100,7 +99,9 @@ class Ledger:
         self._keep_detail = keep_detail_days * DAY
         self._busy_timeout = busy_timeout
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
-        self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=self._patience)
+        self._database = SQLiteFile(
+            file, version=VERSION, migrate=migrate, recognise=recognise, busy_timeout=self._patience
+        )
         self._unwritten = PerProcess(Unwritten)
         """A forked child begins with nothing: what the parent has in memory is the parent's to write."""
         self._opened = False
