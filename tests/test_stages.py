@@ -1005,7 +1005,7 @@ def test_shares_add_up_to_the_bill(total: int, weights: list[int]) -> None:
     assert all(share >= 0 for share in shares)
 
 
-@pytest.mark.parametrize("deadline", [12.0, 8.0])
+@pytest.mark.parametrize("deadline", [12.0, 8.0, 10.0, 10.0 + 1e-9])
 def test_setting_money_aside_takes_from_the_time_of_the_request(deadline: float) -> None:
     """Another process may hold the ledger. Where no time is left nothing is sent, and nothing stays set aside."""
 
@@ -1020,9 +1020,18 @@ def test_setting_money_aside_takes_from_the_time_of_the_request(deadline: float)
     stage = one_attempt(script, model, free_limits())
     outcome = run(stage.make(call, model, [SizedText("t", 1)], 1, 60.0, True))
 
-    assert [request.timeout for request in script.requests] == ([2.0] if deadline > 10 else [])
-    assert states(script.ledger) == ({"settled"} if deadline > 10 else set())
-    assert isinstance(outcome.error, RequestTimeoutError) is (deadline < 10)
+    assert [request.timeout for request in script.requests] == ([2.0] if deadline > 11 else [])
+    assert states(script.ledger) == ({"settled"} if deadline > 11 else set())
+    assert isinstance(outcome.error, RequestTimeoutError) is (deadline < 11)
+
+
+def test_a_call_that_wakes_a_billionth_of_a_second_early_sends_nothing() -> None:
+    """The request would be given up at once, and might be billed."""
+    script = Script()
+    with pytest.raises(NoModelAvailableError):
+        ask(script, ["t"], [candidate("a")], deadline=1e-9)
+
+    assert (script.requests, states(script.ledger)) == ([], set())
 
 
 def test_a_caller_in_line_for_a_slot_gives_up_in_time() -> None:

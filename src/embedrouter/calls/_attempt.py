@@ -26,7 +26,7 @@ from ..errors import (
     RequestTimeoutError,
     SpaceMismatchError,
 )
-from ..limits import MINUTE, Admission, ModelLimits
+from ..limits import INSTANT, MINUTE, Admission, ModelLimits
 from ..models import own_answer, parse_token_count, plausible_count
 from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
@@ -135,7 +135,7 @@ class OneAttempt:
         admission: Admission,
     ) -> Outcome:
         timeout = min(candidate.timeout, _least(left, call.deadline, self._clock()))
-        if timeout <= 0:
+        if timeout < INSTANT:  # an event loop may wake a call a little early
             return Outcome(error=_used_up(candidate))
         spending = _spending(call, candidate, texts, number, timeout)
         if call.unaffordable is not None and spending.amount != 0:
@@ -153,7 +153,7 @@ class OneAttempt:
                 return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
             call.effects.check()
             timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
-            if timeout <= 0:
+            if timeout < INSTANT:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
             sent = True
