@@ -68,8 +68,8 @@ LEFT, VECTOR, PAID, KEPT, BOOKED, CAP, DEADLINE, FORGOTTEN, RESERVED = (
 BUGS = {
     "a claim is not released after an error": Bug(
         "calls/_share.py",
-        "                self._claims.resolve(kind, texts, lambda _: left)\n",
-        "                pass\n",
+        "            if release:\n",
+        "            if release and found:\n",
         (LEFT, DEADLINE, "every call ends"),
     ),
     "a text is not looked up again after other claims were resolved": Bug(

@@ -173,7 +173,10 @@ def _check_accounts(world: World) -> None:
 
 def _is_kept(world: World, request: Request) -> bool:
     """Whether the vectors of a sound answer are in the cache, or could not be stored, or were refused."""
-    if any(item.process is request.process and item.outcome == "another name" for item in world.provider.requests):
+    requests = world.provider.requests
+    if not world.plan.cached or any(
+        item.process is request.process and item.outcome == "another name" for item in requests
+    ):
         return True
     keys = {world.plan.key(request.candidate, request.input_type, text) for text in request.texts}
     return keys <= world.store.rows.keys() | world.store.not_kept

@@ -57,6 +57,8 @@ class Plan:
     when_unavailable: str
     window: float
     memory: int
+    cached: bool
+    """Whether there is a cache."""
     dtype: str
     exact: bool
     poison: str
@@ -119,6 +121,7 @@ def plan(choices: Choices) -> Plan:
         when_unavailable=option("unavailable", "raise", "degrade"),
         window=option("window", 0.0, 0.01),
         memory=option("memory", 0, 100_000),
+        cached=option("cache", True, True, True, True, False),
         dtype=option("dtype", "float32", "float32", "float16"),
         exact=option("exact", True, False),
         poison=option("poison", "", "", "", *POOL[:3]),

@@ -166,7 +166,7 @@ class Provider:
         """Refuse what no request may be."""
         if stopped:
             raise self._world.violation("no request after a stop", f"{request.texts} were sent by {request.asker.name}")
-        if timeout <= 0 or len(set(request.texts)) < len(request.texts):
+        if timeout < 1e-6 or len(set(request.texts)) < len(request.texts):
             raise self._world.violation("requests are sound", f"{request.texts} were sent for {timeout} s")
         self._check_not_in_cache(request)
         if request.shared and self._world.now - request.asker.began_at < STALLED:

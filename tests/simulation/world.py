@@ -78,7 +78,7 @@ class Process:
         self.helping = 0
         self.slots = max(candidate.concurrency for candidate in plan.candidates)
         self.ledger = Ledger(world.own_path(self), required=bool(plan.budget.caps), now=world.clock)
-        cache = VectorCache(world.store, plan.dtype)
+        cache = VectorCache(world.store if plan.cached else None, plan.dtype)
         self.wiring = Wiring(
             candidates=plan.candidates,
             backends={item.index: SimulatedBackend(item, exact=plan.exact) for item in plan.candidates},
