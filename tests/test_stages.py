@@ -45,7 +45,7 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.limits import Admission, ModelLimits
+from embedrouter.limits import MINUTE, Admission, ModelLimits
 from embedrouter.models import plausible_count
 from embedrouter.spending import Charge
 from embedrouter.testing import MemoryCache
@@ -584,9 +584,12 @@ def test_a_refused_request_costs_nothing_and_a_lost_one_stays_counted() -> None:
 
 @pytest.mark.parametrize("end", [GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, ZeroDivisionError])
 def test_a_call_that_ends_while_a_request_is_in_flight_leaves_it_counted(end: type[BaseException]) -> None:
-    """It was probably billed. The event loop was closed, the task cancelled, or a backend has a defect."""
+    """It was probably billed, and counts against the limit of the rate. The event loop was closed, the task cancelled,
+    or a backend has a defect.
+    """
     script = Script(outcomes=["pending"])
-    stage = calls(script, [candidate("a", price="1")]).embed(ScriptedEffects(script), question(["aaaa"]))
+    asked = calls(script, [candidate("a", price="1", requests_per_minute=1)])
+    stage = asked.embed(ScriptedEffects(script), question(["aaaa"]))
     stage.send(None)
     assert states(script.ledger) == {"reserved"}
 
@@ -597,6 +600,8 @@ def test_a_call_that_ends_while_a_request_is_in_flight_leaves_it_counted(end: ty
             stage.throw(end())
 
     assert [item.amount for item in script.ledger.unconfirmed()] == [4 * Decimal(1) / 1_000_000]
+    run(asked.embed(ScriptedEffects(script), question(["aaaa"])))
+    assert script.sleeps == [MINUTE]
 
 
 def test_a_call_that_is_stopped_before_its_request_sets_nothing_aside() -> None:

@@ -186,6 +186,10 @@ class OneAttempt:
             return error
         except EmbedRouterError as error:
             return error
+        except BaseException as stopped:  # or a defect in a backend
+            if not never_sent(stopped):
+                limits.unanswered(admission, self._clock())
+            raise
         tokens, implausible = _billed(answer, candidate, texts)
         limits.answered(admission, tokens, answer.limits, self._clock())
         vectors = self._cache.rounded(answer.vectors)

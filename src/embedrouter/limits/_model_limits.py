@@ -191,6 +191,13 @@ class ModelLimits:
                 self._rate.first_answer()
             self._free(admission)
 
+    def unanswered(self, admission: Admission, now: float) -> None:
+        """Record a request that was sent and given up: the provider may count the request."""
+        with self._lock:
+            self._circuit.release(admission.at)
+            self._rate.arrived(admission, None, now)
+            self._free(admission)
+
     def health(self, model: str, now: float) -> ModelHealth:
         """Return the health of the model."""
         with self._lock:
