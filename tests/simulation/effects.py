@@ -40,7 +40,7 @@ class Asker:
         """Whether Ctrl-C ended it; after a second one its requests are left to themselves."""
 
 
-class _Effects:
+class Effects:
     def __init__(self, process: Process, asker: Asker) -> None:
         self.process, self.world, self.asker = process, process.world, asker
         self.stopped = False
@@ -56,6 +56,14 @@ class _Effects:
     def stop(self) -> None:
         self.stopped = True
 
+    def _named(self, function: Callable[..., Any]) -> str:
+        """Return a name of what a blocking function does, for the story; money is set aside after the admission."""
+        inner = function.func if isinstance(function, partial) else function
+        name = getattr(inner, "__name__", type(inner).__name__).strip("_")
+        if name == "reserve":
+            self.world.current.admitted = self.world.effects
+        return name
+
     async def _perform(self, function: Callable[[], T], told: str) -> T:
         """Run a blocking function: at one moment, after the time that it takes."""
         seconds = self.world.blocking_seconds(told)
@@ -69,7 +77,7 @@ class _Effects:
         raise NotImplementedError
 
 
-class Blocking(_Effects):
+class Blocking(Effects):
     """Effects of a synchronous call; ``blocks`` is the event loop in which it is made."""
 
     def __init__(self, process: Process, asker: Asker, blocks: Loop | None = None) -> None:
@@ -78,8 +86,9 @@ class Blocking(_Effects):
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
         self.world.count(self.process)
+        told = self._named(function)
         await suspend()
-        return await self._perform(partial(function, *args, **settings), _name(function))
+        return await self._perform(partial(function, *args, **settings), told)
 
     async def sleep(self, seconds: float) -> None:
         self.world.count(self.process)
@@ -165,7 +174,7 @@ class Blocking(_Effects):
         return Blocking(self.process, self.world.asker("batch", self.asker.rank), self.blocked_loop)
 
 
-class Awaiting(_Effects):
+class Awaiting(Effects):
     """Effects of an asynchronous call in an event loop."""
 
     def __init__(self, process: Process, asker: Asker, loop: Loop, *, shielded: bool = False) -> None:
@@ -175,7 +184,7 @@ class Awaiting(_Effects):
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
         self.world.count(self.process)
         job = self.world.spawn(
-            "job", self._perform(partial(function, *args, **settings), _name(function)), self.process
+            "job", self._perform(partial(function, *args, **settings), self._named(function)), self.process
         )
         try:
             await finished(job)
@@ -281,9 +290,3 @@ class Awaiting(_Effects):
 async def _finished_if_begun(tasks: Sequence[Task]) -> None:
     if begun := [task for task in tasks if not task.cancel_unbegun()]:
         await finished(*begun)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """Return a name of what a blocking function does, for the story."""
-    inner = function.func if isinstance(function, partial) else function
-    return getattr(inner, "__name__", type(inner).__name__).strip("_")

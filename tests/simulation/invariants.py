@@ -98,12 +98,12 @@ def _is_right(
     world: World, candidate: Candidate, input_type: InputType, text: str, row: Vectors, *, shortened: bool
 ) -> bool:
     if not shortened:
-        return np.array_equal(row, vector(candidate, input_type, text))
+        return np.array_equal(row, vector(candidate, input_type, text, world.plan.dtype))
     weight = 1 if world.plan.exact else 2
     for limit in {item.limits.input_tokens for item in world.plan.candidates} - {None}:
         assert limit is not None
         parts = split_text(text, limit, world.plan.on_too_long, lambda part: weight * len(part))
-        vectors = [vector(candidate, input_type, part) for part in parts]
+        vectors = [vector(candidate, input_type, part, world.plan.dtype) for part in parts]
         mean = np.average(vectors, axis=0, weights=[len(part) for part in parts])
         expected = vectors[0] if len(parts) == 1 else mean / np.linalg.norm(mean)
         if np.allclose(row, expected, rtol=2e-3):
@@ -119,7 +119,7 @@ def _check_rows(world: World) -> None:
         for input_type in ("document", "query"):
             keys = {plan.key(candidate, input_type, text): text for text in POOL}
             for key, entry in stored.read([*keys], candidate.space.dimensions).items():
-                if not np.array_equal(entry.vector, vector(candidate, input_type, keys[key])):
+                if not np.array_equal(entry.vector, vector(candidate, input_type, keys[key], plan.dtype)):
                     raise Violation("a vector is its text's", f"{keys[key]!r} of {candidate.name} is stored wrong")
 
 

@@ -23,11 +23,10 @@ from embedrouter.errors import (
 from embedrouter.models import Backend
 from embedrouter.types import Answer, Candidate, InputType, RateLimits, TokenCounts, Vectors
 
-from .plan import POOL
 from .scheduler import suspend
 
 if TYPE_CHECKING:
-    from .effects import Asker, _Effects
+    from .effects import Asker, Effects
     from .plan import Plan
     from .world import Process, World
 
@@ -41,8 +40,6 @@ LOST = ("timeout", "reset", "web page")
 """Requests that are billed, or not, and never answered."""
 REFUSED = ("429", "429, wait", "429, wait long", "503", "500", "unreachable", "400", "401")
 OUTCOMES = (*SOUND, *WRONG, *LOST, *LOST, *REFUSED, "429", "503", "defect")
-STALLED = 100.0
-"""Seconds; a little less than those after which a call no longer waits for another one's texts."""
 SECONDS = (0.1, 0.0, 0.02, 1.0, 4.0, 20.0)
 """That an answer takes."""
 
@@ -69,6 +66,13 @@ class Request:
     state: State = "open"
     ended: int = 0
     """The number of effects."""
+    ended_at: float = 0.0
+    held_for: float = 0.0
+    """Seconds that the provider asks to wait."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.texts))
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -98,15 +102,15 @@ class SimulatedBackend(Backend):
 
 
 @lru_cache(maxsize=4096)
-def numbers(model: int, kind: int, text: str) -> tuple[int, ...]:
-    """Return the numbers of a text's vector, which float16 holds exactly."""
-    return (model + 1, kind, crc32(text.encode()) % 2039 + 1, len(text))
+def _vector(model: int, kind: int, text: str, dtype: str) -> Vectors:
+    numbers = (model + 1, kind, crc32(text.encode()) % 2039 + 1, len(text))
+    return (np.array(numbers, np.float32) / 7).astype(dtype).astype(np.float32)
 
 
-def vector(candidate: Candidate, input_type: InputType, text: str) -> Vectors:
-    """Return the one right vector of a text under a model."""
+def vector(candidate: Candidate, input_type: InputType, text: str, dtype: str = "float32") -> Vectors:
+    """Return the one right vector of a text under a model, as a cache with this number type keeps it."""
     kind = 3 if candidate.symmetric else 1 + (input_type == "query")
-    return np.array(numbers(candidate.index, kind, text), np.float32)
+    return _vector(candidate.index, kind, text, dtype)
 
 
 class Provider:
@@ -119,7 +123,7 @@ class Provider:
         """That each answer takes while the provider is well."""
 
     async def request(
-        self, effects: _Effects, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float
+        self, effects: Effects, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float
     ) -> Answer:
         world = self._world
         assert isinstance(backend, SimulatedBackend)
@@ -132,12 +136,11 @@ class Provider:
             effects.process, effects.asker, candidate, tuple(texts), input_type, effects.group is not None,
             world.effects, world.now, outcome,
         )  # fmt: skip
-        self._check(request, effects.stopped, timeout)
+        world.check_request(request, effects, timeout)
         world.tell(f"sends {list(texts)} to {candidate.name} ({input_type}), for {timeout:g} s")
         answer = self._answer(request)
-        if not isinstance(answer, BackendError) or (
-            request.outcome in LOST and world.choices.pick(who, "bill", 0.5, (0, 1))
-        ):
+        lost = request.outcome in LOST
+        if not isinstance(answer, BackendError) or (lost and world.choices.pick(who, "bill", 0.5, (False, True))):
             self._bill(request)
         self.requests.append(request)
         timely = min(seconds, timeout * 0.99)
@@ -149,54 +152,20 @@ class Provider:
         try:
             await suspend(world.now + timely)
         except BaseException:
-            request.state, request.ended = "lost", world.effects
+            request.state = "lost"
             world.tell(f"leaves its request to {candidate.name}")
             raise
-        request.ended = world.effects
+        finally:
+            request.ended, request.ended_at = world.effects, world.now
         if isinstance(answer, Exception):
             billable = not isinstance(answer, BackendError) or answer.perhaps_billed
             request.state = "lost" if billable else "refused"
+            request.held_for = getattr(answer, "retry_after", None) or 0.0
             world.tell(f"gets {request.outcome}: {type(answer).__name__} from {candidate.name}")
             raise answer
         request.state = "answered"
         world.tell(f"gets {request.outcome} for {list(texts)} from {candidate.name}")
         return answer
-
-    def _check(self, request: Request, stopped: bool, timeout: float) -> None:
-        """Refuse what no request may be."""
-        if stopped:
-            raise self._world.violation("no request after a stop", f"{request.texts} were sent by {request.asker.name}")
-        if timeout < 1e-6 or len(set(request.texts)) < len(request.texts):
-            raise self._world.violation("requests are sound", f"{request.texts} were sent for {timeout} s")
-        self._check_not_in_cache(request)
-        if request.shared and self._world.now - request.asker.began_at < STALLED:
-            self._check_single_flight(request)
-
-    def _check_not_in_cache(self, request: Request) -> None:
-        """Refuse a request for a text that was paid for and stored when its call began."""
-        began, store = request.asker.began, self._world.store
-        if store.unread.get(request.process, -1) < began:
-            for text in request.texts:
-                key = self._plan.key(request.candidate, request.input_type, text)
-                if store.stored.get(key, began) < began:
-                    story = f"{text!r} is in the cache, and {request.asker.name} sends it again"
-                    raise self._world.violation("nothing is paid twice", story)
-
-    def _check_single_flight(self, request: Request) -> None:
-        """Refuse a request for a text that another call of the process sends, or has sent since the call began."""
-        asker, store = request.asker, self._world.store
-        excused = self.happened("defect") or "loop is gone" in self._world.happened  # claims are handed over
-        if excused or store.unread.get(request.process, -1) >= asker.began:
-            return
-        for other in self.requests:
-            if other.asker is asker or other.asker.interrupted or not other.shared or other.kind != request.kind:
-                continue
-            for text in set(request.texts) & set(other.texts) & set(POOL):
-                key = self._plan.key(other.candidate, other.input_type, text)
-                usable = other.candidate.rank >= asker.rank and key in store.stored
-                if other.state == "open" or (other.sound and other.ended > asker.began and usable):
-                    story = f"{text!r} is sent by {asker.name}, and at the same time by {other.asker.name}"
-                    raise self._world.violation("nothing is paid twice", story)
 
     def happened(self, outcome: str) -> bool:
         """Return whether a request had this outcome."""
@@ -213,7 +182,7 @@ class Provider:
             named = limit if plan.names_limits else None
             return InputRejectedError("a text is too long", too_long=True, limit=named)
         vectors = np.stack([vector(candidate, request.input_type, text) for text in texts])
-        tokens = sum(map(len, texts))
+        tokens = request.tokens
         told: int | None = tokens
         request.told = tokens
         match request.outcome:
@@ -246,8 +215,8 @@ class Provider:
             request.outcome = "500"
         elif plan.most_texts and len(texts) > plan.most_texts:
             request.outcome = "too many texts"
-            told = plan.most_texts if plan.names_limits else None
-            return InputRejectedError("too many texts", status=400, batch_size=told)
+            most = plan.most_texts if plan.names_limits else None
+            return InputRejectedError("too many texts", status=400, batch_size=most)
         match request.outcome:
             case "429":
                 return RateLimitedError("slow down", status=429)
@@ -275,7 +244,7 @@ class Provider:
 
     def _bill(self, request: Request) -> None:
         """Bill a request, and hold all bills so far against the cap."""
-        request.billed = sum(map(len, request.texts))
+        request.billed = request.tokens
         cap = self._plan.budget.total
         if cap is not None and (spent := self.billed()) > Decimal(cap):
             raise self._world.violation(

@@ -70,6 +70,8 @@ class Task:
         self.inner: Coroutine[Any, Any, Any] | None = None
         """What it will await, and what is closed with it before."""
         self.children = 0
+        self.admitted = 0
+        """The number of effects when its last request was admitted."""
         self.main = False
         """Whether it is the main thread, the one that Ctrl-C interrupts."""
         self.begun = self.done = False

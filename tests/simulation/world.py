@@ -19,11 +19,12 @@ from embedrouter.calls._effects import Stopped
 from embedrouter.errors import EmbedRouterError
 from embedrouter.spending import Ledger, UsageTotals
 
+from . import rules
 from .choices import Choices
 from .disk import FAULTS, Fault, Store
-from .effects import Asker, Awaiting, Blocking
+from .effects import Asker, Awaiting, Blocking, Effects
 from .plan import SPACE, Ask, Caller, plan
-from .provider import Defect, Provider, SimulatedBackend
+from .provider import Defect, Provider, Request, SimulatedBackend
 from .scheduler import Cancelled, Interrupt, Killed, Loop, Task, Violation, suspend
 
 T = TypeVar("T")
@@ -229,6 +230,9 @@ class World:
         """Return an error for a task to raise, which ends the history, also where the task's code catches the error."""
         self._violation = self._violation or Violation(invariant, story)
         return self._violation
+
+    def check_request(self, request: Request, effects: Effects, timeout: float) -> None:
+        rules.check_request(self, request, effects, timeout)
 
     def chance(self) -> float:
         return self.choices.pick(self.current.name, "chance", 0.5, (1.0, 0.5, 0.0))
