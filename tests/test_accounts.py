@@ -294,8 +294,8 @@ def test_a_small_request_costs_no_more_than_the_texts_of_a_large_bill() -> None:
     assert plausible_count(120_000, 150_000, 500) == (120_000, None)
     assert plausible_count(4_000, 150_000, 500) == (4_000, None), "a server that cuts long texts"
     assert plausible_count(2_999, 150_000, 500) == (None, "2999")
-    assert plausible_count(1_600_000, 150_000, 500) == (1_600_000, None)
-    assert plausible_count(1_600_001, 150_000, 500) == (None, "1600001")
+    assert plausible_count(2_000_000, 150_000, 500) == (2_000_000, None)
+    assert plausible_count(2_000_001, 150_000, 500) == (None, "2000001")
 
 
 # Requests without an answer

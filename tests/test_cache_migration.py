@@ -16,6 +16,7 @@ import pytest
 
 from embedrouter.cache import CacheDatabase, VectorCache, open_cache
 from embedrouter.cache._codec import encode
+from embedrouter.cache._keys import HASH_BYTES
 from tests.cache_folders import DIMENSIONS, KEYS, assert_complete, entry, right
 
 FIRST_TABLE = """
@@ -53,7 +54,7 @@ def old_folder(folder: Path, *, tables: str = FIRST_TABLE + OTHER_TABLES) -> Pat
             database.execute(f"PRAGMA {pragma}")
         database.executescript(tables)
         for row, key in enumerate(KEYS, 1) if OTHER_TABLES in tables else ():
-            database.execute(INSERT, (row, key, 1000.0 + row, 1000.0 + row, encode(entry(key))))
+            database.execute(INSERT, (row, key[-HASH_BYTES:], 1000.0 + row, 1000.0 + row, encode(entry(key))))
             place = int.from_bytes(key[-8:], "little", signed=True)
             database.execute(f"INSERT INTO {'Places' if row <= SPLIT else 'NewPlaces'} VALUES (?, ?)", (place, row))
     return folder
@@ -93,9 +94,9 @@ def test_of_several_rows_of_a_key_the_newest_is_kept(tmp_path: Path) -> None:
     folder = old_folder(tmp_path / "cache")
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as database:
         older, newer = encode(entry(KEYS[5])), encode(entry(KEYS[1]))
-        database.execute("UPDATE Cache SET value = ? WHERE key = ?", (older, KEYS[1]))
-        database.execute(INSERT, (100, KEYS[1], 2000.0, 2000.0, newer))
-        database.execute(INSERT, (101, KEYS[2], 10.0, 10.0, older))
+        database.execute("UPDATE Cache SET value = ? WHERE key = ?", (older, KEYS[1][-HASH_BYTES:]))
+        database.execute(INSERT, (100, KEYS[1][-HASH_BYTES:], 2000.0, 2000.0, newer))
+        database.execute(INSERT, (101, KEYS[2][-HASH_BYTES:], 10.0, 10.0, older))
 
     assert all_found(folder)
     assert_complete(folder)
@@ -116,7 +117,7 @@ def test_the_command_line_may_be_the_first_to_open_it(tmp_path: Path) -> None:
     folder = old_folder(tmp_path / "cache")
     database = CacheDatabase(folder)
 
-    assert database.size()[0] == len(KEYS)
+    assert database.sizes() == {"": (len(KEYS), len(KEYS) * len(encode(entry(KEYS[0]))))}
     assert all(row.sound for row in database.rows())
     assert database.remove(list(database.rows())[:20]) == 20
     with closing(VectorCache(open_cache(folder))) as cache:

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import date
@@ -692,6 +693,65 @@ def test_prune_removes_what_is_old_after_it_was_agreed(tmp_path: Path) -> None:
     assert kept == 1200
     assert (facts["removed"], facts["bytes"]) == (700, 700 * len(values[keys[0]]))
     assert all_rows(tmp_path).keys() == set(keys[700:])
+
+
+def test_prune_removes_what_is_not_used_of_the_models_that_are_named(tmp_path: Path, asynchronous: bool) -> None:
+    """A row that is read is used; a model may have several numbers of dimensions and tiers."""
+    backend = FakeBackend()
+    models = [backend.model(name) for name in ("fake:old", "fake:new")]
+    for model, texts in zip(models, (TEXTS[:30], TEXTS[:50]), strict=True):
+        with Router([model], cache=tmp_path) as router:
+            router.embed(texts, input_type="document")
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
+        database.execute("UPDATE vectors SET stored = stored - 40 * 86400")
+    with Router([models[1]], cache=tmp_path) as router:
+        embed(router, asynchronous, TEXTS[:10], input_type="document")
+    info = answer("cache", "info", "--cache", tmp_path)["models"]
+    wrong = call("cache", "prune", "--model", "fake:other", "--cache", tmp_path, "--yes")
+    removed = [
+        answer("cache", "prune", *options, "--cache", tmp_path, "--yes")["removed"]
+        for options in (
+            ["--unused", "50"],
+            ["--unused", "30", "--model", "fake:new"],
+            ["--older-than", "30", "--model", "fake:new", "--unused", "1"],
+            ["--model", "fake:old"],
+            ["--older-than", "30"],
+        )
+    ]
+
+    assert {name: sums["rows"] for name, sums in info.items()} == {"fake:old": 30, "fake:new": 50}
+    assert wrong.exit_code == 2
+    assert "fake:new, fake:old" in wrong.stderr
+    assert removed == [0, 40, 0, 30, 10]
+    assert answer("cache", "info", "--cache", tmp_path)["rows"] == 0
+
+
+def test_a_use_is_noted_once_a_day_and_a_reader_waits_for_no_writer(tmp_path: Path) -> None:
+    """A read is never slower, or an error, for it."""
+    fill(tmp_path, 20)
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
+        database.execute("UPDATE vectors SET stored = stored - 86401 WHERE rowid <= 10")
+    keys = [row.key for row in CacheDatabase(tmp_path).rows()]
+
+    def uses() -> list[float]:
+        with closing(sqlite3.connect(tmp_path / "cache.db")) as database:
+            return [used for (used,) in database.execute("SELECT used FROM uses")]
+
+    with closing(DiskCache(tmp_path)) as cache, closing(sqlite3.connect(tmp_path / "cache.db")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        assert len(cache.get_many(keys)) == 20
+        waited = time.monotonic() - started
+        writer.execute("ROLLBACK")
+        before = uses()
+        cache.get_many(keys)
+        first = uses()
+        cache.get_many(keys)
+
+    assert waited < 5
+    assert before == []
+    assert len(first) == 10
+    assert uses() == first
 
 
 def test_prune_removes_damaged_rows_and_no_others(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from embedrouter import Budget, Router
 from embedrouter.cache import VectorCache, is_sound
 from embedrouter.cache._codec import VERSION, decode, encode, is_row
 from embedrouter.cache._disk import DiskCache
-from embedrouter.cache._keys import KEY_BYTES
+from embedrouter.cache._keys import HASH_BYTES, KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
 from embedrouter.spending import Ledger
 from embedrouter.spending._ledger import FLUSH_INTERVAL
@@ -194,10 +194,12 @@ def test_the_folder_and_its_files_are_its_owners_alone(tmp_path: Path) -> None:
     """Cache and ledger; vectors can be turned back into text, roughly."""
     router = Router([FakeBackend().model(price="1")], cache=tmp_path / "new" / "cache")
     router.embed(["a"], input_type="document")
-    modes = {item.name: item.stat().st_mode & 0o777 for item in (tmp_path / "new" / "cache").iterdir()}
+    items = list((tmp_path / "new" / "cache").rglob("*"))
+    modes = {item.name: item.stat().st_mode & 0o777 for item in items if item.is_file()}
+    folders = {item.stat().st_mode & 0o777 for item in (tmp_path / "new" / "cache", *items) if item.is_dir()}
     router.close()
 
-    assert (tmp_path / "new" / "cache").stat().st_mode & 0o777 == 0o700
+    assert folders == {0o700}
     assert {"cache.db", "cache.db-wal", "ledger.db", "ledger.db-wal"} <= modes.keys()
     assert set(modes.values()) == {0o600}
 
@@ -245,7 +247,7 @@ def test_a_folder_of_diskcache_itself_keeps_the_rows_of_others(tmp_path: Path) -
     theirs: Any
     with diskcache.Cache(str(tmp_path)) as theirs:
         theirs["text"] = ["pickled"]
-        theirs[KEYS[0]] = encode(entry(KEYS[0]))
+        theirs[KEYS[0][-HASH_BYTES:]] = encode(entry(KEYS[0]))
     cache = VectorCache(DiskCache(tmp_path))
     first = cache.read(KEYS, 1536)
     fill(tmp_path)
@@ -344,9 +346,10 @@ def test_an_index_that_leads_to_another_row_gives_no_hit_and_spoils_no_row(tmp_p
     with closing(sqlite3.connect(file)) as database:
         page = database.execute("PRAGMA page_size").fetchone()[0]
         root = database.execute(ROOT).fetchone()[0]
-        (row,) = database.execute("SELECT rowid FROM vectors WHERE key = ?", [KEYS[7]]).fetchone()
+        name = KEYS[7][-HASH_BYTES:]
+        (row,) = database.execute("SELECT rowid FROM vectors WHERE key = ?", [name]).fetchone()
     content = bytearray(file.read_bytes())
-    position = content.index(KEYS[7], (root - 1) * page, root * page) + KEY_BYTES
+    position = content.index(name, (root - 1) * page, root * page) + HASH_BYTES
     assert content[position] == row
     content[position] = row + 1
     file.write_bytes(content)

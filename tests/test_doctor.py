@@ -708,7 +708,7 @@ def test_damaged_rows_are_counted_and_left_alone(place: Path) -> None:
 
     facts = examine("--cache", "kept", code=1)
 
-    assert found(facts, "rows")["facts"] == {"rows": 3, "checked": 3, "damaged": 1}
+    assert found(facts, "rows")["facts"].items() >= {"rows": 3, "checked": 3, "damaged": 1}.items()
     assert f"embedrouter cache verify --remove --cache {place / 'kept'}" in found(facts, "rows")["advice"]
     assert contents(place / "kept") == before
 
@@ -719,7 +719,8 @@ def test_of_a_large_cache_some_rows_are_read(place: Path) -> None:
 
     (rows_found,) = [finding for finding in check_cache(place / "kept", max_rows=2) if finding.check == "rows"]
 
-    assert rows_found.facts == {"rows": 3, "checked": 2, "damaged": 0}
+    assert rows_found.facts.items() >= {"rows": 3, "checked": 2, "damaged": 0}.items()
+    assert rows_found.facts["bytes_on_disk"] == sum(file.stat().st_size for file in (place / "kept").glob("cache.db*"))
     assert "the first 2" in rows_found.story
 
 

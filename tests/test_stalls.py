@@ -24,7 +24,7 @@ import pytest
 from embedrouter import EmbeddingResult, Model, RetryPolicy, Router
 from embedrouter._process import Lane, threads
 from embedrouter._sqlite import SQLiteFile, ends_in, failure
-from embedrouter.cache._disk import TABLE, DiskCache
+from embedrouter.cache._disk import VECTORS, DiskCache
 from embedrouter.errors import (
     CacheWarning,
     EmbedRouterError,
@@ -232,11 +232,11 @@ def test_no_part_of_a_database_is_mapped(tmp_path: Path) -> None:
 # Databases of others
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
-COLUMNS = "(key BLOB NOT NULL UNIQUE, stored REAL NOT NULL, value BLOB NOT NULL)"
+COLUMNS = VECTORS.removeprefix("CREATE TABLE vectors ")
 PLANTED = {
     "endless view": f"DROP TABLE vectors; CREATE VIEW vectors AS {ENDLESS} x'00' AS key, 0.0 AS stored, x'00' AS value"
     " FROM n WHERE i < 0",
-    "endless trigger": f"{TABLE.replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS')};"
+    "endless trigger": f"{VECTORS.replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS')};"
     f" CREATE TRIGGER t BEFORE INSERT ON vectors BEGIN SELECT count(*) FROM ({ENDLESS} i FROM n); END",
     "trigger after": f"CREATE TRIGGER t AFTER INSERT ON vectors BEGIN SELECT count(*) FROM ({ENDLESS} i FROM n); END",
     "trigger instead": "DROP TABLE vectors; CREATE VIEW vectors AS SELECT x'00' AS key, 0.0 AS stored, x'00' AS value;"
@@ -248,6 +248,8 @@ PLANTED = {
     "without row numbers": "DROP TABLE vectors;"
     f" CREATE TABLE Vectors {COLUMNS.replace('UNIQUE', 'PRIMARY KEY')} WITHOUT ROWID",
     "nothing": "DROP TABLE vectors",
+    "endless uses": f"DROP TABLE uses; CREATE VIEW uses AS {ENDLESS} x'00' AS key, 0.0 AS used FROM n WHERE i < 0",
+    "trigger of uses": f"CREATE TRIGGER t BEFORE INSERT ON uses BEGIN SELECT count(*) FROM ({ENDLESS} i FROM n); END",
 }
 
 

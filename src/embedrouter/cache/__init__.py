@@ -6,7 +6,7 @@ cache folder.
 """
 
 from ._foreign import ForeignRows
-from ._keys import key_function
+from ._keys import key_function, mark
 from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
 from ._records import write_once

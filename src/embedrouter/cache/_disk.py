@@ -1,4 +1,7 @@
-"""Keep rows in a folder: one table of keys and values in an SQLite file, for all threads and processes.
+"""Keep rows in a folder: tables of keys and values in an SQLite file, for all threads and processes.
+
+A row is found by the hash in its key. When a row is read that has not been used for a day, the use is noted in a table
+of its own, so that rows that are not used any more can be told from the others; reading writes nothing else.
 
 A page holds whole rows, and the space that no further row fits into is lost. Of the sizes that SQLite offers, 32 KiB
 alone keeps vectors of 256 to 3,072 dimensions, as float32 and as float16, within 1.4 times their bytes (4 KiB: twice,
@@ -10,36 +13,45 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .._sqlite import BUSY_TIMEOUT, LONGEST, ForeignError, SQLiteFile, sqlite_error
 from ._codec import MAGIC
-from ._keys import KEY_BYTES
+from ._keys import HASH_BYTES, split_key
 
 DATABASE = "cache.db"
-VERSION = 2
-"""Of the table. In versions 0 and 1 the rows were in the table of diskcache, whose own files have version 0, too."""
+VERSION = 3
+"""Of the tables. In versions 0 and 1 the rows were in the table of diskcache, whose own files have version 0, too.
+Version 2 had neither marks of models nor uses.
+"""
 PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL"}
 """Set in a new file. ``auto_vacuum`` gives the space that pruning frees back to the disk."""
 MOST_KEYS = 500
 """Keys in one SELECT."""
 MOST_BYTES = 2**22
 """Of one row that is read: a million numbers."""
+UNNOTED = 86_400.0
+"""Seconds for which the uses of a row are not noted again."""
 
-TABLE = "CREATE TABLE vectors (key BLOB NOT NULL UNIQUE, stored REAL NOT NULL, value BLOB NOT NULL)"
+VECTORS_V2 = "CREATE TABLE vectors (key BLOB NOT NULL UNIQUE, stored REAL NOT NULL, value BLOB NOT NULL)"
+VECTORS = VECTORS_V2[:-1] + ", model BLOB NOT NULL DEFAULT x'')"
+"""``key`` is the hash, ``model`` the mark of the model, empty in rows of earlier versions."""
+USES = "CREATE TABLE uses (key BLOB PRIMARY KEY, used REAL NOT NULL) WITHOUT ROWID"
 SELECT = f"""
-SELECT key, value FROM vectors
-WHERE rowid IN (SELECT rowid FROM vectors WHERE key IN ({{}}))
+SELECT vectors.key, value, MAX(stored, COALESCE(used, 0)) < ? FROM vectors LEFT JOIN uses USING (key)
+WHERE vectors.rowid IN (SELECT rowid FROM vectors WHERE key IN ({{}}))
 AND typeof(value) = 'blob' AND length(value) <= {MOST_BYTES}
 """
 """By row number, so that the key is read from the row and not from the index: one damaged bit in the index leads to the
 row of another text, whose checksum is right."""
 UPSERT = """
-INSERT INTO vectors (key, stored, value) VALUES (?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET stored = excluded.stored, value = excluded.value WHERE vectors.key = excluded.key
+INSERT INTO vectors (key, stored, value, model) VALUES (?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET stored = excluded.stored, value = excluded.value, model = excluded.model
+WHERE vectors.key = excluded.key
 """
 """The condition is false where a damaged index leads to the row of another text, which must stay."""
-EARLIER = f"""raw = 1 AND mode = 1 AND typeof(key) = 'blob' AND length(key) = {KEY_BYTES}
+EARLIER = f"""raw = 1 AND mode = 1 AND typeof(key) = 'blob' AND length(key) = {HASH_BYTES}
 AND typeof(value) = 'blob' AND substr(value, 1, {len(MAGIC)}) = x'{MAGIC.hex()}'"""
 """Rows of this package in the table of diskcache."""
 
@@ -81,20 +93,35 @@ class DiskCache:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values that exist, by key."""
+        hashes = [split_key(key)[1] for key in keys]
         found: dict[bytes, bytes] = {}
+        idle: list[bytes] = []
+        before = time.time() - UNNOTED
         self._file.close_if_replaced()
         with self._file.reading() as database:
             for start in range(0, len(keys), MOST_KEYS):
-                part = keys[start : start + MOST_KEYS]
-                found.update(database.execute(SELECT.format(",".join("?" * len(part))), part))
-        return {key: found[key] for key in keys if key in found}
+                part = hashes[start : start + MOST_KEYS]
+                for key, value, is_idle in database.execute(SELECT.format(",".join("?" * len(part))), (before, *part)):
+                    found[key] = value
+                    if is_idle:
+                        idle.append(key)
+        if idle:
+            self._note_uses(idle)
+        return {key: found[name] for key, name in zip(keys, hashes, strict=True) if name in found}
+
+    def _note_uses(self, hashes: Sequence[bytes]) -> None:
+        """Note that rows are used, unless another writer is at work or the file cannot be written."""
+        with suppress(sqlite3.Error), self._file.writing(busy_timeout=0) as database:
+            now = time.time()
+            database.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", ((key, now) for key in hashes))
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         """Store all values in one transaction, replacing older ones."""
         self._file.close_if_replaced()
         with self._file.writing() as database:
             now = time.time()
-            rows = ((key, now, value) for key, value in values.items())
+            parts = ((split_key(key), value) for key, value in values.items())
+            rows = ((rest, now, value, beginning) for (beginning, rest), value in parts)
             if values and database.executemany(UPSERT, rows).rowcount < len(values):
                 raise sqlite_error(sqlite3.SQLITE_CORRUPT, "its index leads to wrong rows")
 
@@ -103,12 +130,18 @@ class DiskCache:
         self._file.close()
 
 
-def _migrate(database: sqlite3.Connection, _: int) -> None:
-    """Make the table, and move the rows into it that earlier versions of this package kept in diskcache's table.
+def _migrate(database: sqlite3.Connection, found: int) -> None:
+    """Make the tables, and move the rows into them that earlier versions of this package kept in diskcache's table.
 
     All else stays: the folder may be a cache of another program, too.
     """
-    database.execute(TABLE)
+    if found == VERSION - 1:
+        _check_tables(database, {"vectors": VECTORS_V2})
+        database.execute("ALTER TABLE vectors ADD COLUMN" + VECTORS.removeprefix(VECTORS_V2[:-1])[1:-1])
+        database.execute(USES)
+        return
+    database.execute(VECTORS)
+    database.execute(USES)
     if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache' AND type = 'table'").fetchone():
         database.execute(
             "INSERT OR REPLACE INTO vectors (key, stored, value)"
@@ -120,7 +153,13 @@ def _migrate(database: sqlite3.Connection, _: int) -> None:
 
 
 def _check(database: sqlite3.Connection) -> None:
-    """Refuse a table that others have made or changed: a view or a trigger in its place can do anything, for ever."""
-    found = database.execute("SELECT type, sql FROM sqlite_master WHERE 'vectors' IN (lower(name), lower(tbl_name))")
-    if sorted(found.fetchmany(9), key=str) != [("index", None), ("table", TABLE)]:
-        raise ForeignError("its table is not the one that embedrouter makes, or has a trigger or an index more")
+    """Refuse tables that others have made or changed: a view or a trigger in their place can do anything, for ever."""
+    _check_tables(database, {"vectors": VECTORS, "uses": USES})
+
+
+def _check_tables(database: sqlite3.Connection, tables: Mapping[str, str]) -> None:
+    names = "lower(name), lower(tbl_name)"
+    for name, sql in tables.items():
+        found = database.execute(f"SELECT type, sql FROM sqlite_master WHERE '{name}' IN ({names}) AND sql NOT NULL")
+        if found.fetchmany(9) != [("table", sql)]:
+            raise ForeignError(f"its table {name} is not embedrouter's own, or has a trigger or an index more")

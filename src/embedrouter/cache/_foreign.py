@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ._codec import decode_any, is_vector
-from ._keys import KEY_BYTES
+from ._keys import is_key
 
 FEW = 10
 """Fewer vectors than this show nothing about the others."""
@@ -44,7 +44,7 @@ class ForeignRows:
     def is_sound(self, key: bytes, value: bytes) -> bool:
         """Check whether a row is a key and a vector. Rows of a newer version cannot be checked, and are not."""
         entry = decode_any(value)
-        return len(key) == KEY_BYTES and entry is not None and is_vector(entry.vector)
+        return is_key(key) and entry is not None and is_vector(entry.vector)
 
     def fits(self, value: bytes) -> bool:
         """Check whether the length of a sound row's vector is possible beside the others."""

@@ -3,6 +3,9 @@
 A key is made of the model's fingerprint, the cache's number type, the input type where the model is asymmetric, the
 over-long policy where the text was over the limit, and the exact text. No endpoint and no API key is in it: the same
 model served elsewhere, or paid with another key, gives the same vector.
+
+A key begins with the mark of its fingerprint, by which the rows of one model are found, and ends with the hash of all
+parts, which alone decides whether two keys are of one vector. Keys of earlier versions are the hash without a mark.
 """
 
 from collections.abc import Callable
@@ -11,8 +14,25 @@ from hashlib import blake2b
 
 from ..types import Candidate, InputType
 
-KEY_BYTES = 20
-"""Length of every key: 160 bits, so that two texts never share a key by accident or on purpose."""
+MARK_BYTES = 4
+HASH_BYTES = 20
+"""160 bits, so that two texts never share a key by accident or on purpose."""
+KEY_BYTES = MARK_BYTES + HASH_BYTES
+
+
+def is_key(key: bytes) -> bool:
+    """Check whether bytes are as long as a key, of this version or of an earlier one."""
+    return len(key) in (KEY_BYTES, HASH_BYTES)
+
+
+def split_key(key: bytes) -> tuple[bytes, bytes]:
+    """Return the mark, empty in other keys than those of this version, and the rest of the key."""
+    return (key[:MARK_BYTES], key[MARK_BYTES:]) if len(key) == KEY_BYTES else (b"", key)
+
+
+def mark(fingerprint: str) -> bytes:
+    """Return the beginning of all keys under a fingerprint."""
+    return blake2b(fingerprint.encode(), digest_size=MARK_BYTES).digest()
 
 
 def key_function(
@@ -36,11 +56,12 @@ def key_function(
 @lru_cache(maxsize=256)
 def _key_function(*parts: str) -> Callable[[str], bytes]:
     prefix = b"".join(len(data).to_bytes(8, "big") + data for data in map(str.encode, parts))
-    prefix_hash = blake2b(prefix, digest_size=KEY_BYTES)
+    prefix_hash = blake2b(prefix, digest_size=HASH_BYTES)
+    beginning = mark(parts[0])
 
     def key(text: str) -> bytes:
         text_hash = prefix_hash.copy()
         text_hash.update(text.encode())  # the last part needs no length
-        return text_hash.digest()
+        return beginning + text_hash.digest()
 
     return key

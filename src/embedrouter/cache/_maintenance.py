@@ -7,7 +7,7 @@ meanwhile does not wait, and a row that was written again after it was read is n
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,10 +18,18 @@ from .._sqlite import SQLiteFile
 from ..errors import ConfigError
 from ._codec import decode_any, is_newer, is_vector
 from ._disk import DATABASE, cache_file
-from ._keys import KEY_BYTES
+from ._keys import is_key, split_key
+from ._names import recorded_names
 
 CHUNK_ROWS = 500
 """Rows in memory at once."""
+
+ROWS = """
+SELECT vectors.rowid, stored, CAST(model || vectors.key AS BLOB), CAST(value AS BLOB)
+FROM vectors LEFT JOIN uses USING (key)
+WHERE vectors.rowid > ? AND +stored < ? AND MAX(+stored, COALESCE(used, 0)) < ?{}
+ORDER BY vectors.rowid LIMIT ?
+"""
 
 T = TypeVar("T")
 
@@ -44,7 +52,7 @@ class StoredRow:
 
 def is_sound(key: bytes, value: bytes) -> bool:
     """Check whether a router could have written this value under this key."""
-    if len(key) != KEY_BYTES:
+    if not is_key(key):
         return False
     entry = decode_any(value)
     return is_newer(value) if entry is None else is_vector(entry.vector)
@@ -77,24 +85,43 @@ class CacheDatabase:
         """Return the size of the database and of SQLite's files beside it."""
         return sum(file.stat().st_size for file in self.path.glob(f"{DATABASE}*"))
 
-    def size(self) -> tuple[int, int]:
-        """Return the number of rows and the bytes of their values."""
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Return the number of rows and the bytes of their values, by model; the name is empty where it is unknown."""
+        names = self.names()
+        sums: dict[str, tuple[int, int]] = {}
         with self._open() as file, file.reading() as connection:
-            sums = connection.execute("SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0) FROM vectors").fetchone()
-        return sums[0], sums[1]
+            found = connection.execute("SELECT model, COUNT(*), SUM(LENGTH(value)) FROM vectors GROUP BY model")
+            for mark, rows, size in found:
+                name = names.get(mark, "")
+                others = sums.get(name, (0, 0))
+                sums[name] = others[0] + rows, others[1] + size
+        return sums
 
-    def rows(self, older_than: float | None = None) -> Iterator[StoredRow]:
-        """Return all rows, or with ``older_than``, in seconds since 1970, the rows stored before."""
+    def names(self) -> Mapping[bytes, str]:
+        """Return the names of the models that have rows, or had rows, by the mark in their keys."""
+        return recorded_names(self.path)
+
+    def rows(
+        self,
+        *,
+        stored_before: float = math.inf,
+        used_before: float = math.inf,
+        marks: Collection[bytes] | None = None,
+    ) -> Iterator[StoredRow]:
+        """Return the rows for which all of these hold.
+
+        Args:
+            stored_before: seconds since 1970.
+            used_before: seconds since 1970: neither written nor read since then. Reads are noted once a day.
+            marks: of models; ``None`` for all models.
+        """
         last = 0
-        before = float("inf") if older_than is None else older_than
+        query = ROWS.format("" if marks is None else f" AND model IN ({','.join('?' * len(marks))})")
         with self._open() as file:
             while True:
+                values = (last, stored_before, used_before, *(marks or ()), CHUNK_ROWS)
                 with file.reading() as connection:
-                    chunk = connection.execute(
-                        "SELECT rowid, stored, CAST(key AS BLOB), CAST(value AS BLOB) FROM vectors"
-                        " WHERE rowid > ? AND +stored < ? ORDER BY rowid LIMIT ?",
-                        (last, before, CHUNK_ROWS),
-                    ).fetchall()
+                    chunk = connection.execute(query, values).fetchall()
                 if not chunk:
                     return
                 yield from (StoredRow(*row) for row in chunk)
@@ -102,8 +129,10 @@ class CacheDatabase:
 
     def remove(self, rows: Iterable[StoredRow]) -> int:
         """Remove rows, except those written again since they were read, and return how many were removed."""
-        numbers = [(row.number, row.stored) for row in rows]
+        chosen = list(rows)
         with self._open() as file, file.writing() as connection:
+            connection.executemany("DELETE FROM uses WHERE key = ?", [split_key(row.key)[1:] for row in chosen])
+            numbers = [(row.number, row.stored) for row in chosen]
             return connection.executemany("DELETE FROM vectors WHERE rowid = ? AND stored = ?", numbers).rowcount
 
     @contextmanager

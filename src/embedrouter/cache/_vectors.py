@@ -8,6 +8,7 @@ import errno
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from .._sqlite import ForeignError, failure
 from ..errors import CacheWarning
 from ..types import Entry, Vectors
 from ._codec import decode, encode, is_vector, rounded
+from ._keys import MARK_BYTES
+from ._names import record_name
 from ._store import Cache
 
 logger = logging.getLogger("embedrouter")
@@ -36,6 +39,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class VectorCache:
     """Reads and writes entries. Without a store every read is empty and nothing is kept.
 
+    Args:
+        names: the models' names by the mark in their keys, to be recorded beside a store that has a folder.
+
     Attributes:
         store: keeps the rows.
         dtype: the number type of the rows that are written. Rows of every type are read.
@@ -43,11 +49,12 @@ class VectorCache:
         failures: how often the store could not be read, written or closed so far.
     """
 
-    def __init__(self, store: Cache | None, dtype: str = "float32") -> None:
+    def __init__(self, store: Cache | None, dtype: str = "float32", names: Mapping[bytes, str] | None = None) -> None:
         self.store = store
         self.dtype = dtype
         self.damaged = 0
         self.failures = 0
+        self._unrecorded = dict(names or {})
         self._reported: set[tuple[object, ...]] = set()
 
     def read(self, keys: Sequence[bytes], dimensions: int) -> dict[bytes, Entry]:
@@ -81,7 +88,13 @@ class VectorCache:
             return store is not None
         rows = {key: encode(entry, self.dtype) for key, entry in entries.items()}
         consequence = "vectors that are paid for are returned, but not kept"
-        return self._attempt(lambda: store.put_many(rows), "written", consequence)
+        kept = self._attempt(lambda: store.put_many(rows), "written", consequence)
+        folder = getattr(store, "folder", None)
+        if kept and self._unrecorded and isinstance(folder, Path):
+            for beginning in {key[:MARK_BYTES] for key in rows}:
+                if (model := self._unrecorded.pop(beginning, None)) is not None:
+                    record_name(folder, beginning, model)
+        return kept
 
     def close(self) -> None:
         """Close the store; a later call opens it again."""

@@ -165,12 +165,18 @@ class OneAttempt:
         except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
                 perhaps_billed = sent and not never_sent(stopped)
-                close = self._ledger.mark_unconfirmed if perhaps_billed else self._ledger.release
                 if isinstance(stopped, GeneratorExit):  # the event loop is gone
-                    close(reserved[0])
+                    self._end(reserved[0], perhaps_billed)
                 else:
-                    await call.effects.run_blocking(close, reserved[0])
+                    await call.effects.run_blocking(self._end, reserved[0], perhaps_billed)
             raise
+
+    def _end(self, reservation: int, perhaps_billed: bool) -> None:
+        """End the reservation of a request without an answer."""
+        if perhaps_billed:
+            self._ledger.mark_unconfirmed(reservation)
+        else:
+            self._ledger.release(reservation)
 
     async def _request(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], timeout: float, admission: Admission
@@ -207,8 +213,7 @@ class OneAttempt:
         """Store the vectors of an answer, and replace the reservation by the billed cost."""
         if not isinstance(outcome, Answer):
             unconfirmed = isinstance(outcome, BackendError) and outcome.perhaps_billed
-            close = self._ledger.mark_unconfirmed if unconfirmed else self._ledger.release
-            await call.effects.run_blocking(close, reservation)
+            await call.effects.run_blocking(self._end, reservation, unconfirmed)
             if not isinstance(outcome, BackendError):
                 raise outcome
             return Outcome(error=outcome, sent=True)

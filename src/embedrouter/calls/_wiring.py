@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import QueryMemory, ServedNames, VectorCache, open_cache
+from ..cache import QueryMemory, ServedNames, VectorCache, mark, open_cache
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
@@ -94,7 +94,8 @@ def wire(settings: RouterSettings) -> Wiring:
     candidates, backends, embedders = _resolve_models(settings)
     space = shared_space(candidates)
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
-    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype)
+    names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
+    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, names)
     budget = settings.budget or Budget()
     folder = getattr(cache.store, "folder", None)
     served = ServedNames(folder if isinstance(folder, Path) else None)

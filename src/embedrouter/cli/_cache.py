@@ -1,5 +1,7 @@
 """``embedrouter cache``: inspect and clean the cache folder and the records beside the vectors."""
 
+import itertools
+import math
 import sqlite3
 import time
 from collections import Counter
@@ -19,23 +21,30 @@ from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
 from ._routers import cache_folder
 
+DAY = 86_400.0
+
 app = typer.Typer(no_args_is_help=True, help="Inspect and clean the cache, and the records beside it.")
 
 
 @app.command("info")
 def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show the folder, the number and size of the rows, and the recorded indexes."""
+    """Show the folder, the number and size of the rows of each model, and the recorded indexes."""
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
-    rows, size = database.size() if database.exists else (0, 0)
+    sizes = database.sizes() if database.exists else {}
+    rows, size = (sum(sums) for sums in zip(*sizes.values(), strict=True)) if sizes else (0, 0)
     indexes = {name: str(space) for name, space in recorded(database.path / FOLDER).items()}
     on_disk = database.bytes_on_disk
     output.line(f"Cache: {database.path}{'' if database.exists else ' (does not exist yet)'}")
     output.line(f"Rows: {rows:,}, {filesize.decimal(size)} of vectors, {filesize.decimal(on_disk)} on disk")
+    for model, (own_rows, own_size) in sorted(sizes.items()):
+        output.line(f"Model {model or 'unknown'}: {own_rows:,} rows, {filesize.decimal(own_size)}")
     for name, space in indexes.items():
         output.line(f"Index {name!r}: {space}")
     if not indexes:
         output.line("Indexes: none is recorded")
-    output.json({"folder": database.path, "rows": rows, "bytes": size, "bytes_on_disk": on_disk, "indexes": indexes})
+    facts = {"folder": database.path, "rows": rows, "bytes": size, "bytes_on_disk": on_disk, "indexes": indexes}
+    models = {name or "unknown": dict(zip(("rows", "bytes"), sums, strict=True)) for name, sums in sizes.items()}
+    output.json({**facts, "models": models})
 
 
 @app.command("verify")
@@ -65,34 +74,50 @@ def verify(
 
 @app.command("prune")
 def prune(
-    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Remove rows so old.")] = None,
-    damaged: Annotated[bool, typer.Option("--damaged", help="Remove rows that fail their checksum.")] = False,
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Rows written so long ago.")] = None,
+    unused: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Rows neither written nor read for so long.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="Rows of a model; may be repeated.")] = None,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Rows that fail their checksum, of any age.")] = False,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old or damaged rows, after a question. The text of a removed row is paid for again when needed."""
-    if older_than is None and not damaged:
-        raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --damaged, or both.")
+    """Remove rows, after a question. The text of a removed row is paid for again when needed.
+
+    Of --older-than, --unused and --model all must hold of a row; --damaged is apart from them. Reads are noted once a
+    day, so a row may count as unused a day early.
+    """
+    aged = older_than is not None or unused is not None or bool(model)
+    if not aged and not damaged:
+        raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --unused DAYS, --model MODEL, --damaged.")
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json, yes=yes)
-    before = float("-inf") if older_than is None else time.time() - older_than * 86400  # seconds a day
+    now = time.time()
+    marks = _marks(database, model) if model else None
 
     def selected() -> Iterator[StoredRow]:
-        # damage can be in every row, age is selected by the database
-        rows = database.rows(None if damaged else before)
-        return (row for row in rows if row.stored < before or (damaged and not row.sound))
+        chosen = database.rows(
+            stored_before=math.inf if older_than is None else now - older_than * DAY,
+            used_before=math.inf if unused is None else now - unused * DAY,
+            marks=marks,
+        )
+        return itertools.chain(
+            chosen if aged else (), (row for row in database.rows() if not row.sound) if damaged else ()
+        )
 
     with output.busy("reading rows"):
-        sizes = [len(row.value) for row in selected()]
-    amount = f"{len(sizes):,} rows, {filesize.decimal(sum(sizes))},"
+        sizes = {row.number: len(row.value) for row in selected()}
+    size = sum(sizes.values())
+    amount = f"{len(sizes):,} rows, {filesize.decimal(size)},"
     if sizes:
         question = f"{amount} are to be removed from {database.path}"
         output.require_agreement(question, "Nothing was removed. Agree with --yes.")
     with output.busy("removing rows"):
         removed = _remove(database, selected()) if sizes else 0
     output.line(f"{amount} were removed from {database.path}.")
-    output.json({"folder": database.path, "removed": removed, "bytes": sum(sizes)})
+    output.json({"folder": database.path, "removed": removed, "bytes": size})
 
 
 @app.command("export")
@@ -175,6 +200,16 @@ def forget_index(
     """Remove the record of an index's space, after the index was emptied or embedded again."""
     space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
     print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
+
+
+def _marks(database: CacheDatabase, models: Iterable[str]) -> list[bytes]:
+    """Return the marks of models in the keys of rows."""
+    names = database.names()
+    for model in models:
+        if model not in names.values():
+            known = ", ".join(sorted(set(names.values()))) or "none"
+            raise typer.BadParameter(f"{database.path} has no rows of {model!r}, only of: {known}.")
+    return [mark for mark, name in names.items() if name in models]
 
 
 def _first_values(path: Path) -> list[bytes]:

@@ -60,21 +60,28 @@ def _folder(path: Path) -> Iterator[Finding]:
     else:
         found = problem if free < FREE_SPACE_PROBLEM else warning
         advice = "Free disk space, move the cache, or remove old rows: embedrouter cache prune --older-than DAYS"
-        yield found(CACHE, "disk", f"only {free / 1e6:,.0f} MB are free", advice, free=free)
+        yield found(CACHE, "disk", f"only {_megabytes(free)} are free", advice, free=free)
+
+
+def _megabytes(size: int) -> str:
+    """Format bytes."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
     if not folder.exists:
         return
     try:
-        count, _ = folder.size()
+        sizes = folder.sizes().values()
         damaged = sum(not row.sound for row in islice(folder.rows(), max_rows))
     except EmbedRouterError as error:
         advice = "Restore a backup, or move cache.db: a new file is created, and the texts are paid for again."
         yield problem(CACHE, "rows", str(error), advice)
         return
+    count = sum(rows for rows, _ in sizes)
+    on_disk = f"{_megabytes(folder.bytes_on_disk)} on disk"
     checked = "all" if count <= max_rows else f"the first {max_rows:,}"
-    facts = {"rows": count, "checked": min(count, max_rows), "damaged": damaged}
+    facts = {"rows": count, "checked": min(count, max_rows), "damaged": damaged, "bytes_on_disk": folder.bytes_on_disk}
     if not count:
         yield fine(CACHE, "rows", "empty", **facts)
     elif damaged:
@@ -83,7 +90,7 @@ def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
         yield problem(CACHE, "rows", story, advice, **facts)
     else:
         more = "" if count <= max_rows else f"; for all run: embedrouter cache verify --cache {folder.path}"
-        yield fine(CACHE, "rows", f"{count:,} rows, {checked} of them checked, none damaged{more}", **facts)
+        yield fine(CACHE, "rows", f"{count:,} rows, {on_disk}, {checked} of them checked, none damaged{more}", **facts)
 
 
 def check_ledger(ledger: Ledger) -> list[Finding]:
@@ -104,8 +111,10 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
         return [problem(LEDGER, "file", story, advice)]
     total = sum(months.values(), Account())
     latest = next((f", of that {dollars(months[name].cost)} in {name}" for name in reversed(months)), "")
-    story = f"{ledger.file}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
-    findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months)]
+    files = [Path(f"{ledger.file}{suffix}") for suffix in ("", "-wal", "-shm")]
+    size = sum(file.stat().st_size for file in files if file.exists())
+    story = f"{ledger.file}, {_megabytes(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
+    findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months, bytes_on_disk=size)]
     if unconfirmed:
         amount = sum((request.amount or Decimal(0) for request in unconfirmed), Decimal(0))
         story = (

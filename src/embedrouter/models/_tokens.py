@@ -18,7 +18,7 @@ MOST_TOKENS = 10**9
 """That a provider can mean when it says what it bills for one request, or what it bears in a minute."""
 MOST_TIMES = 10
 """A plausible number of billed tokens is at most so many times the estimate, and ``ADDED`` more for each text."""
-ADDED = 200
+ADDED = 1000
 LEAST_PART = 50
 """The estimate is at most so many times a plausible number of billed tokens."""
 _ASCII_WORD = re.compile(r"[A-Za-z]+")

@@ -13,7 +13,7 @@ The file may be another's by now: a view, a trigger or a lost page can make a st
 an end: some seconds, or the end of the call for which it is made (``ends_in``). No part of the file is mapped into
 memory but SQLite's index of its log, because a mapped file that is cut short ends the process (SIGBUS).
 
-Errors are SQLite's own (``sqlite3.Error``), also those of the file system. ``failure`` tells their causes apart.
+Errors are SQLite's own (``sqlite3.Error``), also those of the file system.
 """
 
 import math
@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from ._process import LAST_WAIT, is_barred, watch_end, watch_forks
+from .._process import LAST_WAIT, is_barred, watch_end, watch_forks
+from ._failures import ReplacedError, failure, sqlite_error
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
@@ -40,17 +40,6 @@ INDEX_SIZE = 2**15
 """Bytes of the index of SQLite's log, at least."""
 STEPS = 20_000
 """Instructions of SQLite between two looks at the time: about a millisecond."""
-
-Failure: TypeAlias = Literal["busy", "full", "damaged", "replaced", "foreign", "slow", "other"]
-
-CAUSES: dict[int, Failure] = {
-    sqlite3.SQLITE_BUSY: "busy",
-    sqlite3.SQLITE_LOCKED: "busy",
-    sqlite3.SQLITE_FULL: "full",
-    sqlite3.SQLITE_CORRUPT: "damaged",
-    sqlite3.SQLITE_NOTADB: "damaged",
-    sqlite3.SQLITE_INTERRUPT: "slow",
-}
 
 _end_of_call: ContextVar[float] = ContextVar("end_of_call", default=math.inf)
 """Of ``time.monotonic``."""
@@ -68,30 +57,6 @@ def ends_in(seconds: float | None) -> Iterator[None]:
     finally:
         with suppress(ValueError):  # the coroutine of a call is closed from elsewhere
             _end_of_call.reset(before)
-
-
-class ForeignError(sqlite3.DatabaseError):
-    """The tables are not those that this package makes."""
-
-
-class ReplacedError(sqlite3.OperationalError):
-    """The file is not the one that was opened: it was removed, or another has its name."""
-
-
-def failure(error: BaseException | None) -> Failure:
-    """Return the cause of an error: another writer, a full disk, a damaged, replaced or foreign file, or another."""
-    if isinstance(error, ReplacedError):
-        return "replaced"
-    if isinstance(error, ForeignError):
-        return "foreign"
-    return CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "other")
-
-
-def sqlite_error(code: int, message: str) -> sqlite3.OperationalError:
-    """Return an error whose cause ``failure`` tells."""
-    error = sqlite3.OperationalError(message)
-    error.sqlite_errorcode = code
-    return error
 
 
 class _Way:

@@ -1,0 +1,29 @@
+"""Record which model the mark in a cache key stands for: one small file for each mark, beside the cache.
+
+A store has no names, only keys. Where a record is missing the name is unknown.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ._records import write_once
+
+FOLDER = "models"
+
+
+def record_name(folder: Path, mark: bytes, model: str) -> None:
+    """Record the name of a model, unless there is one. A folder that cannot be written keeps no names."""
+    with suppress(OSError):
+        write_once(folder / FOLDER / f"{mark.hex()}.json", {"model": model})
+
+
+def recorded_names(folder: Path) -> Mapping[bytes, str]:
+    """Return the recorded names by mark; damaged records are left out."""
+    names = {}
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if path.is_file():
+                names[bytes.fromhex(path.stem)] = str(json.loads(path.read_text("utf-8"))["model"])
+    return names
