@@ -100,14 +100,14 @@ BUGS = {
     ),
     "a request that was stopped in flight is given back": Bug(
         "calls/_attempt.py",
-        "close = self._ledger.mark_unconfirmed if perhaps_billed else self._ledger.release",
-        "close = self._ledger.release",
+        "await call.effects.run_blocking(self._end, reserved[0], perhaps_billed)",
+        "await call.effects.run_blocking(self._end, reserved[0], False)",
         (FORGOTTEN, BOOKED, CAP),
     ),
     "a request that was not answered is given back": Bug(
         "calls/_attempt.py",
-        "close = self._ledger.mark_unconfirmed if unconfirmed else self._ledger.release",
-        "close = self._ledger.release",
+        "await call.effects.run_blocking(self._end, reservation, unconfirmed)",
+        "await call.effects.run_blocking(self._end, reservation, False)",
         (FORGOTTEN, BOOKED, CAP),
     ),
     "vectors are stored after they are booked": Bug(

@@ -92,6 +92,18 @@ def _check_vectors(world: World, made: Made) -> None:
         allowed = plan.when_unavailable == "degrade" or plan.budget.when_exceeded == "degrade"
         if degraded and (ask.input_type == "document" or not allowed):
             raise Violation("a lower tier is allowed", f"{text!r} of {made.asker.name} got {name}")
+    for text, name, cached, shortened in zip(ask.texts, result.models, result.cached, result.shortened, strict=True):
+        if not cached and not shortened and not _was_sent(world, made, text, by_name[name]):
+            raise Violation("a vector says where it is from", f"{text!r} of {made.asker.name}, {name}, was not sent")
+
+
+def _was_sent(world: World, made: Made, text: str, candidate: Candidate) -> bool:
+    """Whether a sound answer came to the process for a text."""
+    return any(
+        request.sound and text in request.texts and request.candidate.index == candidate.index
+        for request in world.provider.requests
+        if request.process is made.process and request.input_type == made.ask.input_type
+    )
 
 
 def _is_right(
@@ -166,9 +178,21 @@ def _check_accounts(world: World) -> None:
     world.days = reached
     _check_caps(world, {day: account.cost + account.unconfirmed for day, account in days.items()})
     for process in world.processes:
-        told = sum(item.told for item in requests if item.process is process and item.state == "answered")
-        if (used := process.wiring.totals.usage.tokens) > told:
-            raise Violation("usage is what was billed", f"{used} tokens, not {told}: {process.name}")
+        _check_usage(world, process)
+
+
+def _check_usage(world: World, process: Process) -> None:
+    """What the router and its calls say was billed is what was billed, and no more where calls failed."""
+    answered = [item for item in world.provider.requests if item.process is process and item.state == "answered"]
+    told = len(answered), sum(item.told for item in answered)
+    calls = [made for made in world.made if made.process is process]
+    usages = [made.result.usage for made in calls if made.result is not None]
+    of_calls = sum(usage.requests for usage in usages), sum(usage.tokens for usage in usages)
+    total = process.wiring.totals.usage
+    of_router = total.requests, total.tokens
+    all_well = len(usages) == len(calls) and not world.happened & {"stop", "end of loop", "loop is gone"}
+    if of_calls > told or of_router > told or (all_well and not of_calls == of_router == told):
+        raise Violation("usage is what was billed", f"{of_calls} and {of_router}, not {told}: {process.name}")
 
 
 def _is_kept(world: World, request: Request) -> bool:
