@@ -61,7 +61,7 @@ class Effects:
         inner = function.func if isinstance(function, partial) else function
         name = getattr(inner, "__name__", type(inner).__name__).strip("_")
         if name == "reserve":
-            self.world.current.admitted = self.world.effects
+            self.world.current.admitted, self.world.current.admitted_at = self.world.effects, self.world.now
         return name
 
     async def _perform(self, function: Callable[[], T], told: str) -> T:

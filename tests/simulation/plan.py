@@ -177,5 +177,5 @@ def _caller(choices: Choices, name: str, processes: int, ranks: list[int]) -> Ca
         form=option("form", "thread", "task", "task", "main", "blocking"),
         loop=option("loop", 0, 0, 0, 1),
         at=option("at", 0.0, 0.0, 0.005, 0.12, 2.0, 30.0),
-        asks=tuple(ask() for _ in range(option("calls", 1, 2, 3, 5))),
+        asks=tuple(ask() for _ in range(option("calls", 1, 2, 4, 7))),
     )

@@ -59,6 +59,7 @@ class Request:
     sent: int
     """The number of effects."""
     sent_at: float
+    admitted_at: float
     outcome: str
     billed: int = 0
     told: int = 0
@@ -134,7 +135,7 @@ class Provider:
             outcome, seconds = "right", self.seconds
         request = Request(
             effects.process, effects.asker, candidate, tuple(texts), input_type, effects.group is not None,
-            world.effects, world.now, outcome,
+            world.effects, world.now, world.current.admitted_at, outcome,
         )  # fmt: skip
         world.check_request(request, effects, timeout)
         world.tell(f"sends {list(texts)} to {candidate.name} ({input_type}), for {timeout:g} s")

@@ -70,8 +70,8 @@ class Task:
         self.inner: Coroutine[Any, Any, Any] | None = None
         """What it will await, and what is closed with it before."""
         self.children = 0
-        self.admitted = 0
-        """The number of effects when its last request was admitted."""
+        self.admitted, self.admitted_at = 0, 0.0
+        """The number of effects, and the time, when its last request was admitted."""
         self.main = False
         """Whether it is the main thread, the one that Ctrl-C interrupts."""
         self.begun = self.done = False
@@ -80,13 +80,12 @@ class Task:
         self.error: BaseException | None = None
 
     def is_ready(self, now: float) -> bool:
-        if self.loop is not None and self.loop.blocked_by not in (None, self):
+        loop, until = self.loop, self.until
+        if loop is not None and loop.blocked_by is not None and loop.blocked_by is not self:
             return False
-        return (
-            self.thrown is not None
-            or (self.until is not None and self.until <= now)
-            or (self.condition is not None and self.condition())
-        )
+        if (until is not None and until <= now) or self.thrown is not None:
+            return True
+        return self.condition is not None and self.condition()
 
     @property
     def may_be_stopped(self) -> bool:

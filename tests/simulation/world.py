@@ -155,6 +155,8 @@ class World:
         self.counted = 0
         """Effects before the questions that only look for what is left behind."""
         self._steps = 0
+        self._loops_end = False
+        """Whether an event loop has begun to end."""
         self.tasks: list[Task] = []
         self._violation: Violation | None = None
         self.current = _outside("world")
@@ -333,7 +335,8 @@ class World:
                 self._lost(task)
             elif not self.calm and task.process is not None:
                 self._event(task, task.process)
-            self._end_loops()
+            if self._loops_end:
+                self._end_loops()
 
     def _wait(self) -> None:
         times = [
@@ -458,7 +461,7 @@ class World:
 
     def _end_loop(self, loop: Loop, *, gone: bool) -> None:
         """Cancel the tasks of a loop, as ``asyncio.run`` does; or forget them, as a loop that is closed does."""
-        loop.ended = True
+        loop.ended = self._loops_end = True
         loop.ending = [] if gone else [task for task in self.tasks if task.loop is loop]
         for task in loop.ending:
             task.throw(Cancelled())
