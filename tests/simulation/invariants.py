@@ -14,9 +14,11 @@ from decimal import Decimal
 
 import numpy as np
 
+from embedrouter import Budget
 from embedrouter.cache import VectorCache
 from embedrouter.errors import BudgetExceededError, EmbedRouterError, InputRejectedError
 from embedrouter.models import split_text
+from embedrouter.spending import UNIT
 from embedrouter.types import Candidate, InputType, Vectors
 
 from .plan import POOL, Ask, Caller, Form
@@ -182,6 +184,10 @@ def _check_accounts(world: World) -> None:
         if settled + waiting > most and "loop is gone" not in world.happened:
             raise Violation("no reservation is left", story)
     counted = sum((account.cost + account.unconfirmed for account in days.values()), Decimal(0))
+    with world.inside(process):
+        enough, less = Budget(total=counted + UNIT), Budget(total=counted)
+        if process.ledger.refusal(enough, UNIT) is not None or process.ledger.refusal(less, UNIT) is None:
+            raise Violation("the caps count what is listed", f"not {counted} dollars")
     if not forgets and counted < world.provider.billed():
         raise Violation("nothing billed is forgotten", f"{world.provider.billed()} dollars, {counted} counted")
     world.days = reached
