@@ -208,6 +208,30 @@ BUGS = {
         "at_fault = {part[index - 1].text for index in failure.indices}",
         ("the text that is refused is named",),
     ),
+    "texts beside a refused one are forgotten": Bug(
+        "calls/_isolate.py",
+        "rest = [item for item in part if item.text not in at_fault]",
+        "rest = [item for item in part[1:] if item.text not in at_fault]",
+        (KEPT, "errors are ours"),
+    ),
+    "a cap goes on counting what was given back": Bug(
+        "spending/_bookings.py",
+        "    _count(database, day, model, -set_aside, -free)\n    told",
+        "    told",
+        ("the caps count what is listed",),
+    ),
+    "there is a slot too many": Bug(
+        "limits/_model_limits.py",
+        "free = self._concurrency - len(counted)",
+        "free = self._concurrency + 1 - len(counted)",
+        ("no more requests than slots",),
+    ),
+    "requests in flight do not count against the limit of the rate": Bug(
+        "limits/_rate_limiter.py",
+        "return self._limit - self._past_amount - self._in_flight",
+        "return self._limit - self._past_amount",
+        ("the limit of the rate is kept",),
+    ),
     "a slot that is assigned to a caller that left is lost": Bug(
         "limits/_model_limits.py",
         "            self._given.remove(slot)\n            self._give_slots()\n",

@@ -68,8 +68,15 @@ def _check_end(world: World, made: Made) -> None:
 
 
 def _check_rejected(world: World, made: Made, error: InputRejectedError) -> None:
-    """A text is named only where the provider refuses it."""
+    """A text is named only where the provider refuses it, and the others are embedded where the error says so."""
     plan = world.plan
+    if "were embedded" in str(error) and plan.cached and not world.provider.happened("another name"):
+        kept = world.store.rows.keys() | world.store.not_kept
+        for text in {text for place, text in enumerate(made.ask.texts) if place not in error.indices} & set(SHORT):
+            if kept.isdisjoint(plan.key(candidate, made.ask.input_type, text) for candidate in plan.candidates):
+                raise Violation(
+                    "paid answers are kept", f"{text!r} of {made.asker.name}, beside a text that is refused"
+                )
     if world.provider.happened("400"):
         return
     longest = min((item.limits.input_tokens or 99 for item in plan.candidates), default=99)
