@@ -265,9 +265,9 @@ class SQLiteFile:
             is_new = self.path is None or not self.path.stat().st_size
             if self.path is not None and is_new:
                 self.path.chmod(0o600)  # the files that SQLite puts beside it get the same rights
-            for pragma, value in self._pragmas.items() if is_new else ():
-                connection.execute(f"PRAGMA {pragma} = {value}")
             if way is self._writing:
+                for pragma, value in self._pragmas.items() if is_new else ():
+                    connection.execute(f"PRAGMA {pragma} = {value}")
                 if self._identity is None and self.path is not None:
                     _require_locks(self.path.parent)
                 self._prepare(connection, seconds)
