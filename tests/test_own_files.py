@@ -8,7 +8,7 @@ import os
 import sqlite3
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -22,6 +22,7 @@ from embedrouter.cli._files import new_file
 from embedrouter.doctor import ProbeRecords
 from embedrouter.errors import CacheWarning, ConfigError
 from embedrouter.langchain import RouterEmbeddings
+from embedrouter.retrieval.index_guard import users_folder
 from embedrouter.spending import Ledger
 from embedrouter.testing import FakeBackend
 from tests.command_line import run
@@ -169,24 +170,28 @@ def test_a_link_beside_a_database_is_not_followed(suffix: str, tmp_path: Path, v
     assert state(victim.parent) == before
 
 
-RECORDS: dict[str, Callable[[Path], object]] = {
-    "indexes/one.json": lambda folder: RouterEmbeddings(
-        Router([FakeBackend().model()], cache=folder), index="one"
-    ).embed_documents(["a"]),
-    "probes/*": lambda folder: ProbeRecords(folder / "probes").write(
-        "f", "query", date(2026, 11, 29), "m", np.ones((1, 2), "f4")
-    ),
-}
+def record_index(cache: Path) -> None:
+    RouterEmbeddings(Router([FakeBackend().model()], cache=cache, ledger=":memory:"), index="one").embed_documents(
+        ["a"]
+    )
 
 
-@pytest.mark.parametrize("name", RECORDS)
-def test_a_link_in_the_place_of_the_folder_of_records_is_refused(name: str, tmp_path: Path, victim: Path) -> None:
+def record_probe(cache: Path) -> None:
+    records = ProbeRecords(cache / "probes")
+    records.write("f", "query", date(2026, 11, 29), "m", np.ones((1, 2), "f4"))
+    assert records.read("f", "query", (1, 2))
+
+
+@pytest.mark.parametrize("kind", ["index", "probe"])
+def test_a_link_in_the_place_of_the_folder_of_records_is_refused(kind: str, tmp_path: Path, victim: Path) -> None:
     """Nothing is made at its end, and no guard is off without a word."""
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / name.partition("/")[0]).symlink_to(victim.parent)
+    shared = tmp_path / "shared"
+    for link in (users_folder(), shared / "indexes") if kind == "index" else (shared / "probes",):
+        link.parent.mkdir(parents=True)
+        link.symlink_to(victim.parent)
     before = state(victim.parent)
     with pytest.raises((ConfigError, OSError), match="link"):
-        RECORDS[name](tmp_path / "shared")
+        (record_index if kind == "index" else record_probe)(shared)
 
     assert state(victim.parent) == before
 
@@ -194,13 +199,29 @@ def test_a_link_in_the_place_of_the_folder_of_records_is_refused(name: str, tmp_
 @pytest.mark.parametrize("end", ["new.json", "notes.txt"])
 def test_a_link_in_the_place_of_a_record_is_refused(end: str, tmp_path: Path, victim: Path) -> None:
     """Of an index; the file that a process writes before has a name that nobody can foresee."""
-    (tmp_path / "shared" / "indexes").mkdir(parents=True)
-    (tmp_path / "shared" / "indexes" / "one.json").symlink_to(victim.parent / end)
+    for folder in (users_folder(), tmp_path / "shared" / "indexes"):
+        folder.mkdir(parents=True)
+        (folder / "one.json").symlink_to(victim.parent / end)
     before = state(victim.parent)
     with pytest.raises((ConfigError, OSError), match=r"link|cannot be read"):
-        RECORDS["indexes/one.json"](tmp_path / "shared")
+        record_index(tmp_path / "shared")
 
     assert state(victim.parent) == before
+
+
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes into it: where earlier versions kept the record of an index, and of a probe."""
+    for folder in ("indexes", "probes"):
+        (tmp_path / folder).mkdir()
+    os.mkfifo(tmp_path / "indexes" / "one.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        record_index(tmp_path)
+    record_probe(tmp_path)
+    [path] = (tmp_path / "probes").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ProbeRecords(tmp_path / "probes").read("f", "query", (1, 2))
 
 
 def test_a_probe_replaces_a_link_and_not_its_end(tmp_path: Path, victim: Path) -> None:
