@@ -766,3 +766,11 @@ def test_every_kind_is_a_frozen_value_that_says_when_it_happens() -> None:
         assert "__slots__" in vars(kind)
         names = {item.name for item in dataclasses.fields(kind)}
         assert set(re.findall(r"%\((\w+)\)", kind.message)) <= names
+
+
+def test_events_travel() -> None:
+    """To another process, as spans do."""
+    event = events.CallEnded(model="fake:model", texts=1, seconds=0.5, error="UnavailableError")
+
+    assert pickle.loads(pickle.dumps(event)) == event == dataclasses.replace(event, time=0, call=7)
+    assert event != dataclasses.replace(event, texts=2)

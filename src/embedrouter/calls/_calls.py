@@ -185,7 +185,7 @@ class Calls:
             cost=usage.cost,
             saved=usage.saved,
             seconds=self.wiring.clock() - began,
-            error=None if error is None else type(error).__name__,
+            error="" if error is None else type(error).__name__,
         )
 
     async def _embed(self, effects: Effects, question: Question) -> EmbeddingResult:

@@ -73,6 +73,8 @@ class Event:
 
 def shown(value: object) -> object:
     """Return a value for a line of the log: dollars as such, characters that a terminal obeys escaped."""
+    if value is None:
+        return "unknown"
     if isinstance(value, Decimal):
         return dollars(value)
     return escaped(value) if isinstance(value, str) else value
@@ -87,7 +89,7 @@ class CallEnded(Event):
 
     message = (
         "call %(call)s, %(input_type)s: %(texts)d texts, %(cached)d cached, %(tokens)d tokens, cost %(cost)s, "
-        "%(seconds).3f s, error: %(error)s"
+        "%(seconds).3f s %(error)s"
     )
 
     texts: int
@@ -102,8 +104,8 @@ class CallEnded(Event):
     saved: Decimal = Decimal(0)
     """What the cache and the removal of duplicates avoided."""
     seconds: float
-    error: str | None = None
-    """Class of the error that was raised; the figures above are then 0."""
+    error: str = ""
+    """Class of the error that was raised; figures but ``texts`` and ``seconds`` are then 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,4 +155,4 @@ class Events:
 
 def _plain(value: object) -> object:
     """Return a value that every formatter can write: an amount is a number of dollars."""
-    return float(value) if isinstance(value, Decimal) else shown(value)
+    return float(value) if isinstance(value, Decimal) else value if value is None else shown(value)
