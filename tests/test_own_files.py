@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedrouter import Budget, Router
+from embedrouter import Budget, Router, stores
 from embedrouter.cache import write_once
 from embedrouter.cli._files import new_file
 from embedrouter.doctor import ProbeRecords
@@ -222,6 +222,25 @@ def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path: Path) -> No
     os.mkfifo(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         ProbeRecords(tmp_path / "probes").read("f", "query", (1, 2))
+
+
+def test_the_mark_of_a_stores_folder_is_made_through_no_link(tmp_path: Path, victim: Path) -> None:
+    """Nor is a new folder; one that is there may be reached by a link, because it is the store's."""
+    router = Router([FakeBackend().model()], cache=None)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    stores.guard(tmp_path / "link", router)
+    assert (tmp_path / "store" / "embedrouter.json").is_file()
+    (tmp_path / "dangling").symlink_to(victim.parent / "new")
+    (tmp_path / "marked").mkdir()
+    (tmp_path / "marked" / "embedrouter.json").symlink_to(victim.parent / "new.json")
+    before = state(victim.parent)
+    for folder in ("dangling", "marked"):
+        with pytest.raises(ConfigError, match="link"):
+            stores.guard(tmp_path / folder, router, adopt=True)
+
+    assert state(victim.parent) == before
+    assert not (victim.parent / "new").exists()
 
 
 def test_a_probe_replaces_a_link_and_not_its_end(tmp_path: Path, victim: Path) -> None:
