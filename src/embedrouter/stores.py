@@ -111,7 +111,7 @@ class _Folder:
     def write(self, entries: Mapping[str, str | int]) -> None:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            write_once(self._path / FILE, entries)
+            write_once(self._path.resolve() / FILE, entries)  # the folder itself may be a link of the user's
         except OSError as error:
             raise ConfigError(f"{self._path} cannot be written ({error}). Check the path and its rights.") from error
 
