@@ -34,7 +34,7 @@ import numpy as np
 
 from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.cache import Cache, open_cache
-from embedrouter.errors import BudgetExceededError, NoModelAvailableError
+from embedrouter.errors import BudgetExceededError, InputRejectedError, NoModelAvailableError
 from embedrouter.events import BookingsLost, CacheFailed, Event, LedgerFailed
 from embedrouter.spending import Ledger
 from embedrouter.testing import FakeBackend
@@ -431,7 +431,10 @@ def threads(**settings: Any) -> dict[str, Any]:
             try:
                 router.embed(texts, input_type="document")
                 story["answered"] += 1
-            except NoModelAvailableError:
+            except (
+                InputRejectedError,
+                NoModelAvailableError,
+            ):  # a vector of another length may be the fault of its text
                 story["failed"] += 1
             except BudgetExceededError:
                 story["refused"] += 1
@@ -459,7 +462,10 @@ def tasks(**settings: Any) -> dict[str, Any]:
             try:
                 await router.aembed(texts, input_type="document")
                 story["answered"] += 1
-            except NoModelAvailableError:
+            except (
+                InputRejectedError,
+                NoModelAvailableError,
+            ):  # a vector of another length may be the fault of its text
                 story["failed"] += 1
             except BudgetExceededError:
                 story["refused"] += 1
