@@ -49,6 +49,10 @@ REFUSALS = 3
 """After so many refusals a thread or task believes that the money is gone."""
 
 
+FAILED = (InputRejectedError, NoModelAvailableError)
+"""A vector of another length counts as the fault of its text, where other texts have vectors of the right one."""
+
+
 def spending(amount: str | Decimal | None = "0.01", **other: Any) -> Spending:
     """Return a request as the ledger books it, with as little said as possible."""
     told: dict[str, Any] = {
@@ -431,10 +435,7 @@ def threads(**settings: Any) -> dict[str, Any]:
             try:
                 router.embed(texts, input_type="document")
                 story["answered"] += 1
-            except (
-                InputRejectedError,
-                NoModelAvailableError,
-            ):  # a vector of another length may be the fault of its text
+            except FAILED:
                 story["failed"] += 1
             except BudgetExceededError:
                 story["refused"] += 1
@@ -462,10 +463,7 @@ def tasks(**settings: Any) -> dict[str, Any]:
             try:
                 await router.aembed(texts, input_type="document")
                 story["answered"] += 1
-            except (
-                InputRejectedError,
-                NoModelAvailableError,
-            ):  # a vector of another length may be the fault of its text
+            except FAILED:
                 story["failed"] += 1
             except BudgetExceededError:
                 story["refused"] += 1
