@@ -18,6 +18,7 @@ from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.raw_server import DIMENSIONS, RawServer, Reply, rows, vectors
+from tests.scripted import Script, ask, candidate
 from tests.side_by_side import at_once
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -178,6 +179,17 @@ def test_a_server_is_asked_once_more_for_the_bad_vector_alone(
     assert (account.requests + len(router.ledger.unconfirmed()), account.texts) in [(2, 33), (2, 32)]
     assert recovered.cached == (True,) * 31 + (False,) * 2
     assert recovered.vectors.tolist() == vectors(texts)
+
+
+@pytest.mark.parametrize("rows", [[[1, 1], [NAN, 1]], [[0, 0], [0, 0]], [[1, 1]]], ids=["one", "all", "too few"])
+def test_a_model_in_this_process_is_asked_once(rows: list[list[float]]) -> None:
+    """It would give the same answer again."""
+    script = Script(outcomes=[Answer(np.array(rows, np.float32), 2)])
+    with pytest.raises((InputRejectedError, NoModelAvailableError)):
+        ask(script, ["a", "b"], [candidate("a", repeats=True)])
+
+    assert len(script.requests) == 1
+    assert len(script.store.rows) == (1 if rows[-1] == [NAN, 1] else 0)
 
 
 def test_all_bad_vectors_of_a_call_are_named_wherever_they_are(asynchronous: bool) -> None:

@@ -562,24 +562,34 @@ async def test_a_task_that_is_cancelled_before_it_begins_lets_its_texts_go(steps
     await router.aclose()
 
 
-async def test_money_set_aside_while_a_task_is_cancelled_is_given_back() -> None:
-    """The ledger is asked in a thread, which goes on; the request is never made, and must not count as unconfirmed."""
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_money_set_aside_while_a_task_is_cancelled_is_given_back(times: int) -> None:
+    """The ledger is asked in a thread, which goes on; the request is never made, and must not count as unconfirmed.
+
+    At the end of a loop a task is cancelled by the loop, and by the group that the task belongs to.
+    """
     fake = FakeBackend()
     router = _router_of(fake)
-    begun, reserve = threading.Event(), router.ledger.reserve
+    begun, ended, reserve = threading.Event(), threading.Event(), router.ledger.reserve
 
     def slowly(*arguments: Any) -> Any:
         begun.set()
         time.sleep(0.1)
-        return reserve(*arguments)
+        try:
+            return reserve(*arguments)
+        finally:
+            ended.set()
 
     router.ledger.reserve = slowly  # type: ignore[method-assign,assignment]
     call = asyncio.create_task(router.aembed(["a"], input_type="query"))
     await asyncio.to_thread(begun.wait, 5)
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        task.cancel()
+    for _ in range(times):
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.01)
     await asyncio.gather(call, return_exceptions=True)
     await router.aclose()
+    await asyncio.to_thread(ended.wait, 5)
 
     assert not fake.calls
     assert not router.ledger.unconfirmed()

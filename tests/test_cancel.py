@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import pytest
 
 from embedrouter import Model, Router
+from embedrouter._process import threads
 from embedrouter.cache import write_once
 from embedrouter.calls import Calls, Question
 from embedrouter.calls._async import AsyncEffects, Tasks
@@ -416,6 +418,23 @@ def test_a_call_that_was_stopped_begins_no_stage(asynchronous: bool) -> None:
     stages = effects.run_concurrently([stage(), stage()], 2)
     with pytest.raises(Stopped):
         asyncio.run(stages) if asynchronous else run(stages)
+
+
+def test_ctrl_c_before_a_thread_begins_leaves_no_stage_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would warn of a coroutine that is never awaited."""
+
+    async def stage() -> None:
+        raise AssertionError("a request was made after Ctrl-C")
+
+    def busy(work: Callable[[], object]) -> None:  # Ctrl-C comes while no thread has begun
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threads, "run", busy)
+    stages = [stage(), stage()]
+    with pytest.raises(KeyboardInterrupt):
+        run(SyncEffects(Started()).run_concurrently(stages, 2))
+
+    assert [inspect.getcoroutinestate(item) for item in stages] == [inspect.CORO_CLOSED] * 2
 
 
 async def test_an_error_behind_a_cancelled_call_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from llama_index.core.schema import TextNode
 
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router
+from embedrouter._sqlite import sqlite_error
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -404,6 +406,34 @@ def test_a_database_of_others_is_no_ledger(file: Path, tables: int) -> None:
         Ledger(file, required=True).totals("day")
     with closing(sqlite3.connect(file)) as database:
         assert database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (tables,)
+
+
+def test_a_booking_that_is_repeated_meets_no_other_request(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit is in the file and is told to have failed; before it is repeated another process sets money aside."""
+    telling = True
+
+    class Untold(sqlite3.Connection):
+        def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+            cursor = super().execute(sql, parameters)
+            if sql == "COMMIT" and not telling:
+                raise sqlite_error(sqlite3.SQLITE_IOERR, "disk I/O error")
+            return cursor
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Untold))
+    with closing(Ledger(file, now=clock)) as one, closing(Ledger(file, now=clock)) as other:
+        first = reserved(one)
+        telling = False
+        one.release(first)
+        telling = True
+        second = reserved(other)
+        other.mark_unconfirmed(second)
+        clock.now += 10
+        one.flush()
+
+        assert second != first
+        assert [item.number for item in other.unconfirmed()] == [second]
 
 
 VERSION_1 = """

@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 import embedrouter
 from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router, Usage
 from embedrouter._process import threads
+from embedrouter.calls._call import Embedded
+from embedrouter.calls._micro_batcher import MicroBatcher
 from embedrouter.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -895,6 +897,22 @@ def test_a_loop_that_ends_while_calls_gather_does_not_touch_the_next() -> None:
 
     assert [len(result) for result in results] == [1, 1]
     assert fake.sent == Counter("de")
+
+
+def test_a_batch_is_stopped_when_the_last_call_that_waits_leaves() -> None:
+    """One of its calls was answered from the cache, and waits no more: a request would be paid for, for no call."""
+    batcher, stopped = MicroBatcher(), threading.Event()
+    assert batcher.enter("kind", ["alone"], None) is None
+    entered = [batcher.enter("kind", [text], None) for text in "abc"]
+    (batch, first), (_, second), (_, third) = [item for item in entered if item is not None]
+    batch.stop = stopped.set
+    batcher.seal(batch)
+    first.result.set_result(Embedded())
+    batcher.remove(batch, second)
+    assert not stopped.is_set()
+
+    batcher.remove(batch, third)
+    assert stopped.is_set()
 
 
 def test_a_loop_that_is_stopped_in_the_middle_does_not_touch_the_next() -> None:

@@ -22,6 +22,7 @@ from embedrouter.cli._files import new_file
 from embedrouter.doctor import ProbeRecords
 from embedrouter.errors import CacheWarning, ConfigError
 from embedrouter.langchain import RouterEmbeddings
+from embedrouter.retrieval.index_guard import users_folder
 from embedrouter.spending import Ledger
 from embedrouter.testing import FakeBackend
 from tests.command_line import run
@@ -182,8 +183,9 @@ RECORDS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_link_in_the_place_of_the_folder_of_records_is_refused(name: str, tmp_path: Path, victim: Path) -> None:
     """Nothing is made at its end, and no guard is off without a word."""
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / name.partition("/")[0]).symlink_to(victim.parent)
+    for folder in (tmp_path / "shared", users_folder().parent):
+        folder.mkdir(parents=True)
+        (folder / name.partition("/")[0]).symlink_to(victim.parent)
     before = state(victim.parent)
     with pytest.raises((ConfigError, OSError), match="link"):
         RECORDS[name](tmp_path / "shared")
@@ -194,8 +196,9 @@ def test_a_link_in_the_place_of_the_folder_of_records_is_refused(name: str, tmp_
 @pytest.mark.parametrize("end", ["new.json", "notes.txt"])
 def test_a_link_in_the_place_of_a_record_is_refused(end: str, tmp_path: Path, victim: Path) -> None:
     """Of an index; the file that a process writes before has a name that nobody can foresee."""
-    (tmp_path / "shared" / "indexes").mkdir(parents=True)
-    (tmp_path / "shared" / "indexes" / "one.json").symlink_to(victim.parent / end)
+    for folder in (tmp_path / "shared" / "indexes", users_folder()):
+        folder.mkdir(parents=True)
+        (folder / "one.json").symlink_to(victim.parent / end)
     before = state(victim.parent)
     with pytest.raises((ConfigError, OSError), match=r"link|cannot be read"):
         RECORDS["indexes/one.json"](tmp_path / "shared")

@@ -62,6 +62,12 @@ def copied(adapter: Adapter, name: str) -> Adapter:
     return assigned(copy.copy(adapter), name)
 
 
+def copied_as_before_pydantic_2(adapter: Adapter, name: str) -> Adapter:
+    if isinstance(adapter, RouterEmbedding):
+        return adapter.copy(update={"index": name})
+    return assigned(adapter.with_tier("low"), name)
+
+
 def copied_deeply(adapter: Adapter, name: str) -> Adapter:
     if isinstance(adapter, RouterEmbedding):
         return adapter.model_copy(update={"index": name}, deep=True)
@@ -72,7 +78,7 @@ def unpickled(adapter: Adapter, name: str) -> Adapter:
     return assigned(pickle.loads(pickle.dumps(adapter)), name)
 
 
-@pytest.mark.parametrize("later", [assigned, copied, copied_deeply, unpickled])
+@pytest.mark.parametrize("later", [assigned, copied, copied_as_before_pydantic_2, copied_deeply, unpickled])
 def test_an_index_that_is_named_later_is_guarded(
     build: Build, later: Callable[[Adapter, str], Adapter], tmp_path: Path, asynchronous: bool
 ) -> None:
@@ -165,6 +171,8 @@ def test_a_tiered_retriever_refuses_later_what_it_refuses_at_the_beginning(retri
     if isinstance(retriever, LangChainRetriever):
         with pytest.raises(ValueError):  # noqa: PT011
             retriever.model_copy(update={name: value})
+        with pytest.raises(ValueError):  # noqa: PT011
+            retriever.copy(update={name: value})
 
     assert getattr(retriever, name) is before
     retriever.cascade = None

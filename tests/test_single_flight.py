@@ -432,6 +432,24 @@ def test_a_call_does_not_wait_for_ever_where_no_claim_is_resolved() -> None:
     assert claims.claim((2, "document"), ["a"]), "the claim belongs to the call that made it"
 
 
+def test_a_call_ends_no_claim_that_another_call_has_made_meanwhile() -> None:
+    """Without a cache a text that was answered early is claimed again while the first call waits for its others."""
+    claims: SingleFlight[Found] = SingleFlight()
+
+    class InTwoRequests(Following):
+        async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
+            embedded = await super().embed(call, texts)
+            call.report(Embedded({"a": embedded.found["a"]}))
+            assert claims.claim((2, "document"), ["a"]) == {}, "it is answered"
+            return embedded
+
+    share, call = stage(claims, InTwoRequests(), stalled=0.1)
+    run(share.embed(call, ["a", "b"]))
+
+    assert claims.claim((2, "document"), ["a"]), "the claim belongs to the call that made it"
+    assert claims.claim((2, "document"), ["b"]) == {}
+
+
 def test_a_call_goes_on_waiting_while_claims_are_resolved() -> None:
     """The last request of a large call may be far away."""
     claims: SingleFlight[Found] = SingleFlight()

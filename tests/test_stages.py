@@ -47,7 +47,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.events import Events
-from embedrouter.limits import Admission, ModelLimits
+from embedrouter.limits import MINUTE, Admission, ModelLimits
 from embedrouter.models import plausible_count
 from embedrouter.spending import Charge
 from embedrouter.testing import MemoryCache
@@ -587,9 +587,12 @@ def test_a_refused_request_costs_nothing_and_a_lost_one_stays_counted() -> None:
 
 @pytest.mark.parametrize("end", [GeneratorExit, asyncio.CancelledError, KeyboardInterrupt, ZeroDivisionError])
 def test_a_call_that_ends_while_a_request_is_in_flight_leaves_it_counted(end: type[BaseException]) -> None:
-    """It was probably billed. The event loop was closed, the task cancelled, or a backend has a defect."""
+    """It was probably billed, and counts against the limit of the rate. The event loop was closed, the task cancelled,
+    or a backend has a defect.
+    """
     script = Script(outcomes=["pending"])
-    stage = calls(script, [candidate("a", price="1")]).embed(ScriptedEffects(script), question(["aaaa"]))
+    asked = calls(script, [candidate("a", price="1", requests_per_minute=1)])
+    stage = asked.embed(ScriptedEffects(script), question(["aaaa"]))
     stage.send(None)
     assert states(script.ledger) == {"reserved"}
 
@@ -600,6 +603,8 @@ def test_a_call_that_ends_while_a_request_is_in_flight_leaves_it_counted(end: ty
             stage.throw(end())
 
     assert [item.amount for item in script.ledger.unconfirmed()] == [4 * Decimal(1) / 1_000_000]
+    run(asked.embed(ScriptedEffects(script), question(["aaaa"])))
+    assert script.sleeps == [MINUTE]
 
 
 def test_a_call_that_is_stopped_before_its_request_sets_nothing_aside() -> None:
@@ -1008,7 +1013,7 @@ def test_shares_add_up_to_the_bill(total: int, weights: list[int]) -> None:
     assert all(share >= 0 for share in shares)
 
 
-@pytest.mark.parametrize("deadline", [12.0, 8.0])
+@pytest.mark.parametrize("deadline", [12.0, 8.0, 10.0, 10.0 + 1e-9])
 def test_setting_money_aside_takes_from_the_time_of_the_request(deadline: float) -> None:
     """Another process may hold the ledger. Where no time is left nothing is sent, and nothing stays set aside."""
 
@@ -1023,9 +1028,18 @@ def test_setting_money_aside_takes_from_the_time_of_the_request(deadline: float)
     stage = one_attempt(script, model, free_limits())
     outcome = run(stage.make(call, model, [SizedText("t", 1)], 1, 60.0, True))
 
-    assert [request.timeout for request in script.requests] == ([2.0] if deadline > 10 else [])
-    assert states(script.ledger) == ({"settled"} if deadline > 10 else set())
-    assert isinstance(outcome.error, RequestTimeoutError) is (deadline < 10)
+    assert [request.timeout for request in script.requests] == ([2.0] if deadline > 11 else [])
+    assert states(script.ledger) == ({"settled"} if deadline > 11 else set())
+    assert isinstance(outcome.error, RequestTimeoutError) is (deadline < 11)
+
+
+def test_a_call_that_wakes_a_billionth_of_a_second_early_sends_nothing() -> None:
+    """The request would be given up at once, and might be billed."""
+    script = Script()
+    with pytest.raises(NoModelAvailableError):
+        ask(script, ["t"], [candidate("a")], deadline=1e-9)
+
+    assert (script.requests, states(script.ledger)) == ([], set())
 
 
 def test_a_caller_in_line_for_a_slot_gives_up_in_time() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -188,6 +188,89 @@ def test_a_table_of_lancedb_is_held_to_its_space(created: bool, tmp_path: Path, 
     assert again.schema.metadata[b"owner"] == b"me"
     with pytest.raises(SpaceMismatchError, match="The table 't' is in the space one"):
         guard(again, router("two"))
+
+
+class Table:
+    """A table of LanceDB, as far as the guard uses it."""
+
+    name = "t"
+
+    def __init__(self, rows: int = 0, *, lance: bool = True) -> None:
+        numbers = SimpleNamespace(type=SimpleNamespace(list_size=8))
+        self.rows, self.lance = rows, lance
+        self.written: dict[str, str] = {}
+        self.schema: Any = type("Schema", (list,), {"metadata": None})([numbers, SimpleNamespace(type=None)])
+
+    def count_rows(self) -> int:
+        return self.rows
+
+    def checkout_latest(self) -> None:
+        self.schema.metadata = {name.encode(): value.encode() for name, value in self.written.items()}
+
+    def to_lance(self) -> Any:
+        if not self.lance:
+            raise ImportError("none", name="lance")
+        return SimpleNamespace(update_schema_metadata=self.written.update)
+
+
+class PGVector:
+    """A store of langchain-postgres, as far as the guard uses it."""
+
+    collection_name = "t"
+
+    def __init__(self, rows: int = 0, *, asynchronous: bool = False) -> None:
+        self.row: Any = SimpleNamespace(uuid="u", cmetadata={"owner": "me"})
+        self.EmbeddingStore = SimpleNamespace(embedding=[1.0] * 8)
+        self.rows, self.asynchronous = rows, asynchronous
+
+    def session_maker(self) -> Any:
+        if self.asynchronous:
+            return object()
+        first = self.EmbeddingStore if self.rows else None
+        query = SimpleNamespace(filter_by=lambda collection_id: SimpleNamespace(first=lambda: first))
+        session = SimpleNamespace(query=lambda kind: query, commit=lambda: None)
+        return nullcontext(session)
+
+    def get_collection(self, session: object) -> Any:
+        return self.row
+
+
+@pytest.mark.parametrize("kind", [Table, PGVector])
+def test_stores_that_need_a_package_or_a_server_are_held_to_their_space(kind: Any, asynchronous: bool) -> None:
+    """By stand-ins. The real ones were tried: lancedb 0.40, and langchain-postgres 0.0.19 with PostgreSQL 15."""
+
+    def check(store: Any, one: Router, **settings: Any) -> None:
+        asyncio.run(aguard(store, one, **settings)) if asynchronous else guard(store, one, **settings)
+
+    empty, filled = kind(), kind(rows=1)
+    check(empty, router())
+    check(empty, router())
+    with pytest.raises(SpaceMismatchError, match=r"'t' is in the space one \(8 dimensions\); this router gives two"):
+        check(empty, router("two"))
+    with pytest.raises(SpaceMismatchError, match="vectors of 8 numbers"):
+        check(filled, router("one", 6), adopt=True)
+    with pytest.raises(ConfigError, match=r"without an entry for their space; their length, 8, proves nothing"):
+        check(filled, router())
+    check(filled, router(), adopt=True)
+    check(filled, router())
+
+
+def test_what_a_store_lacks_is_said() -> None:
+    """A package, or a synchronous form."""
+    with pytest.raises(ConfigError, match="pip install pylance"):
+        guard(Table(lance=False), router())
+    with pytest.raises(ConfigError, match="synchronous engine"):
+        guard(PGVector(asynchronous=True), router())
+
+    class Client:
+        async def get_collection(self, name: str) -> None:
+            """Wait."""
+
+        async def update_collection(self, name: str) -> None:
+            """Wait."""
+
+    with pytest.raises(ConfigError, match="synchronous client"):
+        guard(SimpleNamespace(client=Client(), collection_name="t"), router())
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,14 @@ class _LanceTable:
         return {name.decode(): value.decode() for name, value in (self._table.schema.metadata or {}).items()}
 
     def write(self, entries: Mapping[str, str | int]) -> None:
-        self._table.to_lance().update_schema_metadata({name: str(value) for name, value in entries.items()})
+        try:
+            dataset = self._table.to_lance()
+        except ImportError as error:
+            raise ConfigError(
+                f"{self.title} has no mark, and writing one needs {error.name or 'pylance'}. Run: pip install pylance; "
+                "or create the table with metadata(router), as texts, in the metadata of its schema."
+            ) from error
+        dataset.update_schema_metadata({name: str(value) for name, value in entries.items()})
 
     def dimensions(self) -> int | None:
         if not self._table.count_rows():

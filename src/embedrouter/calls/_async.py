@@ -78,8 +78,9 @@ class AsyncEffects:
         try:
             return await asyncio.shield(result)
         except asyncio.CancelledError:
-            if self._shielded:  # the loop ends; the caller needs the number of a reservation
-                await asyncio.wait([result])
+            while self._shielded and not result.done():  # the loop ends; the caller needs the number of a reservation
+                with suppress(asyncio.CancelledError):  # the loop cancels a task, and so does the task's group
+                    await asyncio.wait([result])
             raise
         finally:
             result.cancel()  # a running function reports to no caller: the loop may be closed at its end

@@ -24,7 +24,7 @@ from ..errors import (
     SpaceMismatchError,
 )
 from ..events import BillImplausible, BudgetRefused, LimitWaited
-from ..limits import MINUTE, Admission, ModelLimits
+from ..limits import INSTANT, MINUTE, Admission, ModelLimits
 from ..models import own_answer
 from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
@@ -139,7 +139,7 @@ class OneAttempt:
         admission: Admission,
     ) -> Outcome:
         timeout = min(candidate.timeout, _least(left, call.deadline, self._clock()))
-        if timeout <= 0:
+        if timeout < INSTANT:  # an event loop may wake a call a little early
             return Outcome(error=_used_up(candidate))
         spending = _spending(call, candidate, texts, number, timeout)
         if call.unaffordable is not None and spending.amount != 0:
@@ -159,7 +159,7 @@ class OneAttempt:
                 return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
             call.effects.check()
             timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
-            if timeout <= 0:
+            if timeout < INSTANT:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
             sent, began = True, self._clock()
@@ -213,6 +213,8 @@ class OneAttempt:
                     self._tell.circuit(call, candidate, state, limits.health(candidate.name, now), error)
             if isinstance(error, EmbedRouterError):
                 return error
+            if not never_sent(error):
+                limits.unanswered(admission, now)
             raise
         tokens, implausible = billed(answer, candidate, texts)
         now = self._clock()

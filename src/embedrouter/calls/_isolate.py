@@ -240,7 +240,7 @@ def _refuses_everything(candidate: Candidate, failure: InputRejectedError) -> Ba
 
 
 def _halves(part: list[SizedText]) -> list[list[SizedText]]:
-    return [part[: len(part) // 2], part[len(part) // 2 :]]
+    return [half for half in (part[: len(part) // 2], part[len(part) // 2 :]) if half]
 
 
 def _sample(

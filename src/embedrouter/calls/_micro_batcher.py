@@ -78,7 +78,7 @@ class MicroBatcher:
         with self._lock:
             if not batch.sealed:
                 batch.members.remove(member)
-            left = [other for other in batch.members if not other.result.cancelled()]
+            left = [other for other in batch.members if not other.result.done()]
         if not left:
             batch.stop()
 

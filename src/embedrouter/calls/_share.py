@@ -60,10 +60,14 @@ class Share:
     async def _embed_claimed(self, call: Call, texts: Sequence[str], *, release: bool) -> Embedded:
         """Embed claimed texts, and resolve the claims as soon as each request is answered."""
         kind, found = kind_of(call), dict[str, Found]()
+        unresolved = dict.fromkeys(texts)  # a resolved text may be claimed by another call
         left: Literal["handed over", "failed"] = "handed over"  # the call was stopped, or its requests failed
 
         def report(embedded: Embedded) -> None:
-            self._claims.resolve(kind, embedded.found, lambda text: _copied(embedded.found[text]))
+            own = [text for text in embedded.found if text in unresolved]
+            self._claims.resolve(kind, own, lambda text: _copied(embedded.found[text]))
+            for text in own:
+                del unresolved[text]
             call.report(embedded)
 
         try:
@@ -81,8 +85,7 @@ class Share:
             raise
         finally:
             if release:
-                self._claims.resolve(kind, found, lambda text: _copied(found[text]))
-                self._claims.resolve(kind, texts, lambda _: left)
+                self._claims.resolve(kind, unresolved, lambda text: _copied(found[text]) if text in found else left)
 
     async def _wait(self, call: Call, futures: Sequence[Future[Resolution[Found]]]) -> None:
         """Wait until the claims are resolved, the time is up, or no claim was resolved for a long time."""

@@ -130,6 +130,9 @@ class SyncEffects:
             self._stop.set()
             _wait_for_begun(ends)
             raise
+        finally:
+            for _, stage in waiting:  # no thread has begun; Python warns of a coroutine that is never awaited
+                stage.close()
         if errors:
             raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
         if len(results) < len(stages):

@@ -116,6 +116,10 @@ class TieredRetriever(BaseRetriever):
             return other
         return type(self)(**{**{name: getattr(other, name) for name in type(self).model_fields}, **update})
 
+    def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False, **_: Any) -> Self:
+        """Do what ``model_copy`` does; pydantic has both."""
+        return self.model_copy(update=update, deep=deep)
+
     @property
     def _tiered(self) -> LangChainStores:
         return LangChainStores(self.stores, self.router, self.query_tier, self.cascade)

@@ -2,5 +2,5 @@
 
 from ._circuit_breaker import CircuitState
 from ._model_limits import ModelHealth, ModelLimits, Wait
-from ._rate_limiter import MINUTE, REQUESTS_PER_LIMIT, Admission
+from ._rate_limiter import INSTANT, MINUTE, REQUESTS_PER_LIMIT, Admission
 from ._retry import RetryPolicy

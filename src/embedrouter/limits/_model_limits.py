@@ -207,6 +207,13 @@ class ModelLimits:
                 return None
             return "open" if self._circuit.openings else "closed"
 
+    def unanswered(self, admission: Admission, now: float) -> None:
+        """Record a request that was sent and given up: the provider may count the request."""
+        with self._lock:
+            self._circuit.release(admission.at)
+            self._rate.arrived(admission, None, now)
+            self._free(admission)
+
     def health(self, model: str, now: float) -> ModelHealth:
         """Return the health of the model."""
         with self._lock:

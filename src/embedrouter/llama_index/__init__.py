@@ -133,6 +133,10 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
             setattr(other, name, value)
         return other
 
+    def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False, **_: Any) -> Self:
+        """Do what ``model_copy`` does; pydantic has both."""
+        return self.model_copy(update=update, deep=deep)
+
     def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
         self._guarded.require_tiers(tier, documents)

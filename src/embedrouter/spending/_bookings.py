@@ -115,8 +115,9 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: 
     """
     amount, free = price_without_free(database, spending)
     units, day = _units(amount), current_day(database, now) if late is None else utc_day(now)
+    number = _next_number(database) if late is None else late
     row = (
-        late, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
+        number, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
         spending.tokens, units, spending.attempt, now + spending.timeout + GRACE, free,
     )  # fmt: skip
     cursor = database.execute(
@@ -127,8 +128,6 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: 
     )
     if cursor.rowcount:
         _count(database, day, spending.model, units or 0, free)
-    number = cursor.lastrowid if late is None else late
-    assert number is not None
     return number
 
 
@@ -212,6 +211,13 @@ def fold(database: sqlite3.Connection, before: float, *, state: str = "settled")
         f" (SELECT id FROM requests WHERE state = '{state}' AND at < ? ORDER BY at LIMIT ?)",
         (before, FOLDED_AT_ONCE),
     ).rowcount
+
+
+def _next_number(database: sqlite3.Connection) -> int:
+    """Return a number that no request had before, also none that was removed."""
+    database.execute("UPDATE numbers SET last = last + 1")
+    number: int = database.execute("SELECT last FROM numbers").fetchone()[0]
+    return number
 
 
 def _find(database: sqlite3.Connection, reservation: int) -> tuple[str, str, int, int] | None:

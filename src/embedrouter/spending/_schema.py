@@ -53,6 +53,12 @@ ADDED = (
 """What version 2 adds."""
 BILL = "ALTER TABLE requests ADD COLUMN bill TEXT"
 """What version 3 adds: the tokens that the provider reported, where they cannot be true and the estimate is booked."""
+NUMBERS = (
+    "CREATE TABLE numbers (last INTEGER NOT NULL)",
+    "INSERT INTO numbers SELECT MAX(0, COALESCE(MAX(id), 0)) FROM requests",
+)
+"""What version 3 adds, too: the last number that a request was given. SQLite itself gives the number of a removed row
+again, and a booking that is repeated would then meet the request of another process."""
 
 
 def recognise(database: sqlite3.Connection, found: int) -> None:
@@ -75,7 +81,8 @@ def migrate(database: sqlite3.Connection, found: int) -> None:
         for statement in ADDED:
             database.execute(statement)
         add_to_totals(database)
-    database.execute(BILL)
+    for statement in (BILL, *NUMBERS):
+        database.execute(statement)
 
 
 def add_to_totals(database: sqlite3.Connection, request: int | None = None) -> None:
