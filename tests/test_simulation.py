@@ -53,7 +53,7 @@ class Bug:
     violates: tuple[str, ...]
 
 
-LEFT, VECTOR, PAID, KEPT, BOOKED, CAP, DEADLINE, FORGOTTEN, RESERVED = (
+LEFT, VECTOR, PAID, KEPT, BOOKED, CAP, DEADLINE, FORGOTTEN, RESERVED, ORIGIN = (
     "nothing is left behind",
     "a vector is its text's",
     "nothing is paid twice",
@@ -63,6 +63,7 @@ LEFT, VECTOR, PAID, KEPT, BOOKED, CAP, DEADLINE, FORGOTTEN, RESERVED = (
     "every call ends by its deadline",
     "nothing billed is forgotten",
     "no reservation is left",
+    "a vector says where it is from",
 )
 
 BUGS = {
@@ -146,7 +147,7 @@ BUGS = {
         "spending/_bookings.py",
         'f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}"',
         'f"SELECT COALESCE(SUM(amount), 0) FROM totals {WINDOWS[name]}"',
-        (CAP,),
+        (CAP, "the caps count what is listed"),
     ),
     "a reservation is settled twice": Bug(
         "spending/_bookings.py",
@@ -164,7 +165,7 @@ BUGS = {
         "spending/_ledger.py",
         "            unwritten.put_back(taken)\n",
         "",
-        (BOOKED, FORGOTTEN, RESERVED),
+        (BOOKED, FORGOTTEN, RESERVED, ORIGIN),
     ),
     "a text's key does not say the input type": Bug(
         "cache/_keys.py",
@@ -182,7 +183,7 @@ BUGS = {
         "calls/_micro_batch.py",
         "return (group, call.rank, call.input_type, call.tag, context)",
         "return (group, call.rank, call.tag, context)",
-        (VECTOR, LEFT),
+        (VECTOR, ORIGIN, LEFT),
     ),
     "a micro-batch is not ended after an error": Bug(
         "calls/_micro_batch.py",

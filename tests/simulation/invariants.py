@@ -72,7 +72,8 @@ def _check_rejected(world: World, made: Made, error: InputRejectedError) -> None
     plan = world.plan
     if "were embedded" in str(error) and plan.cached and not world.provider.happened("another name"):
         kept = world.store.rows.keys() | world.store.not_kept
-        for text in {text for place, text in enumerate(made.ask.texts) if place not in error.indices} & set(SHORT):
+        others = {text for place, text in enumerate(made.ask.texts) if place not in error.indices} & set(SHORT)
+        for text in others - _asked_elsewhere(world, made):
             if kept.isdisjoint(plan.key(candidate, made.ask.input_type, text) for candidate in plan.candidates):
                 raise Violation(
                     "paid answers are kept", f"{text!r} of {made.asker.name}, beside a text that is refused"
@@ -84,6 +85,16 @@ def _check_rejected(world: World, made: Made, error: InputRejectedError) -> None
         text = made.ask.texts[index]
         if text != plan.poison and len(text) <= longest and not plan.most_texts:
             raise Violation("the text that is refused is named", f"{text!r} was not refused: {made.asker.name}")
+
+
+def _asked_elsewhere(world: World, made: Made) -> set[str]:
+    """Return the texts that other calls of the process were embedding at the same time."""
+    return {
+        text
+        for other in world.made
+        if other.process is made.process and other is not made and (other.ended_at or 0) >= made.asker.began_at
+        for text in other.ask.texts
+    }
 
 
 def _check_vectors(world: World, made: Made) -> None:
@@ -256,8 +267,7 @@ def _check_nothing_left(world: World) -> None:
             if made.process.number == process.number and made.asker.name != "probe"
         }
         world.provider.seconds = 0.0
-        troubled = {health.model for health in process.calls.health() if health.error is not None}
-        for rank in ranks if troubled else ():  # one request at a time may go out where a circuit was open
+        for rank in ranks:  # one request at a time may go out where a circuit was open, and after HTTP 429
             _ask(world, process, [_caller(process, "thread", 0, Ask(("p",), rank, "document", "", None))])
         callers = [
             _caller(process, "thread" if form == "main" else form, loop, Ask(SHORT, rank, input_type, tag, None))

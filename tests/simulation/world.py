@@ -142,8 +142,8 @@ class World:
             log += self.plan.told()
         self.odds = {
             "next": choices.odds(0.0, 0.2, 0.6),
-            "event": choices.odds(0.0, 0.0, 0.01, 0.04),
-            "fault": choices.odds(0.0, 0.0, 0.02, 0.15),
+            "event": choices.odds(0.0, 0.01, 0.04),
+            "fault": choices.odds(0.0, 0.02, 0.1, 0.4),
             "slow": choices.odds(0.0, 0.0, 0.02),
             "answer": choices.odds(0.0, 0.1, 0.3, 0.7),
             "seconds": choices.odds(0.0, 0.5),
