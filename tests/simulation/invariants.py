@@ -223,7 +223,8 @@ def _check_usage(world: World, process: Process) -> None:
     of_calls = sum(usage.requests for usage in usages), sum(usage.tokens for usage in usages)
     total = process.wiring.totals.usage
     of_router = total.requests, total.tokens
-    all_well = len(usages) == len(calls) and not world.happened & {"stop", "end of loop", "loop is gone"}
+    excused = world.happened & {"stop", "end of loop", "loop is gone"} or world.provider.happened("defect")
+    all_well = len(usages) == len(calls) and not excused
     if of_calls > told or of_router > told or (all_well and not of_calls == of_router == told):
         raise Violation("usage is what was billed", f"{of_calls} and {of_router}, not {told}: {process.name}")
 
@@ -261,7 +262,7 @@ def _check_nothing_left(world: World) -> None:
     world.counted = world.effects
     ranks = sorted({item.rank for item in world.plan.candidates})
     for process in world.processes:
-        kinds = {
+        kinds: set[tuple[Form, int, int, InputType, str]] = {
             (made.caller.form, made.caller.loop, made.ask.rank, made.ask.input_type, made.ask.tag)
             for made in world.made
             if made.process.number == process.number and made.asker.name != "probe"
