@@ -35,6 +35,7 @@ import numpy as np
 from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.cache import Cache, open_cache
 from embedrouter.errors import BudgetExceededError, NoModelAvailableError
+from embedrouter.events import BookingsLost, CacheFailed, Event, LedgerFailed
 from embedrouter.spending import Ledger
 from embedrouter.testing import FakeBackend
 from embedrouter.types import Spending
@@ -335,7 +336,14 @@ def fork_cache(folder: str) -> dict[str, Any]:
 # Tasks that need a router
 
 
+def _complain(event: Event) -> None:
+    """Print what is no fault of the provider's."""
+    if isinstance(event, BookingsLost | CacheFailed | LedgerFailed):
+        print(event, file=sys.stderr)
+
+
 def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
+    logging.getLogger("embedrouter").setLevel(logging.CRITICAL)  # the provider's faults are on purpose
     model = Model(
         MODEL,
         base_url=settings["url"],
@@ -353,6 +361,7 @@ def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
         budget=Budget(total=settings["cap"]),
         retry=RetryPolicy(attempts=4, timeout=20, initial_wait=0.01, max_wait=0.05),
         micro_batch_window=0,  # many requests, each with money of its own
+        on_event=_complain,
     )
 
 

@@ -23,6 +23,7 @@ from embedrouter.calls import Calls, Degradation, Question, Wiring
 from embedrouter.calls._call import Call
 from embedrouter.calls._effects import Stopped
 from embedrouter.calls._sync import run
+from embedrouter.events import Event, Events
 from embedrouter.models import Backend
 from embedrouter.spending import Ledger, UsageTotals
 from embedrouter.testing import MemoryCache
@@ -245,6 +246,7 @@ def calls(
     space: Space = SPACE,
     cache_memory: int = 0,
     micro_batch_window: float = 0,
+    on_event: Callable[[Event], object] | None = None,
 ) -> Calls:
     """Return the calls of a router with these models, as a script plays them."""
     budget = budget or Budget()
@@ -270,6 +272,8 @@ def calls(
             clock=lambda: script.now,
             sleep=None,
             random=random,
+            events=Events(on_event),
+            tiers=("low", "medium", "high"),
         )
     )
 

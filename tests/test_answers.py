@@ -596,7 +596,7 @@ def test_a_long_page_is_cut_before_anything_looks_at_it(
 
     assert "Bad gateway" in str(error)
     assert len(str(error)) < 600
-    assert _seconds_to_translate(declare(server, provider), texts) < 0.03  # 0.005 where nothing else runs
+    assert _seconds_to_translate(declare(server, provider), texts) < 0.3  # 0.005 where nothing else runs
 
 
 def _seconds_to_translate(model: Model, texts: list[str]) -> float:

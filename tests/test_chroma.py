@@ -31,10 +31,11 @@ from llama_index.core.schema import TextNode
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
 from embedrouter import Router, TieredRouter
-from embedrouter.chroma import DIMENSIONS, SPACE, guard, metadata
+from embedrouter.chroma import guard, metadata
 from embedrouter.errors import ConfigError, SpaceMismatchError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.retrieval.store_guard import DIMENSIONS, SPACE
 from embedrouter.testing import FakeBackend
 from tests.vector_stores import SecondProcess, chroma_client
 

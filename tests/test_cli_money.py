@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -76,6 +77,7 @@ def tokens(texts: list[str]) -> int:
 def place(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with texts and a configuration that points at the emulator, entered."""
     monkeypatch.setenv("HARBOUR_KEY", "sk-harbour")
+    monkeypatch.setenv("EMBEDROUTER_CONFIG", str(tmp_path / "embedrouter.toml"))
     (tmp_path / "corpus.jsonl").write_text(
         "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(TEXTS))
     )
@@ -109,7 +111,8 @@ def fill(folder: Path, rows: int = 3, dimensions: int = 8) -> dict[bytes, bytes]
 
 
 def all_rows(folder: Path) -> dict[bytes, bytes]:
-    return {row.key: row.value for row in CacheDatabase(folder).rows()}
+    database = CacheDatabase(folder)
+    return {row.key: row.value for row in database.rows()} if database.exists else {}
 
 
 def spoil(folder: Path, key: bytes) -> None:
@@ -860,6 +863,120 @@ def test_rows_that_no_model_gives_are_not_imported(name: str, planted: str, dtyp
 
     assert (facts["added"], facts["damaged"] + facts["unfit"]) == (3, 1)
     assert key not in all_rows(tmp_path / "theirs")
+
+
+SECRET = "a key of more than sixteen bytes"
+
+
+def signed(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, secret: str = SECRET) -> dict[bytes, bytes]:
+    """Export three rows, signed."""
+    monkeypatch.setenv("SIGNING_KEY", secret)
+    rows = fill(folder / "mine")
+    answer("cache", "export", folder / name, "--cache", folder / "mine", "--sign", "SIGNING_KEY")
+    return rows
+
+
+FORMATS = ["rows.jsonl", pytest.param("rows.jsonl.gz", marks=pytest.mark.slow), "rows.parquet"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_signed_rows_are_taken_by_who_has_the_key(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is in a variable or in a file, and in no exported file. Before the rows is said what they are."""
+    rows = signed(tmp_path, name, monkeypatch)
+    (tmp_path / "key").write_text(SECRET + "\n")
+    ended = run("cache", "import", tmp_path / name, "--cache", tmp_path / "theirs", "--key", tmp_path / "key", "--json")
+    facts = json.loads(ended.stdout)
+
+    assert ended.stderr == f"{tmp_path / name} is signed with this key.\n"
+    assert (facts["added"], facts["signed"], facts["checked"]) == (3, True, True)
+    assert all_rows(tmp_path / "theirs") == rows
+    content = (tmp_path / name).read_bytes()
+    assert SECRET.encode() not in (gzip.decompress(content) if name.endswith(".gz") else content)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("case", ["unsigned", "another key", "unsigned, without a key", "signed, without a key"])
+def test_what_a_file_is_signed_with_is_said_or_refused_before_a_row_is_taken(
+    case: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``--key`` nothing is taken that is not signed with it; without it nothing is taken in silence."""
+    signed(tmp_path, name, monkeypatch, SECRET * 2 if case == "another key" else SECRET)
+    if case.startswith("unsigned"):
+        (tmp_path / name).unlink()
+        answer("cache", "export", tmp_path / name, "--cache", tmp_path / "mine")
+    monkeypatch.setenv("SIGNING_KEY", SECRET)
+    key = [] if case.endswith("without a key") else ["--key", "SIGNING_KEY"]
+    ended = run("cache", "import", tmp_path / name, "--cache", tmp_path / "theirs", *key)
+    words = {
+        "unsigned": "is not signed. Nothing was imported.",
+        "another key": "is signed with another key. Nothing was imported.",
+        "unsigned, without a key": "is not signed: its vectors are taken as they are.",
+        "signed, without a key": "is signed, which is not checked without --key",
+    }[case]
+
+    assert words in " ".join(ended.stderr.split())
+    assert ended.returncode == (1 if key else 0)
+    assert len(all_rows(tmp_path / "theirs")) == (0 if key else 3)
+
+
+def changed(fields: dict[str, Any], other: dict[str, Any], how: str) -> dict[str, Any]:
+    """Return the fields of a row as somebody without the key may change them."""
+    ours = encode(Entry(np.eye(8, dtype=np.float32)[0], 1))
+    return (
+        fields
+        | {
+            "a vector planted": {"row": base64.b64encode(ours).decode()},
+            "another text's vector": {"row": other["row"]},
+            "another row's signature": {"row": base64.b64encode(ours).decode(), "signature": other["signature"]},
+            "another key": {"key": "ab" * 20},
+            "no signature": {"signature": ""},
+        }[how]
+    )
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["a vector planted", "another text's vector", "another row's signature", "another key", "no signature"],
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_row_that_was_changed_after_it_was_signed_is_refused(
+    name: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checksums can be made by anybody. None of the rows from there on is taken."""
+    rows = signed(tmp_path, name, monkeypatch)
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        table = parquet.read_table(path)
+        found = [{name: value.hex() for name, value in row.items()} for row in table.to_pylist()]
+        found = [row | {"row": base64.b64encode(bytes.fromhex(row["row"])).decode()} for row in found]
+        found[1] = changed(found[1], found[2], how)
+        columns = {"key": [bytes.fromhex(row["key"]) for row in found]}
+        columns["row"] = [base64.b64decode(row["row"]) for row in found]
+        columns["signature"] = [bytes.fromhex(row["signature"]) for row in found]
+        parquet.write_table(pyarrow.table(columns, schema=table.schema), path)
+    else:
+        head, *lines = map(json.loads, path.read_text().splitlines())
+        lines[1] = changed(lines[1], lines[2], how)
+        path.write_text("".join(json.dumps(line) + "\n" for line in (head, *lines)))
+    ended = run("cache", "import", path, "--cache", tmp_path / "theirs", "--key", "SIGNING_KEY")
+
+    assert ended.returncode == 1
+    assert "was changed after it was signed" in ended.stderr
+    assert all_rows(tmp_path / "theirs").items() <= rows.items()
+
+
+@pytest.mark.parametrize("content", ["", "short", " \n" * 20])
+def test_a_key_that_is_none_is_refused_and_not_repeated(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too short, or the key itself in the place of its name."""
+    fill(tmp_path / "mine")
+    monkeypatch.setenv("SIGNING_KEY", content)
+    for name in ("SIGNING_KEY", SECRET):
+        ended = run("cache", "export", tmp_path / "rows.jsonl", "--cache", tmp_path / "mine", "--sign", name)
+        assert ended.returncode == 1
+        assert SECRET not in ended.stderr
+    assert not (tmp_path / "rows.jsonl").exists()
 
 
 def test_rows_of_a_newer_version_are_not_imported(tmp_path: Path) -> None:

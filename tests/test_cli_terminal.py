@@ -96,6 +96,7 @@ def shown_by(*arguments: str, cwd: Path, columns: int, typed: str = "") -> tuple
 def place(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with texts and a configuration that points at the emulator."""
     monkeypatch.setenv("LIGHT_KEY", "sk-light")
+    monkeypatch.setenv("EMBEDROUTER_CONFIG", str(tmp_path / "embedrouter.toml"))
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     (tmp_path / "embedrouter.toml").write_text(
         f'cache = "kept"\n[[models]]\nmodel = "openai:text-embedding-3-small"\nbase_url = "{emulator.openai_url}"\n'

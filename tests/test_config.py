@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import MISSING, fields
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,10 @@ from embedrouter import Budget, RetryPolicy, Router, Space, TieredRouter
 from embedrouter.cache import DEFAULT
 from embedrouter.config import load
 from embedrouter.errors import ConfigError
+from embedrouter.langchain import RouterEmbeddings
 from embedrouter.models import RouterSettings
+from tests.command_line import start
+from tests.emulator import Emulator
 
 ONE = """
 dimensions = 1024
@@ -43,6 +47,9 @@ dimensions = 256
 [[routers.high.models]]
 model = "openai:text-embedding-3-small"
 """
+
+
+MODEL = '[[models]]\nmodel = "openai:text-embedding-3-small"\n'
 
 
 @pytest.fixture
@@ -184,6 +191,9 @@ def test_an_own_catalogue_lies_beside_the_file(here: Path) -> None:
     assert router.space == Space("house", 8)
 
 
+# A file that was found, and not named, may be somebody else's
+
+
 FOREIGN = """
 [[models]]
 model = "openai:text-embedding-3-small"
@@ -197,8 +207,109 @@ def test_a_found_file_cannot_send_the_default_key_to_its_own_server(here: Path) 
     with pytest.raises(ConfigError, match=r"found by search.*api_key_env"):
         Router.from_config()
 
-    write(here / "embedrouter.toml", FOREIGN + 'api_key_env = "COLLECTOR_KEY"\n')
+    write(here / "embedrouter.toml", FOREIGN + 'api_key_env = "OPENAI_API_KEY"\n')
     assert Router.from_config().models == ("openai:text-embedding-3-small",)
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        ("openai:text-embedding-3-small", "AWS_SECRET_ACCESS_KEY"),
+        ("openai:text-embedding-3-small", "VOYAGE_API_KEY"),
+        ("openai:text-embedding-3-small", "openai_api_key"),
+        ("azure_openai:text-embedding-3-small", "OPENAI_API_KEY"),
+        ("cohere:embed-v4.0", "HF_TOKEN"),
+        ("voyage:voyage-4", "DATABASE_PASSWORD"),
+        ("wordllama:l2_supercat_256", "GITHUB_TOKEN"),
+    ],
+)
+@pytest.mark.parametrize("address", ["", 'base_url = "https://collector.example"\n'])
+def test_a_found_file_names_no_variable_of_another_program(model: str, variable: str, address: str, here: Path) -> None:
+    """Nor another provider's, whether its own server or the provider would get the secret."""
+    content = f'[[models]]\nmodel = "{model}"\napi_key_env = "{variable}"\n{address}'
+    path = write(here / "embedrouter.toml", content)
+    for attempt in (Router.from_config, lambda: RouterEmbeddings.from_config(), lambda: load().router()):
+        with pytest.raises(ConfigError, match="was found by search and reads the key"):
+            attempt()
+
+    assert load(path).router()["models"][0].api_key_env == variable
+
+
+OUTSIDE = {
+    "cache": "cache = {path}\n",
+    "ledger": "ledger = {path}\n",
+    "catalog": "catalog = {path}\n",
+    "model": "",
+}
+
+
+@pytest.mark.parametrize("setting", OUTSIDE)
+@pytest.mark.parametrize(
+    "path", ["../elsewhere", "{absolute}", "~/elsewhere", "link/elsewhere", "inside/../../elsewhere"]
+)
+def test_a_found_file_leads_to_no_place_outside_of_its_folder(setting: str, path: str, here: Path) -> None:
+    """Neither by a path nor by a link that came with it; in a table for a tier as well."""
+    elsewhere = here.parent / "elsewhere"
+    elsewhere.mkdir()
+    (here / "link").symlink_to(here.parent)
+    place = json.dumps(path.format(absolute=elsewhere))
+    model = f"sentence-transformers:{json.loads(place)}" if setting == "model" else "openai:text-embedding-3-small"
+    router = OUTSIDE[setting].format(path=place)
+    write(here / "embedrouter.toml", f'{router}[[models]]\nmodel = "{model}"\n')
+    with pytest.raises(ConfigError, match=r"was found by search and places .* outside of its own folder"):
+        Router.from_config()
+    write(here / "embedrouter.toml", f'[routers.low]\n{router}[[routers.low.models]]\nmodel = "{model}"\n')
+    with pytest.raises(ConfigError, match="was found by search and places"):
+        TieredRouter.from_config()
+
+    assert list(elsewhere.iterdir()) == []
+    load(here / "embedrouter.toml").tiered()  # a file that is named may
+
+
+def test_a_found_file_places_its_files_in_its_folder_or_in_the_users_cache(here: Path, tmp_path: Path) -> None:
+    """Which are the places that it needs."""
+    users = tmp_path / "user-cache" / "embedrouter"
+    for cache, ledger in (("vectors", "money/ledger.db"), ("./a/../b", ":memory:"), (str(users / "one"), "ledger.db")):
+        write(here / "embedrouter.toml", f'cache = "{cache}"\nledger = "{ledger}"\n' + MODEL)
+        given = RouterSettings(**load().router())
+        assert given.cache == (here / cache).resolve()
+        assert given.ledger in (":memory:", here / ledger)
+
+
+def test_a_found_address_is_told_once(here: Path, caplog: pytest.LogCaptureFixture, emulator: Emulator) -> None:
+    """On the log, or where there is none on stderr: what goes where, before anything does."""
+    address = f'base_url = "{emulator.openai_url}"\napi_key_env = "OPENAI_API_KEY"\n'
+    path = write(here / "embedrouter.toml", MODEL + address)
+    for _ in range(3):
+        Router.from_config()
+    [told] = caplog.records
+
+    assert told.levelname == "WARNING"
+    for word in (str(path), emulator.openai_url, "OPENAI_API_KEY", "EMBEDROUTER_CONFIG"):
+        assert word in told.getMessage()
+    assert emulator.calls == 0
+    write(path, MODEL + address.replace("/v1", "/v2"))
+    Router.from_config()
+    write(here / "pyproject.toml", f"[[tool.embedrouter.models]]\n{MODEL.partition(chr(10))[2]}{address}")
+    path.unlink()
+    Router.from_config()
+    assert len(caplog.records) == 3
+    Router.from_config(write(here / "named.toml", MODEL + address))
+    write(path, MODEL)
+    Router.from_config()
+    assert len(caplog.records) == 3
+
+
+def test_a_command_tells_a_found_address_on_stderr(here: Path, emulator: Emulator) -> None:
+    """Where no log is set up; the output is as it was."""
+    write(here / "embedrouter.toml", f'{MODEL}base_url = "{emulator.openai_url}"\napi_key_env = "OPENAI_API_KEY"\n')
+    (here / "a.txt").write_text("a")
+    done = start("estimate", "a.txt", "--json", cwd=here)
+    printed, complaint = done.communicate(timeout=60)
+
+    assert json.loads(printed)["tiers"]
+    assert emulator.openai_url in complaint
+    assert len(complaint.splitlines()) == 1
 
 
 def test_a_named_file_may(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,12 @@ from tests import own_metadata
 from tests.emulator import Emulator, Fault, count_tokens
 
 SMALL = "openai:text-embedding-3-small"
+KEYS = {
+    "openai": "OPENAI_API_KEY",
+    "azure_openai": "AZURE_OPENAI_API_KEY",
+    "cohere": "CO_API_KEY",
+    "voyage": "VOYAGE_API_KEY",
+}
 SECRET = "sk-harbour-0123456789abcdef"
 PRICE = Decimal("0.02")
 """US dollars per million tokens of text-embedding-3-small."""
@@ -49,7 +55,8 @@ TODAY = date(2026, 11, 21)
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, entered, and a key."""
-    monkeypatch.setenv("HARBOUR_KEY", SECRET)
+    for variable in KEYS.values():
+        monkeypatch.setenv(variable, SECRET)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
@@ -72,7 +79,7 @@ def azure(emulator: Emulator, **more: object) -> str:
 
 
 def rows(**settings: object) -> str:
-    settings = {"api_key_env": "HARBOUR_KEY", **settings}
+    settings = {"api_key_env": KEYS[str(settings["model"]).partition(":")[0]], **settings}
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
 
 
@@ -223,7 +230,7 @@ def test_a_missing_key_does_not_hide_the_other_models(place: Path, emulator: Emu
     """The finding names the variable to set."""
     configure(small(emulator), azure(emulator, api_key_env="QUAY_KEY"))
 
-    facts = examine(code=1)
+    facts = examine("--config", "embedrouter.toml", code=1)
 
     assert "QUAY_KEY" in found(facts, "key", "azure_openai:text-embedding-3-small")["story"]
     assert found(facts, "answer", SMALL)["level"] == "ok"
@@ -463,7 +470,7 @@ def test_places_of_one_name_can_be_told_apart(place: Path, emulator: Emulator) -
     """Two regions have the same name; only one of them fails here."""
     configure(azure(emulator), azure(emulator, api_key_env="QUAY_KEY"))
 
-    facts = examine(code=1)
+    facts = examine("--config", "embedrouter.toml", code=1)
 
     assert found(facts, "key")["subject"] == "azure_openai:text-embedding-3-small (no. 2)"
 
@@ -876,7 +883,7 @@ def test_every_finding_that_is_not_well_says_what_to_do(place: Path, emulator: E
         small(emulator), azure(emulator, api_key_env="QUAY_KEY"), rows(model=SMALL, base_url="http://127.0.0.1:9")
     )
 
-    facts = examine(code=1)
+    facts = examine("--config", "embedrouter.toml", code=1)
 
     for finding in facts["findings"]:
         assert bool(finding["advice"]) == (finding["level"] != "ok"), finding

@@ -26,10 +26,11 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from embedrouter import Model, Router, TieredRouter, langchain, llama_index, tier
-from embedrouter.chroma import DIMENSIONS, SPACE, aguard
+from embedrouter.chroma import aguard
 from embedrouter.errors import SpaceMismatchError
 from embedrouter.models import requested
 from embedrouter.retrieval import Cascade
+from embedrouter.retrieval.store_guard import DIMENSIONS, SPACE
 from embedrouter.testing import FakeBackend
 from tests.emulator import Emulator
 

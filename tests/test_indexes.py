@@ -23,12 +23,13 @@ from llama_index.core.vector_stores import SimpleVectorStore
 from typer.testing import CliRunner
 
 from embedrouter import Router, Space
+from embedrouter.cache import DEFAULT
 from embedrouter.cli import app
 from embedrouter.errors import ConfigError, SpaceMismatchError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
-from embedrouter.retrieval.index_guard import IndexGuard, forget, recorded
-from embedrouter.testing import FakeBackend
+from embedrouter.retrieval.index_guard import IndexGuard, forget, recorded, users_folder
+from embedrouter.testing import FakeBackend, MemoryCache
 
 Adapter = Callable[..., Any]
 
@@ -132,13 +133,64 @@ def test_both_frameworks_share_the_record(tmp_path: Path) -> None:
         llama_index(tmp_path, "two", index="handbook")
 
 
-def test_without_a_cache_records_lie_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guard does not depend on the cache."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    adapter = RouterEmbeddings(Router([FakeBackend(space="one").model()], cache=None), index="handbook")
-    adapter.embed_documents(["text"])
+CACHES: dict[str, Any] = {
+    "no cache": None,
+    "another folder": "elsewhere",
+    "a relative folder, in another working folder": "vectors",
+    "a cache of one's own": MemoryCache(),
+    "the default": DEFAULT,
+}
 
-    assert recorded(tmp_path / "embedrouter/indexes") == {"handbook": Space("one", 8)}
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_record_holds_for_the_user_whatever_the_cache(
+    adapter: Adapter, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """And whichever the working folder is."""
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    add(adapter(Path("vectors"), "one", index="handbook"), ["text"], asynchronous)
+    monkeypatch.chdir(tmp_path / "there")
+    stranger = Router([FakeBackend(space="two").model()], cache=CACHES[cache])
+    made: Any = RouterEmbeddings if adapter is langchain else RouterEmbedding
+
+    with pytest.raises(SpaceMismatchError, match="'handbook'"):
+        made(router=stranger, index="handbook")
+    assert recorded(users_folder()) == {"handbook": Space("one", 8)}
+    assert users_folder() == tmp_path / "user-data/embedrouter/indexes"
+
+
+def test_records_of_earlier_versions_are_found(adapter: Adapter, tmp_path: Path, asynchronous: bool) -> None:
+    """Beside the cache. The next documents bring them to the place that every process looks at."""
+    IndexGuard(tmp_path / "cache/indexes", "handbook", Space("one", 8)).record()
+    with pytest.raises(SpaceMismatchError, match=f"forget-index handbook --cache {tmp_path / 'cache'}"):
+        adapter(tmp_path / "cache", "two", index="handbook")
+    add(adapter(tmp_path / "cache", "one", index="handbook"), ["text"], asynchronous)
+
+    with pytest.raises(SpaceMismatchError, match="forget-index handbook;"):
+        adapter(tmp_path / "another", "two", index="handbook")
+    done = CliRunner().invoke(app, ["cache", "forget-index", "handbook", "--cache", str(tmp_path / "cache")])
+    assert done.exit_code == 0
+    adapter(tmp_path / "cache", "two", index="handbook")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_data_folder_that_cannot_be_written(cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a record is kept beside the cache; without a cache the error says so, and nothing is guarded in silence."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    cache = tmp_path / "cache" if cached else None
+    embeddings = RouterEmbeddings(
+        Router([FakeBackend(space="one").model()], cache=cache, ledger=":memory:"), index="handbook"
+    )
+    if not cached:
+        with pytest.raises(ConfigError, match="cannot be recorded"):
+            embeddings.embed_documents(["text"])
+        return
+    embeddings.embed_documents(["text"])
+    with pytest.raises(SpaceMismatchError):
+        langchain(tmp_path / "cache", "two", index="handbook")
 
 
 @pytest.mark.parametrize("name", ["a/b", "../x", "ünï çödé", "a.json", "c:\\d", "x" * 60])
@@ -160,7 +212,7 @@ def test_an_index_needs_a_name(tmp_path: Path) -> None:
 def test_a_damaged_record_is_an_error_and_not_a_licence(tmp_path: Path) -> None:
     """The space of the index is not known."""
     add(langchain(tmp_path, "one", index="handbook"), ["text"], asynchronous=False)
-    (tmp_path / "indexes/handbook.json").write_text("{")
+    (users_folder() / "handbook.json").write_text("{")
 
     with pytest.raises(ConfigError, match="cannot be read"):
         langchain(tmp_path, "two", index="handbook")
@@ -220,7 +272,7 @@ def test_an_index_that_was_embedded_again_is_forgotten_on_the_command_line(tmp_p
     assert "one (8 dimensions)" in done.output
     add(langchain(tmp_path, "two", index="handbook"), ["text"], asynchronous=False)
     with pytest.raises(ConfigError, match=r"No index 'other'.*'handbook'"):
-        forget(tmp_path / "indexes", "other")
+        forget("other", users_folder())
 
 
 # What frameworks do not notice

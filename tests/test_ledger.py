@@ -34,6 +34,7 @@ from embedrouter.errors import (
     BackendError,
     BudgetExceededError,
     ConfigError,
+    InputRejectedError,
     NoModelAvailableError,
 )
 from embedrouter.llama_index import RouterEmbedding
@@ -1192,15 +1193,18 @@ def test_what_the_caller_was_handling_says_nothing_of_a_request(emulator: Emulat
 
 
 def test_a_wrong_answer_is_paid_for_all_the_same(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
-    """It was computed."""
-    emulator.script(Fault.nan(), Fault.zeros())
+    """It was computed. It may be right at the second time, and is not asked for a third time."""
     router = Router([small(emulator)], cache=tmp_path, retry=NO_WAITING)
+    emulator.script(Fault.nan())
     embed(router, asynchronous, ["one two three"], input_type="document")
+    emulator.script(Fault.nan(), Fault.zeros())
+    with pytest.raises(InputRejectedError, match="all zeros"):
+        embed(router, asynchronous, ["four five"], input_type="document")
     (account,) = router.ledger.totals("model").values()
     router.close()
 
-    assert (account.requests, account.tokens) == (3, 9)
-    assert sum(emulator.billed.values()) == 9
+    assert (account.requests, account.tokens) == (4, 10)
+    assert sum(emulator.billed.values()) == 10
 
 
 def test_vectors_of_another_length_are_paid_for_once(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:

@@ -1,4 +1,4 @@
-"""Every block of README.md is executed, in order, in the surroundings of `doc_environment`.
+"""Every block of README.md and of the pages in docs/ is executed, in order, in the surroundings of `doc_environment`.
 
 | block | what happens |
 |---|---|
@@ -266,11 +266,12 @@ def world(tmp_path: Path) -> Iterator[Emulator]:
         yield emulator
 
 
-def test_every_block_of_the_readme_works(world: Emulator) -> None:
-    """What a reader copies from the first page runs as it stands."""
-    wrong = wrong_with(README.read_text("utf-8"), command_line=embedrouter, ci=CI.read_text("utf-8"))
+@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_every_block_of_a_page_works(page: Path, world: Emulator) -> None:
+    """What a reader copies from it runs as it stands."""
+    wrong = wrong_with(page.read_text("utf-8"), command_line=embedrouter, ci=CI.read_text("utf-8"))
 
-    assert wrong is None, f"README.md, {wrong}"
+    assert wrong is None, f"{page.name}, {wrong}"
     assert not world.refused
 
 

@@ -17,6 +17,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from typer.testing import CliRunner
 
 from embedrouter import Budget, Model, RetryPolicy, Router, TieredRouter
+from embedrouter.cascade import Cascade
 from embedrouter.cli import app
+from embedrouter.config import load
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
+    CacheWarning,
     ConfigError,
     DegradedWarning,
     EmbedRouterError,
@@ -42,11 +46,14 @@ from embedrouter.errors import (
     NoModelAvailableError,
     UnavailableError,
 )
+from embedrouter.events import Event
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.providers._redaction import MIN_ECHO, echoes_input, mask_keys, safe_to_chain
+from embedrouter.retrieval.index_guard import users_folder
 from embedrouter.router import wiring_of
 from embedrouter.testing import FakeBackend
+from tests.command_line import run
 from tests.either import embed
 from tests.emulator import Emulator, Fault
 from tests.recordings import holds_key
@@ -292,9 +299,47 @@ def test_a_change_of_model_is_told_without_the_text(
         embed(router, asynchronous, [TEXT], input_type="query")
 
     assert any(item.category is DegradedWarning for item in caught)
-    assert any(record.name == "embedrouter" for record in logged())
+    assert any(record.name == "embedrouter.calls" for record in logged())
     assert clean("\n".join(str(item.message) for item in caught))
     assert clean("\n".join(logging.Formatter().format(record) for record in logged()))
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("name", ["openai"])
+def test_no_event_holds_a_key_or_a_text(
+    name: str, emulator: Emulator, asynchronous: bool, tmp_path: Path, logged: Callable[[], list[logging.LogRecord]]
+) -> None:
+    """Neither on ``on_event`` nor in the fields of the log, of answers, refusals, outages and a cache that fails."""
+    seen: list[Event] = []
+
+    def build(**settings: Any) -> Router:
+        given = {"cache": tmp_path, "retry": RetryPolicy(attempts=2, initial_wait=0, max_wait=0), **settings}
+        return Router([declare(name, emulator)], on_event=seen.append, **given)
+
+    router = build(on_too_long="truncate", when_unavailable="degrade")
+    embed(router, asynchronous, [TEXT, "harmless"], input_type="document")
+    faults = [saying(f"Cannot embed {TEXT!r} with {KEY}.", status) for status in (400, 401, 429, 500, 503)]
+    for number, fault in enumerate([*faults, Fault.lost()]):
+        emulator.fault_for = lambda received, fault=fault: fault
+        failure(router, asynchronous, [f"{TEXT} {number}"])
+    emulator.fault_for = None
+    router.close()
+    poor = build(budget=Budget(total="0.000000001"))
+    failure(poor, asynchronous, [f"{TEXT} poor"])
+    poor.close()
+    (tmp_path / "file").write_text("")
+    failing = build(cache=tmp_path / "file", ledger=":memory:")
+    with pytest.warns(CacheWarning):
+        embed(failing, asynchronous, [TEXT], input_type="document")
+    failing.close()
+    extras = [repr(vars(record)) for record in logged() if record.name.startswith("embedrouter")]
+    kinds = {type(event).__name__ for event in seen}
+
+    assert kinds >= {"RequestFailed", "RequestRetried", "BudgetRefused", "CacheFailed", "SpendingUnconfirmed"}
+    assert len(extras) == len(seen)
+    assert [
+        said for said in extras + [form for event in seen for form in (repr(event), str(event))] if not clean(said)
+    ] == []
 
 
 # What quoting is
@@ -341,6 +386,139 @@ def test_a_placeholder_is_no_key() -> None:
     assert safe_to_chain(ValueError("none of them"), [TEXT], ["none"])
     assert not safe_to_chain(ValueError(KEY), [TEXT], ["none", KEY])
     assert not safe_to_chain(ValueError("x" * 5_000), [])
+
+
+# What wrong settings are told without
+
+
+def wrong_settings(key: str, folder: Path) -> list[Callable[[], object]]:
+    """Return calls that put a key where it does not belong."""
+    own = FakeBackend()
+    small = "openai:text-embedding-3-small"
+    router = Router([own.model()], cache=None)
+    tiered = TieredRouter({"low": router})
+    embeddings, embedding = RouterEmbeddings(router), RouterEmbedding(router=router)
+    config, catalogue = folder / "one.toml", folder / "catalogue.toml"
+    config.write_text(f'[[models]]\nmodel = "{small}"\n"{key}" = 1\n')
+    catalogue.write_text(f'[[models]]\nmodel = "{small}"\n"{key}" = 1\n')
+    twice = folder / "twice.toml"
+    twice.write_text(f'["{key}"]\n["{key}"]\n' if " " not in key else f'a = "{key}')
+    made: Any = RouterEmbedding
+    return [
+        lambda: made(router=router, api_key=key),
+        lambda: made(router=router, embed_batch_size=key),
+        lambda: made(router=router, embeddings_cache=key),
+        lambda: made(router=key),
+        lambda: made(router=router, query_tier=key),
+        lambda: made.from_config(config, api_key=key),
+        lambda: setattr(embedding, "embed_batch_size", key),
+        lambda: setattr(embedding, "api_key", key),
+        lambda: RouterEmbeddings(router, api_key=key),  # type: ignore[call-arg]
+        lambda: RouterEmbeddings(key),  # type: ignore[arg-type]
+        lambda: RouterEmbeddings(router, document_tier=key),
+        lambda: embeddings.with_tier(key),
+        lambda: TieredRetriever({"low": InMemoryVectorStore(embeddings)}, k=key),  # type: ignore[arg-type]
+        lambda: TieredRetriever({"low": InMemoryVectorStore(embeddings)}, router=tiered, query_tier=key),
+        lambda: tiered.router(key),
+        lambda: Model(key),
+        lambda: Model(small, key),  # type: ignore[call-arg]
+        lambda: Model(small, key=key),  # type: ignore[call-arg]
+        lambda: Model(small, dimensions=key),  # type: ignore[arg-type]
+        lambda: Model(small, price=key),
+        lambda: Model(small, encoding_format=key),  # type: ignore[arg-type]
+        lambda: Model(small, served_as=key),
+        lambda: Model(small, headers=key),  # type: ignore[arg-type]
+        lambda: Model(small, headers={key: "a\n"}),
+        lambda: Model(small, prompts={key: "a"}),
+        lambda: Model(small, extra_body={"input": key}),
+        lambda: Model(small, timeout=key),  # type: ignore[arg-type]
+        lambda: Router([Model(small, space=key)], cache=None),
+        lambda: Router([Model(small, tier=key)], cache=None),
+        lambda: Router([Model(small, api_key_env=key)], cache=None).embed(["a"], input_type="query"),
+        lambda: Router([Model(f"{key}:x", space="s", dimensions=8)], cache=None),
+        lambda: Router([Model(f"openai:{key}")], cache=None),
+        lambda: Router(key),
+        lambda: Router([key], cache=None),
+        lambda: Router([small], dimensions=key, cache=None),  # type: ignore[arg-type]
+        lambda: Router([small], tiers=key, cache=None),
+        lambda: Router([small], tiers=[key, key], cache=None),
+        lambda: Router([small], on_too_long=key, cache=None),  # type: ignore[arg-type]
+        lambda: Router([small], cache_dtype=key, cache=None),  # type: ignore[arg-type]
+        lambda: Router([small], cache_memory=key, cache=None),  # type: ignore[arg-type]
+        lambda: Router([small], micro_batch_window=key, cache=None),  # type: ignore[arg-type]
+        lambda: Router([small], query_tier=key, cache=None),
+        lambda: Router([small], api_key=key),  # type: ignore[call-arg]
+        lambda: Router([small], catalog=catalogue, cache=None),
+        lambda: Router([small], catalog=twice, cache=None),
+        lambda: Router.preset(key),
+        lambda: Router.preset("openai-small", revision=key),
+        lambda: Router.from_config(config),
+        lambda: Router.from_config(twice),
+        lambda: router.embed(["a"], input_type=key),  # type: ignore[arg-type]
+        lambda: router.embed(["a"], input_type="query", tier=key),
+        lambda: router.embed(["a"], input_type="query", timeout=key),  # type: ignore[arg-type]
+        lambda: list(router.embed_iter(["a"], input_type="query", chunk_size=key)),  # type: ignore[arg-type]
+        lambda: Budget(total=key),
+        lambda: Budget(per_day=key.encode()),  # type: ignore[arg-type]
+        lambda: Budget(when_exceeded=key),  # type: ignore[arg-type]
+        lambda: Budget(key=key),  # type: ignore[call-arg]
+        lambda: RetryPolicy(attempts=key),  # type: ignore[arg-type]
+        lambda: Cascade(share=key),  # type: ignore[arg-type]
+        lambda: Cascade(0.3, cheap=key, good=key),
+        lambda: Cascade(0.3, gaps=[key]),  # type: ignore[list-item]
+    ]
+
+
+@pytest.mark.parametrize("key", [KEY, "sk-proj-abc", "pa-ssword", "correct horse battery staple"])
+def test_a_key_in_the_place_of_another_setting_is_not_repeated(key: str, tmp_path: Path) -> None:
+    """Neither by us nor by pydantic; what is refused is named, and what is accepted."""
+    for number, attempt in enumerate(wrong_settings(key, tmp_path)):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - pydantic's and Python's own, too
+            attempt()
+        told_of = "".join(traceback.format_exception_only(caught.value)) + str(caught.value.__cause__)
+        assert key not in told_of, (number, told_of)
+        assert key[:12] not in told_of, (number, told_of)
+
+
+@pytest.mark.parametrize("key", [KEY, "sk-proj-abc"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "estimate . --model {}",
+        "estimate . --tier {} --model fake:x",
+        "estimate . --tier {}",
+        "stats --by {}",
+        "stats --by={}",
+        "stats --{}",
+        "stats {}",
+        "{}",
+        "cache prune --older-than {}",
+        "batch cancel {}",
+        "models {}",
+        "warm corpus.jsonl --field {} --yes",
+    ],
+)
+def test_a_key_in_the_place_of_an_option_is_not_repeated(command: str, key: str, tmp_path: Path) -> None:
+    """What a command complains of goes to the log of a build."""
+    (tmp_path / "corpus.jsonl").write_text('{"text": "a"}\n')
+    done = run(*command.format(key).split(), cwd=tmp_path)
+
+    assert done.returncode
+    assert key not in done.stdout + done.stderr
+
+
+def test_names_that_are_none_of_keys_are_still_repeated() -> None:
+    """A typing error is found sooner when it is shown."""
+    for name in (
+        "text-embedding-3-smal",
+        "BAAI/bge-small-en-v1.5",
+        "l2_supercat_256",
+        "intfloat/multilingual-e5-large",
+    ):
+        with pytest.raises(ConfigError, match=re.escape(repr(name))):
+            Model(name)
+    with pytest.raises(ConfigError, match="Unknown tier 'medium-high'"):
+        Router(["openai:text-embedding-3-small"], query_tier="medium-high")
 
 
 # What objects show of themselves
@@ -470,6 +648,8 @@ def test_a_key_in_a_configuration_file_is_not_repeated(line: str, tmp_path: Path
     file.write_text(f'[[models]]\nmodel = "openai:text-embedding-3-small"\n{line}\n')
     with pytest.raises(ConfigError) as caught:
         Router.from_config(file)
+    with suppress(ConfigError):  # it is no TOML
+        assert clean(repr(load(file)))
 
     assert clean(told(caught.value))
 
@@ -573,7 +753,8 @@ def test_nothing_on_disk_and_on_screen_holds_a_key_or_a_text(
     assert isinstance(refused.exception, EmbedRouterError)
     assert clean(told(refused.exception) + refused.output)
     names = {Path(name).relative_to(kept).parts[0] for name in stored(kept)}
-    assert {"cache.db", "ledger.db", "indexes", "probes", "export.jsonl"} <= names
+    assert {"cache.db", "ledger.db", "probes", "export.jsonl"} <= names
+    assert list(users_folder().iterdir())  # under tmp_path, too
     for name, content in (while_open | stored(kept)).items():
         assert clean(content), name
     corpus.unlink()

@@ -433,7 +433,7 @@ def test_a_call_does_not_wait_for_ever_where_no_claim_is_resolved() -> None:
 
 
 def test_a_call_ends_no_claim_that_another_call_has_made_meanwhile() -> None:
-    """Without a cache a text that was answered early is claimed again, while the first call waits for its other texts."""
+    """Without a cache a text that was answered early is claimed again while the first call waits for its others."""
     claims: SingleFlight[Found] = SingleFlight()
 
     class InTwoRequests(Following):

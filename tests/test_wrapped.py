@@ -153,7 +153,7 @@ def test_a_coroutine_function_is_refused() -> None:
         Model.wrap(later, space="house", dimensions=2)
 
 
-@pytest.mark.parametrize("rows", [[[1.0, 2.0]], [[1.0], [1.0, 2.0]], None, "text", [[float("nan"), 1.0]] * 2])
+@pytest.mark.parametrize("rows", [[[1.0, 2.0]], [[1.0], [1.0, 2.0, 3.0]], None, "text", [[float("nan"), 1.0]] * 2])
 def test_what_comes_back_is_checked_like_any_answer(rows: object, asynchronous: bool) -> None:
     """One vector too few, ragged, nothing, NaN."""
     with pytest.raises(NoModelAvailableError, match="BadResponseError"):

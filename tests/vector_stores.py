@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import copy_context
@@ -341,7 +342,8 @@ class SecondProcess:
         self._pool.shutdown()
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._pool.submit(_strictly, partial(function, *args, **kwargs)).result(timeout=60)
+        places = {name: os.environ[name] for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME")}
+        return self._pool.submit(_strictly, partial(function, *args, **kwargs), places).result(timeout=60)
 
 
 _complaints: list[str] = []
@@ -352,7 +354,8 @@ def _be_strict() -> None:
     sys.unraisablehook = lambda complaint: _complaints.append(f"{complaint.exc_value!r} from {complaint.object!r}")
 
 
-def _strictly(function: Callable[[], R]) -> R:
+def _strictly(function: Callable[[], R], places: Mapping[str, str]) -> R:
+    os.environ.update(places)  # of the test's own user
     result = function()
     gc.collect()
     mine = {threading.main_thread().name, "embedrouter"}  # the threads of the package's pool stay for a while

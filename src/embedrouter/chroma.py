@@ -18,28 +18,31 @@ Between two openings nothing has to be checked. The entries are there before the
 collection by id: once the collection is deleted and made anew under the same name, Chroma raises an error. A handle
 shows the metadata as of its opening; to check again, open another: ``guard(client.get_collection(name), router)``.
 
+``metadata`` is passed where a collection is made: ``Chroma(…, collection_metadata=metadata(router))``,
+``client.get_or_create_collection(…, metadata=metadata(router))``; add entries of your own with ``metadata(router) |
+{"hnsw:space": "cosine"}``. A collection that exists already ignores the entries, so ``guard`` what was opened.
+
 Collections are recognised by their methods, so this module imports neither Chroma nor a framework.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._process import in_thread
-from .errors import ConfigError, EmbedRouterError, InvalidInputError, SpaceMismatchError
+from .errors import ConfigError, EmbedRouterError, InvalidInputError
+from .retrieval.store_guard import hold, metadata, require_same_router
 from .router import Router, wiring_of
-from .tiered import require_single_space
-from .types import Estimate, Space, dollars
+from .types import Estimate, dollars
 
 if TYPE_CHECKING:
     from chromadb import Collection
 
 __all__ = ["aguard", "guard", "metadata"]
 
-SPACE = "embedrouter:space"
-DIMENSIONS = "embedrouter:dimensions"
 DISTANCE = "hnsw:space"
 """The entry that Chroma refuses to write again. Chroma copies the entry to the configuration at the creation."""
 
@@ -47,17 +50,6 @@ READ = 10_000
 """Texts read to estimate the price of embedding all of them again; a refusal should not take minutes."""
 
 Store = TypeVar("Store")
-
-
-def metadata(router: Router) -> dict[str, str | int]:
-    """Return the entries that mark a new collection with the router's space.
-
-    ``Chroma(…, collection_metadata=metadata(router))``, ``client.get_or_create_collection(…,
-    metadata=metadata(router))``; add entries of your own with ``metadata(router) | {"hnsw:space": "cosine"}``. A
-    collection that exists already ignores the entries, so ``guard`` what was opened.
-    """
-    space = require_single_space(router).space
-    return {SPACE: space.name, DIMENSIONS: space.dimensions}
 
 
 def guard(store: Store, router: Router, *, adopt: bool = False) -> Store:
@@ -76,23 +68,15 @@ def guard(store: Store, router: Router, *, adopt: bool = False) -> Store:
         SpaceMismatchError: the collection is in another space.
         ConfigError: the collection holds vectors and no mark, or the store is not Chroma's.
     """
-    ours = require_single_space(router).space
-    embedding = getattr(getattr(store, "embeddings", None), "space", ours)
-    if isinstance(embedding, Space) and embedding != ours:
-        raise SpaceMismatchError(
-            f"The store embeds in the space {embedding}, the router that is to guard it in {ours}. Pass the router "
-            "behind the store's own embedder."
+    require_same_router(store, router)
+    collection = find(store)
+    if collection is None:
+        raise ConfigError(
+            "guard takes LangChain's Chroma, LlamaIndex's ChromaVectorStore or a chromadb.Collection, not "
+            f"{type(store).__name__}. The collection of any other store can be guarded itself: "
+            "guard(client.get_collection(name), router)."
         )
-    collection = _collection(store)
-    theirs = _recorded_space(collection)
-    if theirs is None:
-        _mark(collection, router, adopt=adopt)
-    elif theirs != ours:
-        raise SpaceMismatchError(
-            f"The collection {collection.name!r} is in the space {theirs}; this router gives {ours}, and a distance "
-            f"between the two means nothing. Use a router of the space {theirs.name}, or "
-            f"{_embed_again(collection, router)}"
-        )
+    hold(collection, router, adopt=adopt)
     return store
 
 
@@ -101,7 +85,7 @@ async def aguard(store: Store, router: Router, *, adopt: bool = False) -> Store:
     return await in_thread(guard, store, router, adopt=adopt)
 
 
-def _collection(store: Any) -> Collection:
+def find(store: Any) -> ChromaCollection | None:
     """Return the collection of a store. LangChain's has no public name for it, so all its attributes are tried."""
     found: Any
     for found in (store, getattr(store, "client", None), *getattr(store, "__dict__", {}).values()):
@@ -110,68 +94,51 @@ def _collection(store: Any) -> Collection:
                 raise ConfigError(
                     "guard takes a collection of a synchronous client. Open the collection with one to guard it."
                 )
-            collection: Collection = found
-            return collection
-    raise ConfigError(
-        "guard takes LangChain's Chroma, LlamaIndex's ChromaVectorStore or a chromadb.Collection, not "
-        f"{type(store).__name__}. The collection of any other store can be guarded itself: "
-        "guard(client.get_collection(name), router)."
-    )
+            return ChromaCollection(found)
+    return None
 
 
-def _recorded_space(collection: Collection) -> Space | None:
-    entries = collection.metadata or {}
-    match entries.get(SPACE), entries.get(DIMENSIONS):
-        case None, None:
-            return None
-        case str(name), int(dimensions):
-            return Space(name, dimensions)
-    raise ConfigError(
-        f"The metadata of the collection {collection.name!r} name its space only in part. Set {SPACE!r} and "
-        f"{DIMENSIONS!r} with collection.modify(metadata=…) to what filled it."
-    )
+class ChromaCollection:
+    """Reads and writes the entries of one collection."""
 
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self.title = f"The collection {collection.name!r}"
 
-def _mark(collection: Collection, router: Router, *, adopt: bool) -> None:
-    """Mark a collection that has no mark, if it has no vectors or they are adopted."""
-    first = collection.get(limit=1, include=["embeddings"])
-    if first["ids"]:
-        vectors = first["embeddings"]
-        assert vectors is not None, "they are included"
-        length, ours = len(vectors[0]), router.space
-        if length != ours.dimensions:
-            raise SpaceMismatchError(
-                f"The collection {collection.name!r} holds vectors of {length} numbers; this router gives {ours}. Use "
-                f"a router of the space that it was filled in, or {_embed_again(collection, router)}"
-            )
-        if not adopt:
+    def read(self) -> Mapping[str, Any]:
+        return self._collection.metadata or {}
+
+    def write(self, entries: Mapping[str, str | int]) -> None:
+        """Add entries to those of the collection, which Chroma writes as a whole."""
+        collection = self._collection
+        others = dict(collection.metadata or {})
+        distance = others.pop(DISTANCE, None)
+        configuration = collection.configuration_json
+        configured = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
+        if distance not in (None, configured):
             raise ConfigError(
-                f"The collection {collection.name!r} holds vectors without an entry for their space; their length, "
-                f"{length}, proves nothing. If they were made in the space of this router, {ours}, open the collection "
-                f"once with guard(…, adopt=True), which marks it. Otherwise {_embed_again(collection, router)}"
+                f"{self.title} has {DISTANCE!r} in its metadata and another distance in its configuration. Chroma "
+                "would drop that entry when the space is marked, so nothing was changed. Create the collection anew, "
+                f"with metadata=embedrouter.chroma.metadata(router) | {{{DISTANCE!r}: {distance!r}}}."
             )
-    entries = dict(collection.metadata or {})
-    distance = entries.pop(DISTANCE, None)
-    configuration = collection.configuration_json
-    configured = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space")
-    if distance not in (None, configured):
-        raise ConfigError(
-            f"The collection {collection.name!r} has {DISTANCE!r} in its metadata and another distance in its "
-            "configuration. Chroma would drop that entry when the space is marked, so nothing was changed. Create the "
-            f"collection anew, with metadata=embedrouter.chroma.metadata(router) | {{{DISTANCE!r}: {distance!r}}}."
+        collection.modify(metadata={**others, **entries})
+
+    def dimensions(self) -> int | None:
+        first = self._collection.get(limit=1, include=["embeddings"])
+        if not first["ids"]:
+            return None
+        assert first["embeddings"] is not None, "they are included"
+        return len(first["embeddings"][0])
+
+    def again(self, router: Router) -> str:
+        """Return how to embed the texts again, and the price."""
+        return (
+            "embed the texts again: into a collection of another name, or into this one after "
+            f"client.delete_collection({self._collection.name!r}). {_price(self._collection, router)}"
         )
-    collection.modify(metadata=entries | metadata(router))
 
 
 # The price of embedding a collection again
-
-
-def _embed_again(collection: Collection, router: Router) -> str:
-    """Return how to embed the texts again and the price, as the end of a sentence."""
-    return (
-        "embed the texts again: into a collection of another name, or into this one after "
-        f"client.delete_collection({collection.name!r}). {_price(collection, router)}"
-    )
 
 
 def _price(collection: Collection, router: Router) -> str:

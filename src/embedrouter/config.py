@@ -14,25 +14,32 @@ A tiered configuration has a table ``[routers.NAME]`` of the same form for each 
 ``Router`` and ``Model``; ``cache = false`` means no cache; relative paths start at the file's folder. A misspelt key is
 an error. API keys are not written here: ``api_key_env`` names the environment variable.
 
-A file that was found by search, rather than named, may be part of a repository from an untrusted author. Such a file
-must not send the user's default key to another server: ``base_url`` requires ``api_key_env``. Nor may it let a model
-run code with ``trust_remote_code``. A variable such as ``OPENAI_BASE_URL`` applies to models of such a file too: like
-the key it is the user's own, and no file can set it. To ignore it would be the leak, because the key of a gateway and
-the texts would go to the vendor.
+A file that was found by search, rather than named, may be part of a repository from an untrusted author. So it may not
+let a model run code with ``trust_remote_code``. It may read a key from the variables of the model's own provider alone,
+and has to name the variable where it names an address, ``base_url``; then the log says once where texts and key go. Its
+files (cache, ledger, catalogue, a model's folder) are in the file's folder or in the user's cache folder, also after
+links are followed.
+
+A variable such as ``OPENAI_BASE_URL`` applies to models of such a file too: like the key it is the user's own, and no
+file can set it. To ignore it would be the leak, because the key of a gateway and the texts would go to the vendor.
 """
 
 import os
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from ._display import logger, masked, shown_name
+from .cache import default_folder
 from .errors import ConfigError
 from .limits import RetryPolicy
 from .models import Model, RouterSettings
+from .providers import KEY_VARIABLES
 from .spending import Budget
 
 __all__ = ["ENVIRONMENT", "Config", "load"]
@@ -65,7 +72,7 @@ _Model = _table("models", Model, without=ONLY_IN_CODE, model=(str, ...))
 _Router = _table(
     "router",
     RouterSettings,
-    without=("clock", "sleep", "random"),
+    without=("on_event", "clock", "sleep", "random"),
     models=(list[_Model], Field(min_length=1)),  # type: ignore[valid-type]
     cache=(str | bool, None),
     budget=(_Budget, None),
@@ -88,7 +95,7 @@ class Config:
     """The content of a configuration file; ``router`` and ``tiered`` return constructor arguments."""
 
     path: Path
-    content: Mapping[str, Any]
+    content: Mapping[str, Any] = field(repr=False)  # where somebody may have put a key
     named: bool
     """Whether the user named the file; otherwise a search found the file."""
 
@@ -128,7 +135,7 @@ class Config:
             return form.model_validate(self.content)
         except ValidationError as error:  # its message quotes the file, which may contain a key
             first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(shown_name(part).strip("'") for part in first["loc"])
         hint = f" Keys are {', '.join(sorted(form.model_fields))}." if len(first["loc"]) == 1 else ""
         raise ConfigError(f"{self.path}: {where}: {first['msg']}.{hint}")
 
@@ -140,28 +147,69 @@ class Config:
                 given[name] = kind(**given[name])
         for name in ("catalog", "ledger"):
             if given.get(name, ":memory:") != ":memory:":
-                given[name] = self._relative(given[name])
+                given[name] = self._located(given[name], name)
         if (cache := given.pop("cache", True)) is not True:  # True is the default folder
-            given["cache"] = None if cache is False else cache if "://" in cache else self._relative(cache)
+            given["cache"] = None if cache is False else cache if "://" in cache else self._located(cache, "cache")
         return given
 
     def _model(self, row: dict[str, Any]) -> Model:
         model = Model(row.pop("model"), **row)
-        found, named = f"{self.path} was found by search and", f"from_config({self.path.name!r}) or ${ENVIRONMENT}"
-        if not self.named and row.get("trust_remote_code"):
-            raise ConfigError(
-                f"{found} lets {model.name} run Python code on this machine. Read that code and the file, then name "
-                f"the file: {named}."
-            )
-        if not self.named and row.get("base_url") and not row.get("api_key_env"):
-            raise ConfigError(
-                f"{found} sends {model.name} to {row['base_url']}, which would hand your default API key to that "
-                f"server. Name the key's variable with api_key_env, or name the file: {named}."
-            )
+        if not self.named:
+            self._require_harmless(model)
         return model
 
-    def _relative(self, path: str) -> Path:
-        return self.path.parent / Path(path).expanduser()
+    def _require_harmless(self, model: Model) -> None:
+        """Refuse what a file of an untrusted author may not make a model do.
+
+        Raises:
+            ConfigError: the message says how to name the file, which is to trust it.
+        """
+        own = KEY_VARIABLES.get(model.provider, ())
+        if model.trust_remote_code:
+            raise self._refused(
+                f"lets {model.name} run Python code on this machine. Read that code and the file, then name the file"
+            )
+        if model.base_url and not model.api_key_env:
+            raise self._refused(
+                f"sends {model.name} to {model.base_url}, which would hand your default API key to that server. Name "
+                "the key's variable with api_key_env, or name the file"
+            )
+        if model.api_key_env and model.api_key_env not in own:
+            raise self._refused(
+                f"reads the key of {model.name} from a variable that may hold another program's secret. Such a file "
+                f"may name {' or '.join(own) or 'no variable'}. Use that, or name the file"
+            )
+        folder = Path(model.id).expanduser()
+        if folder.is_absolute() or ".." in folder.parts or folder.is_dir():
+            self._located(model.id, f"the model {model.name}")
+        if model.base_url:
+            _say_once(
+                f"{self.path} was found by search, and sends texts and the key in {model.api_key_env} to "
+                f"{model.base_url}. If you trust the file, name it, and this is not said again: {self._naming}."
+            )
+
+    def _located(self, path: str, what: str) -> Path:
+        place = self.path.parent / Path(path).expanduser()
+        if self.named:
+            return place
+        place = place.resolve()
+        if not any(place.is_relative_to(root.resolve()) for root in (self.path.parent, default_folder())):
+            raise self._refused(
+                f"places {what} outside of its own folder and of your cache folder. Move it there, or name the file"
+            )
+        return place
+
+    def _refused(self, story: str) -> ConfigError:
+        return ConfigError(f"{self.path} was found by search and {story}: {self._naming}.")
+
+    @property
+    def _naming(self) -> str:
+        return f"from_config({self.path.name!r}) or ${ENVIRONMENT}"
+
+
+@cache
+def _say_once(story: str) -> None:
+    logger.warning("%s", story)
 
 
 def load(path: str | Path | None = None) -> Config:
@@ -192,4 +240,5 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}). Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        reason = masked(str(error))
+    raise ConfigError(f"{path} is not valid TOML: {reason}. Correct the file.") from ValueError(reason)

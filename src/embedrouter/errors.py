@@ -14,11 +14,12 @@
         ├── UnavailableError                the provider cannot be reached, or does not serve the model
         │   └── CircuitOpenError            the circuit breaker is open: the request was not made
         ├── RequestTimeoutError (TimeoutError)
-        ├── InputRejectedError (ValueError) the provider refuses these texts
+        ├── InputRejectedError (ValueError) the provider refuses these texts, or gives no usable vector for them
         └── BadResponseError                the answer does not hold the vectors that were requested
 
 Attributes are the interface; a message ends with the next action. Only backends translate the exceptions of provider
 SDKs. The original stays reachable as ``__cause__``, unless it repeats a text or a key, which no message may contain.
+What others wrote is shown on one line, without characters that a terminal obeys.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Self
 
+from ._display import escaped
 from .types import RateLimits
 
 __all__ = [
@@ -54,7 +56,12 @@ __all__ = [
 ]
 
 
-class EmbedRouterError(Exception):
+class _Escaped(Exception):
+    def __str__(self) -> str:
+        return escaped(super().__str__())
+
+
+class EmbedRouterError(_Escaped):
     """Base of all errors of this package."""
 
     def __copy__(self) -> Self:
@@ -68,19 +75,19 @@ class EmbedRouterError(Exception):
         return other
 
 
-class DegradedWarning(UserWarning):
+class DegradedWarning(_Escaped, UserWarning):
     """A query was answered by a lower tier than requested: every better model was down or over the budget."""
 
 
-class CacheWarning(UserWarning):
+class CacheWarning(_Escaped, UserWarning):
     """The cache failed: the router goes on without it, and new vectors are not stored."""
 
 
-class StalePriceWarning(UserWarning):
+class StalePriceWarning(_Escaped, UserWarning):
     """A price in use was checked on the maker's page more than a year ago."""
 
 
-class RetirementWarning(UserWarning):
+class RetirementWarning(_Escaped, UserWarning):
     """The maker of a model in use stops serving it within 90 days, or has stopped."""
 
 
@@ -210,7 +217,7 @@ class RequestTimeoutError(BackendError, TimeoutError):
 
 
 class InputRejectedError(BackendError, ValueError):
-    """The provider refuses the texts of a request.
+    """The provider refuses the texts of a request, or gives no usable vector for them.
 
     Attributes:
         too_long: whether the reason is a text over the model's limit.
@@ -238,10 +245,35 @@ class InputRejectedError(BackendError, ValueError):
 
 
 class BadResponseError(BackendError):
-    """The answer does not hold one finite, non-zero vector of the right dimension for each text."""
+    """The answer does not hold one finite, non-zero vector of the right dimension for each text.
+
+    Attributes:
+        indices: positions in the request of the texts without such a vector, where the answer has one for each text.
+    """
 
     retryable = True
     perhaps_billed = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str = "",
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        status: int | None = None,
+        perhaps_billed: bool | None = None,
+        indices: Sequence[int] = (),
+    ) -> None:
+        super().__init__(
+            message,
+            model=model,
+            retryable=retryable,
+            retry_after=retry_after,
+            status=status,
+            perhaps_billed=perhaps_billed,
+        )
+        self.indices = tuple(indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,19 +285,22 @@ class Attempt:
     cost: Decimal | None = Decimal(0)
 
     def __str__(self) -> str:
-        return f"{self.model}: {type(self.error).__name__}: {self.error}"
+        return escaped(f"{self.model}: {type(self.error).__name__}: {self.error}")
 
 
 class NoModelAvailableError(EmbedRouterError):
     """No model answered; ``attempts`` lists every failed request, in order; equal ones are one line of the message."""
 
     def __init__(self, message: str, *, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__(message)
         self.attempts = tuple(attempts)
-        first, story = 1, ""
+
+    def __str__(self) -> str:
+        first, story = 1, super().__str__()
         for attempt, equal in groupby(map(str, self.attempts)):
             times = len(list(equal))
             last = first + times - 1
             number = f"{first}." if times == 1 else f"{first}-{last}."
             story += f"\n  {number} {attempt}" + (f" ({times} times)" if times > 1 else "")
             first = last + 1
-        super().__init__(message + story)
+        return story

@@ -12,13 +12,15 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
+from ._display import escaped, shown
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
 from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
 from .errors import ConfigError, DegradedWarning, EmbedRouterError
+from .events import Event
 from .limits import ModelHealth, RetryPolicy
-from .models import TIERS, Model, RouterSettings, preset, rank, requested
+from .models import TIERS, Model, RouterSettings, SetOnce, preset, rank, requested
 from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
 from .spending import Budget, Ledger, current_tag
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
@@ -29,7 +31,7 @@ CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
 
 
-class Router(Closeable):
+class Router(SetOnce, Closeable):
     """Embed texts with the cheapest model that is good enough, all within one embedding space.
 
     Args:
@@ -41,8 +43,7 @@ class Router(Closeable):
         ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"``
             keeps accounts in memory, for this router alone.
         retry: the retry policy of requests.
-        query_tier: the tier of queries that request none; by default the highest tier of any model.
-        document_tier: the tier of documents that request none; likewise.
+        query_tier, document_tier: the tier of texts that request none; by default the highest tier of any model.
         tiers: the names of the tiers, lowest first.
         on_too_long: the treatment of a text over the model's limit: ``"error"`` refuses the text, ``"truncate"`` embeds
             its beginning, ``"mean"`` averages the vectors of its parts.
@@ -55,6 +56,7 @@ class Router(Closeable):
         micro_batch_window: seconds that a small call waits for other small calls, to be sent as one request; 0 sends
             each call alone. A call waits only while another small call is in flight.
         catalog: a TOML file whose rows override or extend the catalogue.
+        on_event: receives the events (``embedrouter.events``) in a thread; pickles keep a function of a module alone.
         clock: returns monotonic seconds; for tests and simulations, like ``sleep`` and ``random``.
         sleep: waits a number of seconds, in both forms; an awaitable result is awaited.
         random: returns a number from 0 to 1.
@@ -82,6 +84,7 @@ class Router(Closeable):
         cache_memory: int = 64 * 2**20,
         micro_batch_window: float = 0.01,
         catalog: str | Path | None = None,
+        on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], object] | None = None,
         random: Callable[[], float] | None = None,
@@ -102,6 +105,7 @@ class Router(Closeable):
             cache_memory=cache_memory,
             micro_batch_window=micro_batch_window,
             catalog=catalog,
+            on_event=on_event,
             clock=clock,
             sleep=sleep,
             random=random,
@@ -322,7 +326,7 @@ class Router(Closeable):
 
     def _chunk_size(self, size: int | None) -> int:
         if size is not None and (not isinstance(size, int) or size < 1):
-            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {size!r}.")
+            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {shown(size)}.")
         return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
 
     # Totals and life cycle
@@ -352,7 +356,7 @@ class Router(Closeable):
         await in_thread(self._wiring.close)
 
     def __repr__(self) -> str:
-        return f"Router({', '.join(self.models)}; {self.space})"
+        return escaped(f"Router({', '.join(self.models)}; {self.space})")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Router, **self._settings.arguments()), ()
@@ -365,7 +369,7 @@ def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[Input
         ConfigError: the input type is unknown.
     """
     if input_type not in defaults:
-        raise ConfigError(f"input_type must be 'document' or 'query', not {input_type!r}.")
+        raise ConfigError(f"input_type must be 'document' or 'query', not {shown(input_type)}.")
     return next(name for name in (tier, requested(input_type), defaults[input_type]) if name is not None)
 
 

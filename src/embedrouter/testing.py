@@ -10,13 +10,13 @@ answers the second. ``NO_WAITING`` is a retry policy without waits between attem
 """
 
 import hashlib
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ._process import Lock, PerProcess
 from .errors import BackendError
 from .limits import RetryPolicy
 from .models import Backend, Model
@@ -26,7 +26,7 @@ __all__ = ["NO_WAITING", "FakeBackend", "FakeCall", "MemoryCache"]
 
 NO_WAITING = RetryPolicy(initial_wait=0, max_wait=0, cooldown=0)
 
-_lock = threading.Lock()
+_lock = PerProcess(Lock)
 """Of all backends, so that each of them can be pickled."""
 
 
@@ -71,7 +71,7 @@ class FakeBackend(Backend):
         return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
-        with _lock:
+        with _lock.get():
             self.calls.append(FakeCall(tuple(texts), input_type))
             outcome = self.outcomes.pop(0) if self.outcomes else None
         if isinstance(outcome, BackendError):

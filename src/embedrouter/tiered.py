@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ._display import escaped
 from ._process import Closeable
 from .calls import require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
-from .models import TIERS, rank
+from .models import TIERS, SetOnce, rank
 from .router import Router, choose_tier, wiring_of
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "default_tier", "require_single_space"]
 
 
-class TieredRouter(Closeable):
+class TieredRouter(SetOnce, Closeable):
     """Pass each call to the router of the requested tier, or of the next higher tier that has a router.
 
     The chosen router then uses its own default tier.
@@ -160,7 +161,7 @@ class TieredRouter(Closeable):
             await router.aclose()
 
     def __repr__(self) -> str:
-        return f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})"
+        return escaped(f"TieredRouter({', '.join(f'{name}: {router!r}' for name, router in self._routers.items())})")
 
 
 def default_tier(router: Router | TieredRouter, input_type: InputType) -> str:

@@ -100,6 +100,9 @@ class Candidate:
     """Seconds for one HTTP attempt."""
     local: bool = False
     """Whether the model runs in this process: no cost, no network."""
+    repeats: bool = False
+    """Whether the same texts get the same answer again: from a model in this process, or a wrapped embedder, which has
+    retries of its own."""
     reads_context: bool = False
     """Whether code of the user's makes the requests, which may read the caller's context variables, such as a key."""
 

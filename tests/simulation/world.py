@@ -17,6 +17,7 @@ from embedrouter.cache import QueryMemory, ServedNames, VectorCache
 from embedrouter.calls import Calls, Degradation, Question, Wiring
 from embedrouter.calls._effects import Stopped
 from embedrouter.errors import EmbedRouterError
+from embedrouter.events import Events
 from embedrouter.spending import Ledger, UsageTotals
 
 from . import rules
@@ -101,6 +102,8 @@ class Process:
             clock=lambda: world.now,
             sleep=None,
             random=world.chance,
+            events=Events(clock=world.clock),
+            tiers=("low", "medium", "high"),
         )
         self.calls = Calls(self.wiring)
 

@@ -1,7 +1,8 @@
-"""SQLite files that threads and processes share."""
+"""SQLite files that threads and processes share, and what is made for its owner alone."""
 
 from ._failures import ForeignError, ReplacedError, failure, sqlite_error
 from ._file import BUSY_TIMEOUT, LONGEST, SQLiteFile, ends_in
+from ._own_files import make_file, make_folder, refuse_link
 
 __all__ = [
     "BUSY_TIMEOUT",
@@ -11,5 +12,8 @@ __all__ = [
     "SQLiteFile",
     "ends_in",
     "failure",
+    "make_file",
+    "make_folder",
+    "refuse_link",
     "sqlite_error",
 ]

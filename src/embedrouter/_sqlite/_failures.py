@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Literal, TypeAlias
 
-Failure: TypeAlias = Literal["busy", "full", "damaged", "replaced", "foreign", "slow", "other"]
+Failure: TypeAlias = Literal["busy", "full", "damaged", "replaced", "foreign", "slow", "no locks", "other"]
 
 CAUSES: dict[int, Failure] = {
     sqlite3.SQLITE_BUSY: "busy",
@@ -12,6 +12,7 @@ CAUSES: dict[int, Failure] = {
     sqlite3.SQLITE_CORRUPT: "damaged",
     sqlite3.SQLITE_NOTADB: "damaged",
     sqlite3.SQLITE_INTERRUPT: "slow",
+    sqlite3.SQLITE_NOLFS: "no locks",
 }
 
 

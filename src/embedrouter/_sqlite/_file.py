@@ -16,19 +16,29 @@ memory but SQLite's index of its log, because a mapped file that is cut short en
 Errors are SQLite's own (``sqlite3.Error``), also those of the file system.
 """
 
+import errno
 import math
 import os
 import sqlite3
+import stat
+import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from .._process import LAST_WAIT, is_barred, watch_end, watch_forks
+from .._process import LAST_WAIT, watch_end, watch_forks
 from ._failures import ReplacedError, failure, sqlite_error
+from ._own_files import make_file, make_folder
+from ._way import Way, close_unused
+
+try:
+    import fcntl
+except ImportError:  # on Windows, whose file systems have locks
+    fcntl = None  # type: ignore[assignment]
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
@@ -59,54 +69,12 @@ def ends_in(seconds: float | None) -> Iterator[None]:
             _end_of_call.reset(before)
 
 
-class _Way:
-    """One way into a file: its connection while it is open, and the lock by which threads take turns with it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.connection: sqlite3.Connection | None = None
-        self.busy_timeout: float | None = None
-        self.until = math.inf
-        """End of the transaction, of ``time.monotonic``."""
-
-    @contextmanager
-    def turn(self, seconds: float, reason: str) -> Iterator[None]:
-        """Wait for the other threads; while the interpreter ends a daemon thread waits for ever."""
-        if not self.lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
-            raise sqlite_error(sqlite3.SQLITE_BUSY, reason)
-        try:
-            if not (barred := is_barred()):
-                yield
-        finally:
-            self.lock.release()
-        if barred:  # inside SQLite the thread would crash when Python frees what is left
-            threading.Event().wait()
-
-    def is_over(self) -> bool:
-        """Say whether the statement that runs is to be interrupted."""
-        return time.monotonic() > self.until
-
-    def close(self) -> None:
-        if self.connection is not None:
-            with suppress(sqlite3.Error):
-                self.connection.close()
-            self.connection = self.busy_timeout = None
-
-
-def _close_unused(*ways: _Way) -> None:
-    """Close what no thread uses. A connection that is only forgotten is a ``ResourceWarning``."""
-    for way in ways:
-        if way.lock.acquire(timeout=LAST_WAIT):
-            way.close()
-            way.lock.release()
-
-
 class SQLiteFile:
     """Opens a file when it is first used, makes it and its tables if they are missing, and closes it before a fork.
 
     Args:
-        path: the file; its folders are made with rights for the owner alone, and so is the file. ``None`` keeps the
-            tables in memory.
+        path: the file; its folders are made with rights for the owner alone, and so is the file, and neither through a
+            link. ``None`` keeps the tables in memory.
         version: of the tables, kept as SQLite's ``user_version``.
         migrate: makes or changes the tables, given the version that was found (0 in a new file), inside a transaction;
             it must not commit, which ``executescript`` does.
@@ -114,6 +82,8 @@ class SQLiteFile:
         busy_timeout: seconds to wait for another writer.
         check: raises ``ForeignError`` where the tables, which others may change, are not as they were made; called
             again when they have changed.
+        recognise: raises ``ForeignError`` where the tables, given the version that was found, are another program's;
+            called before anything is written to them.
         longest: seconds that one transaction may take.
 
     Raises:
@@ -131,10 +101,11 @@ class SQLiteFile:
         pragmas: Mapping[str, int | str] | None = None,
         busy_timeout: float = BUSY_TIMEOUT,
         check: Callable[[sqlite3.Connection], None] | None = None,
+        recognise: Callable[[sqlite3.Connection, int], None] | None = None,
         longest: float = LONGEST,
     ) -> None:
         self.path = path
-        self._version, self._migrate = version, migrate
+        self._version, self._migrate, self._recognise = version, migrate, recognise
         self._check, self._longest = check, longest
         self._checked: int | None = None
         """The number that SQLite gives to the state of the tables, when they were checked."""
@@ -146,9 +117,9 @@ class SQLiteFile:
         """The largest size of the index of SQLite's log so far."""
         self._writer: int | None = None
         """The thread that is inside a transaction."""
-        self._writing, self._reading = _Way(), _Way()
+        self._writing, self._reading = Way(), Way()
         """Their locks are taken in this order by a thread that needs both."""
-        weakref.finalize(self, _close_unused, self._reading, self._writing)
+        weakref.finalize(self, close_unused, self._reading, self._writing)
         watch_forks(self)
         watch_end(self)
 
@@ -221,7 +192,7 @@ class SQLiteFile:
     # Connections
 
     @contextmanager
-    def _transaction(self, way: _Way, begin: str, seconds: float, longest: float) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, way: Way, begin: str, seconds: float, longest: float) -> Iterator[sqlite3.Connection]:
         """A lock or a full disk passes, and the connection stays: on a full disk no new one could be opened."""
         if way.connection is not None and way.connection.in_transaction:  # one inside another
             yield way.connection
@@ -241,13 +212,13 @@ class SQLiteFile:
                 way.close()
             raise
 
-    def _connect(self, way: _Way, seconds: float) -> sqlite3.Connection:
+    def _connect(self, way: Way, seconds: float) -> sqlite3.Connection:
         if self._is_replaced():
             raise ReplacedError("it was removed or replaced; close the router to begin a new one")
         self._mend_index()
         if way.connection is None:
             try:
-                way.connection = self._new_connection(way)
+                way.connection = self._new_connection(way, seconds)
             except OSError as error:
                 raise sqlite3.OperationalError(str(error)) from error
             self._identity = _identity(self.path)
@@ -265,8 +236,9 @@ class SQLiteFile:
             return
         index = f"{self.path}-shm"
         with suppress(OSError):
-            size = os.stat(index).st_size  # noqa: PTH116 - half the time of Path.stat
-            if size < self._index_size:
+            index_now = os.lstat(index)  # half the time of Path.lstat
+            size = index_now.st_size
+            if size < self._index_size and stat.S_ISREG(index_now.st_mode):
                 os.truncate(index, self._index_size)
             self._index_size = max(size, self._index_size)
 
@@ -277,23 +249,28 @@ class SQLiteFile:
                 self._check(connection)
                 self._checked = state
 
-    def _new_connection(self, way: _Way) -> sqlite3.Connection:
+    def _new_connection(self, way: Way, seconds: float) -> sqlite3.Connection:
         if self.path is not None:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path.parent)
+            make_file(self.path)
+            if way is self._writing and self.path.stat().st_size:
+                self._require_own(self.path, way, seconds)
         connection = sqlite3.connect(
-            self.path or ":memory:", timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+            self.path or ":memory:", timeout=seconds, isolation_level=None, check_same_thread=False
         )
         self._checked = None
         try:
             connection.set_progress_handler(way.is_over, STEPS)
             connection.execute("PRAGMA mmap_size = 0")  # SQLite may be built with another default
             is_new = self.path is None or not self.path.stat().st_size
-            if self.path is not None and is_new and not self.path.is_symlink():
+            if self.path is not None and is_new:
                 self.path.chmod(0o600)  # the files that SQLite puts beside it get the same rights
             for pragma, value in self._pragmas.items() if is_new else ():
                 connection.execute(f"PRAGMA {pragma} = {value}")
             if way is self._writing:
-                self._prepare(connection)
+                if self._identity is None and self.path is not None:
+                    _require_locks(self.path.parent)
+                self._prepare(connection, seconds)
             else:
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -301,9 +278,28 @@ class SQLiteFile:
             raise
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _require_own(self, path: Path, way: Way, seconds: float) -> None:
+        """Refuse the tables of another program, or of a later version, on a connection that changes nothing.
+
+        Without a log a read-only connection would leave one behind; with a log another would write it into the file.
+        """
+        mode = "ro" if Path(f"{path}-wal").exists() else "rw"
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True, timeout=seconds)) as connection:
+            connection.set_progress_handler(way.is_over, STEPS)
+            connection.execute("PRAGMA mmap_size = 0")
+            found = _user_version(connection)
+            self._refuse_later(found)
+            if self._recognise and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                self._recognise(connection, found)
+
+    def _refuse_later(self, found: int) -> None:
+        if found > self._version:
+            raise sqlite3.DatabaseError(f"another version of embedrouter wrote it: {found}, not {self._version}")
+
+    def _prepare(self, connection: sqlite3.Connection, seconds: float) -> None:
         """Switch to the write-ahead log and bring the tables to this version; no lock is taken where both are done."""
-        deadline = time.monotonic() + self._busy_timeout
+        deadline = time.monotonic() + seconds
         while True:  # SQLite itself does not wait for others while it switches a new file
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -317,8 +313,7 @@ class SQLiteFile:
             return
         connection.execute("BEGIN IMMEDIATE")
         found = _user_version(connection)  # another process may have been first
-        if found > self._version:
-            raise sqlite3.DatabaseError(f"another version of embedrouter wrote it: {found}, not {self._version}")
+        self._refuse_later(found)
         if found < self._version:
             self._migrate(connection, found)
             connection.execute(f"PRAGMA user_version = {self._version}")
@@ -355,6 +350,22 @@ class SQLiteFile:
             self._writing.close()
         self._reading.lock.release()
         self._writing.lock.release()
+
+
+def _require_locks(folder: Path) -> None:
+    """Refuse a file system without locks, such as some network file systems: SQLite would take it for a busy one.
+
+    Raises:
+        sqlite3.OperationalError: its cause is "no locks".
+    """
+    if fcntl is None:
+        return
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as probe:
+        try:
+            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise sqlite_error(sqlite3.SQLITE_NOLFS, "its file system has no locks") from error
 
 
 def _user_version(connection: sqlite3.Connection) -> int:

@@ -15,8 +15,9 @@ from itertools import count
 from typing import TypeAlias, TypeVar
 
 from ..cache import key_function
-from ..calls import Prepared, Question, SizedText, Wiring, fault, pack
+from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
+from ..events import BudgetRefused
 from ..models import BatchEndpoint, plausible_count
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, InputType, Limits, Spending
@@ -114,6 +115,15 @@ class Batches:
                 ),
             )
             if isinstance(reservation, str):
+                self._wiring.events.emit(
+                    BudgetRefused,
+                    model=candidate.name,
+                    tier=candidate.tier,
+                    input_type=question.input_type,
+                    tag=question.tag,
+                    cost=cost(tokens, candidate.price),
+                    reason=reservation,
+                )
                 raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
             reference = f"batch-{secrets.token_hex(6)}"
             sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
@@ -227,7 +237,8 @@ class Batches:
                 implausible = implausible or outcome.implausible or doubt
                 tokens += billed
                 vectors = self._cache.rounded(outcome.vectors)
-                failures[key] = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                wrong = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                failures[key] = wrong or unusable(vectors).get(0)
                 if failures[key] is None:
                     page[key] = Entry(vectors[0], billed)
             if len(page) >= PAGE:

@@ -51,6 +51,8 @@ ON CONFLICT (key) DO UPDATE SET stored = excluded.stored, value = excluded.value
 WHERE vectors.key = excluded.key
 """
 """The condition is false where a damaged index leads to the row of another text, which must stay."""
+SETTINGS = "CREATETABLESettings(keyTEXTNOTNULLUNIQUE,value)"
+"""How diskcache's first table is made."""
 EARLIER = f"""raw = 1 AND mode = 1 AND typeof(key) = 'blob' AND length(key) = {HASH_BYTES}
 AND typeof(value) = 'blob' AND substr(value, 1, {len(MAGIC)}) = x'{MAGIC.hex()}'"""
 """Rows of this package in the table of diskcache."""
@@ -65,6 +67,7 @@ def cache_file(folder: Path, *, busy_timeout: float = BUSY_TIMEOUT, longest: flo
         pragmas=PRAGMAS,
         busy_timeout=busy_timeout,
         check=_check,
+        recognise=_recognise,
         longest=longest,
     )
 
@@ -155,6 +158,17 @@ def _migrate(database: sqlite3.Connection, found: int) -> None:
 def _check(database: sqlite3.Connection) -> None:
     """Refuse tables that others have made or changed: a view or a trigger in their place can do anything, for ever."""
     _check_tables(database, {"vectors": VECTORS, "uses": USES})
+
+
+def _recognise(database: sqlite3.Connection, found: int) -> None:
+    if found == VERSION:
+        _check(database)
+    elif found == VERSION - 1:
+        _check_tables(database, {"vectors": VECTORS_V2})
+    elif (
+        database.execute("SELECT 1 FROM sqlite_master WHERE replace(sql, ' ', '') = ?", (SETTINGS,)).fetchone() is None
+    ):
+        raise ForeignError("it is another program's")
 
 
 def _check_tables(database: sqlite3.Connection, tables: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Write small JSON records beside the cache, each once."""
+"""Write small JSON records beside the cache, each at once or not at all."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from .._sqlite import make_folder, refuse_link
+
 
 def write_once(path: Path, record: Mapping[str, object]) -> None:
     """Write a record, atomically, unless there is one: of two processes that write at the same time one wins.
@@ -14,12 +16,28 @@ def write_once(path: Path, record: Mapping[str, object]) -> None:
     Folders are made with rights for their owner alone.
 
     Raises:
-        OSError: the record cannot be written.
+        OSError: the record cannot be written, or is a link, or is in a folder that is one.
     """
-    for folder in (path.parent.parent, path.parent):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
-        with suppress(FileExistsError):
-            os.link(file.name, path)
+    _write(path, record, again=False)
+
+
+def write_again(path: Path, record: Mapping[str, object]) -> None:
+    """Write a record in place of an older one, as ``write_once`` does."""
+    _write(path, record, again=True)
+
+
+def _write(path: Path, record: Mapping[str, object], *, again: bool) -> None:
+    make_folder(path.parent)
+    refuse_link(path.parent)
+    handle, name = tempfile.mkstemp(".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(record, file)
+        if again:
+            Path(name).replace(path)
+        else:
+            with suppress(FileExistsError):
+                os.link(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    refuse_link(path)

@@ -5,22 +5,21 @@ programming error in a user's own store is raised, so that its author sees it.
 """
 
 import errno
-import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from .._sqlite import ForeignError, failure
 from ..errors import CacheWarning
+from ..events import CacheFailed, CacheRowsDamaged, Events
 from ..types import Entry, Vectors
 from ._codec import decode, encode, is_vector, rounded
 from ._keys import MARK_BYTES
 from ._names import record_name
 from ._store import Cache
-
-logger = logging.getLogger("embedrouter")
 
 PROGRAMMING_ERRORS = (
     TypeError,
@@ -49,13 +48,21 @@ class VectorCache:
         failures: how often the store could not be read, written or closed so far.
     """
 
-    def __init__(self, store: Cache | None, dtype: str = "float32", names: Mapping[bytes, str] | None = None) -> None:
+    def __init__(
+        self,
+        store: Cache | None,
+        dtype: str = "float32",
+        names: Mapping[bytes, str] | None = None,
+        events: Events | None = None,
+    ) -> None:
         self.store = store
         self.dtype = dtype
+        self._events = events or Events()
         self.damaged = 0
         self.failures = 0
         self._unrecorded = dict(names or {})
         self._reported: set[tuple[object, ...]] = set()
+        """What was done and why it failed, until it works again."""
 
     def read(self, keys: Sequence[bytes], dimensions: int) -> dict[bytes, Entry]:
         """Return the sound entries that exist, by key."""
@@ -66,6 +73,7 @@ class VectorCache:
         consequence = "its texts are embedded, and paid for, as if it were empty"
         self._attempt(lambda: rows.update(store.get_many(keys)), "read", consequence)
         entries: dict[bytes, Entry] = {}
+        damaged = self.damaged
         for key, row in rows.items():
             own = row if type(row) is bytes else bytes(memoryview(row))  # a user's store may use its buffer again
             entry = decode(own, dimensions)
@@ -73,6 +81,8 @@ class VectorCache:
                 self.damaged += 1
             else:
                 entries[key] = entry
+        if self.damaged > damaged == 0:
+            self._events.emit(CacheRowsDamaged, place=self._place, rows=self.damaged)
         return entries
 
     def rounded(self, vectors: Vectors) -> Vectors:
@@ -101,7 +111,13 @@ class VectorCache:
         if self.store is not None:
             self._attempt(self.store.close, "closed", "what was written before is kept")
 
-    def _attempt(self, action: Callable[[], None], what: str, consequence: str) -> bool:
+    @property
+    def _place(self) -> str:
+        return str(getattr(self.store, "folder", None) or type(self.store).__name__)
+
+    def _attempt(
+        self, action: Callable[[], None], what: Literal["read", "written", "closed"], consequence: str
+    ) -> bool:
         """Run an action of the store and return whether it works. If not, count it and warn once for each cause."""
         try:
             action()
@@ -109,7 +125,6 @@ class VectorCache:
             raise
         except Exception as error:  # noqa: BLE001 - a user's store may raise errors of its own
             self.failures += 1
-            place = getattr(self.store, "folder", None) or type(self.store).__name__
             cause: tuple[object, ...] = (
                 ("foreign",)
                 if isinstance(error, ForeignError)
@@ -117,10 +132,18 @@ class VectorCache:
             )
             if cause not in self._reported:
                 self._reported.add(cause)
-                message = f"The cache {place} could not be {what} ({error}): {consequence}. {_advice(error, place)}"
-                logger.warning("%s", message)
-                warnings.warn(message, CacheWarning, stacklevel=3)
+                event = CacheFailed(
+                    place=self._place,
+                    action=what,
+                    reason=str(error),
+                    consequence=consequence,
+                    advice=_advice(error, self._place),
+                )
+                self._events.report(event)
+                warnings.warn(str(event), CacheWarning, stacklevel=3)
             return False
+        if self._reported and what != "closed":
+            self._reported = {cause for cause in list(self._reported) if cause[0] not in (what, "foreign")}
         return True
 
 
@@ -136,4 +159,6 @@ def _advice(error: Exception, place: object) -> str:
             return "It took too long: give it a faster disk, or name another: cache=…, or None for no cache."
         case "full":
             return "Free space on its disk."
+        case "no locks":
+            return "Name a folder on a disk of this machine: cache=…, or None for no cache."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

@@ -3,7 +3,7 @@
 ``_calls`` lists the stages in order. ``_effects`` defines the effects; ``_sync`` and ``_async`` perform the effects.
 """
 
-from ._attempt import fault
+from ._answer import fault, unusable
 from ._call import Degradation, SizedText
 from ._calls import Calls, Prepared, Question
 from ._pack import pack

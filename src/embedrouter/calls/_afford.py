@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from ..errors import BudgetExceededError
+from ..events import BudgetRefused, Events
 from ..spending import Budget, Ledger, cost
 from ..types import Candidate
 from ._call import Call, Degradation, Embedded, SizedText, TextsRejected, input_limit
@@ -18,9 +19,11 @@ from ._send import Send
 class Afford:
     """Check the budget, and send texts in concurrent requests."""
 
-    def __init__(self, ledger: Ledger, budget: Budget, degradation: Degradation, following: Send) -> None:
+    def __init__(
+        self, ledger: Ledger, budget: Budget, degradation: Degradation, events: Events, following: Send
+    ) -> None:
         self._ledger, self._budget = ledger, budget
-        self._degradation, self._following = degradation, following
+        self._degradation, self._events, self._following = degradation, events, following
 
     async def embed(self, call: Call, texts: Sequence[SizedText], *, may_shorten: bool) -> Embedded:
         embedded = Embedded()
@@ -31,6 +34,7 @@ class Afford:
             amount = await self.cost(call, texts)
             refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount)
             if refusal is not None:
+                self._events.emit(BudgetRefused, **call.about(call.first), cost=amount, reason=refusal)
                 unaffordable = BudgetExceededError(f"{call.first.name} was not called: {refusal}")
                 if not self._degradation.allows(call.input_type, unaffordable):
                     raise unaffordable

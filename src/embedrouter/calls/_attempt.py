@@ -3,8 +3,6 @@
 An answer is validated before use, and is in the cache and in the ledger before the next decision.
 """
 
-import logging
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -12,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from itertools import accumulate
-
-import numpy as np
+from typing import Literal
 
 from ..cache import key_function, same_name
 from ..errors import (
@@ -26,15 +23,17 @@ from ..errors import (
     RequestTimeoutError,
     SpaceMismatchError,
 )
+from ..events import BillImplausible, BudgetRefused, LimitWaited
 from ..limits import INSTANT, MINUTE, Admission, ModelLimits
-from ..models import own_answer, parse_token_count, plausible_count
+from ..models import own_answer
 from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
-from ..types import Answer, Candidate, Entry, Found, Origin, Spending, Vectors
+from ..types import Answer, Candidate, Entry, Found, Origin, Spending
+from ._answer import MISSING, billed, fault, has_other_length, shares, unusable
 from ._call import Call, Embedded, SizedText
+from ._events import RequestEvents
+from ._learned import Learned
 from ._wiring import Wiring
-
-logger = logging.getLogger("embedrouter")
 
 
 @dataclass(slots=True)
@@ -57,12 +56,13 @@ class OneAttempt:
     Args:
         wiring: the backends, the cache and the accounts; an open circuit is waited for as long as a retry may take.
         limits: returns the limits of a candidate in this process.
+        learned: is told which candidates give usable vectors.
     """
 
-    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits]) -> None:
-        self._wiring, self._limits = wiring, limits
+    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits], learned: Learned) -> None:
+        self._wiring, self._limits, self._learned = wiring, limits, learned
         self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
-        self._served = wiring.served
+        self._served, self._tell = wiring.served, RequestEvents(wiring.events)
         self._warned: set[str] = set()
         """The models of which an implausible bill was logged."""
 
@@ -87,6 +87,7 @@ class OneAttempt:
         """Wait for a free slot, for the rate limit, and for the end of an open circuit."""
         began = self._clock()
         limits, slot = self._limits(candidate), None
+        limit: Literal["rate limit", "concurrency limit", "open circuit"] | None = None
         refusal = limits.refusal
         tokens = sum(item.tokens for item in texts)
         try:
@@ -103,15 +104,18 @@ class OneAttempt:
                     blocked_loop=call.effects.blocked_loop,
                 )
                 if isinstance(answer, Admission):
+                    if limit is not None:
+                        self._wiring.events.emit(LimitWaited, **call.about(candidate), limit=limit, seconds=now - began)
                     return answer
                 if limits.refusal is not refusal and limits.refusal is not None:
                     return copy(limits.refusal)
                 if answer.slot is not None:
-                    slot, seconds = answer.slot, answer.seconds
+                    slot, seconds, limit = answer.slot, answer.seconds, "concurrency limit"
                     if call.deadline is not None and now >= call.deadline:
                         return _too_late(candidate, 0.0, "its concurrency limit")
                     await call.effects.wait_for([slot], _least(seconds, call.deadline, now))
                     continue
+                limit = "open circuit" if answer.circuit_open else "rate limit"
                 until = now + answer.seconds
                 long = answer.circuit_open or answer.seconds > MINUTE  # as the provider requests
                 if long and (not patient or until > began + left):
@@ -150,18 +154,20 @@ class OneAttempt:
             await call.effects.run_blocking(reserve)
             (reservation,) = reserved
             if isinstance(reservation, str):
+                about = call.about(candidate)
+                self._wiring.events.emit(BudgetRefused, **about, cost=spending.amount, reason=reservation)
                 return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
             call.effects.check()
             timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
             if timeout < INSTANT:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
-            sent = True
-            outcome = await self._request(call, candidate, texts, timeout, admission)
+            sent, began = True, self._clock()
+            outcome = await self._request(call, candidate, texts, timeout, admission, spending)
             if isinstance(outcome, Answer) and outcome.implausible is not None:
-                self._warn_of_bill(candidate, spending, outcome.implausible)
-            booked = True
-            return await self._book(call, candidate, texts, spending, reservation, outcome)
+                self._tell_of_bill(call, candidate, spending, outcome.implausible)
+            booked, seconds = True, self._clock() - began
+            return await self._book(call, candidate, texts, spending, reservation, outcome, seconds)
         except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
                 perhaps_billed = sent and not never_sent(stopped)
@@ -169,6 +175,10 @@ class OneAttempt:
                     self._end(reserved[0], perhaps_billed)
                 else:
                     await call.effects.run_blocking(self._end, reserved[0], perhaps_billed)
+                if perhaps_billed:
+                    self._tell.unconfirmed(call, candidate, spending, stopped)
+            elif sent and not isinstance(stopped, EmbedRouterError):
+                self._tell.failed(call, candidate, spending, stopped, self._clock() - began)
             raise
 
     def _end(self, reservation: int, perhaps_billed: bool) -> None:
@@ -179,25 +189,37 @@ class OneAttempt:
             self._ledger.release(reservation)
 
     async def _request(
-        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], timeout: float, admission: Admission
+        self,
+        call: Call,
+        candidate: Candidate,
+        texts: Sequence[SizedText],
+        timeout: float,
+        admission: Admission,
+        spending: Spending,
     ) -> Answer | EmbedRouterError:
         """Send the request, and record its outcome in the model's limits."""
         limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
+        self._tell.sent(call, candidate, spending)
+        began = self._clock()
         try:
             sent = [item.text for item in texts]
             answer = own_answer(await call.effects.request(backend, sent, call.input_type, timeout))
-        except BackendError as error:
-            hurried = isinstance(error, RequestTimeoutError) and timeout < candidate.timeout
-            limits.failed(admission, error, self._clock(), counts=not hurried)
-            return error
-        except EmbedRouterError as error:
-            return error
-        except BaseException as stopped:  # or a defect in a backend
-            if not never_sent(stopped):
-                limits.unanswered(admission, self._clock())
+        except BaseException as error:
+            now = self._clock()
+            self._tell.failed(call, candidate, spending, error, now - began)
+            if isinstance(error, BackendError):
+                hurried = isinstance(error, RequestTimeoutError) and timeout < candidate.timeout
+                if state := limits.failed(admission, error, now, counts=not hurried):
+                    self._tell.circuit(call, candidate, state, limits.health(candidate.name, now), error)
+            if isinstance(error, EmbedRouterError):
+                return error
+            if not never_sent(error):
+                limits.unanswered(admission, now)
             raise
-        tokens, implausible = _billed(answer, candidate, texts)
-        limits.answered(admission, tokens, answer.limits, self._clock())
+        tokens, implausible = billed(answer, candidate, texts)
+        now = self._clock()
+        if state := limits.answered(admission, tokens, answer.limits, now):
+            self._tell.circuit(call, candidate, state, limits.health(candidate.name, now))
         vectors = self._cache.rounded(answer.vectors)
         return replace(answer, vectors=vectors, tokens=tokens, implausible=implausible)
 
@@ -209,48 +231,65 @@ class OneAttempt:
         spending: Spending,
         reservation: int,
         outcome: Answer | EmbedRouterError,
+        seconds: float = 0.0,
     ) -> Outcome:
         """Store the vectors of an answer, and replace the reservation by the billed cost."""
         if not isinstance(outcome, Answer):
             unconfirmed = isinstance(outcome, BackendError) and outcome.perhaps_billed
             await call.effects.run_blocking(self._end, reservation, unconfirmed)
+            if unconfirmed:
+                self._tell.unconfirmed(call, candidate, spending, outcome)
             if not isinstance(outcome, BackendError):
                 raise outcome
             return Outcome(error=outcome, sent=True)
         tokens = spending.tokens if outcome.tokens is None else outcome.tokens
-        wrong = fault(outcome, len(texts), candidate.space.dimensions)
+        dimensions = candidate.space.dimensions
+        wrong = fault(outcome, len(texts), dimensions)
+        bad: dict[int, str] = {}
         found: dict[str, Found] = {}
         if wrong is None:
-            shares = _shares(tokens, [item.tokens for item in texts])
+            bad = unusable(outcome.vectors)
+            parts = shares(tokens, [item.tokens for item in texts])
             origin = Origin(candidate, cached=False)
-            rows = zip(texts, outcome.vectors, shares, strict=True)
-            found = {item.text: Found(vector, share, origin) for item, vector, share in rows}
+            rows = enumerate(zip(texts, outcome.vectors, parts, strict=True))
+            found = {
+                item.text: Found(vector, share, origin) for index, (item, vector, share) in rows if index not in bad
+            }
         keep = partial(self._keep, call, candidate, found, outcome.model, reservation, tokens, outcome.implausible)
         amount, other = await call.effects.run_blocking(keep)
         charge = Charge(tokens, amount)
         self._wiring.totals.add(usage_of([charge]))
         embedded = Embedded({} if other else found, [charge])
         call.report(embedded)
+        if found:
+            self._learned.useful.add(candidate.index)
+        if other is None and wrong is None and not bad:
+            self._tell.answered(call, candidate, spending, tokens, amount, seconds)
+            return Outcome(embedded, cost=amount, sent=True)
+        length = has_other_length(outcome.vectors, len(texts), dimensions)
+        if length and len(texts) == 1 and candidate.index in self._learned.useful:
+            wrong, bad = None, {0: MISSING}  # other texts have vectors of the right length
+        error = other or BadResponseError(
+            wrong or "; ".join(dict.fromkeys(bad.values())),
+            model=candidate.name,
+            retryable=not (candidate.repeats or length),  # what comes again would be paid for again
+            indices=list(bad),
+        )
+        self._tell.failed(call, candidate, spending, error, seconds, amount)
         if other is not None:
+            first = self._served.known(candidate.name, candidate.fingerprint)
+            self._tell.changed(call, candidate, "name", first, outcome.model)
             raise other
-        error = None
-        if wrong is not None:  # another number of dimensions comes again, and would be paid for again
-            retryable = not _other_length(outcome.vectors, len(texts), candidate.space.dimensions)
-            error = BadResponseError(wrong, model=candidate.name, retryable=retryable)
+        if length and not bad:
+            self._tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
         return Outcome(embedded, error, amount, sent=True)
 
-    def _warn_of_bill(self, candidate: Candidate, spending: Spending, reported: str) -> None:
-        """Log that a bill cannot be true, once for each model."""
+    def _tell_of_bill(self, call: Call, candidate: Candidate, spending: Spending, reported: str) -> None:
+        """Report that a bill cannot be true, once for each model."""
         if candidate.name not in self._warned:
             self._warned.add(candidate.name)
-            logger.warning(
-                "%s reported %s billed tokens for %d texts of about %d tokens. The estimate is booked in place of such "
-                "bills, and marked: embedrouter ledger show. Check the server, or the gateway before it.",
-                candidate.name,
-                reported,
-                spending.texts,
-                spending.tokens,
-            )
+            about, texts, tokens = call.about(candidate), spending.texts, spending.tokens
+            self._wiring.events.emit(BillImplausible, **about, reported=reported, texts=texts, tokens=tokens)
 
     def _other_model(self, candidate: Candidate, name: str | None) -> SpaceMismatchError | None:
         """Return an error where the server answers with another model than before."""
@@ -291,41 +330,6 @@ class OneAttempt:
         return amount, other
 
 
-def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
-    """Describe the defect of an answer; return ``None`` for a valid answer."""
-    vectors = answer.vectors
-    if vectors.dtype != np.float32:
-        return f"vectors of {vectors.dtype} came, not of float32"
-    if _other_length(vectors, texts, dimensions):
-        length = vectors.shape[1]
-        return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
-    if vectors.shape != (texts, dimensions):
-        return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
-    with np.errstate(over="ignore"):
-        squares = np.einsum("ij,ij->i", vectors, vectors).tolist()  # np.vecdot needs numpy 2
-    if min(squares) > 0 and sum(squares) < math.inf:  # otherwise look closer: squares of finite numbers may overflow
-        return None
-    if not np.isfinite(vectors).all():
-        return "a vector holds numbers that are not finite"
-    if not vectors.any(axis=1).all():
-        return "a vector is all zeros"
-    return None
-
-
-def _other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
-    """Return whether each text has a vector, and the vectors have another number of dimensions."""
-    return vectors.ndim == 2 and len(vectors) == texts and vectors.shape[1] != dimensions
-
-
-def _billed(answer: Answer, candidate: Candidate, texts: Sequence[SizedText]) -> tuple[int | None, str | None]:
-    """Return the tokens to book, ``None`` for the estimate; and what was reported in their place, if no bill can be."""
-    if answer.implausible is not None:
-        return None, answer.implausible
-    if candidate.local:  # counts by itself, and its estimate may be one of characters
-        return parse_token_count(answer.tokens), None
-    return plausible_count(answer.tokens, sum(item.tokens for item in texts), len(texts))
-
-
 def _used_up(candidate: Candidate) -> RequestTimeoutError:
     story = "the time allowed was used up before the request"
     return RequestTimeoutError(story, model=candidate.name, perhaps_billed=False)
@@ -363,15 +367,3 @@ def _spending(call: Call, candidate: Candidate, texts: Sequence[SizedText], numb
         attempt=number,
         timeout=timeout,
     )
-
-
-def _shares(total: int, weights: Sequence[int]) -> list[int]:
-    """Split the billed tokens of a request in proportion to ``weights``; the shares add up to ``total``."""
-    whole = sum(weights) or 1
-    shares, given, seen = [], 0, 0
-    for weight in weights:
-        seen += weight
-        share = total * seen // whole - given
-        shares.append(share)
-        given += share
-    return shares

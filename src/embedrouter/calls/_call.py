@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 from ..errors import AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
 from ..spending import Charge
@@ -20,6 +20,15 @@ from ._effects import Effects
 
 def _ignore(embedded: Embedded) -> None:
     pass
+
+
+class About(TypedDict):
+    """The fields of an event that say what it is about."""
+
+    model: str
+    tier: str
+    input_type: InputType
+    tag: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,15 @@ class Call:
     """Receives what each request has brought, as soon as it is answered; also where another request fails."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
+
+    def about(self, candidate: Candidate) -> About:
+        """Return what an event about a model says of the call."""
+        return {
+            "model": candidate.name,
+            "tier": candidate.tier,
+            "input_type": self.input_type,
+            "tag": self.tag,
+        }
 
     @property
     def first(self) -> Candidate:
@@ -69,11 +87,12 @@ class Embedded:
     """Other texts that the provider refuses, with the errors."""
 
     def add(self, other: Embedded) -> None:
-        """Add the result of another stage."""
+        """Add the result of another stage. A text that one model refuses may have a vector of another."""
         self.found.update(other.found)
         self.charges += other.charges
         self.too_long += other.too_long
-        self.rejected.update(other.rejected)
+        rejected = {**self.rejected, **other.rejected}
+        self.rejected = {text: error for text, error in rejected.items() if text not in self.found}
 
 
 class Stage(Protocol):

@@ -37,8 +37,9 @@ from ..errors import (
     OutOfThreadsError,
     RateLimitedError,
 )
+from ..events import CallEnded, numbered_call
 from ..limits import ModelHealth, ModelLimits
-from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, OverlongPolicy
+from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, Usage
 from ._afford import Afford, pack_requests
 from ._assemble import assemble, savings
 from ._async import AsyncEffects, Tasks
@@ -57,7 +58,7 @@ from ._single_flight import SingleFlight
 from ._size import Size, Sized
 from ._sync import Started, SyncEffects, run
 from ._validate import format_positions, positions, validate
-from ._wiring import Wiring
+from ._wiring import Wiring, in_turn
 
 T = TypeVar("T")
 
@@ -126,11 +127,11 @@ class _Stages:
         }
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
-        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index])
-        retries = Retries(wiring.retry, clock, wiring.random, attempt)
-        self.learned = Learned()
-        send = Send(self.reader, wiring.degradation, Isolate(self.learned, retries))
-        self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, send)
+        self.learned = Learned(wiring.events)
+        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned)
+        retries = Retries(wiring.retry, clock, wiring.random, wiring.events, attempt)
+        send = Send(self.reader, wiring.degradation, wiring.events, Isolate(self.learned, retries))
+        self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, wiring.events, send)
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
@@ -149,8 +150,45 @@ class Calls:
 
     # Operations, shared by both forms
 
-    async def embed(self, effects: Effects, question: Question) -> EmbeddingResult:
+    def embed(self, effects: Effects, question: Question) -> Running[EmbeddingResult]:
         """Return the vectors of the texts in order."""
+        told = self.wiring.events.wanted(CallEnded)
+        return self._embed_and_tell(effects, question) if told else self._embed(effects, question)
+
+    async def _embed_and_tell(self, effects: Effects, question: Question) -> EmbeddingResult:
+        events, began = self.wiring.events, self.wiring.clock()
+        with numbered_call():
+            try:
+                result = await self._embed(effects, question)
+            except BaseException as error:
+                events.report(self._ended(question, began, None, error))
+                if isinstance(error, Exception):
+                    await events.received(effects.detached().wait_for)
+                raise
+            events.report(self._ended(question, began, result))
+        await events.received(effects.detached().wait_for)
+        return result
+
+    def _ended(
+        self, question: Question, began: float, result: EmbeddingResult | None, error: BaseException | None = None
+    ) -> CallEnded:
+        usage = Usage() if result is None else result.usage
+        return CallEnded(
+            tier=self.wiring.tiers[question.rank],
+            input_type=question.input_type,
+            tag=question.tag,
+            texts=len(question.texts),
+            cached=0 if result is None else sum(result.cached),
+            degraded=0 if result is None else sum(result.degraded),
+            requests=usage.requests,
+            tokens=usage.tokens,
+            cost=usage.cost,
+            saved=usage.saved,
+            seconds=self.wiring.clock() - began,
+            error="" if error is None else type(error).__name__,
+        )
+
+    async def _embed(self, effects: Effects, question: Question) -> EmbeddingResult:
         wiring, texts = self.wiring, question.texts
         call = self._call(effects, question)
         embedded = await self._positioned(question, self._stages.get().first.embed(call, list(dict.fromkeys(texts))))
@@ -207,7 +245,7 @@ class Calls:
         except TextsTooLong as error:
             refusal: EmbedRouterError = _too_long(error, question)
         except TextsRejected as error:
-            refusal = _rejected(error, question, self.wiring.on_too_long)
+            refusal = _rejected(error, question, self.wiring)
         raise refusal  # here, because an error raised in the handler would have the texts in its context
 
     def _call(self, effects: Effects, question: Question) -> Call:
@@ -233,7 +271,7 @@ class Calls:
             rank=question.rank,
             tag=question.tag,
             deadline=question.deadline,
-            candidates=sorted(candidates, key=lambda item: (item.price is None, item.price or 0, item.index)),
+            candidates=sorted(candidates, key=in_turn),
             lower=sorted(lower, key=lambda item: (-item.rank, item.index)),
         )
 
@@ -309,7 +347,7 @@ def _too_long(error: TextsTooLong, question: Question) -> InvalidInputError:
     )
 
 
-def _rejected(error: TextsRejected, question: Question, on_too_long: OverlongPolicy) -> InputRejectedError:
+def _rejected(error: TextsRejected, question: Question, wiring: Wiring) -> InputRejectedError:
     """Return the error for all texts that were rejected, with their positions in the user's input and the reasons."""
     reasons: dict[str, list[str]] = {}
     for text, reason in error.reasons.items():
@@ -320,10 +358,11 @@ def _rejected(error: TextsRejected, question: Question, on_too_long: OverlongPol
             stories.append(f"{story} (texts at {format_positions(where)}).")
     errors = list(error.reasons.values())
     too_long = any(reason.too_long for reason in errors)
-    if too_long and on_too_long == "error":
+    if too_long and wiring.on_too_long == "error":
         stories.append("Split the text, or build the router with on_too_long='truncate' or 'mean'.")
     if error.others_embedded:
-        stories.append("The other texts were embedded and are in the cache.")
+        kept = "and are in the cache" if wiring.cache.store else "and not kept, because the router has no cache"
+        stories.append(f"The other texts were embedded {kept}.")
     rejection = InputRejectedError(
         " ".join(stories),
         model=errors[0].model,

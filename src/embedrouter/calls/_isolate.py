@@ -6,13 +6,15 @@ other texts are embedded. Some refusals are no fault of a text:
 - halves pass where the whole is refused: the request had too many texts. The number is remembered for the process.
 - nothing passes, neither a half nor a few single texts: the request or the model is at fault, and the next model is
   called.
+- vectors of some texts cannot be used, whenever the texts are sent: these texts are left to the next model, and refused
+  where there is none. Where a model gives no usable vector at all, the model is at fault.
 - a server fails (HTTP 500) whenever one text is in the request: after its retries such a request is halved, too, once;
   halves pass only where a text is at fault.
 """
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,10 +29,10 @@ HOPELESS = 24
 """Refusals of one request and its parts, with no text embedded, after which no further part is tried."""
 ALIKE = 3
 """Refusals of one request and its parts, with no text embedded, after which single texts are tried."""
+BROKEN = 8
+"""Answers in a row without any usable vector, after which the model is at fault and not the texts."""
 SAMPLES = 3
 """Single texts that are tried before a model counts as refusing everything."""
-
-logger = logging.getLogger("embedrouter")
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class _Search:
     waiting: list[list[SizedText]] = field(default_factory=list)
     """Parts with which the server failed, before another part has passed."""
     failed: list[SizedText] = field(default_factory=list)
-    """Texts with which the server fails, each alone."""
+    """Texts with which the server fails, each alone, and texts without a usable vector."""
     last: EmbedRouterError | None = None
 
     def passed(self, part: Sequence[SizedText]) -> None:
@@ -72,6 +74,8 @@ class Isolate:
 
     def __init__(self, learned: Learned, following: Retries) -> None:
         self._learned, self._following = learned, following
+        self._useless: Counter[int] = Counter()
+        """Answers in a row without any usable vector, by the model's index."""
 
     async def embed(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], *, may_shorten: bool, patient: bool
@@ -86,12 +90,22 @@ class Isolate:
         while search.parts:
             part = search.parts.pop(0)
             outcome = await self._following.request(call, candidate, part, patient, once=search.broken)
+            if outcome.embedded.found:
+                del self._useless[candidate.index]
             tried.add(outcome)
             failure, tried.failure = tried.failure, None
-            if failure is None:
+            left = [item for item in part if item.text not in tried.embedded.found]
+            if failure is None or len(left) < len(part):
                 search.passed(part)
-                if later := [item for item in part if item.text not in tried.embedded.found]:
-                    search.parts.insert(0, later)
+            part = left
+            if failure is None:
+                search.parts[:0] = [left] if left else []
+            elif outcome.unusable and not self._is_broken(candidate, outcome):
+                search.last = failure
+                search.failed += outcome.unusable
+                tried.embedded.rejected |= _without_vector(candidate, outcome.unusable, failure)
+                if rest := [item for item in left if item not in outcome.unusable]:
+                    search.parts.insert(0, rest)
             elif isinstance(failure, InputRejectedError):
                 if self._is_refused_whole(candidate, search, part, failure):
                     tried.failure = _refuses_everything(candidate, failure)
@@ -106,6 +120,14 @@ class Isolate:
         self._learn(candidate, search, tried)
         tried.failure = search.last if search.failed else None
         return tried, search.failed
+
+    def _is_broken(self, candidate: Candidate, outcome: Tried) -> bool:
+        """Return whether a model gives no usable vector, whatever the texts are."""
+        if outcome.embedded.found:
+            return False
+        self._useless[candidate.index] += 1
+        many = len(outcome.unusable) > 1 and candidate.index not in self._learned.useful
+        return many or self._useless[candidate.index] >= BROKEN
 
     def _is_refused_whole(
         self, candidate: Candidate, search: _Search, part: Sequence[SizedText], failure: InputRejectedError
@@ -183,6 +205,17 @@ def _tried_in_halves(search: _Search, part: list[SizedText], failure: EmbedRoute
     else:
         return False
     return True
+
+
+def _without_vector(
+    candidate: Candidate, texts: Sequence[SizedText], failure: EmbedRouterError
+) -> dict[str, InputRejectedError]:
+    error = InputRejectedError(
+        f"{candidate.name} gives no usable vector: {failure}. Leave these texts out, or declare another model for them",
+        model=candidate.name,
+    )
+    error.__cause__ = failure
+    return dict.fromkeys((item.text for item in texts), error)
 
 
 def _hopeless(

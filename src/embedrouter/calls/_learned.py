@@ -1,19 +1,24 @@
-"""Remember limits that a server's refusals have told, for the process."""
+"""Remember what a model's answers and refusals have told, for the process."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
+from typing import Literal
 
+from ..events import Events, LimitLearned
 from ..types import Candidate
-
-logger = logging.getLogger("embedrouter")
 
 
 class Learned:
-    """The learned limits of each candidate. Without a lock: each entry is replaced as a whole."""
+    """The learned limits of each candidate. Without a lock: each entry is replaced as a whole.
 
-    def __init__(self) -> None:
+    Attributes:
+        useful: the candidates, by index, that have given a usable vector.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self.useful: set[int] = set()
         self._texts: dict[int, int] = {}
         self._input_tokens: dict[int, int] = {}
 
@@ -21,20 +26,23 @@ class Learned:
         """Record how many texts one request may have."""
         if number < self._texts.get(candidate.index, candidate.limits.texts):
             self._texts[candidate.index] = number
-            logger.warning(
-                "%s takes at most %d texts in one request; set Model(…, batch_size=%d)", candidate.name, number, number
-            )
+            self._tell(candidate, number, "texts in one request", "batch_size")
 
     def input_tokens(self, candidate: Candidate, number: int) -> None:
         """Record how many tokens one text may have, where no limit is declared."""
         if candidate.limits.input_tokens is None and self._input_tokens.get(candidate.index) != number:
             self._input_tokens[candidate.index] = number
-            logger.warning(
-                "%s takes at most %d tokens in one text; set Model(…, max_input_tokens=%d)",
-                candidate.name,
-                number,
-                number,
-            )
+            self._tell(candidate, number, "tokens in one text", "max_input_tokens")
+
+    def _tell(
+        self,
+        candidate: Candidate,
+        limit: int,
+        what: Literal["texts in one request", "tokens in one text"],
+        setting: Literal["batch_size", "max_input_tokens"],
+    ) -> None:
+        name, tier = candidate.name, candidate.tier
+        self._events.emit(LimitLearned, model=name, tier=tier, limit=limit, what=what, setting=setting)
 
     def apply(self, candidate: Candidate) -> Candidate:
         """Return the candidate with what was learned."""

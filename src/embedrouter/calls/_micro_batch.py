@@ -5,7 +5,6 @@ and one request; otherwise the call is sent alone, at once.
 """
 
 import copy
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
@@ -19,8 +18,6 @@ from ._micro_batcher import Batch, Member, MicroBatcher
 
 FEW = 16
 """Maximum number of texts of a call that may join a batch."""
-
-logger = logging.getLogger("embedrouter")
 
 
 def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
@@ -87,8 +84,8 @@ class MicroBatch:
                 await call.effects.sleep(window)
             if members := self._batcher.seal(batch):
                 await self._embed_together(call, members)
-        except Exception:
-            logger.exception("a request for several calls failed")
+        except Exception:  # noqa: BLE001 - a defect: each call meets it again, alone
+            pass
         finally:
             if members is not None or not batch.sealed:
                 self._batcher.end(batch)
@@ -108,7 +105,8 @@ class MicroBatch:
         try:
             answered = await self._following.embed(replace(call, report=report), texts)
         except EmbedRouterError as failure:
-            if not isinstance(failure, TextsTooLong | TextsRejected | BudgetExceededError):
+            retried = isinstance(failure, TextsTooLong | BudgetExceededError)
+            if not retried and (answered.charges or not isinstance(failure, TextsRejected)):
                 error = failure  # of the others each call meets its own again, alone
         distribute(answered, [member for member in members if not member.result.done()], error)
 
@@ -142,8 +140,18 @@ def distribute(embedded: Embedded, members: Sequence[Member], error: EmbedRouter
         shares.append({text: found.again() if text in taken else found for text, found in known.items()})
         taken |= known.keys()
     for member, found, charges in zip(waiting, shares, _split_charges(embedded.charges, shares), strict=True):
-        failed = error is not None and len(found) < len(member.texts)
-        member.result.set_result(_copy(error) if failed and error else Embedded(found, charges))
+        failed = _failure(error, without(member.texts, found), others_embedded=bool(found))
+        member.result.set_result(failed or Embedded(found, charges))
+
+
+def _failure(
+    error: EmbedRouterError | None, missing: Sequence[str], *, others_embedded: bool
+) -> EmbedRouterError | None:
+    """Return the error of one caller, who lacks some texts; a refusal concerns only those who gave such a text."""
+    if not isinstance(error, TextsRejected):
+        return _copy(error) if error is not None and missing else None
+    own = {text: error.reasons[text] for text in missing if text in error.reasons}
+    return TextsRejected(own, others_embedded=others_embedded) if own else None
 
 
 def _copy(error: EmbedRouterError) -> EmbedRouterError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import Attempt, BackendError, EmbedRouterError
+from ..errors import Attempt, BackendError, BadResponseError, EmbedRouterError
+from ..events import Events, RequestRetried
 from ..limits import RetryPolicy
 from ..types import Candidate
 from ._attempt import OneAttempt
@@ -21,6 +22,8 @@ class Tried:
     """The failed requests, in order."""
     failure: EmbedRouterError | None = None
     """The error of the texts without a vector."""
+    unusable: Sequence[SizedText] = ()
+    """Texts whose vectors cannot be used; the failure is an answer."""
     may_wait: bool = False
     """Whether the model was given up because it is busy, and could be waited for."""
 
@@ -35,21 +38,30 @@ class Retries:
     """Repeat one request until an answer arrives, or the retry policy ends the attempts."""
 
     def __init__(
-        self, policy: RetryPolicy, clock: Callable[[], float], random: Callable[[], float], following: OneAttempt
+        self,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        events: Events,
+        following: OneAttempt,
     ) -> None:
-        self._policy, self._clock, self._random, self._following = policy, clock, random, following
+        self._policy, self._clock, self._random = policy, clock, random
+        self._events, self._following = events, following
 
     async def request(
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], patient: bool, *, once: bool = False
     ) -> Tried:
         """Return the vectors of the texts, or of the first texts where the rate limit admits only these.
 
+        Of an answer with vectors that cannot be used the others are kept. The texts of the former are sent once more,
+        alone: a server may fail for a moment, or because of the texts beside them.
+
         Args:
             patient: whether to wait for an open circuit, and for a busy model until the time is up.
             once: whether failures other than those of a busy model are not retried.
         """
         tried = Tried()
-        number, busy, left = 0, 0, self._policy.timeout
+        number, busy, spoilt, left = 0, 0, 0, self._policy.timeout
         while True:
             number += 1
             outcome = await self._following.make(call, candidate, texts, number, left, patient)
@@ -59,7 +71,12 @@ class Retries:
             if outcome.error is None or not isinstance(outcome.error, BackendError):
                 return tried
             tried.attempts.append(Attempt(candidate.name, outcome.error, outcome.cost))
-            if not outcome.sent or (once and not outcome.error.busy):
+            bad: Sequence[int] = ()
+            if isinstance(outcome.error, BadResponseError):
+                bad = outcome.error.indices or (range(len(texts)) if spoilt else ())
+            tried.unusable = [texts[index] for index in bad]
+            texts, spoilt = tried.unusable or texts, spoilt + bool(bad)
+            if not outcome.sent or (once and not outcome.error.busy) or (bad and spoilt > 1):
                 return tried
             busy += outcome.error.busy and patient and self._policy.is_patient
             counted = number if number - busy >= self._policy.attempts else min(number, self._policy.attempts - 1)
@@ -71,5 +88,14 @@ class Retries:
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient
                 return tried
+            error = outcome.error
+            self._events.emit(
+                RequestRetried,
+                **call.about(candidate),
+                error=type(error).__name__,
+                status=error.status,
+                attempt=number,
+                seconds=wait,
+            )
             await call.effects.sleep(wait)
             left -= self._clock() - now

@@ -4,8 +4,7 @@ A model that is busy or whose circuit is open is called again after the others. 
 queries that no candidate can embed are answered by lower tiers, best first: from the cache, then by a request.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
 
 from ..errors import (
@@ -18,19 +17,19 @@ from ..errors import (
     InputRejectedError,
     NoModelAvailableError,
 )
+from ..events import Degraded, Events, FailedOver
 from ..types import Candidate
 from ._call import Call, Degradation, Embedded, SizedText, TextsRejected
 from ._isolate import Isolate
 from ._look_up import CacheReader
 
-logger = logging.getLogger("embedrouter")
-
 
 class Send:
     """Send the texts of one request to one candidate after the other."""
 
-    def __init__(self, reader: CacheReader, degradation: Degradation, following: Isolate) -> None:
-        self._reader, self._degradation, self._following = reader, degradation, following
+    def __init__(self, reader: CacheReader, degradation: Degradation, events: Events, following: Isolate) -> None:
+        self._reader, self._degradation = reader, degradation
+        self._events, self._following = events, following
 
     async def embed(self, call: Call, texts: Sequence[SizedText], *, may_shorten: bool) -> Embedded:
         """Return the vectors of the texts that are neither rejected nor too long.
@@ -48,21 +47,30 @@ class Send:
         failures: list[EmbedRouterError] = []
         demoted: list[Candidate] = []
         dearest: Decimal | None = None
+        before = call.first
         for candidate, patient in self._turns(call, demoted):
             if candidate.rank < call.rank:
                 if not self._degradation.allows(call.input_type, *failures):
                     continue
                 found = await self._reader.look_up(call, [item.text for item in texts], only=candidate)
-                embedded.found |= found
+                self._tell_degraded(call, candidate, found, failures)
+                embedded.add(Embedded(found))
                 texts = [item for item in texts if item.text not in found]
                 if not texts:
                     return embedded
             if dearest is not None and (candidate.price is None or candidate.price > dearest):
                 continue
             if failures:
-                logger.warning("embedding with %s instead, after %s", candidate.name, type(failures[-1]).__name__)
+                self._events.emit(
+                    FailedOver,
+                    **call.about(candidate),
+                    instead_of=before.name,
+                    error=type(failures[-1]).__name__,
+                )
+            before = candidate
             tried, texts = await self._following.embed(call, candidate, texts, may_shorten=may_shorten, patient=patient)
             embedded.add(tried.embedded)
+            self._tell_degraded(call, candidate, tried.embedded.found, failures)
             attempts += tried.attempts
             match tried.failure:
                 case None:
@@ -74,6 +82,8 @@ class Send:
                 case AuthenticationError():  # a missing key is never a silent step to a dearer model
                     dearest = candidate.price if candidate.price is not None else Decimal(0)
             failures.append(tried.failure)
+        if all(item.text in embedded.rejected for item in texts):  # no model gave a usable vector
+            return embedded
         last = failures[-1]
         if isinstance(last.__cause__, InputRejectedError):  # no model is left to answer
             raise TextsRejected(
@@ -96,3 +106,9 @@ class Send:
             yield candidate, False
         for candidate in [*demoted]:
             yield candidate, True
+
+    def _tell_degraded(
+        self, call: Call, candidate: Candidate, found: Collection[str], failures: Sequence[EmbedRouterError]
+    ) -> None:
+        if found and candidate.rank < call.rank:
+            self._events.emit(Degraded, **call.about(candidate), texts=len(found), error=type(failures[-1]).__name__)

@@ -18,6 +18,9 @@ from ._call import Call, Embedded, SizedText, TextsRejected, TextsTooLong, input
 from ._learned import Learned
 from ._look_up import CacheReader, policy_tag
 
+NOISE = 1e-6
+"""Length of a mean, relative to its parts, that is within the error of float32 numbers."""
+
 
 @dataclass(slots=True)
 class Sized:
@@ -70,7 +73,7 @@ class Size:
             embedded.found |= cut.found
             embedded.add(await self._following.embed(call, cut.texts, may_shorten=False))
         if embedded.rejected:
-            raise TextsRejected(_of_wholes(embedded.rejected, parts), others_embedded=bool(embedded.charges))
+            raise TextsRejected(_of_wholes(embedded.rejected, parts), others_embedded=bool(embedded.found))
         if parts:
             await self._join_parts(call, parts, embedded.found)
         return embedded
@@ -108,16 +111,28 @@ class Size:
         return Sized(list(map(SizedText, missing, counts.tokens)), True, parts, found)
 
     async def _join_parts(self, call: Call, parts: Mapping[str, Sequence[str]], found: dict[str, Found]) -> None:
-        """Add the vectors of split texts to ``found`` and to the cache, last first: parts may be split later."""
+        """Add the vectors of split texts to ``found`` and to the cache, last first: parts may be split later.
+
+        Raises:
+            TextsRejected: the vectors of a text's parts cancel each other out; the other texts are in the cache.
+        """
         entries: dict[bytes, Entry] = {}
+        without_mean: dict[str, InputRejectedError] = {}
         policy = policy_tag(self._on_too_long, input_limit(call.first))
         for text, pieces in reversed(list(parts.items())):
-            whole = _mean([found[piece] for piece in pieces], [len(piece) for piece in pieces], self._cache.dtype)
+            known = [found[piece] for piece in pieces if piece not in without_mean]
+            whole = _mean(known, [*map(len, pieces)], self._cache.dtype) if len(known) == len(pieces) else None
+            if whole is None:
+                without_mean[text] = _cancelled(call.first)
+                continue
             key = key_function(whole.origin.candidate, call.input_type, dtype=self._cache.dtype, policy=policy)
             entries[key(text)] = Entry(whole.vector, whole.tokens)
             found[text] = whole
         if self._cache.store is not None:
             await call.effects.run_blocking(self._cache.write, entries)
+        if without_mean:
+            pieces_of_all = {piece for pieces in parts.values() for piece in pieces}
+            raise TextsRejected(without_mean, others_embedded=bool(found.keys() - pieces_of_all))
 
 
 def _count(backend: Backend, texts: Sequence[str], input_type: InputType) -> TokenCounts:
@@ -151,12 +166,28 @@ def _of_wholes(
     return named
 
 
-def _mean(found: Sequence[Found], weights: Sequence[int], dtype: str) -> Found:
-    """Average the parts' vectors, scale the mean to length 1 and round it to ``dtype``; keep the vector of one part."""
+def _cancelled(candidate: Candidate) -> InputRejectedError:
+    story = (
+        "the vectors of the text's parts cancel each other out, so their mean is no vector. Split the text, or build "
+        "the router with on_too_long='truncate'"
+    )
+    return InputRejectedError(story, model=candidate.name)
+
+
+def _mean(found: Sequence[Found], weights: Sequence[int], dtype: str) -> Found | None:
+    """Average the parts' vectors, scale the mean to length 1 and round it to ``dtype``; keep the vector of one part.
+
+    Returns:
+        ``None`` where the parts cancel each other out: the mean is zero, or no more than the error of its numbers.
+    """
     vector = found[0].vector
     if len(found) > 1:
-        mean = np.average([item.vector for item in found], axis=0, weights=weights)
-        vector = (mean / np.linalg.norm(mean)).astype(np.float32).astype(dtype).astype(np.float32)
+        parts = np.array([item.vector for item in found], np.float64)
+        mean = np.average(parts, axis=0, weights=weights)
+        length = np.linalg.norm(mean)
+        if length <= NOISE * np.linalg.norm(parts, axis=1).max():
+            return None
+        vector = (mean / length).astype(np.float32).astype(dtype).astype(np.float32)
     origin = Origin(
         candidate=min((item.origin.candidate for item in found), key=lambda candidate: candidate.rank),
         cached=all(item.origin.cached for item in found),

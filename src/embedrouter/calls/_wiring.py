@@ -5,7 +5,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +14,7 @@ import platformdirs
 
 from ..cache import QueryMemory, ServedNames, VectorCache, mark, open_cache
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
+from ..events import Events
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
@@ -58,6 +59,9 @@ class Wiring:
     sleep: Callable[[float], object] | None
     random: Callable[[], float]
     """Returns a number from 0 to 1."""
+    events: Events
+    tiers: Sequence[str]
+    """Names of the tiers, lowest first."""
 
     def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
         """Return the cost of further tokens of a model, after its free tokens; ``None`` where the price is unknown."""
@@ -77,11 +81,27 @@ class Wiring:
         if (refusal := self.ledger.refusal(self.budget, amount)) is not None:
             raise BudgetExceededError(f"Nothing was called: {refusal}")
 
+    @property
+    def fingerprint(self) -> list[object]:
+        """What decides a vector: the models in the order in which they are called, and the settings that change one."""
+        cut = self.on_too_long != "error"
+        models = [
+            [item.fingerprint, item.rank, item.limits.input_tokens if cut else None]
+            for item in sorted(self.candidates, key=in_turn)
+        ]
+        return [models, self.on_too_long, self.cache.dtype, astuple(self.degradation)]
+
     def close(self) -> None:
-        """Close the cache and the ledger, and clear the memory of queries."""
+        """Close the cache and the ledger, clear the memory of queries, and wait for ``on_event``."""
         self.memory.clear()
         self.cache.close()
         self.ledger.close()
+        self.events.finish()
+
+
+def in_turn(candidate: Candidate) -> tuple[bool, Decimal, int]:
+    """Return the sort key by which candidates are called: cheapest first, those of unknown price last."""
+    return candidate.price is None, candidate.price or Decimal(0), candidate.index
 
 
 def wire(settings: RouterSettings) -> Wiring:
@@ -94,14 +114,16 @@ def wire(settings: RouterSettings) -> Wiring:
     candidates, backends, embedders = _resolve_models(settings)
     space = shared_space(candidates)
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
+    clock = settings.clock or time.monotonic
+    events = Events(settings.on_event, clock)
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
-    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, names)
+    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, names, events)
     budget = settings.budget or Budget()
     folder = getattr(cache.store, "folder", None)
     served = ServedNames(folder if isinstance(folder, Path) else None)
     if not isinstance(folder, Path):
         folder = Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
-    ledger = Ledger(_ledger_file(settings.ledger, folder), required=bool(budget.caps))
+    ledger = Ledger(_ledger_file(settings.ledger, folder), required=bool(budget.caps), events=events)
     return Wiring(
         candidates=candidates,
         backends=backends,
@@ -124,9 +146,11 @@ def wire(settings: RouterSettings) -> Wiring:
             over_budget=budget.when_exceeded == "degrade", unavailable=settings.when_unavailable == "degrade"
         ),
         micro_batch_window=settings.micro_batch_window,
-        clock=settings.clock or time.monotonic,
+        clock=clock,
         sleep=settings.sleep,
         random=settings.random or random.random,
+        events=events,
+        tiers=settings.tiers,
     )
 
 

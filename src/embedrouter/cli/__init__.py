@@ -13,10 +13,12 @@ import typer
 
 from ..errors import EmbedRouterError
 from . import _batch, _cache, _calibrate, _demo, _doctor, _estimate, _ledger, _models, _stats, _warm
+from ._console import Commands, complain, say
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # rich tracebacks print local variables, which may hold API keys
@@ -27,9 +29,9 @@ app = typer.Typer(
 def _version(wanted: bool) -> None:
     if wanted:
         try:
-            print(f"embedrouter {metadata.version('embedrouter')}")
+            say(f"embedrouter {metadata.version('embedrouter')}")
         except metadata.PackageNotFoundError:
-            print("embedrouter, from a source tree that is not installed")
+            say("embedrouter, from a source tree that is not installed")
         raise typer.Exit
 
 
@@ -57,5 +59,5 @@ def main() -> None:
     try:
         app(prog_name="embedrouter")
     except EmbedRouterError as error:
-        print(f"embedrouter: {error}", file=sys.stderr)
+        complain("\n".join((f"embedrouter: {error}", *getattr(error, "__notes__", ()))))
         sys.exit(1)

@@ -6,10 +6,11 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from .._display import shown_name
 from ..batches import BatchJob, BatchRecord
 from ..calls import format_positions
 from ..errors import ConfigError
-from ._console import Output, exit_on_interrupt
+from ._console import Output, exit_on_interrupt, say
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import AnyRouter, find_router, separate_routers
 
@@ -67,7 +68,7 @@ def cancel(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None
     """Ask the provider to stop a batch. Texts answered before the stop are billed; wait collects them."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).cancel()
-    print(f"{batch_id} is being cancelled. embedrouter batch wait collects the answered texts.")
+    say(f"{batch_id} is being cancelled. embedrouter batch wait collects the answered texts.")
 
 
 @app.command("forget")
@@ -75,7 +76,7 @@ def forget(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None
     """Drop a batch that cannot be collected. Its estimated cost stays counted as unconfirmed."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).forget()
-    print(f"{batch_id} is forgotten. Its texts can be submitted again.")
+    say(f"{batch_id} is forgotten. Its texts can be submitted again.")
 
 
 def collect_batches(router: AnyRouter, every: float, *, wait: bool, output: Output) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _find_job(router: AnyRouter, batch_id: str) -> BatchJob:
     for job in _jobs(router):
         if batch_id in job.ids:
             return job
-    raise ConfigError(f"No batch {batch_id!r} is under way. See: embedrouter batch list")
+    raise ConfigError(f"No batch {shown_name(batch_id)} is under way. See: embedrouter batch list")
 
 
 def _row(job: BatchJob, record: BatchRecord) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import sqlite3
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,12 @@ from rich import filesize
 
 from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
-from ..retrieval.index_guard import FOLDER, forget, recorded
-from ._console import Output
+from ..retrieval.index_guard import FOLDER, forget, recorded, users_folder
+from ._console import Output, say
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
 from ._routers import cache_folder
+from ._signature import Signer, read_signer
 
 DAY = 86_400.0
 
@@ -32,7 +34,7 @@ def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson =
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     sizes = database.sizes() if database.exists else {}
     rows, size = (sum(sums) for sums in zip(*sizes.values(), strict=True)) if sizes else (0, 0)
-    indexes = {name: str(space) for name, space in recorded(database.path / FOLDER).items()}
+    indexes = {name: str(space) for name, space in recorded(users_folder(), database.path / FOLDER).items()}
     on_disk = database.bytes_on_disk
     output.line(f"Cache: {database.path}{'' if database.exists else ' (does not exist yet)'}")
     output.line(f"Rows: {rows:,}, {filesize.decimal(size)} of vectors, {filesize.decimal(on_disk)} on disk")
@@ -123,11 +125,15 @@ def prune(
 @app.command("export")
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new .jsonl, .jsonl.gz or .parquet file.")],
+    sign: Annotated[
+        str | None, typer.Option("--sign", metavar="NAME", help="Sign each row with the key in this variable or file.")
+    ] = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write all sound rows to a file for import elsewhere. The file contains vectors, but no texts and no API keys."""
+    signer = read_signer(sign)
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     count: Counter[bool] = Counter()
 
@@ -138,15 +144,21 @@ def export(
                 yield row.key, row.value
 
     with output.busy("writing rows"):
-        export_rows(file.expanduser(), sound_rows())
+        export_rows(file.expanduser(), sound_rows(), signer)
     left = f"; {count[False]:,} damaged rows were left out" if count[False] else ""
-    output.line(f"{count[True]:,} rows of {database.path} are in {file}{left}.")
-    output.json({"folder": database.path, "file": file, "rows": count[True], "damaged": count[False]})
+    signed = ", signed" if signer else ""
+    output.line(f"{count[True]:,} rows of {database.path} are in {file}{signed}{left}.")
+    facts = {"folder": database.path, "file": file, "rows": count[True], "damaged": count[False]}
+    output.json({**facts, "signed": signer is not None})
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file from embedrouter cache export.")],
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="NAME", help="Take only rows signed with the key in this variable or file."),
+    ] = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     any_length: Annotated[
@@ -158,14 +170,20 @@ def import_(
 
     Every row is verified: its checksum, its numbers (finite, not all zero), and its length where all other vectors of
     as many dimensions have length 1. No check can find out which text a vector belongs to: import only files that you
-    trust.
+    trust, or files that were exported with --sign, with --key.
     """
-    path, output = cache_folder(cache, config), Output(as_json=as_json)
+    path, output, signer = cache_folder(cache, config), Output(as_json=as_json), read_signer(key)
+    marks: list[str | None] = []
+
+    def announce(mark: str | None) -> None:
+        marks.append(mark)
+        print(_require_signature(file, mark, signer), file=sys.stderr)
+
     added = known = damaged = unfit = 0
     try:
         with output.busy("reading rows"), closing(open_cache(path)) as store:
             foreign = ForeignRows(_first_values(path), any_length=any_length)
-            for number, page in enumerate(chunked(import_rows(file.expanduser()))):
+            for number, page in enumerate(chunked(import_rows(file.expanduser(), signer, announce))):
                 sound = {key: value for key, value in filter(None, page) if foreign.is_sound(key, value)}
                 if number == 0:
                     foreign.learn(sound.values())
@@ -188,8 +206,8 @@ def import_(
             f"{unfit:,} vectors were left out, because their length is unlike that of the others. If the file is from "
             "a source that you trust, and has vectors of another model, import again with --any-length."
         )
-    facts = {"folder": path, "file": file, "added": added, "known": known}
-    output.json({**facts, "damaged": damaged, "unfit": unfit})
+    facts = {"folder": path, "file": file, "added": added, "known": known, "damaged": damaged, "unfit": unfit}
+    output.json({**facts, "signed": marks != [None], "checked": signer is not None})
 
 
 @app.command("forget-index")
@@ -197,9 +215,30 @@ def forget_index(
     name: Annotated[str, typer.Argument(help="The name that was given as index=.")],
     cache: Annotated[Path | None, typer.Option(metavar="DIR", help="The cache folder; by default the user's.")] = None,
 ) -> None:
-    """Remove the record of an index's space, after the index was emptied or embedded again."""
-    space = forget((cache.expanduser() if cache else default_folder()) / FOLDER, name)
-    print(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
+    """Remove the record of an index's space, after the index was emptied or embedded again.
+
+    Records are in the user's data folder. Those that earlier versions kept in the cache folder are removed, too.
+    """
+    space = forget(name, users_folder(), (cache.expanduser() if cache else default_folder()) / FOLDER)
+    say(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
+
+
+def _require_signature(file: Path, mark: str | None, signer: Signer | None) -> str:
+    """Return what is said of a file's signature before its rows are taken.
+
+    Raises:
+        ConfigError: a key is given, and the file is not signed with the key.
+    """
+    if signer is None:
+        state = "signed, which is not checked without --key" if mark else "not signed"
+        return f"{file} is {state}: its vectors are taken as they are. Import only files that you trust."
+    if mark is None:
+        raise ConfigError(f"{file} is not signed. Nothing was imported. Export it again with --sign.")
+    if mark != signer.mark:
+        raise ConfigError(
+            f"{file} is signed with another key. Nothing was imported. Name the key that it was signed with."
+        )
+    return f"{file} is signed with this key."
 
 
 def _marks(database: CacheDatabase, models: Iterable[str]) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Output of the commands: lines, tables, progress bars and questions for people, or one JSON object for programs.
 
-Colour and moving bars are for terminals; piped output is plain text.
+Colour and moving bars are for terminals; piped output is plain text. Everything that is printed goes through this file,
+which escapes what a terminal would obey.
 """
 
 import json
@@ -16,16 +17,22 @@ from typing import Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape as escape_markup
 from rich.padding import Padding
 from rich.progress import Progress, TextColumn
 from rich.prompt import Confirm
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
+from .._display import escaped, masked
 from ..errors import ConfigError
 from ..types import Estimate
 
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""The base of the errors about arguments, which newer releases of typer bring themselves."""
 STEP = 512
 """Texts embedded at once where the model is slow: one step of the progress bar."""
 FEW = 5
@@ -50,7 +57,7 @@ class Output:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
-        self.console.print(text, style=style, soft_wrap=True)
+        self.console.print(escaped(text), style=style, soft_wrap=True)
 
     def table(self, rows: Sequence[Mapping[str, object]], *, total: bool = False) -> None:
         """Print a table of rows by column; with ``total`` the last row is set apart. Numbers are aligned right.
@@ -78,7 +85,8 @@ class Output:
     def json(self, content: object) -> None:
         """Print an object as JSON, if the user asked for JSON."""
         if self._as_json:
-            print(json.dumps(content, indent=2, ensure_ascii=False, default=_json_value))
+            for line in json.dumps(content, indent=2, ensure_ascii=False, default=_json_value).split("\n"):
+                print(line if line.isprintable() else _ascii(line))
 
     def require_agreement(self, question: str, refusal: str, *, piped: bool = False) -> None:
         """Ask the user, unless the answer was given before; without a terminal the answer is no.
@@ -92,7 +100,8 @@ class Output:
         if self._yes:
             return
         can_ask = self._animated and not piped and sys.stdin.isatty()
-        if not can_ask or not Confirm.ask(f"{question}. Go ahead?", console=self.console, default=False):
+        asked = Text(escaped(f"{question}. Go ahead?"))
+        if not can_ask or not Confirm.ask(asked, console=self.console, default=False):
             raise ConfigError(f"{question}. {refusal}")
 
     def confirm_cost(self, estimates: Sequence[Estimate], refusal: str, *, piped: bool = False) -> None:
@@ -108,7 +117,7 @@ class Output:
 
     def busy(self, description: str) -> AbstractContextManager[object]:
         """Show a spinner."""
-        return self.console.status(f"{description} …") if self._animated else nullcontext()
+        return self.console.status(Text(escaped(f"{description} …"))) if self._animated else nullcontext()
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
@@ -116,7 +125,7 @@ class Output:
         columns = *Progress.get_default_columns(), TextColumn("{task.fields[facts]}")
         began = time.monotonic()
         with Progress(*columns, console=self.console, transient=True, disable=not self._animated) as bar:
-            task = bar.add_task(description, total=total, facts="")
+            task = bar.add_task(escape_markup(escaped(description)), total=total, facts="")
 
             def advance(done: int, spent: Decimal) -> None:
                 speed = done / max(time.monotonic() - began, 1e-6)
@@ -132,8 +141,39 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\n{message()}", file=sys.stderr)
+        complain(f"\n{message()}")
         raise typer.Exit(130) from None
+
+
+def say(text: str) -> None:
+    """Print one line, in commands that print neither tables nor JSON."""
+    print(escaped(text))
+
+
+def complain(text: str) -> None:
+    """Print lines on stderr."""
+    print("\n".join(map(escaped, text.split("\n"))), file=sys.stderr)
+
+
+class Commands(TyperGroup):
+    """The commands; what is wrong about their arguments is told without escapes and keys."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _plain_usage_errors():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _plain_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _plain_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except USAGE_ERROR as error:
+        error.message = masked(escaped(error.message))
+        raise
 
 
 def first_few(items: Sequence[str], separator: str = ", ") -> str:
@@ -166,9 +206,14 @@ def _format_cell(value: object) -> str:
         return format_money(value)
     if isinstance(value, float):
         return f"{value:.3f}"
-    if isinstance(value, list):
-        return ", ".join(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return escaped(", ".join(value) if isinstance(value, list) else str(value))
+
+
+def _ascii(line: str) -> str:
+    """Escape a line of JSON, in which all that is not ASCII stands in strings."""
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
 def _json_value(value: Any) -> Any:

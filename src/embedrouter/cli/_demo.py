@@ -155,7 +155,8 @@ def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) 
     if not tiers:
         output.line("There is one tier only; a configuration can have more (--config).")
         return
-    output.line(f'\n"{question}" at two tiers:')
+    output.line()
+    output.line(f'"{question}" at two tiers:')
     output.table(tiers)
     if len({asked["space"] for asked in tiers}) > 1:
         output.line("Two spaces: their vectors cannot be compared, so each tier has an index of its own.")

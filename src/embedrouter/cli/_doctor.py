@@ -99,6 +99,7 @@ def _show(output: Output, findings: list[Finding], levels: Counter[str], usage: 
                     output.line(f"           -> {finding.advice}")
     unpriced = f", {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
     spent = f"{usage.requests:,} requests, {usage.tokens:,} tokens, {dollars(usage.cost)}{unpriced}"
-    output.line(f"\nThe probes took {spent} (tag {TAG!r}).")
+    output.line()
+    output.line(f"The probes took {spent} (tag {TAG!r}).")
     verdict = f"Problems: {levels['problem']}. Warnings: {levels['warning']}."
     output.line(verdict if levels["problem"] or levels["warning"] else "All is well.", style="bold")

@@ -21,6 +21,8 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         if path.exists():
             raise ConfigError(f"{path} exists already. Choose another name, or remove the file first.")
+        part.unlink(missing_ok=True)
+        part.touch(exist_ok=False)  # through no link that somebody has put there
         try:
             yield part
             part.replace(path)

@@ -14,10 +14,11 @@ from typing import IO, Annotated, Any, Literal, TypeAlias
 import typer
 from rich import filesize
 
+from .._display import escaped
 from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
 from ..spending import Account, Ledger, Unconfirmed
-from ._console import Output
+from ._console import Output, say
 from ._files import load_pyarrow, new_file
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive
 from ._routers import find_router, separate_routers
@@ -133,7 +134,8 @@ def export(
         accounts = opened.accounts("day", "model", "tag")
     rows = [{**dict(zip(COLUMNS, names, strict=True)), **asdict(account)} for names, account in accounts.items()]
     if file is None:
-        _write_csv(sys.stdout, rows)
+        printed = [{name: escaped(value) if name in COLUMNS else value for name, value in row.items()} for row in rows]
+        _write_csv(sys.stdout, printed)
         return
     with new_file(file.expanduser()) as part:
         if parquet:
@@ -141,7 +143,7 @@ def export(
         else:
             with part.open("w", encoding="utf-8", newline="") as text:
                 _write_csv(text, rows)
-    print(f"{len(rows):,} rows of {source} are in {file}.")
+    say(f"{len(rows):,} rows of {source} are in {file}.")
 
 
 # The file

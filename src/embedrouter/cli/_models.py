@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .._display import shown_name
 from ..errors import ConfigError
 from ..models import PRICE_MAX_AGE, Card, load_catalogue
 from ..types import dollars
@@ -30,7 +31,7 @@ def command(
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
         known = ", ".join(sorted({card.provider for card in cards.values()}))
-        raise ConfigError(f"The catalogue has no models of {provider!r}. Choose one of {known}.")
+        raise ConfigError(f"The catalogue has no models of {shown_name(provider)}. Choose one of {known}.")
     output = Output(as_json=as_json)
     sources = {source: str(number) for number, source in enumerate(dict.fromkeys(card.source for card in shown), 1)}
     rows = [

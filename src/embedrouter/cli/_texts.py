@@ -18,6 +18,7 @@ from typing import Annotated, BinaryIO, TypeAlias
 
 import typer
 
+from .._display import shown_name
 from ..errors import ConfigError, InvalidInputError
 from ..types import InputType
 from ._console import first_few
@@ -138,7 +139,9 @@ def _parse_line(line: str, field: str, location: str) -> str:
     text = row.get(field)
     if not isinstance(text, str) or not text:
         there = ", ".join(map(repr, row)) or "none"
-        raise ConfigError(f"{location}: the field {field!r} holds no text. Fields there: {there}. Choose with --field.")
+        raise ConfigError(
+            f"{location}: the field {shown_name(field)} holds no text. Fields there: {there}. Choose with --field."
+        )
     return text
 
 

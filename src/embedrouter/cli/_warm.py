@@ -104,7 +104,7 @@ def _embed(
                 if router.usage.requests:
                     done += router.estimate(wanted, input_type=input_type, tier=tier).cached
                     progress = f"{done:,} of {total:,} texts are embedded. {_resume_message(router)}"
-                    error.args = (f"{error}\n{progress}",)
+                    error.add_note(progress)
                 raise
             done += len(result)
             embedded += len({text for text, cached in zip(wanted, result.cached, strict=True) if not cached})

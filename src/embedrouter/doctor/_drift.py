@@ -7,7 +7,6 @@ model is compared with the same vectors. The file contains no text and no key.
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from datetime import date
 from hashlib import blake2b
@@ -15,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cache import write_again
 from ..errors import ConfigError
+from ..events import Events, ModelChanged
 from ..models.agreement import PROBE_VERSION, SAME_MODEL_COSINE, ProbeVectors, lowest_cosine
 from ..types import InputType, Vectors
 from ._finding import Finding, fine, problem, warning
@@ -71,16 +72,8 @@ class ProbeRecords:
             "day": day.isoformat(),
             "vectors": base64.b64encode(vectors.astype("<f4").tobytes()).decode(),
         }
-        path = self._path(fingerprint, input_type)
-        part = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            for folder in (self.folder.parent, self.folder):  # mkdir's mode does not apply to the parents it creates
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                part.write_text(json.dumps(content, indent=1), "utf-8")
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            write_again(self._path(fingerprint, input_type), content)
         except OSError as error:
             raise ConfigError(f"The probe vectors cannot be stored in {self.folder} ({error.strerror}).") from error
 
@@ -90,7 +83,7 @@ class ProbeRecords:
 
 
 def check_drift(
-    probed: ProbeVectors, records: ProbeRecords, today: date, *, keep: bool, accept: bool
+    probed: ProbeVectors, records: ProbeRecords, today: date, *, keep: bool, accept: bool, events: Events
 ) -> Iterator[Finding]:
     """Compare vectors with the records, and store missing records.
 
@@ -113,6 +106,14 @@ def check_drift(
         if cosine is not None and cosine >= SAME_MODEL_COSINE:
             yield fine(probed.name, check, f"none since {day} (cosine {cosine:.4f})", **facts)
         elif old and not accept:
+            events.emit(
+                ModelChanged,
+                model=probed.name,
+                input_type=kind,
+                what="cosine to the vectors of the first check",
+                was="1",
+                now=f"{cosine:.4f}",
+            )
             story = f"the vectors differ from {than_old}: the provider changed the model"
             yield problem(probed.name, check, story, CHANGED, **facts)
         elif not keep:

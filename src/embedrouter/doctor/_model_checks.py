@@ -84,7 +84,8 @@ def check_models(
     # of several deployments of one model that agree, one is compared
     distinct = {model.name if model.name in doubtful else model.fingerprint: model for model in reversed(probed)}
     for model in reversed(distinct.values()):
-        yield from check_drift(model, records, today, keep=model.name not in doubtful, accept=accept)
+        keep, events = model.name not in doubtful, wiring_of(router).events
+        yield from check_drift(model, records, today, keep=keep, accept=accept, events=events)
 
 
 # One model

@@ -8,7 +8,7 @@ from typing import Any, Self
 from langchain_core.embeddings import Embeddings
 
 from ..models import first_given
-from ..retrieval.index_guard import GuardedRouter
+from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
 from ..router import Router
 from ..types import Space
 
@@ -16,8 +16,10 @@ CONFIGURABLE = "embedding_tier"
 """The entry of ``config["configurable"]`` that asks for a tier."""
 
 
-class RouterEmbeddings(Embeddings):
+class RouterEmbeddings(ShownIsHeld, Embeddings):
     """Embed through a router, wherever LangChain takes ``Embeddings``.
+
+    An attribute that is set later is checked as at the beginning; one that follows from the router cannot be set.
 
     Args:
         router: the one router in front of the vector store; a ``TieredRouter`` is refused, because a vector store holds
@@ -61,6 +63,15 @@ class RouterEmbeddings(Embeddings):
         """The space of every vector."""
         return self.router.space
 
+    @property
+    def model(self) -> str:
+        """Name of everything that decides a vector, for caches: ``CacheBackedEmbeddings``'s ``namespace=``.
+
+        Letters, digits and hyphens. It changes with the models, their prompts, dimensions and tiers, with
+        ``on_too_long`` and ``cache_dtype``, and not with keys, addresses and folders.
+        """
+        return f"embedrouter-{self._guarded.fingerprint(self.query_tier, self.document_tier)}"
+
     def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
         self._guarded.require_tiers(tier, documents)
@@ -86,7 +97,7 @@ class RouterEmbeddings(Embeddings):
         return (await self._guarded.aembed([text], "query", _configured(), self.query_tier))[0]
 
     def __repr__(self) -> str:
-        settings = {"query_tier": self.query_tier, "document_tier": self.document_tier, "index": self.index}
+        settings = {name: getattr(self, name) for name in ("model", "query_tier", "document_tier", "index")}
         given = "".join(f", {name}={value!r}" for name, value in settings.items() if value is not None)
         return f"RouterEmbeddings({self.router!r}{given})"
 

@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableFieldSpec, RunnableConfig
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from .._process import in_thread
 from ..calls import run
@@ -74,6 +74,8 @@ class TieredRetriever(BaseRetriever):
         SpaceMismatchError: a store's embedder is in another space than its tier's router.
     """
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     stores: dict[str, VectorStore]
     router: TieredRouter
     query_tier: str | None = None
@@ -100,6 +102,23 @@ class TieredRetriever(BaseRetriever):
             first, _ = self._tiered.cascade_tiers(cascade)
             if not overrides(self.stores[first], VectorStore, WITH_SCORES):
                 raise self._tiered.no_scores(first, self.stores[first], f"has no {WITH_SCORES}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field, if a retriever that is built with it is accepted."""
+        if name in type(self).model_fields:
+            value = getattr(self.model_copy(update={name: value}), name)
+        super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with fields that are checked as at the beginning."""
+        other = super().model_copy(deep=deep)
+        if not update:
+            return other
+        return type(self)(**{**{name: getattr(other, name) for name in type(self).model_fields}, **update})
+
+    def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False, **_: Any) -> Self:
+        """Do what ``model_copy`` does; pydantic has both."""
+        return self.model_copy(update=update, deep=deep)
 
     @property
     def _tiered(self) -> LangChainStores:

@@ -38,7 +38,8 @@ class CircuitBreaker:
         """Failures in a row."""
         self.error: BackendError | None = None
         """The last counted failure or rate-limit error, without traceback and cause."""
-        self._openings = 0
+        self.openings = 0
+        """How often the circuit was opened since it was closed."""
         self._open_until = self._probe_until = 0.0
 
     def wait(self, now: float) -> float:
@@ -67,7 +68,7 @@ class CircuitBreaker:
 
     def succeeded(self) -> None:
         """Close the circuit."""
-        self.failures = self._openings = 0
+        self.failures = self.openings = 0
         self._open_until = self._probe_until = 0.0
         self.error = None
 
@@ -77,8 +78,8 @@ class CircuitBreaker:
         if error.retryable and isinstance(error, COUNTED):
             self.failures += 1
             self.error = copy(error)
-            if self.failures >= FAILURES and after_opening:
-                self._open_until = now + min(self._cooldown * 2.0 ** min(self._openings, 30), LONGEST_OPEN)
-                self._openings += 1
+            if self._cooldown and self.failures >= FAILURES and after_opening:
+                self._open_until = now + min(self._cooldown * 2.0 ** min(self.openings, 30), LONGEST_OPEN)
+                self.openings += 1
         if after_opening:
             self._probe_until = 0.0

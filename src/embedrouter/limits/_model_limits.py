@@ -155,9 +155,15 @@ class ModelLimits:
                 self._rate.release(admission)
                 self._free(admission)
 
-    def answered(self, admission: Admission, tokens: int | None, limits: RateLimits | None, now: float) -> None:
-        """Record an answer: the billed tokens, and the limits that the provider reports."""
+    def answered(
+        self, admission: Admission, tokens: int | None, limits: RateLimits | None, now: float
+    ) -> CircuitState | None:
+        """Record an answer: the billed tokens, and the limits that the provider reports.
+
+        Returns the new state of the circuit, if the answer has closed it.
+        """
         with self._lock:
+            closed = self._circuit.openings > 0
             self._circuit.succeeded()
             self._accepted(admission)
             self._rate.arrived(admission, tokens, now)
@@ -165,10 +171,17 @@ class ModelLimits:
             if limits is not None:
                 self._rate.report(limits, now)
             self._free(admission)
+            return "closed" if closed else None
 
-    def failed(self, admission: Admission, error: BackendError, now: float, *, counts: bool = True) -> None:
-        """Record a failure; ``counts`` is whether the circuit breaker counts the failure."""
+    def failed(
+        self, admission: Admission, error: BackendError, now: float, *, counts: bool = True
+    ) -> CircuitState | None:
+        """Record a failure; ``counts`` is whether the circuit breaker counts the failure.
+
+        Returns the new state of the circuit, if the failure has opened it, or a refusal of the texts has closed it.
+        """
         with self._lock:
+            openings = self._circuit.openings
             admitted_at = admission.at
             self._rate.arrived(admission, None, now)
             if isinstance(error, InputRejectedError):  # the model answered
@@ -190,6 +203,9 @@ class ModelLimits:
             if not isinstance(error, RateLimitedError):
                 self._rate.first_answer()
             self._free(admission)
+            if self._circuit.openings == openings:
+                return None
+            return "open" if self._circuit.openings else "closed"
 
     def unanswered(self, admission: Admission, now: float) -> None:
         """Record a request that was sent and given up: the provider may count the request."""

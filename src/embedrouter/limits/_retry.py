@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from .._display import shown
 from ..errors import BackendError, ConfigError
 
 
@@ -29,10 +30,10 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ConfigError(f"RetryPolicy.attempts must be at least 1, not {self.attempts!r}.")
+            raise ConfigError(f"RetryPolicy.attempts must be at least 1, not {shown(self.attempts)}.")
         for name in ("timeout", "initial_wait", "max_wait", "cooldown"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"RetryPolicy.{name} must not be negative, not {getattr(self, name)!r}.")
+                raise ConfigError(f"RetryPolicy.{name} must not be negative, not {shown(getattr(self, name))}.")
 
     @property
     def is_patient(self) -> bool:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from .._display import shown
 from ..providers.versions import check_versions
 
 check_versions(__name__, "llama-index")
@@ -28,13 +29,14 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from pydantic import computed_field
 
 from .._process import in_thread
 from ..calls import run
 from ..errors import ConfigError, InvalidInputError
 from ..models import first_given
 from ..retrieval import DEPTH, Cascade
-from ..retrieval.index_guard import GuardedRouter
+from ..retrieval.index_guard import OF_THE_ROUTER, GuardedRouter, ShownIsHeld
 from ..retrieval.tiered_stores import TieredStores, overrides
 from ..router import Router
 from ..tiered import TieredRouter
@@ -42,10 +44,12 @@ from ..tiered import TieredRouter
 __all__ = ["RouterEmbedding", "TieredRetriever"]
 
 
-class RouterEmbedding(BaseEmbedding):
+class RouterEmbedding(ShownIsHeld, BaseEmbedding):
     """Embed through a router, wherever LlamaIndex takes ``BaseEmbedding``.
 
-    The framework hands over up to 2,048 texts at once, and the router makes requests of the provider's size.
+    The framework hands over up to 2,048 texts at once, and the router makes requests of the provider's size. A field
+    that is set later, also by ``model_copy(update=…)``, is checked as at the beginning; one that follows from the
+    router cannot be set.
 
     Args:
         router: the one router in front of the vector store; a ``TieredRouter`` is refused, because an index holds one
@@ -57,10 +61,11 @@ class RouterEmbedding(BaseEmbedding):
         settings: fields of ``BaseEmbedding``, such as ``callback_manager``.
 
     Raises:
+        ConfigError: ``settings`` has a field that follows from the router, such as ``space``.
         SpaceMismatchError: the index is recorded in another space.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
 
     embed_batch_size: int = Field(default=2048, gt=0, le=2048, description="Texts handed to the router at once.")
     space: str = Field(default="", description="The embedding space of every vector.")
@@ -81,6 +86,8 @@ class RouterEmbedding(BaseEmbedding):
     ) -> None:
         guarded = GuardedRouter(router, index)
         guarded.require_tiers(query_tier, document_tier)
+        if given := OF_THE_ROUTER.intersection(settings):
+            raise ConfigError(f"{min(given)} follows from the router. Leave it out.")
         shown = {"model_name": ", ".join(guarded.router.models), "space": str(guarded.router.space)}
         own = {"query_tier": query_tier, "document_tier": document_tier, "index": index}
         super().__init__(**{**shown, **own, **settings})
@@ -108,6 +115,27 @@ class RouterEmbedding(BaseEmbedding):
     def router(self) -> Router:
         """The one router in front of the vector store."""
         return self._guarded.router
+
+    @computed_field(description="A hash of everything that decides a vector, for the keys of caches.")  # type: ignore[prop-decorator]
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides a vector: the key of ``IngestionCache`` is made of ``to_dict()``.
+
+        It changes with the models, their prompts, dimensions and tiers, with ``on_too_long`` and ``cache_dtype``, and
+        not with keys, addresses and folders.
+        """
+        return self._guarded.fingerprint(self.query_tier, self.document_tier)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with fields set and checked as if they were set one after the other."""
+        other = super().model_copy(deep=deep)
+        for name, value in (update or {}).items():
+            setattr(other, name, value)
+        return other
+
+    def copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False, **_: Any) -> Self:
+        """Do what ``model_copy`` does; pydantic has both."""
+        return self.model_copy(update=update, deep=deep)
 
     def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
@@ -137,7 +165,7 @@ class RouterEmbedding(BaseEmbedding):
     # Pickles are built anew from the router and the fields; a callback manager does not pickle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = set(type(self).model_fields) - {"space", "embeddings_cache", "callback_manager"}
+        names = set(type(self).model_fields) - {*OF_THE_ROUTER, "embeddings_cache", "callback_manager"}
         return partial(RouterEmbedding, router=self.router, **{name: getattr(self, name) for name in names}), ()
 
 
@@ -159,6 +187,10 @@ class LlamaIndexStores(TieredStores[VectorStoreIndex]):
     def embedder(index: VectorStoreIndex) -> object:
         """Return what embeds for an index. LlamaIndex has no public name for it, so it is known by its class."""
         return next((value for value in vars(index).values() if isinstance(value, BaseEmbedding)), None)
+
+
+SETTINGS = ("indices", "router", "query_tier", "cascade", "similarity_top_k")
+"""The retriever's arguments besides those of the search."""
 
 
 class TieredRetriever(BaseRetriever):
@@ -211,7 +243,7 @@ class TieredRetriever(BaseRetriever):
     ) -> None:
         super().__init__(callback_manager=callback_manager)
         if similarity_top_k < 1:
-            raise ConfigError(f"similarity_top_k must be at least 1, not {similarity_top_k!r}.")
+            raise ConfigError(f"similarity_top_k must be at least 1, not {shown(similarity_top_k)}.")
         if "embed_model" in search:
             raise ConfigError("Each index embeds with a model of its own. Leave embed_model= out.")
         self.indices = dict(indices)
@@ -221,6 +253,13 @@ class TieredRetriever(BaseRetriever):
         self.similarity_top_k = similarity_top_k
         self.search = search
         self._tiered.check()
+        self._checked = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, if a retriever that is built with it is accepted."""
+        if getattr(self, "_checked", False) and name in (*SETTINGS, "search"):
+            self._copy(**(value if name == "search" else {name: value}))
+        super().__setattr__(name, value)
 
     @property
     def _tiered(self) -> LlamaIndexStores:
@@ -254,9 +293,8 @@ class TieredRetriever(BaseRetriever):
         return self._copy(similarity_top_k=similarity_top_k or self.similarity_top_k, **{**self.search, **search})
 
     def _copy(self, **other: Any) -> TieredRetriever:
-        own = ("router", "query_tier", "cascade", "similarity_top_k", "callback_manager")
-        settings = {name: getattr(self, name) for name in own}
-        return type(self)(self.indices, **{**settings, **self.search, **other})
+        settings = {name: getattr(self, name) for name in (*SETTINGS, "callback_manager")}
+        return type(self)(**{**settings, **self.search, **other})
 
     # Retrieval
 

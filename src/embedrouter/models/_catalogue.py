@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from .._display import masked, shown_name
 from ..errors import ConfigError
 from ..spending import as_price
 
@@ -117,7 +118,11 @@ def _parse(text: str, origin: str) -> dict[str, Card]:
     try:
         rows = tomllib.loads(text).get("models", [])
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin} is not valid TOML: {error}") from error
+        reason: str | None = masked(str(error))
+    else:
+        reason = None
+    if reason is not None:
+        raise ConfigError(f"{origin} is not valid TOML: {reason}. Correct the file.")
     cards = [_card(row, f"{origin}, row {number}") for number, row in enumerate(rows, 1)]
     return {card.model: card for card in cards}
 
@@ -125,7 +130,7 @@ def _parse(text: str, origin: str) -> dict[str, Card]:
 def _card(row: dict[str, Any], where: str) -> Card:
     known = {field.name for field in fields(Card)} - {"declared"}
     if unknown := sorted(row.keys() - known):
-        raise ConfigError(f"{where}: unknown column {unknown[0]!r}. Columns are {', '.join(sorted(known))}.")
+        raise ConfigError(f"{where}: unknown column {shown_name(unknown[0])}. Columns are {', '.join(sorted(known))}.")
     if ":" not in str(row.get("model", "")):
         raise ConfigError(f"{where}: model must be written 'provider:name'.")
     where = f"{where} ({row['model']})"

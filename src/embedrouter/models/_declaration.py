@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
+from .._display import looks_like_key, shown, shown_name
 from ..errors import ConfigError
 from ..spending import as_price
 from ..types import plain
@@ -18,6 +20,7 @@ from ._catalogue import did_you_mean, load_catalogue
 OPENAI_PROTOCOL = ("openai", "azure_openai")
 SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
 RATES = ("requests_per_minute", "texts_per_minute", "tokens_per_minute")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
 
 
@@ -25,9 +28,9 @@ FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_ba
 class Model:
     """Declare one model; settings that are left out come from the catalogue.
 
-    A literal ``api_key``, SDK clients and secret headers are not pickled: the copy reads ``api_key_env`` or the
-    provider's own environment variable. An ``azure_ad_token_provider`` is pickled by its name, if it is a function of
-    a module.
+    A literal ``api_key``, SDK clients and secret headers are not pickled, and an ``azure_ad_token_provider`` only by
+    its name, if it is a function of a module. A copy that lost its key reads the variable that ``api_key_env`` names,
+    and no other: the provider's own variable may hold a key for another server. ``copy`` and ``deepcopy`` keep all.
     """
 
     name: str
@@ -43,7 +46,7 @@ class Model:
     ``OPENAI_BASE_URL``. Must not contain a password."""
     api_key: str | None = field(default=None, repr=False)
     api_key_env: str | None = None
-    """The environment variable that holds the key."""
+    """The environment variable that holds the key, in place of the provider's; an empty string for none."""
     price: str | int | Decimal | None = None
     """US dollars per million tokens, instead of the catalogue's price."""
     free_tokens: int = 0
@@ -109,33 +112,40 @@ class Model:
         self._keep_own_settings()
         provider, _, rest = self.name.partition(":")
         if not provider or not rest:
-            raise ConfigError(f"Model name {self.name!r} must be written 'provider:name'.{did_you_mean(self.name)}")
+            raise ConfigError(
+                f"Model name {shown_name(self.name)} must be written 'provider:name'.{did_you_mean(self.name)}"
+            )
         as_price(self.price, self.name)
         check_address(self.base_url, f"{self.name}: base_url")
+        if self.api_key_env and looks_like_key(self.api_key_env) and not VARIABLE.fullmatch(self.api_key_env):
+            raise ConfigError(
+                f"{self.name}: api_key_env= is the name of a variable, such as 'OPENAI_API_KEY', not the key itself."
+            )
         for name, content in (self.headers or {}).items():
             if not content.isprintable():
                 raise ConfigError(
-                    f"{self.name}: the header {name!r} contains a line end or another control character. Remove it."
+                    f"{self.name}: the header {shown_name(name)} contains a line end or another control character. "
+                    "Remove it."
                 )
         for name in (*SIZES, *RATES):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ConfigError(f"{self.name}: {name} must be positive, not {value!r}.")
+                raise ConfigError(f"{self.name}: {name} must be positive, not {shown(value)}.")
         if self.free_tokens < 0:
-            raise ConfigError(f"{self.name}: free_tokens must not be negative, not {self.free_tokens!r}.")
+            raise ConfigError(f"{self.name}: free_tokens must not be negative, not {shown(self.free_tokens)}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
         if self.extra_body and self.provider not in OPENAI_PROTOCOL:
             raise ConfigError(f"{self.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
         if isinstance(self.served_as, str):
-            raise ConfigError(f"{self.name}: served_as= is a list of names: [{self.served_as!r}].")
+            raise ConfigError(f"{self.name}: served_as= is a list of names: [{shown_name(self.served_as)}].")
         for body in (self.body("document"), self.body("query")):
             if reserved := {"input", "model"} & set(body):
                 raise ConfigError(
                     f"{self.name}: extra_body must not set {sorted(reserved)}. The name of the model is deployment=."
                 )
         if unknown := set(self.prompts or ()) - {"document", "query"}:
-            raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {sorted(unknown)}.")
+            raise ConfigError(f"{self.name}: prompts are for 'document' and 'query', not {shown_name(min(unknown))}.")
 
     def _keep_own_settings(self) -> None:
         """Copy lists and mappings, which the user may change later, and turn subclasses of ``str`` into plain text."""
@@ -213,15 +223,29 @@ class Model:
         """The name without the provider."""
         return self.name.partition(":")[2]
 
+    def __copy__(self) -> Self:
+        return replace(self)  # with mappings of its own
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return replace(self)
+
     def __getstate__(self) -> dict[str, Any]:
         state = {item.name: getattr(self, item.name) for item in fields(self)}
-        state.update(api_key=None, client=None, async_client=None)
+        state.update(dict.fromkeys(CREDENTIALS))
         if self.headers is not None:
             state["headers"] = {name: value for name, value in self.headers.items() if not is_secret(name, value)}
-        provider = self.azure_ad_token_provider
-        if not inspect.isfunction(provider) or "<" in provider.__qualname__:  # a pickle would hold more than its name
+        if not has_name(self.azure_ad_token_provider):
             state["azure_ad_token_provider"] = None
+        held_key = (*CREDENTIALS, "azure_ad_token_provider")
+        lost_key = any(getattr(self, name) is not None and state[name] is None for name in held_key)
+        if self.api_key_env is None and (lost_key or KEY_HEADERS & {name.lower() for name in self.headers or ()}):
+            state["api_key_env"] = ""
         return state
+
+
+def has_name(function: object) -> bool:
+    """Return whether a function is pickled by its name; a pickle of another would hold what belongs to it, keys too."""
+    return inspect.isfunction(function) and "<" not in function.__qualname__
 
 
 def _own(value: Any) -> Any:
@@ -233,6 +257,10 @@ def _own(value: Any) -> Any:
     return plain(value) if issubclass(type(value), str) else value
 
 
+CREDENTIALS = ("api_key", "client", "async_client")
+"""Arguments that hold a key, and are never pickled."""
+KEY_HEADERS = {"authorization", "api-key", "x-api-key"}
+"""Headers that take the place of the key."""
 SECRET_HEADERS = ("auth", "key", "token", "secret", "cookie", "pass", "credential", "session", "signature", "jwt")
 SECRET_VALUES = ("bearer ", "basic ", "sk-")
 

@@ -8,6 +8,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+from .._display import shown, shown_name
 from ..errors import ConfigError, SpaceMismatchError
 from ..limits import REQUESTS_PER_LIMIT
 from ..spending import DECIMALS, as_price
@@ -29,8 +30,8 @@ def custom_card(model: Model, dimensions: int | None, **facts: Any) -> Card:
     missing = [name for name, value in (("space", model.space), ("dimensions", dimensions)) if value is None]
     if model.space is None or dimensions is None:
         raise ConfigError(
-            f"The catalogue does not know {model.name!r}.{_served_name(model)} If it is a model of your own, "
-            f"declare it: Model({model.name!r}, {', '.join(f'{name}=…' for name in missing)})."
+            f"The catalogue does not know {shown_name(model.name)}.{_served_name(model)} If it is a model of your own, "
+            f"declare it: Model({shown_name(model.name)}, {', '.join(f'{name}=…' for name in missing)})."
         )
     known = {"model": model.name, "space": model.space, "dimensions": dimensions, "texts": 32, "symmetric": False}
     return Card(**{**known, "declared": True, **facts})
@@ -44,8 +45,8 @@ def _served_name(model: Model) -> str:
         return did_you_mean(model.name)
     name = max(contained, key=len, default=names[0])
     return (
-        f" If {model.id!r} is your server's own name for a model of the catalogue, declare the model by the "
-        f"catalogue's name: Model('{model.provider}:{name}', deployment={model.id!r})."
+        f" If {shown_name(model.id)} is your server's own name for a model of the catalogue, declare the model by the "
+        f"catalogue's name: Model('{model.provider}:{name}', deployment={shown_name(model.id)})."
     )
 
 
@@ -76,12 +77,12 @@ def resolve(
     if not card.offers(wanted):
         offered = "every number below" if card.allowed == "any" else ", ".join(map(str, sorted(card.allowed))) or "none"
         raise ConfigError(
-            f"{model.name} does not offer {wanted} dimensions, only {card.dimensions} (others: {offered}). "
+            f"{model.name} does not offer {shown(wanted)} dimensions, only {card.dimensions} (others: {offered}). "
             f"Set dimensions= to one of these."
         )
     if model.space is not None and model.space != card.space:
         raise ConfigError(
-            f"{model.name} is known to be in the space {card.space!r}, not {model.space!r}. Leave space= out."
+            f"{model.name} is known to be in the space {card.space!r}, not {shown_name(model.space)}. Leave space= out."
         )
     prompts = dict(sorted((model.prompts or {}).items()))
     bodies = _bodies(model)
@@ -116,6 +117,7 @@ def resolve(
         served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,
+        repeats=local or model.embedder is not None,
         reads_context=any(
             code is not None
             for code in (model.embedder, model.client, model.async_client, model.azure_ad_token_provider)

@@ -4,21 +4,34 @@
 TOML table from the fields. A test compares the signature with the fields.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from .._display import shown, shown_name
 from ..cache import DEFAULT, CacheLike, Default
 from ..errors import ConfigError
+from ..events import Event
 from ..limits import RetryPolicy
 from ..spending import Budget
 from ..types import OverlongPolicy
-from ._declaration import Model
+from ._declaration import Model, has_name
 from ._tiers import TIERS, rank
 
 MAX_MICRO_BATCH_WINDOW = 1.0
 """Seconds."""
+
+
+class SetOnce:
+    """An object whose public attributes are set once, so that what they show is what was built."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__dict__ and not name.startswith("_"):
+            kind = type(self).__name__
+            raise ConfigError(f"{name} of a {kind} cannot be changed. Build another {kind}.")
+        super().__setattr__(name, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +57,7 @@ class RouterSettings:
     cache_memory: int = 64 * 2**20
     micro_batch_window: float = 0.01
     catalog: str | Path | None = None
+    on_event: Callable[[Event], object] | None = None
     clock: Callable[[], float] | None = None
     sleep: Callable[[float], object] | None = None
     random: Callable[[], float] | None = None
@@ -51,17 +65,23 @@ class RouterSettings:
     def __post_init__(self) -> None:
         if isinstance(self.models, str | Model) or not self.models:
             raise ConfigError("models must be a list of at least one model, such as ['openai:text-embedding-3-small'].")
-        if len(set(self.tiers)) != len(self.tiers) or not self.tiers:
-            raise ConfigError(f"tiers must be different names, lowest first, not {tuple(self.tiers)!r}.")
+        if isinstance(self.tiers, str) or len(set(self.tiers)) != len(self.tiers) or not self.tiers:
+            raise ConfigError("tiers must be different names, in a list, lowest first.")
         self._require_one_of("on_too_long", get_args(OverlongPolicy))
         self._require_one_of("when_unavailable", ("raise", "degrade"))
         self._require_one_of("cache_dtype", ("float32", "float16"))
         if self.cache_memory < 0:
-            raise ConfigError(f"cache_memory must be a number of bytes, 0 or more, not {self.cache_memory!r}.")
+            raise ConfigError(f"cache_memory must be a number of bytes, 0 or more, not {shown(self.cache_memory)}.")
         if not 0 <= self.micro_batch_window <= MAX_MICRO_BATCH_WINDOW:
             raise ConfigError(
                 f"micro_batch_window must be from 0 to {MAX_MICRO_BATCH_WINDOW} seconds, "
-                f"not {self.micro_batch_window!r}."
+                f"not {shown(self.micro_batch_window)}."
+            )
+        receiver = self.on_event
+        if receiver is not None and (not callable(receiver) or inspect.iscoroutinefunction(receiver)):
+            raise ConfigError(
+                f"on_event must be a function, and no coroutine function, not {type(receiver).__name__}. It is called "
+                "in a thread; there, loop.call_soon_threadsafe hands an event to an event loop."
             )
         for tier in (self.query_tier, self.document_tier):
             if tier is not None:
@@ -70,11 +90,12 @@ class RouterSettings:
     def _require_one_of(self, name: str, accepted: tuple[str, ...]) -> None:
         if (value := getattr(self, name)) not in accepted:
             *others, last = map(repr, accepted)
-            raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}.")
+            raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {shown(value)}.")
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of ``Router`` that give these settings again."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the keyword arguments of ``Router`` that give these settings again, in a pickle too."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return own if has_name(self.on_event) else own | {"on_event": None}
 
 
 # Ready-made settings: in a family of models the best one embeds documents and the cheapest one queries, in one space
@@ -110,7 +131,7 @@ def preset(name: str, revision: str | None = None, trust_remote_code: bool = Fal
         ConfigError: the name is unknown, or the local model is requested from another preset or without its conditions.
     """
     if name not in PRESETS:
-        raise ConfigError(f"Unknown preset {name!r}. Choose one of {', '.join(PRESETS)}.")
+        raise ConfigError(f"Unknown preset {shown_name(name)}. Choose one of {', '.join(PRESETS)}.")
     settings = dict(PRESETS[name])
     if revision is not None or trust_remote_code:
         if name != "voyage-4":

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 
+from .._display import shown_name
 from ..errors import ConfigError
 from ..types import InputType
 
@@ -65,4 +66,6 @@ def rank(name: str, tiers: Sequence[str]) -> int:
     try:
         return tiers.index(name)
     except ValueError:
-        raise ConfigError(f"Unknown tier {name!r}. This router knows, lowest first: {', '.join(tiers)}.") from None
+        raise ConfigError(
+            f"Unknown tier {shown_name(name)}. This router knows, lowest first: {', '.join(tiers)}."
+        ) from None

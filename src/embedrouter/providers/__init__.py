@@ -12,14 +12,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .._display import shown_name
+from .._process import importing
 from ..errors import ConfigError
 from ..models import Backend, Card, Model, custom_card
 from ..types import Candidate
-from ._environment import Address
+from ._environment import KEY_VARIABLES, Address
 from ._tiktoken import encoding
 from .versions import check_versions
 
-__all__ = ["Address", "Backend", "Description", "address_of", "create", "describe", "encoding", "never_sent"]
+__all__ = [
+    "KEY_VARIABLES",
+    "Address",
+    "Backend",
+    "Description",
+    "address_of",
+    "create",
+    "describe",
+    "encoding",
+    "never_sent",
+]
 
 PROVIDERS = {
     "openai": "openai",
@@ -86,8 +98,8 @@ def _provider(model: Model) -> Any:
         return import_module(".wrapped", __package__)
     if model.provider not in PROVIDERS:
         raise ConfigError(
-            f"Unknown provider {model.provider!r} in {model.name!r}. Known are {', '.join(PROVIDERS)}; "
-            "for any other pass backend= (see embedrouter.backends.Backend)."
+            f"Unknown provider {shown_name(model.provider)} in {shown_name(model.name)}. "
+            f"Known are {', '.join(PROVIDERS)}; for any other pass backend= (see embedrouter.backends.Backend)."
         )
     return import_module(f".{PROVIDERS[model.provider]}", __package__)
 
@@ -101,7 +113,8 @@ def needs_extra(model: Model, extra: str) -> Iterator[None]:
     """
     check_versions(model.name, extra)
     try:
-        yield
+        with importing:
+            yield
     except ImportError as error:
         raise ConfigError(
             f"{model.name} needs {error.name or extra!r}, which is not installed. Run: "

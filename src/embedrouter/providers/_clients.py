@@ -22,6 +22,7 @@ from functools import cache
 from inspect import iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
+from .._display import shown_name
 from .._process import PerLoop, PerProcess, in_thread
 from ..errors import ConfigError
 from ..models import Model
@@ -211,7 +212,7 @@ def ssl_context(library: Any) -> ssl.SSLContext:
     except OSError as error:
         wrong = next((name for name, value in zip(names, given, strict=True) if value), names[0])
         raise ConfigError(
-            f"The certificate authorities of {wrong}={os.environ.get(wrong)!r} cannot be read "
+            f"The certificate authorities of {wrong}={shown_name(os.environ.get(wrong))} cannot be read "
             f"({error.strerror or type(error).__name__}). Set {wrong} to a PEM file, or remove it."
         ) from error
 

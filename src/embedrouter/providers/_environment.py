@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from .._display import shown_name
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model, check_address, is_secret
 
@@ -97,9 +98,17 @@ def api_key(model: Model) -> str:
                 model=model.name,
             )
         return key
-    variable = _variables(model)[0]
+    if not (variables := _variables(model)):
+        raise AuthenticationError(
+            f"No API key for {model.name}: its key was not named as a variable, and copies for other processes hold no "
+            "key. Name the variable, Model(…, api_key_env=…), or build the router in the process that embeds.",
+            model=model.name,
+        )
+    named = variables[0]
+    if not named.isupper() and shown_name(named) != repr(named):  # somebody has put the key there
+        named = "that api_key_env= names"
     raise AuthenticationError(
-        f"No API key for {model.name}: set the environment variable {variable}, or pass Model(…, api_key=…). "
+        f"No API key for {model.name}: set the environment variable {named}, or pass Model(…, api_key=…). "
         "For a server that needs none pass any text.",
         model=model.name,
     )
@@ -135,7 +144,9 @@ def secrets(model: Model) -> list[str]:
 
 
 def _variables(model: Model) -> tuple[str, ...]:
-    return (model.api_key_env,) if model.api_key_env else KEY_VARIABLES[model.provider]
+    if model.api_key_env is None:
+        return KEY_VARIABLES[model.provider]
+    return (model.api_key_env,) if model.api_key_env else ()
 
 
 def setting(value: str | None, model: Model, argument: str, variable: str) -> str:

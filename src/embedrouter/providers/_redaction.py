@@ -7,14 +7,14 @@ key. Errors end up in logs, so a text or a key is passed on neither in a message
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from .._display import MIN_KEY, escaped
+
 MIN_ECHO = 20
 """Consecutive characters of a text that count as an echo; a shorter text must be echoed whole."""
 MIN_UNQUOTED = 12
 """Characters from which a text that is echoed whole is recognised without quotation marks around it."""
 MAX_SEARCHED = 2_000
 """Characters that are searched of an error; an error that says more is not chained."""
-MIN_KEY = 8
-"""Characters of a key; a shorter one is a placeholder, such as ``none``."""
 
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 ECHOED_KEY = re.compile(r"(?<=key provided: )\S+|\bsk-[\w*-]{4,}", re.IGNORECASE)
@@ -54,7 +54,7 @@ def find_possible_keys(message: str) -> list[str]:
 
 
 def safe_to_chain(error: BaseException, texts: Sequence[str], secrets: Sequence[str] = ()) -> bool:
-    """Return whether a traceback of ``error`` would print neither a text nor a key, and not very much."""
+    """Return whether a traceback of ``error`` would print no text, no key, nothing that is escaped, and not much."""
     secrets = [secret for secret in secrets if len(secret) >= MIN_KEY]
     try:
         printed = set(_printed(error))
@@ -62,6 +62,7 @@ def safe_to_chain(error: BaseException, texts: Sequence[str], secrets: Sequence[
         return False
     return (
         all(len(words) <= MAX_SEARCHED for words in printed)
+        and all(escaped(line) == line for words in printed for line in words.split("\n"))
         and not any(secret in words for secret in secrets for words in printed)
         and not _echo(printed, texts)
     )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
-from .._process import threads
+from .._process import importing, threads
 from ..errors import BackendError, BadResponseError, OutOfThreadsError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Model
 from ..types import Answer, Candidate, InputType
@@ -80,7 +80,8 @@ class RemoteBackend(Backend):
     @classmethod
     def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
         given = model.async_client if asynchronous else model.client
-        return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
+        with importing:  # SDKs import modules while they make a client
+            return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
 
     @staticmethod
     @abstractmethod
@@ -198,7 +199,9 @@ class RemoteBackend(Backend):
             BadResponseError: an index is repeated or skipped.
             KeyError, TypeError, AttributeError: these are no such rows.
         """
-        embeddings = [row["embedding"] for row in rows]
+        if rows and not any("embedding" in row for row in rows):
+            raise KeyError("embedding")
+        embeddings = [row.get("embedding") for row in rows]
         places = places_of([row.get("index") for row in rows])
         if sorted(places) != list(range(len(embeddings))):
             raise BadResponseError("the answer repeats or skips an index", model=self.model.name)

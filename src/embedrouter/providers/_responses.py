@@ -51,24 +51,64 @@ PARSE_FAILURES = (TypeError, AttributeError, LookupError, RecursionError, ValueE
 """Exceptions that SDKs raise by accident where an answer has another form than they expect."""
 
 
-def decode_vectors(embeddings: Sequence[object], model: str) -> Vectors:
+UNREADABLE = (ValueError, TypeError, OverflowError)
+
+
+def decode_vectors(embeddings: Sequence[object], model: str, length: int = 0) -> Vectors:
     """Decode vectors, written as base64 of float32 or as lists of numbers, to an array (texts, dimensions).
 
+    Args:
+        length: the number of dimensions that is expected. See ``stack_vectors``.
+
     Raises:
-        BadResponseError: a vector is written in another way, or the vectors differ in length.
+        BadResponseError: vectors came and none can be read, or they differ in length and none has the expected one.
     """
-    decode = _base64_decoder()
     try:
-        rows = [decode(row) if isinstance(row, str) else _float32(row) for row in embeddings]
-        size, *others = {len(row) for row in rows} or {0}
-        if others:
-            raise ValueError("vectors of several lengths")
-        return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), size // 4)
-    except (ValueError, TypeError, OverflowError) as error:
+        rows = [read_vector(row, _as_bytes) for row in embeddings]
+        if not any(rows) and any(embeddings):
+            raise ValueError("no vector can be read")
+        return stack_vectors(rows, length)
+    except UNREADABLE as error:
         raise BadResponseError(f"the vectors cannot be read: {type(error).__name__}", model=model) from error
 
 
-def _float32(row: object) -> bytes:
+def read_vector(row: object, read: Callable[[Any], bytes]) -> bytes:
+    """Return a vector as the bytes of float32 numbers; none where it is missing or cannot be read."""
+    try:
+        return read(row)
+    except UNREADABLE:
+        return b""
+
+
+def stack_vectors(rows: Sequence[bytes], length: int) -> Vectors:
+    """Stack vectors to an array; one that is missing or of another length is NaN, and spoils no other.
+
+    Args:
+        rows: each the bytes of float32 numbers.
+        length: the number of dimensions that is expected; where all vectors have another, they are stacked as they are.
+
+    Raises:
+        ValueError: the vectors differ in length and none has the expected one.
+    """
+    sizes = {len(row) for row in rows if row} or {4 * length if rows else 0}
+    if len(sizes) > 1 and 4 * length not in sizes:
+        raise ValueError("vectors of several lengths")
+    size = 4 * length if 4 * length in sizes else max(sizes)
+    missing = np.full(size // 4, np.nan, "<f4").tobytes()
+    content = b"".join(row if len(row) == size else missing for row in rows)
+    return np.frombuffer(content, "<f4").reshape(len(rows), size // 4)
+
+
+def _as_bytes(row: object) -> bytes:
+    return _base64_decoder()(row) if isinstance(row, str) else as_float32(row)
+
+
+def as_float32(row: object) -> bytes:
+    """Return a list of numbers as the bytes of float32 numbers.
+
+    Raises:
+        UNREADABLE: it is no such list.
+    """
     with np.errstate(over="ignore"):  # a number that is too large becomes infinite, and infinite numbers are refused
         numbers = np.asarray(row, "<f4")
     if numbers.ndim != 1:

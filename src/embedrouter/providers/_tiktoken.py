@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import threading
 from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .._process import importing
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -28,7 +29,6 @@ VOCABULARIES = {
 """The name of a vocabulary's file in tiktoken's folder (the SHA-1 of its address) and the SHA-256 of its content."""
 
 FOLDER = "TIKTOKEN_CACHE_DIR"
-_environment = threading.Lock()
 
 
 @cache
@@ -56,9 +56,9 @@ def _folders() -> list[Path]:
 
 
 def _load(name: str, folder: Path) -> Encoding:
-    import tiktoken
+    with importing:  # one thread at a time, because tiktoken takes the folder from the environment only
+        import tiktoken
 
-    with _environment:  # tiktoken takes the folder from the environment only
         before = os.environ.get(FOLDER)
         os.environ[FOLDER] = str(folder)
         try:

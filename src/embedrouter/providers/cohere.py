@@ -83,7 +83,7 @@ class CohereBackend(RemoteBackend):
             raise BadResponseError(
                 "the answer holds neither base64 nor float vectors. Check base_url.", model=self.model.name
             )
-        vectors = decode_vectors(embeddings, self.model.name)
+        vectors = decode_vectors(embeddings, self.model.name, self.length)
         return Answer(vectors, parse_token_count(tokens), implausible=implausible_count(tokens))
 
     def sent_keys(self, error: Exception) -> list[str]:

@@ -143,7 +143,7 @@ class OpenAIBackend(RemoteBackend):
             tokens = (body.get("usage") or {}).get("prompt_tokens")
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, headers) from error
-        vectors = decode_vectors(embeddings, self.model.name)
+        vectors = decode_vectors(embeddings, self.model.name, self.length)
         limits, name = parse_rate_limits(headers or {}), parse_name(body)
         return Answer(vectors, parse_token_count(tokens), limits, name, implausible_count(tokens))
 

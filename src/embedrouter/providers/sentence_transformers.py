@@ -21,7 +21,6 @@ Promises:
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from .._display import get_logger
 from .._process import PerProcess
 from ..errors import ConfigError, InputRejectedError, UnavailableError
 from ..models import Card, Model
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
-logger = logging.getLogger("embedrouter")
+logger = get_logger("embedrouter.models")
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """Torch's messages, on each kind of device; the exceptions differ and some are plain ``RuntimeError``."""

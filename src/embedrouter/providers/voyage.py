@@ -90,7 +90,7 @@ class VoyageBackend(RemoteBackend):
             tokens = (body.get("usage") or {}).get("total_tokens")
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, response.headers) from error
-        vectors = decode_vectors(embeddings, self.model.name)
+        vectors = decode_vectors(embeddings, self.model.name, self.length)
         limits = parse_rate_limits(response.headers)
         return Answer(vectors, parse_token_count(tokens), limits, parse_name(body), implausible_count(tokens))
 

@@ -19,10 +19,10 @@ import numpy as np
 from .._process import in_thread
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
 from ..models import Backend, Card, Model, custom_card, framework_methods
-from ..types import Answer, Candidate, InputType, Vectors
+from ..types import Answer, Candidate, InputType
 from . import Description, never_sent
 from ._redaction import safe_to_chain
-from ._responses import kind_of_status
+from ._responses import UNREADABLE, as_float32, kind_of_status, read_vector, stack_vectors
 
 STATUS = ("status_code", "http_status", "status")
 """Attributes of SDKs' exceptions that hold the HTTP status."""
@@ -92,6 +92,7 @@ class WrappedBackend(Backend):
 
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self._embedder, self._name = model.embedder, model.name
+        self._length = candidate.space.dimensions
         self._methods = framework_methods(self._embedder)
         self._takes_input_type = self._methods is None and "input_type" in inspect.signature(self._embedder).parameters
 
@@ -119,7 +120,7 @@ class WrappedBackend(Backend):
         documents, query = (getattr(self._embedder, name) for name in self._methods)
         if input_type == "document":
             return self._answer(documents(texts))
-        return self._answer([self._copied(query(text)) for text in texts])
+        return self._answer([copied(query(text)) for text in texts])
 
     async def _acall(self, texts: list[str], input_type: InputType) -> Answer:
         """Call the embedder's asynchronous method; where it has none of its own, the synchronous one in a thread."""
@@ -128,17 +129,19 @@ class WrappedBackend(Backend):
             return await in_thread(self._call, texts, input_type)
         if input_type == "document":
             return self._answer(await method(texts))
-        return self._answer([self._copied(await method(text)) for text in texts])
+        return self._answer([copied(await method(text)) for text in texts])
 
     def _answer(self, rows: Any) -> Answer:
-        return Answer(self._copied(rows), tokens=None)
-
-    def _copied(self, rows: Any) -> Vectors:
         """Copy vectors before the embedder is called again: it may use one buffer for all its answers."""
         try:
-            return np.array(rows, np.float32, order="C")
-        except (ValueError, TypeError) as error:
-            raise BadResponseError("what came back is not a list of vectors", model=self._name) from error
+            if isinstance(rows, np.ndarray) and rows.dtype != object:
+                return Answer(np.array(rows, np.float32, order="C"), tokens=None)
+            found = [read_vector(row, as_float32) for row in rows]
+            return Answer(stack_vectors(found, self._length), tokens=None)
+        except UNREADABLE as error:
+            raise BadResponseError(
+                "what came back is not a list of vectors", model=self._name, retryable=False
+            ) from error
 
     def _translate(self, error: Exception, texts: Sequence[str]) -> Exception:
         """Return our error for a failure of the network or of a provider behind the embedder, or ``error`` itself.
@@ -161,6 +164,14 @@ class WrappedBackend(Backend):
             return error
         ours.__cause__ = error if safe_to_chain(error, texts) else None
         return ours
+
+
+def copied(vector: Any) -> Any:
+    """Copy the vector of one query; what is no vector stays, and spoils no other."""
+    try:
+        return np.array(vector, np.float32)
+    except UNREADABLE:
+        return None
 
 
 create = WrappedBackend

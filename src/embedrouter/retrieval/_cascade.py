@@ -12,12 +12,13 @@ This module decides. The ``TieredRetriever``s of both frameworks search.
 """
 
 import math
-import threading
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .._display import shown, shown_name
+from .._process import Lock, PerProcess
 from ..errors import ConfigError
 
 DEPTH = 10
@@ -64,11 +65,11 @@ class Cascade:
         gaps: Iterable[float] = (),
     ) -> None:
         if not 0 <= share <= 1:
-            raise ConfigError(f"Cascade.share must be from 0 to 1, such as 0.3 for 30 %, not {share!r}.")
+            raise ConfigError(f"Cascade.share must be from 0 to 1, such as 0.3 for 30 %, not {shown(share)}.")
         if window < 1:
-            raise ConfigError(f"Cascade.window must be at least 1, not {window!r}.")
+            raise ConfigError(f"Cascade.window must be at least 1, not {shown(window)}.")
         if cheap is not None and cheap == good:
-            raise ConfigError(f"Cascade.cheap and Cascade.good must be two tiers, not {cheap!r} twice.")
+            raise ConfigError(f"Cascade.cheap and Cascade.good must be two tiers, not {shown_name(cheap)} twice.")
         self.share = share
         self.cheap = cheap
         self.good = good
@@ -77,7 +78,7 @@ class Cascade:
         """Queries decided so far."""
         self.escalated = 0
         """Queries escalated so far."""
-        self._lock = threading.Lock()
+        self._lock = PerProcess(Lock)
 
     def escalates(self, scores: Sequence[float]) -> bool:
         """Decide about one query, and count the decision.
@@ -89,7 +90,7 @@ class Cascade:
         if len(scores) < 2:
             return False
         found = gap(scores)
-        with self._lock:
+        with self._lock.get():
             others = sorted(self._recent)
             below, up_to = bisect_left(others, found), bisect_right(others, found)
             rank = (below + up_to + 1) / 2 / (len(others) + 1)  # over 0 and under 1, the middle among equals
@@ -101,11 +102,11 @@ class Cascade:
         return escalated
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
+        with self._lock.get():
             return {**self.__dict__, "_recent": self._recent.copy(), "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=PerProcess(Lock))
 
     def __repr__(self) -> str:
         return f"Cascade({self.share:g}; escalated {self.escalated} of {self.seen})"

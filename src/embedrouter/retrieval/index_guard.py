@@ -7,21 +7,26 @@ another space is refused on this machine: before it adds documents, and before i
 LangChain's ``QdrantVectorStore`` embeds a text of its own as a document whenever it is opened, to measure its length.
 A store that is only searched is opened with ``validate_embeddings=False``.
 
-``embedrouter.chroma`` has a second guard, for Chroma alone: it writes the space into the collection, holds on every
-machine, and checks when the collection is opened. This guard needs nothing of the store, holds on one machine, and
-checks at each call. The two are independent, and both may be used.
+``embedrouter.stores`` has a second guard: it writes the space into the store itself, holds on every machine, and checks
+when the store is opened. This guard needs nothing of the store, holds for the user on one machine, and checks at each
+call. The two are independent, and both may be used.
 
-A record is one small JSON file in the folder ``indexes`` beside the cache (without a cache, in the user's data folder).
-A record is written once, atomically: of two processes that write at the same time one wins, and the other is checked
-against the winner's record.
+A record is one small JSON file in the folder ``indexes`` of the user's data folder, whichever cache and working folder
+a process has. A record is written once, atomically: of two processes that write at the same time one wins, and the
+other is checked against the winner's record. Earlier versions kept records beside the cache, and these count as well;
+where the data folder cannot be written, records are still kept there.
 """
 
 import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
+
+import platformdirs
 
 from .._process import in_thread
 from ..cache import write_once
@@ -32,9 +37,14 @@ from ..tiered import TieredRouter, require_single_space
 from ..types import InputType, Space
 
 FOLDER = "indexes"
-"""Inside the cache's folder, or the user's data folder."""
+"""Inside the user's data folder, and in earlier versions inside the cache's folder."""
 
 SUFFIX = ".json"
+
+
+def users_folder() -> Path:
+    """Return the folder of the user's records on this machine."""
+    return Path(platformdirs.user_data_dir("embedrouter", appauthor=False)) / FOLDER
 
 
 class IndexGuard:
@@ -46,65 +56,119 @@ class IndexGuard:
         folder: where records are kept.
         name: of the vector store.
         space: of the router in front of the store.
+        earlier: where earlier versions kept records, and what is used where ``folder`` cannot be written.
 
     Raises:
         SpaceMismatchError: the store is recorded in another space.
     """
 
-    def __init__(self, folder: Path, name: str, space: Space) -> None:
+    def __init__(self, folder: Path, name: str, space: Space, earlier: Path | None = None) -> None:
         if not name:
             raise ConfigError("index= must be the name of the vector store that is being filled.")
         self.name = name
-        self._path = folder / (quote(name, safe="") + SUFFIX)
+        self._paths = [_path(place, name) for place in dict.fromkeys((folder, earlier)) if place is not None]
         self._space = space
         self.check()
 
     def check(self) -> None:
         """Refuse a store that is recorded in another space; a store without a record is accepted."""
-        space = _read(self._path)
-        if space is not None and space != self._space:
-            named = [self.name, "--cache", str(self._path.parent.parent)]
-            raise SpaceMismatchError(
-                f"The index {self.name!r} holds vectors in the space {space}; this router gives {self._space}, and a "
-                f"distance between the two means nothing. Use a router of the space {space.name}, or embed the "
-                f"documents again into an empty index and then run: embedrouter cache forget-index {shlex.join(named)}"
-            )
+        for path in self._paths:
+            space = _read(path)
+            if space is not None and space != self._space:
+                named = [self.name, *(["--cache", str(path.parent.parent)] if path is not self._paths[0] else [])]
+                raise SpaceMismatchError(
+                    f"The index {self.name!r} holds vectors in the space {space}; this router gives {self._space}, and "
+                    f"a distance between the two means nothing. Use a router of the space {space.name}, or embed the "
+                    "documents again into an empty index and then run: embedrouter cache forget-index "
+                    f"{shlex.join(named)}; or give another index another name."
+                )
 
     def record(self) -> None:
-        """Record the space of a store that has no record yet; otherwise check the record."""
-        if not self._path.exists():
-            write_once(self._path, {"index": self.name, **asdict(self._space)})
+        """Record the space of a store that has no record yet; otherwise check the record.
+
+        Raises:
+            ConfigError: the record cannot be written.
+        """
+        failure: OSError | None = None
+        for path in self._paths:
+            try:
+                if not path.exists():
+                    write_once(path, {"index": self.name, **asdict(self._space)})
+                break
+            except OSError as error:
+                failure = error
+        else:
+            raise ConfigError(
+                f"The space of the index {self.name!r} cannot be recorded in {self._paths[0].parent} ({failure}). Give "
+                "the right to write there, or leave index= out."
+            ) from failure
         self.check()
 
 
-def recorded(folder: Path) -> dict[str, Space]:
-    """Return the recorded space of every index in a folder, by name."""
-    records = {unquote(path.name.removesuffix(SUFFIX)): _read(path) for path in sorted(folder.glob("*" + SUFFIX))}
-    return {name: space for name, space in records.items() if space is not None}
+def recorded(*folders: Path) -> dict[str, Space]:
+    """Return the recorded space of every index in folders, by name; the first folder that has a name counts."""
+    found: dict[str, Space] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*" + SUFFIX)):
+            space = _read(path)
+            if space is not None:
+                found.setdefault(unquote(path.name.removesuffix(SUFFIX)), space)
+    return found
 
 
-def forget(folder: Path, name: str) -> Space:
-    """Remove the record of an index that was emptied or embedded again, and return the space of the record.
+def forget(name: str, *folders: Path) -> Space:
+    """Remove the records of an index that was emptied or embedded again, and return the space of the first.
 
     Raises:
         ConfigError: there is no such record; the message lists the names of all records.
     """
-    known = recorded(folder)
+    known = recorded(*folders)
     if name not in known:
         names = ", ".join(map(repr, known)) or "none"
-        raise ConfigError(f"No index {name!r} is recorded in {folder}. There are: {names}.")
-    (folder / (quote(name, safe="") + SUFFIX)).unlink()
+        where = " and ".join(map(str, folders))
+        raise ConfigError(f"No index {name!r} is recorded in {where}. There are: {names}.")
+    for folder in folders:
+        _path(folder, name).unlink(missing_ok=True)
     return known[name]
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / (quote(name, safe="") + SUFFIX)
 
 
 def _read(path: Path) -> Space | None:
     try:
         record = json.loads(path.read_text("utf-8"))
         return Space(record["name"], record["dimensions"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ConfigError(f"The record {path} of an index cannot be read. Remove it if the index is new.") from error
+
+
+class ShownIsHeld:
+    """Adapter whose attributes hold as they are shown, also those that are set later: a new ``index`` is guarded.
+
+    The adapter has a ``GuardedRouter`` as ``_guarded``.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        guarded = getattr(self, "_guarded", None)
+        if isinstance(guarded, GuardedRouter):
+            if name in OF_THE_ROUTER:
+                raise ConfigError(
+                    f"{name} cannot be changed, because it follows from the router. Build another "
+                    f"{type(self).__name__} around another router."
+                )
+            if name in ("query_tier", "document_tier"):
+                guarded.require_tiers(value)
+            if name == "index":
+                super().__setattr__("_guarded", GuardedRouter(guarded.router, value))
+        super().__setattr__(name, value)
+
+
+OF_THE_ROUTER = frozenset({"router", "space", "model", "model_name", "fingerprint"})
+"""Attributes of adapters that follow from the router."""
 
 
 class GuardedRouter:
@@ -121,8 +185,24 @@ class GuardedRouter:
 
     def __init__(self, router: Router | TieredRouter, index: str | None) -> None:
         self.router = require_single_space(router)
-        folder = wiring_of(self.router).folder / FOLDER
-        self._guard = None if index is None else IndexGuard(folder, index, self.router.space)
+        beside_cache = wiring_of(self.router).folder / FOLDER
+        self._guard = None if index is None else IndexGuard(users_folder(), index, self.router.space, beside_cache)
+
+    @property
+    def index(self) -> str | None:
+        """The name of the store, if it is guarded."""
+        return None if self._guard is None else self._guard.name
+
+    def fingerprint(self, query_tier: str | None, document_tier: str | None) -> str:
+        """Return a hash of everything that decides a vector, for the keys of caches in front of an adapter.
+
+        Neither keys nor addresses, folders and limits are in it. A tier of ``with embedrouter.tier(…)`` counts.
+        """
+        wiring = wiring_of(self.router)
+        given: dict[InputType, str | None] = {"query": query_tier, "document": document_tier}
+        asked = [first_given(requested(kind), tier) or wiring.default_tiers[kind] for kind, tier in given.items()]
+        content = [wiring.fingerprint, [rank(tier, self.router.tiers) for tier in asked]]
+        return blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
     def require_tiers(self, *tiers: str | None) -> None:
         """Refuse tiers that the router does not know.

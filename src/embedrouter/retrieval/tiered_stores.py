@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from .._display import shown_name
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given, requested, tier
 from ..tiered import TieredRouter, default_tier
@@ -124,8 +125,8 @@ class TieredStores(ABC, Generic[Store]):
             if other is router and name in self.stores:
                 return name
         raise ConfigError(
-            f"There is no {self.noun} for the tier {asked!r}, only for {', '.join(self.stores)}. Give each router of "
-            f"the TieredRouter one {self.noun} of its own."
+            f"There is no {self.noun} for the tier {shown_name(asked)}, only for {', '.join(self.stores)}. Give each "
+            f"router of the TieredRouter one {self.noun} of its own."
         )
 
     def store(self, name: str) -> Store:
@@ -211,7 +212,7 @@ class TieredStores(ABC, Generic[Store]):
         The highest tier costs most and fails most: where it fails, the other stores are not changed yet.
         """
         if isinstance(tiers, str):
-            raise ConfigError(f"tiers must be a list of tiers, such as [{tiers!r}].")
+            raise ConfigError(f"tiers must be a list of tiers, such as [{shown_name(tiers)}].")
         names = {self.name(asked) for asked in (self.router.own_tiers if tiers is None else tiers)}
         return sorted(names, key=self.router.tiers.index, reverse=True)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+from .._display import shown
 from ..errors import ConfigError
 
 
@@ -34,7 +35,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.when_exceeded not in ("raise", "degrade"):
-            raise ConfigError(f"Budget.when_exceeded must be 'raise' or 'degrade', not {self.when_exceeded!r}.")
+            raise ConfigError(f"Budget.when_exceeded must be 'raise' or 'degrade', not {shown(self.when_exceeded)}.")
         for item in fields(self):
             if item.name != "when_exceeded" and (value := getattr(self, item.name)) is not None:
                 object.__setattr__(self, item.name, _amount(value, item.name))
@@ -46,7 +47,7 @@ def _amount(value: object, name: str) -> Decimal:
     try:
         amount = Decimal(value)  # type: ignore[arg-type]
     except (InvalidOperation, TypeError) as error:
-        raise ConfigError(f"Budget.{name}: {value!r} is not an amount in US dollars, such as 5.00.") from error
+        raise ConfigError(f"Budget.{name}: {shown(value)} is not an amount in US dollars, such as 5.00.") from error
     if amount < 0:
         raise ConfigError(f"Budget.{name} must not be negative, not {amount}.")
     return amount

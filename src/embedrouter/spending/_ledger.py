@@ -10,8 +10,7 @@ detail of a settled request is removed after some days, a few requests at a time
 the traffic.
 
 Savings are added up in memory, because each warm call has some. They are written with the next booking, by ``flush``
-and ``close``, and when the process ends. Processes of a ``multiprocessing`` pool are ended by a signal, without a
-chance to write: there savings are written at the end of each call.
+and ``close``, and when the process ends; in processes of a ``multiprocessing`` pool at the end of each call.
 
 The file may fail at any moment. Under a budget that is an error before a request, and nothing is spent. All other
 bookings wait in memory and are written when the file works again: after a request there is an answer to return, and
@@ -19,7 +18,6 @@ what was set aside for it stays counted in the file until then.
 """
 
 import atexit
-import logging
 import secrets
 import sqlite3
 import time
@@ -34,6 +32,7 @@ from typing import TypeVar
 from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
+from ..events import BookingsLost, Events, LedgerFailed
 from ..types import Spending
 from . import _bookings as bookings
 from ._accounts import (
@@ -47,15 +46,13 @@ from ._accounts import (
     sum_accounts,
 )
 from ._budget import Budget
-from ._schema import VERSION, migrate
+from ._schema import VERSION, migrate, recognise
 from ._unwritten import Booking, Unwritten
-
-logger = logging.getLogger("embedrouter")
 
 DAY = 86_400.0
 FLUSH_INTERVAL = 5.0
 """Seconds between two attempts to write what is in memory, where it can wait."""
-PATIENCE = 2.0
+PATIENCE = 0.5
 """Seconds to wait for another writer with what can wait in memory instead."""
 LAST_WAIT = 1.0
 """The same with savings when the process ends, and for another ledger."""
@@ -75,7 +72,7 @@ class Ledger:
     Args:
         file: the same file is the same ledger; ``None`` keeps accounts in memory, for this object alone.
         required: whether a budget depends on it, so that a file that fails is an error. Otherwise bookings wait in
-            memory until the file works again, and a warning is logged.
+            memory until the file works again.
         now: seconds since 1970.
         keep_detail_days: after so many days a settled request is part of the totals only.
         busy_timeout: seconds to wait for another process that writes, where a budget depends on it.
@@ -93,14 +90,18 @@ class Ledger:
         now: Callable[[], float] = time.time,
         keep_detail_days: float = 30,
         busy_timeout: float = BUSY_TIMEOUT,
+        events: Events | None = None,
     ) -> None:
         self.file = file
+        self._events = events or Events()
         self._required = required
         self._now = now
         self._keep_detail = keep_detail_days * DAY
         self._busy_timeout = busy_timeout
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
-        self._database = SQLiteFile(file, version=VERSION, migrate=migrate, busy_timeout=self._patience)
+        self._database = SQLiteFile(
+            file, version=VERSION, migrate=migrate, recognise=recognise, busy_timeout=self._patience
+        )
         self._unwritten = PerProcess(Unwritten)
         """A forked child begins with nothing: what the parent has in memory is the parent's to write."""
         self._opened = False
@@ -109,7 +110,7 @@ class Ledger:
         """Whether the last transaction failed."""
         self._tried = now()
         """When the last transaction ended, or ``flush`` was found to be due."""
-        self._logged: set[str] = set()
+        self._told: set[str] = set()
 
     # Before and after a request
 
@@ -117,14 +118,14 @@ class Ledger:
         """Say why a whole call that costs ``amount`` does not fit the budget, or return ``None``."""
         if amount == 0 or not budget.caps:
             return None
-        with self._reading() as database:
+        with self._reported(), self._reading() as database:
             return bookings.exceeded(database, budget, amount, self._now(), whole_call=True)
 
     def reserve(self, budget: Budget, spending: Spending) -> int | str:
         """Set the cost of one request aside and return the reservation, or say why it does not fit."""
         now = self._now()
         if self._required or budget.caps:
-            with self.transaction() as database:
+            with self._reported(), self.transaction() as database:
                 amount, _ = bookings.price_without_free(database, spending)
                 refusal = bookings.exceeded(database, budget, amount, now, whole_call=False)
                 return refusal or bookings.reserve(database, spending, now)
@@ -201,7 +202,7 @@ class Ledger:
         """Write what is in memory and close the file; the next call opens it again."""
         self._flush(self._patience)
         self._database.close()
-        self._opened = self._failing = False
+        self._failing = False
 
     def compact(self, older_than: timedelta = timedelta()) -> int:
         """Remove the detail of settled and released requests, and give the room in the file back to the disk.
@@ -273,7 +274,7 @@ class Ledger:
         except (LedgerError, ConfigError) as error:
             if self._required:
                 raise
-            self._log(error)
+            self._report(error)
             return []
 
     # The file
@@ -302,7 +303,7 @@ class Ledger:
             self._failing, self._tried = True, self._now()
             raise self._translated(error) from error
         self._opened, self._failing, self._tried = True, False, self._now()
-        self._logged.clear()
+        self._told.clear()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -322,7 +323,7 @@ class Ledger:
                     bookings.fold(database, self._now() - self._keep_detail)
                 return outcome
             except (LedgerError, ConfigError) as error:
-                self._log(error)
+                self._report(error)
         self._unwritten.get().add(later or booking)
         self._wait()
         return otherwise
@@ -333,7 +334,7 @@ class Ledger:
                 with self.transaction(busy_timeout=busy_timeout):
                     pass
             except (LedgerError, ConfigError) as error:
-                self._log(error)
+                self._report(error)
 
     def _flush_last(self, seconds: float) -> None:
         """Write what is in memory and close the file, because the process ends; log what could not be written."""
@@ -341,8 +342,7 @@ class Ledger:
         self._flush(seconds if unwritten.bookings else min(seconds, LAST_WAIT))
         self._database.close()
         if self._failing and unwritten.bookings:
-            story = f"{self.file} still failed when the process ended: {unwritten.bookings} bookings are lost"
-            logger.warning("The ledger %s. Compare with the provider's bill. %s", story, ADVICE)
+            self._events.emit(BookingsLost, file=str(self.file), bookings=unwritten.bookings, advice=ADVICE)
 
     def _wait(self) -> None:
         """Stay alive until what is in memory is written."""
@@ -360,18 +360,24 @@ class Ledger:
     def _translated(self, error: sqlite3.Error) -> LedgerError | ConfigError:
         if failure(error) == "replaced" and not self._required:
             self._database.close()  # begin a new file the next time
-        kind = LedgerError if self._opened else ConfigError
-        return kind(f"{self._story(error)}, so no budget can hold. {ADVICE}")
+        kind, what = (LedgerError, "failed") if self._opened else (ConfigError, "cannot be opened")
+        return kind(f"The ledger {self.file} {what} ({error}), so no budget can hold. {ADVICE}")
 
-    def _story(self, error: BaseException | None) -> str:
-        return f"The ledger {self.file} {'failed' if self._opened else 'cannot be opened'} ({error})"
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Report an error that is raised because a budget depends on the file."""
+        try:
+            yield
+        except (LedgerError, ConfigError) as error:
+            self._report(error)
+            raise
 
-    def _log(self, error: LedgerError | ConfigError) -> None:
-        """Log what became of the file, once until it works again."""
-        story = f"{self._story(error.__cause__)}; what is booked waits in memory until it works again. {ADVICE}"
-        if story not in self._logged:
-            self._logged.add(story)
-            logger.warning("%s", story)
+    def _report(self, error: LedgerError | ConfigError) -> None:
+        """Report what became of the file, once until it works again."""
+        if (reason := str(error.__cause__)) not in self._told:
+            self._told.add(reason)
+            story = ("nothing is spent, and " if self._required else "") + "what is booked waits in memory"
+            self._events.emit(LedgerFailed, file=str(self.file), reason=reason, consequence=story, advice=ADVICE)
 
 
 # Garbage, and the end of the interpreter

@@ -2,6 +2,7 @@
 
 from decimal import Decimal, InvalidOperation
 
+from .._display import shown
 from ..errors import ConfigError
 
 MILLION = Decimal(1_000_000)
@@ -31,7 +32,9 @@ def as_price(value: str | int | Decimal | None, where: str) -> Decimal | None:
     try:
         price = Decimal(value)
     except InvalidOperation as error:
-        raise ConfigError(f"{where}: {value!r} is not a price in US dollars per million tokens, as 0.02 is.") from error
+        raise ConfigError(
+            f"{where}: {shown(value)} is not a price in US dollars per million tokens, as 0.02 is."
+        ) from error
     if price.is_finite() and price != round(price, DECIMALS):
         raise ConfigError(
             f"{where}: {price} has more than {DECIMALS} decimals; the ledger keeps no finer prices. Round it."

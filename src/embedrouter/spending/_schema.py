@@ -9,6 +9,8 @@ tokens. Texts are never stored.
 
 import sqlite3
 
+from .._sqlite import ForeignError
+
 VERSION = 3
 
 REQUESTS = (
@@ -59,15 +61,20 @@ NUMBERS = (
 again, and a booking that is repeated would then meet the request of another process."""
 
 
-def migrate(database: sqlite3.Connection, found: int) -> None:
-    """Make the tables of a new file, or bring those of an earlier version to the present one.
+def recognise(database: sqlite3.Connection, found: int) -> None:
+    """Refuse a database that is no ledger.
 
     Raises:
-        sqlite3.DatabaseError: it is a database, but no ledger.
+        ForeignError: it has other tables.
     """
+    columns = {name for _, name, *_ in database.execute("PRAGMA table_info(requests)")}
+    if found == 0 or not columns >= {"state", "model", "input_type", "tier", "amount", "until", "free"}:
+        raise ForeignError(f"another program, or another version of embedrouter wrote it: {found}, not {VERSION}")
+
+
+def migrate(database: sqlite3.Connection, found: int) -> None:
+    """Make the tables of a new file, or bring those of an earlier version to the present one."""
     if found == 0:
-        if database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() != (0,):
-            raise sqlite3.DatabaseError(f"another version of embedrouter wrote it: {found}, not {VERSION}")
         for statement in REQUESTS:
             database.execute(statement)
     if found < 2:

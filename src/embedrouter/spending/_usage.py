@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from .._process import Lock
+from .._process import Lock, PerProcess
 from ..types import Candidate, Usage
 from ._ledger import Ledger
 from ._prices import cost
@@ -58,7 +58,7 @@ class UsageTotals:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._lock = Lock()
+        self._lock = PerProcess(Lock)
         self._usage = Usage()
 
     @property
@@ -68,7 +68,7 @@ class UsageTotals:
 
     def add(self, usage: Usage) -> None:
         """Add what something was billed."""
-        with self._lock:
+        with self._lock.get():
             self._usage += usage
 
     def save(self, savings: Iterable[Saving], tag: str) -> None:

@@ -1,0 +1,61 @@
+"""Events: what happens in a router, as typed values for ``Router(on_event=…)`` and for the log.
+
+    from embedrouter.events import CircuitOpened, Event
+
+    def count(event: Event) -> None:
+        if isinstance(event, CircuitOpened):
+            alarms.inc(model=event.model)
+
+    router = Router(["openai:text-embedding-3-small"], on_event=count)
+
+Each event is logged by its class's logger at its class's level, with its fields as ``extra``. No event contains a text,
+a vector or a key. ``docs/events.md`` lists the events and says more.
+"""
+
+from ._kinds import (
+    BillImplausible,
+    BookingsLost,
+    BudgetRefused,
+    CacheFailed,
+    CacheRowsDamaged,
+    CallEnded,
+    CircuitClosed,
+    CircuitOpened,
+    Degraded,
+    Event,
+    FailedOver,
+    LedgerFailed,
+    LimitLearned,
+    LimitWaited,
+    ModelChanged,
+    RequestAnswered,
+    RequestFailed,
+    RequestRetried,
+    RequestSent,
+    SpendingUnconfirmed,
+    numbered_call,
+)
+from ._report import Events
+
+__all__ = [
+    "BillImplausible",
+    "BookingsLost",
+    "BudgetRefused",
+    "CacheFailed",
+    "CacheRowsDamaged",
+    "CallEnded",
+    "CircuitClosed",
+    "CircuitOpened",
+    "Degraded",
+    "Event",
+    "FailedOver",
+    "LedgerFailed",
+    "LimitLearned",
+    "LimitWaited",
+    "ModelChanged",
+    "RequestAnswered",
+    "RequestFailed",
+    "RequestRetried",
+    "RequestSent",
+    "SpendingUnconfirmed",
+]
