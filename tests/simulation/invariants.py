@@ -22,7 +22,7 @@ from embedrouter.spending import UNIT
 from embedrouter.types import Candidate, InputType, Vectors
 
 from .plan import POOL, Ask, Caller, Form
-from .provider import Defect, Request, vector
+from .provider import WRONG, Defect, Request, vector
 from .scheduler import Cancelled, Interrupt, Violation
 from .world import Made, Process, World
 
@@ -78,7 +78,7 @@ def _check_rejected(world: World, made: Made, error: InputRejectedError) -> None
                 raise Violation(
                     "paid answers are kept", f"{text!r} of {made.asker.name}, beside a text that is refused"
                 )
-    if world.provider.happened("400"):
+    if any(world.provider.happened(outcome) for outcome in ("400", *WRONG)):
         return
     longest = min((item.limits.input_tokens or 99 for item in plan.candidates), default=99)
     for index in error.indices:
@@ -127,8 +127,7 @@ def _check_origins(world: World) -> None:
     sent: Counter[tuple[object, ...]] = Counter(
         (request.process, request.input_type, request.candidate.name, text)
         for request in world.provider.requests
-        if request.sound
-        for text in request.texts
+        for text in request.good
     )
     if wrong := new - sent:
         (_, *what), times = wrong.most_common(1)[0]
@@ -188,7 +187,7 @@ def _check_accounts(world: World) -> None:
         settled, tokens = (account.requests, account.tokens) if account else (0, 0)
         waiting = sum(item.model == candidate.name for item in unconfirmed)
         story = f"{candidate.name}: {len(answered)} answers and {lost} lost, {settled} booked and {waiting} unconfirmed"
-        unkept = [request for request in answered if request.sound and not _is_kept(world, request)]
+        unkept = [request for request in answered if not _is_kept(world, request)]
         for request in unkept:
             if not request.process.dead:
                 raise Violation("paid answers are kept", f"{request.texts} of {request.asker.name}; {story}")
@@ -230,13 +229,13 @@ def _check_usage(world: World, process: Process) -> None:
 
 
 def _is_kept(world: World, request: Request) -> bool:
-    """Whether the vectors of a sound answer are in the cache, or could not be stored, or were refused."""
+    """Whether the vectors of an answer are in the cache, or could not be stored, or were refused."""
     requests = world.provider.requests
     if not world.plan.cached or any(
         item.process is request.process and item.outcome == "another name" for item in requests
     ):
         return True
-    keys = {world.plan.key(request.candidate, request.input_type, text) for text in request.texts}
+    keys = {world.plan.key(request.candidate, request.input_type, text) for text in request.good}
     return keys <= world.store.rows.keys() | world.store.not_kept
 
 

@@ -85,6 +85,13 @@ class Request:
     def sound(self) -> bool:
         return self.state == "answered" and self.outcome in SOUND
 
+    @property
+    def good(self) -> tuple[str, ...]:
+        """The texts that an answer brought a vector for: one that cannot be used costs the others nothing."""
+        if self.state != "answered":
+            return ()
+        return {"NaN": self.texts[:-1], "zeros": self.texts[1:]}.get(self.outcome, self.texts if self.sound else ())
+
 
 class Defect(Exception):
     """A defect in a backend of the user's."""
