@@ -22,7 +22,7 @@ from embedrouter.spending import UNIT
 from embedrouter.types import Candidate, InputType, Vectors
 
 from .plan import POOL, Ask, Caller, Form
-from .provider import Defect, Request, vector
+from .provider import WRONG, Defect, Request, vector
 from .scheduler import Cancelled, Interrupt, Violation
 from .world import Made, Process, World
 
@@ -72,18 +72,29 @@ def _check_rejected(world: World, made: Made, error: InputRejectedError) -> None
     plan = world.plan
     if "were embedded" in str(error) and plan.cached and not world.provider.happened("another name"):
         kept = world.store.rows.keys() | world.store.not_kept
-        for text in {text for place, text in enumerate(made.ask.texts) if place not in error.indices} & set(SHORT):
+        others = {text for place, text in enumerate(made.ask.texts) if place not in error.indices} & set(SHORT)
+        for text in others - _asked_elsewhere(world, made):
             if kept.isdisjoint(plan.key(candidate, made.ask.input_type, text) for candidate in plan.candidates):
                 raise Violation(
                     "paid answers are kept", f"{text!r} of {made.asker.name}, beside a text that is refused"
                 )
-    if world.provider.happened("400"):
+    if any(world.provider.happened(outcome) for outcome in ("400", *WRONG)):
         return
     longest = min((item.limits.input_tokens or 99 for item in plan.candidates), default=99)
     for index in error.indices:
         text = made.ask.texts[index]
         if text != plan.poison and len(text) <= longest and not plan.most_texts:
             raise Violation("the text that is refused is named", f"{text!r} was not refused: {made.asker.name}")
+
+
+def _asked_elsewhere(world: World, made: Made) -> set[str]:
+    """Return the texts that other calls of the process were embedding at the same time."""
+    return {
+        text
+        for other in world.made
+        if other.process is made.process and other is not made and (other.ended_at or 0) >= made.asker.began_at
+        for text in other.ask.texts
+    }
 
 
 def _check_vectors(world: World, made: Made) -> None:
@@ -116,8 +127,7 @@ def _check_origins(world: World) -> None:
     sent: Counter[tuple[object, ...]] = Counter(
         (request.process, request.input_type, request.candidate.name, text)
         for request in world.provider.requests
-        if request.sound
-        for text in request.texts
+        for text in request.good
     )
     if wrong := new - sent:
         (_, *what), times = wrong.most_common(1)[0]
@@ -177,7 +187,7 @@ def _check_accounts(world: World) -> None:
         settled, tokens = (account.requests, account.tokens) if account else (0, 0)
         waiting = sum(item.model == candidate.name for item in unconfirmed)
         story = f"{candidate.name}: {len(answered)} answers and {lost} lost, {settled} booked and {waiting} unconfirmed"
-        unkept = [request for request in answered if request.sound and not _is_kept(world, request)]
+        unkept = [request for request in answered if not _is_kept(world, request)]
         for request in unkept:
             if not request.process.dead:
                 raise Violation("paid answers are kept", f"{request.texts} of {request.asker.name}; {story}")
@@ -212,19 +222,20 @@ def _check_usage(world: World, process: Process) -> None:
     of_calls = sum(usage.requests for usage in usages), sum(usage.tokens for usage in usages)
     total = process.wiring.totals.usage
     of_router = total.requests, total.tokens
-    all_well = len(usages) == len(calls) and not world.happened & {"stop", "end of loop", "loop is gone"}
+    excused = world.happened & {"stop", "end of loop", "loop is gone"} or world.provider.happened("defect")
+    all_well = len(usages) == len(calls) and not excused
     if of_calls > told or of_router > told or (all_well and not of_calls == of_router == told):
         raise Violation("usage is what was billed", f"{of_calls} and {of_router}, not {told}: {process.name}")
 
 
 def _is_kept(world: World, request: Request) -> bool:
-    """Whether the vectors of a sound answer are in the cache, or could not be stored, or were refused."""
+    """Whether the vectors of an answer are in the cache, or could not be stored, or were refused."""
     requests = world.provider.requests
     if not world.plan.cached or any(
         item.process is request.process and item.outcome == "another name" for item in requests
     ):
         return True
-    keys = {world.plan.key(request.candidate, request.input_type, text) for text in request.texts}
+    keys = {world.plan.key(request.candidate, request.input_type, text) for text in request.good}
     return keys <= world.store.rows.keys() | world.store.not_kept
 
 
@@ -250,14 +261,13 @@ def _check_nothing_left(world: World) -> None:
     world.counted = world.effects
     ranks = sorted({item.rank for item in world.plan.candidates})
     for process in world.processes:
-        kinds = {
+        kinds: set[tuple[Form, int, int, InputType, str]] = {
             (made.caller.form, made.caller.loop, made.ask.rank, made.ask.input_type, made.ask.tag)
             for made in world.made
             if made.process.number == process.number and made.asker.name != "probe"
         }
         world.provider.seconds = 0.0
-        troubled = {health.model for health in process.calls.health() if health.error is not None}
-        for rank in ranks if troubled else ():  # one request at a time may go out where a circuit was open
+        for rank in ranks:  # one request at a time may go out where a circuit was open, and after HTTP 429
             _ask(world, process, [_caller(process, "thread", 0, Ask(("p",), rank, "document", "", None))])
         callers = [
             _caller(process, "thread" if form == "main" else form, loop, Ask(SHORT, rank, input_type, tag, None))

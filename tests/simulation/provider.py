@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedrouter.errors import (
     AuthenticationError,
@@ -83,6 +84,13 @@ class Request:
     @property
     def sound(self) -> bool:
         return self.state == "answered" and self.outcome in SOUND
+
+    @property
+    def good(self) -> tuple[str, ...]:
+        """The texts that an answer brought a vector for: one that cannot be used costs the others nothing."""
+        if self.state != "answered":
+            return ()
+        return {"NaN": self.texts[:-1], "zeros": self.texts[1:]}.get(self.outcome, self.texts if self.sound else ())
 
 
 class Defect(Exception):
@@ -182,7 +190,7 @@ class Provider:
             request.outcome = "too long"
             named = limit if plan.names_limits else None
             return InputRejectedError("a text is too long", too_long=True, limit=named)
-        vectors = np.stack([vector(candidate, request.input_type, text) for text in texts])
+        vectors: NDArray[Any] = np.stack([vector(candidate, request.input_type, text) for text in texts])
         tokens = request.tokens
         told: int | None = tokens
         request.told = tokens

@@ -145,8 +145,8 @@ class World:
             log += self.plan.told()
         self.odds = {
             "next": choices.odds(0.0, 0.2, 0.6),
-            "event": choices.odds(0.0, 0.0, 0.01, 0.04),
-            "fault": choices.odds(0.0, 0.0, 0.02, 0.15),
+            "event": choices.odds(0.0, 0.01, 0.04),
+            "fault": choices.odds(0.0, 0.02, 0.1, 0.4),
             "slow": choices.odds(0.0, 0.0, 0.02),
             "answer": choices.odds(0.0, 0.1, 0.3, 0.7),
             "seconds": choices.odds(0.0, 0.5),
@@ -163,10 +163,9 @@ class World:
         self.tasks: list[Task] = []
         self._violation: Violation | None = None
         self.current = _outside("world")
-        self._latest = self._offset
-        """The latest time of the machine's clock."""
-        self.days = 1
-        """Days that the machine's clock has reached for the first time."""
+        self._latest_day = 0.0
+        self.days = 0
+        """Days on which money was set aside, without those to which the machine's clock went back."""
         self.calm = False
         """Whether everything works from now on."""
         self.fault: Fault | None = None
@@ -225,11 +224,7 @@ class World:
 
     def clock(self) -> float:
         """Return the time of the machine's clock."""
-        now = self._offset + self.now
-        if now > self._latest:
-            self.days += now // DAY > self._latest // DAY
-            self._latest = now
-        return now
+        return self._offset + self.now
 
     def violation(self, invariant: str, story: str) -> Violation:
         """Return an error for a task to raise, which ends the history, also where the task's code catches the error."""
@@ -282,6 +277,8 @@ class World:
         if name.startswith("killed") and len(self.dead) >= MOST_KILLS:
             name = ""
         self.fault = fault = Fault(process, name)
+        if told == "reserve" and (day := self.clock() // DAY) > self._latest_day:
+            self.days, self._latest_day = self.days + 1, day
         try:
             return function()
         finally:
