@@ -290,6 +290,7 @@ class SQLiteFile:
         with closing(sqlite3.connect(address, uri=True, timeout=seconds)) as connection:
             connection.set_progress_handler(way.is_over, STEPS)
             connection.execute("PRAGMA mmap_size = 0")
+            connection.execute("BEGIN")  # another process may be making the tables
             found = _user_version(connection)
             self._refuse_later(found)
             if self._recognise and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
