@@ -30,6 +30,7 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
+from embedrouter.events import Event
 from embedrouter.router import wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.tiered import default_tier
@@ -424,17 +425,19 @@ def test_calls_of_one_context_are_still_sent_together(asynchronous: bool) -> Non
     """Where no context variable differs, what is sent is the same."""
     embedder = OfTenant()
     model = Model.wrap(embedder, space="house", dimensions=2)
-    router = Router([model], cache=None, retry=NO_WAITING, micro_batch_window=0.05)
+    told: list[Event] = []
+    router = Router([model], cache=None, retry=NO_WAITING, micro_batch_window=0.05, on_event=told.append)
 
     async def ask_all() -> None:
         async with router:
-            await asyncio.gather(*[router.aembed([f"text {n}"], input_type="query") for n in range(40)])
+            calls = [router.aembed([f"text {n}"], input_type="query", timeout=60 + n) for n in range(40)]
+            await asyncio.gather(*calls)
 
     if asynchronous:
         asyncio.run(ask_all())
     else:
         with ThreadPoolExecutor(40) as pool:
-            list(pool.map(lambda n: router.embed([f"text {n}"], input_type="query"), range(40)))
+            list(pool.map(lambda n: router.embed([f"text {n}"], input_type="query", timeout=60 + n), range(40)))
 
     assert router.usage.requests < 20
 

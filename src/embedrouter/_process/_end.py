@@ -25,7 +25,7 @@ class WatchesEnd(Protocol):
 
 _watching_end: weakref.WeakSet[WatchesEnd] = weakref.WeakSet()
 _ended = False
-_may_go_on: ContextVar[bool] = ContextVar("may_go_on", default=False)
+_may_go_on: ContextVar[bool] = ContextVar("embedrouter_may_go_on", default=False)
 """Set in the thread that ends the interpreter, and in the threads that work for it: other exit functions may follow."""
 
 

@@ -51,7 +51,7 @@ INDEX_SIZE = 2**15
 STEPS = 20_000
 """Instructions of SQLite between two looks at the time: about a millisecond."""
 
-_end_of_call: ContextVar[float] = ContextVar("end_of_call", default=math.inf)
+_end_of_call: ContextVar[float] = ContextVar("embedrouter_end_of_call", default=math.inf)
 """Of ``time.monotonic``."""
 
 

@@ -29,9 +29,18 @@ def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
     return (group, call.rank, call.input_type, call.tag, context)
 
 
+NO_MATTER = ("embedrouter_", "decimal_context")
+"""How context variables begin that change no request of a user's."""
+
+
 def _context() -> Hashable:
-    """Return a key of the caller's context variables: calls that differ in any of these may send different requests."""
-    return frozenset((variable, id(value)) for variable, value in copy_context().items())
+    """Return a key of the caller's context variables: calls that differ in any of these may send different requests.
+
+    Those of this package, and the one in which the standard library keeps each thread's settings of ``decimal``, do not
+    count.
+    """
+    context = copy_context().items()
+    return frozenset((variable, id(value)) for variable, value in context if not variable.name.startswith(NO_MATTER))
 
 
 class MicroBatch:

@@ -39,7 +39,7 @@ class Allowance:
     """Of ``time.monotonic``."""
 
 
-allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
+allowance: ContextVar[Allowance | None] = ContextVar("embedrouter_allowance", default=None)
 """Of the request that is being made; without one a client reads as it always does."""
 
 
