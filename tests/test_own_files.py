@@ -8,7 +8,7 @@ import os
 import sqlite3
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedrouter import Budget, Router
+from embedrouter import Budget, Router, stores
 from embedrouter.cache import write_once
 from embedrouter.cli._files import new_file
 from embedrouter.doctor import ProbeRecords
@@ -170,25 +170,28 @@ def test_a_link_beside_a_database_is_not_followed(suffix: str, tmp_path: Path, v
     assert state(victim.parent) == before
 
 
-RECORDS: dict[str, Callable[[Path], object]] = {
-    "indexes/one.json": lambda folder: RouterEmbeddings(
-        Router([FakeBackend().model()], cache=folder), index="one"
-    ).embed_documents(["a"]),
-    "probes/*": lambda folder: ProbeRecords(folder / "probes").write(
-        "f", "query", date(2026, 11, 29), "m", np.ones((1, 2), "f4")
-    ),
-}
+def record_index(cache: Path) -> None:
+    RouterEmbeddings(Router([FakeBackend().model()], cache=cache, ledger=":memory:"), index="one").embed_documents(
+        ["a"]
+    )
 
 
-@pytest.mark.parametrize("name", RECORDS)
-def test_a_link_in_the_place_of_the_folder_of_records_is_refused(name: str, tmp_path: Path, victim: Path) -> None:
+def record_probe(cache: Path) -> None:
+    records = ProbeRecords(cache / "probes")
+    records.write("f", "query", date(2026, 11, 29), "m", np.ones((1, 2), "f4"))
+    assert records.read("f", "query", (1, 2))
+
+
+@pytest.mark.parametrize("kind", ["index", "probe"])
+def test_a_link_in_the_place_of_the_folder_of_records_is_refused(kind: str, tmp_path: Path, victim: Path) -> None:
     """Nothing is made at its end, and no guard is off without a word."""
-    for folder in (tmp_path / "shared", users_folder().parent):
-        folder.mkdir(parents=True)
-        (folder / name.partition("/")[0]).symlink_to(victim.parent)
+    shared = tmp_path / "shared"
+    for link in (users_folder(), shared / "indexes") if kind == "index" else (shared / "probes",):
+        link.parent.mkdir(parents=True)
+        link.symlink_to(victim.parent)
     before = state(victim.parent)
     with pytest.raises((ConfigError, OSError), match="link"):
-        RECORDS[name](tmp_path / "shared")
+        (record_index if kind == "index" else record_probe)(shared)
 
     assert state(victim.parent) == before
 
@@ -196,14 +199,48 @@ def test_a_link_in_the_place_of_the_folder_of_records_is_refused(name: str, tmp_
 @pytest.mark.parametrize("end", ["new.json", "notes.txt"])
 def test_a_link_in_the_place_of_a_record_is_refused(end: str, tmp_path: Path, victim: Path) -> None:
     """Of an index; the file that a process writes before has a name that nobody can foresee."""
-    for folder in (tmp_path / "shared" / "indexes", users_folder()):
+    for folder in (users_folder(), tmp_path / "shared" / "indexes"):
         folder.mkdir(parents=True)
         (folder / "one.json").symlink_to(victim.parent / end)
     before = state(victim.parent)
     with pytest.raises((ConfigError, OSError), match=r"link|cannot be read"):
-        RECORDS["indexes/one.json"](tmp_path / "shared")
+        record_index(tmp_path / "shared")
 
     assert state(victim.parent) == before
+
+
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes into it: where earlier versions kept the record of an index, and of a probe."""
+    for folder in ("indexes", "probes"):
+        (tmp_path / folder).mkdir()
+    os.mkfifo(tmp_path / "indexes" / "one.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        record_index(tmp_path)
+    record_probe(tmp_path)
+    [path] = (tmp_path / "probes").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ProbeRecords(tmp_path / "probes").read("f", "query", (1, 2))
+
+
+def test_the_mark_of_a_stores_folder_is_made_through_no_link(tmp_path: Path, victim: Path) -> None:
+    """Nor is a new folder; one that is there may be reached by a link, because it is the store's."""
+    router = Router([FakeBackend().model()], cache=None)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    stores.guard(tmp_path / "link", router)
+    assert (tmp_path / "store" / "embedrouter.json").is_file()
+    (tmp_path / "dangling").symlink_to(victim.parent / "new")
+    (tmp_path / "marked").mkdir()
+    (tmp_path / "marked" / "embedrouter.json").symlink_to(victim.parent / "new.json")
+    before = state(victim.parent)
+    for folder in ("dangling", "marked"):
+        with pytest.raises(ConfigError, match="link"):
+            stores.guard(tmp_path / folder, router, adopt=True)
+
+    assert state(victim.parent) == before
+    assert not (victim.parent / "new").exists()
 
 
 def test_a_probe_replaces_a_link_and_not_its_end(tmp_path: Path, victim: Path) -> None:

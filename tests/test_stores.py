@@ -290,6 +290,21 @@ def test_half_a_mark_is_no_licence(content: str, message: str, tmp_path: Path) -
         guard(tmp_path, router(), adopt=True)
 
 
+def test_a_folder_may_be_a_link(tmp_path: Path) -> None:
+    """The user names it; a link in the place of the mark is another matter."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    guard(tmp_path / "link", router())
+    with pytest.raises(SpaceMismatchError):
+        guard(str(tmp_path / "real"), router("two"))
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/embedrouter.json").symlink_to(tmp_path / "theirs.json")
+    with pytest.raises(ConfigError, match="link"):
+        guard(tmp_path / "other", router(), adopt=True)
+    assert not (tmp_path / "theirs.json").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_not_guarded_in_silence(tmp_path: Path) -> None:
     """A file is in its place."""
     (tmp_path / "file").write_text("")

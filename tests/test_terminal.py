@@ -278,7 +278,7 @@ def test_a_traceback_in_the_log_is_escaped(caplog: pytest.LogCaptureFixture) -> 
         return await asyncio.gather(*calls, return_exceptions=True)
 
     asyncio.run(both())
-    logging.getLogger("embedrouter").error("told", exc_info=ValueError(EVIL))
+    get_logger("embedrouter.calls").error("told", exc_info=ValueError(EVIL))
 
     assert obeyed(caplog.text) == ""
 

@@ -77,6 +77,3 @@ def get_logger(name: str) -> logging.Logger:
     found = logging.getLogger(name)
     found.addFilter(_escaping)
     return found
-
-
-logger = get_logger("embedrouter")

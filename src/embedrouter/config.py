@@ -34,7 +34,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from ._display import logger, masked, shown_name
+from ._display import get_logger, masked, shown_name
 from .cache import default_folder
 from .errors import ConfigError
 from .limits import RetryPolicy
@@ -45,6 +45,7 @@ from .spending import Budget
 __all__ = ["ENVIRONMENT", "Config", "load"]
 
 ENVIRONMENT = "EMBEDROUTER_CONFIG"
+logger = get_logger("embedrouter.config")
 ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend", "embedder"}
 
 

@@ -26,14 +26,13 @@ Stores are recognised by their methods, so this module imports neither a store n
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from . import chroma
 from ._process import in_thread
-from .cache import write_once
+from .cache import read_record, write_once
 from .errors import ConfigError
 from .retrieval.store_guard import Marked, hold, metadata, require_same_router
 from .router import Router
@@ -102,7 +101,7 @@ class _Folder:
     def read(self) -> Mapping[str, Any]:
         file = self._path / FILE
         try:
-            return dict(json.loads(file.read_text("utf-8")))
+            return dict(read_record(file))
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, OSError) as error:
@@ -110,8 +109,8 @@ class _Folder:
 
     def write(self, entries: Mapping[str, str | int]) -> None:
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            write_once(self._path / FILE, entries)
+            folder = self._path.resolve() if self._path.is_dir() else self._path  # a link to nothing is refused
+            write_once(folder / FILE, entries)
         except OSError as error:
             raise ConfigError(f"{self._path} cannot be written ({error}). Check the path and its rights.") from error
 

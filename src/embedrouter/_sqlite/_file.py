@@ -253,7 +253,9 @@ class SQLiteFile:
         if self.path is not None:
             make_folder(self.path.parent)
             make_file(self.path)
-            if way is self._writing and self.path.stat().st_size:
+            if way is self._writing:
+                if self._identity is None:
+                    _require_locks(self.path.parent)
                 self._require_own(self.path, way, seconds)
         connection = sqlite3.connect(
             self.path or ":memory:", timeout=seconds, isolation_level=None, check_same_thread=False
@@ -265,11 +267,9 @@ class SQLiteFile:
             is_new = self.path is None or not self.path.stat().st_size
             if self.path is not None and is_new:
                 self.path.chmod(0o600)  # the files that SQLite puts beside it get the same rights
-            for pragma, value in self._pragmas.items() if is_new else ():
-                connection.execute(f"PRAGMA {pragma} = {value}")
             if way is self._writing:
-                if self._identity is None and self.path is not None:
-                    _require_locks(self.path.parent)
+                for pragma, value in self._pragmas.items() if is_new else ():
+                    connection.execute(f"PRAGMA {pragma} = {value}")
                 self._prepare(connection, seconds)
             else:
                 connection.execute("PRAGMA query_only = ON")
@@ -283,6 +283,8 @@ class SQLiteFile:
 
         Without a log a read-only connection would leave one behind; with a log another would write it into the file.
         """
+        if not path.stat().st_size:
+            return
         mode = "ro" if Path(f"{path}-wal").exists() else "rw"
         address = f"{path.absolute().as_uri()}?mode={mode}"
         with closing(sqlite3.connect(address, uri=True, timeout=seconds)) as connection:

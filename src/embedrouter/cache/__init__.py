@@ -9,7 +9,7 @@ from ._foreign import ForeignRows
 from ._keys import key_function, mark
 from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
-from ._records import write_again, write_once
+from ._records import read_record, write_again, write_once
 from ._served import ServedNames, same_name
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache

@@ -1,13 +1,27 @@
-"""Write small JSON records beside the cache, each at once or not at all."""
+"""Read and write small JSON records beside the cache, each at once or not at all."""
 
+import errno
 import json
 import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .._sqlite import make_folder, refuse_link
+
+
+def read_record(path: Path) -> Any:
+    """Return the content of a record.
+
+    Raises:
+        OSError: there is none, or what is there is no file, such as a pipe, for which reading would wait.
+        ValueError: it is no JSON.
+    """
+    if not path.is_file() and path.exists():
+        raise OSError(errno.EINVAL, "It is no file", str(path))
+    return json.loads(path.read_text("utf-8"))
 
 
 def write_once(path: Path, record: Mapping[str, object]) -> None:

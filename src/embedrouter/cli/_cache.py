@@ -3,7 +3,6 @@
 import itertools
 import math
 import sqlite3
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from rich import filesize
 from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval.index_guard import FOLDER, forget, recorded, users_folder
-from ._console import Output, say
+from ._console import Output, complain, say
 from ._export import CacheRow, export_rows, import_rows
 from ._options import AsJson, CacheFolder, ConfigFile, Yes
 from ._routers import cache_folder
@@ -177,7 +176,7 @@ def import_(
 
     def announce(mark: str | None) -> None:
         marks.append(mark)
-        print(_require_signature(file, mark, signer), file=sys.stderr)
+        complain(_require_signature(file, mark, signer))
 
     added = known = damaged = unfit = 0
     try:

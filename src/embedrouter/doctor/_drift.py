@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache import write_again
+from ..cache import read_record, write_again
 from ..errors import ConfigError
 from ..events import Events, ModelChanged
 from ..models.agreement import PROBE_VERSION, SAME_MODEL_COSINE, ProbeVectors, lowest_cosine
@@ -49,7 +49,7 @@ class ProbeRecords:
         """
         path = self._path(fingerprint, input_type)
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = read_record(path)
             vectors = np.frombuffer(base64.b64decode(content["vectors"], validate=True), "<f4").reshape(shape)
             if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
                 raise ValueError("a vector is zero or not finite")

@@ -29,7 +29,7 @@ from urllib.parse import quote, unquote
 import platformdirs
 
 from .._process import in_thread
-from ..cache import write_once
+from ..cache import read_record, write_once
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
@@ -138,7 +138,7 @@ def _path(folder: Path, name: str) -> Path:
 
 def _read(path: Path) -> Space | None:
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = read_record(path)
         return Space(record["name"], record["dimensions"])
     except (FileNotFoundError, NotADirectoryError):
         return None
