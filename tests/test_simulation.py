@@ -18,7 +18,7 @@ from tests.simulation import search
 
 SEED = int(os.environ.get("EMBEDROUTER_SIMULATION_SEED", "20261129"))
 EFFECTS = int(os.environ.get("EMBEDROUTER_SIMULATION_EFFECTS", "1_000_000"))
-FEW = 4_000
+FEW = 6_000
 """Effects in the fast test: about two seconds."""
 ENOUGH = 200_000
 """Effects within which a planted bug is found; most are within a few thousand."""
@@ -35,7 +35,7 @@ def test_no_invariant_is_violated(effects: int) -> None:
 
 
 def test_a_seed_plays_the_same_histories_again() -> None:
-    first, second = search(SEED, 500), search(SEED, 500)
+    first, second = search(SEED, 1_000), search(SEED, 1_000)
 
     assert (first.effects, first.histories, first.happened) == (second.effects, second.histories, second.happened)
 

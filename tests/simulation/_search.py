@@ -56,7 +56,7 @@ class Played:
     def add(self, world: World) -> None:
         """Count a history."""
         self.histories += 1
-        self.effects += world.counted or world.effects
+        self.effects += world.effects
         self.last = world.happened
         self.happened.update(world.happened)
         self.happened.update(request.outcome for request in world.provider.requests)
