@@ -1013,6 +1013,14 @@ def test_shares_add_up_to_the_bill(total: int, weights: list[int]) -> None:
     assert all(share >= 0 for share in shares)
 
 
+def test_a_text_with_which_a_server_fails_is_not_forgotten_beside_one_that_is_too_long() -> None:
+    """The halves of the request neither pass nor fail alike: the server fails with one, and refuses the other."""
+    failures = [UnavailableError("internal failure", status=500) for _ in range(4)]
+    script = Script(outcomes=[*failures, InputRejectedError("too long", too_long=True, limit=2)])
+    with pytest.raises(NoModelAvailableError, match="internal failure"):
+        ask(script, ["b", "long"], [candidate("a")], on_too_long="truncate")
+
+
 @pytest.mark.parametrize("deadline", [12.0, 8.0, 10.0, 10.0 + 1e-9])
 def test_setting_money_aside_takes_from_the_time_of_the_request(deadline: float) -> None:
     """Another process may hold the ledger. Where no time is left nothing is sent, and nothing stays set aside."""

@@ -6,13 +6,16 @@ import gc
 import logging
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from embedrouter._process import threads
 from embedrouter.spending import Ledger
@@ -53,7 +56,7 @@ class Played:
     def add(self, world: World) -> None:
         """Count a history."""
         self.histories += 1
-        self.effects += world.counted or world.effects
+        self.effects += world.effects
         self.last = world.happened
         self.happened.update(world.happened)
         self.happened.update(request.outcome for request in world.provider.requests)
@@ -85,15 +88,20 @@ class Stage:
         logger = logging.getLogger("embedrouter")
         level = logger.level
         logger.setLevel(logging.CRITICAL + 1)
-        threads.submit = lambda *arguments, **settings: stage.world.submit(*arguments, **settings)  # type: ignore[method-assign]
-        gc.freeze()
+        thread = threading.get_ident()
+
+        def simulated(function: Callable[..., Any], /, *arguments: Any, **settings: Any) -> Future[Any]:
+            is_ours = threading.get_ident() == thread and stage._world is not None
+            return (stage.world.submit if is_ours else submit)(function, *arguments, **settings)
+
+        threads.submit = simulated  # type: ignore[method-assign]
+        gc.freeze()  # what other tests left is no garbage of a history
         try:
-            with failing_files(lambda path: stage.world.owner(path)):
+            with failing_files(lambda path: stage.world.owner(path) if folder in path.parents else None):
                 yield stage
         finally:
             threads.submit = submit  # type: ignore[method-assign]
             logger.setLevel(level)
-            gc.unfreeze()
             shutil.rmtree(folder)
 
     @property

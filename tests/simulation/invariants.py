@@ -258,7 +258,6 @@ def _check_caps(world: World, days: dict[str, Decimal]) -> None:
 
 def _check_nothing_left(world: World) -> None:
     """Ask again, after a pause, in a world where everything works: for each kind of call, then for each slot."""
-    world.counted = world.effects
     ranks = sorted({item.rank for item in world.plan.candidates})
     for process in world.processes:
         kinds: set[tuple[Form, int, int, InputType, str]] = {

@@ -155,8 +155,6 @@ class World:
         self._offset = BEGIN
         """Seconds since 1970 at the beginning, as the machine's clock says."""
         self.effects = 0
-        self.counted = 0
-        """Effects before the questions that only look for what is left behind."""
         self._steps = 0
         self._loops_end = False
         """Whether an event loop has begun to end."""

@@ -118,8 +118,9 @@ class Isolate:
                 tried.failure = failure
                 return tried, search.unsent(part)
         self._learn(candidate, search, tried)
-        tried.failure = search.last if search.failed else None
-        return tried, search.failed
+        left = search.unsent([])
+        tried.failure = search.last if left else None
+        return tried, left
 
     def _is_broken(self, candidate: Candidate, outcome: Tried) -> bool:
         """Return whether a model gives no usable vector, whatever the texts are."""
