@@ -39,7 +39,13 @@ ONCE = RetryPolicy(attempts=1, cooldown=0)
 # Savings at the end of a process
 
 
-@pytest.mark.parametrize("kind", ["fork", "forkserver", "spawn", "pool", "executor", "daemon thread", "exit"])
+MORE_KINDS = ("forkserver", "spawn", "pool", "executor", "exit")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["fork", "daemon thread", *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE_KINDS)],
+)
 def test_a_process_that_pays_nothing_writes_its_savings(tmp_path: Path, kind: str, asynchronous: bool) -> None:
     """Workers skip ``atexit`` or are ended by a signal, and a thread may still be inside a call."""
     with Router([FakeBackend().model(price="1")], cache=tmp_path) as router:
@@ -65,8 +71,8 @@ def locked(file: Path, how: str) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-@pytest.mark.parametrize("how", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
-@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("how", ["BEGIN IMMEDIATE", pytest.param("BEGIN EXCLUSIVE", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("opened", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_router_goes_back_to_a_ledger_that_was_locked(
     tmp_path: Path, how: str, opened: bool, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +100,7 @@ def test_a_router_goes_back_to_a_ledger_that_was_locked(
     }
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_while_the_ledger_is_locked_waits_for_it(tmp_path: Path) -> None:
     """A bill that is not written then is lost."""
     file = tmp_path / "ledger.db"

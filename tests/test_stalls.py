@@ -118,6 +118,7 @@ def test_the_interpreter_ends_forty_times_while_daemon_threads_embed(kind: str, 
     end_often(kind, tmp_path, 40)
 
 
+@pytest.mark.slow
 def test_exit_functions_that_were_registered_before_may_still_embed(tmp_path: Path) -> None:
     """They run after the files were closed: in the main thread, which makes its requests in others."""
     code = """
@@ -137,6 +138,7 @@ router.embed(["warm"], input_type="document")
     assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", ["601", "(True,)"])
 
 
+@pytest.mark.slow
 def test_the_end_waits_for_no_thread_that_waits_for_another_process(tmp_path: Path) -> None:
     """Another process holds the write lock for longer than the program has left."""
     fill(tmp_path)
@@ -372,6 +374,7 @@ def idle() -> int:
     return sum(thread.name == "embedrouter" for thread in threading.enumerate())
 
 
+@pytest.mark.slow
 def test_many_callers_of_many_requests_take_as_many_threads_as_slots() -> None:
     """150 callers of 16 requests each, beside their own threads: 8 slots take 8 threads."""
     fake, before = Slow(), idle()
@@ -406,7 +409,8 @@ def test_one_caller_still_fills_all_slots(elsewhere: bool, asynchronous: bool) -
     assert took < 32 / 8 * 0.05 * 2.5
 
 
-def test_a_thousand_tasks_take_few_threads(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_three_hundred_tasks_take_few_threads(tmp_path: Path) -> None:
     """Each reads the cache, sets money aside and books it."""
     fake, before = Slow(), idle()
     router = Router([fake.model(batch_size=2)], cache=tmp_path, micro_batch_window=0)
@@ -542,8 +546,8 @@ def all_at_once(router: Router, asynchronous: bool, callers: int, **asked: Any) 
     return asyncio.run(crowd())
 
 
-@pytest.mark.parametrize("retry_after", [None, 1.0, 0.01])
-@pytest.mark.parametrize("concurrency", [8, 50])
+@pytest.mark.parametrize("retry_after", [None, *(pytest.param(wait, marks=pytest.mark.slow) for wait in (1.0, 0.01))])
+@pytest.mark.parametrize("concurrency", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_hundred_callers_share_the_wait_and_the_probe(
     retry_after: float | None, concurrency: int, asynchronous: bool
 ) -> None:
@@ -570,6 +574,7 @@ def test_a_hundred_callers_share_the_wait_and_the_probe(
     assert refused <= concurrency + 30
 
 
+@pytest.mark.slow
 def test_callers_of_a_provider_that_stays_busy_give_up_together(asynchronous: bool) -> None:
     """A probe's refusal counts for all that have waited for it, so none waits for ever."""
     clock = FastTime(50)
@@ -680,6 +685,7 @@ def test_an_answer_that_was_under_way_before_ends_no_wait() -> None:
     assert seconds(model, 3.0) < 1
 
 
+@pytest.mark.slow
 def test_the_requests_of_a_storm_over_http_are_counted(emulator: Emulator, asynchronous: bool) -> None:
     """With an SDK, and a provider that says when."""
     clock = FastTime(10)
