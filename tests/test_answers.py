@@ -675,8 +675,11 @@ def test_what_a_small_answer_becomes_does_not_fill_the_memory(
 @pytest.mark.parametrize(
     ("provider", "where"),
     [
-        *product(["openai"], ["body", "chunks", "headers", "status line", "error"]),
-        *product(["cohere", "voyage"], ["body", "headers"]),
+        *product(["openai"], ["body", "headers", "status line"]),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in [*product(["openai"], ["chunks", "error"]), *product(["cohere", "voyage"], ["body", "headers"])]
+        ),
     ],
 )
 def test_a_server_that_drips_is_given_up_at_the_timeout(

@@ -114,7 +114,7 @@ EMBEDDERS = {
 }
 
 
-@pytest.mark.parametrize("input_type", ["document", "query"])
+@pytest.mark.parametrize("input_type", ["document", pytest.param("query", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("holder", EMBEDDERS)
 def test_a_buffer_that_is_used_again_changes_no_answer(holder: str, input_type: InputType, asynchronous: bool) -> None:
     """From many threads, or many tasks, each gets the vectors of its texts."""

@@ -409,6 +409,7 @@ def test_a_forked_child_begins_anew() -> None:
     assert memory.recall("a", 1) is not None
 
 
+@pytest.mark.slow
 def test_threads_that_ask_while_it_is_cleared_get_their_own_vector() -> None:
     """And the size counts exactly what is kept."""
     size = 5 * taken("0000")

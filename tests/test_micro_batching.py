@@ -127,7 +127,13 @@ def ask_all(router: Router, way: str, asynchronous: bool, texts: Sequence[str]) 
 
 @pytest.mark.parametrize(
     ("provider", "way"),
-    [("openai", "router"), ("cohere", "router"), ("voyage", "langchain"), ("openai", "llama_index")],
+    [
+        ("openai", "router"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (("cohere", "router"), ("voyage", "langchain"), ("openai", "llama_index"))
+        ),
+    ],
 )
 def test_two_hundred_different_texts_at_once_are_few_requests(
     emulator: Emulator, provider: str, way: str, asynchronous: bool
@@ -152,7 +158,14 @@ def test_two_hundred_different_texts_at_once_are_few_requests(
 
 
 @pytest.mark.parametrize(
-    ("way", "cache"), [("router", True), ("router", False), ("langchain", True), ("llama_index", False)]
+    ("way", "cache"),
+    [
+        ("router", True),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (("router", False), ("langchain", True), ("llama_index", False))
+        ),
+    ],
 )
 def test_two_hundred_equal_texts_at_once_are_one_request(
     emulator: Emulator, way: str, asynchronous: bool, cache: bool
