@@ -414,8 +414,8 @@ class Played:
                 bill = sum(count_tokens(provider, text) for text in received.texts)
                 estimate = alone.estimate(received.texts, input_type="document").tokens
                 assert estimate >= bill, "an estimate is an upper one"
-                told = estimate if what in ("no usage", "usage below 0", "usage beyond reason") else bill
-                told = 0 if what == "usage of 0" else told
+                unbelievable = not bill or what in ("no usage", "usage of 0", "usage below 0", "usage beyond reason")
+                told = estimate if unbelievable else bill
                 over, under = over + max(0, told - bill), under + max(0, bill - told)
         assert billed - under <= booked + sum(unconfirmed), "the ledger knows less than was billed"
         assert booked <= billed + over, "the ledger knows more than was billed"

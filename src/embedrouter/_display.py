@@ -8,6 +8,7 @@ warnings, log lines and the output of commands show all of these escaped, each a
 import logging
 import re
 import traceback
+from collections.abc import Iterator
 from numbers import Number
 
 MIN_KEY = 8
@@ -57,12 +58,20 @@ class _Escaping(logging.Filter):
         elif record.args:
             record.args = {name: _argument(value) for name, value in record.args.items()}
         if record.exc_info and record.exc_info[1]:
-            parts = (part.strip("\n") for part in traceback.format_exception(record.exc_info[1]))
-            record.exc_text = "\n".join(
-                "\n".join(map(escaped, part.split("\n"))) if part.startswith("  File") else escaped(part)
-                for part in parts  # a frame has several lines, what an error says has one
-            )
+            record.exc_text = "\n".join(_lines(record.exc_info[1]))
         return True
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    """Yield the lines of a traceback, without those of source files, which no event loop may read."""
+    earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if earlier is not None:
+        yield from _lines(earlier)
+        yield ""
+    yield "Traceback (most recent call last):"
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        yield f'  File "{escaped(frame.f_code.co_filename)}", line {number}, in {frame.f_code.co_name}'
+    yield escaped(f"{type(error).__qualname__}: {error}")
 
 
 def _argument(value: object) -> object:
