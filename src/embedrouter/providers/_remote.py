@@ -28,7 +28,7 @@ from ._connections import SIGN_IN, explain, out_of_threads, path_of, place_of, u
 from ._environment import Address, address, key_origin, secrets, url
 from ._messages import words
 from ._redaction import echoes_input, safe_to_chain
-from ._responses import Asked, Refusal, error_from_refusal, places_of, refusal_in_answer, shown_reason
+from ._responses import Asked, Refusal, base64_decoder, error_from_refusal, places_of, refusal_in_answer, shown_reason
 from ._taken import ALL, Taken, dialect
 
 PROXY_SIGN_IN = 407
@@ -81,6 +81,7 @@ class RemoteBackend(Backend):
     def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
         given = model.async_client if asynchronous else model.client
         with importing:  # SDKs import modules while they make a client
+            base64_decoder()  # here, because pydantic looks for plugins in files, which no event loop may do
             return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
 
     @staticmethod
