@@ -716,6 +716,7 @@ def test_a_server_that_drips_is_given_up_at_the_timeout(
     assert took < 1.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ALL)
 def test_a_right_answer_of_any_length_is_no_fault(provider: str, server: RawServer, asynchronous: bool) -> None:
     """Lists of long numbers, with the texts repeated."""

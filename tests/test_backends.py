@@ -307,6 +307,7 @@ def test_an_over_long_text_is_refused_by_the_provider_and_named(
     assert caught.value.indices == (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.refused
 @pytest.mark.parametrize("policy", ["truncate", "mean"])
 def test_the_policy_for_long_texts_works_where_the_provider_decides(

@@ -928,6 +928,7 @@ def told(minilm: Path, prompted: Path) -> dict[str, str]:
     return told
 
 
+@pytest.mark.slow
 def test_loading_is_silent(told: dict[str, str]) -> None:
     """No bar of weights on stderr, in a process that configures nothing."""
     assert told["shape"] == "(300, 16)"

@@ -288,6 +288,7 @@ def test_requests_are_small_enough_to_fill_the_limit(declared: dict[str, Any], t
 # Through a router and a socket: with minutes that last a second
 
 
+@pytest.mark.slow
 def test_long_calls_provoke_no_429() -> None:
     """Billed by the real vocabulary where it is at hand, estimated by us; one call for each way to count a minute."""
     with ThreadPoolExecutor(3) as pool:

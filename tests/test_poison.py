@@ -117,6 +117,7 @@ def test_one_poison_is_found_by_halving(emulator: Emulator, asynchronous: bool) 
     assert emulator.calls == 1 + 2 * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "poisons",
     [(0,), (39,), (0, 39), (4, 5, 21), (0, 1, 2, 3, 4), (35, 36, 37, 38, 39), tuple(range(0, 40, 2)), (*range(20),)],

@@ -114,6 +114,7 @@ def test_a_thousand_loops(model: Model) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["cancelled", "an error", "a runner", "its generators alone"])
 def test_a_loop_that_ends_otherwise(model: Model, end: str) -> None:
     """With requests in flight, or without ``asyncio.run``."""

@@ -170,6 +170,7 @@ def add_and_ask(place: Place, texts: list[str], question: str, asynchronous: boo
             return store.search(question)
 
 
+@pytest.mark.slow
 @in_each_store("later documents")
 def test_documents_that_come_later_land_in_the_same_space(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
@@ -271,6 +272,7 @@ def add_and_ask_unguarded(place: Place, space: str) -> list[str]:
         return [store.search(question)[0] for question in QUESTIONS]
 
 
+@pytest.mark.slow
 def test_no_store_notices_another_space_by_itself(place: Place, second: SecondProcess) -> None:
     """H8: the name of the index is what protects. Without it nothing is raised, and the right documents are lost."""
     fill(place, HANDBOOK, place.embedder(index=None))
