@@ -655,11 +655,11 @@ def test_an_outage_ends_as_its_row_says(row: Outage, tmp_path: Path, asynchronou
 
 
 @pytest.mark.slow
-def test_a_fork_waits_while_another_thread_loads_an_sdk(tmp_path: Path, emulator: Emulator) -> None:
+def test_a_fork_waits_while_another_thread_loads_an_sdk(tmp_path: Path, asynchronous: bool, emulator: Emulator) -> None:
     """A child would wait for ever for a module that is half imported. What an SDK imports later, with a request,
-    may cost the child that request's time, and no more, in a synchronous call.
+    may cost the child that request's time, and no more.
     """
-    scene = Scene(tmp_path, emulator.openai_url, asynchronous=False)
+    scene = Scene(tmp_path, emulator.openai_url, asynchronous)
     code = FORKED.replace("ADDRESS", "scene.url").replace("SECONDS", "20")
 
     assert scene.program(code) in ("vectors", "NoModelAvailableError")

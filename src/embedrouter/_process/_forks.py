@@ -52,11 +52,17 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+LONGEST_IMPORT = 3.0
+"""Seconds that a fork waits for the imports of other threads."""
+
+
 class DelaysForks:
     """Delay forks while a block imports modules: a child waits for ever for a module that is half imported."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._held = False
+        """Whether the thread that forks holds the lock."""
         watch_forks(self)
 
     def __enter__(self) -> None:
@@ -66,12 +72,15 @@ class DelaysForks:
         self._lock.release()
 
     def before_fork(self) -> None:
-        """Wait for the imports of other threads."""
-        self._lock.acquire()
+        """Wait for the imports of other threads, not for ever: they may wait for a lock that is held during forks."""
+        self._held = self._lock.acquire(timeout=LONGEST_IMPORT)
 
     def after_fork(self, *, in_child: bool) -> None:
         """Let other threads import again."""
-        self._lock.release()
+        if self._held:
+            self._lock.release()
+        elif in_child:
+            self._lock = threading.RLock()
 
 
 importing = DelaysForks()
