@@ -44,6 +44,7 @@ from embedrouter.errors import (
     NoModelAvailableError,
     RateLimitedError,
     RequestTimeoutError,
+    SpaceMismatchError,
     UnavailableError,
 )
 from embedrouter.events import Events
@@ -994,6 +995,19 @@ def one_attempt(script: Script, model: Candidate, limits: ModelLimits) -> OneAtt
 
 def free_limits(concurrency: int = 4) -> ModelLimits:
     return ModelLimits(concurrency=concurrency, requests=None, tokens=None, cooldown=10, lease=60)
+
+
+def test_vectors_of_another_model_do_not_make_a_model_one_that_gives_usable_vectors() -> None:
+    """They are not kept, and say nothing about the model that was declared."""
+    model, learned = candidate("a"), Learned(Events())
+    script = Script(outcomes=[replace(answer(["t"], 1), model="another")])
+    wiring = calls(script, [model]).wiring
+    wiring.served.remember(model.name, model.fingerprint, "one")
+    stage = OneAttempt(wiring, lambda _: free_limits(), learned)
+    with pytest.raises(SpaceMismatchError):
+        run(stage.make(scripted_call(script, [model]), model, [SizedText("t", 1)], 1, 60.0, True))
+
+    assert learned.useful == set()
 
 
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 50), min_size=1))

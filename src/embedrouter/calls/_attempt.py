@@ -261,7 +261,7 @@ class OneAttempt:
         self._wiring.totals.add(usage_of([charge]))
         embedded = Embedded({} if other else found, [charge])
         call.report(embedded)
-        if found:
+        if embedded.found:
             self._learned.useful.add(candidate.index)
         if other is None and wrong is None and not bad:
             self._tell.answered(call, candidate, spending, tokens, amount, seconds)
