@@ -3,12 +3,11 @@
 A store has no names, only keys. Where a record is missing the name is unknown.
 """
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ._records import write_once
+from ._records import read_record, write_once
 
 FOLDER = "models"
 
@@ -24,6 +23,5 @@ def recorded_names(folder: Path) -> Mapping[bytes, str]:
     names = {}
     for path in sorted((folder / FOLDER).glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            if path.is_file():
-                names[bytes.fromhex(path.stem)] = str(json.loads(path.read_text("utf-8"))["model"])
+            names[bytes.fromhex(path.stem)] = str(read_record(path)["model"])
     return names

@@ -7,13 +7,12 @@ refused. Names that differ by a maker's prefix, a tag such as ``:latest`` or a d
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from ._records import write_once
+from ._records import read_record, write_once
 
 FOLDER = "served"
 """Inside the cache's folder."""
@@ -67,8 +66,7 @@ def _stored(path: Path, name: str) -> str:
 
 def _read(path: Path) -> str | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        if path.is_file():  # a pipe of that name would be waited for
-            return str(json.loads(path.read_text("utf-8"))["served_as"])
+        return str(read_record(path)["served_as"])
     return None
 
 
