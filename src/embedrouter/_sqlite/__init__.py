@@ -1,7 +1,7 @@
 """SQLite files that threads and processes share, and what is made for its owner alone."""
 
 from ._failures import ForeignError, ReplacedError, failure, sqlite_error
-from ._file import BUSY_TIMEOUT, LONGEST, SQLiteFile, ends_in
+from ._file import BUSY_TIMEOUT, LONGEST, SQLiteFile, ends_in, size_on_disk
 from ._own_files import make_file, make_folder, refuse_link
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "make_file",
     "make_folder",
     "refuse_link",
+    "size_on_disk",
     "sqlite_error",
 ]

@@ -371,6 +371,12 @@ def _require_locks(folder: Path) -> None:
                 raise sqlite_error(sqlite3.SQLITE_NOLFS, "its file system has no locks") from error
 
 
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of a database and of SQLite's files beside it."""
+    files = (Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
 def _user_version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version

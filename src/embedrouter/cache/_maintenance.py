@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from .._sqlite import SQLiteFile
+from .._sqlite import SQLiteFile, size_on_disk
 from ..errors import ConfigError
 from ._codec import decode_any, is_newer, is_vector
 from ._disk import DATABASE, cache_file
@@ -83,7 +83,7 @@ class CacheDatabase:
     @property
     def bytes_on_disk(self) -> int:
         """Return the size of the database and of SQLite's files beside it."""
-        return sum(file.stat().st_size for file in self.path.glob(f"{DATABASE}*"))
+        return size_on_disk(self.path / DATABASE)
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Return the number of rows and the bytes of their values, by model; the name is empty where it is unknown."""

@@ -15,6 +15,7 @@ import typer
 from rich import filesize
 
 from .._display import escaped
+from .._sqlite import size_on_disk
 from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
 from ..spending import Account, Ledger, Unconfirmed
@@ -49,7 +50,7 @@ def show(
         with open_ledger(file) as opened:
             total = sum(opened.totals("model").values(), Account())
             unconfirmed, bills = opened.unconfirmed(), opened.implausible_bills()
-    size = _size(file)
+    size = size_on_disk(file)
     output.line(f"Ledger: {file}{f', {filesize.decimal(size)}' if file.exists() else ' (nothing is booked yet)'}")
     output.line(f"Total: {total}")
     if unconfirmed:
@@ -102,10 +103,10 @@ def compact(
 ) -> None:
     """Remove the detail of settled requests, and give unused room back to the disk. The sums stay."""
     file, output = one_ledger(ledger, cache, config), Output(as_json=as_json)
-    before = _size(file)
+    before = size_on_disk(file)
     with output.busy("compacting"), open_ledger(file) as opened:
         removed = opened.compact(timedelta(days=older_than))
-    after = _size(file)
+    after = size_on_disk(file)
     output.line(
         f"The detail of {removed:,} requests was removed. {file}: {filesize.decimal(before)} before, "
         f"{filesize.decimal(after)} now."
@@ -191,10 +192,6 @@ def open_ledger(file: Path) -> Iterator[Ledger]:
             f"{file} cannot be read as a ledger ({error.__cause__ or error}). End the process that locks the file, "
             "restore a backup, or move the file."
         ) from error
-
-
-def _size(file: Path) -> int:
-    return sum(part.stat().st_size for part in (file, Path(f"{file}-wal")) if part.exists())
 
 
 # Requests without an answer

@@ -9,6 +9,7 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
+from .._sqlite import size_on_disk
 from ..cache import CacheDatabase
 from ..errors import EmbedRouterError
 from ..spending import Account, Ledger
@@ -111,8 +112,7 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
         return [problem(LEDGER, "file", story, advice)]
     total = sum(months.values(), Account())
     latest = next((f", of that {dollars(months[name].cost)} in {name}" for name in reversed(months)), "")
-    files = [Path(f"{ledger.file}{suffix}") for suffix in ("", "-wal", "-shm")]
-    size = sum(file.stat().st_size for file in files if file.exists())
+    size = size_on_disk(ledger.file)
     story = f"{ledger.file}, {_megabytes(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
     findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months, bytes_on_disk=size)]
     if unconfirmed:
