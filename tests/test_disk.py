@@ -28,7 +28,7 @@ import pytest
 
 from embedrouter import Budget, Router
 from embedrouter.cache import VectorCache, is_sound
-from embedrouter.cache._codec import VERSION, decode, encode, is_row
+from embedrouter.cache._codec import VERSION, decode, encode, is_newer
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cache._keys import HASH_BYTES, KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
@@ -375,7 +375,7 @@ def test_rows_of_a_newer_version_are_absent_and_not_taken_for_damage(tmp_path: P
 
     assert VERSION == 1, "change what keys hash too, so that versions share a folder"
     assert decode(bytes(row), 1536) is None
-    assert is_row(bytes(row))
+    assert is_newer(bytes(row))
     assert is_sound(KEYS[1], bytes(row))
 
 

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from embedrouter import Router
 from embedrouter.cache import VectorCache, is_sound
-from embedrouter.cache._codec import decode, encode, is_row, rounded
+from embedrouter.cache._codec import decode, decode_any, encode, is_newer, rounded
 from embedrouter.cache._keys import KEY_BYTES
 from embedrouter.retrieval.calibration import ndcg, nearest_documents, overlap
 from embedrouter.testing import MemoryCache
@@ -36,7 +36,7 @@ def test_a_row_gives_back_the_rounded_numbers(vector: np.ndarray, tokens: int) -
     assert entry.tokens == tokens
     assert not entry.vector.flags.writeable
     assert len(row) == 16 + 2 * vector.size
-    assert is_row(row)
+    assert decode_any(row) is not None
     assert is_sound(bytes(KEY_BYTES), row) == (bool(entry.vector.any()) and bool(np.isfinite(entry.vector).all()))
 
 
@@ -80,7 +80,8 @@ def test_foreign_bytes_are_no_row(number: int, rest: bytes, dimensions: int) -> 
     row = b"ER\x01" + bytes([number]) + rest
 
     assert decode(row, dimensions) is None
-    assert not is_row(row)
+    assert decode_any(row) is None
+    assert not is_newer(row)
 
 
 def test_a_cache_reads_the_rows_of_both_types() -> None:

@@ -77,11 +77,6 @@ def is_vector(vector: Vectors) -> bool:
     return bool(np.isfinite(vector).all() and vector.any())  # the squares of small and large numbers have no value
 
 
-def is_row(row: bytes) -> bool:
-    """Check whether bytes are a sound row of any number of dimensions, or a row of a newer version."""
-    return is_newer(row) or decode_any(row) is not None
-
-
 def is_newer(row: bytes) -> bool:
     """Check whether bytes are a row of a newer version, which this version cannot check."""
     return len(row) >= _HEADER.size + _CHECKSUM_BYTES and row.startswith(MAGIC) and row[len(MAGIC)] > VERSION
