@@ -183,13 +183,14 @@ def import_(
         with output.busy("reading rows"), closing(open_cache(path)) as store:
             foreign = ForeignRows(_first_values(path), any_length=any_length)
             for number, page in enumerate(chunked(import_rows(file.expanduser(), signer, announce))):
-                sound = {key: value for key, value in filter(None, page) if foreign.is_sound(key, value)}
+                checked = [row for row in page if row is not None and foreign.is_sound(*row)]
+                sound = dict(checked)
                 if number == 0:
                     foreign.learn(sound.values())
                 rows = {key: value for key, value in sound.items() if foreign.fits(value)}
                 existing = {key for key, value in store.get_many(list(rows)).items() if is_sound(key, value)}
                 store.put_many({key: value for key, value in rows.items() if key not in existing})
-                damaged += sum(row is None or not foreign.is_sound(*row) for row in page)
+                damaged += len(page) - len(checked)
                 unfit += len(sound) - len(rows)
                 known += len(existing)
                 added += len(rows) - len(existing)
