@@ -71,8 +71,9 @@ def locked(file: Path, how: str) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-@pytest.mark.parametrize("how", ["BEGIN IMMEDIATE", pytest.param("BEGIN EXCLUSIVE", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("opened", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("opened", [False, True])
 def test_a_router_goes_back_to_a_ledger_that_was_locked(
     tmp_path: Path, how: str, opened: bool, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -524,6 +524,7 @@ def test_the_limit_that_the_server_names_cuts_the_text(
     assert result.shortened == (False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("provider", "most", "message"),
     [
@@ -583,6 +584,7 @@ def test_a_fault_of_the_request_or_of_the_model_goes_to_the_next_one_at_once(
 # Answers that are long, or without end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [404, 429, 502])
 @pytest.mark.parametrize("provider", ALL)
 def test_a_long_page_is_cut_before_anything_looks_at_it(
@@ -672,14 +674,12 @@ def test_what_a_small_answer_becomes_does_not_fill_the_memory(
     assert most < 100 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("provider", "where"),
     [
-        *product(["openai"], ["body", "headers", "status line"]),
-        *(
-            pytest.param(*row, marks=pytest.mark.slow)
-            for row in [*product(["openai"], ["chunks", "error"]), *product(["cohere", "voyage"], ["body", "headers"])]
-        ),
+        *product(["openai"], ["body", "chunks", "headers", "status line", "error"]),
+        *product(["cohere", "voyage"], ["body", "headers"]),
     ],
 )
 def test_a_server_that_drips_is_given_up_at_the_timeout(

@@ -160,6 +160,7 @@ SERVED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("provider", "row"), SERVED)
 def test_a_server_is_asked_once_more_for_the_bad_vector_alone(
     provider: str, row: Any, server: RawServer, asynchronous: bool

@@ -528,6 +528,7 @@ def test_ctrl_c_waits_for_what_is_in_flight_and_keeps_it(
         assert not router.ledger.unconfirmed()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize(("texts", "in_flight"), [(1, 1), (20, 4)])
 def test_a_second_ctrl_c_leaves_at_once(emulator: Emulator, tmp_path: Path, texts: int, in_flight: int) -> None:

@@ -69,6 +69,7 @@ def _another_collection_every_thousand() -> Iterator[float]:
         yield from (chance.beta(2, 5, 1000) * scale).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.8])
 @pytest.mark.parametrize("gaps", [_stationary, _falling, _rising, _equal, _another_collection_every_thousand])
 def test_over_a_long_run_the_share_is_the_allowed_one(gaps: Callable[[], Iterator[float]], share: float) -> None:

@@ -64,6 +64,7 @@ def test_the_same_command_again_goes_on_with_the_batch_under_way(place: Path, em
     assert kept(place) == 200
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_waiting_and_loses_nothing(place: Path, emulator: Emulator) -> None:
     """The batch goes on at the provider."""
     with start("warm", "corpus.jsonl", "--batch", *QUICK, cwd=place) as process:

@@ -531,6 +531,7 @@ def test_a_run_killed_at_60_percent_pays_for_the_rest_only(place: Path, emulator
     assert Decimal(facts["usage"]["cost"]) == (tokens(TEXTS) - before) * PRICE / 1_000_000
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_answered_and_says_so(place: Path, emulator: Emulator) -> None:
     """The request in flight is finished, because it is paid for anyway."""
     watch = stop_at(emulator, 13, signal.SIGINT, Fault.slow(0.5))

@@ -127,6 +127,7 @@ def test_the_whole_standard_library_is_indexed_in_both_frameworks_and_then_in_th
     assert "\r" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", EXPECTED)
 def test_every_prepared_question_finds_its_module_with_both_frameworks(first: dict[str, Any], question: str) -> None:
     """An evident answer is what convinces."""

@@ -227,6 +227,7 @@ def test_a_folder_that_was_not_made_to_the_end_is_made(left: str, tmp_path: Path
         assert database.execute("PRAGMA page_size").fetchone() == (32_768,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("dimensions", [256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072])
 def test_a_vector_takes_at_most_1_4_times_its_bytes(dimensions: int, dtype: str, tmp_path: Path) -> None:

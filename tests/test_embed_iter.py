@@ -570,6 +570,7 @@ async def collected(results: Any) -> Vectors:
 # Memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="a process's own peak is in /proc only")
 def test_iterating_takes_the_memory_of_a_few_chunks() -> None:
     """However many texts there are. `EMBEDROUTER_ITER_TEXTS=1_000_000` iterates a million."""

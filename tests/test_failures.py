@@ -428,6 +428,7 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ALL)
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_what_follows_when_no_connection_is_made(

@@ -609,6 +609,7 @@ def test_minilm_in_its_old_file_format_is_known_when_it_is_loaded(minilm: Path, 
     assert described(named(minilm, client=loaded_minilm))[1].fingerprint == fingerprint_of(minilm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), [*(("mine", change) for change in CHANGES), ("all-MiniLM-L6-v2", deep)])
 def test_loaded_models_without_files_are_told_apart(
     name: str, change: Callable[[Any], None], prompted: Path, minilm: Path

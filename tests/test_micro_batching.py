@@ -676,6 +676,7 @@ def test_a_task_that_is_cancelled_leaves_the_others_alone(leavers: list[int], se
         crowd.assert_quiet()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", [True, False])
 async def test_a_task_cancelled_at_any_moment_loses_nothing(cache: bool) -> None:
     """After each number of turns of the loop: the totals are the ledger's, no task hangs, nothing is left."""

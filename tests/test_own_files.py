@@ -291,6 +291,7 @@ THEIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("journal", ["DELETE", "WAL", "WAL, in use"])
 @pytest.mark.parametrize("kind", THEIRS)
 def test_a_database_of_another_program_stays_as_it_is(kind: str, journal: str, tmp_path: Path) -> None:

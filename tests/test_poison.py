@@ -206,6 +206,7 @@ def test_the_same_poison_again_costs_a_request_and_no_money(emulator: Emulator, 
     assert sum(emulator.billed.values()) == billed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("texts", "requests"), [(2048, 1), (6000, 3)])
 def test_a_refusal_that_is_not_about_texts_ends_the_call_soon(
     emulator: Emulator, asynchronous: bool, texts: int, requests: int
@@ -342,6 +343,7 @@ def test_a_model_that_refuses_every_text_gives_way_to_the_next_one(
     assert sum(received.provider == "openai" for received in emulator.received) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [10, 16, 96])
 def test_a_limit_of_texts_is_learnt_from_what_passes(
     most: int, emulator: Emulator, asynchronous: bool, caplog: pytest.LogCaptureFixture

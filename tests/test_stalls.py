@@ -105,6 +105,7 @@ def end_often(kind: str, folder: Path, times: int) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["warm", "cold", "task", "closing"])
 def test_the_interpreter_ends_while_daemon_threads_embed(kind: str, tmp_path: Path) -> None:
     """Python frees what is left while the threads are at work: no crash, no wait, nothing on stderr."""
@@ -195,6 +196,7 @@ router.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_file_that_is_cut_or_overwritten_in_use_ends_no_process(damage: str, tmp_path: Path) -> None:
     """A mapped file that is cut short is a SIGBUS: the cache fails open instead."""
@@ -304,6 +306,7 @@ def test_a_statement_is_over_when_the_time_of_its_call_is_up(writing: bool, tmp_
     file.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["write lock", "slow migration"])
 def test_a_call_waits_for_the_cache_no_longer_than_it_may(kind: str, asynchronous: bool, tmp_path: Path) -> None:
     """Another process holds the lock; the rows of an earlier version are an endless table's."""
@@ -546,8 +549,9 @@ def all_at_once(router: Router, asynchronous: bool, callers: int, **asked: Any) 
     return asyncio.run(crowd())
 
 
-@pytest.mark.parametrize("retry_after", [None, *(pytest.param(wait, marks=pytest.mark.slow) for wait in (1.0, 0.01))])
-@pytest.mark.parametrize("concurrency", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("retry_after", [None, 1.0, 0.01])
+@pytest.mark.parametrize("concurrency", [8, 50])
 def test_a_hundred_callers_share_the_wait_and_the_probe(
     retry_after: float | None, concurrency: int, asynchronous: bool
 ) -> None:
@@ -606,6 +610,7 @@ def test_a_call_with_a_deadline_waits_for_no_probe_beyond_it(asynchronous: bool)
     assert len(fake.calls) <= 8
 
 
+@pytest.mark.slow
 def test_while_one_model_refuses_another_answers(asynchronous: bool) -> None:
     """Callers go over to the next model, as they do one by one."""
     clock = FastTime(20)

@@ -80,6 +80,7 @@ def create_qdrant(folder: Path, entries: dict[str, Any], dimensions: int = 8) ->
     client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "asynchronous"), OPENED)
 def test_an_empty_store_is_in_the_space_of_its_first_router(kind: str, tmp_path: Path, asynchronous: bool) -> None:
     """On every machine that has the store: what is moved is refused alike."""

@@ -80,6 +80,7 @@ def test_building_routers_for_every_provider_loads_no_sdk() -> None:
     assert loaded_by(build) & HEAVY == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])
 def test_an_adapter_loads_its_own_framework_only(framework: str) -> None:
     """Either framework can be absent."""

@@ -98,6 +98,7 @@ def many(times: int, model: Model, close: str) -> None:
             asyncio.run(call(number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("close", ["", "close", "aclose"])
 def test_a_loop_for_each_call(model: Model, close: str) -> None:
     """The client of a loop is closed when the loop ends at the latest, whatever else is closed."""

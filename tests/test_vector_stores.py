@@ -148,6 +148,7 @@ def test_an_index_is_asked_at_every_tier_in_another_process(
     ]
 
 
+@pytest.mark.slow
 @in_each_store("a real model")
 def test_an_index_of_a_real_model_is_found_again(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
