@@ -35,7 +35,7 @@ from embedrouter.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from embedrouter.providers.openai import OpenAIBatches
+from embedrouter.providers.openai_batches import OpenAIBatches
 from embedrouter.router import wiring_of
 from embedrouter.spending import Account
 from embedrouter.testing import NO_WAITING, FakeBackend

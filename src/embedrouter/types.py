@@ -88,6 +88,8 @@ class Candidate:
     """The price through the provider's batch endpoint; ``None`` without such an endpoint."""
     free_tokens: int = 0
     """Tokens that cost nothing before the price applies."""
+    batch_free_tokens: int = 0
+    """The same through the provider's batch endpoint, where some providers give none."""
     limits: Limits
     concurrency: int
     """Requests in flight at once."""

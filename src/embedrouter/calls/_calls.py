@@ -258,11 +258,15 @@ class Calls:
             )
         candidates = able
         if question.batch:
-            candidates = [replace(item, price=item.batch_price) for item in able if item.batch_price is not None]
+            candidates = [
+                replace(item, price=item.batch_price, free_tokens=item.batch_free_tokens)
+                for item in able
+                if item.batch_price is not None
+            ]
         if not candidates:
             raise ConfigError(
                 f"No batch endpoint is known of {', '.join(candidate.name for candidate in able)}. Nothing was called. "
-                "OpenAI's own models have one; everything else is embedded with embed."
+                "embedrouter models shows a batch price for each that has one; everything else is embedded with embed."
             )
         lower = [item for item in self.wiring.candidates if item.rank < question.rank]
         return Call(

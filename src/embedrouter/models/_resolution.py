@@ -61,6 +61,7 @@ def resolve(
     rank: int,
     local: bool,
     batches: bool = False,
+    free_batches: bool = True,
     identity: str | None = None,
 ) -> Candidate:
     """Resolve every fact about a model of a router.
@@ -69,6 +70,7 @@ def resolve(
         dimensions: the number that the router requests from all its models.
         local: whether the model runs in this process.
         batches: whether the provider has a batch endpoint.
+        free_batches: whether an account's free tokens pay for batches, too.
         identity: identity of the model's vectors, where the name of the card is not enough (a revision, the hash of a
             local folder).
 
@@ -109,6 +111,7 @@ def resolve(
         price=as_price(model.price, model.name) if model.price is not None else card.price,
         batch_price=_batch_price(model, card) if batches else None,
         free_tokens=model.free_tokens,
+        batch_free_tokens=model.free_tokens if free_batches else 0,
         limits=Limits(
             texts=model.batch_size or card.texts,
             tokens=_request_tokens(model, card),

@@ -58,6 +58,8 @@ class Description:
     """Whether the model runs in this process."""
     batches: bool = False
     """Whether the provider has a batch endpoint."""
+    free_batches: bool = True
+    """Whether an account's free tokens pay for batches, too."""
     identity: str | None = None
     """Tells the model's vectors from others' where the card's name does not (a revision, the hash of a folder)."""
     files: Path | None = None
