@@ -1,4 +1,4 @@
-"""The emulator itself: four makers and one Batch API behind one port, a journal, and a script of faults.
+"""The emulator itself: the makers and their batch endpoints behind one port, a journal, and a script of faults.
 
 The order of one exchange: the request is written down; a fault is chosen (the script first, then the rule); an error
 status or a reset answers at once; otherwise the maker's checks run, the vectors are computed and *billed*; then the
@@ -17,6 +17,7 @@ from types import TracebackType
 
 from tests.emulator.azure import Azure
 from tests.emulator.batch_api import BatchApi
+from tests.emulator.batch_input import Limits
 from tests.emulator.batches import Batches
 from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
@@ -25,12 +26,16 @@ from tests.emulator.faults import Fault
 from tests.emulator.files import Files
 from tests.emulator.journal import Journal
 from tests.emulator.openai import OpenAI
+from tests.emulator.openai_batches import OpenAIForm
 from tests.emulator.pace import Pace
 from tests.emulator.server import Delivery, Server
 from tests.emulator.vectors import vector
 from tests.emulator.voyage import Voyage
+from tests.emulator.voyage_batches import LIMITS as VOYAGE_LIMITS
+from tests.emulator.voyage_batches import VoyageBatchApi, VoyageForm
 
 Rule = Callable[[Received], Fault | None]
+BatchApis = BatchApi | VoyageBatchApi
 
 
 class Emulator:
@@ -59,14 +64,20 @@ class Emulator:
             "openai-api": openai,
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
-            "voyage-api": Voyage(keys),
+            "voyage-api": (voyage := Voyage(keys)),
         }
         self._journal = Journal()
         clock = Clock()
         files = Files(clock)
-        self.batches = Batches(openai, files, clock, self._journal)
+        self.batches = Batches(OpenAIForm(openai), files, clock, self._journal, Limits())
         """OpenAI's Batch API: what is to happen to the batches there."""
-        self._batch_api = BatchApi(openai, files, self.batches)
+        voyage_files = Files(clock)
+        self.voyage_batches = Batches(VoyageForm(voyage), voyage_files, clock, self._journal, VOYAGE_LIMITS)
+        """Voyage's Batch API."""
+        self._batch_apis: dict[str, BatchApis] = {
+            "openai-api": BatchApi(openai, files, self.batches),
+            "voyage-api": VoyageBatchApi(voyage, voyage_files, self.voyage_batches),
+        }
         self._script: deque[Fault | None] = deque()
         self._stopping = threading.Event()
         self._crashes: list[Exception] = []
@@ -163,6 +174,7 @@ class Emulator:
         """Forget what happened, the batches and files, the script, the rule and the latency."""
         self._journal.forget()
         self.batches.reset()
+        self.voyage_batches.reset()
         self._script.clear()
         self.fault_for = None
         self.latency = self._initial_latency
@@ -173,7 +185,7 @@ class Emulator:
         prefix, _, rest = request.path.lstrip("/").partition("/")
         local = replace(request, path=f"/{rest}")
         provider = self._provider(prefix, local.path)
-        if not isinstance(provider, BatchApi) and request.method != "POST":
+        if not isinstance(provider, BatchApis) and request.method != "POST":
             return Delivery(Reply(405, b'{"message":"method not allowed"}', {"allow": "POST"}))
         if provider is None:
             return Delivery(_not_found(request.path))
@@ -189,9 +201,9 @@ class Emulator:
         finally:
             self._journal.leave()
 
-    def _provider(self, prefix: str, path: str) -> Provider | BatchApi | None:
-        if prefix == "openai-api" and self._batch_api.serves(path):
-            return self._batch_api
+    def _provider(self, prefix: str, path: str) -> Provider | BatchApis | None:
+        if (batches := self._batch_apis.get(prefix)) is not None and batches.serves(path):
+            return batches
         provider = self._providers.get(prefix)
         return provider if provider is not None and provider.serves(path) else None
 
@@ -202,12 +214,12 @@ class Emulator:
             return self.fault_for(received) if self.fault_for else None
 
     def _perform(
-        self, provider: Provider | BatchApi, request: Request, received: Received, fault: Fault | None
+        self, provider: Provider | BatchApis, request: Request, received: Received, fault: Fault | None
     ) -> Delivery:
         if fault is not None and fault.kind in ("status", "reset", "html"):
             return Delivery(_failed(provider, request, fault), "reset" if fault.kind == "reset" else "whole")
         try:
-            if isinstance(provider, BatchApi):
+            if isinstance(provider, BatchApis):
                 _check_playable(fault, received)
                 reply = self._watched(provider.answer(request))
             else:
@@ -250,7 +262,7 @@ def _check_playable(fault: Fault | None, received: Received) -> None:
         raise ValueError(f"Fault {fault.kind!r} spoils vectors and {asked} answers none: use batches.spoil_lines()")
 
 
-def _failed(provider: Provider | BatchApi, request: Request, fault: Fault) -> Reply:
+def _failed(provider: Provider | BatchApis, request: Request, fault: Fault) -> Reply:
     """Return the provider's own error, or the body and headers that the fault brings along."""
     if fault.kind == "reset":
         return Reply(500, b"")

@@ -7,7 +7,7 @@ asynchronous request, and none of this can be set by documented means. With http
 OpenAI and Cohere. voyage-4-nano is not served; sentence-transformers loads it.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any
 
@@ -21,6 +21,7 @@ from ._messages import parse_body
 from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
 from ._taken import Taken
+from .voyage_batches import VoyageBatches
 
 
 def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
@@ -42,7 +43,7 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
                 "timeout=; or httpx.Client(…) for a proxy or certificates of your own."
             )
     check_clients(model, "httpx.Client", "httpx.AsyncClient", _post_method)
-    return described(model, catalogue, dimensions)
+    return described(model, catalogue, dimensions, batches=True, free_batches=False)
 
 
 class VoyageBackend(RemoteBackend):
@@ -79,15 +80,26 @@ class VoyageBackend(RemoteBackend):
         return _asucceeded(response) if isawaitable(response) else _succeeded(response)
 
     def parse_answer(self, response: Any) -> Answer:
-        body = self.parsed(response.content, response.headers)
+        return self.parse_body(self.parsed(response.content, response.headers), response.headers)
+
+    def parse_body(self, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
+        """Return the vectors of the parsed body of an embeddings response.
+
+        Raises:
+            BadResponseError: the body is none of an embeddings response.
+        """
         try:
             embeddings = self.in_order(body["data"])
             tokens = (body.get("usage") or {}).get("total_tokens")
         except (KeyError, TypeError, AttributeError) as error:
-            raise NoVectorsError(body, response.headers) from error
+            raise NoVectorsError(body, headers) from error
         vectors = decode_vectors(embeddings, self.model.name, self.length)
-        limits = parse_rate_limits(response.headers)
-        return Answer(vectors, parse_token_count(tokens), limits, parse_name(body), implausible_count(tokens))
+        limits, name = parse_rate_limits(headers or {}), parse_name(body)
+        return Answer(vectors, parse_token_count(tokens), limits, name, implausible_count(tokens))
+
+    @property
+    def batches(self) -> VoyageBatches:
+        return VoyageBatches(self)
 
     def translate_error(self, error: Exception) -> Exception | Refusal:
         import httpx
