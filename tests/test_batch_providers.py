@@ -133,6 +133,7 @@ def test_what_a_batch_answered_is_in_the_cache(place: Place, build: Build, tmp_p
     direct = build(cache=tmp_path / "other").embed(TEXTS, input_type=input_type)
 
     cost = place.billed * place.price / MILLION
+    assert expected.cost is not None
     assert (waiting.ended, status.ended, status.texts, status.answered, status.failures) == (False, True, 10, 10, ())
     assert all(result.cached)
     assert result.vectors.tobytes() == direct.vectors.tobytes()
@@ -375,6 +376,21 @@ def test_answers_that_are_none_are_asked_for_again(place: Place, build: Build) -
 
     assert job.poll().answered == 10
     assert account(router, place).cost == place.billed * place.price / MILLION
+
+
+def test_voyage_s_files_may_be_stored_elsewhere(emulator: Emulator, tmp_path: Path) -> None:
+    """Its reference downloads with ``curl -L``: another host is asked without the key and the user's headers."""
+    place = _voyage(emulator)
+    emulator.voyage_batches.elsewhere = True
+    model = Model(place.model, base_url=place.url, api_key="k", headers={"X-Secret": "s"})
+    with Router([model], cache=tmp_path, retry=ONE_TRY) as router:
+        job = router.submit_batch(TEXTS)
+        place.batches.finish()
+        answered = job.poll().answered
+
+    assert answered == 10
+    assert "/stored/" in place.batches.received[-1].path
+    assert not emulator.refused
 
 
 # Money

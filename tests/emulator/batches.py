@@ -40,6 +40,8 @@ class Batches:
     """Whether each GET of a batch lets it take every step first."""
     shuffled: bool
     """Whether output and error files have another order than the input, as the service's have."""
+    elsewhere: bool
+    """Whether contents of files are answered with a redirect to another host, which wants no key (Voyage's)."""
     seed: int
     """What the order is drawn from."""
     limits: Limits
@@ -61,7 +63,7 @@ class Batches:
             self._batches.clear()
             self._files.forget()
             self.automatic, self.instant, self.shuffled, self.seed = False, False, True, 0
-            self.limits = self._usual_limits
+            self.limits, self.elsewhere = self._usual_limits, False
             self._failing: tuple[Which, int, bool] = ((), 500, False)
             self._spoiling: tuple[Which, Fault | None] = ((), None)
             self._failed_once: set[str] = set()

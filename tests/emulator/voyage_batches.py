@@ -1,10 +1,10 @@
 """Voyage's `/v1/files` and `/v1/batches`: what they accept, answer, refuse and write.
 
-Written from the guide (batch inference) and the API reference (create, list, retrieve and cancel batch; upload file,
-retrieve file content). A line has a `custom_id` and a `body` with the input alone; the other arguments stand in
-`request_params` of the batch. A batch of which the window closes is completed with what it has, and the other requests
-are written to the error file; one that is cancelled writes no such lines. Where the documentation gives no words, they
-are in the manner of the embeddings endpoint.
+Written from the guide (batch inference) and the API reference (create, list, retrieve and cancel batch; upload file;
+retrieve file content, whose example follows redirects). A line has a `custom_id` and a `body` with the input alone; the
+other arguments stand in `request_params` of the batch. A batch of which the window closes is completed with what it
+has, and the other requests are written to the error file; one that is cancelled writes no such lines. Where the
+documentation gives no words, they are in the manner of the embeddings endpoint.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ MODELS = (
 _CREATE = ("endpoint", "input_file_id", "completion_window", "request_params", "metadata")
 _MOMENTS = ("in_progress_at", "finalizing_at", "completed_at", "failed_at", "cancelling_at", "cancelled_at")
 _ROUTE = re.compile(r"/v1/(files|batches)(?:/([^/]+)(?:/(content|cancel))?)?")
+_STORED = re.compile(r"/stored/([^/]+)")
 
 
 class VoyageForm:
@@ -142,6 +143,8 @@ class VoyageBatchApi:
 
     def serves(self, path: str) -> bool:
         match = _ROUTE.fullmatch(path)
+        if _STORED.fullmatch(path):
+            return True
         return match is not None and match[3] in (None, "content" if match[1] == "files" else "cancel")
 
     def sketch(self, request: Request) -> Sketch:
@@ -153,6 +156,8 @@ class VoyageBatchApi:
 
     def answer(self, request: Request) -> Reply:
         """Do what is asked for; raise `Refusal`."""
+        if stored := _STORED.fullmatch(request.path):
+            return self._stored(request, stored[1])
         self._maker.authenticate(request)
         found = _ROUTE.fullmatch(request.path)
         match (request.method, *(found.groups() if found else ())):
@@ -161,7 +166,7 @@ class VoyageBatchApi:
             case ("GET", "files", str() as id, None):
                 return _json(_shown(self._file(id)))
             case ("GET", "files", str() as id, "content"):
-                return _content(self._file(id))
+                return self._elsewhere(request, id) if self._batches.elsewhere else _content(self._file(id))
             case ("POST", "batches", None, None):
                 return _json(self._create(request))
             case ("GET", "batches", None, None):
@@ -194,6 +199,16 @@ class VoyageBatchApi:
         if file is None:
             self._maker.refuse(f"File {id} not found.", status=404)
         return file
+
+    def _elsewhere(self, request: Request, id: str) -> Reply:
+        """Return a redirect to another name of this machine."""
+        port = request.headers["host"].rpartition(":")[2]
+        return Reply(302, b"", {"location": f"http://localhost:{port}/voyage-api/stored/{self._file(id).id}?signed=1"})
+
+    def _stored(self, request: Request, id: str) -> Reply:
+        if request.query.get("signed") != "1" or {"authorization", "x-secret"} & request.headers.keys():
+            self._maker.refuse("A signed address takes no headers that belong to another host.")
+        return _content(self._file(id))
 
     def _create(self, request: Request) -> dict[str, Any]:
         fields = self._maker.read(request)

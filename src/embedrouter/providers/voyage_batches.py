@@ -7,12 +7,13 @@ numbers it says nothing: the page shows lists of numbers, and no base64. A text 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ..errors import BackendError
 from ..types import BatchProgress, InputType
 from ._batch_files import EMBEDDINGS, FILE_NAME, REFERENCE, FileBatches, error_code
+from ._connections import DOWNLOAD
 
 IN_A_LINE = "input"
 LEFT_OUT = frozenset({IN_A_LINE, "encoding_format"})
@@ -41,8 +42,15 @@ class VoyageBatches(FileBatches):
 
     @contextmanager
     def open_file(self, client: Any, file: str, timeout: float) -> Iterator[Iterator[bytes]]:
-        with client.stream("GET", **self._to(f"/files/{file}/content"), timeout=timeout) as response:
-            if response.is_error:
+        """Download a file; the reference's own example follows a redirect, which needs no key."""
+        asked = self._to(f"/files/{file}/content")
+        settings: dict[str, Any] = {"timeout": timeout, "follow_redirects": False, "extensions": DOWNLOAD}
+        with ExitStack() as stack:
+            response = stack.enter_context(client.stream("GET", **asked, **settings))
+            if response.has_redirect_location:
+                there = response.url.join(response.headers["location"])
+                response = stack.enter_context(client.stream("GET", there, **settings))
+            if not response.is_success:
                 response.read()
             response.raise_for_status()
             yield response.iter_bytes()
