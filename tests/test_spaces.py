@@ -161,7 +161,7 @@ def test_a_name_without_provider_is_refused(name: str) -> None:
 def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
     """And with the way to bring one's own."""
     with pytest.raises(ConfigError, match=r"openai, azure_openai, cohere, voyage.*backend="):
-        space_of("mistral:mistral-embed")
+        space_of("nowhere:mistral-embed")
 
 
 @pytest.mark.parametrize("models", [[], "openai:text-embedding-3-small", Model("openai:text-embedding-3-small")])

@@ -45,7 +45,7 @@ __all__ = ["ENVIRONMENT", "Config", "load"]
 
 ENVIRONMENT = "EMBEDROUTER_CONFIG"
 logger = get_logger("embedrouter.config")
-ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend", "embedder"}
+ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend", "embedder", "like"}
 
 
 class _Table(BaseModel):

@@ -48,6 +48,9 @@ AZURE_V1 = "/openai/v1"
 SHOWN = 32
 """Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
 
+NO_KEY = "none"
+"""The SDK wants a key; for a server that needs none, no header is sent."""
+
 ENDPOINT: Final = "/v1/embeddings"
 REFERENCE = "embedrouter"
 """The key of a batch's metadata under which the client reference stands."""
@@ -89,10 +92,12 @@ class OpenAIBackend(RemoteBackend):
         if token is not None and asynchronous:
             token = partial(_token, token)
         settings: dict[str, Any] = _azure_settings(endpoint) if azure else {"base_url": endpoint.url}
-        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": token or endpoint.api_key}
+        key = token or endpoint.api_key or NO_KEY
+        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": key}
         if not azure and model.api_version:
             settings["default_query"] = {"api-version": model.api_version}
-        settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
+        headers: dict[str, Any] = {"Authorization": openai.Omit()} if key == NO_KEY else {}
+        settings |= {"max_retries": 0, "default_headers": headers | dict(model.headers or {})}
         kind: Any
         if asynchronous:
             kind = openai.AsyncAzureOpenAI if azure else openai.AsyncOpenAI
