@@ -326,9 +326,7 @@ class Compatible:
     def _model(self, name: object) -> Model:
         if name not in self.rules.models:
             status, kind = self.rules.unknown_model
-            self._refuse(
-                status, kind, f"model '{name}' not found" if self.name == "ollama" else f"Invalid model: {name}"
-            )
+            self._refuse(status, kind, f"model '{name}' not found")
         return find(str(name))
 
     def _dimensions(self, fields: Mapping[str, Any], model: Model) -> int:

@@ -48,7 +48,7 @@ AZURE_V1 = "/openai/v1"
 SHOWN = 32
 """Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
 
-NO_KEY = "none"
+NO_KEY = "no key"
 """The SDK wants a key; for a server that needs none, no header is sent."""
 
 ENDPOINT: Final = "/v1/embeddings"
@@ -96,8 +96,7 @@ class OpenAIBackend(RemoteBackend):
         settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": key}
         if not azure and model.api_version:
             settings["default_query"] = {"api-version": model.api_version}
-        headers: dict[str, Any] = {"Authorization": openai.Omit()} if key == NO_KEY else {}
-        settings |= {"max_retries": 0, "default_headers": headers | dict(model.headers or {})}
+        settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
         kind: Any
         if asynchronous:
             kind = openai.AsyncAzureOpenAI if azure else openai.AsyncOpenAI
@@ -131,9 +130,15 @@ class OpenAIBackend(RemoteBackend):
         return client.embeddings.with_raw_response.create(
             **{name: request[name] for name in ("model", "dimensions", "encoding_format") if name in request},
             input=request["input"][:SHOWN],
+            extra_headers={"Authorization": openai.Omit()} if self._needs_no_key(client) else None,
             extra_body={"encoding_format": openai.Omit(), **request},  # the SDK adds the field where it is left out
             timeout=timeout,
         )
+
+    def _needs_no_key(self, client: Any) -> bool:
+        """Return whether a client of our making has no key, and the user gives no header in its place."""
+        given = {name.lower() for name in self.model.headers or ()}
+        return getattr(client, "api_key", None) == NO_KEY and "authorization" not in given
 
     def parse_answer(self, response: Any) -> Answer:
         headers = response.http_response.headers
