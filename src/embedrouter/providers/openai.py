@@ -81,8 +81,8 @@ class OpenAIBackend(RemoteBackend):
 
     clients: Clients[OpenAI, AsyncOpenAI]
 
-    @staticmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+    @classmethod
+    def connect(cls, endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
         model = endpoint.model
         with needs_extra(model, "openai"):
             import openai
