@@ -203,6 +203,16 @@ RULES: Mapping[str, Rules] = {
         too_many=(400, "BAD_REQUEST", "The number of inputs exceeds the maximum of {limit}."),
         too_long=(400, "BAD_REQUEST", "Input has {count} tokens, exceeding the maximum of {limit} tokens"),
     ),
+    # alibabacloud.com/help, text embedding; the words are from public issues
+    "dashscope": Rules(
+        models=("text-embedding-v4",),
+        route="/compatible-mode/v1/embeddings",
+        texts=10,
+        fields=OPENAI_FIELDS,
+        formats=("float",),
+        too_many=(400, "InvalidParameter", "batch size is invalid, it should not be larger than {limit}."),
+        too_long=(400, "InvalidParameter", "Range of input length should be [1, {limit}]"),
+    ),
     # ollama/ollama, server/routes.go EmbedHandler
     "ollama": Rules(
         models=("nomic-embed-text", "all-minilm"),

@@ -95,6 +95,7 @@ _ROWS = (
     _open("nomic-ai/nomic-embed-text-v1.5", 768, 8192, range(64, 769)),
     _open("BAAI/bge-m3", 1024, 8192),
     _open("databricks-gte-large-en", 1024, 8192),
+    _open("text-embedding-v4", 1024, 8192, (64, 128, 256, 512, 768, 1024, 1536, 2048)),
     _open("nomic-embed-text", 768, 2048, range(1, 769)),
     _open("all-minilm", 384, 256, range(1, 385)),
     _open("text-embedding-nomic-embed-text-v1.5", 768, 2048),

@@ -115,7 +115,8 @@ class RemoteBackend(Backend):
 
     def prompted(self, texts: Sequence[str], input_type: InputType) -> list[str]:
         """Return the texts with the prompt before each: the user's, else the one that the maker documents."""
-        prompt = (self.model.prompts or self.card.prompts or {}).get(input_type, "")
+        prompts = self.card.prompts if self.model.prompts is None else self.model.prompts
+        prompt = (prompts or {}).get(input_type, "")
         return [prompt + text for text in texts]
 
     @abstractmethod
