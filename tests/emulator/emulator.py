@@ -21,6 +21,7 @@ from tests.emulator.batch_input import Limits
 from tests.emulator.batches import Batches
 from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
+from tests.emulator.compatible import RULES, Compatible
 from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused, Reply, Request
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
@@ -65,6 +66,7 @@ class Emulator:
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": (voyage := Voyage(keys)),
+            **{f"{name}-api": Compatible(name, keys) for name in RULES},
         }
         self._journal = Journal()
         clock = Clock()
@@ -120,6 +122,10 @@ class Emulator:
     def voyage_url(self) -> str:
         """For `voyageai.Client(base_url=…)`."""
         return f"{self._base}/voyage-api/v1"
+
+    def url_of(self, server: str) -> str:
+        """The address of a server of `compatible.RULES`, without its last step."""
+        return f"{self._base}/{server}-api{RULES[server].route.removesuffix('/embeddings').removesuffix('/api/embed')}"
 
     @property
     def _base(self) -> str:

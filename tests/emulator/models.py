@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
-ProviderName = Literal["openai", "azure", "cohere", "voyage"]
+ProviderName = str
+"""`openai`, `azure`, `cohere`, `voyage`, or a name of `compatible.RULES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ def _fixed_voyage(name: str, length: int, request_tokens: int, max_tokens: int) 
     return Model(name, "voyage", name, length, length, (), max_tokens, request_tokens)
 
 
+def _open(name: str, native: int, max_tokens: int, lengths: Sequence[int] = ()) -> Model:
+    """A model of one or several servers of OpenAI's protocol."""
+    return Model(name, "open", name, native, native, lengths, max_tokens)
+
+
 _V5 = (2048, 1536, 1024, 768, 512, 256)
 
 _ROWS = (
@@ -80,6 +85,20 @@ _ROWS = (
     _fixed_voyage("voyage-2", 1024, 320_000, 4_000),
     _fixed_voyage("voyage-large-2", 1536, 120_000, 16_000),
     _fixed_voyage("voyage-large-2-instruct", 1024, 120_000, 16_000),
+    _open("mistral-embed", 1024, 8192),
+    _open("codestral-embed", 1536, 8192, range(1, 3073)),
+    _open("jina-embeddings-v3", 1024, 8192, range(1, 1025)),
+    _open("nvidia/nv-embedqa-e5-v5", 1024, 512),
+    _open("nvidia/llama-3.2-nv-embedqa-1b-v2", 2048, 8192, (384, 512, 768, 1024, 2048)),
+    _open("openai/text-embedding-3-small", 1536, 8192, range(1, 1537)),
+    _open("intfloat/multilingual-e5-large-instruct", 1024, 512),
+    _open("nomic-ai/nomic-embed-text-v1.5", 768, 8192, range(64, 769)),
+    _open("BAAI/bge-m3", 1024, 8192),
+    _open("databricks-gte-large-en", 1024, 8192),
+    _open("text-embedding-v4", 1024, 8192, (64, 128, 256, 512, 768, 1024, 1536, 2048)),
+    _open("nomic-embed-text", 768, 2048, range(1, 769)),
+    _open("all-minilm", 384, 256, range(1, 385)),
+    _open("text-embedding-nomic-embed-text-v1.5", 768, 2048),
 )
 
 MODELS: Mapping[str, Model] = MappingProxyType({row.name: row for row in _ROWS})

@@ -32,7 +32,10 @@ _ROLE = 0.25
 
 _WORD = re.compile(r"[^\W_]{4,}")
 _SUFFIX = re.compile(r"(?:ing|ed|es|s)$")
-_ROLES = {"search_query": "query", "search_document": "document"}
+_ROLES = {
+    "search_query": "query", "search_document": "document", "retrieval.query": "query", "retrieval.passage": "document",
+    "passage": "document",
+}  # fmt: skip
 
 
 def vector(model: str, dimensions: int | None, input_type: str | None, text: str) -> Vector:

@@ -174,6 +174,7 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
             local=known.local,
             batches=known.batches,
             free_batches=known.free_batches,
+            cuts=known.cuts,
             identity=known.identity,
         )
         if model.price is None and candidate.price:
