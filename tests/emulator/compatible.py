@@ -303,40 +303,52 @@ class Compatible:
         )
 
     def accept(self, request: Request) -> Job:
-        rules = self.rules
-        if (rules.key and request.key is None) or (self.keys is not None and request.key not in self.keys):
-            self._refuse(401, "invalid_api_key", "Invalid API key provided.")
+        self.authenticate(request)
+        return self.check(self.read(request))
+
+    def authenticate(self, request: Request) -> None:
+        """Refuse a missing key, and a wrong one when the emulator was given a list."""
+        if (self.rules.key and request.key is None) or (self.keys is not None and request.key not in self.keys):
+            self.refuse(401, "invalid_api_key", "Invalid API key provided.")
+
+    def read(self, request: Request) -> Body:
+        """Return the body; refuse one that is no object."""
         fields = request.fields()
         if fields is None:
-            self._refuse(400, "invalid_request_error", "The body is no JSON object.")
+            self.refuse(400, "invalid_request_error", "The body is no JSON object.")
+        return fields
+
+    def check(self, fields: Body) -> Job:
+        """Return the job behind a body."""
+        rules = self.rules
         unknown = sorted(fields.keys() - rules.fields)
         if unknown and not rules.tolerant:
             status, kind = rules.unknown_field
-            self._refuse(status, kind, f"Extra inputs are not permitted: {unknown[0]}")
+            self.refuse(status, kind, f"Extra inputs are not permitted: {unknown[0]}")
         model = self._model(fields.get("model"))
         texts = fields.get("input")
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
-            self._refuse(400, "invalid_request_error", "input must be a list of texts that are not empty")
+            self.refuse(400, "invalid_request_error", "input must be a list of texts that are not empty")
         if len(texts) > rules.texts:
             status, kind, words = rules.too_many
-            self._refuse(status, kind, words.format(limit=rules.texts, count=len(texts)))
+            self.refuse(status, kind, words.format(limit=rules.texts, count=len(texts)))
         role = fields.get(rules.type_field) if rules.type_field else None
         if role is not None and role not in rules.types:
-            self._refuse(422, "enum", f"{rules.type_field} must be one of {', '.join(rules.types)}")
+            self.refuse(422, "enum", f"{rules.type_field} must be one of {', '.join(rules.types)}")
         asked = fields.get(rules.format_field, "float") if rules.formats else "float"
         if rules.formats and asked not in rules.formats and not rules.tolerant:
-            self._refuse(422, "enum", f"{rules.format_field} must be one of {', '.join(rules.formats)}")
+            self.refuse(422, "enum", f"{rules.format_field} must be one of {', '.join(rules.formats)}")
         kept = self._fit(fields, model, tuple(texts))
         tokens = sum(count_tokens(self.name, text) for text in kept)
         if rules.tokens is not None and tokens > rules.tokens:
-            self._refuse(400, "invalid_request_prompt", "Too many tokens overall, split into more batches.")
+            self.refuse(400, "invalid_request_prompt", "Too many tokens overall, split into more batches.")
         written = "base64" if asked == "base64" and "base64" in rules.formats else "float"
         return Job(model, kept, tuple(texts), role, self._dimensions(fields, model), tokens, (written,))
 
     def _model(self, name: object) -> Model:
         if name not in self.rules.models:
             status, kind = self.rules.unknown_model
-            self._refuse(status, kind, f"model '{name}' not found")
+            self.refuse(status, kind, f"model '{name}' not found")
         return find(str(name))
 
     def _dimensions(self, fields: Mapping[str, Any], model: Model) -> int:
@@ -345,7 +357,7 @@ class Compatible:
             return model.default
         asked = as_count(fields[name])
         if asked is None or (asked not in model.dimensions and asked != model.default):
-            self._refuse(400, "invalid_request_error", f"{name} {fields[name]} is not supported by {model.name}.")
+            self.refuse(400, "invalid_request_error", f"{name} {fields[name]} is not supported by {model.name}.")
         return asked
 
     def _fit(self, fields: Mapping[str, Any], model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -356,7 +368,7 @@ class Compatible:
         for text in texts:
             if (count := count_tokens(self.name, text)) > model.max_tokens:
                 status, kind, words = rules.too_long
-                self._refuse(status, kind, words.format(limit=model.max_tokens, count=count))
+                self.refuse(status, kind, words.format(limit=model.max_tokens, count=count))
         return texts
 
     def render(self, answer: Answer) -> Reply:
@@ -390,10 +402,12 @@ class Compatible:
         if reason == "insufficient_quota":
             words[429] = ("insufficient_quota", "You exceeded your current quota, please check your plan and billing.")
         kind, message = words.get(status, ("api_error", "The server had an error."))
-        return self._reply(status, kind, message)
+        return self.reply(status, kind, message)
 
-    def _refuse(self, status: int, kind: str, message: str) -> NoReturn:
-        raise Refusal(self._reply(status, kind, message), message)
+    def refuse(self, status: int, kind: str, message: str) -> NoReturn:
+        """Raise the refusal with this server's error body."""
+        raise Refusal(self.reply(status, kind, message), message)
 
-    def _reply(self, status: int, kind: str, message: str) -> Reply:
+    def reply(self, status: int, kind: str, message: str) -> Reply:
+        """Return an error in this server's shape."""
         return Reply(status, json.dumps(self.rules.error(status, kind, message)).encode())

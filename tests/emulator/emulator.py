@@ -10,6 +10,7 @@ so the faults that spoil vectors cannot be played there.
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +27,8 @@ from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
 from tests.emulator.journal import Journal
+from tests.emulator.mistral_batches import LIMITS as MISTRAL_LIMITS
+from tests.emulator.mistral_batches import MistralBatchApi, MistralForm
 from tests.emulator.openai import OpenAI
 from tests.emulator.openai_batches import OpenAIForm
 from tests.emulator.pace import Pace
@@ -36,7 +39,7 @@ from tests.emulator.voyage_batches import LIMITS as VOYAGE_LIMITS
 from tests.emulator.voyage_batches import VoyageBatchApi, VoyageForm
 
 Rule = Callable[[Received], Fault | None]
-BatchApis = BatchApi | VoyageBatchApi
+BatchApis = BatchApi | VoyageBatchApi | MistralBatchApi
 
 
 class Emulator:
@@ -66,7 +69,8 @@ class Emulator:
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": (voyage := Voyage(keys)),
-            **{f"{name}-api": Compatible(name, keys) for name in RULES},
+            **{f"{name}-api": Compatible(name, keys) for name in RULES if name != "mistral"},
+            "mistral-api": (mistral := Compatible("mistral", keys)),
         }
         self._journal = Journal()
         clock = Clock()
@@ -76,9 +80,13 @@ class Emulator:
         voyage_files = Files(clock)
         self.voyage_batches = Batches(VoyageForm(voyage), voyage_files, clock, self._journal, VOYAGE_LIMITS)
         """Voyage's Batch API."""
+        mistral_files = Files(clock, lambda: str(uuid.uuid4()))
+        self.mistral_batches = Batches(MistralForm(mistral), mistral_files, clock, self._journal, MISTRAL_LIMITS)
+        """Mistral's batch jobs."""
         self._batch_apis: dict[str, BatchApis] = {
             "openai-api": BatchApi(openai, files, self.batches),
             "voyage-api": VoyageBatchApi(voyage, voyage_files, self.voyage_batches),
+            "mistral-api": MistralBatchApi(mistral, mistral_files, self.mistral_batches),
         }
         self._script: deque[Fault | None] = deque()
         self._stopping = threading.Event()
@@ -181,6 +189,7 @@ class Emulator:
         self._journal.forget()
         self.batches.reset()
         self.voyage_batches.reset()
+        self.mistral_batches.reset()
         self._script.clear()
         self.fault_for = None
         self.latency = self._initial_latency

@@ -28,6 +28,8 @@ REFERENCE = "embedrouter"
 CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 NO_CODE = "without a code"
 OK = 200
+REFUSED = frozenset({400, 409, 422})
+"""Statuses with which a provider says that there is nothing left to stop; which, is not documented everywhere."""
 
 
 class EmbeddingsBackend(Protocol):
@@ -66,6 +68,14 @@ class FileBatches(BatchEndpoint):
         """Return the provider's ids of the files with the results of a batch; ``None`` for one that does not exist."""
 
     @abstractmethod
+    def stop(self, client: Any, batch: str, timeout: float) -> None:
+        """Ask the provider to cancel a batch; an error is raised where it has ended, or is about to."""
+
+    @abstractmethod
+    def is_working(self, client: Any, batch: str, timeout: float) -> bool:
+        """Return whether a batch can still be cancelled."""
+
+    @abstractmethod
     def open_file(self, client: Any, file: str, timeout: float) -> AbstractContextManager[Iterator[bytes]]:
         """Download a file, piece by piece."""
 
@@ -81,6 +91,16 @@ class FileBatches(BatchEndpoint):
                 with self.open_file(client, file, timeout) as pieces:
                     for line in split_lines(pieces):
                         yield self.parse_line(line)
+
+    def cancel(self, batch: str, *, timeout: float) -> None:
+        with self._backend.clients.lease() as client:
+            try:
+                with self.errors():
+                    self.stop(client, batch, timeout)
+            except BackendError as error:
+                with self.errors():
+                    if error.status not in REFUSED or self.is_working(client, batch, timeout):
+                        raise
 
     def parse_line(self, line: bytes) -> tuple[str, Answer | str]:
         """Parse one line of a file of results. Messages may quote the text: only codes are kept.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._process import in_thread
 from ..errors import BackendError, ConfigError
-from ..models import Catalogue, Model, implausible_count, parse_token_count
+from ..models import BatchEndpoint, Catalogue, Model, implausible_count, parse_token_count
 from ..types import Answer, InputType, TokenCounts
 from . import Description, needs_extra
 from ._clients import Clients, check_clients, http_client
@@ -34,6 +34,7 @@ from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
 from ._taken import Taken
 from ._tiktoken import encoding
+from .mistral_batches import MistralBatches
 from .openai_batches import OpenAIBatches
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ AZURE_V1 = "/openai/v1"
 
 SHOWN = 32
 """Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
+
+BATCHES: dict[str, type[OpenAIBatches]] = {"openai": OpenAIBatches, "mistral": MistralBatches}
+"""The batch endpoints of servers that speak OpenAI's protocol."""
 
 NO_KEY = "no key"
 """The SDK wants a key; for a server that needs none, no header is sent."""
@@ -68,7 +72,7 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
         variables = " or ".join(server.address_variables)
         way = f"pass it to Model, or set {variables}" if variables else "pass it to Model"
         raise ConfigError(f"{model.name} needs base_url=: {way}. {server.note}".strip())
-    return described(model, catalogue, dimensions, batches=server.name == "openai")
+    return described(model, catalogue, dimensions, batches=server.name in BATCHES)
 
 
 class OpenAIBackend(RemoteBackend):
@@ -191,8 +195,9 @@ class OpenAIBackend(RemoteBackend):
         return TokenCounts([len(encoder.encode_ordinary(text)) for text in prompted], exact=True)
 
     @property
-    def batches(self) -> OpenAIBatches:
-        return OpenAIBatches(self)
+    def batches(self) -> BatchEndpoint | None:
+        kind = BATCHES.get(self.server.name)
+        return kind(self) if kind else None
 
 
 def _look_up_platform(client: Any) -> None:

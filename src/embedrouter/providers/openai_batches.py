@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from ..types import BatchProgress, InputType
 from ._batch_files import EMBEDDINGS, FILE_NAME, REFERENCE, FileBatches, error_code
 
+WORKING = frozenset({"validating", "in_progress"})
 ENDED = frozenset({"completed", "expired", "cancelled"})
 
 
@@ -63,9 +64,8 @@ class OpenAIBatches(FileBatches):
                 refusal=", ".join(codes) or "no reason was given" if found.status == "failed" else "",
             )
 
-    def cancel(self, batch: str, *, timeout: float) -> None:
-        with self._backend.clients.lease() as client, self.errors():
-            import openai
+    def stop(self, client: Any, batch: str, timeout: float) -> None:
+        client.batches.cancel(batch, timeout=timeout)
 
-            with suppress(openai.ConflictError):  # the batch has ended, or is about to
-                client.batches.cancel(batch, timeout=timeout)
+    def is_working(self, client: Any, batch: str, timeout: float) -> bool:
+        return client.batches.retrieve(batch, timeout=timeout).status in WORKING

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..errors import BackendError
 from ..types import BatchProgress, InputType
 from ._batch_files import EMBEDDINGS, FILE_NAME, REFERENCE, FileBatches, error_code
 from ._connections import DOWNLOAD
@@ -21,7 +20,6 @@ WORKING = frozenset({"validating", "in_progress"})
 ENDED = frozenset({"completed", "cancelled", "canceled", "partially_completed", "expired"})
 """The page names the first two; the others are in its examples, as the names of moments."""
 FAILED = "failed"
-REFUSED = frozenset({400, 409, 422})
 PAGE = 100
 
 
@@ -73,10 +71,10 @@ class VoyageBatches(FileBatches):
 
     def find(self, reference: str, *, timeout: float) -> str | None:
         with self._backend.clients.lease() as client, self.errors():
-            found = (
-                batch for batch in self._all(client, timeout) if (batch["metadata"] or {}).get(REFERENCE) == reference
-            )
-            return next((str(batch["id"]) for batch in found), None)
+            for batch in self._all(client, timeout):
+                if (batch.get("metadata") or {}).get(REFERENCE) == reference:
+                    return str(batch["id"])
+            return None
 
     def retrieve(self, batch: str, *, timeout: float) -> BatchProgress:
         with self._backend.clients.lease() as client, self.errors():
@@ -90,18 +88,11 @@ class VoyageBatches(FileBatches):
                 refusal=", ".join(codes) or "no reason was given" if status == FAILED else "",
             )
 
-    def cancel(self, batch: str, *, timeout: float) -> None:
-        with self._backend.clients.lease() as client:
-            try:
-                with self.errors():
-                    self._ask(client, "POST", f"/batches/{batch}/cancel", timeout)
-            except BackendError as error:
-                with self.errors():
-                    if error.status not in REFUSED or self._status(client, batch, timeout) in WORKING:
-                        raise
+    def stop(self, client: Any, batch: str, timeout: float) -> None:
+        self._ask(client, "POST", f"/batches/{batch}/cancel", timeout)
 
-    def _status(self, client: Any, batch: str, timeout: float) -> object:
-        return self._ask(client, "GET", f"/batches/{batch}", timeout)["status"]
+    def is_working(self, client: Any, batch: str, timeout: float) -> bool:
+        return self._ask(client, "GET", f"/batches/{batch}", timeout)["status"] in WORKING
 
     def _all(self, client: Any, timeout: float) -> Iterator[Any]:
         """Yield all batches, page after page."""
