@@ -32,10 +32,9 @@ def litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "litellm").mkdir(parents=True)
     (folder / "litellm" / "__init__.py").write_text("raise ImportError('litellm takes seconds to import')\n")
     (folder / "litellm" / "model_prices_and_context_window_backup.json").write_text(json.dumps(LITELLM))
-    (folder / "litellm-1.110.2.dist-info").mkdir()
-    (folder / "litellm-1.110.2.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: litellm\nVersion: 1.110.2\n"
-    )
+    about = folder / "litellm-1.110.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: litellm\nVersion: 1.110.2\n")
     monkeypatch.syspath_prepend(str(folder))
     return folder
 
@@ -46,11 +45,9 @@ def test_differences_are_shown_beside_each_other(tmp_path: Path) -> None:
     done = run("models", "--check", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["differences"]
-    lite = {
-        (item["model"], item["fact"]): (item["ours"], item["theirs"]) for item in found if "litellm" in item["origin"]
-    }
+    of_litellm = [item for item in found if "litellm" in item["origin"]]
 
-    assert lite == {
+    assert {(item["model"], item["fact"]): (item["ours"], item["theirs"]) for item in of_litellm} == {
         ("openai:text-embedding-3-small", "price"): ("0.02", "0.03"),
         ("voyage:voyage-4", "dimensions"): (1024, 2048),
     }
