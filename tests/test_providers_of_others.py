@@ -141,3 +141,11 @@ def test_the_example_installs(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
     assert ran.stdout == "acme-vectors-1 (4 dimensions)\n"
+
+
+def test_the_page_shows_the_example() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "write-a-provider.md").read_text("utf-8")
+    for file in ("pyproject.toml", "acme_embeddings/provider.py"):
+        assert f"```\n{(EXAMPLE / file).read_text('utf-8')}```" in page.replace("```toml", "```").replace(
+            "```python", "```"
+        )

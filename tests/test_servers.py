@@ -24,7 +24,7 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
-from embedrouter.models import load_catalogue
+from embedrouter.models import Server, load_catalogue
 from embedrouter.testing import NO_WAITING
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
@@ -237,6 +237,32 @@ def test_an_unknown_model_says_what_to_check(server: str, emulator: Emulator, as
     error = failure(Router([model], cache=None, ledger=":memory:", retry=ONCE), asynchronous, ["a"])
     assert isinstance(error, UnavailableError)
     assert "Check the model's name" in str(error)
+
+
+EXTRAS = {"openai": "openai", "cohere": "cohere", "voyage": "voyage", "ollama": "ollama"}
+"""The extra that installs what a protocol needs, where it is called otherwise than the protocol."""
+
+
+def row(server: Server) -> str:
+    """Return the row of docs/servers.md about a server."""
+    key = " or ".join(f"`{name}`" for name in server.keys) or "—"
+    if server.keys and not server.key_required:
+        key += ", if it wants one"
+    local = not server.keys and not server.address_variables
+    address = f"`{server.url}`" if server.url else "in this process" if local else "yours"
+    address = " or ".join([address, *(f"`{name}`" for name in server.address_variables)]).replace(" or ", ", or ", 1)
+    return f"| `{server.name}:` | {key} | {address} | `[{EXTRAS.get(server.protocol, server.name)}]` |"
+
+
+def test_the_page_has_a_row_of_each_server() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "servers.md").read_text("utf-8")
+    written = [line for line in page.splitlines() if line.startswith("| `")]
+    assert written == [row(server) for name, server in load_catalogue().servers.items() if name == server.name]
+
+
+def test_the_page_has_a_line_to_write_for_each_server() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "servers.md").read_text("utf-8")
+    assert [name for name in MODELS if f'"{name}:' not in page] == []
 
 
 # Names

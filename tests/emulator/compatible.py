@@ -122,7 +122,7 @@ RULES: Mapping[str, Rules] = {
     ),
     # jina-ai/jina-on-prem, server/adapters/jina.py
     "jina": Rules(
-        models=("jina-embeddings-v3",),
+        models=("jina-embeddings-v3", "jina-embeddings-v2-base-en"),
         texts=512,
         fields=frozenset({
             "model", "input", "task", "dimensions", "normalized", "truncate", "embedding_type", "late_chunking",

@@ -88,6 +88,7 @@ _ROWS = (
     _open("mistral-embed", 1024, 8192),
     _open("codestral-embed", 1536, 8192, range(1, 3073)),
     _open("jina-embeddings-v3", 1024, 8192, range(1, 1025)),
+    _open("jina-embeddings-v2-base-en", 768, 8192),
     _open("nvidia/nv-embedqa-e5-v5", 1024, 512),
     _open("nvidia/llama-3.2-nv-embedqa-1b-v2", 2048, 8192, (384, 512, 768, 1024, 2048)),
     _open("openai/text-embedding-3-small", 1536, 8192, range(1, 1537)),
