@@ -140,6 +140,8 @@ def test_what_a_batch_answered_is_in_the_cache(place: Place, build: Build, tmp_p
     with embedrouter.tag("corpus"):
         job = router.submit_batch(TEXTS, input_type=input_type)
     reserved = set_aside(router)
+    with router.ledger.transaction() as database:
+        ((lasts,),) = database.execute("SELECT until - at FROM requests")
     waiting = job.poll()
     place.batches.finish()
     router = build()
@@ -157,6 +159,7 @@ def test_what_a_batch_answered_is_in_the_cache(place: Place, build: Build, tmp_p
     assert reserved == expected.cost >= cost
     assert set_aside(router) == cost
     assert router.ledger.totals("tag")["corpus"] == Account(1, 10, place.billed, cost)
+    assert place.kind.window <= lasts < place.kind.window + 3600, "or the money would be free again too early"
     assert place.emulator.calls == 1, "the other router's"
     assert not place.emulator.refused
 

@@ -18,7 +18,7 @@ IN_A_LINE = "input"
 LEFT_OUT = frozenset({IN_A_LINE, "encoding_format"})
 WORKING = frozenset({"validating", "in_progress"})
 ENDED = frozenset({"completed", "cancelled", "canceled", "partially_completed", "expired"})
-"""The page names the first two; the others are in its examples, as the names of moments."""
+"""The page names the first two; its examples and the maker's notebook have the others."""
 FAILED = "failed"
 PAGE = 100
 
