@@ -68,6 +68,8 @@ PROVIDERS = {
     "azure": Provider("azure_openai:text-embedding-3-large", False, "azure_url"),
     "cohere": Provider("cohere:embed-v4.0", True, "cohere_url"),
     "voyage": Provider("voyage:voyage-4-lite", True, "voyage_url"),
+    "google": Provider("google_genai:gemini-embedding-001", True, "google_url"),
+    "vertex": Provider("google_vertexai:text-embedding-005", True, "vertex_url"),
 }
 
 

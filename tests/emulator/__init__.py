@@ -1,6 +1,6 @@
-"""A wire-faithful emulator of four embeddings endpoints, for tests.
+"""A wire-faithful emulator of embeddings endpoints, for tests.
 
-It speaks to the makers' real SDKs over a real loopback socket: OpenAI, Azure OpenAI, Cohere and Voyage AI. It refuses
+It speaks to the makers' real SDKs over a real loopback socket: OpenAI, Azure OpenAI, Cohere, Voyage AI and Google. It refuses
 what they refuse, in their words; answers deterministic vectors that `vector` computes as well; counts what it would
 bill; and fails on command.
 

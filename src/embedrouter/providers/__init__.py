@@ -38,6 +38,9 @@ PROVIDERS = {
     "azure_openai": "openai",
     "cohere": "cohere",
     "voyage": "voyage",
+    "google_genai": "google",
+    "gemini": "google",
+    "google_vertexai": "google",
     "sentence-transformers": "sentence_transformers",
     "wordllama": "wordllama",
 }

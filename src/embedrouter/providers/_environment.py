@@ -19,17 +19,24 @@ KEY_VARIABLES = {
     "azure_openai": ("AZURE_OPENAI_API_KEY",),
     "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
     "voyage": ("VOYAGE_API_KEY",),
+    **dict.fromkeys(("google_genai", "gemini", "google_vertexai"), ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
 }
 
 ADDRESS_VARIABLES = {
     "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),  # the latter is LangChain's, and was the SDK's
     "azure_openai": ("AZURE_OPENAI_ENDPOINT",),
     "cohere": ("CO_API_URL",),
+    "google_genai": ("GOOGLE_GEMINI_BASE_URL",),
+    "gemini": ("GOOGLE_GEMINI_BASE_URL",),
+    "google_vertexai": ("GOOGLE_VERTEX_BASE_URL",),
 }
 ADDRESSES = {
     "openai": "https://api.openai.com/v1",
     "cohere": "https://api.cohere.com",
     "voyage": "https://api.voyageai.com/v1",
+    "google_genai": "https://generativelanguage.googleapis.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+    "google_vertexai": "https://aiplatform.googleapis.com",
 }
 MONGODB = "https://ai.mongodb.com/v1"
 """Serves Voyage's models for keys that begin with ``al-``."""
