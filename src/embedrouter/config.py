@@ -38,8 +38,7 @@ from ._display import get_logger, masked, shown_name
 from .cache import default_folder
 from .errors import ConfigError
 from .limits import RetryPolicy
-from .models import Model, RouterSettings
-from .providers import KEY_VARIABLES
+from .models import Model, RouterSettings, load_catalogue
 from .spending import Budget
 
 __all__ = ["ENVIRONMENT", "Config", "load"]
@@ -165,7 +164,8 @@ class Config:
         Raises:
             ConfigError: the message says how to name the file, which is to trust it.
         """
-        own = KEY_VARIABLES.get(model.provider, ())
+        server = load_catalogue().servers.get(model.provider)
+        own = server.keys if server else ()
         if model.trust_remote_code:
             raise self._refused(
                 f"lets {model.name} run Python code on this machine. Read that code and the file, then name the file"

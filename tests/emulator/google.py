@@ -1,11 +1,11 @@
 """Google's embeddings: the Gemini developer API and Vertex AI, what they accept, answer and refuse.
 
-The developer API is `models.batchEmbedContents` and `models.embedContent` of `/v1` and `/v1beta`: at most 100 requests in
-a batch, each with the path's model; over-long texts are cut, which no field can turn off. Vertex AI is `embedContent`
-and `batchEmbedContents` for the Gemini models and `predict` for the older ones, with 250 texts and 20,000 tokens a
-request; it cuts over-long texts unless `autoTruncate` is false, which refuses them. Several parts of one content are one
-text. gemini-embedding-001 has task types, gemini-embedding-2 has none: it is told its task in the text. A wrong key is
-HTTP 400 with the reason API_KEY_INVALID, a wrong token 401. Errors are `google.rpc.Status`, as JSON.
+The developer API is `models.batchEmbedContents` and `models.embedContent` of `/v1` and `/v1beta`: at most 100 requests
+in a batch, each with the path's model; over-long texts are cut, which no field can turn off. Vertex AI is
+`embedContent` and `batchEmbedContents` for the Gemini models and `predict` for the older ones, with 250 texts and 20,000
+tokens a request; it cuts over-long texts unless `autoTruncate` is false, which refuses them. Several parts of one
+content are one text. gemini-embedding-001 has task types, gemini-embedding-2 has none: it is told its task in the text.
+A wrong key is HTTP 400 with the reason API_KEY_INVALID, a wrong token 401. Errors are `google.rpc.Status`, as JSON.
 
 Fields are those of google.ai.generativelanguage.v1beta and google.cloud.aiplatform.v1beta1.
 """
@@ -389,4 +389,6 @@ def _error(status: int, message: str, details: list[dict[str, Any]] | None = Non
 
 
 def _json(status: int, body: Mapping[str, Any]) -> Reply:
-    return Reply(status, json.dumps(body, separators=(",", ":")).encode(), content_type="application/json; charset=UTF-8")
+    return Reply(
+        status, json.dumps(body, separators=(",", ":")).encode(), content_type="application/json; charset=UTF-8"
+    )

@@ -27,7 +27,7 @@ def command(
     cards: dict[str, Card] = {}
     routers = read_config(config).routers() if config else {"": {}}
     for extra in {settings.get("catalog") for settings in routers.values()}:
-        cards |= load_catalogue(extra)
+        cards |= dict(load_catalogue(extra))
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
         known = ", ".join(sorted({card.provider for card in cards.values()}))

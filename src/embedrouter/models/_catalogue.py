@@ -1,30 +1,43 @@
-"""The catalogue: documented facts about each model, from a data file that users can override or extend.
+"""The catalogue: documented facts about each model and server, from data files that users can override or extend.
 
-A ``Card`` is one row: the maker's documented facts with their source and the day on which they were checked.
-``load_catalogue`` reads the rows that ship with the package and, when given, a user's file of the same form: a row with
-the name of a shipped model replaces the shipped row, a row with another name is added.
+A ``Card`` is one row of a model, a ``Server`` one row of a provider: the maker's documented facts with their source and
+the day on which they were checked. ``load_catalogue`` reads the rows that ship with the package and, when given, a
+user's file of the same form: a row with the name of a shipped one replaces it, a row with another name is added.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from .._display import masked, shown_name
+from .._display import masked, shown, shown_name
 from ..errors import ConfigError
 from ..spending import as_price
+from ._servers import Server
 
 PRICE_MAX_AGE = timedelta(days=365)
 """Age after which a price in use is worth a warning."""
 
 RETIREMENT_NOTICE = timedelta(days=90)
 """Time before the retirement of a model in which its use is worth a warning."""
+
+HUB = "sentence-transformers"
+"""The provider whose rows describe models of the Hugging Face hub, wherever these are served."""
+
+COPIED = ("space", "dimensions", "allowed", "matryoshka", "input_tokens", "input_types", "prompts", "symmetric",
+          "tokenizer")  # fmt: skip
+"""The facts of a model that are the same in every place that serves it."""
+
+
+KINDS = {str: "a text", tuple: "a list of texts", dict: "a table", bool: "true or false", int: "a whole number"}
+"""How a message calls the types of a server's columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +60,16 @@ class Card:
     """Tokens in one request."""
     size: int | None = None
     """Bytes of UTF-8 text in one request."""
+    concurrency: int | None = None
+    """Requests in flight at once, where another number than usual is right."""
     requests_per_minute: int | None = None
     """Requests that an account may send per minute; a declaration takes precedence."""
     texts_per_minute: int | None = None
     tokens_per_minute: int | None = None
     input_types: Mapping[str, str] | None = None
     """The provider's words for ``document`` and ``query``; ``None`` where requests do not name the input type."""
+    prompts: Mapping[str, str] | None = None
+    """Text that the maker documents to be put before each text, by input type, where no server puts it there."""
     symmetric: bool
     """Whether documents and queries are embedded alike."""
     matryoshka: bool = False
@@ -65,6 +82,8 @@ class Card:
     """The day on which the maker stops serving the model, where one is announced."""
     tokenizer: str | None = None
     """Name of a tiktoken encoding, or ``None``."""
+    same_as: str = ""
+    """The row of the same model in the place of its maker: vectors of both are the same, and share cache rows."""
     source: str = ""
     """Address of the maker's page."""
     checked: date | None = None
@@ -75,6 +94,11 @@ class Card:
     @property
     def provider(self) -> str:
         return self.model.partition(":")[0]
+
+    @property
+    def identity(self) -> str:
+        """The name under which the model's vectors are cached."""
+        return self.same_as or self.model
 
     def retirement(self, today: date) -> str | None:
         """Return when the model is or was retired, within ``RETIREMENT_NOTICE`` before the day and ever after."""
@@ -94,7 +118,78 @@ class Card:
         return 0 < dimensions < self.dimensions if self.allowed == "any" else dimensions in self.allowed
 
 
-def load_catalogue(extra: Path | None = None) -> Mapping[str, Card]:
+class Catalogue(Mapping[str, Card]):
+    """The cards by model name, and the servers by provider.
+
+    Attributes:
+        servers: the servers by the word before the colon, under their aliases too.
+        refused: patterns of names of models that no router can use, with the reason.
+    """
+
+    def __init__(self, cards: Mapping[str, Card], servers: dict[str, Server], refused: Mapping[str, str]) -> None:
+        self._cards = cards
+        self.servers = servers
+        self.refused = refused
+
+    def __getitem__(self, name: str) -> Card:
+        return self._cards[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cards)
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+    def find(self, name: str) -> Card | None:
+        """Return the card of a model, also under an alias of its provider, or from the hub's row of the model.
+
+        Raises:
+            ConfigError: the model is one that no router can use; the message says why.
+        """
+        provider, _, rest = name.partition(":")
+        server = self.servers.get(provider)
+        canonical = name if server is None else f"{server.name}:{rest}"
+        if (card := self._cards.get(canonical)) is not None:
+            return card
+        for pattern, reason in self.refused.items():
+            if fnmatchcase(canonical, pattern):
+                raise ConfigError(f"{name} cannot be used: {reason}")
+        if server is None or not server.serves_hub:
+            return None
+        hub = self._cards.get(f"{HUB}:{rest}")
+        if hub is None:
+            return None
+        copied = {column: getattr(hub, column) for column in COPIED if column != "input_types"}
+        return Card(**copied, model=canonical, texts=server.texts, tokens=server.tokens, price=server.price,
+                    source=hub.source, checked=hub.checked)  # fmt: skip
+
+    def with_rows(self, text: str, origin: str) -> "Catalogue":
+        """Return the catalogue with the rows of a TOML file before its own.
+
+        Raises:
+            ConfigError: a row is wrong; the message names it.
+        """
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            reason: str | None = masked(str(error))
+        else:
+            reason = None
+        if reason is not None:
+            raise ConfigError(f"{origin} is not valid TOML: {reason}. Correct the file.")
+        servers = dict(self.servers)
+        for number, row in enumerate(tables.get("servers", []), 1):
+            server = _server(row, f"{origin}, server {number}")
+            servers |= dict.fromkeys((server.name, *server.aliases), server)
+        cards = dict(self._cards)
+        for number, row in enumerate(tables.get("models", []), 1):
+            card = _card(row, f"{origin}, row {number}", cards, servers)
+            cards[card.model] = card
+        refused = {row["model"]: row["reason"] for row in tables.get("refused", [])}
+        return Catalogue(cards, servers, {**self.refused, **refused})
+
+
+def load_catalogue(extra: Path | None = None) -> Catalogue:
     """Return the cards by model name; rows of the user's file replace shipped rows.
 
     Raises:
@@ -106,52 +201,83 @@ def load_catalogue(extra: Path | None = None) -> Mapping[str, Card]:
         text = extra.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"The catalogue {extra} cannot be read ({error.strerror}). Check the path.") from error
-    return {**_shipped(), **_parse(text, str(extra))}
+    return _shipped().with_rows(text, str(extra))
 
 
 @cache
-def _shipped() -> Mapping[str, Card]:
-    return _parse(resources.files("embedrouter.models").joinpath("catalogue.toml").read_text("utf-8"), "catalogue.toml")
+def _shipped() -> Catalogue:
+    folder = resources.files("embedrouter.models")
+    shipped = Catalogue({}, {}, {})
+    for name in ("servers.toml", "catalogue.toml"):
+        shipped = shipped.with_rows(folder.joinpath(name).read_text("utf-8"), name)
+    return shipped
 
 
-def _parse(text: str, origin: str) -> dict[str, Card]:
-    try:
-        rows = tomllib.loads(text).get("models", [])
-    except tomllib.TOMLDecodeError as error:
-        reason: str | None = masked(str(error))
-    else:
-        reason = None
-    if reason is not None:
-        raise ConfigError(f"{origin} is not valid TOML: {reason}. Correct the file.")
-    cards = [_card(row, f"{origin}, row {number}") for number, row in enumerate(rows, 1)]
-    return {card.model: card for card in cards}
-
-
-def _card(row: dict[str, Any], where: str) -> Card:
-    known = {field.name for field in fields(Card)} - {"declared"}
-    if unknown := sorted(row.keys() - known):
-        raise ConfigError(f"{where}: unknown column {shown_name(unknown[0])}. Columns are {', '.join(sorted(known))}.")
-    if ":" not in str(row.get("model", "")):
+def _card(row: dict[str, Any], where: str, cards: Mapping[str, Card], servers: Mapping[str, Server]) -> Card:
+    _require_columns(row, {field.name for field in fields(Card)} - {"declared"}, where)
+    provider, colon, _ = str(row.get("model", "")).partition(":")
+    if not colon:
         raise ConfigError(f"{where}: model must be written 'provider:name'.")
     where = f"{where} ({row['model']})"
+    server = servers.get(provider)
+    copied: dict[str, Any] = {}
+    if same_as := row.get("same_as"):
+        if (other := cards.get(same_as)) is None:
+            raise ConfigError(f"{where}: same_as names {shown_name(same_as)}, which is no earlier row.")
+        copied = {column: getattr(other, column) for column in COPIED} | {"same_as": other.identity}
+    defaults = {"texts": server.texts, "tokens": server.tokens, "price": server.price} if server else {}
+    symmetric = copied.get("symmetric", True) and not {"input_types", "prompts"} & row.keys()
+    merged = {**defaults, "symmetric": symmetric, **copied, **row, "same_as": copied.get("same_as", "")}
     for column in ("space", "dimensions", "texts"):
-        if column not in row:
+        if column not in merged:
             raise ConfigError(f"{where}: the column {column!r} is missing.")
-    allowed = row.get("allowed", ())
+    allowed = merged.get("allowed", ())
     return Card(
         **{
-            "symmetric": "input_types" not in row,
-            **row,
+            **merged,
             "allowed": allowed if allowed == "any" else tuple(allowed),
-            "price": as_price(row.get("price"), where),
+            "price": as_price(merged.get("price"), where),
             "batch_price": as_price(row.get("batch_price"), where),
         }
     )
 
 
+def _server(row: dict[str, Any], where: str) -> Server:
+    _require_columns(row, {field.name for field in fields(Server)} - {"_"}, where)
+    if not isinstance(row.get("name"), str) or ":" in row["name"]:
+        raise ConfigError(f"{where}: name must be the word before the colon of its models.")
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    values["price"] = as_price(row.get("price"), where)
+    usual = Server("")
+    for name, value in values.items():
+        default = getattr(usual, name)
+        if default is not None and type(value) is not type(default):
+            raise ConfigError(f"{where}: {name} must be {KINDS[type(default)]}, not {shown(value)}.")
+    return Server(**values)
+
+
+def _require_columns(row: Mapping[str, object], known: Collection[str], where: str) -> None:
+    if unknown := sorted(row.keys() - known):
+        raise ConfigError(f"{where}: unknown column {shown_name(unknown[0])}. Columns are {', '.join(sorted(known))}.")
+
+
 def did_you_mean(name: str) -> str:
     """Return a question that names the most similar model of the catalogue, or an empty string."""
-    names = list(load_catalogue())
+    similar = _similar(name, load_catalogue())
+    return f" Did you mean {shown_name(similar)}?" if similar else ""
+
+
+def _similar(name: str, catalogue: Catalogue) -> str:
+    provider, colon, rest = name.partition(":")
+    if colon and provider not in (servers := catalogue.servers):
+        wanted = provider.strip().lower().replace("-", "_")
+        for server in servers.values():
+            if wanted in (server.name, *server.aliases, *server.also):
+                return f"{server.name}:{rest}"
+    names = list(catalogue)
     short = {known.partition(":")[2]: known for known in reversed(names)}
-    close = [short[name]] if name in short else get_close_matches(name, names, 1, cutoff=0.8)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    if name in short:
+        return short[name]
+    if not colon and name.count("/") == 1:  # as the hub writes the name of a model
+        return f"{HUB}:{name}"
+    return next(iter(get_close_matches(name, names, 1, cutoff=0.8)), "")

@@ -17,7 +17,6 @@ from ..types import plain
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
-OPENAI_PROTOCOL = ("openai", "azure_openai")
 SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
 RATES = ("requests_per_minute", "texts_per_minute", "tokens_per_minute")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -135,8 +134,6 @@ class Model:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {shown(self.free_tokens)}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
-        if self.extra_body and self.provider not in OPENAI_PROTOCOL:
-            raise ConfigError(f"{self.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
         if isinstance(self.served_as, str):
             raise ConfigError(f"{self.name}: served_as= is a list of names: [{shown_name(self.served_as)}].")
         for body in (self.body("document"), self.body("query")):

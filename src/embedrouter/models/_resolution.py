@@ -14,7 +14,7 @@ from ..limits import REQUESTS_PER_LIMIT
 from ..spending import DECIMALS, as_price
 from ..types import Candidate, Limits, Space
 from ._catalogue import Card, did_you_mean, load_catalogue
-from ._declaration import OPENAI_PROTOCOL, Model
+from ._declaration import Model
 
 NEUTRAL_FIELDS = frozenset({"user", "metadata", "tags", "provider", "cache", "caching", "num_retries", "timeout"})
 """Fields of a request that no server's vectors depend on: for accounting, routing and caching."""
@@ -41,7 +41,9 @@ def _served_name(model: Model) -> str:
     """Return advice for a name that a server gives to a model: the catalogue's name, and the server's as deployment."""
     names = [name.partition(":")[2] for name in load_catalogue() if name.startswith(f"{model.provider}:")]
     contained = [name for name in names if name in model.id.lower()]
-    if model.provider not in OPENAI_PROTOCOL or not (contained or model.provider == "azure_openai"):
+    server = load_catalogue().servers.get(model.provider)
+    own_names = server is not None and server.protocol == "openai"
+    if not own_names or not (contained or model.provider == "azure_openai"):
         return did_you_mean(model.name)
     name = max(contained, key=len, default=names[0])
     return (
@@ -84,13 +86,16 @@ def resolve(
         raise ConfigError(
             f"{model.name} is known to be in the space {card.space!r}, not {shown_name(model.space)}. Leave space= out."
         )
+    own = dict(sorted((card.prompts or {}).items()))
     prompts = dict(sorted((model.prompts or {}).items()))
+    prompts = {} if prompts == own else prompts  # the maker's own
     bodies = _bodies(model)
     space = card.space + _suffix("prompts", prompts) + _suffix("body", bodies)
-    identity = identity or card.model.replace("azure_openai:", "openai:", 1)  # Azure serves OpenAI's own models
+    identity = identity or card.identity
 
     def fingerprint(length: int) -> str:
-        return json.dumps([identity, card.space, length, prompts, "float32", *([bodies] if bodies else [])])
+        others = [extra for extra in (bodies, own) if extra]
+        return json.dumps([identity, card.space, length, prompts, "float32", *others])
 
     return Candidate(
         index=index,
@@ -110,7 +115,7 @@ def resolve(
             size=card.size,
             input_tokens=model.max_input_tokens or card.input_tokens,
         ),
-        concurrency=model.max_concurrency or (1 if local else 8),
+        concurrency=model.max_concurrency or card.concurrency or (1 if local else 8),
         requests_per_minute=model.requests_per_minute or card.requests_per_minute,
         texts_per_minute=model.texts_per_minute or card.texts_per_minute,
         tokens_per_minute=model.tokens_per_minute or card.tokens_per_minute,

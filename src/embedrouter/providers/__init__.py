@@ -5,24 +5,24 @@ Each module serves one provider with ``describe`` and ``create``. Those that spe
 SDK is imported when the first request is made, never earlier, and only its documented interface is used.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from .._display import shown_name
 from .._process import importing
 from ..errors import ConfigError
-from ..models import Backend, Card, Model, custom_card
+from ..models import Backend, Card, Catalogue, Model, Server, custom_card, did_you_mean, load_catalogue
 from ..types import Candidate
-from ._environment import KEY_VARIABLES, Address
+from ._environment import Address
 from ._tiktoken import encoding
 from .versions import check_versions
 
 __all__ = [
-    "KEY_VARIABLES",
     "Address",
     "Backend",
     "Description",
@@ -33,18 +33,11 @@ __all__ = [
     "never_sent",
 ]
 
-PROVIDERS = {
-    "openai": "openai",
-    "azure_openai": "openai",
-    "cohere": "cohere",
-    "voyage": "voyage",
-    "google_genai": "google",
-    "gemini": "google",
-    "google_vertexai": "google",
-    "sentence-transformers": "sentence_transformers",
-    "wordllama": "wordllama",
-}
-"""The module of this package that serves each provider."""
+TAKE_FIELDS = ("openai",)
+"""The protocols whose requests take the fields of ``extra_body``."""
+
+GROUP = "embedrouter.providers"
+"""The group of entry points under which packages bring providers of their own, each by its name."""
 
 
 def never_sent(error: BaseException) -> bool:
@@ -59,6 +52,8 @@ class Description:
     """The facts of a model before it is called."""
 
     card: Card
+    server: Server | None = None
+    """The row of the provider; ``None`` for backends and embedders of the user's."""
     local: bool = False
     """Whether the model runs in this process."""
     batches: bool = False
@@ -69,23 +64,26 @@ class Description:
     """The folder of the model's files, where it is on this machine."""
 
 
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return the facts of a model, from the catalogue, its files or its declaration. No socket is opened.
 
     Raises:
         ConfigError: the facts do not suffice; the message says what to declare.
     """
     if model.backend is not None:
-        return Description(cards.get(model.name) or custom_card(model, dimensions))
-    known: Description = _provider(model).describe(model, cards, dimensions)
-    return known
+        return Description(catalogue.get(model.name) or custom_card(model, dimensions))
+    server = catalogue.servers.get(model.provider)
+    if model.extra_body and (server is None or server.protocol not in TAKE_FIELDS):
+        raise ConfigError(f"{model.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
+    known: Description = _provider(model, server).describe(model, catalogue, dimensions)
+    return replace(known, server=known.server or server)
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model. Nothing is opened and no SDK imported until the first request."""
     if model.backend is not None:
         return model.backend
-    backend: Backend = _provider(model).create(model, known, candidate)
+    backend: Backend = _provider(model, known.server).create(model, known, candidate)
     return backend
 
 
@@ -95,16 +93,25 @@ def address_of(backend: Backend) -> Address | None:
     return found if isinstance(found, Address) else None
 
 
-def _provider(model: Model) -> Any:
+def _provider(model: Model, server: Server | None) -> Any:
     """Return the module that serves a model, with its functions ``describe`` and ``create``."""
     if model.embedder is not None:
         return import_module(".wrapped", __package__)
-    if model.provider not in PROVIDERS:
-        raise ConfigError(
-            f"Unknown provider {shown_name(model.provider)} in {shown_name(model.name)}. "
-            f"Known are {', '.join(PROVIDERS)}; for any other pass backend= (see embedrouter.backends.Backend)."
-        )
-    return import_module(f".{PROVIDERS[model.provider]}", __package__)
+    if server is not None:
+        return import_module(f".{server.protocol}", __package__)
+    for found in entry_points(group=GROUP, name=model.provider):
+        return found.load()
+    raise ConfigError(
+        f"Unknown provider {shown_name(model.provider)} in {shown_name(model.name)}.{did_you_mean(model.name)} "
+        f"Known are {', '.join(known_providers())}. A server of OpenAI's protocol needs a row of a catalogue "
+        "(Router(catalog=…)); for any other pass backend= (see embedrouter.backends.Backend)."
+    )
+
+
+def known_providers() -> list[str]:
+    """Return the providers that ship with the package, and those of installed packages."""
+    own = dict.fromkeys(server.name for server in load_catalogue().servers.values())
+    return [*own, *sorted({found.name for found in entry_points(group=GROUP)})]
 
 
 @contextmanager

@@ -12,34 +12,7 @@ from urllib.parse import urlsplit
 
 from .._display import shown_name
 from ..errors import AuthenticationError, ConfigError
-from ..models import Model, check_address, is_secret
-
-KEY_VARIABLES = {
-    "openai": ("OPENAI_API_KEY",),
-    "azure_openai": ("AZURE_OPENAI_API_KEY",),
-    "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
-    "voyage": ("VOYAGE_API_KEY",),
-    **dict.fromkeys(("google_genai", "gemini", "google_vertexai"), ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
-}
-
-ADDRESS_VARIABLES = {
-    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),  # the latter is LangChain's, and was the SDK's
-    "azure_openai": ("AZURE_OPENAI_ENDPOINT",),
-    "cohere": ("CO_API_URL",),
-    "google_genai": ("GOOGLE_GEMINI_BASE_URL",),
-    "gemini": ("GOOGLE_GEMINI_BASE_URL",),
-    "google_vertexai": ("GOOGLE_VERTEX_BASE_URL",),
-}
-ADDRESSES = {
-    "openai": "https://api.openai.com/v1",
-    "cohere": "https://api.cohere.com",
-    "voyage": "https://api.voyageai.com/v1",
-    "google_genai": "https://generativelanguage.googleapis.com",
-    "gemini": "https://generativelanguage.googleapis.com",
-    "google_vertexai": "https://aiplatform.googleapis.com",
-}
-MONGODB = "https://ai.mongodb.com/v1"
-"""Serves Voyage's models for keys that begin with ``al-``."""
+from ..models import Model, Server, check_address, is_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,113 +29,133 @@ class Address:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def address(model: Model) -> Address | None:
-    """Return the address of a model: ``base_url``, then one of the provider's variables, then the provider's own.
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the requests of a model go and which key they carry: by the declaration, the environment, the catalogue."""
 
-    ``None`` is a model without an address: of this process, or of an SDK's client that does not show its own.
-    """
-    client = model.client or model.async_client
-    if own := str(getattr(client, "base_url", "") or ""):
-        return Address(own)
-    if client is not None and model.provider != "voyage":
-        return None
-    if model.base_url:
-        return Address(model.base_url)
-    for variable in ADDRESS_VARIABLES.get(model.provider, ()):
-        if given := os.environ.get(variable, "").strip():
-            return Address(given, variable)
-    if model.provider == "voyage" and (known_key(model) or "").startswith("al-"):
-        return Address(MONGODB)
-    return Address(ADDRESSES[model.provider]) if model.provider in ADDRESSES else None
+    model: Model
+    server: Server
 
+    @property
+    def address(self) -> Address | None:
+        """The address: ``base_url``, then one of the server's variables, then the server's own.
 
-def url(model: Model) -> str:
-    """Return the address of a model without a client of the user's; an empty string where it has none."""
-    found = address(model)
-    return found.url if found else ""
+        ``None`` is a model without an address: of this process, or of an SDK's client that does not show its own.
+        """
+        model, server = self.model, self.server
+        client = model.client or model.async_client
+        if own := str(getattr(client, "base_url", "") or ""):
+            return Address(own)
+        if self.has_own_client:
+            return None
+        if model.base_url:
+            return Address(model.base_url)
+        for variable in server.address_variables:
+            if given := os.environ.get(variable, "").strip():
+                return Address(given, variable)
+        for beginning, url in server.key_addresses.items():
+            if (self.known_key or "").startswith(beginning):
+                return Address(url)
+        return Address(server.url) if server.url else None
 
+    @property
+    def url(self) -> str:
+        """The address; an empty string where there is none."""
+        found = self.address
+        return found.url if found else ""
 
-def check_address_variables(model: Model) -> None:
-    """Refuse an address of the environment that holds a secret.
+    @property
+    def has_own_client(self) -> bool:
+        """Whether the user passed in a client with a key and an address; a client of httpx has neither."""
+        client = self.model.client or self.model.async_client
+        return client is not None and not self.server.plain_http
 
-    Raises:
-        ConfigError: the message names the variable and does not repeat the address.
-    """
-    for variable in ADDRESS_VARIABLES.get(model.provider, ()):
-        check_address(os.environ.get(variable), f"{model.name}: {variable}")
+    def check_address_variables(self) -> None:
+        """Refuse an address of the environment that holds a secret.
 
+        Raises:
+            ConfigError: the message names the variable and does not repeat the address.
+        """
+        for variable in self.server.address_variables:
+            check_address(os.environ.get(variable), f"{self.model.name}: {variable}")
 
-def api_key(model: Model) -> str:
-    """Return the key of a model: ``api_key``, then ``api_key_env``, then the provider's own variables.
+    @property
+    def api_key(self) -> str:
+        """The key: ``api_key``, then ``api_key_env``, then the server's variables; empty where none is needed.
 
-    Raises:
-        AuthenticationError: there is no key, or the text cannot be one; the message names the variable to set.
-    """
-    if key := known_key(model):
-        if not (key.isascii() and key.isprintable()):  # libraries quote a header that cannot be sent
+        Raises:
+            AuthenticationError: there is no key, or the text cannot be one; the message names the variable to set.
+        """
+        model = self.model
+        if key := self.known_key:
+            if not (key.isascii() and key.isprintable()):  # libraries quote a header that cannot be sent
+                raise AuthenticationError(
+                    f"The API key for {model.name} holds a line end or a character that no key has. Copy it again.",
+                    model=model.name,
+                )
+            return key
+        if not self.server.key_required and not model.api_key_env:
+            return ""
+        if not (variables := self._variables):
             raise AuthenticationError(
-                f"The API key for {model.name} holds a line end or a character that no key has. Copy it again.",
+                f"No API key for {model.name}: its key was not named as a variable, and copies for other processes "
+                "hold no key. Name the variable, Model(…, api_key_env=…), or build the router in the process that "
+                "embeds.",
                 model=model.name,
             )
-        return key
-    if not (variables := _variables(model)):
+        named = variables[0]
+        if not named.isupper() and shown_name(named) != repr(named):  # somebody has put the key there
+            named = "that api_key_env= names"
         raise AuthenticationError(
-            f"No API key for {model.name}: its key was not named as a variable, and copies for other processes hold no "
-            "key. Name the variable, Model(…, api_key_env=…), or build the router in the process that embeds.",
+            f"No API key for {model.name}: set the environment variable {named}, or pass Model(…, api_key=…). "
+            "For a server that needs none pass any text.",
             model=model.name,
         )
-    named = variables[0]
-    if not named.isupper() and shown_name(named) != repr(named):  # somebody has put the key there
-        named = "that api_key_env= names"
-    raise AuthenticationError(
-        f"No API key for {model.name}: set the environment variable {named}, or pass Model(…, api_key=…). "
-        "For a server that needs none pass any text.",
-        model=model.name,
-    )
 
+    @property
+    def known_key(self) -> str | None:
+        """The key, if there is one."""
+        if self.model.api_key and (key := self.model.api_key.strip()):
+            return key
+        found = (os.environ.get(variable, "").strip() for variable in self._variables)
+        return next((value for value in found if value), None)
 
-def known_key(model: Model) -> str | None:
-    """Return the key of a model, if there is one."""
-    if model.api_key and (key := model.api_key.strip()):
-        return key
-    found = (os.environ.get(variable, "").strip() for variable in _variables(model))
-    return next((value for value in found if value), None)
+    @property
+    def key_origin(self) -> str:
+        """The variable or the argument that the key is read from, for messages."""
+        model = self.model
+        if self.has_own_client:
+            return "the client that was passed in"
+        if model.azure_ad_token_provider is not None:
+            return "azure_ad_token_provider="
+        if model.api_key and model.api_key.strip():
+            return "api_key="
+        return next((variable for variable in self._variables if os.environ.get(variable, "").strip()), "")
 
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be shown of the declaration: keys, also those of clients, and secret headers."""
+        model = self.model
+        clients = [model.client, model.async_client]
+        found: list[object] = [self.known_key, *(getattr(client, "api_key", None) for client in clients)]
+        for name, value in (model.headers or {}).items():
+            if is_secret(name, value):
+                found += value.split()
+        return [secret for secret in found if isinstance(secret, str) and secret]
 
-def key_origin(model: Model) -> str:
-    """Return the variable or the argument that the key of a model is read from, for messages."""
-    if model.provider != "voyage" and (model.client is not None or model.async_client is not None):
-        return "the client that was passed in"
-    if model.azure_ad_token_provider is not None:
-        return "azure_ad_token_provider="
-    if model.api_key and model.api_key.strip():
-        return "api_key="
-    return next((variable for variable in _variables(model) if os.environ.get(variable, "").strip()), "")
+    @property
+    def _variables(self) -> tuple[str, ...]:
+        if self.model.api_key_env is None:
+            return self.server.keys
+        return (self.model.api_key_env,) if self.model.api_key_env else ()
 
+    def setting(self, value: str | None, argument: str, variable: str) -> str:
+        """Return a setting, from the declaration or the environment.
 
-def secrets(model: Model) -> list[str]:
-    """Return what must not be shown of a model's declaration: keys, also those of clients, and secret headers."""
-    clients = [model.client, model.async_client]
-    found: list[object] = [known_key(model), *(getattr(client, "api_key", None) for client in clients)]
-    for name, value in (model.headers or {}).items():
-        if is_secret(name, value):
-            found += value.split()
-    return [secret for secret in found if isinstance(secret, str) and secret]
-
-
-def _variables(model: Model) -> tuple[str, ...]:
-    if model.api_key_env is None:
-        return KEY_VARIABLES[model.provider]
-    return (model.api_key_env,) if model.api_key_env else ()
-
-
-def setting(value: str | None, model: Model, argument: str, variable: str) -> str:
-    """Return a setting, from the declaration or the environment.
-
-    Raises:
-        ConfigError: the setting is in neither.
-    """
-    found = value or os.environ.get(variable)
-    if not found:
-        raise ConfigError(f"{model.name} needs {argument}=: pass it to Model, or set {variable}.")
-    return found
+        Raises:
+            ConfigError: the setting is in neither.
+        """
+        found = value or os.environ.get(variable)
+        if not found:
+            raise ConfigError(f"{self.model.name} needs {argument}=: pass it to Model, or set {variable}.")
+        return found

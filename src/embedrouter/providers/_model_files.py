@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from ..errors import ConfigError
-from ..models import Card, Model, custom_card
+from ..models import Card, Catalogue, Model, custom_card
 from ..types import InputType
 from . import Description, needs_extra
 from ._model_digest import folder_digest
@@ -50,7 +50,7 @@ SYMMETRIC = frozenset({"Transformer", "StaticEmbedding", "Pooling", "Dense", "No
 """Modules that treat documents and queries alike; the library's Router does not, and other modules may not."""
 
 
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return the catalogue's facts, or those of the model's files.
 
     Raises:
@@ -61,7 +61,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
         digest = _digest(model, folder)
         return _from_files(model, dimensions, folder, space=f"local/{digest[:16]}", identity=f"{FOLDER}{digest}")
     _check_remote_code(model, name)
-    if (card := cards.get(model.name) or cards.get(f"{PROVIDER}:{name}")) is not None:
+    if (card := catalogue.get(model.name) or catalogue.get(f"{PROVIDER}:{name}")) is not None:
         here = _catalogued_snapshot(model, name)
         commit = here.name if here else model.revision or "main"
         return Description(card, local=True, identity=f"{name}@{commit}", files=here)

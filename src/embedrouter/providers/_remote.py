@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 
 from .._process import importing, threads
 from ..errors import BackendError, BadResponseError, OutOfThreadsError, RequestTimeoutError, UnavailableError
-from ..models import Backend, Model
-from ..types import Answer, Candidate, InputType
+from ..models import Backend, Catalogue, Model, custom_card
+from ..types import Answer, Candidate, InputType, TokenCounts
 from . import Description
 from ._bounded import Allowance, allowance
 from ._clients import Clients
 from ._connections import SIGN_IN, explain, out_of_threads, path_of, place_of, url_of, was_sent
-from ._environment import Address, address, key_origin, secrets, url
+from ._environment import Address, Endpoint
 from ._messages import words
 from ._redaction import echoes_input, safe_to_chain
 from ._responses import Asked, Refusal, base64_decoder, error_from_refusal, places_of, refusal_in_answer, shown_reason
@@ -51,17 +51,34 @@ class NoVectorsError(BadResponseError):
         self.body, self.headers = body, headers
 
 
+def described(model: Model, catalogue: Catalogue, dimensions: int | None, **known: Any) -> Description:
+    """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``.
+
+    Args:
+        known: other fields of the description.
+
+    Raises:
+        ConfigError: a setting is missing, or an address of the environment holds a secret.
+    """
+    server = catalogue.servers[model.provider]
+    Endpoint(model, server).check_address_variables()
+    card = catalogue.find(model.name)
+    if card is None:
+        facts = {"texts": server.texts, "tokens": server.tokens, "price": server.price}
+        card = custom_card(model, dimensions, **facts, input_types=server.input_types)
+    return Description(card, **known)
+
+
 class RemoteBackend(Backend):
     """Calls a provider through the clients of its SDK, or through those that the user passed in."""
 
-    formats: ClassVar[tuple[str, ...]] = ("base64", "float")
-    """The formats of numbers, in the order in which they are asked for."""
     path: ClassVar[str] = "/embeddings"
     """Under the provider's address."""
 
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
-        self.model = model
-        self.card = known.card
+        assert known.server is not None, "every provider of this package has a row"
+        self.model, self.server, self.card = model, known.server, known.card
+        self.endpoint = Endpoint(model, known.server)
         self.length = candidate.space.dimensions
         """Of the vectors."""
         wanted = self.length != known.card.dimensions or known.card.declared
@@ -69,24 +86,24 @@ class RemoteBackend(Backend):
         """Sent only where it is not the model's own number, because older models refuse it, or where the user says it.
         """
         self.clients: Clients[Any, Any] = Clients(
-            partial(self._client, model, False), partial(self._client, model, True)
+            partial(self._client, self.endpoint, False), partial(self._client, self.endpoint, True)
         )
 
     @property
     def address(self) -> Address | None:
         """The address to which requests go, where it is known."""
-        return address(self.model)
+        return self.endpoint.address
 
     @classmethod
-    def _client(cls, model: Model, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
-        given = model.async_client if asynchronous else model.client
+    def _client(cls, endpoint: Endpoint, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
+        given = endpoint.model.async_client if asynchronous else endpoint.model.client
         with importing:  # SDKs import modules while they make a client
             base64_decoder()  # here, because pydantic looks for plugins in files, which no event loop may do
-            return cls.connect(model, asynchronous=asynchronous) if given is None else (given, None)
+            return cls.connect(endpoint, asynchronous=asynchronous) if given is None else (given, None)
 
     @staticmethod
     @abstractmethod
-    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
+    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
         """Make a client of the SDK, and return it with what closes it, if anything does.
 
         Raises:
@@ -94,8 +111,8 @@ class RemoteBackend(Backend):
         """
 
     def prompted(self, texts: Sequence[str], input_type: InputType) -> list[str]:
-        """Return the texts with the user's prompt before each."""
-        prompt = (self.model.prompts or {}).get(input_type, "")
+        """Return the texts with the prompt before each: the user's, else the one that the maker documents."""
+        prompt = (self.model.prompts or self.card.prompts or {}).get(input_type, "")
         return [prompt + text for text in texts]
 
     @abstractmethod
@@ -122,9 +139,14 @@ class RemoteBackend(Backend):
         """Return the keys that were sent with a request, besides those of the model."""
         return []
 
+    @property
+    def words(self) -> Mapping[str, str]:
+        """The server's words for ``document`` and ``query``."""
+        return self.card.input_types or self.server.input_types or {}
+
     def format(self, taken: Taken | None) -> str:
         """Return the format of numbers to ask for."""
-        return self.model.encoding_format or self.formats[(taken or self.taken).refused_formats]
+        return self.model.encoding_format or self.server.formats[(taken or self.taken).refused_formats]
 
     def number_of_dimensions(self, taken: Taken | None) -> int | None:
         """Return the number of dimensions to ask for; ``None`` for the model's own."""
@@ -137,7 +159,7 @@ class RemoteBackend(Backend):
 
     @property
     def _server(self) -> tuple[str, ...]:
-        return self.model.name, self.model.deployment or "", url(self.model)
+        return self.model.name, self.model.deployment or "", self.endpoint.url
 
     def _without(self, fields: frozenset[str], taken: Taken, input_type: InputType) -> Taken | None:
         """Return what to try next where a server refuses fields; ``None`` where the user decides, or nothing is left.
@@ -146,7 +168,8 @@ class RemoteBackend(Backend):
         """
         fields -= set(self.model.body(input_type))
         formats, dimensions = taken.refused_formats, taken.dimensions
-        if "encoding_format" in fields and self.model.encoding_format is None and formats + 1 < len(self.formats):
+        last = len(self.server.formats) - 1
+        if "encoding_format" in fields and self.model.encoding_format is None and formats < last:
             formats += 1
         if "dimensions" in fields and self.card.declared:
             dimensions = False
@@ -173,7 +196,7 @@ class RemoteBackend(Backend):
         return found
 
     def _as_ours(self, error: Exception, found: Exception | Refusal, texts: Sequence[str]) -> Exception:
-        keys = [*secrets(self.model), *self.sent_keys(error)]
+        keys = [*self.endpoint.secrets, *self.sent_keys(error)]
         if isinstance(found, NoVectorsError):
             return self.not_an_answer(shown_reason(found.body, texts, keys))
         if isinstance(found, BackendError) and found in (error, error.__cause__):
@@ -187,7 +210,7 @@ class RemoteBackend(Backend):
             )
         if isinstance(found, Refusal):
             place = path_of(url_of(error) or self._endpoint)
-            asked = Asked(self.model.name, texts, keys, place, key_origin(self.model))
+            asked = Asked(self.model.name, texts, keys, place, self.endpoint.key_origin)
             found = error_from_refusal(found, asked)
         if found is not error:
             found.__cause__ = error if safe_to_chain(error, texts, keys) else None
@@ -249,12 +272,12 @@ class RemoteBackend(Backend):
         )
 
     def _called(self, error: Exception) -> str:
-        return url_of(error) or url(self.model)
+        return url_of(error) or self.endpoint.url
 
     @property
     def _endpoint(self) -> str:
         """The address of the embeddings; an empty string where only a client of the user's has it."""
-        base = url(self.model)
+        base = self.endpoint.url
         return f"{base.rstrip('/')}{self.path}" if base else ""
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
@@ -329,6 +352,9 @@ class RemoteBackend(Backend):
             yield until
         finally:
             allowance.reset(before)
+
+    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
+        return super().count(self.prompted(texts, input_type), input_type)
 
     def close(self) -> None:
         self.clients.close()

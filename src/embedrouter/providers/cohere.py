@@ -9,30 +9,27 @@ before embed-v4 do not know it. Network failures reach us as plain httpx excepti
 The SDK's client has no ``close``, so it is given an HTTP client of our making, which has one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
 from ..errors import BadResponseError
-from ..models import Card, Model, custom_card, implausible_count, parse_token_count
+from ..models import Catalogue, Model, implausible_count, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
-from ._environment import api_key, check_address_variables, url
+from ._environment import Endpoint
 from ._messages import words
 from ._redaction import find_possible_keys
-from ._remote import NoVectorsError, RemoteBackend
+from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, failed_to_parse
 from ._taken import Taken
 
-INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
-
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
     check_clients(model, "cohere.ClientV2", "cohere.AsyncClientV2", _embed_method)
-    check_address_variables(model)
-    return Description(cards.get(model.name) or custom_card(model, dimensions, texts=96, input_types=INPUT_TYPES))
+    return described(model, catalogue, dimensions)
 
 
 class CohereBackend(RemoteBackend):
@@ -41,11 +38,12 @@ class CohereBackend(RemoteBackend):
     path = "/v2/embed"
 
     @staticmethod
-    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+        model = endpoint.model
         with needs_extra(model, "cohere"):
             import cohere
             import httpx
-        own: dict[str, Any] = {"api_key": api_key(model), "base_url": url(model)}
+        own: dict[str, Any] = {"api_key": endpoint.api_key, "base_url": endpoint.url}
         settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
         if asynchronous:
             async_http = http_client(httpx.AsyncClient, httpx, model, asynchronous=True, **settings)
@@ -57,7 +55,7 @@ class CohereBackend(RemoteBackend):
         request: dict[str, Any] = {
             "texts": self.prompted(texts, input_type),
             "model": self.model.id,
-            "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
+            "input_type": self.words[input_type],
             "embedding_types": ["float" if self.format(taken) == "float" else "base64"],
             "truncate": "NONE",
         }

@@ -19,7 +19,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
@@ -27,20 +27,16 @@ from typing import Any
 
 from .._process import in_thread
 from ..errors import AuthenticationError, ConfigError, InputRejectedError, UnavailableError
-from ..models import Card, Model, custom_card, implausible_count, parse_token_count
-from ..types import Answer, InputType, TokenCounts
+from ..models import Catalogue, Model, implausible_count, parse_token_count
+from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
-from ._environment import ADDRESSES, Address, address, api_key, check_address_variables, known_key, url
-from ._remote import NoVectorsError, RemoteBackend
+from ._environment import Address, Endpoint
+from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, failed_to_parse
 from ._taken import Taken
 
 DEVELOPER, VERTEX = "google_genai", "google_vertexai"
-INPUT_TYPES = {"document": "RETRIEVAL_DOCUMENT", "query": "RETRIEVAL_QUERY"}
-PROMPTS = {"document": "title: none | text: ", "query": "task: search result | query: "}
-"""The words before a text by which gemini-embedding-2 knows its task:
-https://ai.google.dev/gemini-api/docs/embeddings#gemini-embedding-2"""
 SWITCHES = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
 """Variables that send ``google_genai:`` to Vertex AI; the first that is set decides."""
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -49,8 +45,8 @@ MOST_LETTERS = 8
 SIGN_IN = "Run: gcloud auth application-default login; or set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials"
 
 
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
-    """Return the card of the place that serves the model.
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
+    """Return the card and the server of the place that serves the model.
 
     A model that the catalogue does not know needs ``space=`` and ``dimensions=``.
 
@@ -60,57 +56,46 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     check_clients(
         model, "google.genai.Client", "google.genai.Client(…).aio", lambda client: client.models.embed_content
     )
-    check_address_variables(model)
-    place = VERTEX if on_vertex(model) else DEVELOPER
-    if getattr(model.client, "vertexai", place == VERTEX) is not (place == VERTEX):
-        other = DEVELOPER if place == VERTEX else VERTEX
-        raise ConfigError(f"{model.name}: client= was made for another place. Declare {other + ':' + model.id!r}.")
-    known = cards.get(model.name) or cards.get(f"{place}:{model.id}")
-    if known is None:
-        texts = 100 if place == DEVELOPER else 1
-        card = custom_card(model, dimensions, texts=texts, input_types=INPUT_TYPES)
-    else:
-        card = replace(cards.get(f"{place}:{model.id}", known), model=model.name)
-    return Description(card, identity=f"{DEVELOPER}:{model.id}")
-
-
-def on_vertex(model: Model) -> bool:
-    """Return whether Vertex AI serves a model, in place of the developer API."""
-    if model.provider == VERTEX:
-        return True
-    if model.client is not None or model.async_client is not None:
-        return False
+    given = model.client is not None or model.async_client is not None
     told = next((value for name in SWITCHES if (value := os.environ.get(name)) is not None), "")
-    return told.lower() in ("true", "1")
-
-
-def _located(model: Model) -> Model:
-    """Return the model under the name of the place that serves it."""
-    return replace(model, name=f"{VERTEX}:{model.id}") if on_vertex(model) else model
+    if told.lower() in ("true", "1") and not given:
+        model = replace(model, name=f"{VERTEX}:{model.id}")
+    server = catalogue.servers[model.provider]
+    on_vertex = server.name == VERTEX
+    if getattr(model.client, "vertexai", on_vertex) is not on_vertex:
+        other = f"{DEVELOPER if on_vertex else VERTEX}:{model.id}"
+        raise ConfigError(f"{model.name}: client= was made for another place. Declare {other!r}.")
+    return described(model, catalogue, dimensions, server=server)
 
 
 class GoogleBackend(RemoteBackend):
     """Calls ``models.embed_content`` of the google-genai SDK, with the SDK's own retries off."""
 
-    formats = ("float",)
-
     @property
     def address(self) -> Address | None:
-        return address(_located(self.model))
+        """The address to which requests go; of Vertex AI that of the location."""
+        found, location = self.endpoint.address, _cloud("LOCATION")
+        if self.server.name != VERTEX or found is None or found.url != self.server.url or location in ("", "global"):
+            return found
+        host = f"aiplatform.{location}.rep" if location in ("us", "eu") else f"{location}-aiplatform"
+        return Address(f"https://{host}.googleapis.com", "GOOGLE_CLOUD_LOCATION")
 
     @staticmethod
-    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+        model = endpoint.model
         with needs_extra(model, "google"):
             from google import genai
             from google.genai import types
 
-            settings = _credentials(model)  # before a file of certificate authorities is read for nothing
-        library, base = http_library(), url(_located(model))
+            settings = _credentials(endpoint)  # before a file of certificate authorities is read for nothing
+        library, base = http_library(), endpoint.url
         common: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
         http = http_client(library.Client, library, model, asynchronous=False, **common)
         async_http = http_client(library.AsyncClient, library, model, asynchronous=True, **common)
         options = types.HttpOptions(
-            base_url=None if base in ADDRESSES.values() else base, httpx_client=http, httpx_async_client=async_http
+            base_url=None if base == endpoint.server.url else base,
+            httpx_client=http,
+            httpx_async_client=async_http,
         )
         client = genai.Client(http_options=options, **settings)
         if not asynchronous:
@@ -118,25 +103,13 @@ class GoogleBackend(RemoteBackend):
         credentials = settings.get("credentials")
         return _Signed(client.aio, credentials) if credentials else client.aio, async_http.aclose
 
-    def prompted(self, texts: Sequence[str], input_type: InputType) -> list[str]:
-        """Return the texts with the user's prompt before each, or else with the one that the model knows its task by.
-
-        The latter is no part of the space: it is the maker's, and the same for all.
-        """
-        if self.model.prompts is None and self.model.id.startswith("gemini-embedding-2"):
-            return [PROMPTS[input_type] + text for text in texts]
-        return super().prompted(texts, input_type)
-
-    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
-        return super().count(self.prompted(texts, input_type), input_type)
-
     def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         config: dict[str, Any] = {}
         if self.card.input_types:
             config["task_type"] = self.card.input_types[input_type]
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             config["output_dimensionality"] = dimensions
-        if on_vertex(self.model):
+        if self.server.name == VERTEX:
             config["auto_truncate"] = False
         return {
             "model": self.model.deployment or self.model.id,
@@ -150,7 +123,7 @@ class GoogleBackend(RemoteBackend):
         Raises:
             InputRejectedError: a text is surely too long for a place that may cut it silently; nothing was sent.
         """
-        if not on_vertex(self.model):
+        if self.server.name != VERTEX:
             self._refuse_too_long(request["contents"])
         options = {
             "timeout": max(1, math.ceil(timeout * 1000)),
@@ -167,8 +140,8 @@ class GoogleBackend(RemoteBackend):
         longest = max(len(content["parts"][0]["text"]) for content in contents)
         if limit is not None and longest > MOST_LETTERS * limit:
             raise InputRejectedError(
-                f"a text of {longest} letters is over the {limit} tokens of {self.model.name}, and Google's API may cut "
-                "it silently",
+                f"a text of {longest} letters is over the {limit} tokens of {self.model.name}, and Google's API may "
+                "cut it silently",
                 model=self.model.name,
                 too_long=True,
                 limit=limit,
@@ -237,7 +210,11 @@ class _Signed:
         self.credentials.refresh(Request())
 
 
-def _credentials(model: Model) -> dict[str, Any]:
+def _cloud(name: str) -> str:
+    return os.environ.get(f"GOOGLE_CLOUD_{name}", "").strip()
+
+
+def _credentials(endpoint: Endpoint) -> dict[str, Any]:
     """Return the arguments of the SDK's client that say who asks, such that the SDK reads no variable besides.
 
     Vertex AI takes a key only where the declaration names one, or where the environment has a key and no project.
@@ -245,12 +222,12 @@ def _credentials(model: Model) -> dict[str, Any]:
     Raises:
         AuthenticationError: there is neither a key nor a file of credentials.
     """
-    if not on_vertex(model):
-        return {"vertexai": False, "api_key": api_key(model)}
-    project, location = (os.environ.get(f"GOOGLE_CLOUD_{name}", "").strip() for name in ("PROJECT", "LOCATION"))
+    model, project, location = endpoint.model, _cloud("PROJECT"), _cloud("LOCATION")
+    if endpoint.server.name != VERTEX:
+        return {"vertexai": False, "api_key": endpoint.api_key}
     declared = model.api_key or model.api_key_env is not None
-    if declared or (known_key(model) and not project and not location):
-        return {"vertexai": True, "api_key": api_key(model)}
+    if declared or (endpoint.known_key and not project and not location):
+        return {"vertexai": True, "api_key": endpoint.api_key}
     import google.auth
     import google.auth.exceptions
 
@@ -308,4 +285,4 @@ def _plain(body: Any) -> Any:
     return {"error": plain}
 
 
-create: Callable[..., GoogleBackend] = GoogleBackend
+create = GoogleBackend

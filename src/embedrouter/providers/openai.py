@@ -28,13 +28,13 @@ import numpy as np
 
 from .._process import in_thread
 from ..errors import BackendError, BadResponseError, ConfigError
-from ..models import BatchEndpoint, Card, Model, custom_card, implausible_count, parse_token_count
+from ..models import BatchEndpoint, Catalogue, Model, implausible_count, parse_token_count
 from ..types import Answer, BatchProgress, InputType, TokenCounts
 from . import Description, needs_extra
 from ._clients import Clients, check_clients, http_client
-from ._environment import ADDRESSES, api_key, check_address_variables, setting, url
+from ._environment import Endpoint
 from ._messages import parse_body
-from ._remote import NoVectorsError, RemoteBackend
+from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
 from ._taken import Taken
 from ._tiktoken import encoding
@@ -55,41 +55,41 @@ CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 ENDED = frozenset({"completed", "expired", "cancelled"})
 
 
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``."""
     check_clients(
         model, "openai.OpenAI", "openai.AsyncOpenAI", lambda client: client.embeddings.with_raw_response.create
     )
-    check_address_variables(model)
+    server = catalogue.servers[model.provider]
+    endpoint = Endpoint(model, server)
     given = model.client or model.async_client
-    if given is None and _has_versions(model):
-        _azure_settings(model)
-    elif given is None and model.azure_ad_token_provider is not None and url(model) == ADDRESSES["openai"]:
+    if given is None and _has_versions(endpoint):
+        _azure_settings(endpoint)
+    elif given is None and model.azure_ad_token_provider is not None and endpoint.url == server.url:
         raise ConfigError(
             f"{model.name}: azure_ad_token_provider= is for Azure. Pass base_url=, such as "
             f"'https://RESOURCE.openai.azure.com{AZURE_V1}'."
         )
-    card = cards.get(model.name) or custom_card(model, dimensions)
-    return Description(card, batches=model.provider == "openai")
+    return described(model, catalogue, dimensions, batches=server.name == "openai")
 
 
 class OpenAIBackend(RemoteBackend):
     """Calls ``/embeddings`` through the openai SDK, with the SDK's own retries off."""
 
     clients: Clients[OpenAI, AsyncOpenAI]
-    formats = ("base64", "float", "omit")
 
     @staticmethod
-    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
+    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+        model = endpoint.model
         with needs_extra(model, "openai"):
             import openai
             import openai.resources.embeddings  # the SDK would load it at the first request
-        azure = _has_versions(model)
+        azure = _has_versions(endpoint)
         token: Callable[[], Any] | None = model.azure_ad_token_provider
         if token is not None and asynchronous:
             token = partial(_token, token)
-        settings: dict[str, Any] = _azure_settings(model) if azure else {"base_url": url(model)}
-        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": token or api_key(model)}
+        settings: dict[str, Any] = _azure_settings(endpoint) if azure else {"base_url": endpoint.url}
+        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": token or endpoint.api_key}
         if not azure and model.api_version:
             settings["default_query"] = {"api-version": model.api_version}
         settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
@@ -110,11 +110,14 @@ class OpenAIBackend(RemoteBackend):
             "model": self.model.deployment or self.model.id,
             "input": self.prompted(texts, input_type),
         }
-        if (dimensions := self.number_of_dimensions(taken)) is not None:
-            request["dimensions"] = dimensions
+        server = self.server
+        if server.dimensions_field and (dimensions := self.number_of_dimensions(taken)) is not None:
+            request[server.dimensions_field] = dimensions
         if (numbers := self.format(taken)) != "omit":
-            request["encoding_format"] = numbers
-        return {**request, **self.model.body(input_type)}
+            request[server.format_field] = numbers
+        if server.input_type_field and self.words:
+            request[server.input_type_field] = self.words[input_type]
+        return {**request, **server.fields, **self.model.body(input_type)}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
         """Make the request. ``extra_body`` is what is sent: its fields take precedence over the arguments."""
@@ -210,20 +213,17 @@ def _http_library() -> ModuleType:
     return import_module(base.__module__.partition(".")[0])
 
 
-def _has_versions(model: Model) -> bool:
+def _has_versions(endpoint: Endpoint) -> bool:
     """Return whether a model is called through Azure's API of which each request names the version."""
-    return model.provider == "azure_openai" and not _is_azure_v1(model)
+    return endpoint.server.name == "azure_openai" and not endpoint.url.rstrip("/").endswith(AZURE_V1)
 
 
-def _is_azure_v1(model: Model) -> bool:
-    return url(model).rstrip("/").endswith(AZURE_V1)
-
-
-def _azure_settings(model: Model) -> dict[str, Any]:
+def _azure_settings(endpoint: Endpoint) -> dict[str, Any]:
     """Return the endpoint and the version of the API, from the declaration or the environment."""
+    model = endpoint.model
     return {
-        "azure_endpoint": setting(model.base_url, model, "base_url", "AZURE_OPENAI_ENDPOINT"),
-        "api_version": setting(model.api_version, model, "api_version", "OPENAI_API_VERSION"),
+        "azure_endpoint": endpoint.setting(model.base_url, "base_url", "AZURE_OPENAI_ENDPOINT"),
+        "api_version": endpoint.setting(model.api_version, "api_version", "OPENAI_API_VERSION"),
     }
 
 

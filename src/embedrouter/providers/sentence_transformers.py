@@ -35,7 +35,7 @@ import numpy as np
 from .._display import get_logger
 from .._process import PerProcess
 from ..errors import ConfigError, InputRejectedError, UnavailableError
-from ..models import Card, Model
+from ..models import Catalogue, Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description, needs_extra
 from ._loaded_model import describe_client, require_described, require_unchanged
@@ -59,14 +59,14 @@ BATCH = 32
 """Texts in one forward pass, as is the library's default."""
 
 
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return the catalogue's facts, or those of the model's files; of a loaded model, its own identity.
 
     Raises:
         ConfigError: the files are not on this machine or do not suffice, code would run that was not allowed, or the
             loaded model is not the one that its name says.
     """
-    known = describe_files(model, cards, dimensions)
+    known = describe_files(model, catalogue, dimensions)
     return known if model.client is None else describe_client(model, known)
 
 

@@ -7,25 +7,23 @@ asynchronous request, and none of this can be set by documented means. With http
 OpenAI and Cohere. voyage-4-nano is not served; sentence-transformers loads it.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from inspect import isawaitable
 from typing import Any
 
 from ..errors import ConfigError
-from ..models import Card, Model, custom_card, implausible_count, parse_token_count
+from ..models import Catalogue, Model, implausible_count, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
 from ._clients import check_clients, http_client
-from ._environment import api_key, url
+from ._environment import Endpoint
 from ._messages import parse_body
-from ._remote import NoVectorsError, RemoteBackend
+from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
 from ._taken import Taken
 
-INPUT_TYPES = {"document": "document", "query": "query"}
 
-
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``.
 
     Raises:
@@ -44,18 +42,15 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
                 "timeout=; or httpx.Client(…) for a proxy or certificates of your own."
             )
     check_clients(model, "httpx.Client", "httpx.AsyncClient", _post_method)
-    facts: dict[str, Any] = {"texts": 1000, "tokens": 120_000, "input_types": INPUT_TYPES}
-    return Description(cards.get(model.name) or custom_card(model, dimensions, **facts))
+    return described(model, catalogue, dimensions)
 
 
 class VoyageBackend(RemoteBackend):
     """Calls ``/embeddings`` with httpx."""
 
-    formats = ("base64", "omit", "float")
-
     @staticmethod
-    def connect(model: Model, *, asynchronous: bool) -> tuple[Any, Any]:
-        api_key(model)  # before a file of certificate authorities is read for nothing
+    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+        model, _ = endpoint.model, endpoint.api_key  # which is missed before a file of certificates is read for nothing
         with needs_extra(model, "voyage"):
             import httpx
         settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
@@ -69,15 +64,15 @@ class VoyageBackend(RemoteBackend):
         body = {
             "model": self.model.id,
             "input": self.prompted(texts, input_type),
-            "input_type": (self.card.input_types or INPUT_TYPES)[input_type],
+            "input_type": self.words[input_type],
             "truncation": False,
         }
         if (numbers := self.format(taken)) != "omit":
             body["encoding_format"] = numbers
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             body["output_dimension"] = dimensions
-        headers = {"Authorization": f"Bearer {api_key(self.model)}", **(self.model.headers or {})}
-        return {"url": f"{url(self.model).rstrip('/')}/embeddings", "json": body, "headers": headers}
+        headers = {"Authorization": f"Bearer {self.endpoint.api_key}", **(self.model.headers or {})}
+        return {"url": f"{self.endpoint.url.rstrip('/')}/embeddings", "json": body, "headers": headers}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
         response = client.post(**request, timeout=timeout)

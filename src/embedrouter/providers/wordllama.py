@@ -20,7 +20,7 @@ Promises:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ConfigError, InputRejectedError
-from ..models import Card, Model
+from ..models import Catalogue, Model
 from ..types import Answer, Candidate, InputType, Vectors
 from . import Backend, Description, needs_extra
 
@@ -50,7 +50,7 @@ REINSTALL = "Run: pip install --force-reinstall --no-deps 'wordllama==0.2.2.post
 """The release with a wheel for every Python and system."""
 
 
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return the catalogue's facts.
 
     The identity holds the hashes of the files that this version of embedrouter expects, and loading compares them. So
@@ -69,7 +69,7 @@ def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) ->
     if model.client is not None:
         raise ConfigError(f"{model.name} reads its files itself, in 0.15 seconds. Leave client= out.")
     files = "+".join(digest[:16] for digest, *_ in FILES.values())
-    return Description(cards[model.name], local=True, identity=f"{model.name}@{files}")
+    return Description(catalogue[model.name], local=True, identity=f"{model.name}@{files}")
 
 
 class WordLlamaBackend(Backend):

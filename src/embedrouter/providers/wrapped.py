@@ -18,7 +18,7 @@ import numpy as np
 
 from .._process import in_thread
 from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
-from ..models import Backend, Card, Model, custom_card, framework_methods
+from ..models import Backend, Catalogue, Model, custom_card, framework_methods
 from ..types import Answer, Candidate, InputType
 from . import Description, never_sent
 from ._redaction import safe_to_chain
@@ -41,9 +41,9 @@ SETTINGS = re.compile(r".*(model|deployment|revision|dimension|prompt|instruct|e
 """Matches the names of attributes that are settings, also where the constructor calls them otherwise."""
 
 
-def describe(model: Model, cards: Mapping[str, Card], dimensions: int | None) -> Description:
+def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
     """Return what the user declares of the embedder, whose name and settings are its identity."""
-    card = cards.get(model.name) or custom_card(model, dimensions)
+    card = catalogue.get(model.name) or custom_card(model, dimensions)
     settings = _settings(model.embedder)
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     return Description(card, identity=f"{model.name}#{digest}" if settings else None)
