@@ -704,7 +704,7 @@ def test_the_file_of_authorities_is_read_once(
         load(*told, **named)
 
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loaded)
-    for name in ("openai", "azure", "cohere"):
+    for name in ("openai", "azure", "cohere", "google"):
         for _ in range(3):
             router = PROVIDERS[name].router(emulator)
             embed(router, asynchronous, ["a"], input_type="document")

@@ -45,6 +45,7 @@ def install(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
         ("openai:text-embedding-3-small", "openai", "4.0.0"),
         ("cohere:embed-v4.0", "cohere", "5.5.8"),
         ("voyage:voyage-4", "httpx", "0.26.0"),
+        ("google_genai:gemini-embedding-001", "google-genai", "1.0.0"),
         ("wordllama:l2_supercat_256", "wordllama", "0.5.0"),
     ],
 )

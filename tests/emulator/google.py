@@ -2,7 +2,7 @@
 
 The developer API is `models.batchEmbedContents` and `models.embedContent` of `/v1` and `/v1beta`: at most 100 requests
 in a batch, each with the path's model; over-long texts are cut, which no field can turn off. Vertex AI is
-`embedContent` and `batchEmbedContents` for the Gemini models and `predict` for the older ones, with 250 texts and 20,000
+`embedContent` and `batchEmbedContents` for the Gemini models and `predict` for the older ones: 250 texts and 20,000
 tokens a request; it cuts over-long texts unless `autoTruncate` is false, which refuses them. Several parts of one
 content are one text. gemini-embedding-001 has task types, gemini-embedding-2 has none: it is told its task in the text.
 A wrong key is HTTP 400 with the reason API_KEY_INVALID, a wrong token 401. Errors are `google.rpc.Status`, as JSON.
@@ -194,7 +194,7 @@ class Vertex(Google):
     def render(self, answer: Answer) -> Reply:
         rows = [answer.vectors[place].tolist() for place in answer.order]
         counts = [count_tokens(self.name, answer.job.texts[min(i, len(answer.job.texts) - 1)]) for i in answer.order]
-        if answer.tokens is not None and sum(counts) != answer.tokens:
+        if rows and answer.tokens is not None and sum(counts) != answer.tokens:
             counts = [answer.tokens, *[0] * (len(counts) - 1)]
         if answer.job.formats == ("predictions",):
             return _json(200, {"predictions": [

@@ -30,7 +30,7 @@ from ..errors import AuthenticationError, ConfigError, InputRejectedError, Unava
 from ..models import Catalogue, Model, implausible_count, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
-from ._clients import check_clients, http_client
+from ._clients import check_clients, http_client, ssl_context
 from ._environment import Address, Endpoint
 from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, failed_to_parse
@@ -96,6 +96,7 @@ class GoogleBackend(RemoteBackend):
             base_url=None if base == endpoint.server.url else base,
             httpx_client=http,
             httpx_async_client=async_http,
+            async_client_args={"ssl": ssl_context(library)},  # else the SDK reads the file of authorities once more
         )
         client = genai.Client(http_options=options, **settings)
         if not asynchronous:
@@ -169,8 +170,8 @@ class GoogleBackend(RemoteBackend):
         timeouts, failures, unreadable = _kinds("TimeoutException"), _kinds("RequestError"), _kinds("DecodingError")
         match error:
             case APIError():
-                headers = getattr(error.response, "headers", None)
-                return Refusal(error.code, _plain(error.details), headers)
+                body, headers = _plain(error.details), getattr(error.response, "headers", None)
+                return Refusal(error.code, body, headers) if error.code >= 300 else NoVectorsError(body, headers)
             case json.JSONDecodeError():
                 return NoVectorsError(error.doc, None)
             case auth.GoogleAuthError():
