@@ -20,6 +20,7 @@ from tests.emulator.batch_api import BatchApi
 from tests.emulator.batches import Batches
 from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
+from tests.emulator.compatible import RULES, Compatible
 from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused, Reply, Request
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
@@ -63,6 +64,7 @@ class Emulator:
             "voyage-api": Voyage(keys),
             "google-api": Google(keys),
             "vertex-api": Vertex(keys),
+            **{f"{name}-api": Compatible(name, keys) for name in RULES},
         }
         self._journal = Journal()
         clock = Clock()
@@ -112,6 +114,10 @@ class Emulator:
     def voyage_url(self) -> str:
         """For `voyageai.Client(base_url=…)`."""
         return f"{self._base}/voyage-api/v1"
+
+    def url_of(self, server: str) -> str:
+        """The address of a server of `compatible.RULES`, without its last step."""
+        return f"{self._base}/{server}-api{RULES[server].route.removesuffix('/embeddings').removesuffix('/api/embed')}"
 
     @property
     def google_url(self) -> str:

@@ -34,7 +34,8 @@ _ROLE = 0.25
 _WORD = re.compile(r"[^\W_]{4,}")
 _SUFFIX = re.compile(r"(?:ing|ed|es|s)$")
 _ROLES = {
-    "search_query": "query", "search_document": "document", "RETRIEVAL_QUERY": "query", "RETRIEVAL_DOCUMENT": "document"
+    "search_query": "query", "search_document": "document", "retrieval.query": "query", "retrieval.passage": "document",
+    "passage": "document", "RETRIEVAL_QUERY": "query", "RETRIEVAL_DOCUMENT": "document",
 }  # fmt: skip
 
 

@@ -28,8 +28,8 @@ PRICE_MAX_AGE = timedelta(days=365)
 RETIREMENT_NOTICE = timedelta(days=90)
 """Time before the retirement of a model in which its use is worth a warning."""
 
-HUB = "sentence-transformers"
-"""The provider whose rows describe models of the Hugging Face hub, wherever these are served."""
+HUB, LOCAL = "hub", "sentence-transformers"
+"""The word before the names of open models of the Hugging Face hub, and the provider that loads them here."""
 
 COPIED = ("space", "dimensions", "allowed", "matryoshka", "input_tokens", "input_types", "prompts", "symmetric",
           "tokenizer")  # fmt: skip
@@ -228,6 +228,8 @@ def _card(row: dict[str, Any], where: str, cards: Mapping[str, Card], servers: M
     defaults = {"texts": server.texts, "tokens": server.tokens, "price": server.price} if server else {}
     symmetric = copied.get("symmetric", True) and not {"input_types", "prompts"} & row.keys()
     merged = {**defaults, "symmetric": symmetric, **copied, **row, "same_as": copied.get("same_as", "")}
+    if provider == HUB:
+        merged.setdefault("texts", 1)  # each server has its own number
     for column in ("space", "dimensions", "texts"):
         if column not in merged:
             raise ConfigError(f"{where}: the column {column!r} is missing.")
@@ -274,10 +276,10 @@ def _similar(name: str, catalogue: Catalogue) -> str:
         for server in servers.values():
             if wanted in (server.name, *server.aliases, *server.also):
                 return f"{server.name}:{rest}"
-    names = list(catalogue)
+    names = [known for known in catalogue if not known.startswith(f"{HUB}:")]
     short = {known.partition(":")[2]: known for known in reversed(names)}
     if name in short:
         return short[name]
     if not colon and name.count("/") == 1:  # as the hub writes the name of a model
-        return f"{HUB}:{name}"
+        return f"{LOCAL}:{name}"
     return next(iter(get_close_matches(name, names, 1, cutoff=0.8)), "")

@@ -61,6 +61,7 @@ def resolve(
     rank: int,
     local: bool,
     batches: bool = False,
+    cuts: bool = False,
     identity: str | None = None,
 ) -> Candidate:
     """Resolve every fact about a model of a router.
@@ -69,6 +70,7 @@ def resolve(
         dimensions: the number that the router requests from all its models.
         local: whether the model runs in this process.
         batches: whether the provider has a batch endpoint.
+        cuts: whether the provider cuts long texts silently.
         identity: identity of the model's vectors, where the name of the card is not enough (a revision, the hash of a
             local folder).
 
@@ -122,6 +124,7 @@ def resolve(
         served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,
+        cuts=cuts,
         repeats=local or model.embedder is not None,
         reads_context=any(
             code is not None

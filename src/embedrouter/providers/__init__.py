@@ -33,7 +33,7 @@ __all__ = [
     "never_sent",
 ]
 
-TAKE_FIELDS = ("openai",)
+TAKE_FIELDS = ("openai", "ollama")
 """The protocols whose requests take the fields of ``extra_body``."""
 
 GROUP = "embedrouter.providers"
@@ -58,6 +58,8 @@ class Description:
     """Whether the model runs in this process."""
     batches: bool = False
     """Whether the provider has a batch endpoint."""
+    cuts: bool = False
+    """Whether the provider cuts long texts silently."""
     identity: str | None = None
     """Tells the model's vectors from others' where the card's name does not (a revision, the hash of a folder)."""
     files: Path | None = None
@@ -102,9 +104,10 @@ def _provider(model: Model, server: Server | None) -> Any:
     for found in entry_points(group=GROUP, name=model.provider):
         return found.load()
     raise ConfigError(
-        f"Unknown provider {shown_name(model.provider)} in {shown_name(model.name)}.{did_you_mean(model.name)} "
-        f"Known are {', '.join(known_providers())}. A server of OpenAI's protocol needs a row of a catalogue "
-        "(Router(catalog=…)); for any other pass backend= (see embedrouter.backends.Backend)."
+        f"Unknown provider {shown_name(model.provider)} in {shown_name(model.name)}."
+        + (did_you_mean(model.name) or f" Known are {', '.join(known_providers())}.")
+        + " A server of OpenAI's protocol needs a row of a catalogue (Router(catalog=…)); for any other pass backend= "
+        "(see embedrouter.backends.Backend)."
     )
 
 

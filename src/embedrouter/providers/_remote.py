@@ -66,7 +66,7 @@ def described(model: Model, catalogue: Catalogue, dimensions: int | None, **know
     if card is None:
         facts = {"texts": server.texts, "tokens": server.tokens, "price": server.price}
         card = custom_card(model, dimensions, **facts, input_types=server.input_types)
-    return Description(card, **known)
+    return Description(card, **{"cuts": server.cuts, **known})
 
 
 class RemoteBackend(Backend):

@@ -6,8 +6,7 @@ places, and so are their vectors. ``google_genai:`` asks Vertex AI where ``GOOGL
 
 Documents and queries are told apart by the task type, and by words before the text for gemini-embedding-2, which knows
 no task types. Each text is sent as a ``Content`` of its own: of a list of strings the SDK makes one content, which
-gemini-embedding-2 answers with one vector. Vertex AI is told not to cut texts. The developer API cannot be told: texts
-that are surely over the model's limit are refused before they are sent.
+gemini-embedding-2 answers with one vector. Vertex AI is told not to cut texts; the developer API cannot be told.
 
 The SDK is given HTTP clients of our making, and an asynchronous client finds its token renewed: the SDK would renew the
 token in the event loop's default executor, in which a program's own tools may be waiting for that request.
@@ -26,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from .._process import in_thread
-from ..errors import AuthenticationError, ConfigError, InputRejectedError, UnavailableError
+from ..errors import AuthenticationError, ConfigError, UnavailableError
 from ..models import Catalogue, Model, implausible_count, parse_token_count
 from ..types import Answer, InputType
 from . import Description, needs_extra
@@ -40,8 +39,6 @@ DEVELOPER, VERTEX = "google_genai", "google_vertexai"
 SWITCHES = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
 """Variables that send ``google_genai:`` to Vertex AI; the first that is set decides."""
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-MOST_LETTERS = 8
-"""To a token: a text with more letters for each token of the limit is too long in any language."""
 SIGN_IN = "Run: gcloud auth application-default login; or set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials"
 
 
@@ -119,13 +116,6 @@ class GoogleBackend(RemoteBackend):
         }
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
-        """Make the request.
-
-        Raises:
-            InputRejectedError: a text is surely too long for a place that may cut it silently; nothing was sent.
-        """
-        if self.server.name != VERTEX:
-            self._refuse_too_long(request["contents"])
         options = {
             "timeout": max(1, math.ceil(timeout * 1000)),
             "headers": dict(self.model.headers or {}),
@@ -135,18 +125,6 @@ class GoogleBackend(RemoteBackend):
         if isinstance(client, _Signed):
             return client.embed(request)
         return client.models.embed_content(**request)
-
-    def _refuse_too_long(self, contents: Sequence[Any]) -> None:
-        limit = self.model.max_input_tokens or self.card.input_tokens
-        longest = max(len(content["parts"][0]["text"]) for content in contents)
-        if limit is not None and longest > MOST_LETTERS * limit:
-            raise InputRejectedError(
-                f"a text of {longest} letters is over the {limit} tokens of {self.model.name}, and Google's API may "
-                "cut it silently",
-                model=self.model.name,
-                too_long=True,
-                limit=limit,
-            )
 
     def parse_answer(self, response: Any) -> Answer:
         try:
