@@ -2,10 +2,11 @@
 
 The developer API is `models.batchEmbedContents` and `models.embedContent` of `/v1` and `/v1beta`: at most 100 requests
 in a batch, each with the path's model; over-long texts are cut, which no field can turn off. Vertex AI is
-`embedContent` and `batchEmbedContents` for the Gemini models and `predict` for the older ones: 250 texts and 20,000
-tokens a request; it cuts over-long texts unless `autoTruncate` is false, which refuses them. Several parts of one
-content are one text. gemini-embedding-001 has task types, gemini-embedding-2 has none: it is told its task in the text.
-A wrong key is HTTP 400 with the reason API_KEY_INVALID, a wrong token 401. Errors are `google.rpc.Status`, as JSON.
+`embedContent` and `batchEmbedContents` for the Gemini models and `predict` for all but gemini-embedding-2, with 250
+texts and 20,000 tokens a request; it cuts over-long texts unless `autoTruncate` is false, which refuses them. Several
+parts of one content are one text. gemini-embedding-001 has task types, gemini-embedding-2 has none: it is told its task
+in the text. A wrong key is HTTP 400 with the reason API_KEY_INVALID, a wrong token 401. Errors are `google.rpc.Status`,
+as JSON.
 
 Fields are those of google.ai.generativelanguage.v1beta and google.cloud.aiplatform.v1beta1.
 """
@@ -23,7 +24,9 @@ from tests.emulator.models import MODELS, Model, ProviderName
 from tests.emulator.tokens import count_tokens, truncate
 
 MAX_REQUESTS = 100
-MAX_INSTANCES, MAX_TOKENS = 250, 20_000
+MAX_INSTANCES = 250
+GEMINI = ("embedContent", "batchEmbedContents")
+"""Methods of the Gemini models at Vertex AI; gemini-embedding-001 has the older one as well."""
 TASK_TYPES = (
     "RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT", "SEMANTIC_SIMILARITY", "CLASSIFICATION", "CLUSTERING",
     "QUESTION_ANSWERING", "FACT_VERIFICATION", "CODE_RETRIEVAL_QUERY",
@@ -209,8 +212,7 @@ class Vertex(Google):
     def accept(self, request: Request) -> Job:
         job = super().accept(request)
         _, method = self._route(request)
-        gemini = job.model.provider == "google"
-        if gemini is (method == "predict"):
+        if method not in (("predict",) if job.model.provider == "vertex" else ("predict",) * job.model.tasks + GEMINI):
             _refuse(400, f"{job.model.name} is not supported in the {method} API.")
         formats = {"predict": "predictions", "embedContent": "embedding"}.get(method, "embeddings")
         return Job(job.model, job.texts, job.inputs, job.input_type, job.dimensions, job.tokens, (formats,))
@@ -240,9 +242,10 @@ class Vertex(Google):
         return [self._text(_object(one, place), name, f"requests[{place}]") for place, one in enumerate(requests)]
 
     def _text(self, fields: Mapping[str, Any], name: str, where: str) -> _Text:
-        _only(fields, ("content", "embedContentConfig"), where)
-        config = fields.get("embedContentConfig") or {}
-        _only(config, ("taskType", "title", "outputDimensionality", "autoTruncate"), f"{where}.embed_content_config")
+        settings = ("taskType", "title", "outputDimensionality", "autoTruncate")
+        _only(fields, ("content", "embedContentConfig", *settings), where)
+        config = fields.get("embedContentConfig") or {name: fields[name] for name in settings if name in fields}
+        _only(config, settings, f"{where}.embed_content_config")
         text = _content(fields.get("content"), where)
         cut = _cut(config)
         return _Text(text, _task(config.get("taskType"), where), _dimensions(config, where), cut)
