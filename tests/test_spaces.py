@@ -213,6 +213,10 @@ def test_every_row_has_its_source_and_date() -> None:
         ("cohere:embed-v5.0-fast", "0.08", None),
         ("cohere:embed-v4.0", "0.12", None),
         ("voyage:voyage-3-large", "0.18", None),
+        ("google_genai:gemini-embedding-001", "0.15", "0.075"),
+        ("google_genai:gemini-embedding-2", "0.20", "0.10"),
+        ("google_vertexai:gemini-embedding-2", "0.20", None),
+        ("google_vertexai:text-embedding-005", "0.10", None),
     ],
 )
 def test_prices_are_those_of_the_price_sheets(model: str, price: str, batch_price: str | None) -> None:
@@ -234,6 +238,10 @@ def test_an_unknown_price_is_unknown_and_not_free() -> None:
         ("voyage:voyage-4-large", 1000, 120_000, 32_000),
         ("voyage:voyage-4", 1000, 320_000, 32_000),
         ("voyage:voyage-4-lite", 1000, 1_000_000, 32_000),
+        ("google_genai:gemini-embedding-001", 100, None, 2048),
+        ("google_genai:gemini-embedding-2", 100, None, 8192),
+        ("google_vertexai:gemini-embedding-001", 1, None, 2048),
+        ("google_vertexai:text-embedding-005", 250, 20_000, 2048),
     ],
 )
 def test_limits_are_those_the_makers_document(model: str, texts: int, tokens: int | None, input_tokens: int) -> None:

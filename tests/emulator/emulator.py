@@ -26,6 +26,7 @@ from tests.emulator.compatible import RULES, Compatible
 from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused, Reply, Request
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
+from tests.emulator.google import Google, Vertex
 from tests.emulator.journal import Journal
 from tests.emulator.mistral_batches import LIMITS as MISTRAL_LIMITS
 from tests.emulator.mistral_batches import MistralBatchApi, MistralForm
@@ -43,7 +44,7 @@ BatchApis = BatchApi | VoyageBatchApi | MistralBatchApi
 
 
 class Emulator:
-    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere and Voyage AI on a loopback socket.
+    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI and Google on a loopback socket.
 
     Use it as a context manager. `keys` are the only keys accepted (None: any that is not empty). `deployments` maps
     Azure deployment names to models (None: every model is deployed under its own name). `latency` delays every answer
@@ -69,6 +70,8 @@ class Emulator:
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": (voyage := Voyage(keys)),
+            "google-api": Google(keys),
+            "vertex-api": Vertex(keys),
             **{f"{name}-api": Compatible(name, keys) for name in RULES if name != "mistral"},
             "mistral-api": (mistral := Compatible("mistral", keys)),
         }
@@ -134,6 +137,16 @@ class Emulator:
     def url_of(self, server: str) -> str:
         """The address of a server of `compatible.RULES`, without its last step."""
         return f"{self._base}/{server}-api{RULES[server].route.removesuffix('/embeddings').removesuffix('/api/embed')}"
+
+    @property
+    def google_url(self) -> str:
+        """For `genai.Client(http_options={"base_url": …})`, the developer API."""
+        return f"{self._base}/google-api"
+
+    @property
+    def vertex_url(self) -> str:
+        """For `genai.Client(vertexai=True, http_options={"base_url": …})`."""
+        return f"{self._base}/vertex-api"
 
     @property
     def _base(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 ProviderName = str
-"""`openai`, `azure`, `cohere`, `voyage`, or a name of `compatible.RULES`."""
+"""`openai`, `azure`, `cohere`, `voyage`, `google`, `vertex`, or a name of `compatible.RULES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class Model:
     """Tokens that one request may hold over all its inputs; None where the maker publishes no such limit."""
     served: bool = True
     """False for open-weights models that exist but that the maker's API does not answer for."""
+    tasks: bool = True
+    """Google: whether requests may name a task type."""
+    scaled: bool = True
+    """Whether shorter vectors are scaled back to length 1."""
 
 
 def _openai(name: str, native: int, *, shortens: bool) -> Model:
@@ -50,6 +54,14 @@ def _voyage(name: str, request_tokens: int, *, space: str | None = None, max_tok
 
 def _fixed_voyage(name: str, length: int, request_tokens: int, max_tokens: int) -> Model:
     return Model(name, "voyage", name, length, length, (), max_tokens, request_tokens)
+
+
+def _google(name: str, native: int, max_tokens: int, **facts: bool) -> Model:
+    return Model(name, "google", name, native, native, range(1, native + 1), max_tokens, **facts)
+
+
+def _vertex(name: str) -> Model:
+    return Model(name, "vertex", name, 768, 768, range(1, 769), 2048, 20_000)
 
 
 def _open(name: str, native: int, max_tokens: int, lengths: Sequence[int] = ()) -> Model:
@@ -85,6 +97,10 @@ _ROWS = (
     _fixed_voyage("voyage-2", 1024, 320_000, 4_000),
     _fixed_voyage("voyage-large-2", 1536, 120_000, 16_000),
     _fixed_voyage("voyage-large-2-instruct", 1024, 120_000, 16_000),
+    _google("gemini-embedding-001", 3072, 2048, scaled=False),
+    _google("gemini-embedding-2", 3072, 8192, tasks=False),
+    _vertex("text-embedding-005"),
+    _vertex("text-multilingual-embedding-002"),
     _open("mistral-embed", 1024, 8192),
     _open("codestral-embed", 1536, 8192, range(1, 3073)),
     _open("jina-embeddings-v3", 1024, 8192, range(1, 1025)),
