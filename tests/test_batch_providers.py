@@ -57,6 +57,8 @@ class Place:
     """The end of the path to which batches are submitted."""
     expired: str
     """Why a text has no vector when the window is closed."""
+    odd: str
+    """An end that public programs wait for, and the documentation does not explain."""
 
     @property
     def provider(self) -> str:
@@ -87,6 +89,7 @@ def _voyage(emulator: Emulator) -> Place:
         dimensions=256,
         submissions="/batches",
         expired="batch_expired",
+        odd="partially_completed",
     )
 
 
@@ -102,6 +105,7 @@ def _mistral(emulator: Emulator) -> Place:
         dimensions=1024,
         submissions="/batch/jobs",
         expired="not answered",
+        odd="FAILED",
     )
 
 
@@ -389,6 +393,24 @@ def test_answers_that_are_none_are_asked_for_again(place: Place, build: Build) -
 
     assert job.poll().answered == 10
     assert account(router, place).cost == place.billed * place.price / MILLION
+
+
+def test_other_statuses_lose_nothing(place: Place, build: Build) -> None:
+    """One that is unknown is no end; one that says little, or of failure, is an end whose files are read."""
+    router = build(retry=ONE_TRY)
+    place.batches.fail_lines(containing(TEXTS[3]), 400)
+    job = router.submit_batch(TEXTS)
+    place.batches.finish()
+    provider_id = job.records[0].provider_id or ""
+    states = []
+    for status in ("SOMETHING_NEW", place.odd):
+        told = {**(place.batches.look(provider_id) or {}), "status": status}
+        fault = Fault.status(200, body=told, headers={"content-type": "application/json"})
+        place.emulator.fault_for = on("GET", provider_id, fault)
+        states.append(job.poll())
+
+    assert [(state.ended, state.answered, len(state.failures)) for state in states] == [(False, 9, 0), (True, 9, 1)]
+    assert account(router, place).tokens == place.billed
 
 
 def test_voyage_s_files_may_be_stored_elsewhere(emulator: Emulator, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class BatchEndpoint(ABC):
     batch a client reference by which it can be found when the answer to ``submit`` was lost.
     """
 
-    window: float
+    window: float = 86_400.0
     """Seconds in which the provider completes a batch, or gives up."""
     max_texts: int
     """Texts in one batch."""
