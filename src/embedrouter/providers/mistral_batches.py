@@ -58,8 +58,8 @@ class MistralBatches(OpenAIBatches):
             has_results = found.get("output_file") or found.get("error_file")
             return BatchProgress(
                 ended=found["status"] in ENDED,
-                texts=found["total_requests"],
-                answered=found["succeeded_requests"],
+                texts=int(found["total_requests"]),
+                answered=int(found["succeeded_requests"]),
                 refusal="Mistral's console says why" if found["status"] == FAILED and not has_results else "",
             )
 

@@ -83,8 +83,8 @@ class VoyageBatches(FileBatches):
             codes = dict.fromkeys(map(error_code, (found.get("errors") or {}).get("data") or []))
             return BatchProgress(
                 ended=status in ENDED or status == FAILED,
-                texts=counts.get("total") or 0,
-                answered=counts.get("completed") or 0,
+                texts=int(counts.get("total") or 0),
+                answered=int(counts.get("completed") or 0),
                 refusal=", ".join(codes) or "no reason was given" if status == FAILED else "",
             )
 
@@ -96,13 +96,14 @@ class VoyageBatches(FileBatches):
 
     def _all(self, client: Any, timeout: float) -> Iterator[Any]:
         """Yield all batches, page after page."""
-        after: dict[str, str] = {}
+        asked, last = {"limit": PAGE}, None
         while True:
-            page = self._ask(client, "GET", "/batches", timeout, params={"limit": PAGE, **after})
+            page = self._ask(client, "GET", "/batches", timeout, params=asked)
             yield from page["data"]
-            if not page.get("has_more") or not page["data"]:
+            before, last = last, page["data"][-1]["id"] if page["data"] else None
+            if not page.get("has_more") or last in (None, before):
                 return
-            after = {"after": page["data"][-1]["id"]}
+            asked = {"limit": PAGE, "after": last}
 
     def _ask(self, client: Any, method: str, path: str, timeout: float, **content: Any) -> Any:
         """Make a request; return the parsed JSON of the answer."""
