@@ -247,7 +247,7 @@ class Batches:
         if answered < expected:
             raise UnavailableError(
                 f"{answered} answers of the batch could be read, the provider counts {expected}; what was read is in "
-                "the cache. Ask again; what the provider has lost is given up with forget().",
+                "the cache. Ask again; give up what the provider has lost: BatchJob.forget, or embedrouter batch forget.",
                 model=candidate.name,
             )
         with self.records.transaction():
