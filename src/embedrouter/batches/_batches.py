@@ -247,7 +247,7 @@ class Batches:
         if answered < expected:
             raise UnavailableError(
                 f"{answered} answers of the batch could be read, the provider counts {expected}; what was read is in "
-                "the cache. Ask again; give up what the provider has lost: BatchJob.forget, or embedrouter batch forget.",
+                "the cache. Ask again, or give the batch up: BatchJob.forget, embedrouter batch forget.",
                 model=candidate.name,
             )
         with self.records.transaction():
