@@ -418,6 +418,7 @@ def test_a_server_of_ones_own_is_ten_lines(
         ('name = "a"\nkey = "X"', "unknown column 'key'"),
         ('name = "a"\nkeys = "X"', "keys must be a list of texts"),
         ('name = "a"\ntexts = "many"', "texts must be a whole number"),
+        ('name = "a"\n[[server]]\nname = "b"', "unknown table 'server'"),
     ],
 )
 def test_a_wrong_row_is_told(row: str, says: str, tmp_path: Path) -> None:
