@@ -239,7 +239,8 @@ def test_an_unknown_model_says_what_to_check(server: str, emulator: Emulator, as
     assert "Check the model's name" in str(error)
 
 
-EXTRAS = {"openai": "openai", "cohere": "cohere", "voyage": "voyage", "ollama": "ollama", "google": "google"}
+EXTRAS = {"openai": "openai", "cohere": "cohere", "voyage": "voyage", "ollama": "ollama", "google": "google",
+          "bedrock": "bedrock"}  # fmt: skip
 """The extra that installs what a protocol needs, where it is called otherwise than the protocol."""
 
 
@@ -247,9 +248,10 @@ def row(server: Server) -> str:
     """Return the row of docs/servers.md about a server."""
     key = " or ".join(f"`{name}`" for name in server.keys) or "—"
     if server.keys and not server.key_required:
-        key += ", if it wants one"
+        key += ", or AWS's own credentials" if server.name == "bedrock" else ", if it wants one"
     local = not server.keys and not server.address_variables
     address = f"`{server.url}`" if server.url else "in this process" if local else "yours"
+    address = "that of the region" if server.name == "bedrock" else address
     address = " or ".join([address, *(f"`{name}`" for name in server.address_variables)]).replace(" or ", ", or ", 1)
     return f"| `{server.name}:` | {key} | {address} | `[{EXTRAS.get(server.protocol, server.name)}]` |"
 
