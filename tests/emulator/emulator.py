@@ -18,6 +18,7 @@ from types import TracebackType
 from tests.emulator.azure import Azure
 from tests.emulator.batch_api import BatchApi
 from tests.emulator.batches import Batches
+from tests.emulator.bedrock import Bedrock
 from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
 from tests.emulator.compatible import RULES, Compatible
@@ -36,12 +37,12 @@ Rule = Callable[[Received], Fault | None]
 
 
 class Emulator:
-    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI and Google on a loopback socket.
+    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI, Google and Amazon Bedrock, on loopback.
 
     Use it as a context manager. `keys` are the only keys accepted (None: any that is not empty). `deployments` maps
-    Azure deployment names to models (None: every model is deployed under its own name). `latency` delays every answer
-    by that many seconds. `pace` limits requests and tokens a minute; makers that report theirs in headers report it. An
-    error inside the emulator or in `fault_for` is raised when the context ends.
+    Azure deployment names and Bedrock inference profiles to models (None: every model is deployed under its own name).
+    `latency` delays every answer by that many seconds. `pace` limits requests and tokens a minute; makers that report
+    theirs in headers report it. An error inside the emulator or in `fault_for` is raised when the context ends.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Emulator:
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": Voyage(keys),
+            "bedrock-api": Bedrock(keys, deployments),
             "google-api": Google(keys),
             "vertex-api": Vertex(keys),
             **{f"{name}-api": Compatible(name, keys) for name in RULES},
@@ -118,6 +120,11 @@ class Emulator:
     def url_of(self, server: str) -> str:
         """The address of a server of `compatible.RULES`, without its last step."""
         return f"{self._base}/{server}-api{RULES[server].route.removesuffix('/embeddings').removesuffix('/api/embed')}"
+
+    @property
+    def bedrock_url(self) -> str:
+        """For `boto3.client("bedrock-runtime", endpoint_url=…)`."""
+        return f"{self._base}/bedrock-api"
 
     @property
     def google_url(self) -> str:
