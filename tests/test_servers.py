@@ -24,7 +24,7 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
-from embedrouter.models import load_catalogue
+from embedrouter.models import Server, load_catalogue
 from embedrouter.testing import NO_WAITING
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
@@ -42,6 +42,7 @@ MODELS = {
     "fireworks": "nomic-ai/nomic-embed-text-v1.5",
     "deepinfra": "BAAI/bge-m3",
     "databricks": "databricks-gte-large-en",
+    "dashscope": "text-embedding-v4",
     "ollama": "nomic-embed-text",
     "vllm": "BAAI/bge-m3",
     "tei": "BAAI/bge-m3",
@@ -50,7 +51,7 @@ MODELS = {
 }
 OWN_NAMES = {"lmstudio": {"space": "nomic", "dimensions": 768}, "litellm": {"space": "s", "dimensions": 1536}}
 """What is declared of models whose names only their server knows."""
-SHORTER = {"jina": 256, "openrouter": 256, "fireworks": 256, "ollama": 256}
+SHORTER = {"jina": 256, "dashscope": 256, "openrouter": 256, "fireworks": 256, "ollama": 256}
 """A number of dimensions that the model offers and its server takes."""
 ROLES = {"jina": ("retrieval.passage", "retrieval.query"), "nvidia": ("passage", "query")}
 """The server's words for documents and queries."""
@@ -238,6 +239,32 @@ def test_an_unknown_model_says_what_to_check(server: str, emulator: Emulator, as
     assert "Check the model's name" in str(error)
 
 
+EXTRAS = {"openai": "openai", "cohere": "cohere", "voyage": "voyage", "google": "google", "ollama": "ollama"}
+"""The extra that installs what a protocol needs, where it is called otherwise than the protocol."""
+
+
+def row(server: Server) -> str:
+    """Return the row of docs/servers.md about a server."""
+    key = " or ".join(f"`{name}`" for name in server.keys) or "—"
+    if server.keys and not server.key_required:
+        key += ", if it wants one"
+    local = not server.keys and not server.address_variables
+    address = f"`{server.url}`" if server.url else "in this process" if local else "yours"
+    address = " or ".join([address, *(f"`{name}`" for name in server.address_variables)]).replace(" or ", ", or ", 1)
+    return f"| `{server.name}:` | {key} | {address} | `[{EXTRAS.get(server.protocol, server.name)}]` |"
+
+
+def test_the_page_has_a_row_of_each_server() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "servers.md").read_text("utf-8")
+    written = [line for line in page.splitlines() if line.startswith("| `")]
+    assert written == [row(server) for name, server in load_catalogue().servers.items() if name == server.name]
+
+
+def test_the_page_has_a_line_to_write_for_each_server() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "servers.md").read_text("utf-8")
+    assert [name for name in MODELS if f'"{name}:' not in page] == []
+
+
 # Names
 
 
@@ -253,6 +280,8 @@ def test_an_unknown_model_says_what_to_check(server: str, emulator: Emulator, as
         ("hosted_vllm:x", "vllm:x"),
         ("lm-studio:x", "lmstudio:x"),
         ("BAAI/bge-m3", "sentence-transformers:BAAI/bge-m3"),
+        ("openai/text-embedding-3-small", "openai:text-embedding-3-small"),
+        ("hosted_vllm/BAAI/bge-m3", "vllm:BAAI/bge-m3"),
         ("text-embedding-3-small", "openai:text-embedding-3-small"),
         ("opena:text-embedding-3-small", "openai:text-embedding-3-small"),
     ],
@@ -289,7 +318,39 @@ def test_a_model_of_the_hub_is_one_space_wherever_it_is_served(emulator: Emulato
         Router([declare(emulator, "vllm"), declare(emulator, "ollama")])
 
 
+def test_a_model_without_its_makers_prompts_is_another_space(emulator: Emulator, asynchronous: bool) -> None:
+    """A server puts nothing before a text, so what is sent decides; empty prompts send the text alone."""
+    plain = route(emulator, "ollama", prompts={"document": "", "query": ""})
+    result = embed(plain, asynchronous, ["a"], input_type="query")
+    plain.close()
+
+    assert np.array_equal(result.vectors[0], vector(MODELS["ollama"], None, None, "a"))
+    assert result.space.name == "ollama/nomic-embed-text"
+    assert route(emulator, "ollama").space.name.startswith("ollama/nomic-embed-text+prompts-")
+
+
+def test_declared_prompts_are_those_of_the_catalogue(emulator: Emulator) -> None:
+    """So a local model with the same prompts is in the same space."""
+    prompts = {"document": "passage: ", "query": "query: "}
+    known = Model("vllm:intfloat/e5-base-v2")
+    declared = Model("tei:intfloat/e5-base-v2", prompts=prompts)
+    own = Model(
+        "openai:e5", base_url="http://localhost:1", space="intfloat/e5-base-v2", dimensions=768, prompts=prompts
+    )
+    assert Router([known, declared, own], cache=None, ledger=":memory:").space.dimensions == 768
+    with pytest.raises(SpaceMismatchError):
+        Router([known, Model("tei:intfloat/e5-base-v2", prompts={"query": "query: "})])
+
+
 # Addresses
+
+
+def test_a_server_without_a_usual_address_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK would send key and texts to OpenAI."""
+    with pytest.raises(ConfigError, match=r"base_url=.*DATABRICKS_API_BASE.*serving-endpoints"):
+        Router(["databricks:databricks-gte-large-en"])
+    monkeypatch.setenv("DATABRICKS_API_BASE", "https://team.cloud.databricks.com/serving-endpoints")
+    Router(["databricks:databricks-gte-large-en"]).close()
 
 
 def test_ollamas_variable_may_leave_out_scheme_and_port(monkeypatch: pytest.MonkeyPatch, emulator: Emulator) -> None:

@@ -122,7 +122,7 @@ RULES: Mapping[str, Rules] = {
     ),
     # jina-ai/jina-on-prem, server/adapters/jina.py
     "jina": Rules(
-        models=("jina-embeddings-v3",),
+        models=("jina-embeddings-v3", "jina-embeddings-v2-base-en"),
         texts=512,
         fields=frozenset({
             "model", "input", "task", "dimensions", "normalized", "truncate", "embedding_type", "late_chunking",
@@ -202,6 +202,16 @@ RULES: Mapping[str, Rules] = {
         unknown_model=(404, "RESOURCE_DOES_NOT_EXIST"),
         too_many=(400, "BAD_REQUEST", "The number of inputs exceeds the maximum of {limit}."),
         too_long=(400, "BAD_REQUEST", "Input has {count} tokens, exceeding the maximum of {limit} tokens"),
+    ),
+    # alibabacloud.com/help, text embedding; the words are from public issues
+    "dashscope": Rules(
+        models=("text-embedding-v4",),
+        route="/compatible-mode/v1/embeddings",
+        texts=10,
+        fields=OPENAI_FIELDS,
+        formats=("float",),
+        too_many=(400, "InvalidParameter", "batch size is invalid, it should not be larger than {limit}."),
+        too_long=(400, "InvalidParameter", "Range of input length should be [1, {limit}]"),
     ),
     # ollama/ollama, server/routes.go EmbedHandler
     "ollama": Rules(

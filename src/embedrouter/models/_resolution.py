@@ -5,6 +5,7 @@ Space, fingerprint, price and limits are resolved once, when a router is built.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -88,9 +89,11 @@ def resolve(
         raise ConfigError(
             f"{model.name} is known to be in the space {card.space!r}, not {shown_name(model.space)}. Leave space= out."
         )
-    own = dict(sorted((card.prompts or {}).items()))
-    prompts = dict(sorted((model.prompts or {}).items()))
-    prompts = {} if prompts == own else prompts  # the maker's own
+    own, given = _prompts(card.prompts), _prompts(model.prompts)
+    if model.prompts is None:
+        given = {} if card.own_prompts else own
+    own = own if card.own_prompts else {}
+    prompts = {} if given == own else given
     bodies = _bodies(model)
     space = card.space + _suffix("prompts", prompts) + _suffix("body", bodies)
     identity = identity or card.identity
@@ -131,6 +134,10 @@ def resolve(
             for code in (model.embedder, model.client, model.async_client, model.azure_ad_token_provider)
         ),
     )
+
+
+def _prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
+    return {kind: text for kind, text in sorted((prompts or {}).items()) if text}
 
 
 def _bodies(model: Model) -> dict[str, Any]:

@@ -7,7 +7,7 @@ SDK is imported when the first request is made, never earlier, and only its docu
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -64,6 +64,8 @@ class Description:
     """Tells the model's vectors from others' where the card's name does not (a revision, the hash of a folder)."""
     files: Path | None = None
     """The folder of the model's files, where it is on this machine."""
+    module: Any = field(default=None, repr=False)
+    """The module of the provider; ``describe`` of this package sets it."""
 
 
 def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
@@ -77,15 +79,16 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
     server = catalogue.servers.get(model.provider)
     if model.extra_body and (server is None or server.protocol not in TAKE_FIELDS):
         raise ConfigError(f"{model.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
-    known: Description = _provider(model, server).describe(model, catalogue, dimensions)
-    return replace(known, server=known.server or server)
+    module = _provider(model, server)
+    known: Description = module.describe(model, catalogue, dimensions)
+    return replace(known, server=known.server or server, module=module)
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model. Nothing is opened and no SDK imported until the first request."""
     if model.backend is not None:
         return model.backend
-    backend: Backend = _provider(model, known.server).create(model, known, candidate)
+    backend: Backend = known.module.create(model, known, candidate)
     return backend
 
 

@@ -1,25 +1,35 @@
 """Backends that need no SDK: one POST of JSON with httpx for each request."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from inspect import isawaitable
-from typing import Any
+from typing import Any, ClassVar
 
 from ..models import Model
 from . import needs_extra
 from ._clients import check_clients, http_client
 from ._environment import Endpoint
 from ._messages import parse_body
-from ._remote import RemoteBackend
-from ._responses import Refusal
+from ._remote import NoVectorsError, RemoteBackend, described
+from ._responses import Refusal, decode_vectors
+
+__all__ = ["HttpBackend", "NoVectorsError", "check_http_clients", "decode_vectors", "described"]
 
 
 class HttpBackend(RemoteBackend):
-    """Makes requests with httpx. ``build_request`` returns the arguments of ``post``: address, body and headers."""
+    """Makes requests with httpx.
 
-    @staticmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+    A subclass has ``build_request(texts, input_type, taken)``, which returns the arguments of ``httpx.Client.post``
+    (see ``request``), and ``parse_answer(response)``, which returns an ``Answer`` and raises ``NoVectorsError`` where
+    the response has no vectors.
+    """
+
+    extra: ClassVar[str] = "http"
+    """The extra of the package that installs httpx."""
+
+    @classmethod
+    def connect(cls, endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
         model, _ = endpoint.model, endpoint.api_key  # which is missed before a file of certificates is read for nothing
-        with needs_extra(model, endpoint.server.name):
+        with needs_extra(model, cls.extra):
             import httpx
         settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
         if asynchronous:
@@ -28,11 +38,11 @@ class HttpBackend(RemoteBackend):
         http = http_client(httpx.Client, httpx, model, asynchronous=False, **settings)
         return http, http.close
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of every request: the key, if there is one, and the user's."""
+    def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a POST to ``path``, with the key, if there is one, and the user's headers."""
         key = self.endpoint.api_key
-        return {**({"Authorization": f"Bearer {key}"} if key else {}), **(self.model.headers or {})}
+        headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **(self.model.headers or {})}
+        return {"url": f"{self.endpoint.url.rstrip('/')}{self.path}", "json": body, "headers": headers}
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
         response = client.post(**request, timeout=timeout)

@@ -35,7 +35,7 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
 class OllamaBackend(HttpBackend):
     """Calls ``/api/embed``."""
 
-    path = "/api/embed"
+    extra, path = "ollama", "/api/embed"
 
     def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -45,8 +45,7 @@ class OllamaBackend(HttpBackend):
         }
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             body["dimensions"] = dimensions
-        body |= self.model.body(input_type)
-        return {"url": f"{self.endpoint.url.rstrip('/')}{self.path}", "json": body, "headers": self.headers}
+        return self.request({**body, **self.model.body(input_type)})
 
     def parse_answer(self, response: Any) -> Answer:
         body = self.parsed(response.content, response.headers)

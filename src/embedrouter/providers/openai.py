@@ -73,6 +73,10 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
             f"{model.name}: azure_ad_token_provider= is for Azure. Pass base_url=, such as "
             f"'https://RESOURCE.openai.azure.com{AZURE_V1}'."
         )
+    elif given is None and not endpoint.url:
+        variables = " or ".join(server.address_variables)
+        way = f"pass it to Model, or set {variables}" if variables else "pass it to Model"
+        raise ConfigError(f"{model.name} needs base_url=: {way}. {server.note}".strip())
     return described(model, catalogue, dimensions, batches=server.name == "openai")
 
 
@@ -81,8 +85,8 @@ class OpenAIBackend(RemoteBackend):
 
     clients: Clients[OpenAI, AsyncOpenAI]
 
-    @staticmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+    @classmethod
+    def connect(cls, endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
         model = endpoint.model
         with needs_extra(model, "openai"):
             import openai

@@ -45,6 +45,8 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
 class VoyageBackend(HttpBackend):
     """Calls ``/embeddings``."""
 
+    extra = "voyage"
+
     def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         body = {
             "model": self.model.id,
@@ -56,7 +58,7 @@ class VoyageBackend(HttpBackend):
             body["encoding_format"] = numbers
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             body["output_dimension"] = dimensions
-        return {"url": f"{self.endpoint.url.rstrip('/')}/embeddings", "json": body, "headers": self.headers}
+        return self.request(body)
 
     def parse_answer(self, response: Any) -> Answer:
         body = self.parsed(response.content, response.headers)
