@@ -239,7 +239,7 @@ def test_an_unknown_model_says_what_to_check(server: str, emulator: Emulator, as
     assert "Check the model's name" in str(error)
 
 
-EXTRAS = {"openai": "openai", "cohere": "cohere", "voyage": "voyage", "google": "google", "ollama": "ollama"}
+EXTRAS = {"openai": "openai", "cohere": "cohere", "voyage": "voyage", "ollama": "ollama", "google": "google"}
 """The extra that installs what a protocol needs, where it is called otherwise than the protocol."""
 
 

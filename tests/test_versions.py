@@ -58,7 +58,7 @@ def test_a_version_outside_the_range_is_told_at_the_first_request(
     with Router([Model(model, api_key=key)], cache=None) as router, pytest.raises(ConfigError) as caught:
         embed(router, asynchronous, ["a text"], input_type="query")
 
-    (needed,) = [item.specifier for _, item in requirements() if item.name == package]
+    [needed] = {item.specifier for _, item in requirements() if item.name == package}
     assert str(caught.value) == (
         f"{model} needs {package}{needed}, and {package} {version} is installed. Run: pip install '{package}{needed}'"
     )

@@ -78,8 +78,8 @@ class GoogleBackend(RemoteBackend):
         host = f"aiplatform.{location}.rep" if location in ("us", "eu") else f"{location}-aiplatform"
         return Address(f"https://{host}.googleapis.com", "GOOGLE_CLOUD_LOCATION")
 
-    @staticmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+    @classmethod
+    def connect(cls, endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
         model = endpoint.model
         with needs_extra(model, "google"):
             from google import genai
