@@ -20,7 +20,6 @@ PROVIDERS = {
     "azure_openai": ("azure_openai:text-embedding-3-small", "azure_url"),
     "cohere": ("cohere:embed-v4.0", "cohere_url"),
     "voyage": ("voyage:voyage-3.5", "voyage_url"),
-    "google": ("google_genai:gemini-embedding-001", "google_url"),
     "vertex": ("google_vertexai:text-embedding-005", "vertex_url"),
 }
 MARKER = "POISON"

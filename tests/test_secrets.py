@@ -71,7 +71,6 @@ PROVIDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "cohere": ("cohere:embed-v4.0", "cohere_url", {}),
     "voyage": ("voyage:voyage-4-lite", "voyage_url", {}),
     "google": ("google_genai:gemini-embedding-001", "google_url", {}),
-    "vertex": ("google_vertexai:text-embedding-005", "vertex_url", {}),
 }
 TALKATIVE = {"openai._base_client"}
 """Loggers of SDKs that print request bodies at DEBUG; SECURITY.md names them."""
