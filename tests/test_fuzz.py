@@ -108,7 +108,7 @@ class Wire:
 def wire(provider: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
     name, _, form = provider.partition(" ")
     laid = Wire(None, form == "async")  # type: ignore[arg-type]
-    makers = {"openai": _openai, "cohere": _cohere, "voyage": _voyage}
+    makers = {"openai": _openai, "cohere": _cohere, "voyage": _voyage, "google": _google}
     laid.backend = makers[name](laid, monkeypatch)
     return laid
 
@@ -190,8 +190,27 @@ def _voyage(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
     return _create(model)
 
 
+def _google(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    import httpx2
+    from google import genai
+    from google.genai import types
+
+    transport = _transport(laid)
+    client = genai.Client(
+        api_key="k",
+        http_options=types.HttpOptions(
+            httpx_client=httpx2.Client(transport=transport), httpx_async_client=httpx2.AsyncClient(transport=transport)
+        ),
+    )
+    return _create(
+        Model("google_genai:own", space="own", dimensions=DIMENSIONS, client=client, async_client=client.aio)
+    )
+
+
 def good(provider: str) -> dict[str, Any]:
     """Return the body of the right answer."""
+    if provider.startswith("google"):
+        return {"embeddings": [{"values": row.tolist()} for row in RIGHT], "usageMetadata": {"promptTokenCount": 3}}
     if provider.startswith("cohere"):
         meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 3}}
         return {"id": "1", "texts": list(TEXTS), "embeddings": {"float": RIGHT.tolist()}, "meta": meta}
@@ -221,7 +240,7 @@ def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
     return lambda value: damaged(draw, value)
 
 
-PROVIDERS = ["openai", "cohere", "voyage", "openai async", "cohere async", "voyage async"]
+PROVIDERS = [f"{name}{form}" for form in ("", " async") for name in ("openai", "cohere", "voyage", "google")]
 patched = [HealthCheck.function_scoped_fixture]
 often = settings(examples(150), suppress_health_check=patched)
 sent_headers = st.fixed_dictionaries(

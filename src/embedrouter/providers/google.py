@@ -265,12 +265,17 @@ def _plain(body: Any) -> Any:
         return body
     known = [detail for detail in details if isinstance(detail, Mapping)]
     plain = {**error, "details": [detail for detail in known if "reason" in detail]}
-    quotas = [quota for detail in known for quota in detail.get("violations") or () if isinstance(quota, Mapping)]
-    if any("PerDay" in str(quota.get("quotaId")) for quota in quotas):
+    if any("PerDay" in quota for detail in known for quota in _quotas(detail.get("violations"))):
         plain |= {"type": "insufficient_quota"}
     elif wait := next((detail["retryDelay"] for detail in known if "retryDelay" in detail), None):
         plain |= {"retryDelay": wait}
     return {"error": plain}
+
+
+def _quotas(violations: object) -> list[str]:
+    """Return the ids of the quotas that a refusal names."""
+    listed = violations if isinstance(violations, list) else []
+    return [str(one.get("quotaId")) for one in listed if isinstance(one, Mapping)]
 
 
 create = GoogleBackend
