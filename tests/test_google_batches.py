@@ -23,6 +23,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.providers.google_batches import GoogleBatches
+from embedrouter.router import wiring_of
 from embedrouter.spending import Account
 from embedrouter.testing import NO_WAITING
 from tests.emulator import Emulator, Fault, Received, count_tokens, vector
@@ -133,16 +134,30 @@ def test_a_new_process_finds_the_job_and_collects_it(emulator: Emulator, build: 
 
 @pytest.mark.parametrize("fault", [Fault.lost(), Fault.status(503)])
 def test_a_batch_whose_answer_is_lost_is_found(emulator: Emulator, build: Build, fault: Fault) -> None:
-    """By its display name, also behind a hundred others; it is not submitted again."""
+    """By its display name; it is not submitted again."""
     router = build()
-    for place in range(3):
-        router.submit_batch([f"earlier {place}"])
     emulator.fault_for = on("POST", ":asyncBatchEmbedContent", fault)
     job = router.submit_batch(TEXTS)
     emulator.google_batches.finish()
 
     assert job.poll().answered == 10
-    assert len(emulator.google_batches.names) == 4
+    assert len(emulator.google_batches.names) == 1
+
+
+def test_a_batch_is_found_on_any_page_of_the_list(emulator: Emulator, build: Build) -> None:
+    """Other programs submit batches, too."""
+    emulator.google_batches.page = 2
+    router = build()
+    for place in range(5):
+        router.submit_batch([f"text {place}"])
+    endpoint = wiring_of(router).backends[0].batches
+    assert endpoint is not None
+    with genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=emulator.google_url)) as client:
+        jobs = list(client.batches.list())
+
+    assert [job.name for job in jobs] == emulator.google_batches.names[::-1]
+    assert [endpoint.find(str(job.display_name), timeout=5) for job in jobs] == [job.name for job in jobs]
+    assert endpoint.find("batch-of-nobody", timeout=5) is None
 
 
 def test_refused_texts_are_listed(emulator: Emulator, build: Build) -> None:

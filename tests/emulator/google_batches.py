@@ -89,11 +89,12 @@ class GoogleBatches:
     def __init__(self, maker: Google, journal: Journal, base: Callable[[], str]) -> None:
         self._maker, self._journal, self._base = maker, journal, base
         self._lock = threading.RLock()
-        self._store = _Store()
+        self.reset()
 
     def reset(self) -> None:
         with self._lock:
-            self._store = _Store()
+            self._store, self.page = _Store(), 100
+            """The most batches of one page of a list."""
 
     # What to let happen
 
@@ -253,7 +254,7 @@ class GoogleBatches:
     def _list(self, request: Request) -> Reply:
         if request.query.keys() - {"pageSize", "pageToken"}:
             refuse(400, "Invalid query.")
-        start, size = int(request.query.get("pageToken", "0")), min(int(request.query.get("pageSize", "50")), 100)
+        start, size = int(request.query.get("pageToken", "0")), min(int(request.query.get("pageSize", "50")), self.page)
         newest = list(reversed(self._store.batches.values()))
         more = {"nextPageToken": str(start + size)} if len(newest) > start + size else {}
         return _json({"operations": [batch.shown() for batch in newest[start : start + size]], **more})
