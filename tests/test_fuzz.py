@@ -109,7 +109,7 @@ class Wire:
 def wire(provider: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
     name, _, form = provider.partition(" ")
     laid = Wire(None, form == "async")  # type: ignore[arg-type]
-    makers = {"openai": _openai, "cohere": _cohere, "voyage": _voyage, "bedrock": _bedrock}
+    makers = {"openai": _openai, "cohere": _cohere, "voyage": _voyage, "bedrock": _bedrock, "google": _google}
     laid.backend = makers[name](laid, monkeypatch)
     return laid
 
@@ -213,10 +213,29 @@ def _bedrock(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
     return _create(Model("bedrock:cohere.embed-own", space="own", dimensions=DIMENSIONS, client=client))
 
 
+def _google(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    import httpx2
+    from google import genai
+    from google.genai import types
+
+    transport = _transport(laid)
+    client = genai.Client(
+        api_key="k",
+        http_options=types.HttpOptions(
+            httpx_client=httpx2.Client(transport=transport), httpx_async_client=httpx2.AsyncClient(transport=transport)
+        ),
+    )
+    return _create(
+        Model("google_genai:own", space="own", dimensions=DIMENSIONS, client=client, async_client=client.aio)
+    )
+
+
 def good(provider: str) -> dict[str, Any]:
     """Return the body of the right answer."""
     if provider.startswith("bedrock"):
         return {"id": "1", "texts": list(TEXTS), "embeddings": {"float": RIGHT.tolist()}, "inputTextTokenCount": 3}
+    if provider.startswith("google"):
+        return {"embeddings": [{"values": row.tolist()} for row in RIGHT], "usageMetadata": {"promptTokenCount": 3}}
     if provider.startswith("cohere"):
         meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 3}}
         return {"id": "1", "texts": list(TEXTS), "embeddings": {"float": RIGHT.tolist()}, "meta": meta}
@@ -246,7 +265,8 @@ def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
     return lambda value: damaged(draw, value)
 
 
-PROVIDERS = [f"{name}{form}" for form in ("", " async") for name in ("openai", "cohere", "voyage", "bedrock")]
+KINDS = ("openai", "cohere", "voyage", "bedrock", "google")
+PROVIDERS = [f"{name}{form}" for form in ("", " async") for name in KINDS]
 patched = [HealthCheck.function_scoped_fixture]
 often = settings(examples(150), suppress_health_check=patched)
 sent_headers = st.fixed_dictionaries(

@@ -21,7 +21,6 @@ PROVIDERS = {
     "cohere": ("cohere:embed-v4.0", "cohere_url"),
     "voyage": ("voyage:voyage-3.5", "voyage_url"),
     "bedrock": ("bedrock:cohere.embed-v4:0", "bedrock_url"),
-    "google": ("google_genai:gemini-embedding-001", "google_url"),
     "vertex": ("google_vertexai:text-embedding-005", "vertex_url"),
 }
 MARKER = "POISON"

@@ -72,7 +72,6 @@ PROVIDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "voyage": ("voyage:voyage-4-lite", "voyage_url", {}),
     "bedrock": ("bedrock:cohere.embed-v4:0", "bedrock_url", {}),
     "google": ("google_genai:gemini-embedding-001", "google_url", {}),
-    "vertex": ("google_vertexai:text-embedding-005", "vertex_url", {}),
 }
 TALKATIVE = {"openai._base_client", "botocore.endpoint", "botocore.hooks"}
 """Loggers of SDKs that print request bodies at DEBUG; SECURITY.md names them."""
