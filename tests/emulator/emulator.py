@@ -20,6 +20,7 @@ from tests.emulator.azure import Azure
 from tests.emulator.batch_api import BatchApi
 from tests.emulator.batch_input import Limits
 from tests.emulator.batches import Batches
+from tests.emulator.bedrock import Bedrock
 from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
 from tests.emulator.compatible import RULES, Compatible
@@ -27,6 +28,7 @@ from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
 from tests.emulator.google import Google, Vertex
+from tests.emulator.google_batches import GoogleBatches
 from tests.emulator.journal import Journal
 from tests.emulator.mistral_batches import LIMITS as MISTRAL_LIMITS
 from tests.emulator.mistral_batches import MistralBatchApi, MistralForm
@@ -40,16 +42,16 @@ from tests.emulator.voyage_batches import LIMITS as VOYAGE_LIMITS
 from tests.emulator.voyage_batches import VoyageBatchApi, VoyageForm
 
 Rule = Callable[[Received], Fault | None]
-BatchApis = BatchApi | VoyageBatchApi | MistralBatchApi
+BatchApis = BatchApi | VoyageBatchApi | MistralBatchApi | GoogleBatches
 
 
 class Emulator:
-    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI and Google on a loopback socket.
+    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI, Google and Amazon Bedrock, on loopback.
 
     Use it as a context manager. `keys` are the only keys accepted (None: any that is not empty). `deployments` maps
-    Azure deployment names to models (None: every model is deployed under its own name). `latency` delays every answer
-    by that many seconds. `pace` limits requests and tokens a minute; makers that report theirs in headers report it. An
-    error inside the emulator or in `fault_for` is raised when the context ends.
+    Azure deployment names and Bedrock inference profiles to models (None: every model is deployed under its own name).
+    `latency` delays every answer by that many seconds. `pace` limits requests and tokens a minute; makers that report
+    theirs in headers report it. An error inside the emulator or in `fault_for` is raised when the context ends.
     """
 
     def __init__(
@@ -64,13 +66,14 @@ class Emulator:
         self.pace = pace
         self.fault_for: Rule | None = None
         self._initial_latency = latency
-        openai = OpenAI(keys)
+        openai, google = OpenAI(keys), Google(keys)
         self._providers: dict[str, Provider] = {
             "openai-api": openai,
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": (voyage := Voyage(keys)),
-            "google-api": Google(keys),
+            "bedrock-api": Bedrock(keys, deployments),
+            "google-api": google,
             "vertex-api": Vertex(keys),
             **{f"{name}-api": Compatible(name, keys) for name in RULES if name != "mistral"},
             "mistral-api": (mistral := Compatible("mistral", keys)),
@@ -86,10 +89,13 @@ class Emulator:
         mistral_files = Files(clock, lambda: str(uuid.uuid4()))
         self.mistral_batches = Batches(MistralForm(mistral), mistral_files, clock, self._journal, MISTRAL_LIMITS)
         """Mistral's batch jobs."""
+        self.google_batches = GoogleBatches(google, self._journal, lambda: self.google_url)
+        """Google's batch endpoint: what is to happen to the batches there."""
         self._batch_apis: dict[str, BatchApis] = {
             "openai-api": BatchApi(openai, files, self.batches),
             "voyage-api": VoyageBatchApi(voyage, voyage_files, self.voyage_batches),
             "mistral-api": MistralBatchApi(mistral, mistral_files, self.mistral_batches),
+            "google-api": self.google_batches,
         }
         self._script: deque[Fault | None] = deque()
         self._stopping = threading.Event()
@@ -137,6 +143,11 @@ class Emulator:
     def url_of(self, server: str) -> str:
         """The address of a server of `compatible.RULES`, without its last step."""
         return f"{self._base}/{server}-api{RULES[server].route.removesuffix('/embeddings').removesuffix('/api/embed')}"
+
+    @property
+    def bedrock_url(self) -> str:
+        """For `boto3.client("bedrock-runtime", endpoint_url=…)`."""
+        return f"{self._base}/bedrock-api"
 
     @property
     def google_url(self) -> str:
@@ -203,6 +214,7 @@ class Emulator:
         self.batches.reset()
         self.voyage_batches.reset()
         self.mistral_batches.reset()
+        self.google_batches.reset()
         self._script.clear()
         self.fault_for = None
         self.latency = self._initial_latency

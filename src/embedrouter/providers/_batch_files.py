@@ -145,7 +145,7 @@ class FileBatches(BatchEndpoint):
 def error_code(error: object) -> str:
     """Return the code of an error, an object or the code itself; what is not a single word may be a quotation."""
     code = error.get("code") if isinstance(error, Mapping) else error
-    return code if isinstance(code, str) and CODE.fullmatch(code) else NO_CODE
+    return str(code) if isinstance(code, str | int) and CODE.fullmatch(str(code)) else NO_CODE
 
 
 def _reason(response: Mapping[str, Any], error: object) -> str:
