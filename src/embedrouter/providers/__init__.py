@@ -76,6 +76,8 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
     if model.extra_body and (server is None or server.protocol not in TAKE_FIELDS):
         raise ConfigError(f"{model.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
     known: Description = _provider(model, server).describe(model, catalogue, dimensions)
+    if model.output_dtype is not None and model.embedder is None:
+        _require_numbers(model, known.card, server)
     return replace(known, server=server)
 
 
@@ -85,6 +87,21 @@ def create(model: Model, known: Description, candidate: Candidate) -> Backend:
         return model.backend
     backend: Backend = _provider(model, known.server).create(model, known, candidate)
     return backend
+
+
+def _require_numbers(model: Model, card: Card, server: Server | None) -> None:
+    """Refuse numbers that the model does not have, or that requests to its server cannot ask for.
+
+    Raises:
+        ConfigError: the message lists the number types that can be had.
+    """
+    askable = tuple(server.dtypes) if server is not None else card.dtypes
+    offered = [name for name in askable if card.declared or name in card.dtypes]
+    if model.output_dtype not in offered:
+        choice = f"Choose one of {', '.join(offered)}, or leave" if offered else "Leave"
+        raise ConfigError(
+            f"{model.name} does not offer output_dtype={model.output_dtype!r}. {choice} output_dtype= out for float32."
+        )
 
 
 def address_of(backend: Backend) -> Address | None:

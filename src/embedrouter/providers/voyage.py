@@ -71,6 +71,8 @@ class VoyageBackend(RemoteBackend):
             body["encoding_format"] = numbers
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             body["output_dimension"] = dimensions
+        if self.output_dtype is not None:
+            body[self.server.dtype_field] = self.output_dtype
         headers = {"Authorization": f"Bearer {self.endpoint.api_key}", **(self.model.headers or {})}
         return {"url": f"{self.endpoint.url.rstrip('/')}/embeddings", "json": body, "headers": headers}
 
@@ -85,7 +87,7 @@ class VoyageBackend(RemoteBackend):
             tokens = (body.get("usage") or {}).get("total_tokens")
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, response.headers) from error
-        vectors = decode_vectors(embeddings, self.model.name, self.length)
+        vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
         limits = parse_rate_limits(response.headers)
         return Answer(vectors, parse_token_count(tokens), limits, parse_name(body), implausible_count(tokens))
 
