@@ -54,9 +54,7 @@ BY_CASSETTE = [list(group) for _, group in groupby(VECTORS, key=lambda exchange:
 BILLED = [
     exchange
     for exchange in EVERY
-    if exchange.fate in (Fate.VECTORS, Fate.COHERE_V1)
-    and not exchange.placeholders
-    and exchange.billed is not None
+    if exchange.fate in (Fate.VECTORS, Fate.COHERE_V1) and not exchange.placeholders and exchange.billed is not None
 ]
 """Where the texts are known and what they were billed."""
 COUNTED = [

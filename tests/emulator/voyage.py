@@ -65,7 +65,7 @@ class Voyage:
         if encoding not in (None, "base64"):
             self._unaccepted("encoding_format", encoding, "'base64' or null")
         dtype = fields.get("output_dtype", "float")
-        dtypes = _DTYPES if model.dimensions else ("float",)  # the models with several lengths are those with several types
+        dtypes = _DTYPES if model.dimensions else ("float",)  # models with several lengths are those with several types
         if dtype not in dtypes:
             self._unaccepted("output_dtype", dtype, ", ".join(dtypes))
         dimensions = self._dimensions(fields, model)
