@@ -101,7 +101,8 @@ def test_voyages_own_sdk_reads_the_same_numbers(emulator: Emulator, dtype: Outpu
     """Its base64 decoder is another program than ours."""
     import voyageai
 
-    theirs = voyageai.Client(api_key="k", base_url=emulator.voyage_url).embed(
+    sdk: Any = voyageai
+    theirs = sdk.Client(api_key="k", base_url=emulator.voyage_url).embed(
         TEXTS, model="voyage-4-lite", input_type="query", output_dtype=dtype, truncation=False
     )
     with Router([declared(emulator, "voyage", dtype)], cache=None) as router:
@@ -330,7 +331,10 @@ def voyage_answering(answer: Callable[[Sequence[str]], Sequence[object]], **sett
         return httpx.Response(200, text=json.dumps(body))
 
     transport = httpx.MockTransport(respond)
-    clients = {"client": httpx.Client(transport=transport), "async_client": httpx.AsyncClient(transport=transport)}
+    clients: dict[str, Any] = {
+        "client": httpx.Client(transport=transport),
+        "async_client": httpx.AsyncClient(transport=transport),
+    }
     return Model("voyage:voyage-4", api_key="k", base_url="http://voyage.test/v1", **clients, **settings), sizes
 
 
