@@ -13,8 +13,15 @@ from blockbuster import blockbuster_ctx
 import tests.properties  # noqa: F401 - before any property is tested, so that its number of examples counts
 from tests.emulator import Emulator
 
-KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY")
-ADDRESSES = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "AZURE_OPENAI_ENDPOINT", "CO_API_URL")
+KEYS = (
+    "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY", "GOOGLE_API_KEY",
+    "GEMINI_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION",
+    "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE",
+)  # fmt: skip
+ADDRESSES = (
+    "OPENAI_BASE_URL", "OPENAI_API_BASE", "AZURE_OPENAI_ENDPOINT", "CO_API_URL", "GOOGLE_GEMINI_BASE_URL",
+    "GOOGLE_VERTEX_BASE_URL",
+)  # fmt: skip
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -44,6 +51,7 @@ def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # Google's SDK would look for a server of Google's own machines
 
 
 SYNCHRONOUS = {

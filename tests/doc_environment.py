@@ -23,6 +23,7 @@ import pytest
 
 from embedrouter.models import load_catalogue
 from tests.emulator import Emulator
+from tests.emulator.compatible import RULES
 
 ROOT = Path(__file__).parent.parent
 VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "CO_API_URL")
@@ -53,6 +54,11 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
             patch.setenv(key, f"the emulator's {key}")
         for name in (*VARIABLES, "EMBEDROUTER_CONFIG", "COHERE_API_KEY", "HF_TOKEN", "SENTENCE_TRANSFORMERS_HOME"):
             patch.delenv(name, raising=False)
+        for name in RULES:
+            server = load_catalogue().servers[name]
+            patch.setitem(load_catalogue().servers, name, replace(server, url=emulator.url_of(name)))
+            if server.key_required:
+                patch.setenv(server.keys[0], f"the emulator's {server.keys[0]}")
         for provider in ("openai", "cohere", "voyage"):
             server = replace(load_catalogue().servers[provider], url=getattr(emulator, f"{provider}_url"))
             patch.setitem(load_catalogue().servers, provider, server)

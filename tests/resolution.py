@@ -30,6 +30,7 @@ PACKAGES = (
     "langchain-chroma",
     "langchain-cohere",
     "langchain-community",
+    "langchain-google-genai",
     "langchain-huggingface",
     "langchain-openai",
     "langchain-voyageai",

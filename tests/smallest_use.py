@@ -22,6 +22,7 @@ MODELS = {
     "openai": "openai:text-embedding-3-small",
     "cohere": "cohere:embed-v5.0-fast",
     "voyage": "voyage:voyage-4-lite",
+    "google": "google_genai:gemini-embedding-001",
 }
 
 

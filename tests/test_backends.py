@@ -68,6 +68,8 @@ PROVIDERS = {
     "azure": Provider("azure_openai:text-embedding-3-large", False, "azure_url"),
     "cohere": Provider("cohere:embed-v4.0", True, "cohere_url"),
     "voyage": Provider("voyage:voyage-4-lite", True, "voyage_url"),
+    "google": Provider("google_genai:gemini-embedding-001", True, "google_url"),
+    "vertex": Provider("google_vertexai:text-embedding-005", True, "vertex_url"),
 }
 
 
@@ -145,16 +147,17 @@ def test_the_models_own_dimensions_are_not_sent(provider: Provider, emulator: Em
 
 
 def test_the_input_type_is_told_in_the_providers_words(emulator: Emulator, asynchronous: bool) -> None:
-    """Cohere says search_query, Voyage query, OpenAI knows no difference."""
+    """Cohere says search_query, Voyage query, Google RETRIEVAL_QUERY, OpenAI knows no difference."""
     seen = []
     for provider in PROVIDERS.values():
         router = provider.router(emulator)
         for input_type in ("document", "query"):
             embed(router, asynchronous, ["a"], input_type=input_type)
-            seen.append(emulator.received[-1].fields.get("input_type"))
+            seen.append(emulator.received[-1].input_type)
         router.close()
 
-    assert seen == [None, None, None, None, "search_document", "search_query", "document", "query"]
+    google = ["RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"]
+    assert seen == [None] * 4 + ["search_document", "search_query", "document", "query", *google, *google]
 
 
 def test_providers_are_told_not_to_cut_texts(emulator: Emulator, asynchronous: bool) -> None:
@@ -293,7 +296,7 @@ def test_an_unknown_model_is_unavailable_and_the_message_says_what_to_check(
 
 
 @pytest.mark.refused
-@pytest.mark.parametrize(("name", "words"), [("cohere", 130_000), ("voyage", 33_000)])
+@pytest.mark.parametrize(("name", "words"), [("cohere", 130_000), ("voyage", 33_000), ("vertex", 2_100)])
 def test_an_over_long_text_is_refused_by_the_provider_and_named(
     name: str, words: int, emulator: Emulator, asynchronous: bool
 ) -> None:
@@ -354,6 +357,9 @@ def test_messages_never_quote_a_text(emulator: Emulator, asynchronous: bool) -> 
         ("cohere", "CO_API_KEY"),
         ("cohere", "COHERE_API_KEY"),
         ("voyage", "VOYAGE_API_KEY"),
+        ("google", "GOOGLE_API_KEY"),
+        ("google", "GEMINI_API_KEY"),
+        ("vertex", "GOOGLE_API_KEY"),
     ],
 )
 def test_the_key_comes_from_the_providers_own_variable(
@@ -371,7 +377,7 @@ def test_a_named_variable_is_the_only_one_read(
     provider: Provider, emulator: Emulator, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A configuration that names one must not fall back on another account's."""
-    for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY"):
+    for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.setenv(variable, "another account")
     router = provider.router(emulator, api_key=None, api_key_env="TEAM_KEY")
     with pytest.raises(AuthenticationError, match="TEAM_KEY"):
@@ -494,7 +500,9 @@ def test_prompts_are_put_before_texts_for_a_compatible_server(emulator: Emulator
 # Limits of requests
 
 
-@pytest.mark.parametrize(("name", "most"), [("openai", 2048), ("cohere", 96), ("voyage", 1000)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("openai", 2048), ("cohere", 96), ("voyage", 1000), ("google", 100), ("vertex", 250)]
+)
 def test_requests_hold_as_many_texts_as_the_provider_takes(
     name: str, most: int, emulator: Emulator, asynchronous: bool
 ) -> None:
@@ -696,7 +704,7 @@ def test_the_file_of_authorities_is_read_once(
         load(*told, **named)
 
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loaded)
-    for name in ("openai", "azure", "cohere"):
+    for name in ("openai", "azure", "cohere", "google"):
         for _ in range(3):
             router = PROVIDERS[name].router(emulator)
             embed(router, asynchronous, ["a"], input_type="document")
@@ -791,7 +799,8 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, emul
     """At the first call that needs it."""
     import sys
 
-    for name, package in (("openai", "openai"), ("cohere", "cohere"), ("voyage", "httpx")):
+    packages = {"openai": "openai", "cohere": "cohere", "voyage": "httpx", "google": "google.genai"}
+    for name, package in packages.items():
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ConfigError, match=rf"pip install 'embedrouter\[{name}\]'"):
             PROVIDERS[name].router(emulator).embed(["a"], input_type="document")

@@ -69,6 +69,7 @@ MODELS: dict[str, Callable[[Emulator], str | Model]] = {
     "openai": lambda served: Model("openai:text-embedding-3-small", base_url=served.openai_url, api_key="any"),
     "cohere": lambda served: Model("cohere:embed-v4.0", base_url=served.cohere_url, api_key="any"),
     "voyage": lambda served: Model("voyage:voyage-4-lite", base_url=served.voyage_url, api_key="any"),
+    "google": lambda served: Model("google_genai:gemini-embedding-001", base_url=served.google_url, api_key="any"),
 }
 
 

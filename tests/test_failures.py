@@ -52,16 +52,18 @@ MODELS = {
     "azure": ("azure_openai:text-embedding-3-small", "openai:text-embedding-3-small"),
     "cohere": ("cohere:embed-v5.0-fast", "cohere:embed-v5.0-pro"),
     "voyage": ("voyage:voyage-4-lite", "voyage:voyage-4"),
+    "google": ("google_genai:gemini-embedding-001", "gemini:gemini-embedding-001"),
 }
 """By provider, the model that fails and a dearer one of the same space."""
 
-ALL = ("openai", "cohere", "voyage")
+ALL = ("openai", "cohere", "voyage", "google")
 """Azure is served by OpenAI's code; it has rows where what it says differs."""
 
 
 def declare(emulator: Emulator, name: str, **settings: Any) -> Model:
     provider = name.partition(":")[0]
-    url = {"azure_openai": "azure_url"}.get(provider, f"{provider}_url")
+    own = {"azure_openai": "azure_url", "google_genai": "google_url", "gemini": "google_url"}
+    url = own.get(provider, f"{provider}_url")
     azure = {"api_version": "2024-10-21"} if provider == "azure_openai" else {}
     return Model(name, **{"base_url": getattr(emulator, url), "api_key": KEY, "price": "1", **azure, **settings})
 

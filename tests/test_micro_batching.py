@@ -50,6 +50,7 @@ PROVIDERS = {
     "openai": ("openai:text-embedding-3-small", "openai_url"),
     "cohere": ("cohere:embed-v4.0", "cohere_url"),
     "voyage": ("voyage:voyage-3.5", "voyage_url"),
+    "google": ("google_genai:gemini-embedding-001", "google_url"),
 }
 MILLION = 1_000_000
 HURRY = 0.004

@@ -36,6 +36,7 @@ MODELS = {
     "azure": "azure_openai:text-embedding-3-small",
     "cohere": "cohere:embed-v4.0",
     "voyage": "voyage:voyage-4-lite",
+    "google": "google_genai:gemini-embedding-001",
 }
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -416,6 +417,7 @@ def test_a_redirect_to_the_same_server_is_followed(
         "azure": "/azure-api/openai/deployments/text-embedding-3-small/embeddings?api-version=2024-10-21",
         "cohere": "/cohere-api/v2/embed",
         "voyage": "/voyage-api/v1/embeddings",
+        "google": "/google-api/v1/models/gemini-embedding-001:batchEmbedContents",
     }[name]
     emulator.script(Fault.status(status, body="", headers={"Location": target}), None)
     ask(router_of(name, url_of(emulator, name)), asynchronous)

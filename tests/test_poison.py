@@ -20,6 +20,8 @@ PROVIDERS = {
     "azure_openai": ("azure_openai:text-embedding-3-small", "azure_url"),
     "cohere": ("cohere:embed-v4.0", "cohere_url"),
     "voyage": ("voyage:voyage-3.5", "voyage_url"),
+    "google": ("google_genai:gemini-embedding-001", "google_url"),
+    "vertex": ("google_vertexai:text-embedding-005", "vertex_url"),
 }
 MARKER = "POISON"
 REASON = "This input was rejected as unsafe."
@@ -250,7 +252,11 @@ def test_a_refusal_that_begins_in_the_middle_of_a_call_ends_it_soon(emulator: Em
     assert emulator.calls <= 1 + 24
 
 
-LONG = {"cohere": ("cohere:embed-english-v3.0", 600), "voyage": ("voyage:voyage-2", 5_000)}
+LONG = {
+    "cohere": ("cohere:embed-english-v3.0", 600),
+    "voyage": ("voyage:voyage-2", 5_000),
+    "vertex": ("google_vertexai:text-embedding-005", 2_100),
+}
 """Models with low limits, and a number of words over each."""
 
 
@@ -278,7 +284,11 @@ def test_a_text_that_is_longer_than_it_was_counted_is_refused_and_named(
 ) -> None:
     """It travels with the others, and by our own count there is nothing to cut. Never a silent cut, nor a loss."""
     odd = "qzxvkjwpqzxv" * 30
-    said = {"cohere": "too many tokens: size limit exceeded by 7 tokens.", "voyage": "It has too many tokens."}
+    said = {
+        "cohere": "too many tokens: size limit exceeded by 7 tokens.",
+        "voyage": "It has too many tokens.",
+        "vertex": "Unable to submit request because the input token count is 2055 but the model supports up to 2048.",
+    }
     fault = refusal(name, said[name])
     emulator.fault_for = lambda received: fault if odd in received.texts else None
     router = build(emulator, name, MemoryCache(), model=LONG[name][0], on_too_long="truncate")

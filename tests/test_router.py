@@ -285,11 +285,16 @@ UNUSUAL = [
 ]
 
 
-@pytest.mark.parametrize("provider", ["openai", "cohere", "voyage"])
+@pytest.mark.parametrize("provider", ["openai", "cohere", "voyage", "google"])
 def test_unusual_texts_reach_every_provider_unchanged(provider: str, emulator: Emulator, asynchronous: bool) -> None:
     """NUL, emoji, control tokens, white space: sent as they are."""
-    name = {"openai": "text-embedding-3-small", "cohere": "embed-v4.0", "voyage": "voyage-4"}[provider]
-    model = Model(f"{provider}:{name}", base_url=getattr(emulator, f"{provider}_url"), api_key="k")
+    name = {
+        "openai": "openai:text-embedding-3-small",
+        "cohere": "cohere:embed-v4.0",
+        "voyage": "voyage:voyage-4",
+        "google": "google_genai:gemini-embedding-001",
+    }[provider]
+    model = Model(name, base_url=getattr(emulator, f"{provider}_url"), api_key="k")
     router = Router([model], cache=MemoryCache())
     result = embed(router, asynchronous, UNUSUAL, input_type="document")
     again = embed(router, asynchronous, UNUSUAL, input_type="document")

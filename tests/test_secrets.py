@@ -70,6 +70,8 @@ PROVIDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "azure": ("azure_openai:text-embedding-3-small", "azure_url", {"api_version": "2024-10-21"}),
     "cohere": ("cohere:embed-v4.0", "cohere_url", {}),
     "voyage": ("voyage:voyage-4-lite", "voyage_url", {}),
+    "google": ("google_genai:gemini-embedding-001", "google_url", {}),
+    "vertex": ("google_vertexai:text-embedding-005", "vertex_url", {}),
 }
 TALKATIVE = {"openai._base_client"}
 """Loggers of SDKs that print request bodies at DEBUG; SECURITY.md names them."""
@@ -124,7 +126,10 @@ def failure(router: Router, asynchronous: bool, texts: list[str]) -> BaseExcepti
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[logging.LogRecord]]]:
     """Everything that anybody logs, at DEBUG."""
     with caplog.at_level(logging.DEBUG):
-        loggers = [logging.getLogger(name) for name in ("openai", "httpx", "httpcore", "voyage", "cohere", "urllib3")]
+        loggers = [
+            logging.getLogger(name)
+            for name in ("openai", "httpx", "httpcore", "voyage", "cohere", "urllib3", "google_genai")
+        ]
         before = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.DEBUG)
@@ -530,7 +535,14 @@ def token_of_a_module() -> str:
 
 def declarations(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> list[Model]:
     """Return models that know the key in every way there is."""
-    for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY", "TEAM_KEY"):
+    for variable in (
+        "OPENAI_API_KEY",
+        "AZURE_OPENAI_API_KEY",
+        "CO_API_KEY",
+        "VOYAGE_API_KEY",
+        "GOOGLE_API_KEY",
+        "TEAM_KEY",
+    ):
         monkeypatch.setenv(variable, KEY)
     import openai
 

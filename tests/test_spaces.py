@@ -161,7 +161,7 @@ def test_a_name_without_provider_is_refused(name: str) -> None:
 def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
     """And with the way to bring one's own."""
     with pytest.raises(ConfigError, match=r"openai, azure_openai, cohere, voyage.*backend="):
-        space_of("mistral:mistral-embed")
+        space_of("nowhere:mistral-embed")
 
 
 @pytest.mark.parametrize("models", [[], "openai:text-embedding-3-small", Model("openai:text-embedding-3-small")])
@@ -213,6 +213,10 @@ def test_every_row_has_its_source_and_date() -> None:
         ("cohere:embed-v5.0-fast", "0.08", None),
         ("cohere:embed-v4.0", "0.12", None),
         ("voyage:voyage-3-large", "0.18", None),
+        ("google_genai:gemini-embedding-001", "0.15", "0.075"),
+        ("google_genai:gemini-embedding-2", "0.20", "0.10"),
+        ("google_vertexai:gemini-embedding-2", "0.20", None),
+        ("google_vertexai:text-embedding-005", "0.10", None),
     ],
 )
 def test_prices_are_those_of_the_price_sheets(model: str, price: str, batch_price: str | None) -> None:
@@ -234,6 +238,10 @@ def test_an_unknown_price_is_unknown_and_not_free() -> None:
         ("voyage:voyage-4-large", 1000, 120_000, 32_000),
         ("voyage:voyage-4", 1000, 320_000, 32_000),
         ("voyage:voyage-4-lite", 1000, 1_000_000, 32_000),
+        ("google_genai:gemini-embedding-001", 100, None, 2048),
+        ("google_genai:gemini-embedding-2", 100, None, 8192),
+        ("google_vertexai:gemini-embedding-001", 1, None, 2048),
+        ("google_vertexai:text-embedding-005", 250, 20_000, 2048),
     ],
 )
 def test_limits_are_those_the_makers_document(model: str, texts: int, tokens: int | None, input_tokens: int) -> None:
@@ -244,10 +252,14 @@ def test_limits_are_those_the_makers_document(model: str, texts: int, tokens: in
 
 
 def test_only_the_two_documented_families_share_a_space() -> None:
-    """voyage-4 and embed-v5; Azure's rows are OpenAI's own models."""
+    """voyage-4 and embed-v5; the same model in another place is no other model."""
     spaces: dict[str, set[str]] = {}
+    places: dict[str, set[str]] = {}
     for card in CARDS.values():
-        spaces.setdefault(card.space, set()).add(card.model.replace("azure_openai:", "openai:"))
+        own_name = card.model.rpartition("/")[2].lower()
+        if not card.same_as and own_name not in places.setdefault(card.space, set()):
+            places[card.space].add(own_name)
+            spaces.setdefault(card.space, set()).add(card.model)
 
     assert {space: models for space, models in spaces.items() if len(models) > 1} == {
         "voyage-4": {

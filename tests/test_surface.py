@@ -16,6 +16,7 @@ HEAVY = {
     "openai",
     "cohere",
     "voyageai",
+    "google.genai",
     "httpx",
     "httpx2",
     "torch",
@@ -72,7 +73,7 @@ def test_building_routers_for_every_provider_loads_no_sdk() -> None:
     build = (
         "import embedrouter as e\n"
         "for name in ('openai:text-embedding-3-small', 'cohere:embed-v4.0', 'voyage:voyage-4', "
-        "'wordllama:l2_supercat_256', 'sentence-transformers:all-MiniLM-L6-v2'):\n"
+        "'google_genai:gemini-embedding-2', 'wordllama:l2_supercat_256', 'sentence-transformers:all-MiniLM-L6-v2'):\n"
         "    e.Router([name])\n"
         "e.Router([e.Model('azure_openai:text-embedding-3-small', base_url='https://x', api_version='2024-10-21')])"
     )

@@ -23,6 +23,7 @@ MODELS = {
     "openai": "openai:text-embedding-3-small",
     "cohere": "cohere:embed-v4.0",
     "voyage": "voyage:voyage-4-lite",
+    "google": "google_genai:gemini-embedding-001",
 }
 
 

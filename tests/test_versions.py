@@ -45,6 +45,7 @@ def install(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
         ("openai:text-embedding-3-small", "openai", "4.0.0"),
         ("cohere:embed-v4.0", "cohere", "5.5.8"),
         ("voyage:voyage-4", "httpx", "0.26.0"),
+        ("google_genai:gemini-embedding-001", "google-genai", "1.0.0"),
         ("wordllama:l2_supercat_256", "wordllama", "0.5.0"),
     ],
 )
@@ -57,7 +58,7 @@ def test_a_version_outside_the_range_is_told_at_the_first_request(
     with Router([Model(model, api_key=key)], cache=None) as router, pytest.raises(ConfigError) as caught:
         embed(router, asynchronous, ["a text"], input_type="query")
 
-    (needed,) = [item.specifier for _, item in requirements() if item.name == package]
+    [needed] = {item.specifier for _, item in requirements() if item.name == package}
     assert str(caught.value) == (
         f"{model} needs {package}{needed}, and {package} {version} is installed. Run: pip install '{package}{needed}'"
     )

@@ -121,11 +121,47 @@ def test_a_function_will_do(asynchronous: bool) -> None:
 
 def test_the_space_must_be_declared() -> None:
     """Only the user can know what its vectors are comparable with."""
-    with pytest.raises(TypeError, match="space"):
-        Model.wrap(plain)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"like='openai:…'.*space='…'"):
+        Model.wrap(plain)
     with pytest.raises(ConfigError, match=r"dimensions=…"):
         Model.wrap(plain, space="house")
     assert Model.wrap(plain, space="voyage-4").dimensions == 1024
+
+
+def test_facts_come_from_the_model_that_an_embedder_calls() -> None:
+    """Space, dimensions, limits, price, and whether one vector serves documents and queries."""
+    calls: list[list[str]] = []
+
+    def embedder(texts: list[str]) -> list[list[float]]:
+        calls.append(texts)
+        return [[1.0] * 1536 for _ in texts]
+
+    model = Model.wrap(embedder, like="openai:text-embedding-3-small", name="gateway:small")
+    router = Router([model], ledger=":memory:")
+    document = router.embed(["a"], input_type="document")
+    query = router.embed(["a"], input_type="query")
+    assert document.space == Router(["openai:text-embedding-3-small"]).space
+    assert document.usage.cost > 0
+    assert query.cached == (True,)
+    assert calls == [["a"]]
+
+
+def test_a_wrapped_model_may_take_fewer_texts_than_it_gets() -> None:
+    """The limits of the row are those of the requests behind the embedder."""
+    calls: list[int] = []
+
+    def embedder(texts: list[str]) -> list[list[float]]:
+        calls.append(len(texts))
+        return [[1.0] * 1536 for _ in texts]
+
+    router = Router([Model.wrap(embedder, like="cohere:embed-v4.0")], cache=None, ledger=":memory:")
+    router.embed([f"text {number}" for number in range(200)], input_type="document")
+    assert calls == [96, 96, 8]
+
+
+def test_an_unknown_model_that_an_embedder_calls_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'openai:text-embedding-3-small'\?"):
+        Router([Model.wrap(plain, like="openai:text-embedding-3-smal")])
 
 
 def test_a_wrapped_embedder_joins_a_router_of_its_space_only(emulator: Emulator) -> None:

@@ -45,7 +45,7 @@ __all__ = ["ENVIRONMENT", "Config", "load"]
 
 ENVIRONMENT = "EMBEDROUTER_CONFIG"
 logger = get_logger("embedrouter.config")
-ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend", "embedder"}
+ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend", "embedder", "like"}
 
 
 class _Table(BaseModel):
@@ -148,6 +148,12 @@ class Config:
         for name in ("catalog", "ledger"):
             if given.get(name, ":memory:") != ":memory:":
                 given[name] = self._located(given[name], name)
+        if (
+            not self.named
+            and "catalog" in given
+            and load_catalogue(given["catalog"]).servers != load_catalogue().servers
+        ):
+            raise self._refused("declares servers in its catalog, which may have keys and texts sent to them. Read it")
         if (cache := given.pop("cache", True)) is not True:  # True is the default folder
             given["cache"] = None if cache is False else cache if "://" in cache else self._located(cache, "cache")
         return given

@@ -110,6 +110,8 @@ class Candidate:
     """Seconds for one HTTP attempt."""
     local: bool = False
     """Whether the model runs in this process: no cost, no network."""
+    cuts: bool = False
+    """Whether the provider cuts long texts silently, so that the estimate decides which texts are too long."""
     repeats: bool = False
     """Whether the same texts get the same answer again: from a model in this process, or a wrapped embedder, which has
     retries of its own."""

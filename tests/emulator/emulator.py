@@ -1,4 +1,4 @@
-"""The emulator itself: four makers and one Batch API behind one port, a journal, and a script of faults.
+"""The emulator itself: five makers and one Batch API behind one port, a journal, and a script of faults.
 
 The order of one exchange: the request is written down; a fault is chosen (the script first, then the rule); an error
 status or a reset answers at once; otherwise the maker's checks run, the vectors are computed and *billed*; then the
@@ -20,9 +20,11 @@ from tests.emulator.batch_api import BatchApi
 from tests.emulator.batches import Batches
 from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
+from tests.emulator.compatible import RULES, Compatible
 from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused, Reply, Request
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
+from tests.emulator.google import Google, Vertex
 from tests.emulator.journal import Journal
 from tests.emulator.openai import OpenAI
 from tests.emulator.pace import Pace
@@ -34,7 +36,7 @@ Rule = Callable[[Received], Fault | None]
 
 
 class Emulator:
-    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere and Voyage AI on a loopback socket.
+    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI and Google on a loopback socket.
 
     Use it as a context manager. `keys` are the only keys accepted (None: any that is not empty). `deployments` maps
     Azure deployment names to models (None: every model is deployed under its own name). `latency` delays every answer
@@ -60,6 +62,9 @@ class Emulator:
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": Voyage(keys),
+            "google-api": Google(keys),
+            "vertex-api": Vertex(keys),
+            **{f"{name}-api": Compatible(name, keys) for name in RULES},
         }
         self._journal = Journal()
         clock = Clock()
@@ -109,6 +114,20 @@ class Emulator:
     def voyage_url(self) -> str:
         """For `voyageai.Client(base_url=…)`."""
         return f"{self._base}/voyage-api/v1"
+
+    def url_of(self, server: str) -> str:
+        """The address of a server of `compatible.RULES`, without its last step."""
+        return f"{self._base}/{server}-api{RULES[server].route.removesuffix('/embeddings').removesuffix('/api/embed')}"
+
+    @property
+    def google_url(self) -> str:
+        """For `genai.Client(http_options={"base_url": …})`, the developer API."""
+        return f"{self._base}/google-api"
+
+    @property
+    def vertex_url(self) -> str:
+        """For `genai.Client(vertexai=True, http_options={"base_url": …})`."""
+        return f"{self._base}/vertex-api"
 
     @property
     def _base(self) -> str:

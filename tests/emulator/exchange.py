@@ -19,7 +19,7 @@ from tests.emulator.vectors import Vector
 
 EndpointName = Literal["embeddings", "files", "batches"]
 
-_SECRETS = frozenset({"authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"})
+_SECRETS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "proxy-authorization"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,8 +167,10 @@ class Fault:
         if self.kind == "zeros":
             return replace(answer, vectors=tuple(np.zeros_like(vector) for vector in vectors))
         if self.kind == "shuffled":
-            if job.model.provider == "cohere":
-                raise ValueError("Cohere's answers carry no index: Fault.shuffled() cannot be played there")
+            if job.model.provider in ("cohere", "google", "vertex"):
+                raise ValueError(
+                    "Cohere's and Google's answers carry no index: Fault.shuffled() cannot be played there"
+                )
             return replace(answer, order=answer.order[::-1])
         if self.kind == "floats":
             return replace(answer, job=replace(job, formats=("float",)))

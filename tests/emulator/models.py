@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
-ProviderName = Literal["openai", "azure", "cohere", "voyage"]
+ProviderName = str
+"""`openai`, `azure`, `cohere`, `voyage`, `google`, `vertex`, or a name of `compatible.RULES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class Model:
     """Tokens that one request may hold over all its inputs; None where the maker publishes no such limit."""
     served: bool = True
     """False for open-weights models that exist but that the maker's API does not answer for."""
+    tasks: bool = True
+    """Google: whether requests may name a task type."""
+    scaled: bool = True
+    """Whether shorter vectors are scaled back to length 1."""
 
 
 def _openai(name: str, native: int, *, shortens: bool) -> Model:
@@ -50,6 +54,19 @@ def _voyage(name: str, request_tokens: int, *, space: str | None = None, max_tok
 
 def _fixed_voyage(name: str, length: int, request_tokens: int, max_tokens: int) -> Model:
     return Model(name, "voyage", name, length, length, (), max_tokens, request_tokens)
+
+
+def _google(name: str, native: int, max_tokens: int, **facts: bool) -> Model:
+    return Model(name, "google", name, native, native, range(1, native + 1), max_tokens, **facts)
+
+
+def _vertex(name: str) -> Model:
+    return Model(name, "vertex", name, 768, 768, range(1, 769), 2048, 20_000)
+
+
+def _open(name: str, native: int, max_tokens: int, lengths: Sequence[int] = ()) -> Model:
+    """A model of one or several servers of OpenAI's protocol."""
+    return Model(name, "open", name, native, native, lengths, max_tokens)
 
 
 _V5 = (2048, 1536, 1024, 768, 512, 256)
@@ -80,6 +97,25 @@ _ROWS = (
     _fixed_voyage("voyage-2", 1024, 320_000, 4_000),
     _fixed_voyage("voyage-large-2", 1536, 120_000, 16_000),
     _fixed_voyage("voyage-large-2-instruct", 1024, 120_000, 16_000),
+    _google("gemini-embedding-001", 3072, 2048, scaled=False),
+    _google("gemini-embedding-2", 3072, 8192, tasks=False),
+    _vertex("text-embedding-005"),
+    _vertex("text-multilingual-embedding-002"),
+    _open("mistral-embed", 1024, 8192),
+    _open("codestral-embed", 1536, 8192, range(1, 3073)),
+    _open("jina-embeddings-v3", 1024, 8192, range(1, 1025)),
+    _open("jina-embeddings-v2-base-en", 768, 8192),
+    _open("nvidia/nv-embedqa-e5-v5", 1024, 512),
+    _open("nvidia/llama-3.2-nv-embedqa-1b-v2", 2048, 8192, (384, 512, 768, 1024, 2048)),
+    _open("openai/text-embedding-3-small", 1536, 8192, range(1, 1537)),
+    _open("intfloat/multilingual-e5-large-instruct", 1024, 512),
+    _open("nomic-ai/nomic-embed-text-v1.5", 768, 8192, range(64, 769)),
+    _open("BAAI/bge-m3", 1024, 8192),
+    _open("databricks-gte-large-en", 1024, 8192),
+    _open("text-embedding-v4", 1024, 8192, (64, 128, 256, 512, 768, 1024, 1536, 2048)),
+    _open("nomic-embed-text", 768, 2048, range(1, 769)),
+    _open("all-minilm", 384, 256, range(1, 385)),
+    _open("text-embedding-nomic-embed-text-v1.5", 768, 2048),
 )
 
 MODELS: Mapping[str, Model] = MappingProxyType({row.name: row for row in _ROWS})

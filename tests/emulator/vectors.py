@@ -9,7 +9,8 @@ A vector is a sum of random directions, each drawn from a hash of what it stands
 
 Every draw is keyed by the vector space, so different families have nothing in common. The sum is over integers (each
 direction is a row of +1 and -1 taken from a hash), which makes it exact: the batch a text travels in cannot change a
-bit of its vector. Shorter vectors are the first entries of the native one, scaled back to unit length.
+bit of its vector. Shorter vectors are the first entries of the native one, scaled back to unit
+length where the maker does so.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ _ROLE = 0.25
 
 _WORD = re.compile(r"[^\W_]{4,}")
 _SUFFIX = re.compile(r"(?:ing|ed|es|s)$")
-_ROLES = {"search_query": "query", "search_document": "document"}
+_ROLES = {
+    "search_query": "query", "search_document": "document", "retrieval.query": "query", "retrieval.passage": "document",
+    "passage": "document", "RETRIEVAL_QUERY": "query", "RETRIEVAL_DOCUMENT": "document",
+}  # fmt: skip
 
 
 def vector(model: str, dimensions: int | None, input_type: str | None, text: str) -> Vector:
@@ -49,9 +53,10 @@ def vector(model: str, dimensions: int | None, input_type: str | None, text: str
     total = _unit(total)
     total += _MODEL * _direction(row, "model", row.name, text)
     role = _ROLES.get(input_type or "", input_type)
-    if role is not None and row.provider != "openai":
+    if role is not None and row.provider != "openai" and row.tasks:
         total += _ROLE * _direction(row, "role", role, text)
-    answer = _unit(total[: dimensions or row.default]).astype(np.float32)
+    short = total[: dimensions or row.default]
+    answer = (_unit(short) if row.scaled else _unit(total)[: len(short)]).astype(np.float32)
     answer.setflags(write=False)
     return answer
 

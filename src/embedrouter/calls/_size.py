@@ -88,7 +88,7 @@ class Size:
         counts = await self._count(call, texts)
         sized = Sized(list(map(SizedText, texts, counts.tokens)), counts.exact)
         long = [item.text for item in sized.texts if item.tokens > limit]
-        if not long or not counts.exact:  # the provider decides about texts that may be too long
+        if not long or not (counts.exact or call.first.cuts):  # the provider decides about texts that may be too long
             return sized
         if self._on_too_long == "error":
             raise TextsTooLong(long, limit, call.first.name)

@@ -178,6 +178,7 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
             rank=rank(model.tier, settings.tiers),
             local=known.local,
             batches=known.batches,
+            cuts=known.cuts,
             identity=known.identity,
         )
         if model.price is None and candidate.price:

@@ -1,22 +1,27 @@
 """``embedrouter models``: show the catalogue as a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Annotated
 
 import typer
 
 from .._display import shown_name
 from ..errors import ConfigError
-from ..models import PRICE_MAX_AGE, Card, load_catalogue
+from ..models import PRICE_MAX_AGE, Card, Server, load_catalogue
 from ..types import dollars
 from ._console import Output
 from ._options import AsJson, ConfigFile
+from ._price_lists import differences, installed_lists
 from ._routers import read_config
 
 
 def command(
     provider: Annotated[str | None, typer.Option(metavar="P", help="The models of one provider only.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with the price list of an installed litellm or genai-prices.")
+    ] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -26,13 +31,19 @@ def command(
     """
     cards: dict[str, Card] = {}
     routers = read_config(config).routers() if config else {"": {}}
+    servers: dict[str, Server] = {}
     for extra in {settings.get("catalog") for settings in routers.values()}:
-        cards |= dict(load_catalogue(extra))
+        catalogue = load_catalogue(extra)
+        cards |= dict(catalogue)
+        servers |= catalogue.servers
     shown = [card for card in cards.values() if provider in (None, card.provider)]
     if not shown:
         known = ", ".join(sorted({card.provider for card in cards.values()}))
         raise ConfigError(f"The catalogue has no models of {shown_name(provider)}. Choose one of {known}.")
     output = Output(as_json=as_json)
+    if check:
+        _compare(output, shown, servers)
+        return
     sources = {source: str(number) for number, source in enumerate(dict.fromkeys(card.source for card in shown), 1)}
     rows = [
         {
@@ -54,6 +65,36 @@ def command(
     if warning := staleness_warning(shown, datetime.now(UTC).date()):
         output.line(warning, style="yellow")
     output.json({"models": shown, "warning": warning})
+
+
+def _compare(output: Output, cards: Iterable[Card], servers: Mapping[str, Server]) -> None:
+    """Print where the catalogue and installed price lists differ."""
+    lists = installed_lists()
+    found = [
+        difference
+        for card in cards
+        if card.provider in servers
+        for price_list in lists
+        for difference in differences(card, servers[card.provider], price_list)
+    ]
+    rows = [
+        {
+            "model": item.model,
+            "fact": item.fact.replace("_", " "),
+            "catalogue": _value(item.fact, item.ours),
+            "list": _value(item.fact, item.theirs),
+            "of": item.origin,
+        }
+        for item in found
+    ]
+    output.table(rows)
+    compared = " and ".join(price_list.origin for price_list in lists)
+    output.line(f"{len(found)} differences from {compared}. Lists err, too: read the maker's page before you decide.")
+    output.json({"differences": found, "compared": compared})
+
+
+def _value(fact: str, value: Decimal | int | None) -> str | None:
+    return dollars(Decimal(value)) if value is not None and "price" in fact else None if value is None else f"{value:,}"
 
 
 def staleness_warning(cards: Iterable[Card], today: date) -> str | None:

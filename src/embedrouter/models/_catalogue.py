@@ -29,11 +29,11 @@ PRICE_MAX_AGE = timedelta(days=365)
 RETIREMENT_NOTICE = timedelta(days=90)
 """Time before the retirement of a model in which its use is worth a warning."""
 
-HUB = "sentence-transformers"
-"""The provider whose rows describe models of the Hugging Face hub, wherever these are served."""
+HUB, LOCAL = "hub", "sentence-transformers"
+"""The word before the names of open models of the Hugging Face hub, and the provider that loads them here."""
 
-COPIED = ("space", "dimensions", "allowed", "matryoshka", "input_tokens", "input_types", "prompts", "symmetric",
-          "tokenizer")  # fmt: skip
+COPIED = ("space", "dimensions", "allowed", "matryoshka", "input_tokens", "input_types", "prompts", "own_prompts",
+          "symmetric", "tokenizer")  # fmt: skip
 """The facts of a model that are the same in every place that serves it."""
 
 
@@ -73,6 +73,8 @@ class Card:
     """The provider's words for ``document`` and ``query``; ``None`` where requests do not name the input type."""
     prompts: Mapping[str, str] | None = None
     """Text that the maker documents to be put before each text, by input type, where no server puts it there."""
+    own_prompts: bool = False
+    """Whether the prompts are part of the model's files; otherwise vectors with them are a space of their own."""
     symmetric: bool
     """Whether documents and queries are embedded alike."""
     matryoshka: bool = False
@@ -223,14 +225,17 @@ def _card(row: dict[str, Any], where: str, cards: Mapping[str, Card], servers: M
         raise ConfigError(f"{where}: model must be written 'provider:name'.")
     where = f"{where} ({row['model']})"
     server = servers.get(provider)
+    alike = not {"input_types", *(["prompts"] if row.get("own_prompts") else [])} & row.keys()
     copied: dict[str, Any] = {}
     if same_as := row.get("same_as"):
         if (other := cards.get(same_as)) is None:
             raise ConfigError(f"{where}: same_as names {shown_name(same_as)}, which is no earlier row.")
-        copied = {column: getattr(other, column) for column in COPIED} | {"same_as": other.identity}
+        copied = {column: getattr(other, column) for column in COPIED}
+        copied |= {"symmetric": other.symmetric and alike, "same_as": "" if other.provider == HUB else other.identity}
     defaults = {"texts": server.texts, "tokens": server.tokens, "price": server.price} if server else {}
-    symmetric = copied.get("symmetric", True) and not {"input_types", "prompts"} & row.keys()
-    merged = {**defaults, "symmetric": symmetric, **copied, **row, "same_as": copied.get("same_as", "")}
+    merged = {**defaults, "symmetric": alike, **copied, **row, "same_as": copied.get("same_as", "")}
+    if provider == HUB:
+        merged.setdefault("texts", 1)  # each server has its own number
     for column in ("space", "dimensions", "texts"):
         if column not in merged:
             raise ConfigError(f"{where}: the column {column!r} is missing.")
@@ -285,15 +290,15 @@ def did_you_mean(name: str) -> str:
 
 def _similar(name: str, catalogue: Catalogue) -> str:
     provider, colon, rest = name.partition(":")
-    if colon and provider not in (servers := catalogue.servers):
-        wanted = provider.strip().lower().replace("-", "_")
-        for server in servers.values():
-            if wanted in (server.name, *server.aliases, *server.also):
-                return f"{server.name}:{rest}"
-    names = list(catalogue)
+    if not colon and "/" in name:  # as LiteLLM writes a model, and the hub
+        provider, _, rest = name.partition("/")
+    wanted = provider.strip().lower().replace("-", "_")
+    for server in catalogue.servers.values():
+        own = (server.name, *server.aliases)
+        if rest and wanted in (*own, *server.also) and not (colon and provider in own):
+            return f"{server.name}:{rest}"
+    if not colon and name.count("/") == 1:
+        return f"{LOCAL}:{name}"
+    names = [known for known in catalogue if not known.startswith(f"{HUB}:")]
     short = {known.partition(":")[2]: known for known in reversed(names)}
-    if name in short:
-        return short[name]
-    if not colon and name.count("/") == 1:  # as the hub writes the name of a model
-        return f"{HUB}:{name}"
-    return next(iter(get_close_matches(name, names, 1, cutoff=0.8)), "")
+    return short.get(name) or next(iter(get_close_matches(name, names, 1, cutoff=0.8)), "")

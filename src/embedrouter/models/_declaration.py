@@ -109,6 +109,8 @@ class Model:
     """Your own backend, instead of a provider's; see ``embedrouter.backends.Backend``."""
     embedder: Any = field(default=None, repr=False, compare=False)
     """An existing embedder; ``Model.wrap`` sets this field."""
+    like: str | None = None
+    """The model of the catalogue that the embedder calls; ``Model.wrap`` sets this field."""
 
     def __post_init__(self) -> None:
         self._keep_own_settings()
@@ -165,10 +167,11 @@ class Model:
         cls,
         embedder: Any,
         *,
-        space: str,
+        space: str | None = None,
+        like: str | None = None,
         dimensions: int | None = None,
         name: str | None = None,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         max_concurrency: int = 1,
         **settings: Any,
     ) -> Model:
@@ -179,11 +182,14 @@ class Model:
                 (and ``input_type=``, if it has such a parameter) to a list of vectors.
             space: name of the embedding space. The same name on two embedders declares that their vectors may be
                 mixed, which no check can verify.
-            dimensions: length of the vectors; optional for a space of the catalogue.
+            like: the model that the embedder calls, by its name in the catalogue, such as
+                ``"bedrock:amazon.titan-embed-text-v2:0"``: space, dimensions, limits, price and whether documents and
+                queries differ are those of its row. In place of ``space``.
+            dimensions: length of the vectors; optional with ``like``, and for a space of the catalogue.
             name: ``provider:name`` for results and messages, by default with the name of the class or function.
                 Vectors are cached under this name, the space and the embedder's settings such as ``model``; another
                 embedder needs another name.
-            batch_size: texts in one call of the embedder.
+            batch_size: texts in one call of the embedder; 256, or the number of the row that ``like`` names.
             max_concurrency: calls at the same time; more than 1 only if the embedder is thread-safe.
             settings: other arguments of ``Model``, such as ``tier`` and ``price``.
 
@@ -197,13 +203,23 @@ class Model:
                 f"of texts to a list of vectors, not {type(embedder).__name__}."
             )
         name = name or f"wrapped:{getattr(embedder, '__name__', None) or type(embedder).__name__}"
-        known = [card.dimensions for card in load_catalogue().values() if card.space == space]
-        if dimensions is None and not known:
-            raise ConfigError(f"How many dimensions do the vectors of {name} have? Write Model.wrap(…, dimensions=…).")
+        if like is None:
+            known = [card.dimensions for card in load_catalogue().values() if card.space == space]
+            if space is None:
+                raise ConfigError(
+                    f"Which model does {name} call? For one of the catalogue write Model.wrap(…, like='openai:…'), "
+                    "for another Model.wrap(…, space='…', dimensions=…)."
+                )
+            if dimensions is None and not known:
+                raise ConfigError(
+                    f"How many dimensions do the vectors of {name} have? Write Model.wrap(…, dimensions=…)."
+                )
+            dimensions, batch_size = dimensions or known[0], batch_size or 256
         return cls(
             name,
             space=space,
-            dimensions=dimensions or known[0],
+            like=like,
+            dimensions=dimensions,
             batch_size=batch_size,
             max_concurrency=max_concurrency,
             embedder=embedder,

@@ -5,6 +5,7 @@ Space, fingerprint, price and limits are resolved once, when a router is built.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -61,6 +62,7 @@ def resolve(
     rank: int,
     local: bool,
     batches: bool = False,
+    cuts: bool = False,
     identity: str | None = None,
 ) -> Candidate:
     """Resolve every fact about a model of a router.
@@ -69,6 +71,7 @@ def resolve(
         dimensions: the number that the router requests from all its models.
         local: whether the model runs in this process.
         batches: whether the provider has a batch endpoint.
+        cuts: whether the provider cuts long texts silently.
         identity: identity of the model's vectors, where the name of the card is not enough (a revision, the hash of a
             local folder).
 
@@ -93,9 +96,11 @@ def resolve(
             "no multiple of 8. Set dimensions= to one."
         )
     longer = card.longer_than(wanted) if model.output_dtype is None else ()
-    own = dict(sorted((card.prompts or {}).items()))
-    prompts = dict(sorted((model.prompts or {}).items()))
-    prompts = {} if prompts == own else prompts  # the maker's own
+    own, given = _prompts(card.prompts), _prompts(model.prompts)
+    if model.prompts is None:
+        given = {} if card.own_prompts else own
+    own = own if card.own_prompts else {}
+    prompts = {} if given == own else given
     bodies = _bodies(model)
     space = _space(model, card) + _suffix("prompts", prompts) + _suffix("body", bodies)
     identity = identity or card.identity
@@ -130,6 +135,7 @@ def resolve(
         served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,
+        cuts=cuts,
         repeats=local or model.embedder is not None,
         reads_context=any(
             code is not None
@@ -145,6 +151,10 @@ def _space(model: Model, card: Card) -> str:
         return card.space
     own = card.space if card.declared else card.identity.partition(":")[2]
     return f"{own}+{model.output_dtype}"
+
+
+def _prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
+    return {kind: text for kind, text in sorted((prompts or {}).items()) if text}
 
 
 def _bodies(model: Model) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class Server:
     """The server's words for ``document`` and ``query``, for models without words of their own."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of every request, such as one that forbids to cut texts."""
+    cuts: bool = False
+    """Whether the server cuts long texts silently, so that our count has to decide which are too long."""
     serves_hub: bool = False
     """Whether models have the names of the Hugging Face hub, so that the rows of these models apply."""
     price: Decimal | None = None

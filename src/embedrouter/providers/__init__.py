@@ -7,7 +7,7 @@ SDK is imported when the first request is made, never earlier, and only its docu
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,7 +33,7 @@ __all__ = [
     "never_sent",
 ]
 
-TAKE_FIELDS = ("openai",)
+TAKE_FIELDS = ("openai", "ollama")
 """The protocols whose requests take the fields of ``extra_body``."""
 
 GROUP = "embedrouter.providers"
@@ -58,10 +58,14 @@ class Description:
     """Whether the model runs in this process."""
     batches: bool = False
     """Whether the provider has a batch endpoint."""
+    cuts: bool = False
+    """Whether the provider cuts long texts silently."""
     identity: str | None = None
     """Tells the model's vectors from others' where the card's name does not (a revision, the hash of a folder)."""
     files: Path | None = None
     """The folder of the model's files, where it is on this machine."""
+    module: Any = field(default=None, repr=False)
+    """The module of the provider; ``describe`` of this package sets it."""
 
 
 def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
@@ -75,27 +79,30 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
     server = catalogue.servers.get(model.provider)
     if model.extra_body and (server is None or server.protocol not in TAKE_FIELDS):
         raise ConfigError(f"{model.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
-    known: Description = _provider(model, server).describe(model, catalogue, dimensions)
+    module = _provider(model, server)
+    known: Description = module.describe(model, catalogue, dimensions)
+    known = replace(known, server=known.server or server, module=module)
     if model.output_dtype is not None and model.embedder is None:
-        _require_numbers(model, known.card, server)
-    return replace(known, server=server)
+        _require_numbers(model, known)
+    return known
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
     """Return the backend of a model. Nothing is opened and no SDK imported until the first request."""
     if model.backend is not None:
         return model.backend
-    backend: Backend = _provider(model, known.server).create(model, known, candidate)
+    backend: Backend = known.module.create(model, known, candidate)
     return backend
 
 
-def _require_numbers(model: Model, card: Card, server: Server | None) -> None:
+def _require_numbers(model: Model, known: Description) -> None:
     """Refuse numbers that the model does not have, or that requests to its server cannot ask for.
 
     Raises:
         ConfigError: the message lists the number types that can be had.
     """
-    askable = tuple(server.dtypes) if server is not None else card.dtypes
+    card, server = known.card, known.server
+    askable = card.dtypes if server is None else server.dtypes
     offered = [name for name in askable if card.declared or name in card.dtypes]
     if model.output_dtype not in offered:
         choice = f"Choose one of {', '.join(offered)}, or leave" if offered else "Leave"
@@ -119,9 +126,10 @@ def _provider(model: Model, server: Server | None) -> Any:
     for found in entry_points(group=GROUP, name=model.provider):
         return found.load()
     raise ConfigError(
-        f"Unknown provider {shown_name(model.provider)} in {shown_name(model.name)}.{did_you_mean(model.name)} "
-        f"Known are {', '.join(known_providers())}. A server of OpenAI's protocol needs a row of a catalogue "
-        "(Router(catalog=…)); for any other pass backend= (see embedrouter.backends.Backend)."
+        f"Unknown provider {shown_name(model.provider)} in {shown_name(model.name)}."
+        + (did_you_mean(model.name) or f" Known are {', '.join(known_providers())}.")
+        + " A server of OpenAI's protocol needs a row of a catalogue (Router(catalog=…)); for any other pass backend= "
+        "(see embedrouter.backends.Backend)."
     )
 
 

@@ -101,9 +101,10 @@ def out_of_threads(error: BaseException) -> bool:
 def url_of(error: BaseException) -> str | None:
     """Return the address of the request that failed, where the libraries keep the request with the error."""
     for cause in _causes(error):
-        with suppress(RuntimeError):  # of httpx, where there is no request
-            if (request := getattr(cause, "request", None)) is not None and hasattr(request, "url"):
-                return str(request.url)
+        for holder in (cause, getattr(cause, "response", None)):
+            with suppress(RuntimeError):  # of httpx, where there is no request
+                if (request := getattr(holder, "request", None)) is not None and hasattr(request, "url"):
+                    return str(request.url)
     return None
 
 

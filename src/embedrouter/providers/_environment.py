@@ -52,7 +52,7 @@ class Endpoint:
             return Address(model.base_url)
         for variable in server.address_variables:
             if given := os.environ.get(variable, "").strip():
-                return Address(given, variable)
+                return Address(_completed(given, server.url), variable)
         for beginning, url in server.key_addresses.items():
             if (self.known_key or "").startswith(beginning):
                 return Address(url)
@@ -159,3 +159,12 @@ class Endpoint:
         if not found:
             raise ConfigError(f"{self.model.name} needs {argument}=: pass it to Model, or set {variable}.")
         return found
+
+
+def _completed(address: str, usual: str) -> str:
+    """Return an address with a scheme: one without has that of the usual address, and its port if it has none."""
+    if "://" in address or not usual:
+        return address
+    parts, given = urlsplit(usual), urlsplit(f"//{address}")
+    port = "" if given.port or not parts.port else f":{parts.port}"
+    return f"{parts.scheme}://{given.netloc}{port}{given.path}"

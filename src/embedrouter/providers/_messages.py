@@ -188,6 +188,7 @@ BATCH = _each(
     r"(?:at most|up to|maximum(?: of)?|max|no more than|more than|limit(?: is| of|ed to)?|exceed\w*)\W{0,3}NUM"
     r" (?:items?|texts?|inputs?|requests?|documents?|strings?|sentences?|instances?|embeddings?)\b(?! tokens?)",
     r"NUM instance\(?s?\)? (?:is|are) allowed",
+    r"batchSize must be NUM",
     r"too many (?:inputs|texts|items|documents|sentences|strings)\D{0,60}NUM(?!\s*tokens)",
 )  # fmt: skip
 """Texts that one request may have."""
@@ -241,6 +242,9 @@ UNKNOWN_MODEL = _any(
 )  # fmt: skip
 """The server does not serve the model, or not for embeddings."""
 
+NOT_ALLOWED = _any(r"api[ _]key (?:not valid|expired|invalid)", r"user location is not supported")
+"""The key is wrong, or the account may not call the server; Google says so with a 400."""
+
 UNSUPPORTED = _any(
     r"UnsupportedParams", r"(?:does not|doesn't|not) support(?:ed)? (?:the )?(?:following )?param",
     r"unsupported param",
@@ -278,6 +282,8 @@ class Reading:
     batch_size: int | None = None
     """Texts that one request may have."""
     unknown_model: bool = False
+    not_allowed: bool = False
+    """Whether the key is wrong."""
     unsupported: bool = False
     """Whether the server does not take a field of the request."""
     fields: frozenset[str] = frozenset()
@@ -298,6 +304,7 @@ def read(message: str, body: object = None) -> Reading:
         limit=_first(TEXT_TOKENS, message) if too_long else None,
         batch_size=batch_size,
         unknown_model=bool(UNKNOWN_MODEL.search(message)),
+        not_allowed=bool(NOT_ALLOWED.search(message)),
         unsupported=bool(UNSUPPORTED.search(message)),
         fields=frozenset(name for name, pattern in FIELDS.items() if pattern.search(message)),
     )

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from .._process import importing, threads
 from ..errors import BackendError, BadResponseError, OutOfThreadsError, RequestTimeoutError, UnavailableError
-from ..models import Backend, Catalogue, Model, custom_card
+from ..models import Backend, Catalogue, Model, Server, custom_card
 from ..types import Answer, Candidate, InputType, TokenCounts
 from . import Description
 from ._bounded import Allowance, allowance
@@ -51,22 +51,25 @@ class NoVectorsError(BadResponseError):
         self.body, self.headers = body, headers
 
 
-def described(model: Model, catalogue: Catalogue, dimensions: int | None, **known: Any) -> Description:
+def described(
+    model: Model, catalogue: Catalogue, dimensions: int | None, *, server: Server | None = None, **known: Any
+) -> Description:
     """Return the card; a model that the catalogue does not know needs ``space=`` and ``dimensions=``.
 
     Args:
+        server: the facts of the provider, where the catalogue has no row of it.
         known: other fields of the description.
 
     Raises:
         ConfigError: a setting is missing, or an address of the environment holds a secret.
     """
-    server = catalogue.servers[model.provider]
+    server = server or catalogue.servers[model.provider]
     Endpoint(model, server).check_address_variables()
     card = catalogue.find(model.name)
     if card is None:
         facts = {"texts": server.texts, "tokens": server.tokens, "price": server.price}
         card = custom_card(model, dimensions, **facts, input_types=server.input_types)
-    return Description(card, **known)
+    return Description(card, server, **{"cuts": server.cuts, **known})
 
 
 class RemoteBackend(Backend):
@@ -101,9 +104,9 @@ class RemoteBackend(Backend):
             base64_decoder()  # here, because pydantic looks for plugins in files, which no event loop may do
             return cls.connect(endpoint, asynchronous=asynchronous) if given is None else (given, None)
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
+    def connect(cls, endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Callable[[], Any] | None]:
         """Make a client of the SDK, and return it with what closes it, if anything does.
 
         Raises:
@@ -112,7 +115,8 @@ class RemoteBackend(Backend):
 
     def prompted(self, texts: Sequence[str], input_type: InputType) -> list[str]:
         """Return the texts with the prompt before each: the user's, else the one that the maker documents."""
-        prompt = (self.model.prompts or self.card.prompts or {}).get(input_type, "")
+        prompts = self.card.prompts if self.model.prompts is None else self.model.prompts
+        prompt = (prompts or {}).get(input_type, "")
         return [prompt + text for text in texts]
 
     @abstractmethod

@@ -177,7 +177,7 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
     shown = mask_keys(reason, asked.keys)[:MAX_MESSAGE] or "no reason was given"
     if echoes:
         shown = "(the provider's message is left out because it quotes a text)"
-        found = replace(found, unknown_model=False, unsupported=False, quota=False)
+        found = replace(found, unknown_model=False, unsupported=False, not_allowed=False, quota=False)
     story = f"HTTP {status} from {mask_keys(asked.address, asked.keys)} for {asked.model}: {shown}"
     answer: dict[str, Any] = {"model": asked.model, "status": status}
 
@@ -193,7 +193,7 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
     if code == "insufficient_quota" or (found.quota and status in OUT_OF_MONEY):
         advice = "Check the credits and the billing of the account."
         return RateLimitedError(f"{_sentence(story)} {advice}", **answer, retryable=False)
-    if kind is AuthenticationError:
+    if kind is AuthenticationError or (rejected and found.not_allowed):
         origin = f", which was read from {asked.key_origin}," if asked.key_origin else ""
         return AuthenticationError(f"{_sentence(story)} Check the API key{origin} and its permissions.", **answer)
     smaller = status == TOO_MANY and "request too large" in reason.lower()  # for the account's minute

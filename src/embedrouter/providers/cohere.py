@@ -37,8 +37,8 @@ class CohereBackend(RemoteBackend):
 
     path = "/v2/embed"
 
-    @staticmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+    @classmethod
+    def connect(cls, endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
         model = endpoint.model
         with needs_extra(model, "cohere"):
             import cohere

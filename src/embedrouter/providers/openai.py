@@ -48,6 +48,9 @@ AZURE_V1 = "/openai/v1"
 SHOWN = 32
 """Texts that tracing sees of a request. The SDK looks at each of them for types to convert, for 15 microseconds."""
 
+NO_KEY = "no key"
+"""The SDK wants a key; for a server that needs none, no header is sent."""
+
 ENDPOINT: Final = "/v1/embeddings"
 REFERENCE = "embedrouter"
 """The key of a batch's metadata under which the client reference stands."""
@@ -70,6 +73,10 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
             f"{model.name}: azure_ad_token_provider= is for Azure. Pass base_url=, such as "
             f"'https://RESOURCE.openai.azure.com{AZURE_V1}'."
         )
+    elif given is None and not endpoint.url:
+        variables = " or ".join(server.address_variables)
+        way = f"pass it to Model, or set {variables}" if variables else "pass it to Model"
+        raise ConfigError(f"{model.name} needs base_url=: {way}. {server.note}".strip())
     return described(model, catalogue, dimensions, batches=server.name == "openai")
 
 
@@ -78,8 +85,8 @@ class OpenAIBackend(RemoteBackend):
 
     clients: Clients[OpenAI, AsyncOpenAI]
 
-    @staticmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
+    @classmethod
+    def connect(cls, endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
         model = endpoint.model
         with needs_extra(model, "openai"):
             import openai
@@ -89,7 +96,8 @@ class OpenAIBackend(RemoteBackend):
         if token is not None and asynchronous:
             token = partial(_token, token)
         settings: dict[str, Any] = _azure_settings(endpoint) if azure else {"base_url": endpoint.url}
-        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": token or endpoint.api_key}
+        key = token or endpoint.api_key or NO_KEY
+        settings |= {"azure_ad_token_provider": token} if azure and token else {"api_key": key}
         if not azure and model.api_version:
             settings["default_query"] = {"api-version": model.api_version}
         settings |= {"max_retries": 0, "default_headers": dict(model.headers or {})}
@@ -128,9 +136,15 @@ class OpenAIBackend(RemoteBackend):
         return client.embeddings.with_raw_response.create(
             **{name: request[name] for name in ("model", "dimensions", "encoding_format") if name in request},
             input=request["input"][:SHOWN],
+            extra_headers={"Authorization": openai.Omit()} if self._needs_no_key(client) else None,
             extra_body={"encoding_format": openai.Omit(), **request},  # the SDK adds the field where it is left out
             timeout=timeout,
         )
+
+    def _needs_no_key(self, client: Any) -> bool:
+        """Return whether a client of our making has no key, and the user gives no header in its place."""
+        given = {name.lower() for name in self.model.headers or ()}
+        return getattr(client, "api_key", None) == NO_KEY and "authorization" not in given
 
     def parse_answer(self, response: Any) -> Answer:
         headers = response.http_response.headers

@@ -7,19 +7,16 @@ asynchronous request, and none of this can be set by documented means. With http
 OpenAI and Cohere. voyage-4-nano is not served; sentence-transformers loads it.
 """
 
-from collections.abc import Awaitable, Sequence
-from inspect import isawaitable
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError
 from ..models import Catalogue, Model, implausible_count, parse_token_count
 from ..types import Answer, InputType
-from . import Description, needs_extra
-from ._clients import check_clients, http_client
-from ._environment import Endpoint
-from ._messages import parse_body
-from ._remote import NoVectorsError, RemoteBackend, described
-from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
+from . import Description
+from ._http import HttpBackend, check_http_clients
+from ._remote import NoVectorsError, described
+from ._responses import decode_vectors, parse_name, parse_rate_limits
 from ._taken import Taken
 
 
@@ -41,24 +38,14 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
                 "and its key to itself. Pass what you gave to it instead: api_key= or api_key_env=, base_url= and "
                 "timeout=; or httpx.Client(…) for a proxy or certificates of your own."
             )
-    check_clients(model, "httpx.Client", "httpx.AsyncClient", _post_method)
+    check_http_clients(model)
     return described(model, catalogue, dimensions)
 
 
-class VoyageBackend(RemoteBackend):
-    """Calls ``/embeddings`` with httpx."""
+class VoyageBackend(HttpBackend):
+    """Calls ``/embeddings``."""
 
-    @staticmethod
-    def connect(endpoint: Endpoint, *, asynchronous: bool) -> tuple[Any, Any]:
-        model, _ = endpoint.model, endpoint.api_key  # which is missed before a file of certificates is read for nothing
-        with needs_extra(model, "voyage"):
-            import httpx
-        settings: dict[str, Any] = {"follow_redirects": True, "timeout": model.timeout}
-        if asynchronous:
-            async_http = http_client(httpx.AsyncClient, httpx, model, asynchronous=True, **settings)
-            return async_http, async_http.aclose
-        http = http_client(httpx.Client, httpx, model, asynchronous=False, **settings)
-        return http, http.close
+    extra = "voyage"
 
     def build_request(self, texts: Sequence[str], input_type: InputType, taken: Taken | None = None) -> dict[str, Any]:
         body = {
@@ -73,12 +60,7 @@ class VoyageBackend(RemoteBackend):
             body["output_dimension"] = dimensions
         if self.output_dtype is not None:
             body[self.server.dtype_field] = self.output_dtype
-        headers = {"Authorization": f"Bearer {self.endpoint.api_key}", **(self.model.headers or {})}
-        return {"url": f"{self.endpoint.url.rstrip('/')}/embeddings", "json": body, "headers": headers}
-
-    def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
-        response = client.post(**request, timeout=timeout)
-        return _asucceeded(response) if isawaitable(response) else _succeeded(response)
+        return self.request(body)
 
     def parse_answer(self, response: Any) -> Answer:
         body = self.parsed(response.content, response.headers)
@@ -90,37 +72,6 @@ class VoyageBackend(RemoteBackend):
         vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
         limits = parse_rate_limits(response.headers)
         return Answer(vectors, parse_token_count(tokens), limits, parse_name(body), implausible_count(tokens))
-
-    def translate_error(self, error: Exception) -> Exception | Refusal:
-        import httpx
-
-        match error:
-            case httpx.HTTPStatusError(response=response):
-                return Refusal(response.status_code, parse_body(response.content), response.headers)
-            case httpx.TimeoutException():
-                return self.no_answer_in_time(error)
-            case httpx.DecodingError():
-                return self.not_an_answer()
-            case httpx.RequestError():
-                return self.connection_failed(error)
-            case _:
-                return error
-
-
-def _post_method(client: Any) -> Any:
-    """Return the method of an httpx client; other libraries' clients have one of the same name."""
-    if all(kind.__module__.partition(".")[0] != "httpx" for kind in type(client).__mro__):
-        raise AttributeError("post")
-    return client.post
-
-
-def _succeeded(response: Any) -> Any:
-    response.raise_for_status()
-    return response
-
-
-async def _asucceeded(response: Awaitable[Any]) -> Any:
-    return _succeeded(await response)
 
 
 create = VoyageBackend

@@ -11,14 +11,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from .._display import shown_name
 from .._process import in_thread
-from ..errors import BackendError, BadResponseError, RequestTimeoutError, UnavailableError
-from ..models import Backend, Catalogue, Model, custom_card, framework_methods
+from ..errors import BackendError, BadResponseError, ConfigError, RequestTimeoutError, UnavailableError
+from ..models import Backend, Catalogue, Model, custom_card, did_you_mean, framework_methods
 from ..types import Answer, Candidate, InputType
 from . import Description, never_sent
 from ._redaction import safe_to_chain
@@ -42,8 +44,20 @@ SETTINGS = re.compile(r".*(model|deployment|revision|dimension|prompt|instruct|e
 
 
 def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
-    """Return what the user declares of the embedder, whose name and settings are its identity."""
-    card = catalogue.get(model.name) or custom_card(model, dimensions)
+    """Return what the user declares of the embedder, whose name and settings are its identity.
+
+    Raises:
+        ConfigError: ``like=`` names no model of the catalogue, or the declaration does not suffice.
+    """
+    if model.like is None:
+        card = catalogue.get(model.name) or custom_card(model, dimensions)
+    elif (known := catalogue.find(model.like)) is not None:
+        card = replace(known, model=model.name, same_as="", prompts=None, concurrency=None)
+    else:
+        raise ConfigError(
+            f"{model.name}: the catalogue does not know like={shown_name(model.like)}.{did_you_mean(model.like)} "
+            "Run embedrouter models for its names, or write space= and dimensions=."
+        )
     settings = _settings(model.embedder)
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     return Description(card, identity=f"{model.name}#{digest}" if settings else None)

@@ -1,0 +1,151 @@
+"""A provider that another package brings: the example of docs/providers.md, installed and used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+
+from embedrouter import Model, RetryPolicy, Router
+from embedrouter.errors import AuthenticationError, ConfigError, InputRejectedError
+from tests.either import embed
+
+EXAMPLE = Path(__file__).parent / "example_provider"
+PROJECT: dict[str, Any] = tomllib.loads((EXAMPLE / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+class Acme(BaseHTTPRequestHandler):
+    """What the example's documentation says of its server."""
+
+    received: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.received.append(body)
+        if self.headers["authorization"] != "Bearer acme-key":
+            self._answer(401, {"error": "unknown key"})
+        elif any(len(text) > 100 for text in body["texts"]):
+            self._answer(400, {"error": "text 0 is too long: at most 512 tokens"})
+        else:
+            vectors = [[len(text), 1.0, 0.0, float(body["for"] == "query")] for text in body["texts"]]
+            self._answer(200, {"vectors": vectors, "tokens": sum(map(len, body["texts"]))})
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    Acme.received.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Acme)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the example's metadata found, as if it were installed."""
+    metadata = tmp_path / "acme_embeddings-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-embeddings\nVersion: 1.0\n")
+    lines = [f"{name} = {place}" for name, place in PROJECT["entry-points"]["embedrouter.providers"].items()]
+    (metadata / "entry_points.txt").write_text("[embedrouter.providers]\n" + "\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    yield
+    for name in [name for name in sys.modules if name.startswith("acme_embeddings")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_package_brings_a_provider(
+    address: str, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """Its models are declared by name, as those of the package are: batches, money, input types, keys."""
+    monkeypatch.setenv("ACME_API_KEY", "acme-key")
+    router = Router([Model("acme:vectors-1", base_url=address)], cache=None, ledger=":memory:")
+    result = embed(router, asynchronous, [f"text {number}" for number in range(40)], input_type="document")
+    query = embed(router, asynchronous, ["a"], input_type="query")
+    router.close()
+
+    assert str(result.space) == "acme-vectors-1 (4 dimensions)"
+    assert sorted(len(body["texts"]) for body in Acme.received) == [1, 8, 16, 16]
+    assert query.vectors.tolist() == [[1.0, 1.0, 0.0, 1.0]]
+    assert result.usage.cost > 0
+    assert result.usage.tokens == sum(len(text) for body in Acme.received[:3] for text in body["texts"])
+
+
+@pytest.mark.usefixtures("installed")
+def test_its_errors_are_those_of_every_provider(
+    address: str, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """A missing key, a wrong key, a text that is too long."""
+    router = Router(
+        [Model("acme:vectors-1", base_url=address)], cache=None, ledger=":memory:", retry=RetryPolicy(attempts=1)
+    )
+    with pytest.raises(AuthenticationError, match="ACME_API_KEY"):
+        embed(router, asynchronous, ["a"], input_type="query")
+    monkeypatch.setenv("ACME_API_KEY", "wrong")
+    with pytest.raises(AuthenticationError, match="unknown key"):
+        embed(router, asynchronous, ["a"], input_type="query")
+    monkeypatch.setenv("ACME_API_KEY", "acme-key")
+    with pytest.raises(InputRejectedError) as long:
+        embed(router, asynchronous, ["a", "b" * 200], input_type="document")
+    assert long.value.indices == (1,)
+    router.close()
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_model_that_it_does_not_know_is_declared(address: str) -> None:
+    with pytest.raises(ConfigError, match="space=…, dimensions=…"):
+        Router(["acme:other"])
+    router = Router([Model("acme:other", base_url=address, api_key="acme-key", space="s", dimensions=4)], cache=None)
+    assert len(router.embed(["a"], input_type="query")) == 1
+    router.close()
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_is_among_the_known_providers() -> None:
+    with pytest.raises(ConfigError, match="acme"):
+        Router(["nowhere:model"])
+
+
+@pytest.mark.slow
+def test_the_example_installs(tmp_path: Path) -> None:
+    """As a package, by pip, with the entry point that the page shows."""
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path), str(EXAMPLE)]
+    subprocess.run(install, check=True, timeout=300)
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from embedrouter import Router\n"
+        "print(Router(['acme:vectors-1'], cache=None).space)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "acme-vectors-1 (4 dimensions)\n"
+
+
+def test_the_page_shows_the_example() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "write-a-provider.md").read_text("utf-8")
+    for file in ("pyproject.toml", "acme_embeddings/provider.py"):
+        assert f"```\n{(EXAMPLE / file).read_text('utf-8')}```" in page.replace("```toml", "```").replace(
+            "```python", "```"
+        )
