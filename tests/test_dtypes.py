@@ -37,10 +37,27 @@ from tests.test_doctor import TODAY
 DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
 NUMBERS = {"int8": np.int8, "uint8": np.uint8, "binary": np.int8, "ubinary": np.uint8}
 PROVIDERS = {"voyage": "voyage:voyage-4-lite", "cohere": "cohere:embed-v4.0"}
+SERVERS = {"mistral": "mistral:codestral-embed", "jina": "jina:jina-embeddings-v3"}
+WORDS: dict[str, dict[str, str | None]] = {
+    "mistral": {"document": None, "query": None},
+    "jina": {"document": "retrieval.passage", "query": "retrieval.query"},
+}
+"""What these two servers are told of the input type."""
 ONCE = RetryPolicy(attempts=1)
 TEXTS = ["When does the ferry leave?", "Where can bicycles be parked?", "雨が降る"]
 
+NOT_OFFERED = {("jina", "int8"), ("jina", "uint8")}
+
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+each_offer = pytest.mark.parametrize(
+    ("provider", "dtype"),
+    [
+        (provider, dtype)
+        for provider in (*PROVIDERS, *SERVERS)
+        for dtype in DTYPES
+        if (provider, dtype) not in NOT_OFFERED
+    ],
+)
 each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 
 
@@ -51,19 +68,22 @@ def _no_request_breaks_a_rule(emulator: Emulator) -> Iterator[None]:
 
 
 def declared(emulator: Emulator, provider: str, dtype: OutputDtype | None, **settings: Any) -> Model:
-    url = getattr(emulator, f"{provider}_url")
-    return Model(PROVIDERS[provider], **{"base_url": url, "api_key": "k", "output_dtype": dtype, **settings})
+    url = emulator.url_of(provider) if provider in SERVERS else getattr(emulator, f"{provider}_url")
+    return Model(
+        (PROVIDERS | SERVERS)[provider], **{"base_url": url, "api_key": "k", "output_dtype": dtype, **settings}
+    )
 
 
 def expected(provider: str, dtype: str, text: str, input_type: str, dimensions: int | None = None) -> Any:
-    return quantise(vector(PROVIDERS[provider].partition(":")[2], dimensions, input_type, text), dtype)
+    name = (PROVIDERS | SERVERS)[provider].partition(":")[2]
+    told = WORDS[provider][input_type] if provider in WORDS else input_type
+    return quantise(vector(name, dimensions, told, text), dtype)
 
 
 # From the provider to the user
 
 
-@each_provider
-@each_dtype
+@each_offer
 def test_the_providers_numbers_arrive_bit_for_bit(
     emulator: Emulator, asynchronous: bool, provider: str, dtype: OutputDtype
 ) -> None:
@@ -77,11 +97,13 @@ def test_the_providers_numbers_arrive_bit_for_bit(
     for row, text in zip(result.vectors, TEXTS, strict=True):
         assert np.array_equal(row, expected(provider, dtype, text, "document", 512))
     assert np.array_equal(query, expected(provider, dtype, TEXTS[0], "query", 512))
-    model = PROVIDERS[provider].partition(":")[2]
+    model = (PROVIDERS | SERVERS)[provider].partition(":")[2]
     assert result.space == router.space == Space(f"{model}+{dtype}", result.vectors.shape[1])
     sent = emulator.received[0]
     assert sent.dimensions == 512
-    assert sent.fields.get("output_dtype", sent.fields.get("embedding_types")) in (dtype, [dtype])
+    assert dtype in (sent.fields.get("output_dtype"), sent.fields.get("embedding_type")) or (
+        sent.fields["embedding_types"] == [dtype]
+    )
 
 
 @each_dtype
@@ -170,6 +192,12 @@ def test_two_places_of_one_model_share_the_space(emulator: Emulator) -> None:
     ("name", "dtype", "message"),
     [
         ("voyage:voyage-finance-2", "int8", "does not offer output_dtype='int8'. Leave output_dtype= out"),
+        ("mistral:mistral-embed", "int8", "does not offer output_dtype='int8'. Leave output_dtype= out"),
+        (
+            "jina:jina-embeddings-v3",
+            "int8",
+            "does not offer output_dtype='int8'. Choose one of binary, ubinary, or leave",
+        ),
         ("openai:text-embedding-3-small", "binary", "does not offer output_dtype='binary'. Leave"),
         ("wordllama:l2_supercat_256", "binary", "does not offer"),
         ("sentence-transformers:sentence-transformers/all-MiniLM-L6-v2", "int8", "does not offer"),
