@@ -73,11 +73,11 @@ class VectorCache:
         consequence = "its texts are embedded, and paid for, as if it were empty"
         self._attempt(lambda: rows.update(store.get_many(keys)), "read", consequence)
         entries: dict[bytes, Entry] = {}
-        damaged = self.damaged
+        damaged, expected = self.damaged, np.dtype(number)
         for key, row in rows.items():
             own = row if type(row) is bytes else bytes(memoryview(row))  # a user's store may use its buffer again
             entry = decode(own, dimensions)
-            if entry is None or entry.vector.dtype != number or not is_vector(entry.vector):
+            if entry is None or entry.vector.dtype != expected or not is_vector(entry.vector):
                 self.damaged += 1
             else:
                 entries[key] = entry
