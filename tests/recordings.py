@@ -80,7 +80,6 @@ class Fate(StrEnum):
     ELSEWHERE = "left out: a success of another endpoint (chat, images, responses)"
     TOKEN_IDS = "left out: the input is token ids, our backends send text"
     COHERE_V1 = "left out: a success of Cohere's v1 interface, ours is v2"
-    NOT_FLOAT = "left out: the vectors are integers, our backends ask for floats"
     NO_BODY = "left out: the request's body was not recorded, so the texts are unknown"
 
 
@@ -175,6 +174,12 @@ class Exchange:
                 tokens = answer["usage"]["prompt_tokens"]
         return tokens
 
+    @property
+    def dtype(self) -> str:
+        """The numbers that were asked for, in our words; "float32" where the request says nothing else."""
+        name, *_ = (self.asked or {}).get("embedding_types") or ["float"]
+        return "float32" if name == "float" else str(name)
+
     def header(self, name: str) -> Sequence[str]:
         return next((value for key, value in self.headers.items() if key.lower() == name), ())
 
@@ -191,8 +196,6 @@ class Exchange:
             return Fate.NO_BODY
         if self.texts is None:
             return Fate.TOKEN_IDS
-        if self.asked.get("embedding_types", ["float"]) != ["float"]:
-            return Fate.NOT_FLOAT
         return Fate.VECTORS
 
 
@@ -250,8 +253,8 @@ class Recording:
 
     @property
     def vectors(self) -> Vectors:
-        """The recorded vectors as float32, in the order of the texts."""
-        return np.array([_numbers(row) for row in _rows(self.exchange)], np.float32)
+        """The recorded vectors, in the order of the texts."""
+        return np.array([_numbers(row) for row in _rows(self.exchange)], self.exchange.dtype)
 
     def interaction(self) -> tuple[Request, dict[str, Any]]:
         """Return what vcrpy keeps of it, under its new address and with only that of the body which is compared."""
@@ -305,6 +308,8 @@ def _model(exchange: Exchange, given: int | None) -> Model:
     """Declare the model that was asked; ``given`` dimensions came, ``None`` where no vector did."""
     asked = exchange.asked or {}
     settings: dict[str, Any] = {"api_key": KEY}
+    if exchange.dtype != "float32":
+        settings["output_dtype"] = exchange.dtype
     if deployed := DEPLOYMENT.fullmatch(exchange.path):
         settings |= {
             "deployment": deployed[1],
@@ -328,7 +333,7 @@ def _model(exchange: Exchange, given: int | None) -> Model:
 def _rows(exchange: Exchange) -> list[Any]:
     answer = exchange.answer
     if exchange.provider == "cohere":
-        rows: list[Any] = answer["embeddings"]["float"]
+        rows: list[Any] = answer["embeddings"][exchange.dtype.removesuffix("32")]
         return rows
     return [row["embedding"] for row in sorted(answer["data"], key=lambda row: row["index"])]
 

@@ -252,7 +252,7 @@ class Router(SetOnce, Closeable):
                 vectors: dict[InputType, Vectors] = {}
                 for kind in self._wiring.default_tiers:
                     vectors[kind] = embed_alone(self, position, PROBE_TEXTS, kind).vectors
-                probed.append(ProbeVectors(name, self._wiring.candidates[position].fingerprint, vectors))
+                probed.append(ProbeVectors.of(self._wiring.candidates[position], name, vectors))
             except EmbedRouterError as error:
                 failures.append(error)
         found = compare_models(probed)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from tests.emulator.encodings import as_base64
+import numpy as np
+
+from tests.emulator.encodings import QUANTISED, as_base64, quantise
 from tests.emulator.exchange import Answer, Job, Refusal, Reply, Request, Sketch, as_count, as_text, texts_in
 from tests.emulator.models import Model, find
 from tests.emulator.tokens import count_tokens, truncate
@@ -88,6 +90,12 @@ class Rules:
     format_field: str = "encoding_format"
     formats: tuple[str, ...] = ("float", "base64")
     dimensions_field: str = "dimensions"
+    dtype_field: str = ""
+    """The field that asks for other numbers than floats; empty where the field of the format asks for them."""
+    dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What it takes besides float, by model."""
+    whole_floats: bool = False
+    """Whether integers are written as floats: 12.0."""
     type_field: str = ""
     types: tuple[str, ...] = ()
     cuts: bool = False
@@ -115,12 +123,14 @@ RULES: Mapping[str, Rules] = {
         tokens=16_384,
         fields=frozenset({"model", "input", "metadata", "output_dimension", "output_dtype", "encoding_format"}),
         dimensions_field="output_dimension",
+        dtype_field="output_dtype",
+        dtypes={"codestral-embed": QUANTISED},
         error=_mistral_error,
         unknown_model=(400, "invalid_model"),
         too_many=(400, "invalid_request_prompt", "Too many inputs in request, split into more batches."),
         too_long=(400, "invalid_request_prompt", "Input id 0 has {count} tokens, exceeding max {limit} tokens."),
     ),
-    # jina-ai/jina-on-prem, server/adapters/jina.py
+    # jina-ai/jina-on-prem, server/adapters/jina.py, rendering of the envelope
     "jina": Rules(
         models=("jina-embeddings-v3", "jina-embeddings-v2-base-en"),
         texts=512,
@@ -130,6 +140,8 @@ RULES: Mapping[str, Rules] = {
         }),
         tolerant=True,
         format_field="embedding_type",
+        formats=("float", "base64", "binary", "ubinary"),
+        whole_floats=True,
         type_field="task",
         types=("retrieval.query", "retrieval.passage", "text-matching", "classification", "separation"),
         error=_jina_error,
@@ -338,12 +350,17 @@ class Compatible:
         asked = fields.get(rules.format_field, "float") if rules.formats else "float"
         if rules.formats and asked not in rules.formats and not rules.tolerant:
             self.refuse(422, "enum", f"{rules.format_field} must be one of {', '.join(rules.formats)}")
+        dtype = (
+            asked if asked in QUANTISED else fields.get(rules.dtype_field, "float") if rules.dtype_field else "float"
+        )
+        if rules.dtype_field and dtype not in (accepted := ("float", *rules.dtypes.get(model.name, ()))):
+            self.refuse(422, "enum", f"{rules.dtype_field} must be one of {', '.join(accepted)}")
         kept = self._fit(fields, model, tuple(texts))
         tokens = sum(count_tokens(self.name, text) for text in kept)
         if rules.tokens is not None and tokens > rules.tokens:
             self.refuse(400, "invalid_request_prompt", "Too many tokens overall, split into more batches.")
         written = "base64" if asked == "base64" and "base64" in rules.formats else "float"
-        return Job(model, kept, tuple(texts), role, self._dimensions(fields, model), tokens, (written,))
+        return Job(model, kept, tuple(texts), role, self._dimensions(fields, model), tokens, (written,), dtype)
 
     def _model(self, name: object) -> Model:
         if name not in self.rules.models:
@@ -373,10 +390,11 @@ class Compatible:
 
     def render(self, answer: Answer) -> Reply:
         job, rules = answer.job, self.rules
-        written = [
-            as_base64(answer.vectors[place]) if job.formats[0] == "base64" else answer.vectors[place].tolist()
-            for place in answer.order
-        ]
+        written: list[str | list[float]] = []
+        for place in answer.order:
+            values = quantise(answer.vectors[place], job.dtype)
+            listed = values.astype(np.float64) if rules.whole_floats else values
+            written.append(as_base64(values) if job.formats[0] == "base64" else listed.tolist())
         if self.name == "ollama":
             body: Body = {"model": job.model.name, "embeddings": written, "total_duration": 14_143_917}
             if answer.tokens is not None:

@@ -1,7 +1,8 @@
 """Voyage AI's `POST /v1/embeddings`: what it accepts, answers and refuses.
 
 Limits: 1,000 texts a request, the model's context a text (cut unless `truncation` is false, which refuses), and a
-number of tokens a request that depends on the model (API reference, text embeddings). Every refusal of a request is a
+number of tokens a request that depends on the model (API reference, text embeddings). `output_dtype` is of the models
+that have several lengths; base64 is of its numbers, a byte each for integers. Every refusal of a request is a
 400 with `{"detail": …}`, an unknown model included. `encoding_format` is base64 or null, never "float"; `input_type`
 is query, document or null. voyage-4-nano has open weights and is not served.
 """
@@ -76,8 +77,9 @@ class Voyage:
         if encoding not in (None, "base64"):
             self._unaccepted("encoding_format", encoding, "'base64' or null")
         dtype = fields.get("output_dtype", "float")
-        if dtype not in _DTYPES:
-            self._unaccepted("output_dtype", dtype, ", ".join(_DTYPES))
+        dtypes = _DTYPES if model.dimensions else ("float",)  # models with several lengths are those with several types
+        if dtype not in dtypes:
+            self._unaccepted("output_dtype", dtype, ", ".join(dtypes))
         dimensions = self._dimensions(fields, model)
         kept = self._fit(fields, model, texts)
         tokens = sum(count_tokens("voyage", text) for text in kept)

@@ -236,7 +236,7 @@ class Batches:
                 implausible = implausible or outcome.implausible or doubt
                 tokens += billed
                 vectors = self._cache.rounded(outcome.vectors)
-                wrong = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                wrong = fault(replace(outcome, vectors=vectors), 1, candidate)
                 failures[key] = wrong or unusable(vectors).get(0)
                 if failures[key] is None:
                     page[key] = Entry(vectors[0], billed)

@@ -200,7 +200,8 @@ class Calls:
             else:
                 with suppress(OutOfThreadsError):  # it is due again later
                     threads.submit(wiring.ledger.flush)
-        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
+        number, rank = wiring.candidates[0].number, question.rank
+        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, number=number, rank=rank)
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``; read the cache and make no request."""

@@ -113,6 +113,11 @@ def wire(settings: RouterSettings) -> Wiring:
     """
     candidates, backends, embedders = _resolve_models(settings)
     space = shared_space(candidates)
+    if candidates[0].output_dtype is not None and settings.on_too_long == "mean":
+        raise ConfigError(
+            f"on_too_long='mean' averages floats, and {candidates[0].name} gives {candidates[0].output_dtype}. Choose "
+            "on_too_long='truncate' or 'error'."
+        )
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
     clock = settings.clock or time.monotonic
     events = Events(settings.on_event, clock)

@@ -118,6 +118,8 @@ class OpenAIBackend(RemoteBackend):
             request[server.dimensions_field] = dimensions
         if (numbers := self.format(taken)) != "omit":
             request[server.format_field] = numbers
+        if self.output_dtype is not None:  # after the format, which may be said in the same field
+            request[server.dtype_field] = self.output_dtype
         if server.input_type_field and self.words:
             request[server.input_type_field] = self.words[input_type]
         return {**request, **server.fields, **self.model.body(input_type)}
@@ -155,7 +157,7 @@ class OpenAIBackend(RemoteBackend):
             tokens = (body.get("usage") or {}).get("prompt_tokens")
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, headers) from error
-        vectors = decode_vectors(embeddings, self.model.name, self.length)
+        vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
         limits, name = parse_rate_limits(headers or {}), parse_name(body)
         return Answer(vectors, parse_token_count(tokens), limits, name, implausible_count(tokens))
 

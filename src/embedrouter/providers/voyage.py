@@ -59,6 +59,8 @@ class VoyageBackend(HttpBackend):
             body["encoding_format"] = numbers
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             body["output_dimension"] = dimensions
+        if self.output_dtype is not None:
+            body[self.server.dtype_field] = self.output_dtype
         return self.request(body)
 
     def parse_answer(self, response: Any) -> Answer:
@@ -75,7 +77,7 @@ class VoyageBackend(HttpBackend):
             tokens = (body.get("usage") or {}).get("total_tokens")
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, headers) from error
-        vectors = decode_vectors(embeddings, self.model.name, self.length)
+        vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
         limits, name = parse_rate_limits(headers or {}), parse_name(body)
         return Answer(vectors, parse_token_count(tokens), limits, name, implausible_count(tokens))
 
