@@ -6,8 +6,8 @@ a folder that ``EMBEDROUTER_RECORDINGS`` names, and are no part of it. An ``Exch
 needs: the model to declare, the texts to send, the vectors and tokens to expect. What is expected is read from the file
 by code of its own here, not by the backends' code.
 
-Whose recording it is, its host says: the one in a provider's row, else a server of OpenAI's protocol. Where a file keeps
-no host, its name says it.
+Whose recording it is, its host says: the one in a provider's row, else a server of OpenAI's protocol. Where a file
+keeps no host, its name says it.
 """
 
 from __future__ import annotations
@@ -249,7 +249,8 @@ class Exchange:
             return Fate.NO_BODY
         if self.texts is None:
             return Fate.TOKEN_IDS
-        if self.asked.get("embedding_types", ["float"]) != ["float"] or "int8" in (self.asked.get("encoding_format") or ""):
+        numbers = [*self.asked.get("embedding_types", []), self.asked.get("encoding_format") or "float"]
+        if not {"float", "base64"}.issuperset(numbers):
             return Fate.NOT_FLOAT
         if any("br" in value for value in self.header("content-encoding")):
             return Fate.PACKED
@@ -586,7 +587,8 @@ def cleaned(request: Request) -> Request:
 
 def whole(request: Request) -> str:
     """Return everything of a request as text."""
-    return f"{request.uri}\n{dict(request.headers)}\n{json.dumps(body_of(request))}"
+    headers = "\n".join(f"{name}: {value}" for name, value in request.headers.items())
+    return f"{request.uri}\n{headers}\n{json.dumps(body_of(request))}"
 
 
 def holds_key(text: str, keys: Iterable[str]) -> bool:

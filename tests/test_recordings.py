@@ -1,7 +1,7 @@
 """Traffic recorded against the real providers, replayed through our backends.
 
-The recordings lie beside the checkout, and in a folder that EMBEDROUTER_RECORDINGS names; they are third-party data, and
-without them this file is skipped. Tests are made from the files themselves. The first one pins what became of every
+The recordings lie beside the checkout, and in a folder that EMBEDROUTER_RECORDINGS names; they are third-party data,
+and without them this file is skipped. Tests are made from the files themselves. The first one pins what became of every
 exchange beside the checkout, so that a new file cannot be passed over; of the other folder nothing is pinned, and what
 an error there means follows from its status where no row says more.
 
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from embedrouter import Model, RetryPolicy, Router
+from embedrouter.cache import same_name
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -30,14 +31,12 @@ from embedrouter.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from embedrouter.cache import same_name
 from embedrouter.models import load_catalogue
 from embedrouter.types import Answer, EmbeddingResult
 from tests.recordings import (
     FOLDER,
     KEY,
     OTHERS,
-    STAND_IN,
     Exchange,
     Fate,
     Recording,

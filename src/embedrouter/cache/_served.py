@@ -19,7 +19,7 @@ FOLDER = "served"
 """Inside the cache's folder."""
 
 SYNONYMS = dict.fromkeys(("text-embedding-ada-002-v2", "ada"), "text-embedding-ada-002")
-"""Names of one model: OpenAI's answers of 2023 and from 2025 on say ``-v2``, those between do not; Azure's say ``ada``."""
+"""Names of one model: OpenAI said ``-v2`` in 2023, not in 2024, and again since 2025; Azure says ``ada``."""
 
 _DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})$")
 
@@ -81,7 +81,7 @@ def same_name(one: str, other: str) -> bool:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Return the name without the maker's prefix, a date and a synonym, and the tag, empty where the tag is ``latest``."""
+    """Return the name without the maker's prefix and a date, and the tag, empty where the tag is ``latest``."""
     base, _, tag = name.strip().lower().rpartition("/")[2].partition(":")
     base = _DATE.sub("", base)
     return SYNONYMS.get(base, base), "" if tag == "latest" else tag
