@@ -254,6 +254,8 @@ class Exchange:
             return Fate.NOT_FLOAT
         if any("br" in value for value in self.header("content-encoding")):
             return Fate.PACKED
+        if not all(np.isfinite(_numbers(row)).all() for row in _rows(self.answer) if isinstance(row, str)):
+            return Fate.NOT_FLOAT  # bytes, where a server that was told no format sends these
         return Fate.VECTORS
 
 
@@ -330,7 +332,7 @@ class Recording:
     def input_type(self) -> InputType:
         """What the texts were for; document where the provider was told something else or nothing."""
         told = json.dumps(self.exchange.asked).lower()
-        return "query" if re.search(r'"(search_query|query|retrieval_query|text_retrieval)"', told) else "document"
+        return "query" if re.search(r'"(search_query|query|retrieval_query|text_retrieval|generic_retrieval)"', told) else "document"
 
     @property
     def tokens(self) -> int:
