@@ -31,7 +31,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """A Python that is not on this machine is left out."""
 TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startswith("torch=="))
 
-LIGHT = ("openai", "cohere", "voyage", "google", "wordllama", "langchain", "llama-index", "parquet")
+LIGHT = ("openai", "cohere", "voyage", "google", "bedrock", "wordllama", "langchain", "llama-index", "parquet")
 """The extras that install on every Python without torch."""
 TOOLS = (
     "blockbuster",

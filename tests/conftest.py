@@ -22,6 +22,9 @@ ADDRESSES = (
     "OPENAI_BASE_URL", "OPENAI_API_BASE", "AZURE_OPENAI_ENDPOINT", "CO_API_URL", "GOOGLE_GEMINI_BASE_URL",
     "GOOGLE_VERTEX_BASE_URL",
 )  # fmt: skip
+AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION",
+       "AWS_DEFAULT_REGION", "AWS_BEARER_TOKEN_BEDROCK", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+       "AWS_CA_BUNDLE")  # fmt: skip
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -46,8 +49,11 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the keys and caches of this machine out of the tests."""
-    for name in (*KEYS, *ADDRESSES, "EMBEDROUTER_CONFIG", "OPENAI_API_VERSION"):
+    for name in (*KEYS, *ADDRESSES, *AWS, "EMBEDROUTER_CONFIG", "OPENAI_API_VERSION"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -23,6 +23,7 @@ import pytest
 
 from embedrouter.models import load_catalogue
 from tests.emulator import Emulator
+from tests.emulator.bedrock import ACCESS_KEY, SECRET_KEY
 from tests.emulator.compatible import RULES
 
 ROOT = Path(__file__).parent.parent
@@ -59,9 +60,14 @@ def surroundings(folder: Path) -> Iterator[Emulator]:
             patch.setitem(load_catalogue().servers, name, replace(server, url=emulator.url_of(name)))
             if server.key_required:
                 patch.setenv(server.keys[0], f"the emulator's {server.keys[0]}")
-        for provider in ("openai", "cohere", "voyage"):
-            server = replace(load_catalogue().servers[provider], url=getattr(emulator, f"{provider}_url"))
-            patch.setitem(load_catalogue().servers, provider, server)
+        own = {name: getattr(emulator, f"{name}_url") for name in ("openai", "cohere", "voyage", "bedrock")}
+        for provider, url in own.items():
+            patch.setitem(load_catalogue().servers, provider, replace(load_catalogue().servers[provider], url=url))
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1",
+            "GEMINI_API_KEY": "the emulator's", "GOOGLE_GEMINI_BASE_URL": emulator.google_url,
+        }.items():  # fmt: skip
+            patch.setenv(name, value)
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(_hub_cache(folder / "hub")))
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         patch.setattr(socket.socket, "connect", _only_here(socket.socket.connect, refused))

@@ -68,6 +68,7 @@ PROVIDERS = {
     "azure": Provider("azure_openai:text-embedding-3-large", False, "azure_url"),
     "cohere": Provider("cohere:embed-v4.0", True, "cohere_url"),
     "voyage": Provider("voyage:voyage-4-lite", True, "voyage_url"),
+    "bedrock": Provider("bedrock:cohere.embed-v4:0", True, "bedrock_url"),
     "google": Provider("google_genai:gemini-embedding-001", True, "google_url"),
     "vertex": Provider("google_vertexai:text-embedding-005", True, "vertex_url"),
 }
@@ -156,13 +157,17 @@ def test_the_input_type_is_told_in_the_providers_words(emulator: Emulator, async
             seen.append(emulator.received[-1].input_type)
         router.close()
 
-    google = ["RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"]
-    assert seen == [None] * 4 + ["search_document", "search_query", "document", "query", *google, *google]
+    cohere, google = ["search_document", "search_query"], ["RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"]
+    assert seen == [None] * 4 + [*cohere, "document", "query", *cohere, *google, *google]
 
 
 def test_providers_are_told_not_to_cut_texts(emulator: Emulator, asynchronous: bool) -> None:
-    """Both cut silently by default."""
-    for name, field, off in (("cohere", "truncate", "NONE"), ("voyage", "truncation", False)):
+    """They cut silently by default."""
+    for name, field, off in (
+        ("cohere", "truncate", "NONE"),
+        ("voyage", "truncation", False),
+        ("bedrock", "truncate", "NONE"),
+    ):
         router = PROVIDERS[name].router(emulator)
         embed(router, asynchronous, ["a"], input_type="document")
         router.close()
@@ -285,7 +290,8 @@ def test_an_unknown_model_is_unavailable_and_the_message_says_what_to_check(
     provider: Provider, emulator: Emulator, asynchronous: bool
 ) -> None:
     """Voyage says so with a 400."""
-    name = provider.model.partition(":")[0] + ":no-such-model"
+    served, _, name = provider.model.partition(":")
+    name = f"{served}:{name}-no-such-model" if served == "bedrock" else f"{served}:no-such-model"
     declared = Provider(name, provider.asymmetric, provider.url).declare(emulator, space="s", dimensions=8)
     error = failure(router := Router([declared], cache=None, retry=ONCE), asynchronous, ["a"])
     router.close()
@@ -357,6 +363,7 @@ def test_messages_never_quote_a_text(emulator: Emulator, asynchronous: bool) -> 
         ("cohere", "CO_API_KEY"),
         ("cohere", "COHERE_API_KEY"),
         ("voyage", "VOYAGE_API_KEY"),
+        ("bedrock", "AWS_BEARER_TOKEN_BEDROCK"),
         ("google", "GOOGLE_API_KEY"),
         ("google", "GEMINI_API_KEY"),
         ("vertex", "GOOGLE_API_KEY"),
@@ -377,7 +384,14 @@ def test_a_named_variable_is_the_only_one_read(
     provider: Provider, emulator: Emulator, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A configuration that names one must not fall back on another account's."""
-    for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY", "GOOGLE_API_KEY"):
+    for variable in (
+        "OPENAI_API_KEY",
+        "AZURE_OPENAI_API_KEY",
+        "CO_API_KEY",
+        "VOYAGE_API_KEY",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "GOOGLE_API_KEY",
+    ):
         monkeypatch.setenv(variable, "another account")
     router = provider.router(emulator, api_key=None, api_key_env="TEAM_KEY")
     with pytest.raises(AuthenticationError, match="TEAM_KEY"):
@@ -393,7 +407,7 @@ def test_a_missing_key_is_named_at_the_first_call_that_needs_it(provider: Provid
     """Building the router and warm calls need none."""
     router = provider.router(emulator, api_key=None)
 
-    with pytest.raises(AuthenticationError, match=r"set the environment variable [A-Z_]+_API_KEY"):
+    with pytest.raises(AuthenticationError, match=r"[Ss]et (the environment variable [A-Z_]+_API_KEY|AWS_[A-Z_]+ and)"):
         router.embed(["a"], input_type="document")
     assert emulator.calls == 0
 
@@ -501,7 +515,8 @@ def test_prompts_are_put_before_texts_for_a_compatible_server(emulator: Emulator
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("openai", 2048), ("cohere", 96), ("voyage", 1000), ("google", 100), ("vertex", 250)]
+    ("name", "most"),
+    [("openai", 2048), ("cohere", 96), ("voyage", 1000), ("bedrock", 96), ("google", 100), ("vertex", 250)],
 )
 def test_requests_hold_as_many_texts_as_the_provider_takes(
     name: str, most: int, emulator: Emulator, asynchronous: bool
@@ -799,7 +814,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, emul
     """At the first call that needs it."""
     import sys
 
-    packages = {"openai": "openai", "cohere": "cohere", "voyage": "httpx", "google": "google.genai"}
+    packages = {"openai": "openai", "cohere": "cohere", "voyage": "httpx", "bedrock": "boto3", "google": "google.genai"}
     for name, package in packages.items():
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ConfigError, match=rf"pip install 'embedrouter\[{name}\]'"):

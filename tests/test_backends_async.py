@@ -29,6 +29,7 @@ ADDRESSES = {
     "azure_openai:text-embedding-3-large": "azure_url",
     "cohere:embed-v4.0": "cohere_url",
     "voyage:voyage-4-lite": "voyage_url",
+    "bedrock:amazon.titan-embed-text-v2:0": "bedrock_url",
 }
 
 

@@ -253,8 +253,22 @@ TABLE = [
 # fmt: on
 
 
+FEW = ("429 after 0.2 s", "403", "404 page", "502 page", "half an answer", "read timeout", "204", "other dimensions")
+"""The rows that are fast tests for Google, whose SDK takes longer than the others."""
+
+
 @pytest.mark.parametrize(
-    ("row", "provider"), [pytest.param(row, name, id=f"{row.name}-{name}") for row in TABLE for name in row.of]
+    ("row", "provider"),
+    [
+        pytest.param(
+            row,
+            name,
+            marks=pytest.mark.slow if name == "google" and row.name not in FEW else (),
+            id=f"{row.name}-{name}",
+        )
+        for row in TABLE
+        for name in row.of
+    ],
 )
 @pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
 def test_what_follows_from_a_failure(

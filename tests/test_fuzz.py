@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
@@ -108,7 +109,7 @@ class Wire:
 def wire(provider: str, monkeypatch: pytest.MonkeyPatch) -> Wire:
     name, _, form = provider.partition(" ")
     laid = Wire(None, form == "async")  # type: ignore[arg-type]
-    makers = {"openai": _openai, "cohere": _cohere, "voyage": _voyage}
+    makers = {"openai": _openai, "cohere": _cohere, "voyage": _voyage, "bedrock": _bedrock, "google": _google}
     laid.backend = makers[name](laid, monkeypatch)
     return laid
 
@@ -190,8 +191,51 @@ def _voyage(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
     return _create(model)
 
 
+class _Raw(io.BytesIO):
+    """An answer's body as urllib3 has it."""
+
+    def stream(self, **_: object) -> Iterator[bytes]:
+        yield self.read()
+
+
+def _bedrock(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    import boto3.session
+    from botocore.awsrequest import AWSResponse
+    from botocore.config import Config
+
+    client = boto3.session.Session("k", "s", region_name="us-east-1").client(
+        "bedrock-runtime", config=Config(retries={"total_max_attempts": 1})
+    )
+    client.meta.events.register(
+        "before-send.bedrock-runtime",
+        lambda request, **_: AWSResponse(request.url, laid.status, laid.headers, _Raw(laid.body)),
+    )
+    return _create(Model("bedrock:cohere.embed-own", space="own", dimensions=DIMENSIONS, client=client))
+
+
+def _google(laid: Wire, _: pytest.MonkeyPatch) -> Backend:
+    import httpx2
+    from google import genai
+    from google.genai import types
+
+    transport = _transport(laid)
+    client = genai.Client(
+        api_key="k",
+        http_options=types.HttpOptions(
+            httpx_client=httpx2.Client(transport=transport), httpx_async_client=httpx2.AsyncClient(transport=transport)
+        ),
+    )
+    return _create(
+        Model("google_genai:own", space="own", dimensions=DIMENSIONS, client=client, async_client=client.aio)
+    )
+
+
 def good(provider: str) -> dict[str, Any]:
     """Return the body of the right answer."""
+    if provider.startswith("bedrock"):
+        return {"id": "1", "texts": list(TEXTS), "embeddings": {"float": RIGHT.tolist()}, "inputTextTokenCount": 3}
+    if provider.startswith("google"):
+        return {"embeddings": [{"values": row.tolist()} for row in RIGHT], "usageMetadata": {"promptTokenCount": 3}}
     if provider.startswith("cohere"):
         meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 3}}
         return {"id": "1", "texts": list(TEXTS), "embeddings": {"float": RIGHT.tolist()}, "meta": meta}
@@ -221,7 +265,8 @@ def damages(draw: st.DrawFn) -> Callable[[Any], Any]:
     return lambda value: damaged(draw, value)
 
 
-PROVIDERS = ["openai", "cohere", "voyage", "openai async", "cohere async", "voyage async"]
+KINDS = ("openai", "cohere", "voyage", "bedrock", "google")
+PROVIDERS = [f"{name}{form}" for form in ("", " async") for name in KINDS]
 patched = [HealthCheck.function_scoped_fixture]
 often = settings(examples(150), suppress_health_check=patched)
 sent_headers = st.fixed_dictionaries(

@@ -225,6 +225,9 @@ TOO_LONG: dict[str, int | None] = {
     "the input length exceeds the context length": None,
     "The input token count is 24000 but the model supports up to 2048.": 2048,
     "Too many input tokens. Max input tokens: 8192, request input token count: 9000": 8192,
+    "Malformed input request: #/texts/1: expected maxLength: 2048, actual: 2449, please reformat your input and try "
+    "again.": None,  # of characters
+    "Malformed input request: expected maxLength: 50000, actual: 66000, please reformat your input.": None,
     "Input text exceeds maximum length of 8194 tokens": 8194,
     "Single text cannot exceed 8194 tokens. 9000 tokens given.": 8194,
     "Input length 992 exceeds maximum allowed token size 512": 512,
@@ -313,6 +316,9 @@ MODELS = {
     "No deployments available for selected model": True,
     "unknown model 'x'": True,
     "The model has been deprecated": True,
+    "The provided model identifier is invalid.": True,
+    "Invocation of model ID cohere.embed-v4:0 with on-demand throughput isn’t supported. Retry your request with the "
+    "ID or ARN of an inference profile that contains this model.": True,
     "This input was rejected.": False,
     "the model's maximum context length is 512 tokens": False,
     "Something went wrong.": False,
@@ -333,6 +339,8 @@ UNSUPPORTED = {
     "Unsupported parameter: 'dimensions'": True,
     "parameter `encoding_format` is not supported": True,
     "unknown field `dimensions`, expected one of": True,
+    "Malformed input request: #: extraneous key [dimensions] is not permitted, please reformat your input": True,
+    "Malformed input request: #: required key [texts] not found": True,
     "This input was rejected.": False,
 }
 

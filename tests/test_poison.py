@@ -20,7 +20,7 @@ PROVIDERS = {
     "azure_openai": ("azure_openai:text-embedding-3-small", "azure_url"),
     "cohere": ("cohere:embed-v4.0", "cohere_url"),
     "voyage": ("voyage:voyage-3.5", "voyage_url"),
-    "google": ("google_genai:gemini-embedding-001", "google_url"),
+    "bedrock": ("bedrock:cohere.embed-v4:0", "bedrock_url"),
     "vertex": ("google_vertexai:text-embedding-005", "vertex_url"),
 }
 MARKER = "POISON"
@@ -37,6 +37,7 @@ def refusal(provider: str, reason: str = REASON) -> Fault:
     body: dict[str, Any] = {
         "cohere": {"id": "1", "message": reason},
         "voyage": {"detail": reason},
+        "bedrock": {"message": reason},
     }.get(provider, {"error": {"message": reason, "type": "invalid_request_error", "param": None, "code": None}})
     return Fault.status(400, body=body)
 

@@ -239,8 +239,10 @@ def test_an_unknown_model_says_what_to_check(server: str, emulator: Emulator, as
     assert "Check the model's name" in str(error)
 
 
-EXTRAS = {"openai": "openai", "cohere": "cohere", "voyage": "voyage", "ollama": "ollama", "google": "google"}
-"""The extra that installs what a protocol needs, where it is called otherwise than the protocol."""
+EXTRAS = ("openai", "cohere", "voyage", "ollama", "google", "bedrock")
+"""Extras that have the name of a protocol; the others have that of the provider."""
+ADDRESSES = {"azure_openai": "the resource's", "databricks": "the workspace's", "bedrock": "the region's"}
+"""What stands in the page where there is no address for everybody."""
 
 
 def row(server: Server) -> str:
@@ -248,10 +250,10 @@ def row(server: Server) -> str:
     key = " or ".join(f"`{name}`" for name in server.keys) or "—"
     if server.keys and not server.key_required:
         key += ", if it wants one"
-    local = not server.keys and not server.address_variables
-    address = f"`{server.url}`" if server.url else "in this process" if local else "yours"
+    address = f"`{server.url}`" if server.url else ADDRESSES.get(server.name, "in this process")
     address = " or ".join([address, *(f"`{name}`" for name in server.address_variables)]).replace(" or ", ", or ", 1)
-    return f"| `{server.name}:` | {key} | {address} | `[{EXTRAS.get(server.protocol, server.name)}]` |"
+    extra = server.protocol if server.protocol in EXTRAS else server.name
+    return f"| `{server.name}:` | {key} | {address} | `[{extra}]` |"
 
 
 def test_the_page_has_a_row_of_each_server() -> None:
@@ -418,6 +420,7 @@ def test_a_server_of_ones_own_is_ten_lines(
         ('name = "a"\nkey = "X"', "unknown column 'key'"),
         ('name = "a"\nkeys = "X"', "keys must be a list of texts"),
         ('name = "a"\ntexts = "many"', "texts must be a whole number"),
+        ('name = "a"\n[[server]]\nname = "b"', "unknown table 'server'"),
     ],
 )
 def test_a_wrong_row_is_told(row: str, says: str, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ HEAVY = {
     "openai",
     "cohere",
     "voyageai",
+    "boto3",
+    "botocore",
     "google.genai",
     "httpx",
     "httpx2",
@@ -73,7 +75,8 @@ def test_building_routers_for_every_provider_loads_no_sdk() -> None:
     build = (
         "import embedrouter as e\n"
         "for name in ('openai:text-embedding-3-small', 'cohere:embed-v4.0', 'voyage:voyage-4', "
-        "'google_genai:gemini-embedding-2', 'wordllama:l2_supercat_256', 'sentence-transformers:all-MiniLM-L6-v2'):\n"
+        "'google_genai:gemini-embedding-2', 'bedrock:cohere.embed-v4:0', 'wordllama:l2_supercat_256', "
+        "'sentence-transformers:all-MiniLM-L6-v2'):\n"
         "    e.Router([name])\n"
         "e.Router([e.Model('azure_openai:text-embedding-3-small', base_url='https://x', api_version='2024-10-21')])"
     )

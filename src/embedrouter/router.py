@@ -270,7 +270,7 @@ class Router(SetOnce, Closeable):
     def submit_batch(
         self, texts: Iterable[str], *, input_type: InputType = "document", tier: str | None = None
     ) -> BatchJob:
-        """Submit texts to the provider's batch endpoint: OpenAI charges half the price and takes up to 24 hours.
+        """Submit texts to the provider's batch endpoint: OpenAI and Google charge half, and take up to 24 hours.
 
         Texts that are cached, or in a batch in progress, are not submitted again. ``BatchJob.wait`` stores the vectors
         in the cache, where ``embed`` finds them. The process may end before: ``batches`` returns the job later.

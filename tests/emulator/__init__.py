@@ -1,8 +1,8 @@
 """A wire-faithful emulator of embeddings endpoints, for tests.
 
-It speaks to the makers' real SDKs over a real loopback socket: OpenAI, Azure OpenAI, Cohere, Voyage AI and Google. It
-refuses what they refuse, in their words; answers deterministic vectors that `vector` computes as well; counts what it
-would bill; and fails on command.
+It speaks to the makers' real SDKs over a real loopback socket: OpenAI, Azure OpenAI, Cohere, Voyage AI, Google and
+Amazon Bedrock. It refuses what they refuse, in their words; answers deterministic vectors that `vector` computes as
+well; counts what it would bill; and fails on command.
 
     with Emulator() as emulator:
         client = openai.OpenAI(api_key="any", base_url=emulator.openai_url, max_retries=0)

@@ -18,6 +18,7 @@ from types import TracebackType
 from tests.emulator.azure import Azure
 from tests.emulator.batch_api import BatchApi
 from tests.emulator.batches import Batches
+from tests.emulator.bedrock import Bedrock
 from tests.emulator.clock import Clock
 from tests.emulator.cohere import Cohere
 from tests.emulator.compatible import RULES, Compatible
@@ -25,6 +26,7 @@ from tests.emulator.exchange import Answer, Provider, Received, Refusal, Refused
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
 from tests.emulator.google import Google, Vertex
+from tests.emulator.google_batches import GoogleBatches
 from tests.emulator.journal import Journal
 from tests.emulator.openai import OpenAI
 from tests.emulator.pace import Pace
@@ -36,12 +38,12 @@ Rule = Callable[[Received], Fault | None]
 
 
 class Emulator:
-    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI and Google on a loopback socket.
+    """The embeddings endpoints of OpenAI, Azure OpenAI, Cohere, Voyage AI, Google and Amazon Bedrock, on loopback.
 
     Use it as a context manager. `keys` are the only keys accepted (None: any that is not empty). `deployments` maps
-    Azure deployment names to models (None: every model is deployed under its own name). `latency` delays every answer
-    by that many seconds. `pace` limits requests and tokens a minute; makers that report theirs in headers report it. An
-    error inside the emulator or in `fault_for` is raised when the context ends.
+    Azure deployment names and Bedrock inference profiles to models (None: every model is deployed under its own name).
+    `latency` delays every answer by that many seconds. `pace` limits requests and tokens a minute; makers that report
+    theirs in headers report it. An error inside the emulator or in `fault_for` is raised when the context ends.
     """
 
     def __init__(
@@ -56,13 +58,14 @@ class Emulator:
         self.pace = pace
         self.fault_for: Rule | None = None
         self._initial_latency = latency
-        openai = OpenAI(keys)
+        openai, google = OpenAI(keys), Google(keys)
         self._providers: dict[str, Provider] = {
             "openai-api": openai,
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
             "voyage-api": Voyage(keys),
-            "google-api": Google(keys),
+            "bedrock-api": Bedrock(keys, deployments),
+            "google-api": google,
             "vertex-api": Vertex(keys),
             **{f"{name}-api": Compatible(name, keys) for name in RULES},
         }
@@ -72,6 +75,8 @@ class Emulator:
         self.batches = Batches(openai, files, clock, self._journal)
         """OpenAI's Batch API: what is to happen to the batches there."""
         self._batch_api = BatchApi(openai, files, self.batches)
+        self.google_batches = GoogleBatches(google, self._journal, lambda: self.google_url)
+        """Google's batch endpoint: what is to happen to the batches there."""
         self._script: deque[Fault | None] = deque()
         self._stopping = threading.Event()
         self._crashes: list[Exception] = []
@@ -118,6 +123,11 @@ class Emulator:
     def url_of(self, server: str) -> str:
         """The address of a server of `compatible.RULES`, without its last step."""
         return f"{self._base}/{server}-api{RULES[server].route.removesuffix('/embeddings').removesuffix('/api/embed')}"
+
+    @property
+    def bedrock_url(self) -> str:
+        """For `boto3.client("bedrock-runtime", endpoint_url=…)`."""
+        return f"{self._base}/bedrock-api"
 
     @property
     def google_url(self) -> str:
@@ -182,6 +192,7 @@ class Emulator:
         """Forget what happened, the batches and files, the script, the rule and the latency."""
         self._journal.forget()
         self.batches.reset()
+        self.google_batches.reset()
         self._script.clear()
         self.fault_for = None
         self.latency = self._initial_latency
@@ -192,7 +203,7 @@ class Emulator:
         prefix, _, rest = request.path.lstrip("/").partition("/")
         local = replace(request, path=f"/{rest}")
         provider = self._provider(prefix, local.path)
-        if not isinstance(provider, BatchApi) and request.method != "POST":
+        if not isinstance(provider, BatchApi | GoogleBatches) and request.method != "POST":
             return Delivery(Reply(405, b'{"message":"method not allowed"}', {"allow": "POST"}))
         if provider is None:
             return Delivery(_not_found(request.path))
@@ -208,9 +219,10 @@ class Emulator:
         finally:
             self._journal.leave()
 
-    def _provider(self, prefix: str, path: str) -> Provider | BatchApi | None:
-        if prefix == "openai-api" and self._batch_api.serves(path):
-            return self._batch_api
+    def _provider(self, prefix: str, path: str) -> Provider | BatchApi | GoogleBatches | None:
+        for own, api in (("openai-api", self._batch_api), ("google-api", self.google_batches)):
+            if prefix == own and api.serves(path):
+                return api
         provider = self._providers.get(prefix)
         return provider if provider is not None and provider.serves(path) else None
 
@@ -221,12 +233,12 @@ class Emulator:
             return self.fault_for(received) if self.fault_for else None
 
     def _perform(
-        self, provider: Provider | BatchApi, request: Request, received: Received, fault: Fault | None
+        self, provider: Provider | BatchApi | GoogleBatches, request: Request, received: Received, fault: Fault | None
     ) -> Delivery:
         if fault is not None and fault.kind in ("status", "reset", "html"):
             return Delivery(_failed(provider, request, fault), "reset" if fault.kind == "reset" else "whole")
         try:
-            if isinstance(provider, BatchApi):
+            if isinstance(provider, BatchApi | GoogleBatches):
                 _check_playable(fault, received)
                 reply = self._watched(provider.answer(request))
             else:
@@ -269,7 +281,7 @@ def _check_playable(fault: Fault | None, received: Received) -> None:
         raise ValueError(f"Fault {fault.kind!r} spoils vectors and {asked} answers none: use batches.spoil_lines()")
 
 
-def _failed(provider: Provider | BatchApi, request: Request, fault: Fault) -> Reply:
+def _failed(provider: Provider | BatchApi | GoogleBatches, request: Request, fault: Fault) -> Reply:
     """Return the provider's own error, or the body and headers that the fault brings along."""
     if fault.kind == "reset":
         return Reply(500, b"")

@@ -31,6 +31,8 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
+    raw_path: str = ""
+    """The path as it was sent, percent-encoded and with its provider prefix."""
 
     @property
     def key(self) -> str | None:

@@ -56,7 +56,7 @@ _QUOTA = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class Text:
     """One text of a request, with the settings that belong to it."""
 
     text: str
@@ -87,10 +87,13 @@ class Google:
         return Sketch(name, tuple(one.text for one in texts), texts[0].task, texts[0].dimensions)
 
     def accept(self, request: Request) -> Job:
-        self._authorise(request)
+        self.authorise(request)
         name, _ = self._route(request)
-        model = self._model(name)
-        texts = self._texts(request, name)
+        return self.job(name, self._texts(request, name))
+
+    def job(self, name: str, texts: Sequence[Text]) -> Job:
+        """Check texts as a request for them is checked; raise `Refusal`."""
+        model = self.model(name)
         for place, one in enumerate(texts):
             self._check(one, model, place)
         kept = tuple(truncate(one.text, model.max_tokens) for one in texts)
@@ -110,14 +113,15 @@ class Google:
         return _json(200, body)
 
     def failure(self, status: int, reason: str | None, request: Request) -> Reply:
-        name, _ = self._route(request)
+        found = self.path.fullmatch(request.path)
+        name = found[1] if found else "unknown"
         if reason == "insufficient_quota":
             return exhausted("EmbedContentRequestsPerDayPerUserPerProjectPerModel-FreeTier", wait="45s")
         if status == 404:
-            return _error(404, _no_model(name))
+            return error_reply(404, _no_model(name))
         if status in (400, 401):
             return _wrong_key()
-        return _error(status, _WORDS.get(status, f"The request failed ({status})."))
+        return error_reply(status, _WORDS.get(status, f"The request failed ({status})."))
 
     # What the requests of both places have in common.
 
@@ -126,57 +130,57 @@ class Google:
         assert found is not None
         return found[1], found[2]
 
-    def _authorise(self, request: Request) -> None:
+    def authorise(self, request: Request) -> None:
         key = request.headers.get("x-goog-api-key", "").strip()
         if not key:
-            _refuse(403, "Method doesn't allow unregistered callers (callers without established identity).")
+            refuse(403, "Method doesn't allow unregistered callers (callers without established identity).")
         if self.keys is not None and key not in self.keys:
             raise Refusal(_wrong_key(), "API key not valid")
 
-    def _model(self, name: str) -> Model:
+    def model(self, name: str) -> Model:
         row = MODELS.get(name)
         if row is None or row.provider not in self.served:
-            _refuse(404, _no_model(name))
+            refuse(404, _no_model(name))
         return row
 
-    def _texts(self, request: Request, name: str) -> list[_Text]:
+    def _texts(self, request: Request, name: str) -> list[Text]:
         fields = self._fields(request)
         _, method = self._route(request)
         if method == "embedContent":
-            return [self._text(fields, name, "")]
-        _only(fields, ("model", "requests"), "")
+            return [self.text(fields, name, "")]
+        only(fields, ("model", "requests"), "")
         if fields.get("model", f"models/{name}") != f"models/{name}":
-            _refuse(400, "* BatchEmbedContentsRequest.model: must be the model of the path")
+            refuse(400, "* BatchEmbedContentsRequest.model: must be the model of the path")
         requests = fields.get("requests")
         if not isinstance(requests, list) or not requests:
-            _refuse(400, "* BatchEmbedContentsRequest.requests: requests is not specified\n")
+            refuse(400, "* BatchEmbedContentsRequest.requests: requests is not specified\n")
         if len(requests) > MAX_REQUESTS:
-            _refuse(400, f"* BatchEmbedContentsRequest.requests: at most {MAX_REQUESTS} requests can be in one batch\n")
-        return [self._text(_object(one, place), name, f"requests[{place}]") for place, one in enumerate(requests)]
+            refuse(400, f"* BatchEmbedContentsRequest.requests: at most {MAX_REQUESTS} requests can be in one batch\n")
+        return [self.text(_object(one, place), name, f"requests[{place}]") for place, one in enumerate(requests)]
 
-    def _text(self, fields: Mapping[str, Any], name: str, where: str) -> _Text:
-        _only(fields, ("model", "content", "taskType", "title", "outputDimensionality"), where)
+    def text(self, fields: Mapping[str, Any], name: str, where: str) -> Text:
+        only(fields, ("model", "content", "taskType", "title", "outputDimensionality"), where)
         if fields.get("model", f"models/{name}") != f"models/{name}":
-            _refuse(400, f"* {where}.model: unexpected model name format")
+            refuse(400, f"* {where}.model: unexpected model name format")
         if where and "model" not in fields:
-            _refuse(400, f"* {where}.model: model is required\n")
+            refuse(400, f"* {where}.model: model is required\n")
         text = _content(fields.get("content"), where)
-        return _Text(text, _task(fields.get("taskType"), where), _dimensions(fields, where))
+        return Text(text, _task(fields.get("taskType"), where), _dimensions(fields, where))
 
     def _fields(self, request: Request) -> dict[str, Any]:
         fields = request.fields()
         if fields is None:
-            _refuse(400, "Invalid JSON payload received. Unexpected token.")
+            refuse(400, "Invalid JSON payload received. Unexpected token.")
         return fields
 
-    def _check(self, one: _Text, model: Model, place: int) -> None:
+    def _check(self, one: Text, model: Model, place: int) -> None:
         if one.task is not None and not model.tasks:
-            _refuse(400, f"task_type is not supported by {model.name}. Put the task before the text.")
+            refuse(400, f"task_type is not supported by {model.name}. Put the task before the text.")
         if one.dimensions is not None and one.dimensions not in model.dimensions:
-            _refuse(400, f"Unable to submit request because it has an outputDimensionality value of {one.dimensions}.")
+            refuse(400, f"Unable to submit request because it has an outputDimensionality value of {one.dimensions}.")
         tokens = count_tokens(self.name, one.text)
         if not one.cut and tokens > model.max_tokens:
-            _refuse(
+            refuse(
                 400,
                 f"Unable to submit request because the input token count is {tokens} but the model supports up to "
                 f"{model.max_tokens}. Reduce the input token count and try again. You can also use the CountTokens API "
@@ -213,7 +217,7 @@ class Vertex(Google):
         job = super().accept(request)
         _, method = self._route(request)
         if method not in (("predict",) if job.model.provider == "vertex" else ("predict",) * job.model.tasks + GEMINI):
-            _refuse(400, f"{job.model.name} is not supported in the {method} API.")
+            refuse(400, f"{job.model.name} is not supported in the {method} API.")
         formats = {"predict": "predictions", "embedContent": "embedding"}.get(method, "embeddings")
         return Job(job.model, job.texts, job.inputs, job.input_type, job.dimensions, job.tokens, (formats,))
 
@@ -222,55 +226,55 @@ class Vertex(Google):
             return _wrong_token()
         return super().failure(status, reason, request)
 
-    def _authorise(self, request: Request) -> None:
+    def authorise(self, request: Request) -> None:
         if request.headers.get("x-goog-api-key"):
-            super()._authorise(request)
+            super().authorise(request)
         elif request.key is None or (self.keys is not None and request.key not in self.keys):
             raise Refusal(_wrong_token(), "invalid authentication credentials")
 
-    def _texts(self, request: Request, name: str) -> list[_Text]:
+    def _texts(self, request: Request, name: str) -> list[Text]:
         fields = self._fields(request)
         _, method = self._route(request)
         if method == "predict":
             return self._instances(fields)
         if method == "embedContent":
-            return [self._text(fields, name, "")]
-        _only(fields, ("requests",), "")
+            return [self.text(fields, name, "")]
+        only(fields, ("requests",), "")
         requests = fields.get("requests")
         if not isinstance(requests, list) or not requests:
-            _refuse(400, "requests must not be empty.")
-        return [self._text(_object(one, place), name, f"requests[{place}]") for place, one in enumerate(requests)]
+            refuse(400, "requests must not be empty.")
+        return [self.text(_object(one, place), name, f"requests[{place}]") for place, one in enumerate(requests)]
 
-    def _text(self, fields: Mapping[str, Any], name: str, where: str) -> _Text:
+    def text(self, fields: Mapping[str, Any], name: str, where: str) -> Text:
         settings = ("taskType", "title", "outputDimensionality", "autoTruncate")
-        _only(fields, ("content", "embedContentConfig", *settings), where)
+        only(fields, ("content", "embedContentConfig", *settings), where)
         config = fields.get("embedContentConfig") or {name: fields[name] for name in settings if name in fields}
-        _only(config, settings, f"{where}.embed_content_config")
+        only(config, settings, f"{where}.embed_content_config")
         text = _content(fields.get("content"), where)
         cut = _cut(config)
-        return _Text(text, _task(config.get("taskType"), where), _dimensions(config, where), cut)
+        return Text(text, _task(config.get("taskType"), where), _dimensions(config, where), cut)
 
-    def _instances(self, fields: Mapping[str, Any]) -> list[_Text]:
-        _only(fields, ("instances", "parameters"), "")
+    def _instances(self, fields: Mapping[str, Any]) -> list[Text]:
+        only(fields, ("instances", "parameters"), "")
         instances, parameters = fields.get("instances"), fields.get("parameters") or {}
-        _only(parameters, ("outputDimensionality", "autoTruncate"), "parameters")
+        only(parameters, ("outputDimensionality", "autoTruncate"), "parameters")
         if not isinstance(instances, list) or not instances:
-            _refuse(400, "Empty instances.")
+            refuse(400, "Empty instances.")
         if len(instances) > MAX_INSTANCES:
-            _refuse(400, f"{MAX_INSTANCES} instance(s) is allowed per prediction. Actual: {len(instances)}")
+            refuse(400, f"{MAX_INSTANCES} instance(s) is allowed per prediction. Actual: {len(instances)}")
         texts = []
         for place, one in enumerate(instances):
             fields = _object(one, place)
-            _only(fields, ("content", "task_type", "title"), f"instances[{place}]")
+            only(fields, ("content", "task_type", "title"), f"instances[{place}]")
             if not isinstance(text := fields.get("content"), str) or not text:
-                _refuse(400, "The text content is empty.")
+                refuse(400, "The text content is empty.")
             task = _task(fields.get("task_type"), f"instances[{place}]")
-            texts.append(_Text(text, task, _dimensions(parameters, "parameters"), _cut(parameters)))
+            texts.append(Text(text, task, _dimensions(parameters, "parameters"), _cut(parameters)))
         return texts
 
     def _limit(self, model: Model, texts: int, tokens: int) -> None:
         if model.max_request_tokens is not None and tokens > model.max_request_tokens:
-            _refuse(
+            refuse(
                 400,
                 f"Unable to submit request because the input token count is {tokens} but the model supports up to "
                 f"{model.max_request_tokens} tokens per request. Reduce the input token count and try again.",
@@ -293,7 +297,7 @@ def exhausted(quota: str, *, wait: str | None) -> Reply:
     if wait is not None:
         details.append({"@type": f"{RPC}RetryInfo", "retryDelay": wait})
         said += f"\nPlease retry in {wait}."
-    return _error(429, said, details)
+    return error_reply(429, said, details)
 
 
 def _usage(tokens: int) -> dict[str, Any]:
@@ -310,49 +314,49 @@ def _statistics(count: int, answer: Answer) -> dict[str, Any]:
 
 def _object(value: object, place: int) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        _refuse(400, f"Invalid value at '[{place}]', expected an object.")
+        refuse(400, f"Invalid value at '[{place}]', expected an object.")
     return value
 
 
-def _only(fields: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def only(fields: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     if unknown := sorted(fields.keys() - set(known)):
         place = f" at '{where}'" if where else ""
         said = f'Invalid JSON payload received. Unknown name "{unknown[0]}"{place}: Cannot find field.'
-        _refuse(400, said, [{"@type": f"{RPC}BadRequest", "fieldViolations": [{"field": where, "description": said}]}])
+        refuse(400, said, [{"@type": f"{RPC}BadRequest", "fieldViolations": [{"field": where, "description": said}]}])
 
 
 def _content(value: object, where: str) -> str:
     content = value if isinstance(value, Mapping) else {}
-    _only(content, ("parts", "role"), f"{where}.content")
+    only(content, ("parts", "role"), f"{where}.content")
     parts = content.get("parts")
     if not isinstance(parts, list) or not parts or content.get("role", "user") != "user":
-        _refuse(400, "* EmbedContentRequest.content: contents is not specified\n")
+        refuse(400, "* EmbedContentRequest.content: contents is not specified\n")
     for part in parts:
         if not isinstance(part, Mapping) or part.keys() != {"text"} or not isinstance(part["text"], str):
-            _refuse(400, "* EmbedContentRequest.content.parts: unsupported part")
+            refuse(400, "* EmbedContentRequest.content.parts: unsupported part")
     text = "".join(part["text"] for part in parts)
     if not text:
-        _refuse(400, "* EmbedContentRequest.content: content contains an empty Part.\n")
+        refuse(400, "* EmbedContentRequest.content: content contains an empty Part.\n")
     return text
 
 
 def _task(value: object, where: str) -> str | None:
     if value is not None and value not in TASK_TYPES:
-        _refuse(400, f"Invalid value at '{where}.task_type' (TaskType), {json.dumps(value)}")
+        refuse(400, f"Invalid value at '{where}.task_type' (TaskType), {json.dumps(value)}")
     return as_text(value)
 
 
 def _dimensions(fields: Mapping[str, Any], where: str) -> int | None:
     value = fields.get("outputDimensionality")
     if value is not None and as_count(value) is None:
-        _refuse(400, f"Invalid value at '{where}.output_dimensionality' (TYPE_INT32), {json.dumps(value)}")
+        refuse(400, f"Invalid value at '{where}.output_dimensionality' (TYPE_INT32), {json.dumps(value)}")
     return as_count(value)
 
 
 def _cut(config: Mapping[str, Any]) -> bool:
     cut = config.get("autoTruncate", True)
     if not isinstance(cut, bool):
-        _refuse(400, f"Invalid value at 'auto_truncate' (TYPE_BOOL), {json.dumps(cut)}")
+        refuse(400, f"Invalid value at 'auto_truncate' (TYPE_BOOL), {json.dumps(cut)}")
     return cut
 
 
@@ -365,7 +369,7 @@ def _no_model(name: str) -> str:
 
 def _wrong_key() -> Reply:
     said = "API key not valid. Please pass a valid API key."
-    return _error(400, said, [
+    return error_reply(400, said, [
         {"@type": f"{RPC}ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com",
          "metadata": {"service": "generativelanguage.googleapis.com"}},
         {"@type": f"{RPC}LocalizedMessage", "locale": "en-US", "message": said},
@@ -377,17 +381,20 @@ def _wrong_token() -> Reply:
         "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
         "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project."
     )
-    return _error(401, said, [
+    return error_reply(401, said, [
         {"@type": f"{RPC}ErrorInfo", "reason": "ACCESS_TOKEN_TYPE_UNSUPPORTED", "domain": "googleapis.com"}
     ])  # fmt: skip
 
 
-def _refuse(status: int, message: str, details: list[dict[str, Any]] | None = None) -> NoReturn:
-    raise Refusal(_error(status, message, details), message)
+def refuse(status: int, message: str, details: list[dict[str, Any]] | None = None) -> NoReturn:
+    raise Refusal(error_reply(status, message, details), message)
 
 
-def _error(status: int, message: str, details: list[dict[str, Any]] | None = None) -> Reply:
-    error: dict[str, Any] = {"code": status, "message": message, "status": STATUSES.get(status, "UNKNOWN")}
+def error_reply(
+    status: int, message: str, details: list[dict[str, Any]] | None = None, status_name: str | None = None
+) -> Reply:
+    name = status_name or STATUSES.get(status, "UNKNOWN")
+    error: dict[str, Any] = {"code": status, "message": message, "status": name}
     return _json(status, {"error": {**error, **({"details": details} if details else {})}})
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 ProviderName = str
-"""`openai`, `azure`, `cohere`, `voyage`, `google`, `vertex`, or a name of `compatible.RULES`."""
+"""`openai`, `azure`, `cohere`, `voyage`, `google`, `vertex`, `bedrock`, or a name of `compatible.RULES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Model:
     """Tokens that one request may hold over all its inputs; None where the maker publishes no such limit."""
     served: bool = True
     """False for open-weights models that exist but that the maker's API does not answer for."""
+    roles: bool = True
+    """Whether queries and documents are embedded differently."""
     tasks: bool = True
     """Google: whether requests may name a task type."""
     scaled: bool = True
@@ -39,7 +41,7 @@ class Model:
 
 def _openai(name: str, native: int, *, shortens: bool) -> Model:
     lengths = range(1, native + 1) if shortens else ()
-    return Model(name, "openai", name, native, native, lengths, 8192, 300_000)
+    return Model(name, "openai", name, native, native, lengths, 8192, 300_000, roles=False)
 
 
 def _cohere(name: str, lengths: tuple[int, ...], max_tokens: int, *, space: str | None = None) -> Model:
@@ -54,6 +56,11 @@ def _voyage(name: str, request_tokens: int, *, space: str | None = None, max_tok
 
 def _fixed_voyage(name: str, length: int, request_tokens: int, max_tokens: int) -> Model:
     return Model(name, "voyage", name, length, length, (), max_tokens, request_tokens)
+
+
+def _bedrock(name: str, lengths: tuple[int, ...], max_tokens: int, space: str, *, roles: bool = True) -> Model:
+    allowed = lengths if len(lengths) > 1 else ()
+    return Model(name, "bedrock", space, max(lengths), next(iter(lengths)), allowed, max_tokens, roles=roles)
 
 
 def _google(name: str, native: int, max_tokens: int, **facts: bool) -> Model:
@@ -97,6 +104,12 @@ _ROWS = (
     _fixed_voyage("voyage-2", 1024, 320_000, 4_000),
     _fixed_voyage("voyage-large-2", 1536, 120_000, 16_000),
     _fixed_voyage("voyage-large-2-instruct", 1024, 120_000, 16_000),
+    _bedrock("amazon.titan-embed-text-v2:0", (1024, 512, 256), 8192, "titan-embed-text-v2", roles=False),
+    _bedrock("amazon.titan-embed-text-v1", (1536,), 8192, "titan-embed-text-v1", roles=False),
+    _bedrock("amazon.nova-2-multimodal-embeddings-v1:0", (3072, 1024, 384, 256), 8192, "nova-2-multimodal-embeddings"),
+    _bedrock("cohere.embed-v4:0", (1536, 1024, 512, 256), 128_000, "embed-v4.0"),
+    _bedrock("cohere.embed-english-v3", (1024,), 512, "embed-english-v3.0"),
+    _bedrock("cohere.embed-multilingual-v3", (1024,), 512, "embed-multilingual-v3.0"),
     _google("gemini-embedding-001", 3072, 2048, scaled=False),
     _google("gemini-embedding-2", 3072, 8192, tasks=False),
     _vertex("text-embedding-005"),

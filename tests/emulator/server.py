@@ -98,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers={name.lower(): value for name, value in self.headers.items()},
             body=self._body(),
             method=self.command,
+            raw_path=url.path,
         )
         delivery = self.server.respond(request)
         if delivery is None:

@@ -35,7 +35,8 @@ _WORD = re.compile(r"[^\W_]{4,}")
 _SUFFIX = re.compile(r"(?:ing|ed|es|s)$")
 _ROLES = {
     "search_query": "query", "search_document": "document", "retrieval.query": "query", "retrieval.passage": "document",
-    "passage": "document", "RETRIEVAL_QUERY": "query", "RETRIEVAL_DOCUMENT": "document",
+    "passage": "document", "TEXT_RETRIEVAL": "query", "GENERIC_INDEX": "document",
+    "RETRIEVAL_QUERY": "query", "RETRIEVAL_DOCUMENT": "document",
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def vector(model: str, dimensions: int | None, input_type: str | None, text: str
     """Return exactly what the emulator answers: a read-only float32 vector of unit length.
 
     `dimensions` None means the model's default. `input_type` is what the request says ("query", "search_query", …);
-    OpenAI's models have no roles and ignore it.
+    models without roles, such as OpenAI's, ignore it.
     """
     row = find(model)
     total = _TEXT * _direction(row, "text", text)
@@ -53,7 +54,7 @@ def vector(model: str, dimensions: int | None, input_type: str | None, text: str
     total = _unit(total)
     total += _MODEL * _direction(row, "model", row.name, text)
     role = _ROLES.get(input_type or "", input_type)
-    if role is not None and row.provider != "openai" and row.tasks:
+    if role is not None and row.roles and row.tasks:
         total += _ROLE * _direction(row, "role", role, text)
     short = total[: dimensions or row.default]
     answer = (_unit(short) if row.scaled else _unit(total)[: len(short)]).astype(np.float32)

@@ -12,7 +12,7 @@ import typer
 from ..doctor import PROBE_FOLDER, Finding, ProbeRecords, check_cache, check_ledger, check_models, installed
 from ..errors import EmbedRouterError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
-from ..models import Card, load_catalogue
+from ..models import Catalogue, load_catalogue
 from ..models.agreement import PROBE_VERSION
 from ..router import Router, wiring_of
 from ..spending import tag
@@ -58,7 +58,7 @@ def command(
 def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Finding], Usage]:
     """Run every check of the routers with these arguments, and of the installation."""
     findings: list[Finding] = []
-    routers: list[tuple[Router, Mapping[str, Card]]] = []
+    routers: list[tuple[Router, Catalogue]] = []
     for name, settings in tables.items():
         try:
             routers.append((_build(settings), load_catalogue(settings.get("catalog"))))
@@ -75,8 +75,15 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
             records = ProbeRecords(wiring_of(router).folder / PROBE_FOLDER)
             findings += check_models(router, records, cards=cards, today=today, accept=accept)
             usage += router.usage
-            extras |= {name.partition(":")[0].replace("azure_openai", "openai") for name in router.models}
+            extras |= {_extra(cards, name) for name in router.models}
     return [*findings, *files, *installed(extras)], usage
+
+
+def _extra(catalogue: Catalogue, model: str) -> str:
+    """Return the extra that a model needs: that of the protocol of its server."""
+    provider = model.partition(":")[0]
+    server = catalogue.servers.get(provider)
+    return server.protocol.replace("_", "-") if server else provider
 
 
 def _build(settings: dict[str, Any]) -> Router:

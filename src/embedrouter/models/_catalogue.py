@@ -36,6 +36,8 @@ COPIED = ("space", "dimensions", "allowed", "matryoshka", "input_tokens", "input
 """The facts of a model that are the same in every place that serves it."""
 
 
+TABLES = ("servers", "models", "refused")
+
 KINDS = {str: "a text", tuple: "a list of texts", dict: "a table", bool: "true or false", int: "a whole number"}
 """How a message calls the types of a server's columns."""
 
@@ -162,11 +164,13 @@ class Catalogue(Mapping[str, Card]):
         if hub is None:
             return None
         copied = {column: getattr(hub, column) for column in COPIED if column != "input_types"}
+        if not server.dimensions_field:
+            copied["allowed"] = ()
         return Card(**copied, model=canonical, texts=server.texts, tokens=server.tokens, price=server.price,
                     source=hub.source, checked=hub.checked)  # fmt: skip
 
     def with_rows(self, text: str, origin: str) -> "Catalogue":
-        """Return the catalogue with the rows of a TOML file before its own.
+        """Return the catalogue with the rows of a TOML file, which replace its own rows of the same names.
 
         Raises:
             ConfigError: a row is wrong; the message names it.
@@ -179,6 +183,8 @@ class Catalogue(Mapping[str, Card]):
             reason = None
         if reason is not None:
             raise ConfigError(f"{origin} is not valid TOML: {reason}. Correct the file.")
+        if unknown := sorted(tables.keys() - TABLES):
+            raise ConfigError(f"{origin}: unknown table {shown_name(unknown[0])}. Tables are {', '.join(TABLES)}.")
         servers = dict(self.servers)
         for number, row in enumerate(tables.get("servers", []), 1):
             server = _server(row, f"{origin}, server {number}")
@@ -229,6 +235,8 @@ def _card(row: dict[str, Any], where: str, cards: Mapping[str, Card], servers: M
             raise ConfigError(f"{where}: same_as names {shown_name(same_as)}, which is no earlier row.")
         copied = {column: getattr(other, column) for column in COPIED}
         copied |= {"symmetric": other.symmetric and alike, "same_as": "" if other.provider == HUB else other.identity}
+        if server is not None and not server.dimensions_field:
+            copied["allowed"] = ()
     defaults = {"texts": server.texts, "tokens": server.tokens, "price": server.price} if server else {}
     merged = {**defaults, "symmetric": alike, **copied, **row, "same_as": copied.get("same_as", "")}
     if provider == HUB:

@@ -9,9 +9,10 @@ A redirect is followed only where texts, headers and the key stay with the serve
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,6 +31,7 @@ NO_CONNECTION = {
     "gaierror",
     "ConnectionRefusedError",
     "SSLCertVerificationError",
+    "CertificateError",  # urllib3: the certificate is for another name
     "NewConnectionError",  # urllib3, and so requests
     "ConnectTimeoutError",  # urllib3, botocore
     "EndpointConnectionError",  # botocore
@@ -40,13 +42,15 @@ CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """Failures of TLS that mean that the other side, or the network, closed the connection."""
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 """How OpenSSL says that the answer is not TLS."""
+PROXY_STATUS = re.compile(r"(?:Tunnel connection failed: )?([0-9]{1,9})(?![0-9])")
+"""How the libraries say what a proxy answered to CONNECT; the longer form is that of http.client."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 KEPT_METHOD = frozenset({307, 308})
 """Redirects that HTTP clients follow with the same method and body; after the others they send a GET."""
 
 TRUST = (
-    "If that server, or a proxy on the way, has a certificate of your company's, set SSL_CERT_FILE to a PEM file with "
-    "the company's certificate authority."
+    "If that server, or a proxy on the way, has a certificate of your company's, set {variable} to a PEM file with the "
+    "company's certificate authority."
 )
 
 
@@ -65,25 +69,32 @@ def was_sent(error: BaseException | None) -> bool:
     causes = list(_causes(error))
     if any(kind.__name__ in NO_CONNECTION for cause in causes for kind in type(cause).__mro__):
         return False
-    return not any(getattr(cause, "reason", None) in NOT_TLS for cause in causes)  # of ssl.SSLError
+    return not any(_of_handshake(cause) for cause in causes)
 
 
-def explain(error: BaseException, url: str) -> Failure:
-    """Return the reason for which a connection to ``url`` failed, and what to do."""
+def explain(error: BaseException, url: str, authorities: str = "SSL_CERT_FILE") -> Failure:
+    """Return the reason for which a connection to ``url`` failed, and what to do.
+
+    Args:
+        authorities: the variable that names a file of certificate authorities to the HTTP client.
+    """
     kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
     where = _where(url)
-    if "ProxyError" in kinds:
+    no_proxy = any(isinstance(cause, socket.gaierror | ConnectionRefusedError) for cause in _causes(error))
+    if "ProxyError" in kinds and not no_proxy:
         return _refused_by_proxy(error)
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
-                return _untrusted(cause)
+                return _untrusted(cause, authorities)
             case ssl.SSLError():
-                return _no_tls(cause, connecting="ConnectError" in kinds)
+                return _no_tls(cause, connecting="ConnectError" in kinds or _of_handshake(cause))
             case socket.gaierror():
                 return Failure("the name is unknown", where)
             case ConnectionRefusedError():
                 return Failure("no program listens on that port", where)
+    if "CertificateError" in kinds:
+        return Failure("its certificate is for another name", "Check base_url.", permanent=True)
     if "UnsupportedProtocol" in kinds:
         return Failure("the address does not begin with https:// or http://", "Correct base_url.", permanent=True)
     if "ConnectTimeout" in kinds:
@@ -105,6 +116,8 @@ def url_of(error: BaseException) -> str | None:
             with suppress(RuntimeError):  # of httpx, where there is no request
                 if (request := getattr(holder, "request", None)) is not None and hasattr(request, "url"):
                     return str(request.url)
+        if isinstance(named := _named(cause).get("endpoint_url"), str):
+            return named
     return None
 
 
@@ -152,8 +165,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(one))
             yield one
             more = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-            told = (getattr(one, "reason", None), *one.args)  # the former of urllib and urllib3
+            told = (getattr(one, "reason", None), _named(one).get("error"), *one.args)  # the first of urllib, urllib3
             waiting += [one.__cause__, *more, *(item for item in told if isinstance(item, BaseException))]
+
+
+def _named(error: BaseException) -> Mapping[str, object]:
+    """Return what an exception of botocore was made from: the address, and the exception of urllib3."""
+    named = getattr(error, "kwargs", None)
+    return named if isinstance(named, Mapping) else {}
 
 
 def _where(url: str) -> str:
@@ -163,13 +182,13 @@ def _where(url: str) -> str:
     return f"Check base_url and the network. If this machine reaches that host through a proxy, set {variable}."
 
 
-def _untrusted(error: ssl.SSLCertVerificationError) -> Failure:
+def _untrusted(error: ssl.SSLCertVerificationError, authorities: str) -> Failure:
     reason = f"its certificate is not trusted ({error.verify_message})"
     if "mismatch" in error.verify_message.lower():
         return Failure(reason, "Check base_url: the certificate is for another name.", permanent=True)
     if "expired" in error.verify_message:
         return Failure(reason, "Check this machine's clock, and have the certificate renewed.", permanent=True)
-    return Failure(reason, TRUST, permanent=True)
+    return Failure(reason, TRUST.format(variable=authorities), permanent=True)
 
 
 def _no_tls(error: ssl.SSLError, *, connecting: bool) -> Failure:
@@ -182,6 +201,12 @@ def _no_tls(error: ssl.SSLError, *, connecting: bool) -> Failure:
     return Failure(f"the TLS handshake was refused ({_reason(error)})", advice)
 
 
+def _of_handshake(error: BaseException) -> bool:
+    """Return whether OpenSSL's name for a failure is one of handshakes alone."""
+    reason = str(getattr(error, "reason", ""))  # of ssl.SSLError
+    return reason in NOT_TLS or "HANDSHAKE" in reason
+
+
 def _reason(error: ssl.SSLError) -> str:
     """Return OpenSSL's name for a failure; Python sets it only on errors of a connection."""
     return getattr(error, "reason", None) or type(error).__name__
@@ -189,7 +214,7 @@ def _reason(error: ssl.SSLError) -> str:
 
 def _refused_by_proxy(error: BaseException) -> Failure:
     """Return what a proxy's answer to CONNECT means, of which the libraries give the status line as text."""
-    number = next((word for cause in _causes(error) for word in str(cause).split()[:1] if word.isdecimal()), "")
+    number = next((found[1] for cause in _causes(error) if (found := PROXY_STATUS.match(str(cause)))), "")
     status = int(number) if number else 0
     with suppress(ValueError):
         number = f"{status} {HTTPStatus(status).phrase}" if status else ""

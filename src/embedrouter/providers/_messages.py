@@ -207,7 +207,7 @@ TOO_LONG = _any(
     r"(?:exceed\w*|longer|more|larger|greater)(?: than)?(?: \w+){0,5} \(?\d[\d,]* tokens",
     r"cannot exceed \d[\d,]* tok",
     r"(?:input|text|sequence|prompt)s?(?:\[\d+\])?(?: \w+){0,2} (?:length|longer)\b(?: \w+){0,3} (?:exceed|than|be)",
-    r"size of tensor a \(\d+\) must match the size of tensor b", r"range of input length",
+    r"expected maxLength", r"size of tensor a \(\d+\) must match the size of tensor b", r"range of input length",
 )  # fmt: skip
 """A text is over the model's limit; no server has a code for it."""
 
@@ -238,7 +238,7 @@ UNKNOWN_MODEL = _any(
     r"has been (?:deprecated|removed|retired)|decommissioned)",
     r"(?:not supported for|does not support|doesn't support|not support) (?:the )?embed\w*", r"not an embedding model",
     r"no (?:healthy )?deployments? (?:available|found)", r"deployment[^.;]{0,60} (?:not found|does not exist)",
-    r"model_not_found",
+    r"model_not_found", r"model identifier is invalid", r"with on-demand throughput isn.t supported",
 )  # fmt: skip
 """The server does not serve the model, or not for embeddings."""
 
@@ -251,6 +251,7 @@ UNSUPPORTED = _any(
     r"(?:unrecognized|unknown|unexpected|unsupported|invalid) (?:request )?(?:argument|parameter|field|keyword)",
     r"param(?:eter)?s?\b[^.;]{0,80} (?:is|are) not (?:supported|allowed|permitted)",
     r"(?:extra|additional) (?:fields|inputs|properties)(?: \w+)? not (?:permitted|allowed)", r"drop_params",
+    r"extraneous key \[", r"required key \[", r"is not a valid enum value",
 )  # fmt: skip
 """The server does not take a field of the request; no text is at fault."""
 

@@ -75,8 +75,10 @@ def described(
 class RemoteBackend(Backend):
     """Calls a provider through the clients of its SDK, or through those that the user passed in."""
 
-    path: ClassVar[str] = "/embeddings"
+    path = "/embeddings"
     """Under the provider's address."""
+    authorities: ClassVar[str] = "SSL_CERT_FILE"
+    """The variable that names a file of certificate authorities to the HTTP client."""
 
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         assert known.server is not None, "every provider of this package has a row"
@@ -260,14 +262,14 @@ class RemoteBackend(Backend):
     def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
         """Return the error for a request whose time ran out."""
         sent, called = was_sent(error), self._called(error)
-        failure = explain(error, called)
+        failure = explain(error, called, self.authorities)
         story = f"no answer in time ({place_of(called)})" + ("" if sent else f": {failure.reason}. {failure.advice}")
         return RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
 
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
         """Return the error for a failure of the network: the host, the reason, and what to do."""
         called = self._called(error)
-        failure = explain(reason or error, called)
+        failure = explain(reason or error, called, self.authorities)
         return UnavailableError(
             f"the connection failed ({place_of(called)}): {failure.reason}. {failure.advice}",
             model=self.model.name,
@@ -276,13 +278,12 @@ class RemoteBackend(Backend):
         )
 
     def _called(self, error: Exception) -> str:
-        return url_of(error) or self.endpoint.url
+        return url_of(error) or (self.address.url if self.address else "")
 
     @property
     def _endpoint(self) -> str:
         """The address of the embeddings; an empty string where only a client of the user's has it."""
-        base = self.endpoint.url
-        return f"{base.rstrip('/')}{self.path}" if base else ""
+        return f"{self.address.url.rstrip('/')}{self.path}" if self.address else ""
 
     def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
         taken: Taken | None = self.taken

@@ -132,6 +132,8 @@ class Refusal:
     body: object
     """Parsed JSON, or text."""
     headers: Mapping[str, str] | None = None
+    advice: str = ""
+    """What to do next, where the provider's module knows it better than the status does."""
 
     @property
     def fields(self) -> frozenset[str]:
@@ -172,7 +174,7 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
     answer: dict[str, Any] = {"model": asked.model, "status": status}
 
     def unavailable(advice: str) -> UnavailableError:
-        return UnavailableError(f"{_sentence(story)} {advice}", **answer, retryable=False)
+        return UnavailableError(f"{_sentence(story)} {refusal.advice or advice}", **answer, retryable=False)
 
     kind = kind_of_status(status) or BackendError
     rejected = status in REJECTED
@@ -182,10 +184,11 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
         return unavailable("Leave the setting out that the server does not take, or ask another model.")
     if code == "insufficient_quota" or (found.quota and status in OUT_OF_MONEY):
         advice = "Check the credits and the billing of the account."
-        return RateLimitedError(f"{_sentence(story)} {advice}", **answer, retryable=False)
+        return RateLimitedError(f"{_sentence(story)} {refusal.advice or advice}", **answer, retryable=False)
     if kind is AuthenticationError or (rejected and found.not_allowed):
         origin = f", which was read from {asked.key_origin}," if asked.key_origin else ""
-        return AuthenticationError(f"{_sentence(story)} Check the API key{origin} and its permissions.", **answer)
+        advice = refusal.advice or f"Check the API key{origin} and its permissions."
+        return AuthenticationError(f"{_sentence(story)} {advice}", **answer)
     smaller = status == TOO_MANY and "request too large" in reason.lower()  # for the account's minute
     if kind is InputRejectedError or smaller or (status >= FAILED and found.too_long):
         many = found.batch_size if found.batch_size and found.batch_size < len(asked.texts) else None
@@ -193,15 +196,16 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
             story, **answer, too_long=found.too_long and not smaller, limit=found.limit, batch_size=many
         )
     if kind is BackendError:
-        return BackendError(f"{_sentence(story)} Check the request and base_url.", **answer)
+        return BackendError(f"{_sentence(story)} {refusal.advice or 'Check the request and base_url.'}", **answer)
     asked_for = parse_retry_after(refusal.headers or {}, limited=kind is RateLimitedError)
     answer["retry_after"] = asked_for or (asked_for if found.wait is None else found.wait)
     answer["retryable"] = status not in (501, 505)
     answer["perhaps_billed"] = False
     if kind is RateLimitedError:
-        advice = "Wait, or set Model(…, requests_per_minute=…, tokens_per_minute=…)."
+        advice = refusal.advice or "Wait, or set Model(…, requests_per_minute=…, tokens_per_minute=…)."
         return RateLimitedError(f"{_sentence(story)} {advice}", **answer, limits=found.limits)
-    return kind(f"{_sentence(story)} Try again later, or declare another model.", **answer)
+    advice = refusal.advice or "Try again later, or declare another model."
+    return kind(f"{_sentence(story)} {advice}", **answer)
 
 
 def refusal_in_answer(body: object, headers: Mapping[str, str] | None = None) -> Refusal | None:

@@ -34,6 +34,7 @@ from ._environment import Address, Endpoint
 from ._remote import NoVectorsError, RemoteBackend, described
 from ._responses import Refusal, decode_vectors, failed_to_parse
 from ._taken import Taken
+from .google_batches import GoogleBatches
 
 DEVELOPER, VERTEX = "google_genai", "google_vertexai"
 SWITCHES = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
@@ -62,7 +63,7 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
     if getattr(model.client, "vertexai", on_vertex) is not on_vertex:
         other = f"{DEVELOPER if on_vertex else VERTEX}:{model.id}"
         raise ConfigError(f"{model.name}: client= was made for another place. Declare {other!r}.")
-    return described(model, catalogue, dimensions, server=server)
+    return described(model, catalogue, dimensions, server=server, batches=not on_vertex)
 
 
 class GoogleBackend(RemoteBackend):
@@ -91,6 +92,7 @@ class GoogleBackend(RemoteBackend):
         async_http = http_client(library.AsyncClient, library, model, asynchronous=True, **common)
         options = types.HttpOptions(
             base_url=None if base == endpoint.server.url else base,
+            headers=dict(model.headers or {}),  # of uploads, which take no others
             httpx_client=http,
             httpx_async_client=async_http,
             async_client_args={"ssl": ssl_context(library)},  # else the SDK reads the file of authorities once more
@@ -116,15 +118,18 @@ class GoogleBackend(RemoteBackend):
         }
 
     def send(self, client: Any, request: dict[str, Any], timeout: float) -> Any:
-        options = {
+        request = {**request, "config": {**request["config"], "http_options": self.http_options(timeout)}}
+        if isinstance(client, _Signed):
+            return client.embed(request)
+        return client.models.embed_content(**request)
+
+    def http_options(self, timeout: float) -> dict[str, Any]:
+        """Return the options of one request, also of a client that the user passed in."""
+        return {
             "timeout": max(1, math.ceil(timeout * 1000)),
             "headers": dict(self.model.headers or {}),
             "retry_options": {"attempts": 1},
         }
-        request = {**request, "config": {**request["config"], "http_options": options}}
-        if isinstance(client, _Signed):
-            return client.embed(request)
-        return client.models.embed_content(**request)
 
     def parse_answer(self, response: Any) -> Answer:
         try:
@@ -161,6 +166,10 @@ class GoogleBackend(RemoteBackend):
         if isinstance(error, (*failures, *_kinds("ClientError", "aiohttp"))):
             return self.connection_failed(error)
         return self.not_an_answer() if failed_to_parse(error) else error
+
+    @property
+    def batches(self) -> GoogleBatches | None:
+        return None if self.server.name == VERTEX else GoogleBatches(self)
 
     def _not_signed_in(self, error: Any) -> Exception:
         """Return the error for Google's credentials, whose own words may quote a token."""
@@ -256,12 +265,17 @@ def _plain(body: Any) -> Any:
         return body
     known = [detail for detail in details if isinstance(detail, Mapping)]
     plain = {**error, "details": [detail for detail in known if "reason" in detail]}
-    quotas = [quota for detail in known for quota in detail.get("violations") or () if isinstance(quota, Mapping)]
-    if any("PerDay" in str(quota.get("quotaId")) for quota in quotas):
+    if any("PerDay" in quota for detail in known for quota in _quotas(detail.get("violations"))):
         plain |= {"type": "insufficient_quota"}
     elif wait := next((detail["retryDelay"] for detail in known if "retryDelay" in detail), None):
         plain |= {"retryDelay": wait}
     return {"error": plain}
+
+
+def _quotas(violations: object) -> list[str]:
+    """Return the ids of the quotas that a refusal names."""
+    listed = violations if isinstance(violations, list) else []
+    return [str(one.get("quotaId")) for one in listed if isinstance(one, Mapping)]
 
 
 create = GoogleBackend
