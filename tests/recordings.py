@@ -332,7 +332,11 @@ class Recording:
     def input_type(self) -> InputType:
         """What the texts were for; document where the provider was told something else or nothing."""
         told = json.dumps(self.exchange.asked).lower()
-        return "query" if re.search(r'"(search_query|query|retrieval_query|text_retrieval|generic_retrieval)"', told) else "document"
+        return (
+            "query"
+            if re.search(r'"(search_query|query|retrieval_query|text_retrieval|generic_retrieval)"', told)
+            else "document"
+        )
 
     @property
     def tokens(self) -> int:
