@@ -296,7 +296,7 @@ def model_in(uri: str, asked: Mapping[str, Any]) -> str:
 def texts_in(asked: Mapping[str, Any]) -> list[str] | None:
     """Return the texts of a request, wherever a provider has them; ``None`` where there are none."""
     nova = asked.get("singleEmbeddingParams", {}).get("text", {}).get("value")
-    value = asked.get("texts") or asked.get("input") or asked.get("inputText") or nova
+    value: Any = asked.get("texts") or asked.get("input") or asked.get("inputText") or nova
     if instances := asked.get("instances"):
         value = [one.get("content") for one in instances]
     if contents := asked.get("requests", [asked] if "content" in asked else []):

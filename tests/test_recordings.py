@@ -130,7 +130,7 @@ FURTHER = [
     Expected("google_genai", 400, "API_KEY_INVALID", AuthenticationError),
     Expected("mistral", 400, "Invalid model", UnavailableError),
     Expected("openrouter", 400, "does not exist", UnavailableError),
-    Expected("openai", 400, "pooling type 'none'", UnavailableError),
+    Expected("openai", 400, "Pooling type 'none'", UnavailableError),
     Expected("openai", 500, "too large to process", InputRejectedError, too_long=True),
     Expected("openai", 501, "not support embeddings", UnavailableError),
 ]

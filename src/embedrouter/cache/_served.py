@@ -18,7 +18,7 @@ from ._records import read_record, write_once
 FOLDER = "served"
 """Inside the cache's folder."""
 
-SYNONYMS = dict.fromkeys(("text-embedding-ada-002-v2", "ada"), "text-embedding-ada-002")
+SYNONYMS = {"text-embedding-ada-002-v2": "text-embedding-ada-002", "ada": "text-embedding-ada-002"}
 """Names of one model: OpenAI said ``-v2`` in 2023, not in 2024, and again since 2025; Azure says ``ada``."""
 
 _DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})$")
