@@ -476,11 +476,12 @@ def _elsewhere(exchange: Exchange) -> dict[str, Any]:
 
 def _behind_profile(exchange: Exchange) -> str:
     """Return the model behind the name of an inference profile; empty where the name is that of a model."""
-    name = exchange.model
-    if name.startswith("arn:"):
-        return next(model for field, model in PROFILES.items() if field in (exchange.asked or {}))
-    region, _, rest = name.partition(".")
-    return rest if region in ("us", "eu", "apac", "jp", "au", "ca", "global") else ""
+    region, _, rest = exchange.model.partition(".")
+    name = rest if region in ("us", "eu", "apac", "jp", "au", "ca", "global") else exchange.model
+    if not name.startswith(("amazon.titan-embed", "amazon.nova", "cohere.embed")):
+        fields = exchange.asked or {}
+        return next((model for field, model in PROFILES.items() if field in fields), PROFILES["inputText"])
+    return "" if name == exchange.model else name
 
 
 def _rows(answer: Mapping[str, Any]) -> list[Any]:

@@ -26,6 +26,7 @@ from embedrouter import Model, RetryPolicy, Router
 from embedrouter.errors import InputRejectedError, NoModelAvailableError
 from tests.either import embed
 from tests.emulator import Emulator, Fault, Received, vector
+from tests.emulator.bedrock import ACCESS_KEY, SECRET_KEY
 from tests.emulator.compatible import RULES
 from tests.environments import environment, interpreter
 
@@ -283,8 +284,14 @@ CLIENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "litellm": ("litellm_proxy/text-embedding-3-small", {}),
     "google": ("gemini/gemini-embedding-001", {}),
     "google 2": ("gemini/gemini-embedding-2", {}),
+    "bedrock": ("bedrock/amazon.titan-embed-text-v2:0", {}),
+    "bedrock cohere 3": ("bedrock/cohere.embed-english-v3", {"input_type": "search_query"}),
+    "bedrock cohere 4": ("bedrock/cohere.embed-v4:0", {"input_type": "search_query"}),
 }
 """LiteLLM's name of a model of each server, and what else it is told. It knows no embeddings of DeepInfra."""
+
+SIGNED = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "aws_region_name": "us-east-1"}
+"""By which its requests to Bedrock are signed."""
 
 PROGRAM = """
 import json, sys
@@ -299,8 +306,10 @@ def test_litellm_understands_every_endpoint_of_the_emulator(upstream: Emulator) 
     """And sends nothing that the emulator refuses."""
     addresses = {name: upstream.url_of(name) for name in RULES if name in CLIENTS}
     addresses |= dict.fromkeys(("google", "google 2"), upstream.google_url + "/v1beta")
+    signed = {"aws_bedrock_runtime_endpoint": upstream.bedrock_url, **SIGNED}
     calls = [
-        {"model": model, "input": TEXTS[:1], "api_base": addresses[name], "api_key": "k", **further}
+        {"model": model, "input": TEXTS[:1], **further}
+        | (signed if name.startswith("bedrock") else {"api_base": addresses[name], "api_key": "k"})
         for name, (model, further) in CLIENTS.items()
     ]
     before, refused = len(upstream.received), upstream.refused
