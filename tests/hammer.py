@@ -349,10 +349,10 @@ def _complain(event: Event) -> None:
 def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
     logging.getLogger("embedrouter").setLevel(logging.CRITICAL)  # the provider's faults are on purpose
     model = Model(
-        MODEL,
+        settings.get("model", MODEL),
         base_url=settings["url"],
         api_key="k",
-        dimensions=8,
+        dimensions=settings.get("dimensions", 8),
         price=settings["price"],
         timeout=settings["timeout"],
         batch_size=settings.get("batch_size"),

@@ -86,6 +86,8 @@ VERSION = re.compile(r"^/v1(?:beta1?)?/")
 """In a path; an SDK may ask for another version of the interface than the one that was recorded."""
 MODEL = re.compile(r"/models/([^/]+):\w+$|/model/(.+)/\w+$")
 """The name of the model in a path of Google's or Bedrock's."""
+INTEGERS = {"int8": "int8", "uint8": "uint8", "binary": "int8", "ubinary": "uint8"}
+"""The numbers besides floats that a request may ask for, and how numpy calls them; bits come eight in a byte."""
 DIMENSIONS = ("dimensions", "output_dimension", "outputDimensionality", "output_dimensionality", "embeddingDimension")
 PLACEHOLDER = re.compile(r"input \d+: .* removed \(\d+ characters\)")
 QUOTED_KEY = re.compile(r"API key provided: ([\w-]+)\.")
@@ -100,7 +102,7 @@ class Fate(StrEnum):
     TOKEN_IDS = "left out: the input is no text (token ids, images), our backends send text"
     PACKED = "left out: the answer is packed in a way that cannot be unpacked here (pip install brotli)"
     COHERE_V1 = "left out: a success of Cohere's v1 interface, ours is v2"
-    NOT_FLOAT = "left out: the vectors are integers, our backends ask for floats"
+    NOT_FLOAT = "left out: the vectors are integers that no field of ours asks for"
     NO_BODY = "left out: the request's body was not recorded, so the texts are unknown"
 
 
@@ -231,6 +233,13 @@ class Exchange:
             said = said.get(name, said) if isinstance(said, dict) else said
         return said if isinstance(said, str) else ""
 
+    @property
+    def dtype(self) -> str:
+        """The numbers that were asked for, in our words; "float32" where the request says nothing else."""
+        asked = self.asked or {}
+        name = (asked.get("embedding_types") or [asked.get("output_dtype") or "float"])[0]
+        return name if name in INTEGERS else "float32"
+
     def header(self, name: str) -> Sequence[str]:
         return next((value for key, value in self.headers.items() if key.lower() == name), ())
 
@@ -249,13 +258,10 @@ class Exchange:
             return Fate.NO_BODY
         if self.texts is None:
             return Fate.TOKEN_IDS
-        numbers = [*self.asked.get("embedding_types", []), self.asked.get("encoding_format") or "float"]
-        if not {"float", "base64"}.issuperset(numbers):
-            return Fate.NOT_FLOAT
         if any("br" in value for value in self.header("content-encoding")):
             return Fate.PACKED
-        if not all(np.isfinite(_numbers(row)).all() for row in _rows(self.answer) if isinstance(row, str)):
-            return Fate.NOT_FLOAT  # bytes, where a server that was told no format sends these
+        if self.asked.get("encoding_format") not in (None, "float", "base64") or not _is_finite(self):
+            return Fate.NOT_FLOAT
         return Fate.VECTORS
 
 
@@ -353,8 +359,10 @@ class Recording:
 
     @property
     def vectors(self) -> Vectors:
-        """The recorded vectors as float32, in the order of the texts."""
-        return np.array([_numbers(row) for row in _rows(self.exchange.answer)], np.float32)
+        """The recorded vectors, in the order of the texts."""
+        rows = _rows(self.exchange)
+        numbers = INTEGERS.get(self.exchange.dtype, "float32")
+        return np.array([_numbers(row, numbers) for row in rows], numbers)
 
     def interaction(self) -> tuple[Request, dict[str, Any]]:
         """Return what vcrpy keeps of it, under its new address and with only that of the body which is compared."""
@@ -378,8 +386,9 @@ def success(exchange: Exchange) -> Recording:
 
     Where the texts are not known, as many stand in for them as vectors came.
     """
-    rows = _rows(exchange.answer)
-    dimensions = len(_numbers(rows[0]))
+    rows = _rows(exchange)
+    dimensions = len(_numbers(rows[0], INTEGERS.get(exchange.dtype, "float32")))
+    dimensions *= 8 if exchange.dtype in ("binary", "ubinary") else 1
     texts = exchange.texts or [f"{STAND_IN}, {place}" for place in range(len(rows))]
     return _recording(exchange, _model(exchange, dimensions), texts)
 
@@ -432,6 +441,8 @@ def _recording(exchange: Exchange, model: Model, texts: Sequence[str]) -> Record
 def _model(exchange: Exchange, given: int | None) -> Model:
     """Declare the model that was asked; ``given`` dimensions came, ``None`` where no vector did."""
     settings: dict[str, Any] = {"api_key": KEY}
+    if exchange.dtype != "float32":
+        settings["output_dtype"] = exchange.dtype
     if deployed := DEPLOYMENT.fullmatch(exchange.path):
         settings |= {
             "deployment": deployed[1],
@@ -484,8 +495,9 @@ def _behind_profile(exchange: Exchange) -> str:
     return "" if name == exchange.model else name
 
 
-def _rows(answer: Mapping[str, Any]) -> list[Any]:
+def _rows(exchange: Exchange) -> list[Any]:
     """Return the vectors of an answer as they were written, wherever a provider has them."""
+    answer = exchange.answer
     if "data" in answer:
         data = answer["data"]
         return [row["embedding"] for row in sorted(data, key=lambda row: row.get("index", 0))]
@@ -496,16 +508,23 @@ def _rows(answer: Mapping[str, Any]) -> list[Any]:
         return [found["values"] if isinstance(found, dict) else found]
     rows = answer["embeddings"]
     if isinstance(rows, dict):
-        rows = rows["float"]
+        rows = rows[exchange.dtype.removesuffix("32")]
     return [row.get("values") or row["embedding"] if isinstance(row, dict) else row for row in rows]
 
 
-def _numbers(row: str | list[float]) -> Sequence[float]:
-    """Return the numbers of one vector, from base64 of little-endian float32 or from a list."""
-    if isinstance(row, str):
-        packed = base64.b64decode(row)
-        return struct.unpack(f"<{len(packed) // 4}f", packed)
-    return row
+def _numbers(row: str | list[float], numbers: str) -> Sequence[float]:
+    """Return the numbers of one vector, from base64 of little-endian float32 or of bytes, or from a list."""
+    if not isinstance(row, str):
+        return row
+    packed = base64.b64decode(row)
+    kind, size = {"float32": ("f", 4), "int8": ("b", 1), "uint8": ("B", 1)}[numbers]
+    return struct.unpack(f"<{len(packed) // size}{kind}", packed)
+
+
+def _is_finite(exchange: Exchange) -> bool:
+    """Return whether what is taken for floats can be: bytes of a server that sends these of its own are not."""
+    rows = _rows(exchange) if exchange.dtype == "float32" else []
+    return all(np.isfinite(_numbers(row, "float32")).all() for row in rows if isinstance(row, str))
 
 
 # Replay

@@ -35,7 +35,7 @@ from embedrouter.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from embedrouter.providers.openai import OpenAIBatches
+from embedrouter.providers.openai_batches import OpenAIBatches
 from embedrouter.router import wiring_of
 from embedrouter.spending import Account
 from embedrouter.testing import NO_WAITING, FakeBackend
@@ -1213,11 +1213,11 @@ def test_a_router_without_a_cache_or_a_ledger_has_no_batches(emulator: Emulator,
 
 
 def test_models_without_a_batch_endpoint(emulator: Emulator, tmp_path: Path) -> None:
-    """Everything that is not OpenAI's own is embedded directly."""
+    """What is of another provider, or what a provider's endpoint does not take, is embedded directly."""
     key: dict[str, Any] = {"api_key": "k", "dimensions": 1024}
     azure = Model("azure_openai:text-embedding-3-small", base_url=emulator.azure_url, api_version="2024-10-21", **key)
     others = [
-        Model("voyage:voyage-4-lite", base_url=emulator.voyage_url, **key),
+        Model("voyage:voyage-law-2", base_url=emulator.voyage_url, **key),
         azure,
         FakeBackend().model(price="1"),
     ]

@@ -46,13 +46,15 @@ from embedrouter.models import MOST_TOKENS, load_catalogue, parse_token_count, r
 from embedrouter.providers import Backend, create, describe
 from embedrouter.providers._responses import MAX_RESET, decode_vectors, parse_rate_limits, parse_retry_after
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
-from embedrouter.types import Answer, Candidate, Entry, InputType, Limits, RateLimits
+from embedrouter.types import Answer, Candidate, Entry, InputType, Limits, RateLimits, Space
+from tests import scripted
 from tests.properties import examples
 
 DIMENSIONS = 4
 TEXTS = ("first", "second", "third")
 RIGHT = np.arange(1, 13, dtype=np.float32).reshape(3, DIMENSIONS)
 """Their vectors."""
+OWN = scripted.candidate("own", space=Space("own", DIMENSIONS))
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.integers(-(10**400), 10**400)
@@ -304,7 +306,7 @@ def test_any_bytes_become_an_answer_or_an_error_of_ours(provider: str, monkeypat
         got = laid.ask(status, headers, body)
         if isinstance(got, Answer):
             assert got.tokens is None or 0 <= got.tokens <= MOST_TOKENS
-            assert fault(got, len(TEXTS), DIMENSIONS) is not None, "nothing here is three vectors"
+            assert fault(got, len(TEXTS), OWN) is not None, "nothing here is three vectors"
 
     run()
 
@@ -323,7 +325,7 @@ def test_a_damaged_answer_never_gives_a_text_the_vector_of_another(
         if "data" in body:
             body["data"] = [body["data"][place] for place in order]
         got = laid.ask(200, {"content-type": "application/json"}, json.dumps(damage(body)).encode())
-        if isinstance(got, Answer) and fault(got, len(TEXTS), DIMENSIONS) is None:
+        if isinstance(got, Answer) and fault(got, len(TEXTS), OWN) is None:
             for place, row in enumerate(got.vectors):
                 others = np.delete(RIGHT, place, axis=0)
                 assert not any(np.array_equal(row, other) for other in others)
@@ -365,7 +367,7 @@ def test_lines_of_a_batchs_answers_are_read_or_refused(line: bytes) -> None:
         found = answers_in([line])
     except BackendError:
         return
-    assert all(isinstance(outcome, str) or fault(outcome, 1, DIMENSIONS) is not None for _, outcome in found)
+    assert all(isinstance(outcome, str) or fault(outcome, 1, OWN) is not None for _, outcome in found)
 
 
 @examples(40)
@@ -397,14 +399,14 @@ def test_lines_are_split_at_line_feeds_however_they_arrive(names: list[str], siz
     assert answers_in(pieces) == [(name, "500") for name in names]
 
 
-@given(st.lists(values, max_size=4))
-def test_what_is_no_vector_is_refused(embeddings: list[Any]) -> None:
-    """Numbers too large for float32 are infinite, and so no vector; nothing warns."""
+@given(st.lists(values, max_size=4), st.sampled_from(["float32", "int8", "uint8"]))
+def test_what_is_no_vector_is_refused(embeddings: list[Any], number: str) -> None:
+    """Numbers too large for float32 are infinite, and so no vector, as are those that no byte holds; nothing warns."""
     try:
-        vectors = decode_vectors(embeddings, "model")
+        vectors = decode_vectors(embeddings, "model", number=number)
     except BadResponseError:
         return
-    assert vectors.dtype == np.float32
+    assert vectors.dtype == number
 
 
 @given(values)

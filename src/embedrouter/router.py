@@ -252,7 +252,7 @@ class Router(SetOnce, Closeable):
                 vectors: dict[InputType, Vectors] = {}
                 for kind in self._wiring.default_tiers:
                     vectors[kind] = embed_alone(self, position, PROBE_TEXTS, kind).vectors
-                probed.append(ProbeVectors(name, self._wiring.candidates[position].fingerprint, vectors))
+                probed.append(ProbeVectors.of(self._wiring.candidates[position], name, vectors))
             except EmbedRouterError as error:
                 failures.append(error)
         found = compare_models(probed)
@@ -270,7 +270,7 @@ class Router(SetOnce, Closeable):
     def submit_batch(
         self, texts: Iterable[str], *, input_type: InputType = "document", tier: str | None = None
     ) -> BatchJob:
-        """Submit texts to the provider's batch endpoint: OpenAI and Google charge half, and take up to 24 hours.
+        """Submit texts to the provider's batch endpoint, which costs a third or a half less and takes hours.
 
         Texts that are cached, or in a batch in progress, are not submitted again. ``BatchJob.wait`` stores the vectors
         in the cache, where ``embed`` finds them. The process may end before: ``batches`` returns the job later.

@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -36,7 +35,15 @@ InputType: TypeAlias = Literal["document", "query"]
 OverlongPolicy: TypeAlias = Literal["error", "truncate", "mean"]
 """Treatment of a text over the model's limit: refuse the text, embed its beginning, or average its parts' vectors."""
 
-Vectors: TypeAlias = NDArray[np.float32]
+OutputDtype: TypeAlias = Literal["int8", "uint8", "binary", "ubinary"]
+"""Numbers other than float32. Those of ``"binary"`` (int8) and ``"ubinary"`` (uint8) hold eight dimensions, a bit each.
+"""
+
+PACKED: frozenset[str | None] = frozenset({"binary", "ubinary"})
+"""Each ``OutputDtype`` whose numbers hold eight dimensions."""
+
+Vectors: TypeAlias = NDArray[Any]
+"""float32; int8 or uint8 where a model's ``output_dtype`` says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class Space:
 
     name: str
     dimensions: int
+    """Numbers in one vector, as a vector store counts them: packed bits are eight to a number."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.dimensions} dimensions)"
@@ -78,6 +86,8 @@ class Candidate:
     space: Space
     fingerprint: str
     """Identity of the model's vectors: equal fingerprints share cache rows."""
+    output_dtype: OutputDtype | None = None
+    """The numbers that are requested; ``None`` is float32."""
     symmetric: bool
     """Whether documents and queries are embedded alike, so that one vector serves both."""
     longer: tuple[tuple[int, str], ...] = ()
@@ -88,6 +98,8 @@ class Candidate:
     """The price through the provider's batch endpoint; ``None`` without such an endpoint."""
     free_tokens: int = 0
     """Tokens that cost nothing before the price applies."""
+    batch_free_tokens: int = 0
+    """The same through the provider's batch endpoint, where some providers give none."""
     limits: Limits
     concurrency: int
     """Requests in flight at once."""
@@ -107,6 +119,18 @@ class Candidate:
     retries of its own."""
     reads_context: bool = False
     """Whether code of the user's makes the requests, which may read the caller's context variables, such as a key."""
+
+    @property
+    def number(self) -> str:
+        """The type of the vectors' numbers: "float32", "int8" or "uint8"."""
+        if self.output_dtype is None:
+            return "float32"
+        return "uint8" if self.output_dtype.startswith("u") else "int8"
+
+    @property
+    def dimensions(self) -> int:
+        """The number of dimensions that is requested."""
+        return self.space.dimensions * (8 if self.output_dtype in PACKED else 1)
 
     @property
     def unlimited(self) -> bool:
@@ -134,7 +158,7 @@ class Answer:
     """The result of one provider request."""
 
     vectors: Vectors
-    """float32, shape (texts, dimensions), in the order of the texts."""
+    """float32, or the model's ``output_dtype``; shape (texts, dimensions), in the order of the texts."""
     tokens: int | None
     """Tokens that the provider bills; ``None`` where the provider reports no number."""
     limits: RateLimits | None = None
@@ -190,7 +214,7 @@ class Entry(NamedTuple):
     """The content of one cache row."""
 
     vector: Vectors
-    """float32, shape (dimensions,)."""
+    """Shape (dimensions,)."""
     tokens: int
     """Tokens that were billed for the text."""
 
@@ -204,7 +228,7 @@ class Origin(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The vector of one text: float32, shape (dimensions,)."""
+    """The vector of one text: shape (dimensions,)."""
 
     vector: Vectors
     tokens: int
@@ -257,7 +281,7 @@ class EmbeddingResult:
     """
 
     vectors: Vectors
-    """float32, shape (texts, dimensions)."""
+    """Shape (texts, dimensions); float32, or int8 or uint8 where the models' ``output_dtype`` says so."""
     space: Space
     """The space of all vectors."""
     models: tuple[str, ...]

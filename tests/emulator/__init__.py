@@ -8,7 +8,8 @@ well; counts what it would bill; and fails on command.
         client = openai.OpenAI(api_key="any", base_url=emulator.openai_url, max_retries=0)
         emulator.script(Fault.rate_limited(retry_after=0.05), None)
 
-OpenAI's Batch API with its files is there as well; `emulator.batches` lets its time pass.
+The batch endpoints of OpenAI, Voyage AI and Mistral with their files are there as well; `emulator.batches`,
+`emulator.voyage_batches` and `emulator.mistral_batches` let their time pass.
 """
 
 from __future__ import annotations

@@ -1,24 +1,58 @@
-"""One batch of OpenAI's: a record that the service changes and the client looks at."""
+"""One batch: a record that the service changes and the client looks at, and how a provider shows and writes it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from tests.emulator.batch_input import Complaint, Line
+from tests.emulator.batch_input import Complaint, Limits, Line
 from tests.emulator.batch_output import Failure, Outcome, Success
+from tests.emulator.exchange import Job
+from tests.emulator.models import ProviderName
 
-WINDOW = 24 * 3600
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
-_MOMENTS = (
-    "in_progress_at", "finalizing_at", "completed_at", "failed_at", "expired_at", "cancelling_at", "cancelled_at"
-)  # fmt: skip
+
+
+class Form(Protocol):
+    """What differs between the batch endpoints of the providers: words, shapes and rules, not what happens when."""
+
+    name: ProviderName
+    window: int
+    """Seconds."""
+    written_unless_run: frozenset[str]
+    """Ends after which requests that never ran are written to the error file."""
+    output_purpose: str
+    """The purpose of the files that batches write."""
+
+    def new_id(self) -> str: ...
+
+    def read(self, batch: Batch, content: bytes, limits: Limits) -> tuple[tuple[Line, ...], tuple[Complaint, ...]]:
+        """Return the requests of the input file, or what is wrong with it."""
+        ...
+
+    def job(self, batch: Batch, line: Line) -> Job:
+        """Check one request as the maker does; raise `Refusal`."""
+        ...
+
+    def failure(self, status: int, line: Line) -> Any:
+        """Return the body of a scripted error."""
+        ...
+
+    def shown(self, batch: Batch) -> dict[str, Any]:
+        """Return the object that the API answers."""
+        ...
+
+    def written(self, batch_id: str, outcome: Outcome) -> bytes:
+        """Return a line of the output or error file."""
+        ...
 
 
 @dataclass(slots=True)
 class Batch:
     """The state of one batch; `outcomes` grows in the order of `lines`."""
 
+    form: Form
     id: str
     input_file_id: str
     endpoint: str
@@ -26,6 +60,8 @@ class Batch:
     output_kept: int
     created_at: int
     number: int
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What the creation says of all requests, where the lines do not."""
     status: str = "validating"
     moments: dict[str, int] = field(default_factory=dict)
     lines: tuple[Line, ...] = ()
@@ -40,7 +76,16 @@ class Batch:
 
     @property
     def expires_at(self) -> int:
-        return self.created_at + WINDOW
+        return self.created_at + self.form.window
+
+    @property
+    def succeeded(self) -> list[Success]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Success)]
+
+    @property
+    def failed(self) -> int:
+        """How many requests were refused or met an error; what never ran counts neither so nor so."""
+        return sum(isinstance(outcome, Failure) for outcome in self.outcomes)
 
     def become(self, status: str, now: int) -> None:
         """Change the status and write down when."""
@@ -48,38 +93,5 @@ class Batch:
         self.moments[f"{status}_at"] = now
 
     def shown(self) -> dict[str, Any]:
-        """Return the object that the API answers. What never ran counts neither as completed nor as failed."""
-        done = [outcome for outcome in self.outcomes if isinstance(outcome, Success)]
-        errors = {"object": "list", "data": [complaint.shown() for complaint in self.complaints]}
-        return {
-            "id": self.id,
-            "object": "batch",
-            "endpoint": self.endpoint,
-            "model": self.lines[0].body["model"] if self.lines else None,
-            "errors": errors if self.complaints else None,
-            "input_file_id": self.input_file_id,
-            "completion_window": "24h",
-            "status": self.status,
-            "output_file_id": self.output_file_id,
-            "error_file_id": self.error_file_id,
-            "created_at": self.created_at,
-            "expires_at": self.expires_at,
-            **{moment: self.moments.get(moment) for moment in _MOMENTS},
-            "request_counts": {
-                "total": len(self.lines),
-                "completed": len(done),
-                "failed": sum(isinstance(outcome, Failure) for outcome in self.outcomes),
-            },
-            "usage": _usage(sum(success.job.tokens for success in done)) if self.lines else None,
-            "metadata": self.metadata,
-        }
-
-
-def _usage(tokens: int) -> dict[str, Any]:
-    return {
-        "input_tokens": tokens,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": 0,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": tokens,
-    }
+        """Return the object that the API answers."""
+        return self.form.shown(self)

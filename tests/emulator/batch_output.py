@@ -1,23 +1,15 @@
-"""What a batch writes: a line for each request, made when the file is read.
-
-An HTTP answer, good or bad, stands under `response`; a request that never ran has `response` null and says why under
-`error` (API reference, the request output object). Ids depend on the batch and the `custom_id` alone, so a file reads
-the same each time.
-"""
+"""What a batch writes: a line for each request, made when the file is read, so that a file reads the same each time."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tests.emulator.batch_input import Line
-from tests.emulator.exchange import Answer, Job
+from tests.emulator.exchange import Answer, Job, Reply
 from tests.emulator.faults import Fault
-from tests.emulator.openai import OpenAI
 from tests.emulator.vectors import vector
 
 _PIECE = 1 << 16
@@ -43,7 +35,7 @@ class Failure:
 
     line: Line
     status: int
-    body: dict[str, Any]
+    body: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +49,18 @@ class NotRun:
 Outcome = Success | Failure | NotRun
 
 
+class Renders(Protocol):
+    """A maker, as far as it writes answers."""
+
+    def render(self, answer: Answer) -> Reply: ...
+
+
 class Lines:
     """The content of one output or error file."""
 
-    def __init__(self, maker: OpenAI, batch_id: str, outcomes: Sequence[Outcome]) -> None:
-        self._maker = maker
-        self._batch_id = batch_id
+    def __init__(self, outcomes: Sequence[Outcome], written: Callable[[Outcome], bytes]) -> None:
         self._outcomes = outcomes
+        self._written = written
 
     @property
     def size(self) -> int:
@@ -85,23 +82,10 @@ class Lines:
                 waiting, size = [], 0
         yield b"".join(waiting)
 
-    def _written(self, outcome: Outcome) -> bytes:
-        custom_id = outcome.line.custom_id
-        stamp = hashlib.blake2b(f"{self._batch_id}/{custom_id}".encode("utf-8", "surrogatepass"), digest_size=16)
-        head = f'{{"id": "batch_req_{stamp.hexdigest()}", "custom_id": {json.dumps(custom_id)}, '
-        if isinstance(outcome, NotRun):
-            error = {"code": outcome.code, "message": NOT_RUN[outcome.code]}
-            return f'{head}"response": null, "error": {json.dumps(error)}}}\n'.encode()
-        status, body = (200, self._body(outcome)) if isinstance(outcome, Success) else _refusal(outcome)
-        head += f'"response": {{"status_code": {status}, "request_id": "{stamp.hexdigest()[::-1]}", "body": '
-        return head.encode() + body + b'}, "error": null}\n'
 
-    def _body(self, success: Success) -> bytes:
-        job = success.job
-        vectors = tuple(vector(job.model.name, job.dimensions, None, text) for text in job.texts)
-        answer = Answer(job, vectors, tuple(range(len(vectors))), job.tokens)
-        return self._maker.render(success.fault.spoil(answer) if success.fault else answer).body
-
-
-def _refusal(failure: Failure) -> tuple[int, bytes]:
-    return failure.status, json.dumps(failure.body).encode()
+def body_of(maker: Renders, success: Success) -> bytes:
+    """Return the body of the answer to one request."""
+    job = success.job
+    vectors = tuple(vector(job.model.name, job.dimensions, job.input_type, text) for text in job.texts)
+    answer = Answer(job, vectors, tuple(range(len(vectors))), job.tokens)
+    return maker.render(success.fault.spoil(answer) if success.fault else answer).body

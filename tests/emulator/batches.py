@@ -1,6 +1,6 @@
-"""OpenAI's batches, in the hands of a test: nothing happens to one before the test lets it.
+"""The batches of one provider, in the hands of a test: nothing happens to one before the test lets it.
 
-    emulator.batches.finish()                      # everything, to its end
+    emulator.batches.finish()                      # everything, to its end; emulator.batches are OpenAI's
     emulator.batches.advance()                     # one step: validating, in_progress, finalizing, completed
     emulator.batches.progress(share=0.5)           # half of the requests are done; a cancel now leaves half an output
     emulator.batches.expire(share=0.6)             # the window closes on the rest
@@ -14,20 +14,17 @@ from __future__ import annotations
 import json
 import random
 import threading
-import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.emulator.batch import Batch
-from tests.emulator.batch_input import Complaint, Limits, Line, read_input
+from tests.emulator.batch import Batch, Form
+from tests.emulator.batch_input import Complaint, Limits, Line
 from tests.emulator.batch_output import Failure, Lines, NotRun, Outcome, Success
 from tests.emulator.clock import Clock
 from tests.emulator.exchange import Received, Refusal
 from tests.emulator.faults import Fault
 from tests.emulator.files import Files
 from tests.emulator.journal import Journal
-from tests.emulator.models import find
-from tests.emulator.openai import OpenAI, error_body, scripted_error
 
 Which = Collection[str] | Callable[[Line], bool]
 
@@ -43,13 +40,16 @@ class Batches:
     """Whether each GET of a batch lets it take every step first."""
     shuffled: bool
     """Whether output and error files have another order than the input, as the service's have."""
+    elsewhere: bool
+    """Whether contents of files are answered with a redirect to another host, which wants no key (Voyage's)."""
     seed: int
     """What the order is drawn from."""
     limits: Limits
     """What a file may hold; for tests that have no 200 MB at hand."""
 
-    def __init__(self, maker: OpenAI, files: Files, clock: Clock, journal: Journal) -> None:
-        self._maker = maker
+    def __init__(self, form: Form, files: Files, clock: Clock, journal: Journal, limits: Limits) -> None:
+        self._form = form
+        self._usual_limits = limits
         self._files = files
         self._clock = clock
         self._journal = journal
@@ -62,7 +62,8 @@ class Batches:
         with self._lock:
             self._batches.clear()
             self._files.forget()
-            self.automatic, self.instant, self.shuffled, self.seed, self.limits = False, False, True, 0, Limits()
+            self.automatic, self.instant, self.shuffled, self.seed = False, False, True, 0
+            self.limits, self.elsewhere = self._usual_limits, False
             self._failing: tuple[Which, int, bool] = ((), 500, False)
             self._spoiling: tuple[Which, Fault | None] = ((), None)
             self._failed_once: set[str] = set()
@@ -139,21 +140,38 @@ class Batches:
         contents = [file.content for file in files if file is not None and isinstance(file.content, bytes)]
         return [json.loads(line) for content in contents for line in content.splitlines()]
 
+    def output_lines(self, id: str) -> list[dict[str, Any]]:
+        """Return the lines of the output and error files of a batch, as JSON objects."""
+        with self._lock:
+            batch = self._batches[id]
+            files = [self._files.get(file) for file in (batch.output_file_id, batch.error_file_id) if file]
+        written = [file.content for file in files if file is not None and not isinstance(file.content, bytes)]
+        return [json.loads(line) for lines in written for line in b"".join(lines.pieces()).splitlines()]
+
     @property
     def received(self) -> tuple[Received, ...]:
-        """Every request to /v1/files and /v1/batches so far, accepted or not."""
-        return tuple(received for received in self._journal.received if received.endpoint != "embeddings")
+        """Every request to the provider's files and batches so far, accepted or not."""
+        return tuple(
+            received
+            for received in self._journal.received
+            if received.endpoint != "embeddings" and received.provider == self._form.name
+        )
 
     # What the API does.
 
     def create(
-        self, input_file_id: str, endpoint: str, metadata: dict[str, str] | None, output_kept: int
+        self,
+        input_file_id: str,
+        endpoint: str,
+        metadata: dict[str, str] | None,
+        output_kept: int,
+        params: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Start a batch; what is wrong with its file turns out later."""
         with self._lock:
-            number = len(self._batches)
+            number, id = len(self._batches), self._form.new_id()
             batch = Batch(
-                f"batch_{uuid.uuid4().hex}", input_file_id, endpoint, metadata, output_kept, self._clock.now, number
+                self._form, id, input_file_id, endpoint, metadata, output_kept, self._clock.now, number, params or {}
             )
             self._batches[batch.id] = batch
             return batch.shown()
@@ -168,6 +186,12 @@ class Batches:
                 self._step(batch)
             return batch.shown() if batch else None
 
+    def status(self, id: str) -> str | None:
+        """Return the status of a batch; None when there is none."""
+        with self._lock:
+            batch = self._batches.get(id)
+            return batch.status if batch else None
+
     def cancel(self, id: str) -> dict[str, Any] | None:
         """Begin to cancel a batch that is still being worked on, and return it as it then is."""
         with self._lock:
@@ -175,6 +199,12 @@ class Batches:
             if batch is not None and batch.status in ("validating", "in_progress"):
                 batch.become("cancelling", self._clock.now)
             return batch.shown() if batch else None
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches have not ended."""
+        with self._lock:
+            return sum(not batch.ended for batch in self._batches.values())
 
     def newest_first(self) -> Sequence[Batch]:
         with self._lock:
@@ -213,25 +243,25 @@ class Batches:
             message = f"The file {file.id} has the purpose '{file.purpose}'. It must be uploaded with 'batch'."
             batch.complaints = (Complaint("invalid_request", message, "file_id"),)
         else:
-            batch.lines, batch.complaints = read_input(file.content, batch.endpoint, self.limits)
+            batch.lines, batch.complaints = self._form.read(batch, file.content, self.limits)
         batch.become("failed" if batch.complaints else "in_progress", now)
 
     def _work(self, batch: Batch, share: float) -> None:
         """Do the requests up to `share` of all, and bill them."""
         for line in batch.lines[len(batch.outcomes) : round(share * len(batch.lines))]:
-            outcome = self._outcome(line)
+            outcome = self._outcome(batch, line)
             batch.outcomes.append(outcome)
             if isinstance(outcome, Success):
-                self._journal.bill(self._maker.name, outcome.job, batch=True)
+                self._journal.bill(self._form.name, outcome.job, batch=True)
 
-    def _outcome(self, line: Line) -> Outcome:
+    def _outcome(self, batch: Batch, line: Line) -> Outcome:
         which, status, once = self._failing
         if _hit(which, line) and line.custom_id not in self._failed_once:
             if once:
                 self._failed_once.add(line.custom_id)
-            return Failure(line, status, error_body(*scripted_error(status, None, line.body["model"], "")))
+            return Failure(line, status, self._form.failure(status, line))
         try:
-            job = self._maker.check(self._maker.known(dict(line.body)), find(line.body["model"]))
+            job = self._form.job(batch, line)
         except Refusal as refusal:
             return Failure(line, refusal.reply.status, json.loads(refusal.reply.body))
         spoilt, fault = self._spoiling
@@ -239,7 +269,7 @@ class Batches:
 
     def _end(self, batch: Batch, status: str, code: str | None) -> None:
         """Write the files, each only when there is something for it, and close the batch."""
-        if code is not None:
+        if code is not None and status in self._form.written_unless_run:
             batch.outcomes += [NotRun(line, code) for line in batch.lines[len(batch.outcomes) :]]
         good = [outcome for outcome in batch.outcomes if isinstance(outcome, Success)]
         bad = [outcome for outcome in batch.outcomes if not isinstance(outcome, Success)]
@@ -250,8 +280,9 @@ class Batches:
     def _write(self, batch: Batch, name: str, outcomes: Sequence[Outcome]) -> str | None:
         if not outcomes:
             return None
-        lines = Lines(self._maker, batch.id, self._mixed(outcomes, f"{self.seed}/{batch.number}/{name}"))
-        return self._files.add(f"{batch.id}_{name}.jsonl", "batch_output", lines, batch.output_kept).id
+        mixed = self._mixed(outcomes, f"{self.seed}/{batch.number}/{name}")
+        lines = Lines(mixed, lambda outcome: self._form.written(batch.id, outcome))
+        return self._files.add(f"{batch.id}_{name}.jsonl", self._form.output_purpose, lines, batch.output_kept).id
 
     def _mixed(self, outcomes: Sequence[Outcome], seed: str) -> Sequence[Outcome]:
         """Return them in another order than they have, if there is one."""

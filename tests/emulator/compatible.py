@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from tests.emulator.encodings import as_base64
+import numpy as np
+
+from tests.emulator.encodings import QUANTISED, as_base64, quantise
 from tests.emulator.exchange import Answer, Job, Refusal, Reply, Request, Sketch, as_count, as_text, texts_in
 from tests.emulator.models import Model, find
 from tests.emulator.tokens import count_tokens, truncate
@@ -88,6 +90,12 @@ class Rules:
     format_field: str = "encoding_format"
     formats: tuple[str, ...] = ("float", "base64")
     dimensions_field: str = "dimensions"
+    dtype_field: str = ""
+    """The field that asks for other numbers than floats; empty where the field of the format asks for them."""
+    dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What it takes besides float, by model."""
+    whole_floats: bool = False
+    """Whether integers are written as floats: 12.0."""
     type_field: str = ""
     types: tuple[str, ...] = ()
     cuts: bool = False
@@ -118,13 +126,15 @@ RULES: Mapping[str, Rules] = {
         tokens=16_384,
         fields=frozenset({"model", "input", "metadata", "output_dimension", "output_dtype", "encoding_format"}),
         dimensions_field="output_dimension",
+        dtype_field="output_dtype",
+        dtypes={"codestral-embed": QUANTISED},
         error=_mistral_error,
         unknown_model=(400, "invalid_model"),
         unknown_model_words="Invalid model: {name}",
         too_many=(400, "invalid_request_prompt", "Too many inputs in request, split into more batches."),
         too_long=(400, "invalid_request_prompt", "Input id 0 has {count} tokens, exceeding max {limit} tokens."),
     ),
-    # jina-ai/jina-on-prem, server/adapters/jina.py
+    # jina-ai/jina-on-prem, server/adapters/jina.py, rendering of the envelope
     "jina": Rules(
         models=("jina-embeddings-v3", "jina-embeddings-v2-base-en"),
         texts=512,
@@ -134,6 +144,8 @@ RULES: Mapping[str, Rules] = {
         }),
         tolerant=True,
         format_field="embedding_type",
+        formats=("float", "base64", "binary", "ubinary"),
+        whole_floats=True,
         type_field="task",
         types=("retrieval.query", "retrieval.passage", "text-matching", "classification", "separation"),
         error=_jina_error,
@@ -310,40 +322,57 @@ class Compatible:
         )
 
     def accept(self, request: Request) -> Job:
-        rules = self.rules
-        if (rules.key and request.key is None) or (self.keys is not None and request.key not in self.keys):
-            self._refuse(401, "invalid_api_key", "Invalid API key provided.")
+        self.authenticate(request)
+        return self.check(self.read(request))
+
+    def authenticate(self, request: Request) -> None:
+        """Refuse a missing key, and a wrong one when the emulator was given a list."""
+        if (self.rules.key and request.key is None) or (self.keys is not None and request.key not in self.keys):
+            self.refuse(401, "invalid_api_key", "Invalid API key provided.")
+
+    def read(self, request: Request) -> Body:
+        """Return the body; refuse one that is no object."""
         fields = request.fields()
         if fields is None:
-            self._refuse(400, "invalid_request_error", "The body is no JSON object.")
+            self.refuse(400, "invalid_request_error", "The body is no JSON object.")
+        return fields
+
+    def check(self, fields: Body) -> Job:
+        """Return the job behind a body."""
+        rules = self.rules
         unknown = sorted(fields.keys() - rules.fields)
         if unknown and not rules.tolerant:
             status, kind = rules.unknown_field
-            self._refuse(status, kind, f"Extra inputs are not permitted: {unknown[0]}")
+            self.refuse(status, kind, f"Extra inputs are not permitted: {unknown[0]}")
         model = self._model(fields.get("model"))
         texts = fields.get("input")
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
-            self._refuse(400, "invalid_request_error", "input must be a list of texts that are not empty")
+            self.refuse(400, "invalid_request_error", "input must be a list of texts that are not empty")
         if len(texts) > rules.texts:
             status, kind, words = rules.too_many
-            self._refuse(status, kind, words.format(limit=rules.texts, count=len(texts)))
+            self.refuse(status, kind, words.format(limit=rules.texts, count=len(texts)))
         role = fields.get(rules.type_field) if rules.type_field else None
         if role is not None and role not in rules.types:
-            self._refuse(422, "enum", f"{rules.type_field} must be one of {', '.join(rules.types)}")
+            self.refuse(422, "enum", f"{rules.type_field} must be one of {', '.join(rules.types)}")
         asked = fields.get(rules.format_field, "float") if rules.formats else "float"
         if rules.formats and asked not in rules.formats and not rules.tolerant:
-            self._refuse(422, "enum", f"{rules.format_field} must be one of {', '.join(rules.formats)}")
+            self.refuse(422, "enum", f"{rules.format_field} must be one of {', '.join(rules.formats)}")
+        dtype = (
+            asked if asked in QUANTISED else fields.get(rules.dtype_field, "float") if rules.dtype_field else "float"
+        )
+        if rules.dtype_field and dtype not in (accepted := ("float", *rules.dtypes.get(model.name, ()))):
+            self.refuse(422, "enum", f"{rules.dtype_field} must be one of {', '.join(accepted)}")
         kept = self._fit(fields, model, tuple(texts))
         tokens = sum(count_tokens(self.name, text) for text in kept)
         if rules.tokens is not None and tokens > rules.tokens:
-            self._refuse(400, "invalid_request_prompt", "Too many tokens overall, split into more batches.")
+            self.refuse(400, "invalid_request_prompt", "Too many tokens overall, split into more batches.")
         written = "base64" if asked == "base64" and "base64" in rules.formats else "float"
-        return Job(model, kept, tuple(texts), role, self._dimensions(fields, model), tokens, (written,))
+        return Job(model, kept, tuple(texts), role, self._dimensions(fields, model), tokens, (written,), dtype)
 
     def _model(self, name: object) -> Model:
         if name not in self.rules.models:
             status, kind = self.rules.unknown_model
-            self._refuse(status, kind, self.rules.unknown_model_words.format(name=name))
+            self.refuse(status, kind, self.rules.unknown_model_words.format(name=name))
         return find(str(name))
 
     def _dimensions(self, fields: Mapping[str, Any], model: Model) -> int:
@@ -352,7 +381,7 @@ class Compatible:
             return model.default
         asked = as_count(fields[name])
         if asked is None or (asked not in model.dimensions and asked != model.default):
-            self._refuse(400, "invalid_request_error", f"{name} {fields[name]} is not supported by {model.name}.")
+            self.refuse(400, "invalid_request_error", f"{name} {fields[name]} is not supported by {model.name}.")
         return asked
 
     def _fit(self, fields: Mapping[str, Any], model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -363,15 +392,16 @@ class Compatible:
         for text in texts:
             if (count := count_tokens(self.name, text)) > model.max_tokens:
                 status, kind, words = rules.too_long
-                self._refuse(status, kind, words.format(limit=model.max_tokens, count=count))
+                self.refuse(status, kind, words.format(limit=model.max_tokens, count=count))
         return texts
 
     def render(self, answer: Answer) -> Reply:
         job, rules = answer.job, self.rules
-        written = [
-            as_base64(answer.vectors[place]) if job.formats[0] == "base64" else answer.vectors[place].tolist()
-            for place in answer.order
-        ]
+        written: list[str | list[float]] = []
+        for place in answer.order:
+            values = quantise(answer.vectors[place], job.dtype)
+            listed = values.astype(np.float64) if rules.whole_floats else values
+            written.append(as_base64(values) if job.formats[0] == "base64" else listed.tolist())
         if self.name == "ollama":
             body: Body = {"model": job.model.name, "embeddings": written, "total_duration": 14_143_917}
             if answer.tokens is not None:
@@ -397,10 +427,12 @@ class Compatible:
         if reason == "insufficient_quota":
             words[429] = ("insufficient_quota", "You exceeded your current quota, please check your plan and billing.")
         kind, message = words.get(status, ("api_error", "The server had an error."))
-        return self._reply(status, kind, message)
+        return self.reply(status, kind, message)
 
-    def _refuse(self, status: int, kind: str, message: str) -> NoReturn:
-        raise Refusal(self._reply(status, kind, message), message)
+    def refuse(self, status: int, kind: str, message: str) -> NoReturn:
+        """Raise the refusal with this server's error body."""
+        raise Refusal(self.reply(status, kind, message), message)
 
-    def _reply(self, status: int, kind: str, message: str) -> Reply:
+    def reply(self, status: int, kind: str, message: str) -> Reply:
+        """Return an error in this server's shape."""
         return Reply(status, json.dumps(self.rules.error(status, kind, message)).encode())

@@ -1,4 +1,4 @@
-"""The emulator itself: five makers and one Batch API behind one port, a journal, and a script of faults.
+"""The emulator itself: the makers and their batch endpoints behind one port, a journal, and a script of faults.
 
 The order of one exchange: the request is written down; a fault is chosen (the script first, then the rule); an error
 status or a reset answers at once; otherwise the maker's checks run, the vectors are computed and *billed*; then the
@@ -10,6 +10,7 @@ so the faults that spoil vectors cannot be played there.
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from types import TracebackType
 
 from tests.emulator.azure import Azure
 from tests.emulator.batch_api import BatchApi
+from tests.emulator.batch_input import Limits
 from tests.emulator.batches import Batches
 from tests.emulator.bedrock import Bedrock
 from tests.emulator.clock import Clock
@@ -28,13 +30,19 @@ from tests.emulator.files import Files
 from tests.emulator.google import Google, Vertex
 from tests.emulator.google_batches import GoogleBatches
 from tests.emulator.journal import Journal
+from tests.emulator.mistral_batches import LIMITS as MISTRAL_LIMITS
+from tests.emulator.mistral_batches import MistralBatchApi, MistralForm
 from tests.emulator.openai import OpenAI
+from tests.emulator.openai_batches import OpenAIForm
 from tests.emulator.pace import Pace
 from tests.emulator.server import Delivery, Server
 from tests.emulator.vectors import vector
 from tests.emulator.voyage import Voyage
+from tests.emulator.voyage_batches import LIMITS as VOYAGE_LIMITS
+from tests.emulator.voyage_batches import VoyageBatchApi, VoyageForm
 
 Rule = Callable[[Received], Fault | None]
+BatchApis = BatchApi | VoyageBatchApi | MistralBatchApi | GoogleBatches
 
 
 class Emulator:
@@ -63,20 +71,32 @@ class Emulator:
             "openai-api": openai,
             "azure-api": Azure(keys, deployments),
             "cohere-api": Cohere(keys),
-            "voyage-api": Voyage(keys),
+            "voyage-api": (voyage := Voyage(keys)),
             "bedrock-api": Bedrock(keys, deployments),
             "google-api": google,
             "vertex-api": Vertex(keys),
-            **{f"{name}-api": Compatible(name, keys) for name in RULES},
+            **{f"{name}-api": Compatible(name, keys) for name in RULES if name != "mistral"},
+            "mistral-api": (mistral := Compatible("mistral", keys)),
         }
         self._journal = Journal()
         clock = Clock()
         files = Files(clock)
-        self.batches = Batches(openai, files, clock, self._journal)
+        self.batches = Batches(OpenAIForm(openai), files, clock, self._journal, Limits())
         """OpenAI's Batch API: what is to happen to the batches there."""
-        self._batch_api = BatchApi(openai, files, self.batches)
+        voyage_files = Files(clock)
+        self.voyage_batches = Batches(VoyageForm(voyage), voyage_files, clock, self._journal, VOYAGE_LIMITS)
+        """Voyage's Batch API."""
+        mistral_files = Files(clock, lambda: str(uuid.uuid4()))
+        self.mistral_batches = Batches(MistralForm(mistral), mistral_files, clock, self._journal, MISTRAL_LIMITS)
+        """Mistral's batch jobs."""
         self.google_batches = GoogleBatches(google, self._journal, lambda: self.google_url)
         """Google's batch endpoint: what is to happen to the batches there."""
+        self._batch_apis: dict[str, BatchApis] = {
+            "openai-api": BatchApi(openai, files, self.batches),
+            "voyage-api": VoyageBatchApi(voyage, voyage_files, self.voyage_batches),
+            "mistral-api": MistralBatchApi(mistral, mistral_files, self.mistral_batches),
+            "google-api": self.google_batches,
+        }
         self._script: deque[Fault | None] = deque()
         self._stopping = threading.Event()
         self._crashes: list[Exception] = []
@@ -192,6 +212,8 @@ class Emulator:
         """Forget what happened, the batches and files, the script, the rule and the latency."""
         self._journal.forget()
         self.batches.reset()
+        self.voyage_batches.reset()
+        self.mistral_batches.reset()
         self.google_batches.reset()
         self._script.clear()
         self.fault_for = None
@@ -203,7 +225,7 @@ class Emulator:
         prefix, _, rest = request.path.lstrip("/").partition("/")
         local = replace(request, path=f"/{rest}")
         provider = self._provider(prefix, local.path)
-        if not isinstance(provider, BatchApi | GoogleBatches) and request.method != "POST":
+        if not isinstance(provider, BatchApis) and request.method != "POST":
             return Delivery(Reply(405, b'{"message":"method not allowed"}', {"allow": "POST"}))
         if provider is None:
             return Delivery(_not_found(request.path))
@@ -219,10 +241,9 @@ class Emulator:
         finally:
             self._journal.leave()
 
-    def _provider(self, prefix: str, path: str) -> Provider | BatchApi | GoogleBatches | None:
-        for own, api in (("openai-api", self._batch_api), ("google-api", self.google_batches)):
-            if prefix == own and api.serves(path):
-                return api
+    def _provider(self, prefix: str, path: str) -> Provider | BatchApis | None:
+        if (batches := self._batch_apis.get(prefix)) is not None and batches.serves(path):
+            return batches
         provider = self._providers.get(prefix)
         return provider if provider is not None and provider.serves(path) else None
 
@@ -233,12 +254,12 @@ class Emulator:
             return self.fault_for(received) if self.fault_for else None
 
     def _perform(
-        self, provider: Provider | BatchApi | GoogleBatches, request: Request, received: Received, fault: Fault | None
+        self, provider: Provider | BatchApis, request: Request, received: Received, fault: Fault | None
     ) -> Delivery:
         if fault is not None and fault.kind in ("status", "reset", "html"):
             return Delivery(_failed(provider, request, fault), "reset" if fault.kind == "reset" else "whole")
         try:
-            if isinstance(provider, BatchApi | GoogleBatches):
+            if isinstance(provider, BatchApis):
                 _check_playable(fault, received)
                 reply = self._watched(provider.answer(request))
             else:
@@ -281,7 +302,7 @@ def _check_playable(fault: Fault | None, received: Received) -> None:
         raise ValueError(f"Fault {fault.kind!r} spoils vectors and {asked} answers none: use batches.spoil_lines()")
 
 
-def _failed(provider: Provider | BatchApi | GoogleBatches, request: Request, fault: Fault) -> Reply:
+def _failed(provider: Provider | BatchApis, request: Request, fault: Fault) -> Reply:
     """Return the provider's own error, or the body and headers that the fault brings along."""
     if fault.kind == "reset":
         return Reply(500, b"")

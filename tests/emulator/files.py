@@ -1,4 +1,4 @@
-"""OpenAI's file store: what clients uploaded, and what batches wrote.
+"""The file store of one provider: what clients uploaded, and what batches wrote.
 
 A file is bytes, or lines that are made when the file is read: the output of a batch of 50,000 requests would fill
 hundreds of megabytes. A file whose time is up is gone, as one that was deleted.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class Written(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file; `shown` is the object that the API answers."""
+    """One file; `shown` is the object that OpenAI's API answers."""
 
     id: str
     filename: str
@@ -42,13 +42,17 @@ class File:
     expires_at: int | None
     content: bytes | Written
 
+    @property
+    def size(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.size
+
     def shown(self) -> dict[str, Any]:
         return {
             "object": "file",
             "id": self.id,
             "purpose": self.purpose,
             "filename": self.filename,
-            "bytes": len(self.content) if isinstance(self.content, bytes) else self.content.size,
+            "bytes": self.size,
             "created_at": self.created_at,
             "expires_at": self.expires_at,
             "status": "processed",
@@ -59,15 +63,16 @@ class File:
 class Files:
     """The files of one account, oldest first."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, new_id: Callable[[], str] = lambda: f"file-{uuid.uuid4().hex[:22]}") -> None:
         self._clock = clock
+        self._new_id = new_id
         self._lock = threading.Lock()
         self._files: dict[str, File] = {}
 
     def add(self, filename: str, purpose: str, content: bytes | Written, kept: int | None) -> File:
         """Keep a file for `kept` seconds (None: for good)."""
         now = self._clock.now
-        file = File(f"file-{uuid.uuid4().hex[:22]}", filename, purpose, now, now + kept if kept else None, content)
+        file = File(self._new_id(), filename, purpose, now, now + kept if kept else None, content)
         with self._lock:
             self._files[file.id] = file
         return file

@@ -1,7 +1,8 @@
 """Voyage AI's `POST /v1/embeddings`: what it accepts, answers and refuses.
 
 Limits: 1,000 texts a request, the model's context a text (cut unless `truncation` is false, which refuses), and a
-number of tokens a request that depends on the model (API reference, text embeddings). Every refusal of a request is a
+number of tokens a request that depends on the model (API reference, text embeddings). `output_dtype` is of the models
+that have several lengths; base64 is of its numbers, a byte each for integers. Every refusal of a request is a
 400 with `{"detail": …}`, an unknown model included. `encoding_format` is base64 or null, never "float"; `input_type`
 is query, document or null. voyage-4-nano has open weights and is not served.
 """
@@ -19,7 +20,7 @@ from tests.emulator.models import MODELS, Model, ProviderName, served_by
 from tests.emulator.tokens import count_tokens, truncate
 
 MAX_TEXTS = 1000
-_FIELDS = frozenset({
+FIELDS = frozenset({
     "input", "model", "input_type", "truncation", "output_dimension", "output_dtype", "encoding_format"
 })  # fmt: skip
 _DTYPES = ("float", *QUANTISED)
@@ -46,14 +47,26 @@ class Voyage:
         )
 
     def accept(self, request: Request) -> Job:
+        self.authenticate(request)
+        return self.check(self.read(request))
+
+    def authenticate(self, request: Request) -> None:
+        """Refuse a missing key, and a wrong one when the emulator was given a list."""
         if request.key is None or (self.keys is not None and request.key not in self.keys):
-            self._refuse("Provided API key is invalid.", status=401)
+            self.refuse("Provided API key is invalid.", status=401)
+
+    def read(self, request: Request) -> dict[str, Any]:
+        """Return the body; refuse one that is no object."""
         fields = request.fields()
         if fields is None:
-            self._refuse("The request body is not valid JSON.")
-        unknown = sorted(fields.keys() - _FIELDS)
+            self.refuse("The request body is not valid JSON.")
+        return fields
+
+    def check(self, fields: dict[str, Any]) -> Job:
+        """Return the job behind a body."""
+        unknown = sorted(fields.keys() - FIELDS)
         if unknown:
-            self._refuse(f"Argument '{unknown[0]}' is not supported by our API.")
+            self.refuse(f"Argument '{unknown[0]}' is not supported by our API.")
         fields = {name: value for name, value in fields.items() if value is not None}
         model = self._model(fields)
         texts = self._texts(fields)
@@ -64,13 +77,14 @@ class Voyage:
         if encoding not in (None, "base64"):
             self._unaccepted("encoding_format", encoding, "'base64' or null")
         dtype = fields.get("output_dtype", "float")
-        if dtype not in _DTYPES:
-            self._unaccepted("output_dtype", dtype, ", ".join(_DTYPES))
+        dtypes = _DTYPES if model.dimensions else ("float",)  # models with several lengths are those with several types
+        if dtype not in dtypes:
+            self._unaccepted("output_dtype", dtype, ", ".join(dtypes))
         dimensions = self._dimensions(fields, model)
         kept = self._fit(fields, model, texts)
         tokens = sum(count_tokens("voyage", text) for text in kept)
         if model.max_request_tokens is not None and tokens > model.max_request_tokens:
-            self._refuse(
+            self.refuse(
                 f"Request to model '{model.name}' failed. The max allowed tokens per submitted batch is "
                 f"{model.max_request_tokens}. Your batch has {tokens} tokens after truncation. Please lower the number "
                 "of tokens in the batch."
@@ -80,21 +94,21 @@ class Voyage:
     def _model(self, fields: dict[str, Any]) -> Model:
         name = fields.get("model")
         if not isinstance(name, str):
-            self._refuse("Argument 'model' is required and must be a string.")
+            self.refuse("Argument 'model' is required and must be a string.")
         model = served_by("voyage", name)
         if model is None:
-            self._refuse(_no_model(name))
+            self.refuse(_no_model(name))
         return model
 
     def _texts(self, fields: dict[str, Any]) -> tuple[str, ...]:
         value = fields.get("input")
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            self._refuse("Argument 'input' is required and must be a string or a list of strings.")
+            self.refuse("Argument 'input' is required and must be a string or a list of strings.")
         if not texts or not all(texts):
-            self._refuse("Input cannot contain empty strings or empty lists.")
+            self.refuse("Input cannot contain empty strings or empty lists.")
         if len(texts) > MAX_TEXTS:
-            self._refuse(f"The batch size limit is {MAX_TEXTS}. Your batch size is {len(texts)}.")
+            self.refuse(f"The batch size limit is {MAX_TEXTS}. Your batch size is {len(texts)}.")
         return tuple(texts)
 
     def _dimensions(self, fields: dict[str, Any], model: Model) -> int:
@@ -114,7 +128,7 @@ class Voyage:
             return tuple(truncate(text, model.max_tokens) for text in texts)
         over = [i for i, text in enumerate(texts) if count_tokens("voyage", text) > model.max_tokens]
         if over:
-            self._refuse(
+            self.refuse(
                 f"Request to model '{model.name}' failed. The example at index {over[0]} in your batch has too many "
                 f"tokens and does not fit into the model's context window of {model.max_tokens} tokens. Please lower "
                 "the number of tokens in the listed example(s) or use truncation."
@@ -148,9 +162,10 @@ class Voyage:
         return self._error(status, detail)
 
     def _unaccepted(self, name: str, value: object, accepted: str) -> NoReturn:
-        self._refuse(f"Value '{value}' provided for argument '{name}' is not accepted. Accepted values are {accepted}.")
+        self.refuse(f"Value '{value}' provided for argument '{name}' is not accepted. Accepted values are {accepted}.")
 
-    def _refuse(self, detail: str, *, status: int = 400) -> NoReturn:
+    def refuse(self, detail: str, *, status: int = 400) -> NoReturn:
+        """Raise the refusal with this maker's error body."""
         raise Refusal(self._error(status, detail), detail)
 
     def _error(self, status: int, detail: str) -> Reply:

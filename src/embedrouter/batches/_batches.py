@@ -1,4 +1,4 @@
-"""Embed a corpus at a discount through the provider's batch endpoint, which answers within a day.
+"""Embed a corpus at a discount through the provider's batch endpoint, which answers within hours.
 
 ``Batches`` submits texts that are neither cached nor in another batch, reserves money at the batch price, and collects
 the answers into the cache, where a later ``embed`` finds the vectors. A batch outlives the process that submitted it:
@@ -24,7 +24,6 @@ from ..types import Answer, Candidate, Entry, InputType, Limits, Spending
 from ._jobs import BatchJob, BatchStatus
 from ._records import BatchRecord, BatchRecords
 
-DAY = 86_400.0
 TRANSFER = 600.0
 """Seconds that the connection may be silent while a file is uploaded or downloaded."""
 LOST = timedelta(hours=1)
@@ -111,7 +110,7 @@ class Batches:
                     amount=cost(tokens, candidate.price),
                     free_tokens=candidate.free_tokens,
                     attempt=1,
-                    timeout=DAY,
+                    timeout=self._endpoint(candidate).window,
                 ),
             )
             if isinstance(reservation, str):
@@ -141,7 +140,7 @@ class Batches:
 
         def submit() -> str:  # after a gateway error the batch may exist: look before a retry
             found = endpoint.find(reference, timeout=candidate.timeout) if next(earlier) else None
-            return found or endpoint.submit(uploaded, reference, timeout=candidate.timeout)
+            return found or endpoint.submit(uploaded, reference, input_type, timeout=candidate.timeout)
 
         try:
             self.records.set_provider_id(reference, self._with_retries(submit, once=True))
@@ -221,13 +220,13 @@ class Batches:
         texts = self.records.texts(record.reference)
         if self.records.get(record.reference).ended:  # another process has collected the batch and removed its texts
             return
+        named = {key.hex(): key for key in texts}
         failures: dict[bytes, str | None] = dict.fromkeys(texts, "not answered")
         tokens = answered = 0
         implausible: str | None = None
         page: dict[bytes, Entry] = {}
         for name, outcome in self._endpoint(candidate).results(provider_id, timeout=TRANSFER):
-            key = bytes.fromhex(name)
-            if key not in texts:
+            if (key := named.get(name)) is None:
                 continue
             failures[key] = outcome if isinstance(outcome, str) else None
             if isinstance(outcome, Answer):
@@ -237,7 +236,7 @@ class Batches:
                 implausible = implausible or outcome.implausible or doubt
                 tokens += billed
                 vectors = self._cache.rounded(outcome.vectors)
-                wrong = fault(replace(outcome, vectors=vectors), 1, candidate.space.dimensions)
+                wrong = fault(replace(outcome, vectors=vectors), 1, candidate)
                 failures[key] = wrong or unusable(vectors).get(0)
                 if failures[key] is None:
                     page[key] = Entry(vectors[0], billed)
@@ -248,7 +247,7 @@ class Batches:
         if answered < expected:
             raise UnavailableError(
                 f"{answered} answers of the batch could be read, the provider counts {expected}; what was read is in "
-                "the cache. Ask again.",
+                "the cache. Ask again, or give the batch up: BatchJob.forget, embedrouter batch forget.",
                 model=candidate.name,
             )
         with self.records.transaction():

@@ -29,7 +29,7 @@ class BatchStatus:
 
 
 class BatchJob:
-    """Texts that a provider embeds within a day, in one batch or several.
+    """Texts that a provider embeds within hours, in one batch or several.
 
     A text that an earlier call has submitted stays in the earlier batch, which becomes part of this job. Failures in
     such a batch have their positions in the texts of the earlier call.

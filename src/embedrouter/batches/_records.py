@@ -83,7 +83,7 @@ class BatchRecords:
         with self._ledger.transaction() as database:
             if not self._ledger.is_persistent:
                 raise ConfigError(
-                    "A batch takes up to a day and is remembered in the ledger, which is in memory here. Build the "
+                    "A batch takes hours and is remembered in the ledger, which is in memory here. Build the "
                     "router with a ledger in a file: ledger=…."
                 )
             for statement in SCHEMA:

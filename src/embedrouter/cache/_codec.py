@@ -5,7 +5,8 @@ The CRC-32 (uint32) of everything before it is at the end, so that the CRC-32 of
 row that does not fit its header, has another version or fails the checksum is damaged: ``decode`` returns ``None`` and
 the text is embedded again.
 
-Numbers are float32, or float16 for half the space. Both are decoded as float32.
+Numbers are float32, or float16 for half the space, which is decoded as float32. Vectors of int8 and uint8, packed bits
+among these, are kept as they are, a byte for each number.
 
 Two versions of the package may share a folder. So a change of ``VERSION`` needs a change of what ``key_function``
 hashes: rows of two versions then have different keys, and neither version overwrites rows of the other. Rows of a newer
@@ -29,7 +30,12 @@ _HEADER = struct.Struct("<2sBBII")
 _CHECKSUM_BYTES = 4
 _WHOLE = 0x2144DF1C
 """CRC-32 of any bytes that are followed by their own CRC-32."""
-_NUMBERS: dict[str, tuple[int, np.dtype[Any]]] = {"float32": (1, np.dtype("<f4")), "float16": (2, np.dtype("<f2"))}
+_NUMBERS: dict[str, tuple[int, np.dtype[Any]]] = {
+    "float32": (1, np.dtype("<f4")),
+    "float16": (2, np.dtype("<f2")),
+    "int8": (3, np.dtype("i1")),
+    "uint8": (4, np.dtype("u1")),
+}
 """Number types, and their codes in the header."""
 _NUMBER_OF_CODE = dict(_NUMBERS.values())
 _MOST_TOKENS = 2**32 - 1
@@ -45,8 +51,8 @@ def rounded(vectors: Vectors, dtype: str) -> Vectors:
 
 
 def encode(entry: Entry, dtype: str = "float32") -> bytes:
-    """Return the row of an entry, its numbers as "float32" or "float16"."""
-    code, number = _NUMBERS[dtype]
+    """Return the row of an entry: floats as "float32" or "float16", integers as they are."""
+    code, number = _NUMBERS[dtype if entry.vector.dtype.kind == "f" else entry.vector.dtype.name]
     tokens = max(0, min(entry.tokens, _MOST_TOKENS))
     header = _HEADER.pack(MAGIC, VERSION, code, entry.vector.size, tokens)
     row = header + _converted(entry.vector, number).tobytes()
@@ -63,13 +69,17 @@ def decode(row: bytes, dimensions: int) -> Entry | None:
         return None
     if len(row) != _HEADER.size + number.itemsize * dimensions + _CHECKSUM_BYTES or crc32(row) != _WHOLE:
         return None
-    vector = np.frombuffer(row, number, dimensions, _HEADER.size).astype(np.float32, copy=False)
+    vector = np.frombuffer(row, number, dimensions, _HEADER.size)
+    if number.kind == "f":
+        vector = vector.astype(np.float32, copy=False)
     vector.flags.writeable = False
     return Entry(vector, tokens)
 
 
 def is_vector(vector: Vectors) -> bool:
     """Check whether a vector is one that a router stores: finite numbers, not all zeros."""
+    if vector.dtype.kind != "f":
+        return bool(vector.any())
     with np.errstate(over="ignore", invalid="ignore"):
         square = float(vector @ vector)
     if 0 < square < math.inf:

@@ -2,7 +2,7 @@
 
 A key is a hash, so no check can find out which text and which model a vector belongs to. What can be seen is checked:
 the numbers, and the length of the vector where all vectors of as many dimensions have length 1, in the folder or, where
-the folder has none, in the file.
+the folder has none, in the file. Vectors of integers have no usual length.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ForeignRows:
     def fits(self, value: bytes) -> bool:
         """Check whether the length of a sound row's vector is possible beside the others."""
         dimensions, length = _measured(value)
-        if self._any_length:
+        if self._any_length or not dimensions:
             return True
         if self._normal.get(dimensions):
             return abs(length - 1) <= TOLERANCE
@@ -58,13 +58,15 @@ class ForeignRows:
 
 def _normal(values: Iterable[bytes], share: float) -> dict[int, bool]:
     lengths: dict[int, list[bool]] = {}
-    for value in values:
-        dimensions, length = _measured(value)
-        lengths.setdefault(dimensions, []).append(abs(length - 1) <= TOLERANCE)
+    for dimensions, length in map(_measured, values):
+        if dimensions:
+            lengths.setdefault(dimensions, []).append(abs(length - 1) <= TOLERANCE)
     return {dimensions: sum(found) >= share * len(found) for dimensions, found in lengths.items() if len(found) >= FEW}
 
 
 def _measured(value: bytes) -> tuple[int, float]:
-    """Return the number of dimensions and the length of a row's vector."""
+    """Return the number of dimensions and the length of a row's vector of floats; zeros for any other."""
     entry = decode_any(value)
-    return (0, 0.0) if entry is None else (entry.vector.size, float(np.linalg.norm(entry.vector.astype(np.float64))))
+    if entry is None or entry.vector.dtype.kind != "f":
+        return 0, 0.0
+    return entry.vector.size, float(np.linalg.norm(entry.vector.astype(np.float64)))

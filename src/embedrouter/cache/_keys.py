@@ -1,6 +1,6 @@
 """Cache keys: everything that decides what a vector is, joined without ambiguity and hashed.
 
-A key is made of the model's fingerprint, the cache's number type, the input type where the model is asymmetric, the
+A key is made of the model's fingerprint, the number type, the input type where the model is asymmetric, the
 over-long policy where the text was over the limit, and the exact text. No endpoint and no API key is in it: the same
 model served elsewhere, or paid with another key, gives the same vector.
 
@@ -44,13 +44,13 @@ def key_function(
         candidate: the model.
         input_type: counts only where the model is asymmetric.
         fingerprint: used in place of the model's own fingerprint, to look for its vectors of full length.
-        dtype: the number type of the cache's rows.
+        dtype: the number type of floats in the cache's rows.
         policy: the over-long policy, for texts over the model's limit.
 
     Each part is preceded by its length, so no two different tuples of parts give the same bytes to hash.
     """
     asymmetry = "" if candidate.symmetric else input_type
-    return _key_function(fingerprint or candidate.fingerprint, dtype, asymmetry, policy)
+    return _key_function(fingerprint or candidate.fingerprint, candidate.output_dtype or dtype, asymmetry, policy)
 
 
 @lru_cache(maxsize=256)

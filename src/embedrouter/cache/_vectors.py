@@ -43,7 +43,7 @@ class VectorCache:
 
     Attributes:
         store: keeps the rows.
-        dtype: the number type of the rows that are written. Rows of every type are read.
+        dtype: the number type of the floats in rows that are written. Rows of every type are read.
         damaged: rows found damaged so far; each counted as absent.
         failures: how often the store could not be read, written or closed so far.
     """
@@ -64,8 +64,8 @@ class VectorCache:
         self._reported: set[tuple[object, ...]] = set()
         """What was done and why it failed, until it works again."""
 
-    def read(self, keys: Sequence[bytes], dimensions: int) -> dict[bytes, Entry]:
-        """Return the sound entries that exist, by key."""
+    def read(self, keys: Sequence[bytes], dimensions: int, number: str = "float32") -> dict[bytes, Entry]:
+        """Return the sound entries that exist, by key; a row of another length or number type is damaged."""
         store = self.store
         if store is None:
             return {}
@@ -73,11 +73,11 @@ class VectorCache:
         consequence = "its texts are embedded, and paid for, as if it were empty"
         self._attempt(lambda: rows.update(store.get_many(keys)), "read", consequence)
         entries: dict[bytes, Entry] = {}
-        damaged = self.damaged
+        damaged, expected = self.damaged, np.dtype(number)
         for key, row in rows.items():
             own = row if type(row) is bytes else bytes(memoryview(row))  # a user's store may use its buffer again
             entry = decode(own, dimensions)
-            if entry is None or not is_vector(entry.vector):
+            if entry is None or entry.vector.dtype != expected or not is_vector(entry.vector):
                 self.damaged += 1
             else:
                 entries[key] = entry

@@ -15,15 +15,21 @@ from ._call import SizedText
 
 MISSING = "a vector is missing, of another length, or holds numbers that are not finite"
 ZEROS = "a vector is all zeros"
+NO_INTEGERS = "a vector is missing, of another length, all zeros, or holds numbers of another type"
 
 
-def fault(answer: Answer, texts: int, dimensions: int) -> str | None:
+def fault(answer: Answer, texts: int, candidate: Candidate) -> str | None:
     """Describe the defect of an answer of which no vector can be used; return ``None`` for any other answer."""
-    vectors = answer.vectors
-    if vectors.dtype != np.float32:
-        return f"vectors of {vectors.dtype} came, not of float32"
+    vectors, dimensions = answer.vectors, candidate.space.dimensions
+    if vectors.dtype != candidate.number:
+        return f"vectors of {vectors.dtype} came, not of {candidate.number}"
     if has_other_length(vectors, texts, dimensions):
         length = vectors.shape[1]
+        if candidate.output_dtype is not None:
+            return (
+                f"vectors of {length} numbers came, not of {dimensions} for {candidate.dimensions} dimensions as "
+                f"{candidate.output_dtype}: check dimensions= and output_dtype="
+            )
         return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
     if vectors.shape != (texts, dimensions):
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
@@ -37,6 +43,8 @@ def has_other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
 
 def unusable(vectors: Vectors) -> dict[int, str]:
     """Return the positions of the vectors that cannot be used, each with the reason."""
+    if vectors.dtype.kind != "f":
+        return {index: NO_INTEGERS for index, vector in enumerate(vectors) if not vector.any()}
     with np.errstate(over="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors).tolist()  # np.vecdot needs numpy 2
     if min(squares) > 0 and sum(squares) < math.inf:  # otherwise look closer: squares of finite numbers may overflow

@@ -27,11 +27,12 @@ def assemble(
     avoided: Sequence[Saving],
     *,
     space: Space,
+    number: str,
     rank: int,
 ) -> EmbeddingResult:
     """Copy the vectors, in the order of the texts, into a new array that the caller may change."""
     rows = [found[text] for text in texts]
-    vectors = np.empty((len(rows), space.dimensions), np.float32)
+    vectors = np.empty((len(rows), space.dimensions), number)
     for place, row in enumerate(rows):
         vectors[place] = row.vector
     origins = [row.origin for row in rows]

@@ -244,7 +244,7 @@ class OneAttempt:
             return Outcome(error=outcome, sent=True)
         tokens = spending.tokens if outcome.tokens is None else outcome.tokens
         dimensions = candidate.space.dimensions
-        wrong = fault(outcome, len(texts), dimensions)
+        wrong = fault(outcome, len(texts), candidate)
         bad: dict[int, str] = {}
         found: dict[str, Found] = {}
         if wrong is None:

@@ -200,7 +200,8 @@ class Calls:
             else:
                 with suppress(OutOfThreadsError):  # it is due again later
                     threads.submit(wiring.ledger.flush)
-        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, rank=question.rank)
+        number, rank = wiring.candidates[0].number, question.rank
+        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, number=number, rank=rank)
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``; read the cache and make no request."""
@@ -258,11 +259,15 @@ class Calls:
             )
         candidates = able
         if question.batch:
-            candidates = [replace(item, price=item.batch_price) for item in able if item.batch_price is not None]
+            candidates = [
+                replace(item, price=item.batch_price, free_tokens=item.batch_free_tokens)
+                for item in able
+                if item.batch_price is not None
+            ]
         if not candidates:
             raise ConfigError(
                 f"No batch endpoint is known of {', '.join(candidate.name for candidate in able)}. Nothing was called. "
-                "OpenAI's own models have one; everything else is embedded with embed."
+                "embedrouter models shows a batch price for each that has one; everything else is embedded with embed."
             )
         lower = [item for item in self.wiring.candidates if item.rank < question.rank]
         return Call(

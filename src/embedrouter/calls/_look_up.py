@@ -64,7 +64,7 @@ class CacheReader:
                 candidate, call.input_type, fingerprint=fingerprint, dtype=self._cache.dtype, policy=policy
             )
             keys = {key(text): text for text in missing}
-            entries = self._cache.read(list(keys), length)
+            entries = self._cache.read(list(keys), length, candidate.number)
             if length == own:
                 found.update((keys[name], Found(vector, tokens, origin)) for name, (vector, tokens) in entries.items())
             else:

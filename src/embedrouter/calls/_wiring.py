@@ -66,7 +66,7 @@ class Wiring:
     def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
         """Return the cost of further tokens of a model, after its free tokens; ``None`` where the price is unknown."""
         candidate = next(item for item in self.candidates if item.name == model)
-        free = self.ledger.free_tokens(model, candidate.free_tokens)
+        free = self.ledger.free_tokens(model, candidate.batch_free_tokens if batch else candidate.free_tokens)
         return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
 
     def require_affordable(self, amount: Decimal | None) -> None:
@@ -113,6 +113,11 @@ def wire(settings: RouterSettings) -> Wiring:
     """
     candidates, backends, embedders = _resolve_models(settings)
     space = shared_space(candidates)
+    if candidates[0].output_dtype is not None and settings.on_too_long == "mean":
+        raise ConfigError(
+            f"on_too_long='mean' averages floats, and {candidates[0].name} gives {candidates[0].output_dtype}. Choose "
+            "on_too_long='truncate' or 'error'."
+        )
     highest = settings.tiers[max(candidate.rank for candidate in candidates)]
     clock = settings.clock or time.monotonic
     events = Events(settings.on_event, clock)
@@ -173,6 +178,7 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
             rank=rank(model.tier, settings.tiers),
             local=known.local,
             batches=known.batches,
+            free_batches=known.free_batches,
             cuts=known.cuts,
             identity=known.identity,
         )

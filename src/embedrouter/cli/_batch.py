@@ -1,4 +1,4 @@
-"""``embedrouter batch``: batches that ``warm --batch`` submitted and that the provider completes within a day."""
+"""``embedrouter batch``: batches that ``warm --batch`` submitted and that the provider completes within hours."""
 
 import time
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import AnyRouter, find_router, separate_routers
 
 app = typer.Typer(
-    no_args_is_help=True, help="Manage batches: texts that a provider embeds within a day, submitted by warm --batch."
+    no_args_is_help=True, help="Manage batches: texts that a provider embeds within hours, submitted by warm --batch."
 )
 
 PollInterval: TypeAlias = Annotated[float, typer.Option("--every", min=0, help="Seconds between two status requests.")]

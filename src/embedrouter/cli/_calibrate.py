@@ -13,8 +13,9 @@ import numpy as np
 import typer
 
 from ..errors import ConfigError
+from ..models.agreement import comparable
 from ..retrieval.calibration import Calibration, Point, TierVectors, calibrate
-from ..router import Router
+from ..router import Router, wiring_of
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors
 from ._console import STEP, Output, exit_on_interrupt, interrupt_message
@@ -109,7 +110,7 @@ def _embed(router: Router, texts: list[str], input_type: InputType, output: Outp
         for part in router.embed_iter(texts, input_type=input_type, chunk_size=STEP):
             parts.append(part.vectors)
             advance(sum(map(len, parts)), router.usage.cost)
-    return np.concatenate(parts)
+    return comparable(np.concatenate(parts), wiring_of(router).candidates[0].output_dtype)
 
 
 # Files

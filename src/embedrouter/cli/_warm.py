@@ -36,7 +36,7 @@ def command(
     model: ModelName = None,
     config: ConfigFile = None,
     cache: CacheFolder = None,
-    batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, at half the price.")] = False,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, which costs less.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --batch: submit, and do not wait.")] = False,
     every: PollInterval = 60.0,
     chunk_size: ChunkSize = None,

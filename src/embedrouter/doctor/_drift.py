@@ -100,7 +100,7 @@ def check_drift(
                 yield problem(probed.name, check, str(error), "Store today's vectors instead: repeat with --accept.")
                 continue
             old = None
-        day, cosine = (old[0], lowest_cosine(old[1], vectors)) if old else (None, None)
+        day, cosine = (old[0], lowest_cosine(old[1].astype(vectors.dtype), vectors)) if old else (None, None)
         facts = {"cosine": cosine, "since": day, "stored": False}
         than_old = f"those of {day} (cosine {cosine:.4f})" if old else ""
         if cosine is not None and cosine >= SAME_MODEL_COSINE:

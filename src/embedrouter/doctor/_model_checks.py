@@ -72,8 +72,8 @@ def check_models(
                 break
             seconds[input_type] = round(time.monotonic() - began, 4)
         else:
-            yield from _answered(name, candidate, vectors, seconds)
-            probed.append(agreement.ProbeVectors(name, candidate.fingerprint, vectors))
+            probed.append(agreement.ProbeVectors.of(candidate, name, vectors))
+            yield from _answered(name, candidate, probed[-1].vectors, seconds)
         card = cards.get(candidate.name)
         yield from _retirement(card, name, today)
         yield _price(router, candidate, name, card, today)
@@ -121,11 +121,12 @@ def _answered(
 ) -> Iterator[Finding]:
     space = candidate.space
     first, *rest = (f"{kind} in {time:.2f} s" for kind, time in seconds.items())
-    story = f"{space.dimensions} dimensions, all finite; {'; '.join([f'{first}, start-up included', *rest])}"
+    numbers = "all finite" if candidate.output_dtype is None else f"as {space.dimensions} numbers of {candidate.number}"
+    story = f"{candidate.dimensions} dimensions, {numbers}; {'; '.join([f'{first}, start-up included', *rest])}"
     facts = {"space": space.name, "dimensions": space.dimensions, "tier": candidate.tier, "seconds": seconds}
     yield fine(name, "answer", story, **facts)
     lengths = np.linalg.norm(np.concatenate(list(vectors.values())).astype(np.float64), axis=1)
-    if np.abs(lengths - 1).max() > LENGTH_TOLERANCE:
+    if candidate.output_dtype is None and np.abs(lengths - 1).max() > LENGTH_TOLERANCE:
         shortest, longest = float(lengths.min()), float(lengths.max())
         story = f"vectors do not have length 1 but {shortest:.3f} to {longest:.3f}"
         advice = "Configure the vector store to compare by cosine, not by inner product."

@@ -1,6 +1,6 @@
 """The code that calls one model: one request in, an ``Answer`` out, synchronously and asynchronously.
 
-A provider may offer a cheaper and slower way besides: a ``BatchEndpoint`` takes many texts at once and has a day.
+A provider may offer a cheaper and slower way besides: a ``BatchEndpoint`` takes many texts at once and has hours.
 
 A backend does no retrying, no caching and no batching. It translates errors of the libraries it calls into those of
 ``embedrouter.errors``, and does not repeat the checks that follow each answer.
@@ -83,12 +83,14 @@ def own_counts(counts: TokenCounts) -> TokenCounts:
 
 
 class BatchEndpoint(ABC):
-    """Takes many texts at once, answers within a day, and asks less for it.
+    """Takes many texts at once, answers within hours, and asks less for it.
 
     Every method makes one request and raises ``BackendError`` when it fails. The caller names each text, and gives each
     batch a client reference by which it can be found when the answer to ``submit`` was lost.
     """
 
+    window: float = 86_400.0
+    """Seconds in which the provider completes a batch, or gives up."""
     max_texts: int
     """Texts in one batch."""
     max_bytes: int
@@ -101,8 +103,8 @@ class BatchEndpoint(ABC):
         """Upload texts by name, which costs nothing yet. Return the provider's id of the file."""
 
     @abstractmethod
-    def submit(self, file: str, reference: str, *, timeout: float) -> str:
-        """Have an uploaded file embedded. Return the provider's id of the batch."""
+    def submit(self, file: str, reference: str, input_type: InputType, *, timeout: float) -> str:
+        """Have an uploaded file embedded, as texts of the input type. Return the provider's id of the batch."""
 
     @abstractmethod
     def find(self, reference: str, *, timeout: float) -> str | None:
@@ -114,7 +116,10 @@ class BatchEndpoint(ABC):
 
     @abstractmethod
     def results(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
-        """Yield the name and the result of each text that was tried: its vector (1, dimensions), or why it has none."""
+        """Yield the name and the result of each text that was tried: its vector (1, dimensions), or why it has none.
+
+        Names that no text has are ignored.
+        """
 
     @abstractmethod
     def cancel(self, batch: str, *, timeout: float) -> None:

@@ -15,11 +15,12 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .._display import masked, shown, shown_name
 from ..errors import ConfigError
 from ..spending import as_price
+from ..types import OutputDtype
 from ._servers import Server
 
 PRICE_MAX_AGE = timedelta(days=365)
@@ -54,6 +55,8 @@ class Card:
     """Default number of dimensions."""
     allowed: tuple[int, ...] | Literal["any"] = ()
     """Other numbers that can be requested; ``"any"`` is every number below ``dimensions``."""
+    dtypes: tuple[OutputDtype, ...] = ()
+    """Numbers that can be requested besides float32."""
     input_tokens: int | None = None
     """Tokens in one text."""
     texts: int
@@ -245,10 +248,12 @@ def _card(row: dict[str, Any], where: str, cards: Mapping[str, Card], servers: M
         if column not in merged:
             raise ConfigError(f"{where}: the column {column!r} is missing.")
     allowed = merged.get("allowed", ())
+    _require_dtypes(dtypes := tuple(merged.get("dtypes", ())), where)
     return Card(
         **{
             **merged,
             "allowed": allowed if allowed == "any" else tuple(allowed),
+            "dtypes": dtypes,
             "price": as_price(merged.get("price"), where),
             "batch_price": as_price(row.get("batch_price"), where),
         }
@@ -266,7 +271,18 @@ def _server(row: dict[str, Any], where: str) -> Server:
         default = getattr(usual, name)
         if default is not None and type(value) is not type(default):
             raise ConfigError(f"{where}: {name} must be {KINDS[type(default)]}, not {shown(value)}.")
+    _require_dtypes(values.get("dtypes", {}), where)
+    if values.get("dtypes") and not values.get("dtype_field"):
+        raise ConfigError(f"{where}: dtypes need dtype_field, the name of the field that says them.")
     return Server(**values)
+
+
+def _require_dtypes(dtypes: Collection[str], where: str) -> None:
+    known = get_args(OutputDtype)
+    if unknown := sorted(set(dtypes) - set(known)):
+        raise ConfigError(
+            f"{where}: unknown number type {shown_name(unknown[0])} in dtypes. Known are {', '.join(known)}."
+        )
 
 
 def _require_columns(row: Mapping[str, object], known: Collection[str], where: str) -> None:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from .._display import looks_like_key, shown, shown_name
 from ..errors import ConfigError
 from ..spending import as_price
-from ..types import plain
+from ..types import OutputDtype, plain
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 
@@ -39,6 +39,9 @@ class Model:
     """The quality tier of the model."""
     dimensions: int | None = None
     """Dimensions to request; the model's own number when left out."""
+    output_dtype: OutputDtype | None = None
+    """Numbers to request in place of float32, where the model has them: ``"int8"``, ``"uint8"``, or packed bits, eight
+    dimensions to an int8 (``"binary"``) or a uint8 (``"ubinary"``). Vectors of each are a space of their own."""
     base_url: str | None = None
     """Another server with the provider's protocol; for Azure the resource's endpoint, or the address of the v1 API,
     which ends in ``/openai/v1``. When left out, the variable that the provider's SDK reads, such as
@@ -136,6 +139,9 @@ class Model:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {shown(self.free_tokens)}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
+        if self.output_dtype not in (None, *get_args(OutputDtype)):
+            accepted = ", ".join(map(repr, get_args(OutputDtype)))
+            raise ConfigError(f"{self.name}: output_dtype must be one of {accepted}; leave it out for float32.")
         if isinstance(self.served_as, str):
             raise ConfigError(f"{self.name}: served_as= is a list of names: [{shown_name(self.served_as)}].")
         for body in (self.body("document"), self.body("query")):

@@ -13,7 +13,7 @@ from .._display import shown, shown_name
 from ..errors import ConfigError, SpaceMismatchError
 from ..limits import REQUESTS_PER_LIMIT
 from ..spending import DECIMALS, as_price
-from ..types import Candidate, Limits, Space
+from ..types import PACKED, Candidate, Limits, Space
 from ._catalogue import Card, did_you_mean, load_catalogue
 from ._declaration import Model
 
@@ -62,6 +62,7 @@ def resolve(
     rank: int,
     local: bool,
     batches: bool = False,
+    free_batches: bool = True,
     cuts: bool = False,
     identity: str | None = None,
 ) -> Candidate:
@@ -71,6 +72,7 @@ def resolve(
         dimensions: the number that the router requests from all its models.
         local: whether the model runs in this process.
         batches: whether the provider has a batch endpoint.
+        free_batches: whether an account's free tokens pay for batches, too.
         cuts: whether the provider cuts long texts silently.
         identity: identity of the model's vectors, where the name of the card is not enough (a revision, the hash of a
             local folder).
@@ -89,31 +91,40 @@ def resolve(
         raise ConfigError(
             f"{model.name} is known to be in the space {card.space!r}, not {shown_name(model.space)}. Leave space= out."
         )
+    packed = model.output_dtype in PACKED
+    if packed and wanted % 8:
+        raise ConfigError(
+            f"{model.name}: output_dtype={model.output_dtype!r} packs eight dimensions into a number, and {wanted} is "
+            "no multiple of 8. Set dimensions= to one."
+        )
+    longer = card.longer_than(wanted) if model.output_dtype is None else ()
     own, given = _prompts(card.prompts), _prompts(model.prompts)
     if model.prompts is None:
         given = {} if card.own_prompts else own
     own = own if card.own_prompts else {}
     prompts = {} if given == own else given
     bodies = _bodies(model)
-    space = card.space + _suffix("prompts", prompts) + _suffix("body", bodies)
+    space = _space(model, card) + _suffix("prompts", prompts) + _suffix("body", bodies)
     identity = identity or card.identity
 
     def fingerprint(length: int) -> str:
         others = [extra for extra in (bodies, own) if extra]
-        return json.dumps([identity, card.space, length, prompts, "float32", *others])
+        return json.dumps([identity, card.space, length, prompts, model.output_dtype or "float32", *others])
 
     return Candidate(
         index=index,
         name=model.name,
         tier=model.tier,
         rank=rank,
-        space=Space(space, wanted),
+        space=Space(space, wanted // 8 if packed else wanted),
         fingerprint=fingerprint(wanted),
-        longer=tuple((length, fingerprint(length)) for length in card.longer_than(wanted)),
+        output_dtype=model.output_dtype,
+        longer=tuple((length, fingerprint(length)) for length in longer),
         symmetric=card.symmetric and not prompts and bodies.get("document") == bodies.get("query"),
         price=as_price(model.price, model.name) if model.price is not None else card.price,
         batch_price=_batch_price(model, card) if batches else None,
         free_tokens=model.free_tokens,
+        batch_free_tokens=model.free_tokens if free_batches else 0,
         limits=Limits(
             texts=model.batch_size or card.texts,
             tokens=_request_tokens(model, card),
@@ -134,6 +145,15 @@ def resolve(
             for code in (model.embedder, model.client, model.async_client, model.azure_ad_token_provider)
         ),
     )
+
+
+def _space(model: Model, card: Card) -> str:
+    """Return the name of the space. Makers call models of a family comparable in floats alone: other numbers are of one
+    model."""
+    if model.output_dtype is None:
+        return card.space
+    own = card.space if card.declared else card.identity.partition(":")[2]
+    return f"{own}+{model.output_dtype}"
 
 
 def _prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
@@ -165,11 +185,16 @@ def shared_space(candidates: list[Candidate]) -> Space:
     for other in candidates[1:]:
         if other.space == first.space:
             continue
-        if other.space.name == first.space.name:
+        if other.output_dtype != first.output_dtype:
+            reason = "vectors of different number types cannot be compared"
+            advice = "Declare the same output_dtype= for every model, or give each number type a router of its own."
+        elif other.space.name == first.space.name:
             reason = "vectors of different length cannot be compared"
             advice = "Set dimensions= on the router to a number that every model offers."
         else:
             reason = "they were trained apart: a distance between their vectors means nothing, even at equal dimensions"
+            if first.output_dtype:
+                reason = f"no maker calls the {first.output_dtype} vectors of two models comparable"
             advice = (
                 "Give each space a router of its own, and use TieredRouter to choose between them; "
                 "each router then needs its own vector store."

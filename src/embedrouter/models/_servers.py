@@ -41,6 +41,10 @@ class Server:
     format_field: str = "encoding_format"
     dimensions_field: str = "dimensions"
     """Name of the field; empty where there is none."""
+    dtype_field: str = ""
+    """Name of the field that asks for numbers other than floats; it may be the one of the format."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """The server's words for each ``output_dtype`` that requests can ask for."""
     input_type_field: str = ""
     """Name of the field that tells documents and queries apart; empty where there is none."""
     input_types: Mapping[str, str] | None = None

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpaceMismatchError
-from ..types import InputType, Vectors
+from ..types import PACKED, Candidate, InputType, OutputDtype, Vectors
 
 PROBE_VERSION = 1
 """Version of ``PROBE_TEXTS``. Stored vectors of another version cannot be compared."""
@@ -56,7 +56,15 @@ class ProbeVectors:
     name: str
     fingerprint: str
     vectors: Mapping[InputType, Vectors]
-    """Each of shape (texts, dimensions)."""
+    """Each of shape (texts, dimensions), as ``comparable`` returns it."""
+
+    @classmethod
+    def of(cls, candidate: Candidate, name: str, vectors: Mapping[InputType, Vectors]) -> Self:
+        """Return the vectors that a model gave for the probe texts."""
+        usable: dict[InputType, Vectors] = {}
+        for kind, given in vectors.items():
+            usable[kind] = comparable(given, candidate.output_dtype)
+        return cls(name, candidate.fingerprint, usable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,13 @@ class Agreement:
         verdict = "agree" if self.agrees else "do not agree"
         others = "" if self.claim == "same model" else f", different texts at most {self.nearest_other:.4f}"
         return f"{self.one} and {self.other} {verdict}: cosine of the same text at least {self.cosine:.4f}{others}"
+
+
+def comparable(vectors: Vectors, output_dtype: OutputDtype | None) -> Vectors:
+    """Return vectors as the functions here compare them: uint8 around zero, packed bits one by one as booleans."""
+    if output_dtype in PACKED:
+        return np.unpackbits(vectors.view(np.uint8), axis=1).astype(np.bool_)  # an offset flips the same bits in each
+    return vectors.astype(np.float32) - 128 if output_dtype == "uint8" else vectors
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -138,10 +153,15 @@ def _compare(one: ProbeVectors, other: ProbeVectors) -> Agreement:
 
 
 def _cosines(one: Vectors, other: Vectors) -> _CosineTable:
-    """Return the cosine of every vector of one set and every vector of the other."""
-    first, second = one.astype(np.float64), other.astype(np.float64)
+    """Return the cosine of every vector of one set and every vector of the other.
+
+    Of bits, which are the signs of floats, it is the cosine of the floats, estimated from the share of equal signs.
+    """
+    bits = one.dtype == np.bool_
+    first, second = ((2.0 * side - 1) if bits else side.astype(np.float64) for side in (one, other))
     lengths = np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
-    return np.asarray(first @ second.T / lengths)
+    table = np.asarray(first @ second.T / lengths)
+    return np.sin(np.pi / 2 * table) if bits else table
 
 
 def _nearest_other(table: _CosineTable) -> NDArray[np.float64]:

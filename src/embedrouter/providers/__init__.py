@@ -58,6 +58,8 @@ class Description:
     """Whether the model runs in this process."""
     batches: bool = False
     """Whether the provider has a batch endpoint."""
+    free_batches: bool = True
+    """Whether an account's free tokens pay for batches, too."""
     cuts: bool = False
     """Whether the provider cuts long texts silently."""
     identity: str | None = None
@@ -81,7 +83,10 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
         raise ConfigError(f"{model.name}: extra_body= is for servers of OpenAI's protocol, such as 'openai:…'.")
     module = _provider(model, server)
     known: Description = module.describe(model, catalogue, dimensions)
-    return replace(known, server=known.server or server, module=module)
+    known = replace(known, server=known.server or server, module=module)
+    if model.output_dtype is not None and model.embedder is None:
+        _require_numbers(model, known)
+    return known
 
 
 def create(model: Model, known: Description, candidate: Candidate) -> Backend:
@@ -90,6 +95,22 @@ def create(model: Model, known: Description, candidate: Candidate) -> Backend:
         return model.backend
     backend: Backend = known.module.create(model, known, candidate)
     return backend
+
+
+def _require_numbers(model: Model, known: Description) -> None:
+    """Refuse numbers that the model does not have, or that requests to its server cannot ask for.
+
+    Raises:
+        ConfigError: the message lists the number types that can be had.
+    """
+    card, server = known.card, known.server
+    askable = card.dtypes if server is None else server.dtypes
+    offered = [name for name in askable if card.declared or name in card.dtypes]
+    if model.output_dtype not in offered:
+        choice = f"Choose one of {', '.join(offered)}, or leave" if offered else "Leave"
+        raise ConfigError(
+            f"{model.name} does not offer output_dtype={model.output_dtype!r}. {choice} output_dtype= out for float32."
+        )
 
 
 def address_of(backend: Backend) -> Address | None:

@@ -4,7 +4,8 @@ The HTTP libraries and the SDKs wrap the reason several times; the reason is fou
 names the host, or the proxy, and the variable of the environment that helps. What a server or a proxy says is not
 repeated, except for the number of its status.
 
-A redirect is followed only where texts, headers and the key stay with the server that the user named.
+A redirect is followed only where texts, headers and the key stay with the server that the user named. A download may
+lead elsewhere: it holds no text, and is followed without headers.
 """
 
 from __future__ import annotations
@@ -230,6 +231,9 @@ SIGN_IN = "Put the proxy's user and password into HTTPS_PROXY (http://user:passw
 
 # Redirects
 
+DOWNLOAD = {"embedrouter_download": True}
+"""The extension of a request whose redirects the caller follows, without headers."""
+
 
 def redirect_guard(model: str, *, asynchronous: bool) -> Callable[[Any], Any]:
     """Return a hook for the responses of an HTTP client, which refuses redirects to other hosts.
@@ -239,6 +243,8 @@ def redirect_guard(model: str, *, asynchronous: bool) -> Callable[[Any], Any]:
 
     def refuse(response: Any) -> None:
         """Look at the response before the client follows it."""
+        if DOWNLOAD.keys() <= response.request.extensions.keys():
+            return
         if response.has_redirect_location and (reason := _reason_to_refuse(response)):
             raise UnavailableError(
                 f"HTTP {response.status_code}: {host_of(str(response.request.url))} {reason}",

@@ -84,10 +84,10 @@ class RemoteBackend(Backend):
         assert known.server is not None, "every provider of this package has a row"
         self.model, self.server, self.card = model, known.server, known.card
         self.endpoint = Endpoint(model, known.server)
-        self.length = candidate.space.dimensions
-        """Of the vectors."""
-        wanted = self.length != known.card.dimensions or known.card.declared
-        self.dimensions = self.length if wanted else None
+        self.length, self.number = candidate.space.dimensions, candidate.number
+        """Of the vectors: how many numbers, of which type."""
+        wanted = candidate.dimensions != known.card.dimensions or known.card.declared
+        self.dimensions = candidate.dimensions if wanted else None
         """Sent only where it is not the model's own number, because older models refuse it, or where the user says it.
         """
         self.clients: Clients[Any, Any] = Clients(
@@ -153,6 +153,11 @@ class RemoteBackend(Backend):
     def format(self, taken: Taken | None) -> str:
         """Return the format of numbers to ask for."""
         return self.model.encoding_format or self.server.formats[(taken or self.taken).refused_formats]
+
+    @property
+    def output_dtype(self) -> str | None:
+        """The server's word for the numbers to ask for; ``None`` for floats."""
+        return self.server.dtypes[self.model.output_dtype] if self.model.output_dtype else None
 
     def number_of_dimensions(self, taken: Taken | None) -> int | None:
         """Return the number of dimensions to ask for; ``None`` for the model's own."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -54,65 +54,75 @@ PARSE_FAILURES = (TypeError, AttributeError, LookupError, RecursionError, ValueE
 UNREADABLE = (ValueError, TypeError, OverflowError)
 
 
-def decode_vectors(embeddings: Sequence[object], model: str, length: int = 0) -> Vectors:
-    """Decode vectors, written as base64 of float32 or as lists of numbers, to an array (texts, dimensions).
+def decode_vectors(embeddings: Sequence[object], model: str, length: int = 0, number: str = "float32") -> Vectors:
+    """Decode vectors, written as base64 of the numbers' bytes or as lists of numbers, to an array (texts, dimensions).
 
     Args:
         length: the number of dimensions that is expected. See ``stack_vectors``.
+        number: the type of the numbers: "float32", "int8" or "uint8".
 
     Raises:
         BadResponseError: vectors came and none can be read, or they differ in length and none has the expected one.
     """
     try:
-        rows = [read_vector(row, _as_bytes) for row in embeddings]
+        rows = [read_vector(row, partial(_as_bytes, number)) for row in embeddings]
         if not any(rows) and any(embeddings):
             raise ValueError("no vector can be read")
-        return stack_vectors(rows, length)
+        return stack_vectors(rows, length, number)
     except UNREADABLE as error:
-        raise BadResponseError(f"the vectors cannot be read: {type(error).__name__}", model=model) from error
+        story = f"the vectors cannot be read: {type(error).__name__}"
+        if number != "float32":
+            story = (
+                f"the vectors cannot be read as {number}. The server may not know the setting: leave output_dtype= out"
+            )
+        raise BadResponseError(story, model=model, retryable=None if number == "float32" else False) from error
 
 
 def read_vector(row: object, read: Callable[[Any], bytes]) -> bytes:
-    """Return a vector as the bytes of float32 numbers; none where it is missing or cannot be read."""
+    """Return a vector as the bytes of its numbers; none where it is missing or cannot be read."""
     try:
         return read(row)
     except UNREADABLE:
         return b""
 
 
-def stack_vectors(rows: Sequence[bytes], length: int) -> Vectors:
-    """Stack vectors to an array; one that is missing or of another length is NaN, and spoils no other.
+def stack_vectors(rows: Sequence[bytes], length: int, number: str = "float32") -> Vectors:
+    """Stack vectors to an array; one that is missing or of another length is NaN or zeros, and spoils no other.
 
     Args:
-        rows: each the bytes of float32 numbers.
+        rows: each the bytes of a vector's numbers.
         length: the number of dimensions that is expected; where all vectors have another, they are stacked as they are.
 
     Raises:
         ValueError: the vectors differ in length and none has the expected one.
     """
-    sizes = {len(row) for row in rows if row} or {4 * length if rows else 0}
-    if len(sizes) > 1 and 4 * length not in sizes:
+    written = np.dtype(number).newbyteorder("<")
+    expected = written.itemsize * length
+    sizes = {len(row) for row in rows if row} or {expected if rows else 0}
+    if len(sizes) > 1 and expected not in sizes:
         raise ValueError("vectors of several lengths")
-    size = 4 * length if 4 * length in sizes else max(sizes)
-    missing = np.full(size // 4, np.nan, "<f4").tobytes()
+    size = expected if expected in sizes else max(sizes)
+    count = size // written.itemsize
+    missing = np.full(count, np.nan if number == "float32" else 0, written).tobytes()
     content = b"".join(row if len(row) == size else missing for row in rows)
-    return np.frombuffer(content, "<f4").reshape(len(rows), size // 4)
+    return np.frombuffer(content, written).reshape(len(rows), count)
 
 
-def _as_bytes(row: object) -> bytes:
-    return base64_decoder()(row) if isinstance(row, str) else as_float32(row)
+def _as_bytes(number: str, row: object) -> bytes:
+    return base64_decoder()(row) if isinstance(row, str) else as_numbers(row, number)
 
 
-def as_float32(row: object) -> bytes:
-    """Return a list of numbers as the bytes of float32 numbers.
+def as_numbers(row: object, number: str) -> bytes:
+    """Return a list of numbers as the bytes of numbers of a type.
 
     Raises:
         UNREADABLE: it is no such list.
     """
-    with np.errstate(over="ignore"):  # a number that is too large becomes infinite, and infinite numbers are refused
-        numbers = np.asarray(row, "<f4")
-    if numbers.ndim != 1:
-        raise ValueError("not a list of numbers")
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes another number, which is refused
+        floats = np.asarray(row, "<f4")
+        numbers = floats.astype(number, copy=False)
+    if floats.ndim != 1 or (numbers is not floats and not np.array_equal(numbers, floats)):
+        raise ValueError(f"not a list of {number}")
     return numbers.tobytes()
 
 

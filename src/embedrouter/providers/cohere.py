@@ -3,8 +3,8 @@
 Documents and queries are told apart by ``input_type``. The server's default is to cut over-long texts silently; here
 truncation is off, so that the server refuses them. Numbers are asked for as base64 of float32: of lists the SDK checks
 every number for the type that it might be of, four milliseconds for each vector. A server that answers with lists all
-the same is understood. ``output_dimension`` is sent only when it differs from the model's own number, because models
-before embed-v4 do not know it. Network failures reach us as plain httpx exceptions.
+the same is understood. Integers come as lists alone. ``output_dimension`` is sent only when it differs from the model's
+own number, because models before embed-v4 do not know it. Network failures reach us as plain httpx exceptions.
 
 The SDK's client has no ``close``, so it is given an HTTP client of our making, which has one.
 """
@@ -56,7 +56,7 @@ class CohereBackend(RemoteBackend):
             "texts": self.prompted(texts, input_type),
             "model": self.model.id,
             "input_type": self.words[input_type],
-            "embedding_types": ["float" if self.format(taken) == "float" else "base64"],
+            "embedding_types": [self.output_dtype or ("float" if self.format(taken) == "float" else "base64")],
             "truncate": "NONE",
         }
         if (dimensions := self.number_of_dimensions(taken)) is not None:
@@ -71,17 +71,19 @@ class CohereBackend(RemoteBackend):
     def parse_answer(self, response: Any) -> Answer:
         try:
             found = response.embeddings
-            embeddings = found.float_ if found.base64 is None else found.base64
+            if self.output_dtype is None:
+                embeddings = found.float_ if found.base64 is None else found.base64
+            else:
+                embeddings = getattr(found, self.output_dtype)
             units = response.meta and response.meta.billed_units
             tokens = units and units.input_tokens
         except AttributeError as error:
             body = getattr(response, "model_extra", None)  # of pydantic: what the SDK does not know
             raise NoVectorsError(body, None) from error
         if not isinstance(embeddings, list):
-            raise BadResponseError(
-                "the answer holds neither base64 nor float vectors. Check base_url.", model=self.model.name
-            )
-        vectors = decode_vectors(embeddings, self.model.name, self.length)
+            kinds = "neither base64 nor float" if self.output_dtype is None else f"no {self.output_dtype}"
+            raise BadResponseError(f"the answer holds {kinds} vectors. Check base_url.", model=self.model.name)
+        vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
         return Answer(vectors, parse_token_count(tokens), implausible=implausible_count(tokens))
 
     def sent_keys(self, error: Exception) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 from ..errors import BackendError, BadResponseError
 from ..models import BatchEndpoint, implausible_count, parse_token_count
 from ..types import Answer, BatchProgress, InputType
+from ._batch_files import error_code
 from ._responses import decode_vectors
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ ENDED = frozenset({
 FAILED = "JOB_STATE_FAILED"
 OVER = "FAILED_PRECONDITION"
 """The status of a cancellation that comes too late."""
-CODE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 EXPERIMENTAL = r"batches\.create_embeddings\(\) is experimental"
 """What the SDK warns of at each call. The filter stays: to take it back would race with other threads."""
 NAMES = {"task_type": "taskType", "output_dimensionality": "outputDimensionality"}
@@ -42,6 +41,7 @@ NAMES = {"task_type": "taskType", "output_dimensionality": "outputDimensionality
 class GoogleBatches(BatchEndpoint):
     """Calls ``files`` and ``batches`` with the client, the requests and the errors of a backend."""
 
+    window = 172_800.0  # the target are 24 hours; a job expires after 48
     max_texts = 10_000
     max_bytes = 200_000_000
     bytes_per_text = 400
@@ -61,7 +61,7 @@ class GoogleBatches(BatchEndpoint):
         with self._backend.clients.lease() as client, self._errors(list(texts.values())):
             return str(client.files.upload(file=io.BytesIO(content), config=config).name)
 
-    def submit(self, file: str, reference: str, *, timeout: float) -> str:
+    def submit(self, file: str, reference: str, input_type: InputType, *, timeout: float) -> str:
         config = {"display_name": reference, **self._options(timeout)}
         warnings.filterwarnings("ignore", EXPERIMENTAL)
         with self._backend.clients.lease() as client, self._errors():
@@ -77,7 +77,7 @@ class GoogleBatches(BatchEndpoint):
         with self._backend.clients.lease() as client, self._errors():
             job = client.batches.get(name=batch, config=self._options(timeout))
             state = job.state.name
-        refusal = _code(job.error and job.error.code) if state == FAILED else ""
+        refusal = error_code(job.error and job.error.code) if state == FAILED else ""
         return BatchProgress(ended=state in ENDED, texts=0, answered=0, refusal=refusal)  # the SDK drops the counts
 
     def results(self, batch: str, *, timeout: float) -> Iterator[tuple[str, Answer | str]]:
@@ -110,7 +110,7 @@ class GoogleBatches(BatchEndpoint):
             name, response, error = str(fields["key"]), fields.get("response") or {}, fields.get("error")
             error = error or response.get("error")
             if error:
-                return name, _code(error.get("status") or error.get("code"))
+                return name, error_code(error.get("status") or error.get("code"))
             usage = response.get("usageMetadata") or {}
             tokens = usage.get("promptTokenCount", response.get("tokenCount"))
             values = response["embedding"]["values"]
@@ -146,8 +146,3 @@ class GoogleBatches(BatchEndpoint):
         except Exception as error:  # noqa: BLE001 - raised below
             failure = self._backend.chained(error, texts or [])
         raise failure
-
-
-def _code(code: object) -> str:
-    """Return an error code; what is not a single word may be a quotation."""
-    return str(code) if CODE.fullmatch(str(code)) and code is not None else "without a code"

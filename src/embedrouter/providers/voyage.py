@@ -7,7 +7,7 @@ asynchronous request, and none of this can be set by documented means. With http
 OpenAI and Cohere. voyage-4-nano is not served; sentence-transformers loads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
@@ -18,6 +18,7 @@ from ._http import HttpBackend, check_http_clients
 from ._remote import NoVectorsError, described
 from ._responses import decode_vectors, parse_name, parse_rate_limits
 from ._taken import Taken
+from .voyage_batches import VoyageBatches
 
 
 def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Description:
@@ -39,7 +40,7 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
                 "timeout=; or httpx.Client(…) for a proxy or certificates of your own."
             )
     check_http_clients(model)
-    return described(model, catalogue, dimensions)
+    return described(model, catalogue, dimensions, batches=True, free_batches=False)
 
 
 class VoyageBackend(HttpBackend):
@@ -58,18 +59,31 @@ class VoyageBackend(HttpBackend):
             body["encoding_format"] = numbers
         if (dimensions := self.number_of_dimensions(taken)) is not None:
             body["output_dimension"] = dimensions
+        if self.output_dtype is not None:
+            body[self.server.dtype_field] = self.output_dtype
         return self.request(body)
 
     def parse_answer(self, response: Any) -> Answer:
-        body = self.parsed(response.content, response.headers)
+        return self.parse_body(self.parsed(response.content, response.headers), response.headers)
+
+    def parse_body(self, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
+        """Return the vectors of the parsed body of an embeddings response.
+
+        Raises:
+            BadResponseError: the body is none of an embeddings response.
+        """
         try:
             embeddings = self.in_order(body["data"])
             tokens = (body.get("usage") or {}).get("total_tokens")
         except (KeyError, TypeError, AttributeError) as error:
-            raise NoVectorsError(body, response.headers) from error
-        vectors = decode_vectors(embeddings, self.model.name, self.length)
-        limits = parse_rate_limits(response.headers)
-        return Answer(vectors, parse_token_count(tokens), limits, parse_name(body), implausible_count(tokens))
+            raise NoVectorsError(body, headers) from error
+        vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
+        limits, name = parse_rate_limits(headers or {}), parse_name(body)
+        return Answer(vectors, parse_token_count(tokens), limits, name, implausible_count(tokens))
+
+    @property
+    def batches(self) -> VoyageBatches:
+        return VoyageBatches(self)
 
 
 create = VoyageBackend

@@ -24,7 +24,7 @@ from ..models import Backend, Catalogue, Model, custom_card, did_you_mean, frame
 from ..types import Answer, Candidate, InputType
 from . import Description, never_sent
 from ._redaction import safe_to_chain
-from ._responses import UNREADABLE, as_float32, kind_of_status, read_vector, stack_vectors
+from ._responses import UNREADABLE, as_numbers, kind_of_status, read_vector, stack_vectors
 
 STATUS = ("status_code", "http_status", "status")
 """Attributes of SDKs' exceptions that hold the HTTP status."""
@@ -106,7 +106,7 @@ class WrappedBackend(Backend):
 
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self._embedder, self._name = model.embedder, model.name
-        self._length = candidate.space.dimensions
+        self._length, self._number = candidate.space.dimensions, candidate.number
         self._methods = framework_methods(self._embedder)
         self._takes_input_type = self._methods is None and "input_type" in inspect.signature(self._embedder).parameters
 
@@ -148,10 +148,10 @@ class WrappedBackend(Backend):
     def _answer(self, rows: Any) -> Answer:
         """Copy vectors before the embedder is called again: it may use one buffer for all its answers."""
         try:
-            if isinstance(rows, np.ndarray) and rows.dtype != object:
+            if isinstance(rows, np.ndarray) and rows.dtype != object and self._number == "float32":
                 return Answer(np.array(rows, np.float32, order="C"), tokens=None)
-            found = [read_vector(row, as_float32) for row in rows]
-            return Answer(stack_vectors(found, self._length), tokens=None)
+            found = [read_vector(row, partial(as_numbers, number=self._number)) for row in rows]
+            return Answer(stack_vectors(found, self._length, self._number), tokens=None)
         except UNREADABLE as error:
             raise BadResponseError(
                 "what came back is not a list of vectors", model=self._name, retryable=False

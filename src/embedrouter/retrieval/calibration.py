@@ -25,7 +25,7 @@ BOOTSTRAP_SAMPLES = 500
 
 
 class TierVectors(NamedTuple):
-    """The vectors of one tier, each of shape (texts, dimensions)."""
+    """The vectors of one tier, each of shape (texts, dimensions); packed bits unpacked, as booleans."""
 
     documents: Vectors
     queries: Vectors
@@ -97,6 +97,8 @@ def nearest_documents(documents: Vectors, queries: Vectors) -> tuple[NDArray[np.
 
 
 def _unit(vectors: Vectors) -> Vectors:
+    if vectors.dtype == np.bool_:  # the signs of floats
+        vectors = 2.0 * vectors - 1
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
