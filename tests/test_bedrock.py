@@ -210,6 +210,16 @@ def test_a_text_that_is_too_long_can_be_shortened(emulator: Emulator) -> None:
     assert result.shortened == (False, True)
 
 
+def test_the_estimate_of_a_query_has_the_words_that_nova_puts_before_it(emulator: Emulator) -> None:
+    """They are billed, and more than a short query itself."""
+    router = router_of(emulator, NOVA)
+    estimates = [router.estimate(["Test Nova settings"], input_type=kind) for kind in ("document", "query")]
+    billed = router.embed(["Test Nova settings"], input_type="query").usage.tokens
+    router.close()
+
+    assert estimates[0].tokens < billed <= estimates[1].tokens
+
+
 def test_a_text_that_nova_has_cut_all_the_same_is_refused(emulator: Emulator) -> None:
     """Its answers say so, and some report that it cuts texts although it is told not to."""
     row = {"embeddingType": "TEXT", "embedding": [1.0] * 3072, "truncatedCharLength": 12_645}

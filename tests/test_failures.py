@@ -56,6 +56,9 @@ MODELS = {
 }
 """By provider, the model that fails and a dearer one of the same space."""
 
+UNTOLD = ("google",)
+"""Whose answers do not tell what was billed: the estimate is booked, which may be higher."""
+
 ALL = ("openai", "cohere", "voyage", "google")
 """Azure is served by OpenAI's code; it has rows where what it says differs."""
 
@@ -321,7 +324,9 @@ def assert_the_bill_is_within_the_ledger(router: Router, emulator: Emulator) -> 
     """What the provider billed is what was booked, but for what is said to be in doubt."""
     certain = sum(account.tokens for account in router.ledger.totals("model").values())
     doubtful = sum(item.tokens for item in router.ledger.unconfirmed())
-    assert certain <= sum(emulator.billed.values()) <= certain + doubtful
+    billed = sum(emulator.billed.values())
+    assert billed <= certain + doubtful
+    assert certain <= billed or all(name in UNTOLD for name, _ in emulator.billed)
 
 
 def test_a_failure_that_may_pass_is_tried_as_often_as_the_policy_says_with_longer_and_longer_waits(
@@ -527,7 +532,8 @@ def test_a_refused_request_is_sent_in_parts(
     assert [len(received.texts) for received in emulator.received] == (
         [8] + [2] * 4 if named else [8, 4, 2, 2, 4, 2, 2]
     )
-    assert result.usage.tokens == sum(emulator.billed.values())
+    if provider not in UNTOLD:
+        assert result.usage.tokens == sum(emulator.billed.values())
     assert result.usage.requests == 4
     assert clock.pauses == []
 

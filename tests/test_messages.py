@@ -315,6 +315,11 @@ MODELS = {
     "The model does not support Embeddings API": True,
     "No deployments available for selected model": True,
     "unknown model 'x'": True,
+    "Invalid model: no-such-model": True,
+    "Model some/model does not exist": True,
+    "Specified model not found: no-such-model. Did you mean: text-embedding-bge-m3?": True,
+    "This server does not support embeddings. Start it with `--embeddings`": True,
+    "Pooling type 'none' is not OAI compatible. Please use a different pooling type": True,
     "The model has been deprecated": True,
     "The provided model identifier is invalid.": True,
     "Invocation of model ID cohere.embed-v4:0 with on-demand throughput isn’t supported. Retry your request with the "

@@ -1,7 +1,8 @@
 """Real programs between a router and its models: the LiteLLM proxy with four kinds of upstream, and infinity.
 
 Neither was written here, so neither shares a misunderstanding with the emulator. Behind the proxy stand the emulator's
-endpoints, whose vectors and refusals are known, and infinity with the real weights of all-MiniLM-L6-v2.
+endpoints, whose vectors and refusals are known, and infinity with the real weights of all-MiniLM-L6-v2. LiteLLM's
+library is also a client of each endpoint of the emulator: what it sends must be taken, and what it gets understood.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from embedrouter import Model, RetryPolicy, Router
 from embedrouter.errors import InputRejectedError, NoModelAvailableError
 from tests.either import embed
 from tests.emulator import Emulator, Fault, Received, vector
+from tests.emulator.bedrock import ACCESS_KEY, SECRET_KEY
+from tests.emulator.compatible import RULES
 from tests.environments import environment, interpreter
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("real servers")]
@@ -260,3 +263,66 @@ def test_vectors_of_real_weights_are_those_of_sentence_transformers(
     router.close()
 
     assert np.allclose(result.vectors, expected, atol=1e-6)
+
+
+# LiteLLM's own clients at the emulator
+
+
+CLIENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("mistral/mistral-embed", {}),
+    "jina": ("jina_ai/jina-embeddings-v3", {"task": "retrieval.query"}),
+    "nvidia": ("nvidia_nim/nvidia/nv-embedqa-e5-v5", {"input_type": "query"}),
+    "openrouter": ("openrouter/openai/text-embedding-3-small", {}),
+    "together": ("together_ai/intfloat/multilingual-e5-large-instruct", {}),
+    "fireworks": ("fireworks_ai/nomic-ai/nomic-embed-text-v1.5", {}),
+    "databricks": ("databricks/databricks-gte-large-en", {}),
+    "dashscope": ("dashscope/text-embedding-v4", {}),
+    "ollama": ("ollama/all-minilm", {}),
+    "vllm": ("hosted_vllm/BAAI/bge-m3", {}),
+    "tei": ("openai/BAAI/bge-m3", {}),
+    "lmstudio": ("lm_studio/text-embedding-nomic-embed-text-v1.5", {}),
+    "litellm": ("litellm_proxy/text-embedding-3-small", {}),
+    "google": ("gemini/gemini-embedding-001", {}),
+    "google 2": ("gemini/gemini-embedding-2", {}),
+    "bedrock": ("bedrock/amazon.titan-embed-text-v2:0", {}),
+    "bedrock cohere 3": ("bedrock/cohere.embed-english-v3", {"input_type": "search_query"}),
+    "bedrock cohere 4": ("bedrock/cohere.embed-v4:0", {"input_type": "search_query"}),
+}
+"""LiteLLM's name of a model of each server, and what else it is told. It knows no embeddings of DeepInfra."""
+
+SIGNED = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "aws_region_name": "us-east-1"}
+"""By which its requests to Bedrock are signed."""
+
+PROGRAM = """
+import json, sys
+import litellm
+
+asked = json.loads(sys.argv[1])
+print(json.dumps([litellm.embedding(**call).data[0]["embedding"] for call in asked]))
+"""
+
+
+def test_litellm_understands_every_endpoint_of_the_emulator(upstream: Emulator) -> None:
+    """And sends nothing that the emulator refuses."""
+    addresses = {name: upstream.url_of(name) for name in RULES if name in CLIENTS}
+    addresses |= dict.fromkeys(("google", "google 2"), upstream.google_url + "/v1beta")
+    signed = {"aws_bedrock_runtime_endpoint": upstream.bedrock_url, **SIGNED}
+    calls = [
+        {"model": model, "input": TEXTS[:1], **further}
+        | (signed if name.startswith("bedrock") else {"api_base": addresses[name], "api_key": "k"})
+        for name, (model, further) in CLIENTS.items()
+    ]
+    before, refused = len(upstream.received), upstream.refused
+    program = interpreter(environment(SERVERS / "litellm.txt"))
+    variables = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1"}
+    command = [program, "-c", PROGRAM, json.dumps(calls)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, env=variables, check=False)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    received = upstream.received[before:]
+
+    assert RULES.keys() - addresses.keys() == {"deepinfra"}
+    assert upstream.refused == refused
+    for call, one, found in zip(calls, received, json.loads(answer.stdout), strict=True):
+        assert one.model is not None
+        expected = vector(one.model, None, one.input_type, TEXTS[0])
+        assert np.array_equal(np.array(found, np.float32), expected), call["model"]

@@ -122,6 +122,10 @@ def test_a_folder_that_cannot_be_written_keeps_the_name_for_the_process(tmp_path
         ("text-embedding-3-small", "text-embedding-3-large", False),
         ("mistral-embed", "mistral-embed-2312", True),
         ("gemini-embedding-001", "gemini-embedding-002", False),
+        ("text-embedding-ada-002", "text-embedding-ada-002-v2", True),
+        ("text-embedding-ada-002-v2", "ada", True),
+        ("text-embedding-ada-002", "text-embedding-ada-001", False),
+        ("text-embedding-ada-002-v2", "text-embedding-3-small", False),
     ],
 )
 def test_names_are_compared_without_prefix_tag_and_date(one: str, other: str, same: bool) -> None:

@@ -31,7 +31,7 @@ REGIONS = ("us-east-1", "eu-central-1")
 MAX_TEXTS = 96
 TITAN_CHARACTERS = NOVA_CHARACTERS = 50_000
 COHERE_V3_CHARACTERS = 2048
-QUERY_PROMPT = 15
+QUERY_PROMPT = 17
 """Tokens that Nova bills for a query besides its text, as recorded."""
 CLOCK_SKEW = 300.0
 

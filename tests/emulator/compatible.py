@@ -28,13 +28,13 @@ def _openai_error(status: int, kind: str, message: str) -> Body:
 
 def _mistral_error(status: int, kind: str, message: str) -> Body:
     if status == 401:
-        return {"detail": "Unauthorized"}
+        return {"detail": "Invalid API Key"}
     if status == 422:
         details = [{"type": kind, "loc": ["body"], "msg": message, "input": None}]
         return {"object": "error", "message": {"detail": details}, "type": "invalid_request_error", "param": None,
                 "code": None}  # fmt: skip
-    codes = {429: "1300", 404: "1500"}
-    return {"object": "error", "message": message, "type": kind, "param": None, "code": codes.get(status, "3210"),
+    code = "1500" if kind == "invalid_model" else {429: "1300", 404: "1500"}.get(status, "3210")
+    return {"object": "error", "message": message, "type": kind, "param": None, "code": code,
             "raw_status_code": status}  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def _nvidia_error(status: int, kind: str, message: str) -> Body:
 
 
 def _openrouter_error(status: int, kind: str, message: str) -> Body:
-    return {"error": {"code": status, "message": message}, "user_id": "user_emulated"}
+    return {"error": {"message": message, "code": status}}
 
 
 def _tei_error(status: int, kind: str, message: str) -> Body:
@@ -105,12 +105,15 @@ class Rules:
     key: bool = True
     error: Callable[[int, str, str], Body] = _openai_error
     unknown_model: tuple[int, str] = (404, "model_not_found")
+    unknown_model_words: str = "model '{name}' not found"
     unknown_field: tuple[int, str] = (422, "extra_forbidden")
     too_many: tuple[int, str, str] = (400, "invalid_request_error", "Too many inputs: at most {limit} are allowed.")
     too_long: tuple[int, str, str]
     usage: tuple[str, ...] = ("prompt_tokens", "total_tokens")
     served: Mapping[str, str] = field(default_factory=dict)
     """The name by which the answer calls a model, where it is another."""
+    begins_with: bytes = b""
+    """White space before an answer, by which a gateway keeps the connection open while it waits."""
 
 
 OPENAI_FIELDS = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
@@ -127,6 +130,7 @@ RULES: Mapping[str, Rules] = {
         dtypes={"codestral-embed": QUANTISED},
         error=_mistral_error,
         unknown_model=(400, "invalid_model"),
+        unknown_model_words="Invalid model: {name}",
         too_many=(400, "invalid_request_prompt", "Too many inputs in request, split into more batches."),
         too_long=(400, "invalid_request_prompt", "Input id 0 has {count} tokens, exceeding max {limit} tokens."),
     ),
@@ -173,6 +177,9 @@ RULES: Mapping[str, Rules] = {
         fields=frozenset({*OPENAI_FIELDS, "provider", "input_type"}),
         error=_openrouter_error,
         unknown_model=(400, "invalid"),
+        unknown_model_words="Model {name} does not exist",
+        served={"openai/text-embedding-3-small": "text-embedding-3-small"},
+        begins_with=b"\n         \n",
         too_long=(400, "invalid", "This model's maximum context length is {limit} tokens, you requested {count}."),
     ),
     # togethercomputer/openapi, EmbeddingsRequest
@@ -365,7 +372,7 @@ class Compatible:
     def _model(self, name: object) -> Model:
         if name not in self.rules.models:
             status, kind = self.rules.unknown_model
-            self.refuse(status, kind, f"model '{name}' not found")
+            self.refuse(status, kind, self.rules.unknown_model_words.format(name=name))
         return find(str(name))
 
     def _dimensions(self, fields: Mapping[str, Any], model: Model) -> int:
@@ -408,7 +415,7 @@ class Compatible:
         body = {"id": uuid.uuid4().hex, "object": "list", "data": rows, "model": name}
         if answer.tokens is not None:
             body["usage"] = dict.fromkeys(rules.usage, answer.tokens)
-        return Reply(200, json.dumps(body, separators=(",", ":")).encode())
+        return Reply(200, rules.begins_with + json.dumps(body, separators=(",", ":")).encode())
 
     def failure(self, status: int, reason: str | None, request: Request) -> Reply:
         words = {

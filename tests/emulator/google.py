@@ -1,7 +1,8 @@
 """Google's embeddings: the Gemini developer API and Vertex AI, what they accept, answer and refuse.
 
 The developer API is `models.batchEmbedContents` and `models.embedContent` of `/v1` and `/v1beta`: at most 100 requests
-in a batch, each with the path's model; over-long texts are cut, which no field can turn off. Vertex AI is
+in a batch, each with the path's model; over-long texts are cut, which no field can turn off, and the tokens are told of
+gemini-embedding-2 alone. Vertex AI is
 `embedContent` and `batchEmbedContents` for the Gemini models and `predict` for all but gemini-embedding-2, with 250
 texts and 20,000 tokens a request; it cuts over-long texts unless `autoTruncate` is false, which refuses them. Several
 parts of one content are one text. gemini-embedding-001 has task types, gemini-embedding-2 has none: it is told its task
@@ -108,8 +109,9 @@ class Google:
     def render(self, answer: Answer) -> Reply:
         vectors = [{"values": answer.vectors[place].tolist()} for place in answer.order]
         body: dict[str, Any] = {"embeddings": vectors}
-        if answer.tokens is not None:
-            body["usageMetadata"] = _usage(answer.tokens)
+        if answer.tokens is not None and answer.job.model.counted:
+            details = [{"modality": "TEXT", "tokenCount": answer.tokens}]
+            body["usageMetadata"] = {"promptTokenCount": answer.tokens, "promptTokenDetails": details}
         return _json(200, body)
 
     def failure(self, status: int, reason: str | None, request: Request) -> Reply:

@@ -37,6 +37,8 @@ class Model:
     """Google: whether requests may name a task type."""
     scaled: bool = True
     """Whether shorter vectors are scaled back to length 1."""
+    counted: bool = True
+    """Google: whether the developer API's answers tell the tokens."""
 
 
 def _openai(name: str, native: int, *, shortens: bool) -> Model:
@@ -71,9 +73,9 @@ def _vertex(name: str) -> Model:
     return Model(name, "vertex", name, 768, 768, range(1, 769), 2048, 20_000)
 
 
-def _open(name: str, native: int, max_tokens: int, lengths: Sequence[int] = ()) -> Model:
+def _open(name: str, native: int, max_tokens: int, lengths: Sequence[int] = (), **facts: bool) -> Model:
     """A model of one or several servers of OpenAI's protocol."""
-    return Model(name, "open", name, native, native, lengths, max_tokens)
+    return Model(name, "open", name, native, native, lengths, max_tokens, **facts)
 
 
 _V5 = (2048, 1536, 1024, 768, 512, 256)
@@ -110,12 +112,12 @@ _ROWS = (
     _bedrock("cohere.embed-v4:0", (1536, 1024, 512, 256), 128_000, "embed-v4.0"),
     _bedrock("cohere.embed-english-v3", (1024,), 512, "embed-english-v3.0"),
     _bedrock("cohere.embed-multilingual-v3", (1024,), 512, "embed-multilingual-v3.0"),
-    _google("gemini-embedding-001", 3072, 2048, scaled=False),
+    _google("gemini-embedding-001", 3072, 2048, scaled=False, counted=False),
     _google("gemini-embedding-2", 3072, 8192, tasks=False),
     _vertex("text-embedding-005"),
     _vertex("text-multilingual-embedding-002"),
     _open("mistral-embed", 1024, 8192),
-    _open("codestral-embed", 1536, 8192, range(1, 3073)),
+    _open("codestral-embed", 1536, 8192, range(1, 3073), scaled=False),
     _open("jina-embeddings-v3", 1024, 8192, range(1, 1025)),
     _open("jina-embeddings-v2-base-en", 768, 8192),
     _open("nvidia/nv-embedqa-e5-v5", 1024, 512),

@@ -2,7 +2,8 @@
 
 Some servers answer any name with the model that is loaded. Its vectors may have the right length and are of another
 space all the same. So the first name that a server reports for a declared model is kept, and another name later is
-refused. Names that differ by a maker's prefix, a tag such as ``:latest`` or a date are one.
+refused. Names that differ by a maker's prefix, a tag such as ``:latest`` or a date are one, and so are the names that a
+maker has given to one model.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from ._records import read_record, write_once
 
 FOLDER = "served"
 """Inside the cache's folder."""
+
+SYNONYMS = {"text-embedding-ada-002-v2": "text-embedding-ada-002", "ada": "text-embedding-ada-002"}
+"""Names of one model: OpenAI said ``-v2`` in 2023, not in 2024, and again since 2025; Azure says ``ada``."""
 
 _DATE = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})$")
 
@@ -79,7 +83,8 @@ def same_name(one: str, other: str) -> bool:
 def _parts(name: str) -> tuple[str, str]:
     """Return the name without the maker's prefix and a date, and the tag, empty where the tag is ``latest``."""
     base, _, tag = name.strip().lower().rpartition("/")[2].partition(":")
-    return _DATE.sub("", base), "" if tag == "latest" else tag
+    base = _DATE.sub("", base)
+    return SYNONYMS.get(base, base), "" if tag == "latest" else tag
 
 
 def _key(model: str, fingerprint: str) -> str:

@@ -237,6 +237,7 @@ UNKNOWN_MODEL = _any(
     r"not available|is unknown|unavailable|not (?:currently )?loaded|"
     r"has been (?:deprecated|removed|retired)|decommissioned)",
     r"(?:not supported for|does not support|doesn't support|not support) (?:the )?embed\w*", r"not an embedding model",
+    r"pooling type\b[^.;]{0,40} is not",
     r"no (?:healthy )?deployments? (?:available|found)", r"deployment[^.;]{0,60} (?:not found|does not exist)",
     r"model_not_found", r"model identifier is invalid", r"with on-demand throughput isn.t supported",
 )  # fmt: skip

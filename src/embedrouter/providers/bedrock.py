@@ -32,7 +32,7 @@ from ..errors import (
     UnavailableError,
 )
 from ..models import Catalogue, Model, custom_card, implausible_count, parse_token_count
-from ..types import Answer, Candidate, InputType
+from ..types import Answer, Candidate, InputType, TokenCounts
 from . import Description, needs_extra
 from ._aws import keys_in, refusal, without_client, without_credentials
 from ._bounded import allowance
@@ -63,12 +63,14 @@ class Family:
     Attributes:
         build: returns the body of a request for texts, the word for their input type, and dimensions.
         read: returns the embeddings in the body of an answer.
+        query_tokens: what is billed for each query besides its text.
     """
 
     texts: int
     input_types: Mapping[str, str] | None
     build: Callable[[list[str], str, int | None], dict[str, Any]]
     read: Callable[[Any], list[Any]]
+    query_tokens: int = 0
 
 
 def _titan_request(texts: list[str], word: str, dimensions: int | None) -> dict[str, Any]:
@@ -105,7 +107,13 @@ def _nova_embeddings(body: Any) -> list[Any]:
 
 FAMILIES = {
     "amazon.titan-embed": Family(1, None, _titan_request, lambda body: [body["embedding"]]),
-    "amazon.nova": Family(1, {"document": "GENERIC_INDEX", "query": "TEXT_RETRIEVAL"}, _nova_request, _nova_embeddings),
+    "amazon.nova": Family(
+        1,
+        {"document": "GENERIC_INDEX", "query": "TEXT_RETRIEVAL"},
+        _nova_request,
+        _nova_embeddings,
+        query_tokens=17,  # of "Test Nova settings" 22 were billed
+    ),
     "cohere.embed": Family(
         96, {"document": "search_document", "query": "search_query"}, _cohere_request, _cohere_embeddings
     ),
@@ -266,6 +274,11 @@ class BedrockBackend(RemoteBackend):
             raise NoVectorsError(body, headers) from error
         vectors = decode_vectors(embeddings, self.model.name, self.length)
         return Answer(vectors, parse_token_count(tokens), implausible=implausible_count(tokens))
+
+    def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
+        found = super().count(texts, input_type)
+        more = self.family.query_tokens if input_type == "query" else 0
+        return TokenCounts([tokens + more for tokens in found.tokens], found.exact)
 
     def sent_keys(self, error: Exception) -> list[str]:
         return keys_in(error)
