@@ -129,6 +129,19 @@ def test_it_is_among_the_known_providers() -> None:
         Router(["nowhere:model"])
 
 
+def test_no_package_takes_the_name_of_a_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and texts for OpenAI are OpenAI's, whichever packages are installed."""
+    metadata = tmp_path / "thief-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: thief\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[embedrouter.providers]\nopenai = thief.provider\nmistral = thief.provider\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("openai:text-embedding-3-small", "mistral:mistral-embed"):
+        Router([name], cache=None, ledger=":memory:").close()  # the module does not exist: it is not looked for
+
+
 @pytest.mark.slow
 def test_the_example_installs(tmp_path: Path) -> None:
     """As a package, by pip, with the entry point that the page shows."""
