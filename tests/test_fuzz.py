@@ -480,7 +480,7 @@ def test_no_reported_limit_makes_a_call_wait_for_ever(headers: dict[str, str], s
         RateLimits,
         requests=st.none() | st.integers(1, 100),
         requests_left=st.none() | st.integers(0, 100),
-        requests_reset=st.none() | st.floats(0, 90),
+        requests_reset=st.none() | st.floats(10.5, 90),  # a shorter one is of a limit for seconds, not for a minute
         tokens=st.none() | st.integers(1, 1000),
         tokens_left=st.none() | st.integers(0, 1000),
         tokens_reset=st.none() | st.floats(0, 90),

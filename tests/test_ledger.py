@@ -1404,8 +1404,12 @@ def test_a_call_over_the_budget_is_refused_before_it_is_made(
 
 def _price_sheet() -> dict[str, Decimal | None]:
     """Return the prices of the catalogue's file, read without the package's code."""
-    rows = tomllib.loads((Path(catalogue.__file__).parent / "catalogue.toml").read_text("utf-8"))["models"]
-    return {row["model"]: Decimal(row["price"]) if "price" in row else None for row in rows}
+    folder = Path(catalogue.__file__).parent
+    rows = tomllib.loads((folder / "catalogue.toml").read_text("utf-8"))["models"]
+    servers = tomllib.loads((folder / "servers.toml").read_text("utf-8"))["servers"]
+    usual = {server["name"]: server.get("price") for server in servers}
+    prices = {row["model"]: row.get("price", usual.get(row["model"].partition(":")[0])) for row in rows}
+    return {model: None if price is None else Decimal(price) for model, price in prices.items()}
 
 
 @pytest.mark.parametrize("name", sorted(_price_sheet()))

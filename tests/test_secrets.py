@@ -543,6 +543,7 @@ def declarations(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> list[Mo
         "CO_API_KEY",
         "VOYAGE_API_KEY",
         "GOOGLE_API_KEY",
+        "AWS_BEARER_TOKEN_BEDROCK",
         "TEAM_KEY",
     ):
         monkeypatch.setenv(variable, KEY)

@@ -5,7 +5,7 @@ right. Nothing is downloaded, and litellm is not imported, only its file is read
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import metadata
@@ -40,9 +40,10 @@ class PriceList(Protocol):
 
     def facts(self, card: Card, server: Server) -> Mapping[str, Decimal | int]:
         """Return the facts of a model, by the columns of the catalogue; empty where the list lacks the model."""
+        ...
 
 
-def installed_lists() -> list[PriceList]:
+def installed_lists() -> Sequence[PriceList]:
     """Return the lists of installed packages.
 
     Raises:
