@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -96,7 +95,7 @@ def test_a_form_is_understood(name: str, tmp_path: Path) -> None:
     assert found.texts == ASKED["input"]
     assert found.answer == ANSWER
     assert found.header("x-id") == ["7"]
-    assert np.array_equal(recording.vectors, [[1, 0.5], [0, 2]])
+    assert recording.vectors.tolist() == [[1, 0.5], [0, 2]]
     assert recording.uri == URI
 
 

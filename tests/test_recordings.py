@@ -135,7 +135,7 @@ FURTHER = [
 """What errors mean that were recorded at other providers, and at servers without a row."""
 
 REJECTIONS = (InputRejectedError, UnavailableError, AuthenticationError)
-BY_STATUS = {
+BY_STATUS: dict[int, type[BackendError] | tuple[type[BackendError], ...]] = {
     400: REJECTIONS,
     401: AuthenticationError,
     402: RateLimitedError,
