@@ -272,7 +272,7 @@ class OneAttempt:
         error = other or BadResponseError(
             wrong or "; ".join(dict.fromkeys(bad.values())),
             model=candidate.name,
-            retryable=not (candidate.repeats or length),  # what comes again would be paid for again
+            retryable=not (candidate.repeats or (length and not bad)),  # what comes again would be paid for again
             indices=list(bad),
         )
         self._tell.failed(call, candidate, spending, error, seconds, amount)
