@@ -75,6 +75,7 @@ def joined(requests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return dict(rest) | {"input": sorted(texts)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [(mistral, "mistral:mistral-embed"), (ollama, "ollama:all-minilm"), (jina, "jina:jina-embeddings-v2-base-en")],

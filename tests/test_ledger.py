@@ -1412,7 +1412,17 @@ def _price_sheet() -> dict[str, Decimal | None]:
     return {model: None if price is None else Decimal(price) for model, price in prices.items()}
 
 
-@pytest.mark.parametrize("name", sorted(_price_sheet()))
+SERVED = ("hub", "ollama", "together", "fireworks", "deepinfra", "nvidia", "jina", "databricks")
+"""Providers whose many rows are of one kind: one after the other they are slow."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.partition(":")[0] in SERVED else name
+        for name in sorted(_price_sheet())
+    ],
+)
 def test_every_model_costs_its_own_price(name: str, tmp_path: Path) -> None:
     """Elsewhere a model whose name begins with another's is billed at the other's price (H35)."""
     fake = FakeBackend(dimensions=load_catalogue()[name].dimensions)

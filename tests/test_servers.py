@@ -217,6 +217,7 @@ def test_an_outage_that_ends_costs_one_more_request(server: str, emulator: Emula
     assert emulator.calls == 2
 
 
+@pytest.mark.slow
 @server
 def test_requests_hold_what_the_server_takes(server: str, emulator: Emulator) -> None:
     """No request is refused for the number of its texts."""
