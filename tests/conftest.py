@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +32,23 @@ SHARED = Path(__file__).parents[2] / "shared"
 LOADING_TORCH = ("test_examples.py", "test_local_backends.py", "test_readme.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that load torch first and together: loading it takes seconds, and one worker is enough."""
+    """Put the tests that load torch first and together: loading it takes seconds, and one worker is enough.
+
+    Of a test with many cases in both forms each case is fast in one form, by turns, and slow in the other.
+    """
     items.sort(key=lambda item: item.path.name not in LOADING_TORCH)
+    cases: dict[str, dict[str, list[pytest.Item]]] = {}
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        if "asynchronous" in given:
+            case = re.sub(r"(?<=[\[-])a?sync(?=[]-])", "", item.nodeid)
+            cases.setdefault(item.nodeid.partition("[")[0], {}).setdefault(case, []).append(item)
+    for of_test in cases.values():
+        for number, forms in enumerate(of_test.values()):
+            if len(of_test) > 1 and len(forms) > 1:
+                forms[number % 2].add_marker("slow")
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell began in the background

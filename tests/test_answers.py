@@ -480,6 +480,7 @@ def test_without_money_the_next_model_is_asked_at_once(
 # Texts that are too long, and requests of too many texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "message", "limit"),
     [

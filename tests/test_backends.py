@@ -557,6 +557,7 @@ def test_a_clients_connections_are_used_again(provider: Provider, emulator: Emul
     assert emulator.calls == 4
 
 
+@pytest.mark.slow
 def test_closing_a_router_leaves_what_is_under_way_alone(
     provider: Provider, emulator: Emulator, asynchronous: bool
 ) -> None:

@@ -402,6 +402,7 @@ def process(emulator: Emulator, folder: Path, **settings: Any) -> dict[str, Any]
 # Restarts
 
 
+@pytest.mark.slow
 def test_a_new_process_finds_the_job_and_collects_it(emulator: Emulator, build: Build, tmp_path: Path) -> None:
     """A batch takes a day; laptops are closed meanwhile."""
     Process.run("submit", first=0, **process(emulator, tmp_path, texts=12))

@@ -683,6 +683,7 @@ def secured(emulator: Emulator, authority: Authority) -> Iterator[Callable[[str]
         yield lambda certificate: stack.enter_context(tls(authority.folder / f"{certificate}.pem", port))
 
 
+@pytest.mark.slow
 def test_the_companys_authority_is_boto3s(
     emulator: Emulator,
     authority: Authority,
@@ -706,6 +707,7 @@ def test_the_companys_authority_is_boto3s(
     assert emulator.calls == 2
 
 
+@pytest.mark.slow
 def test_requests_go_through_the_proxy(
     emulator: Emulator,
     authority: Authority,
@@ -764,6 +766,7 @@ OURS = {V4: {"truncate": "NONE"}, V3: {"truncate": "NONE"}}
 """Fields that LangChain's embedder leaves out: without this one Cohere's models cut texts."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [TITAN, TITAN_V1, V4, V3])
 def test_the_same_bodies_and_vectors_as_langchains_embedder(
     name: str, asynchronous: bool, shared: tuple[Emulator, dict[str, Any]]
@@ -813,6 +816,7 @@ def test_nova_is_told_what_a_text_is_for_unlike_by_langchains_embedder(emulator:
     assert [body["text"]["truncationMode"] for body in sent] == ["END", "END", "NONE", "NONE"]
 
 
+@pytest.mark.slow
 def test_many_single_texts_are_asked_side_by_side() -> None:
     """LangChain's embedder asks for one after the other; equal texts are sent once."""
     with Emulator(latency=0.1) as slow:

@@ -506,6 +506,7 @@ class Interrupted:
         return self.child.returncode, said, errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize(("texts", "in_flight"), [(1, 1), (20, 4)])
 def test_ctrl_c_waits_for_what_is_in_flight_and_keeps_it(

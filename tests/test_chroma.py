@@ -140,6 +140,7 @@ def refusal(found: Any, router: Router, **settings: Any) -> str:
 # The mark is in the collection
 
 
+@pytest.mark.slow
 def test_an_empty_collection_is_in_the_space_of_its_first_router(anywhere: Callable[[], Any], name: str) -> None:
     """The next client is another machine, as far as the guard can tell."""
     found = collection(anywhere(), name)

@@ -1195,6 +1195,7 @@ def test_errors_are_one_paragraph_and_exit_code_1(arguments: list[str], says: st
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("arguments", [["stats"], ["estimate", "nowhere.jsonl"]])
 def test_the_program_does_what_its_function_does(arguments: list[str]) -> None:

@@ -120,6 +120,7 @@ def test_warm_embeds_nothing_when_the_answer_is_no(typed: str, place: Path, emul
     assert "Nothing was embedded." in shown
 
 
+@pytest.mark.slow
 def test_warm_goes_on_when_the_answer_is_yes(place: Path, emulator: Emulator) -> None:
     """And the second run has nothing to ask, because nothing is left to pay."""
     terminal = Terminal("warm", "corpus.jsonl", cwd=place)

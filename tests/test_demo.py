@@ -137,6 +137,7 @@ def test_every_prepared_question_finds_its_module_with_both_frameworks(first: di
     assert found[LLAMA_INDEX][0] in EXPECTED[question]
 
 
+@pytest.mark.slow
 def test_the_same_question_is_asked_at_two_tiers(first: dict[str, Any]) -> None:
     """64 dimensions are another space than 256, so each has an index of its own."""
     low, high = first["tiers"]

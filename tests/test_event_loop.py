@@ -145,6 +145,7 @@ for name, url in names.items():
 """
 
 
+@pytest.mark.slow
 def test_the_first_call_of_a_process_is_no_exception(emulator: Emulator) -> None:
     """It imports the provider's SDK and builds its client: both read files."""
     served = {

@@ -302,6 +302,7 @@ def test_when_the_only_model_of_a_space_is_down_the_call_fails() -> None:
 # H27: a hit that needs more packages than a miss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_hit_needs_no_package_that_a_miss_did_not_need(
     emulator: Emulator, tmp_path: Path, asynchronous: bool

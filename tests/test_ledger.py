@@ -274,6 +274,7 @@ def test_saving_waits_for_nothing(ledger: Ledger, file: Path) -> None:
     assert ledger.totals("model")[MODEL].saved_texts == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_process_that_only_saves_loses_nothing(file: Path, forgotten: bool) -> None:
     """It pays for nothing and closes nothing, and perhaps its ledger is garbage long before it ends."""
@@ -361,6 +362,7 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
     return {item.name: (item.stat().st_size, item.stat().st_mtime_ns) for item in files}
 
 
+@pytest.mark.slow
 def test_a_forked_child_saves_for_itself(file: Path) -> None:
     """Servers fork their workers, perhaps while a thread is inside the ledger; and nothing may count twice."""
     story = Process.run("fork", file=str(file))
@@ -928,6 +930,7 @@ def test_processes_that_share_a_file_stay_within_the_cap(file: Path) -> None:
     assert sum(accepted) == 100
 
 
+@pytest.mark.slow
 def test_two_processes_see_each_others_spending(ledger: Ledger, file: Path) -> None:
     """The cap is for all of them."""
     paid(ledger, "0.10", tag="here")
@@ -1459,6 +1462,7 @@ def test_prices_go_by_the_whole_name() -> None:
 RECORDED = [exchange for exchange in exchanges() if exchange.fate is Fate.VECTORS]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there are no recordings in {FOLDER}")
 @pytest.mark.parametrize("exchange", RECORDED, ids=str)
 def test_a_recorded_bill_is_booked_to_the_last_digit(exchange: Exchange, tmp_path: Path) -> None:

@@ -580,6 +580,7 @@ def halved(client: Any) -> None:
 CHANGES = [perturbed, deep, pooled_otherwise, activated_otherwise, tokenized_otherwise, halved]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_loaded_model_that_is_not_its_files_is_refused(
     change: Callable[[Any], None], prompted: Path, hub: Path
@@ -935,6 +936,7 @@ def test_loading_is_silent(told: dict[str, str]) -> None:
     assert told["shape"] == "(300, 16)"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_embeds(told: dict[str, str]) -> None:
     """gunicorn and Celery fork after loading; torch's threads and a lock held elsewhere do not come along."""

@@ -1032,6 +1032,7 @@ def single_calls(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     calls=st.lists(single_calls(), min_size=2, max_size=10),

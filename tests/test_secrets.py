@@ -143,6 +143,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[loggi
 # Errors and logs
 
 
+@pytest.mark.slow
 @pytest.mark.refused
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_provider_that_quotes_texts_and_keys_is_not_quoted(

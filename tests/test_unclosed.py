@@ -62,6 +62,7 @@ def test_a_router_that_outlives_its_event_loops(model: Model) -> None:
         asyncio.run(router.aembed([text], input_type="query"))
 
 
+@pytest.mark.slow
 async def test_a_router_that_is_dropped_while_its_loop_runs(model: Model) -> None:
     """As a handler's router is."""
 
@@ -73,6 +74,7 @@ async def test_a_router_that_is_dropped_while_its_loop_runs(model: Model) -> Non
     await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_an_iteration_that_is_broken_off(model: Model, tmp_path: Path) -> None:
     """Its threads hold the router until they end."""
 

@@ -228,6 +228,7 @@ def build_adapter(place: Place, space: str) -> None:
     place.embedder(space)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["langchain/faiss", "llama_index/faiss"], indirect=True)
 @pytest.mark.parametrize(("filled", "other"), [("voyage-4", "voyage-3.5"), ("wordllama", "voyage-4 (256)")])
 def test_another_process_is_refused_with_a_router_of_another_space(
@@ -247,6 +248,7 @@ def fill_there(place: Place, texts: list[str]) -> None:
     fill(place, texts)
 
 
+@pytest.mark.slow
 @in_each_store("an older adapter")
 def test_an_adapter_older_than_the_index_is_refused_before_it_adds_or_asks(
     place: Place, second: SecondProcess, emulator: Emulator, asynchronous: bool
