@@ -121,11 +121,16 @@ def litellm(upstream: Emulator, infinity: str, tmp_path_factory: pytest.TempPath
         "voyage": {"model": "voyage/voyage-3.5", "api_base": upstream.voyage_url + "/embeddings"},
         "minilm": {"model": "openai/minilm", "api_base": infinity},
     }
+    named = {"text-embedding-3-small": "openai", "cohere/embed-v4.0": "cohere", "voyage/voyage-3.5": "voyage"}
     place = tmp_path_factory.mktemp("litellm")
     settings = {
         "model_list": [
             {"model_name": f"my-{name}", "litellm_params": {**given, "api_key": "k", "max_retries": 0}}
             for name, given in parameters.items()
+        ]
+        + [
+            {"model_name": name, "litellm_params": {**parameters[kind], "api_key": "k", "max_retries": 0}}
+            for name, kind in named.items()
         ],
         "general_settings": {"master_key": KEY},
         "litellm_settings": {"telemetry": False, "num_retries": 0},
@@ -185,6 +190,30 @@ def test_a_query_reaches_the_provider_as_a_query(
 
     assert [one.input_type for one in received()] == ["search_query", "search_document"]
     assert np.array_equal(result.vectors[0], vector("embed-v4.0", None, "query", TEXTS[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("text-embedding-3-small", (None, None)),
+        ("cohere/embed-v4.0", ("search_document", "search_query")),
+        ("voyage/voyage-3.5", ("document", "query")),
+    ],
+)
+def test_a_model_is_known_by_its_makers_name(
+    name: str, words: tuple[str | None, str | None], litellm: str, received: Callable[[], list[Received]]
+) -> None:
+    """Space, price and limits are the maker's, and so are the words for documents and queries."""
+    own = name.rpartition("/")[2]
+    router = build(Model(f"litellm:{name}", base_url=litellm + "/v1", api_key=KEY))
+    document = router.embed(TEXTS[:1], input_type="document")
+    query = router.embed(TEXTS[:1], input_type="query")
+    router.close()
+
+    assert tuple(one.input_type for one in received()) == words
+    assert np.array_equal(document.vectors[0], vector(own, None, words[0], TEXTS[0]))
+    assert np.array_equal(query.vectors[0], vector(own, None, words[1], TEXTS[0]))
+    assert document.usage.cost > 0
 
 
 @pytest.mark.parametrize("name", ["openai", "voyage"])

@@ -49,8 +49,6 @@ MODELS = {
     "lmstudio": "text-embedding-nomic-embed-text-v1.5",
     "litellm": "text-embedding-3-small",
 }
-OWN_NAMES = {"lmstudio": {"space": "nomic", "dimensions": 768}, "litellm": {"space": "s", "dimensions": 1536}}
-"""What is declared of models whose names only their server knows."""
 SHORTER = {"jina": 256, "dashscope": 256, "openrouter": 256, "fireworks": 256, "ollama": 256}
 """A number of dimensions that the model offers and its server takes."""
 ROLES = {"jina": ("retrieval.passage", "retrieval.query"), "nvidia": ("passage", "query")}
@@ -59,6 +57,7 @@ PROMPTS = {
     "together": ("", "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "),
     "fireworks": ("search_document: ", "search_query: "),
     "ollama": ("search_document: ", "search_query: "),
+    "lmstudio": ("search_document: ", "search_query: "),
 }
 """What the makers of the models want before documents and queries, where the server puts nothing there."""
 CUTS = ("tei", "lmstudio")
@@ -69,7 +68,7 @@ server = pytest.mark.parametrize("server", MODELS)
 
 def declare(emulator: Emulator, server: str, **settings: Any) -> Model:
     key = {"api_key": KEY} if RULES[server].key else {}
-    known = {"base_url": emulator.url_of(server), **key, **OWN_NAMES.get(server, {})}
+    known = {"base_url": emulator.url_of(server), **key}
     return Model(f"{server}:{MODELS[server]}", **{**known, **settings})
 
 
@@ -343,6 +342,15 @@ def test_declared_prompts_are_those_of_the_catalogue(emulator: Emulator) -> None
     assert Router([known, declared, own], cache=None, ledger=":memory:").space.dimensions == 768
     with pytest.raises(SpaceMismatchError):
         Router([known, Model("tei:intfloat/e5-base-v2", prompts={"query": "query: "})])
+
+
+@pytest.mark.parametrize("name", ["text-embedding-3-small", "openai/text-embedding-3-small"])
+def test_a_gateways_model_is_known_by_its_makers_name(name: str) -> None:
+    """The same space and the same cache as at the maker; another name is the gateway's own, and is declared."""
+    both = Router([f"litellm:{name}", "openai:text-embedding-3-small"], cache=None, ledger=":memory:")
+    assert both.space.name == "text-embedding-3-small"
+    with pytest.raises(ConfigError, match="space=…, dimensions=…"):
+        Router(["litellm:team-embedder"])
 
 
 # Addresses

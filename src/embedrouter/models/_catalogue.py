@@ -7,7 +7,7 @@ user's file of the same form: a row with the name of a shipped one replaces it, 
 
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -161,6 +161,9 @@ class Catalogue(Mapping[str, Card]):
         for pattern, reason in self.refused.items():
             if fnmatchcase(canonical, pattern):
                 raise ConfigError(f"{name} cannot be used: {reason}")
+        if server is not None and (maker := self._of_maker(rest, server.passes_on)) is not None:
+            texts = min(maker.texts, server.texts)
+            return replace(maker, model=canonical, same_as=maker.identity, texts=texts, batch_price=None)
         if server is None or not server.serves_hub:
             return None
         hub = self._cards.get(f"{HUB}:{rest}")
@@ -171,6 +174,16 @@ class Catalogue(Mapping[str, Card]):
             copied["allowed"] = ()
         return Card(**copied, model=canonical, texts=server.texts, tokens=server.tokens, price=server.price,
                     source=hub.source, checked=hub.checked)  # fmt: skip
+
+    def _of_maker(self, name: str, providers: Collection[str]) -> Card | None:
+        """Return the card of a model by its maker's name, alone or behind a word for the provider and a slash."""
+        word, _, rest = name.partition("/")
+        for provider in providers:
+            server = self.servers[provider]
+            own = rest if word in (provider, *server.aliases, *server.also) else name
+            if (card := self._cards.get(f"{provider}:{own}")) is not None:
+                return card
+        return None
 
     def with_rows(self, text: str, origin: str) -> "Catalogue":
         """Return the catalogue with the rows of a TOML file, which replace its own rows of the same names.

@@ -55,6 +55,8 @@ class Server:
     """Whether the server cuts long texts silently, so that our count has to decide which are too long."""
     serves_hub: bool = False
     """Whether models have the names of the Hugging Face hub, so that the rows of these models apply."""
+    passes_on: tuple[str, ...] = ()
+    """Providers whose models a gateway serves under their own names, with their words: the rows of these apply."""
     price: Decimal | None = None
     """US dollars per million tokens of models without a price of their own: 0 for servers of one's own."""
     aliases: tuple[str, ...] = ()
