@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
-from ._display import escaped, shown
+from ._display import Table, escaped, shown
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
@@ -336,12 +336,12 @@ class Router(SetOnce, Closeable):
         """Tokens, requests and money spent and saved since the router was built, failed calls included."""
         return self._wiring.totals.usage
 
-    def health(self) -> dict[str, ModelHealth]:
+    def health(self) -> Table[str, ModelHealth]:
         """Return the health of each model in this process: its circuit is closed, open or half-open.
 
         The keys are the models' names, with the position where a model is declared several times.
         """
-        return dict(zip(unique_names(self.models), self._calls.health(), strict=True))
+        return Table(zip(unique_names(self.models), self._calls.health(), strict=True))
 
     def close(self) -> None:
         self._calls.finish()

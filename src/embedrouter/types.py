@@ -4,24 +4,24 @@
 resolved. ``Answer`` is the result of one provider request, ``Entry`` the content of one cache row. Users get
 ``EmbeddingResult``, ``Usage`` and ``Estimate``.
 
-This module imports no other module of the package.
+This module imports no other module of the package, but for how amounts and tables are shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
-
-def dollars(amount: Decimal) -> str:
-    """Format an amount of money: all digits, no exponent, at least two decimals."""
-    text = f"{amount:f}"
-    whole, _, fraction = text.partition(".")
-    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+from ._display import Table as Table
+from ._display import dollars as dollars
+from ._display import html_table
 
 
 def plain(text: str) -> str:
@@ -263,6 +263,9 @@ class Usage:
             f"saved {dollars(self.saved)}"
         )
 
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(str(self))}</p>"
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.tokens + other.tokens,
@@ -273,11 +276,22 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+MEANT = {
+    **dict.fromkeys(("cost", "tokens", "requests", "saved"), "usage.{}"),
+    **dict.fromkeys(("embedding", "embeddings", "data", "vector"), "vectors"),
+    "model": "models",
+    "tolist": "to_list()",
+    "dimensions": "space.dimensions",
+}
+"""What is meant by names that a result of other libraries has."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class EmbeddingResult:
     """Vectors in the order of the texts, and the source of each.
 
-    Sequence fields have one item for each text.
+    Sequence fields have one item for each text. The result is a sequence of its vectors: ``len(result)``,
+    ``result[0]``, ``for vector in result`` and ``np.asarray(result)`` give them, ``result.to_list()`` lists of numbers.
     """
 
     vectors: Vectors
@@ -297,6 +311,48 @@ class EmbeddingResult:
 
     def __len__(self) -> int:
         return len(self.models)
+
+    def __iter__(self) -> Iterator[Vectors]:
+        return iter(self.vectors)
+
+    def __getitem__(self, index: Any) -> Vectors:
+        """Return the vector of one text, or the vectors of several."""
+        found: Vectors = self.vectors[index]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Vectors:
+        """Return the vectors, for ``np.asarray``."""
+        vectors: Vectors = np.array(self.vectors, dtype=dtype) if copy else np.asarray(self.vectors, dtype=dtype)
+        return vectors
+
+    def to_list(self) -> list[list[float]]:
+        """Return the vectors as lists of Python numbers."""
+        numbers: list[list[float]] = self.vectors.tolist()
+        return numbers
+
+    def __getattr__(self, name: str) -> Any:
+        """Say which attribute is meant.
+
+        Raises:
+            AttributeError: always.
+        """
+        hint = f" Did you mean result.{MEANT[name].format(name)}?" if name in MEANT else ""
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}.{hint}")
+
+    def __repr__(self) -> str:
+        """Describe the result in one line, however many vectors it has."""
+        return f"<{len(self):,} vectors in {self.space}: {sum(self.cached):,} from the cache; {self.usage}>"
+
+    def _repr_html_(self) -> str:
+        answered = Counter(zip(self.models, self.cached, strict=True))
+        rows = [
+            [model, "from the cache" if cached else "embedded", f"{number:,}"]
+            for (model, cached), number in sorted(answered.items())
+        ]
+        for what, marks in (("degraded", self.degraded), ("shortened", self.shortened)):
+            rows += [[what, "", f"{sum(marks):,}"]] if any(marks) else []
+        title = html.escape(f"{len(self):,} vectors in {self.space}")
+        return f"<p>{title}</p>{html_table(rows)}{self.usage._repr_html_()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,3 +381,6 @@ class Estimate:
             f"{self.texts} texts, {self.unique} distinct, {self.cached} cached; the rest is {tokens} "
             f"in {self.requests} requests to {self.model}: {amount}"
         )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(str(self))}</p>"

@@ -33,7 +33,7 @@ from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
 from ..events import BookingsLost, Events, LedgerFailed
-from ..types import Spending
+from ..types import Spending, Table
 from . import _bookings as bookings
 from ._accounts import (
     Account,
@@ -239,9 +239,9 @@ class Ledger:
         used = self._read(partial(bookings.free_tokens_used, model=model))
         return max(0, allowance - sum(used))
 
-    def totals(self, by: Heading) -> dict[str, Account]:
+    def totals(self, by: Heading) -> Table[str, Account]:
         """Return what was spent and saved, by day, month, model or tag, in their order."""
-        return {name: account for (name,), account in self.accounts(by).items()}
+        return Table({name: account for (name,), account in self.accounts(by).items()})
 
     def accounts(self, *by: Heading) -> dict[tuple[str, ...], Account]:
         """Return what was spent and saved, by several of day, month, model and tag together, in their order."""

@@ -11,6 +11,10 @@ import traceback
 from collections.abc import Iterator
 from numbers import Number
 
+from ._tables import Table as Table
+from ._tables import dollars as dollars
+from ._tables import html_table as html_table
+
 MIN_KEY = 8
 """Characters of a key; a shorter text is a placeholder, or a plain word."""
 NAME = re.compile(r"[^ ]{1,80}")
