@@ -491,4 +491,4 @@ def test_a_tiered_router_cannot_feed_one_store() -> None:
     )
     for adapter in (RouterEmbeddings, lambda router: RouterEmbedding(router=router)):
         with pytest.raises(ConfigError, match=r"tiered\.router\('high'\).*family"):
-            adapter(both)  # type: ignore[arg-type]
+            adapter(both)

@@ -421,8 +421,8 @@ def wrong_settings(key: str, folder: Path) -> list[Callable[[], object]]:
         lambda: made.from_config(config, api_key=key),
         lambda: setattr(embedding, "embed_batch_size", key),
         lambda: setattr(embedding, "api_key", key),
-        lambda: RouterEmbeddings(router, api_key=key),  # type: ignore[call-arg]
-        lambda: RouterEmbeddings(key),  # type: ignore[arg-type]
+        lambda: RouterEmbeddings(router, api_key=key),
+        lambda: RouterEmbeddings(key),
         lambda: RouterEmbeddings(router, document_tier=key),
         lambda: embeddings.with_tier(key),
         lambda: TieredRetriever({"low": InMemoryVectorStore(embeddings)}, k=key),  # type: ignore[arg-type]

@@ -30,9 +30,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from ._display import get_logger, masked, shown_name
 from .cache import default_folder
@@ -66,6 +66,17 @@ def _table(name: str, declared: type, *, without: Collection[str] = (), **other:
     return create_model(name, __base__=_Table, **{**keys, **other})
 
 
+def _named(models: Any) -> Any:
+    """Return tables for models of which only the name is written, as in Python."""
+    return [{"model": row} if isinstance(row, str) else row for row in models] if isinstance(models, list) else models
+
+
+def _caps(budget: Any) -> Any:
+    """Return the table of a budget that is written as a text, as in Python."""
+    given = Budget.of(budget) if isinstance(budget, str) else None
+    return {name: str(cap) for name, cap in given.caps.items()} if given else budget
+
+
 _Budget = _table("budget", Budget)
 _Retry = _table("retry", RetryPolicy)
 _Model = _table("models", Model, without=ONLY_IN_CODE, model=(str, ...))
@@ -73,9 +84,9 @@ _Router = _table(
     "router",
     RouterSettings,
     without=("on_event", "clock", "sleep", "random"),
-    models=(list[_Model], Field(min_length=1)),  # type: ignore[valid-type]
+    models=(Annotated[list[_Model], BeforeValidator(_named)], Field(min_length=1)),  # type: ignore[valid-type]
     cache=(str | bool, None),
-    budget=(_Budget, None),
+    budget=(Annotated[_Budget, BeforeValidator(_caps)], None),
     ledger=(str, None),
     retry=(_Retry, None),
     tiers=(list[str], None),

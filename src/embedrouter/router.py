@@ -72,7 +72,7 @@ class Router(SetOnce, Closeable):
         *,
         dimensions: int | None = None,
         cache: CacheLike | Default = DEFAULT,
-        budget: Budget | None = None,
+        budget: Budget | str | None = None,
         ledger: str | Path | None = None,
         retry: RetryPolicy | None = None,
         query_tier: str | None = None,

@@ -123,7 +123,7 @@ def wire(settings: RouterSettings) -> Wiring:
     events = Events(settings.on_event, clock)
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
     cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, names, events)
-    budget = settings.budget or Budget()
+    budget = Budget.of(settings.budget) or Budget()
     folder = getattr(cache.store, "folder", None)
     served = ServedNames(folder if isinstance(folder, Path) else None)
     if not isinstance(folder, Path):

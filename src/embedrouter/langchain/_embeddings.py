@@ -8,6 +8,7 @@ from typing import Any, Self
 from langchain_core.embeddings import Embeddings
 
 from ..models import first_given
+from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
 from ..router import Router
 from ..types import Space
@@ -21,28 +22,33 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
 
     An attribute that is set later is checked as at the beginning; one that follows from the router cannot be set.
 
+        RouterEmbeddings("openai:text-embedding-3-small", budget="5.00/day")
+
     Args:
         router: the one router in front of the vector store; a ``TieredRouter`` is refused, because a vector store holds
-            one space.
+            one space. Or the name of a model, a list of models, or the path of a TOML file, of which a router is built.
         query_tier: the tier of queries that ask for none, over the router's.
         document_tier: the same for documents.
         index: a name for the vector store. Its space is recorded with the first documents, and from then on a router of
             another space is refused. Open a ``QdrantVectorStore`` that is only searched with
             ``validate_embeddings=False``: otherwise it embeds a document, which may decide the space.
+        settings: arguments of ``Router``, such as ``budget`` and ``dimensions``, where the router is built here.
 
     Raises:
+        ConfigError: ``router`` is none of these, or a setting is wrong; the message has the line to write.
         SpaceMismatchError: the index is recorded in another space.
     """
 
     def __init__(
         self,
-        router: Router,
+        router: GivenRouter,
         *,
         query_tier: str | None = None,
         document_tier: str | None = None,
         index: str | None = None,
+        **settings: Any,
     ) -> None:
-        self._guarded = GuardedRouter(router, index)
+        self._guarded = GuardedRouter(as_router(router, settings), index)
         self._guarded.require_tiers(query_tier, document_tier)
         self.index = index
         self.query_tier = query_tier

@@ -36,6 +36,7 @@ from ..calls import run
 from ..errors import ConfigError, InvalidInputError
 from ..models import first_given
 from ..retrieval import DEPTH, Cascade
+from ..retrieval.given_router import ROUTER_SETTINGS, GivenRouter, as_router
 from ..retrieval.index_guard import OF_THE_ROUTER, GuardedRouter, ShownIsHeld
 from ..retrieval.tiered_stores import TieredStores, overrides
 from ..router import Router
@@ -53,15 +54,17 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     Args:
         router: the one router in front of the vector store; a ``TieredRouter`` is refused, because an index holds one
-            space.
+            space. Or the name of a model, a list of models, or the path of a TOML file, of which a router is built.
         query_tier: the tier of queries that ask for none, over the router's.
         document_tier: the same for documents.
         index: a name for the vector store. Its space is recorded with the first documents, and from then on a router of
             another space is refused.
-        settings: fields of ``BaseEmbedding``, such as ``callback_manager``.
+        settings: fields of ``BaseEmbedding``, such as ``callback_manager``; and arguments of ``Router``, such as
+            ``budget``, where the router is built here.
 
     Raises:
-        ConfigError: ``settings`` has a field that follows from the router, such as ``space``.
+        ConfigError: ``settings`` has a field that follows from the router, such as ``space``, or ``router`` is none of
+            the above; the message has the line to write.
         SpaceMismatchError: the index is recorded in another space.
     """
 
@@ -77,14 +80,15 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     def __init__(
         self,
+        router: GivenRouter,
         *,
-        router: Router,
         query_tier: str | None = None,
         document_tier: str | None = None,
         index: str | None = None,
         **settings: Any,
     ) -> None:
-        guarded = GuardedRouter(router, index)
+        of_router = {name: settings.pop(name) for name in ROUTER_SETTINGS & settings.keys()}
+        guarded = GuardedRouter(as_router(router, of_router), index)
         guarded.require_tiers(query_tier, document_tier)
         if given := OF_THE_ROUTER.intersection(settings):
             raise ConfigError(f"{min(given)} follows from the router. Leave it out.")

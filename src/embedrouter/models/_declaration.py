@@ -16,6 +16,7 @@ from ..spending import as_price
 from ..types import OutputDtype, plain
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
+from ._numbers import as_number
 
 SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
 RATES = ("requests_per_minute", "texts_per_minute", "tokens_per_minute")
@@ -132,7 +133,8 @@ class Model:
                     "Remove it."
                 )
         for name in (*SIZES, *RATES):
-            value = getattr(self, name)
+            value = as_number(getattr(self, name), f"{self.name}: {name}", float if name == "timeout" else int)
+            object.__setattr__(self, name, value)
             if value is not None and value <= 0:
                 raise ConfigError(f"{self.name}: {name} must be positive, not {shown(value)}.")
         if self.free_tokens < 0:

@@ -18,6 +18,7 @@ from ..limits import RetryPolicy
 from ..spending import Budget
 from ..types import OverlongPolicy
 from ._declaration import Model, has_name
+from ._numbers import as_bytes, as_number
 from ._tiers import TIERS, rank
 
 MAX_MICRO_BATCH_WINDOW = 1.0
@@ -45,7 +46,7 @@ class RouterSettings:
     models: Sequence[str | Model]
     dimensions: int | None = None
     cache: CacheLike | Default = DEFAULT
-    budget: Budget | None = None
+    budget: Budget | str | None = None
     ledger: str | Path | None = None
     retry: RetryPolicy | None = None
     query_tier: str | None = None
@@ -63,6 +64,13 @@ class RouterSettings:
     random: Callable[[], float] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", Budget.of(self.budget))
+        object.__setattr__(self, "dimensions", as_number(self.dimensions, "dimensions"))
+        object.__setattr__(self, "cache_memory", as_bytes(self.cache_memory, "cache_memory"))
+        object.__setattr__(self, "micro_batch_window", as_number(self.micro_batch_window, "micro_batch_window", float))
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            attempts = self.retry if isinstance(self.retry, int) else 5
+            raise ConfigError(f"retry must be a RetryPolicy, such as RetryPolicy(attempts={attempts}).")
         if isinstance(self.models, str | Model) or not self.models:
             raise ConfigError("models must be a list of at least one model, such as ['openai:text-embedding-3-small'].")
         if isinstance(self.tiers, str) or len(set(self.tiers)) != len(self.tiers) or not self.tiers:

@@ -1,11 +1,16 @@
 """The caps a user sets on spending."""
 
+from __future__ import annotations
+
+import re
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
 from .._display import shown
 from ..errors import ConfigError
+
+PERIOD = re.compile(r"\s*\$?(?P<amount>\d+(?:\.\d+)?)\s*(?:/|per)\s*(?P<period>call|day|month)\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,25 @@ class Budget:
     total: Decimal | str | int | None = None
     when_exceeded: Literal["raise", "degrade"] = "raise"
     """``"degrade"``: queries are answered by lower tiers of the space; documents are refused all the same."""
+
+    @classmethod
+    def of(cls, given: object) -> Budget | None:
+        """Return a budget as it is, or the one that a text says: ``"5.00/day"``, ``"0.10/call, 50/month"``.
+
+        Raises:
+            ConfigError: it says none; the message has the line to write.
+        """
+        if given is None or isinstance(given, cls):
+            return given
+        parts = [PERIOD.fullmatch(part) for part in given.split(",")] if isinstance(given, str) else [None]
+        caps = {f"per_{part['period']}": part["amount"] for part in parts if part is not None}
+        if None not in parts:
+            return cls(per_call=caps.get("per_call"), per_day=caps.get("per_day"), per_month=caps.get("per_month"))
+        amount = given if isinstance(given, int | float | Decimal) else "5.00"
+        raise ConfigError(
+            f'budget= is an amount in US dollars and its period, such as budget="{amount}/day", "{amount}/month" or '
+            f'"{amount}/call"; for the whole life of the ledger Budget(total="{amount}").'
+        )
 
     @property
     def caps(self) -> dict[str, Decimal]:
