@@ -331,6 +331,25 @@ def test_a_model_without_its_makers_prompts_is_another_space(emulator: Emulator,
     assert route(emulator, "ollama").space.name.startswith("ollama/nomic-embed-text+prompts-")
 
 
+@pytest.mark.parametrize("prompts", [{}, {"query": ""}, {"document": "", "query": ""}, {"query": "another: "}])
+def test_a_model_without_its_own_prompts_is_another_space(prompts: dict[str, str], emulator: Emulator) -> None:
+    """Prompts of its files are part of the model: leaving one out changes its vectors, and their cache entries."""
+    name = "tei:Qwen/Qwen3-Embedding-0.6B"
+    with pytest.raises(SpaceMismatchError):
+        Router([name, Model(name, prompts=prompts)], cache=None, ledger=":memory:")
+    usual = load_catalogue().find(name)
+    assert usual is not None
+    same = Router([name, Model(name, prompts=usual.prompts)], cache=None, ledger=":memory:")
+    assert same.space.name == "Qwen/Qwen3-Embedding-0.6B"
+
+
+def test_an_empty_prompt_leaves_out_that_of_a_models_files() -> None:
+    """Of a model whose files are not known here it may have been there, as for a local model."""
+    known: dict[str, Any] = {"space": "house", "dimensions": 8, "base_url": "http://host", "api_key": KEY}
+    with pytest.raises(SpaceMismatchError):
+        Router([Model("openai:house", **known), Model("openai:house", prompts={"query": ""}, **known)], cache=None)
+
+
 def test_declared_prompts_are_those_of_the_catalogue(emulator: Emulator) -> None:
     """So a local model with the same prompts is in the same space."""
     prompts = {"document": "passage: ", "query": "query: "}

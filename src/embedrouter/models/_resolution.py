@@ -98,11 +98,7 @@ def resolve(
             "no multiple of 8. Set dimensions= to one."
         )
     longer = card.longer_than(wanted) if model.output_dtype is None else ()
-    own, given = _prompts(card.prompts), _prompts(model.prompts)
-    if model.prompts is None:
-        given = {} if card.own_prompts else own
-    own = own if card.own_prompts else {}
-    prompts = {} if given == own else given
+    own, prompts = dict(sorted((card.prompts or {}).items())) if card.own_prompts else {}, _prompts(model, card)
     bodies = _bodies(model)
     space = _space(model, card) + _suffix("prompts", prompts) + _suffix("body", bodies)
     identity = identity or card.identity
@@ -156,8 +152,23 @@ def _space(model: Model, card: Card) -> str:
     return f"{own}+{model.output_dtype}"
 
 
-def _prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
-    return {kind: text for kind, text in sorted((prompts or {}).items()) if text}
+def _prompts(model: Model, card: Card) -> dict[str, str]:
+    """Return the prompts that mark a space: those that are not the model's own, by input type.
+
+    An empty prompt leaves out the one that a model has, in its files or by its own row; vectors without it are another
+    space. Where the row has prompts of the maker's card alone, the model without prompts is the space without a mark.
+    """
+    given = dict(sorted((model.prompts or {}).items()))
+    if card.prompts is None:
+        return given
+    usual, asked = _without_empty(card.prompts), _without_empty(given)
+    if not card.own_prompts:
+        return usual if model.prompts is None else asked
+    return {} if model.prompts is None or asked == usual else {"document": "", "query": "", **given}
+
+
+def _without_empty(prompts: Mapping[str, str]) -> dict[str, str]:
+    return {kind: text for kind, text in sorted(prompts.items()) if text}
 
 
 def _bodies(model: Model) -> dict[str, Any]:
