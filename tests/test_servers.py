@@ -448,6 +448,8 @@ def test_a_server_of_ones_own_is_ten_lines(
         ('name = "a"\nkey = "X"', "unknown column 'key'"),
         ('name = "a"\nkeys = "X"', "keys must be a list of texts"),
         ('name = "a"\ntexts = "many"', "texts must be a whole number"),
+        ('name = "a"\nformats = []', "formats must be some of base64, float, omit"),
+        ('name = "a"\nformats = ["int8"]', "formats must be some of base64, float, omit"),
         ('name = "a"\n[[server]]\nname = "b"', "unknown table 'server'"),
     ],
 )

@@ -284,6 +284,8 @@ def _server(row: dict[str, Any], where: str) -> Server:
         default = getattr(usual, name)
         if default is not None and type(value) is not type(default):
             raise ConfigError(f"{where}: {name} must be {KINDS[type(default)]}, not {shown(value)}.")
+    if "formats" in values and (not values["formats"] or set(values["formats"]) - set(usual.formats)):
+        raise ConfigError(f"{where}: formats must be some of {', '.join(usual.formats)}, in the order to ask for.")
     _require_dtypes(values.get("dtypes", {}), where)
     if values.get("dtypes") and not values.get("dtype_field"):
         raise ConfigError(f"{where}: dtypes need dtype_field, the name of the field that says them.")
