@@ -64,7 +64,7 @@ class Server:
     also: tuple[str, ...] = ()
     """Names that other libraries use for the provider, to suggest this one."""
     note: str = ""
-    """What a user has to know, for the documentation."""
+    """What the message about a missing address says besides."""
     source: str = ""
     """Address of the maker's page."""
     checked: date | None = None
