@@ -29,7 +29,7 @@ from embedrouter.errors import (
     StalePriceWarning,
     UnavailableError,
 )
-from embedrouter.models import load_catalogue
+from embedrouter.models import Catalogue, load_catalogue
 from embedrouter.models.agreement import PROBE_TEXTS, PROBE_VERSION, SAME_MODEL_COSINE, lowest_cosine
 from embedrouter.providers import address_of
 from embedrouter.router import embed_alone, wiring_of
@@ -306,13 +306,30 @@ def test_a_server_that_treats_queries_in_its_own_way_is_found_out(tmp_path: Path
     assert [finding.check for finding in findings if finding.level == "problem"] == ["symmetry"]
 
 
+@pytest.mark.parametrize(
+    ("name", "story"),
+    [
+        ("gemini:gemini-embedding-001", "$0.15 per million tokens, checked on"),
+        ("litellm:text-embedding-3-small", "$0.02 per million tokens, checked on"),
+        ("voyage:voyage-context-3", "unknown"),
+    ],
+)
+def test_a_model_is_known_under_every_name_that_it_may_have(name: str, story: str, tmp_path: Path) -> None:
+    """An alias, a gateway's name; and a name that only a backend of the user's may have."""
+    price = None if story == "unknown" else "0.15" if "gemini" in name else "0.02"
+    router = Router([FakeBackend().model(name, price=price)], cache=None, ledger=":memory:")
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards=load_catalogue(), today=TODAY))
+    [found] = [finding for finding in findings if finding.check == "price"]
+    assert found.story.startswith(story)
+
+
 def test_vectors_that_are_not_of_length_1_are_worth_a_warning(tmp_path: Path) -> None:
     """A store that compares by inner product would rank by length."""
     numbers = np.random.default_rng(1).standard_normal((len(PROBE_TEXTS), 8)).astype(np.float32)
     fake = FakeBackend(outcomes=[Answer(numbers, 9), Answer(numbers, 9)])
     router = Router([fake.model()], cache=None, ledger=":memory:")
 
-    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards=Catalogue({}, {}, {}), today=TODAY))
 
     assert [finding.check for finding in findings if finding.level == "warning"] == ["length", "price"]
 
@@ -324,7 +341,7 @@ def test_a_server_that_gives_every_text_the_same_vector_is_found_out(tmp_path: P
     models = [fake.model(name, price="0") for fake, name in zip(fakes, ("fake:a", "fake:b"), strict=True)]
     router = Router(models, cache=None, ledger=":memory:")
 
-    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards={}, today=TODAY))
+    findings = list(check_models(router, ProbeRecords(tmp_path / "p"), cards=Catalogue({}, {}, {}), today=TODAY))
 
     wrong = [finding.check for finding in findings if finding.level == "problem"]
     assert wrong == ["texts", "texts", "models of one space"]

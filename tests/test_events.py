@@ -39,6 +39,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.events import Event
+from embedrouter.models import Catalogue
 from embedrouter.router import wiring_of
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, Vectors
@@ -223,7 +224,7 @@ def vectors_changed(scene: Scene) -> None:
     router = scene.router(model.model())
     for drift in ("", "x"):
         model.drift = drift
-        list(check_models(router, ProbeRecords(scene.folder), cards={}, today=date(2026, 1, 1)))
+        list(check_models(router, ProbeRecords(scene.folder), cards=Catalogue({}, {}, {}), today=date(2026, 1, 1)))
 
 
 class Picky(FakeBackend):

@@ -6,6 +6,7 @@ call. The vectors are compared with stored vectors and with those of the router'
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from typing import get_args
 
@@ -45,7 +46,7 @@ FAILURES: dict[type[errors.EmbedRouterError], tuple[str, str]] = {
 
 
 def check_models(
-    router: Router, records: ProbeRecords, *, cards: Mapping[str, models.Card], today: date, accept: bool = False
+    router: Router, records: ProbeRecords, *, cards: models.Catalogue, today: date, accept: bool = False
 ) -> Iterator[Finding]:
     """Probe every model of a router and compare the vectors.
 
@@ -74,7 +75,7 @@ def check_models(
         else:
             probed.append(agreement.ProbeVectors.of(candidate, name, vectors))
             yield from _answered(name, candidate, probed[-1].vectors, seconds)
-        card = cards.get(candidate.name)
+        card = _card(cards, candidate.name)
         yield from _retirement(card, name, today)
         yield _price(router, candidate, name, card, today)
         yield from _counting(card, name)
@@ -142,6 +143,13 @@ def _answered(
             "the catalogue: catalog=…."
         )
         yield problem(name, "symmetry", story, advice, cosine=lowest)
+
+
+def _card(cards: models.Catalogue, name: str) -> models.Card | None:
+    """Return the card of a model, also under an alias, of the hub or behind a gateway."""
+    with suppress(errors.ConfigError):  # a name that only a backend of the user's may have
+        return cards.find(name)
+    return None
 
 
 def _price(router: Router, candidate: Candidate, name: str, card: models.Card | None, today: date) -> Finding:
