@@ -659,9 +659,9 @@ def test_usage_and_estimate_read_as_sentences() -> None:
     usage = Usage(tokens=3, requests=1, cost=Decimal("6E-8"), unpriced_tokens=2)
     estimate = Estimate(3, 2, 1, 5, 1, None, "x:y", exact=False)
 
-    assert str(usage) == "3 tokens in 1 requests, $0.00000006, 2 tokens of unknown price; saved $0.00"
+    assert str(usage) == "3 tokens in 1 request, $0.00000006, 2 tokens of unknown price; saved $0.00"
     assert str(estimate) == (
-        "3 texts, 2 distinct, 1 cached; the rest is about 5 tokens in 1 requests to x:y: unknown price"
+        "3 texts, 2 distinct, 1 cached; the rest is about 5 tokens in 1 request to x:y: unknown price"
     )
 
 

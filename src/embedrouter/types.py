@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._display import Table as Table
+from ._display import counted, html_table
 from ._display import dollars as dollars
-from ._display import html_table
 
 
 def plain(text: str) -> str:
@@ -257,11 +257,9 @@ class Usage:
 
     def __str__(self) -> str:
         """Describe the usage in one line."""
-        unknown = f", {self.unpriced_tokens} tokens of unknown price" if self.unpriced_tokens else ""
-        return (
-            f"{self.tokens} tokens in {self.requests} requests, {dollars(self.cost)}{unknown}; "
-            f"saved {dollars(self.saved)}"
-        )
+        unknown = f", {counted(self.unpriced_tokens, 'token')} of unknown price" if self.unpriced_tokens else ""
+        tokens, requests = counted(self.tokens, "token"), counted(self.requests, "request")
+        return f"{tokens} in {requests}, {dollars(self.cost)}{unknown}; saved {dollars(self.saved)}"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>"
@@ -341,7 +339,7 @@ class EmbeddingResult:
 
     def __repr__(self) -> str:
         """Describe the result in one line, however many vectors it has."""
-        return f"<{len(self):,} vectors in {self.space}: {sum(self.cached):,} from the cache; {self.usage}>"
+        return f"<{counted(len(self), 'vector')} in {self.space}: {sum(self.cached):,} from the cache; {self.usage}>"
 
     def _repr_html_(self) -> str:
         answered = Counter(zip(self.models, self.cached, strict=True))
@@ -351,7 +349,7 @@ class EmbeddingResult:
         ]
         for what, marks in (("degraded", self.degraded), ("shortened", self.shortened)):
             rows += [[what, "", f"{sum(marks):,}"]] if any(marks) else []
-        title = html.escape(f"{len(self):,} vectors in {self.space}")
+        title = html.escape(f"{counted(len(self), 'vector')} in {self.space}")
         return f"<p>{title}</p>{html_table(rows)}{self.usage._repr_html_()}"
 
 
@@ -376,10 +374,10 @@ class Estimate:
     def __str__(self) -> str:
         """Describe the estimate in one line."""
         amount = "unknown price" if self.cost is None else dollars(self.cost)
-        tokens = f"{'' if self.exact else 'about '}{self.tokens} tokens"
+        tokens = f"{'' if self.exact else 'about '}{counted(self.tokens, 'token')}"
         return (
-            f"{self.texts} texts, {self.unique} distinct, {self.cached} cached; the rest is {tokens} "
-            f"in {self.requests} requests to {self.model}: {amount}"
+            f"{counted(self.texts, 'text')}, {self.unique:,} distinct, {self.cached:,} cached; the rest is {tokens} "
+            f"in {counted(self.requests, 'request')} to {self.model}: {amount}"
         )
 
     def _repr_html_(self) -> str:

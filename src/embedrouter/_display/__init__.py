@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from numbers import Number
 
 from ._tables import Table as Table
+from ._tables import counted as counted
 from ._tables import dollars as dollars
 from ._tables import html_table as html_table
 

@@ -17,10 +17,15 @@ def dollars(amount: Decimal) -> str:
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 text", "2,000 texts"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 class Table(dict[K, V]):
     """A dictionary of records by name, which is shown as a table: a row for each name, a column for each fact.
 
-    Facts that no record has, such as unconfirmed money where there is none, are left out.
+    Facts that no record has, such as unconfirmed money where there is none, are left out, and so is the name again.
     """
 
     def __repr__(self) -> str:
@@ -39,9 +44,14 @@ class Table(dict[K, V]):
     def _rows(self) -> list[list[str]]:
         records = {str(name): _facts(record) for name, record in self.items()}
         columns = list(dict.fromkeys(fact for facts in records.values() for fact in facts))
-        shown = [name for name in columns if any(facts.get(name) for facts in records.values())]
+        shown = [
+            name for name in columns if any(facts.get(name) not in (None, "", 0, row) for row, facts in records.items())
+        ]
         heading = ["", *(name.replace("_", " ") for name in shown)]
-        return [heading, *([name, *(cell(facts.get(column)) for column in shown)] for name, facts in records.items())]
+        return [
+            heading,
+            *([name or "(none)", *(cell(facts.get(column)) for column in shown)] for name, facts in records.items()),
+        ]
 
 
 def _facts(record: Any) -> Mapping[str, Any]:
