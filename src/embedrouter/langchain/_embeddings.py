@@ -1,20 +1,21 @@
 """LangChain ``Embeddings`` in front of a router."""
 
+import asyncio
 import copy
-import sys
 from pathlib import Path
 from typing import Any, Self
 
 from langchain_core.embeddings import Embeddings
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from ..models import first_given
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
 from ..router import Router
 from ..types import Space
-
-CONFIGURABLE = "embedding_tier"
-"""The entry of ``config["configurable"]`` that asks for a tier."""
+from ._asked import Question, running_tier
 
 
 class RouterEmbeddings(ShownIsHeld, Embeddings):
@@ -78,6 +79,11 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         """
         return f"embedrouter-{self._guarded.fingerprint(self.query_tier, self.document_tier)}"
 
+    @property
+    def dimensions(self) -> int:
+        """The length of every vector."""
+        return self.space.dimensions
+
     def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
         self._guarded.require_tiers(tier, documents)
@@ -86,30 +92,56 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         other.document_tier = first_given(documents, self.document_tier)
         return other
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return one vector per text; see ``Router.embed`` for the errors."""
+    def embed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
+        """Return one vector per text; see ``Router.embed`` for the errors.
+
+        Args:
+            texts: the documents.
+            chunk_size: accepted as ``OpenAIEmbeddings`` does, and without effect: the router packs requests by the
+                limits of each model.
+        """
+        if _are_questions(texts):  # LangGraph's SQL stores embed what is searched for as documents
+            return [self.embed_query(text) for text in texts]
         return self._guarded.embed(texts, "document", self.document_tier)
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query; see ``Router.embed`` for the errors."""
-        return self._guarded.embed([text], "query", _configured(), self.query_tier)[0]
+        if isinstance(text, Question):
+            return text.asked_in.copy().run(self.embed_query, str(text))
+        return self._guarded.embed([text], "query", running_tier(), self.query_tier)[0]
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+    async def aembed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
         """Do what ``embed_documents`` does without blocking the event loop."""
+        if _are_questions(texts):
+            return [await self.aembed_query(text) for text in texts]
         return await self._guarded.aembed(texts, "document", self.document_tier)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do what ``embed_query`` does without blocking the event loop."""
-        return (await self._guarded.aembed([text], "query", _configured(), self.query_tier))[0]
+        if isinstance(text, Question):
+            return await asyncio.create_task(self.aembed_query(str(text)), context=text.asked_in.copy())
+        return (await self._guarded.aembed([text], "query", running_tier(), self.query_tier))[0]
+
+    # A field of a pydantic model
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> CoreSchema:
+        shown = core_schema.plain_serializer_function_ser_schema(repr, when_used="json")
+        return core_schema.is_instance_schema(cls, serialization=shown)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {
+            **handler(core_schema.any_schema()),
+            "title": cls.__name__,
+            "description": "An embedder, built in code.",
+        }
 
     def __repr__(self) -> str:
         settings = {name: getattr(self, name) for name in ("model", "query_tier", "document_tier", "index")}
         given = "".join(f", {name}={value!r}" for name, value in settings.items() if value is not None)
-        return f"RouterEmbeddings({self.router!r}{given})"
+        return f"{type(self).__name__}({self.router!r}{given})"
 
 
-def _configured() -> str | None:
-    """Return the tier in the configuration of the chain that is running, if any."""
-    running = sys.modules.get("langchain_core.runnables.config")  # where no chain was imported none is running
-    config = running.var_child_runnable_config.get() if running else None
-    return config.get("configurable", {}).get(CONFIGURABLE) if config else None
+def _are_questions(texts: object) -> bool:
+    return isinstance(texts, list) and bool(texts) and all(isinstance(text, Question) for text in texts)
