@@ -51,7 +51,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig, RunnableLambda
-from langchain_core.stores import InMemoryByteStore
+from langchain_core.stores import InMemoryStore
 from langchain_core.structured_query import StructuredQuery, Visitor
 from langchain_core.tools import create_retriever_tool
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
@@ -136,7 +136,7 @@ def flare(retriever: BaseRetriever) -> Step:
     return FlareChain(
         retriever=retriever,
         question_generator_chain=RunnableLambda(lambda _: "two"),
-        response_chain=RunnableLambda(lambda asked: "FINISHED" if asked["context"] else doubtful),
+        response_chain=RunnableLambda[Any, Any](lambda asked: "FINISHED" if asked["context"] else doubtful),
     )
 
 
@@ -182,19 +182,17 @@ TABLE: dict[str, Row] = {
     "MultiQueryRetriever": Row(lambda r: MultiQueryRetriever.from_llm(r, model("two\nthree"), include_original=True)),
     "RePhraseQueryRetriever": Row(lambda r: RePhraseQueryRetriever.from_llm(r, model("two")), synchronous_alone=True),
     # retrievers over stores
-    "MultiVectorRetriever": Row(
-        lambda s: MultiVectorRetriever(vectorstore=s, byte_store=InMemoryByteStore()), of_store=True
-    ),
+    "MultiVectorRetriever": Row(lambda s: MultiVectorRetriever(vectorstore=s, docstore=InMemoryStore()), of_store=True),
     "ParentDocumentRetriever": Row(
         lambda s: ParentDocumentRetriever(
-            vectorstore=s, byte_store=InMemoryByteStore(), child_splitter=CharacterTextSplitter()
+            vectorstore=s, docstore=InMemoryStore(), child_splitter=CharacterTextSplitter()
         ),
         of_store=True,
     ),
     "SelfQueryRetriever": Row(
         lambda s: SelfQueryRetriever(
             vectorstore=s,
-            query_constructor=RunnableLambda(lambda _: StructuredQuery(query="two", filter=None, limit=None)),
+            llm_chain=RunnableLambda(lambda _: StructuredQuery(query="two", filter=None, limit=None)),
             structured_query_translator=Untranslated(),
         ),
         of_store=True,
@@ -291,7 +289,7 @@ class World:
 
     def asked(self) -> set[str]:
         """Return the tiers of the queries that were embedded since the last call."""
-        names = set()
+        names: set[str] = set()
         for name, backend in [*self.backends.items(), *self.spaces.items()]:
             names.update(name for call in backend.calls if call.input_type == "query")
             backend.calls.clear()

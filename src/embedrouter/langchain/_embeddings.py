@@ -17,6 +17,8 @@ from ..router import Router
 from ..types import Space
 from ._asked import Question, running_tier
 
+COUNTED_IN = "this call of embed_documents, and a vector store makes one call for each batch of its texts"
+
 
 class RouterEmbeddings(ShownIsHeld, Embeddings):
     """Embed through a router, wherever LangChain takes ``Embeddings``.
@@ -49,7 +51,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         index: str | None = None,
         **settings: Any,
     ) -> None:
-        self._guarded = GuardedRouter(as_router(router, settings), index)
+        self._guarded = GuardedRouter(as_router(router, settings), index, COUNTED_IN)
         self._guarded.require_tiers(query_tier, document_tier)
         self.index = index
         self.query_tier = query_tier
@@ -122,20 +124,21 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
             return await asyncio.create_task(self.aembed_query(str(text)), context=text.asked_in.copy())
         return (await self._guarded.aembed([text], "query", running_tier(), self.query_tier))[0]
 
-    # A field of a pydantic model
+    # A field of a pydantic model takes an embedder, and what an embedder is built of
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> CoreSchema:
         shown = core_schema.plain_serializer_function_ser_schema(repr, when_used="json")
-        return core_schema.is_instance_schema(cls, serialization=shown)
+        return core_schema.no_info_plain_validator_function(cls._of, serialization=shown)
+
+    @classmethod
+    def _of(cls, given: Any) -> Self:
+        return given if isinstance(given, cls) else cls(given)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {
-            **handler(core_schema.any_schema()),
-            "title": cls.__name__,
-            "description": "An embedder, built in code.",
-        }
+        described = "The name of a model, such as openai:text-embedding-3-small, or a list of names."
+        return {**handler(core_schema.any_schema()), "title": cls.__name__, "description": described}
 
     def __repr__(self) -> str:
         settings = {name: getattr(self, name) for name in ("model", "query_tier", "document_tier", "index")}
