@@ -159,14 +159,14 @@ class Row:
     build: Build
     input: Any = "one"
     of_store: bool = False
-    """Whether it is built of a vector store, and is itself the retriever that is wrapped."""
+    """Whether the class is built of a vector store, and its object is the retriever that is wrapped."""
     store_retriever: bool = False
-    """Whether it takes the retriever of a vector store only."""
+    """Whether the class takes a VectorStoreRetriever only."""
     synchronous_alone: bool = False
     passes: bool = False
-    """Whether it passes its configuration to the retriever when it is called directly."""
+    """Whether the configuration of a direct call is passed to the retriever."""
     in_context: bool = True
-    """Whether it passes it in the context, too, where the embedder of a plain retriever finds it."""
+    """Whether the configuration is in the context, too, where the embedder of a plain retriever looks."""
 
 
 QUESTION = {"input": "one", "chat_history": []}
