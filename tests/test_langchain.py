@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from langchain_core.load import dumpd
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
+from langgraph.store.memory import InMemoryStore
+from pydantic import BaseModel, ConfigDict
 
-from embedrouter import Model, Router, Space, tier
+from embedrouter import Model, Router, Space, TieredRouter, tier
+from embedrouter.errors import ConfigError, InvalidInputError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.testing import FakeBackend
 
@@ -150,3 +160,119 @@ def test_empty_lists_and_bad_texts_have_defined_answers(router: Router) -> None:
         adapter.embed_documents("text")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="empty: 1"):
         adapter.embed_documents(["a", ""])
+
+
+@pytest.mark.parametrize("method", ["embed_documents", "aembed_documents"])
+async def test_the_chunk_size_of_openai_embeddings_is_accepted(router: Router, high: FakeBackend, method: str) -> None:
+    """By name and by position; requests are packed as ever."""
+    adapter = RouterEmbeddings(router)
+    for texts, given in ((["a", "b", "c"], {"chunk_size": 1}), (["d"], {})):
+        outcome = getattr(adapter, method)(texts, *(() if given else (1,)), **given)
+        assert len(outcome if isinstance(outcome, list) else await outcome) == len(texts)
+
+    assert [call.texts for call in high.calls] == [("a", "b", "c"), ("d",)]
+
+
+def test_names_that_other_embedders_have(router: Router) -> None:
+    """``OpenAIEmbeddings`` has both; here both follow from the router."""
+    adapter = RouterEmbeddings(router)
+
+    assert adapter.dimensions == 8
+    assert adapter.model.startswith("embedrouter-")
+    with pytest.raises(ConfigError, match="follows from the router"):
+        adapter.model = "another"  # type: ignore[misc]
+
+
+def test_a_pydantic_model_may_have_a_field_of_it(router: Router) -> None:
+    """As of ``OpenAIEmbeddings``; what an embedder is built of becomes one, so that a JSON file can name the model."""
+
+    class Settings(BaseModel):
+        embeddings: RouterEmbeddings
+
+    class Loose(BaseModel):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        embeddings: Embeddings
+
+    adapter = RouterEmbeddings(router)
+    assert Settings(embeddings=adapter).embeddings is adapter
+    assert Loose(embeddings=adapter).embeddings is adapter
+    named = Settings.model_validate_json('{"embeddings": "wordllama:l2_supercat_256"}').embeddings
+    assert named.router.models == ("wordllama:l2_supercat_256",)
+    assert "openai:text-embedding-3-small" in Settings.model_json_schema()["properties"]["embeddings"]["description"]
+    assert repr(adapter)[:20] in Settings(embeddings=adapter).model_dump_json()
+    with pytest.raises(ValueError, match="A router is needed, not int"):
+        Settings(embeddings=3)  # type: ignore[arg-type]
+
+
+class Own(RouterEmbeddings):
+    """A user's subclass with an attribute of its own."""
+
+    def __init__(self, *given: Any, note: str = "", **settings: Any) -> None:
+        super().__init__(*given, **settings)
+        self.note = note
+
+
+def test_a_subclass_keeps_its_type(router: Router) -> None:
+    """Copied, pickled, at another tier, and as it shows itself."""
+    own = Own(router, note="mine", query_tier="low")
+    for copied in (copy.copy(own), copy.deepcopy(own), pickle.loads(pickle.dumps(own)), own.with_tier("high")):
+        assert type(copied) is Own
+        assert copied.note == "mine"
+        assert repr(copied).startswith("Own(Router(")
+
+
+async def test_positions_are_told_as_those_of_a_batch(router: Router, asynchronous: bool) -> None:
+    """A store or ``index()`` hands over a corpus in batches, of which the adapter has one at a time."""
+    store = InMemoryVectorStore(RouterEmbeddings(router))
+    manager = InMemoryRecordManager("n")
+    documents = [Document(text) for text in ("a", "b", "c", "")]
+    settings: dict[str, Any] = {"batch_size": 2, "key_encoder": "sha256"}
+
+    async def fill() -> None:
+        if asynchronous:
+            await aindex(documents, manager, store, **settings)
+        else:
+            index(documents, manager, store, **settings)
+
+    with pytest.raises(InvalidInputError, match=r"empty: 1.* count in this call of embed_documents") as raised:
+        await fill()
+
+    assert raised.value.indices == (1,)
+    with pytest.raises(InvalidInputError) as query:
+        await store.asimilarity_search("")
+    assert "embed_documents" not in str(query.value)
+
+
+def in_a_store(embed: Any) -> InMemoryStore:
+    return InMemoryStore(index={"dims": 8, "embed": embed})
+
+
+IN_PLACE: dict[str, Callable[[Router], Any]] = {
+    "InMemoryVectorStore": lambda router: InMemoryVectorStore.from_texts(["a"], router),  # type: ignore[arg-type]
+    "CacheBackedEmbeddings": lambda router: CacheBackedEmbeddings.from_bytes_store(
+        router,  # type: ignore[arg-type]
+        InMemoryByteStore(),
+        namespace="n",
+        key_encoder="sha256",
+    ).embed_documents(["a"]),
+    "LangGraph's store": lambda router: in_a_store(router).put(("a",), "1", {"t": "a"}),
+    "TieredRouter": lambda router: TieredRouter({"low": router}).embed_query("q"),  # type: ignore[attr-defined]
+}
+
+
+@pytest.mark.parametrize("place", IN_PLACE)
+def test_a_router_in_place_of_an_embedder_is_told_the_adapter(router: Router, place: str) -> None:
+    with pytest.raises((AttributeError, TypeError), match=r"Pass RouterEmbeddings\(router\) to LangChain"):
+        IN_PLACE[place](router)
+
+
+def test_a_router_still_has_no_methods_of_embedders(router: Router) -> None:
+    """For programs that look which methods there are; an unknown name is told as ever, also by a copy."""
+    assert not hasattr(router, "embed_documents")
+    assert not hasattr(router, "get_text_embedding")
+    with pytest.raises(AttributeError, match=r"RouterEmbedding\(router\) to LlamaIndex"):
+        router.get_text_embedding  # type: ignore[attr-defined] # noqa: B018
+    with pytest.raises(AttributeError, match=r"^'Router' object has no attribute 'embde'$"):
+        pickle.loads(pickle.dumps(router)).embde  # noqa: B018
+    with pytest.raises(ConfigError, match=r"Model\.wrap takes"):
+        Model.wrap(router, space="s", dimensions=8)

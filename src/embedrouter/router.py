@@ -20,7 +20,7 @@ from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
 from .errors import ConfigError, DegradedWarning, EmbedRouterError
 from .events import Event
 from .limits import ModelHealth, RetryPolicy
-from .models import TIERS, Model, RouterSettings, SetOnce, preset, rank, requested
+from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, preset, rank, requested
 from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
 from .spending import Budget, Ledger, current_tag
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
@@ -31,7 +31,7 @@ CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
 
 
-class Router(SetOnce, Closeable):
+class Router(NoEmbedder, SetOnce, Closeable):
     """Embed texts with the cheapest model that is good enough, all within one embedding space.
 
     Args:

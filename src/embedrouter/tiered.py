@@ -15,14 +15,14 @@ from ._display import escaped
 from ._process import Closeable
 from .calls import require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
-from .models import TIERS, SetOnce, rank
+from .models import TIERS, NoEmbedder, SetOnce, rank
 from .router import Router, choose_tier, wiring_of
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "default_tier", "require_single_space"]
 
 
-class TieredRouter(SetOnce, Closeable):
+class TieredRouter(NoEmbedder, SetOnce, Closeable):
     """Pass each call to the router of the requested tier, or of the next higher tier that has a router.
 
     The chosen router then uses its own default tier.

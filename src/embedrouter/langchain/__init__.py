@@ -1,4 +1,4 @@
-"""Adapters for LangChain: a router as ``Embeddings``, and retrievers that are asked at a tier.
+"""Adapters for LangChain and LangGraph: a router as ``Embeddings``, retrievers and stores that are asked at a tier.
 
     from embedrouter.langchain import RouterEmbeddings, with_tier
 
@@ -6,8 +6,8 @@
     retriever = with_tier(store.as_retriever())
 
 The tier of a query is taken from the nearest of: ``with embedrouter.tier(…)``; ``config={"configurable":
-{"embedding_tier": …}}``; the adapter's ``query_tier``; the router's. ``with_tier`` reads the configuration also where
-LangChain does not pass it to the embedder.
+{"embedding_tier": …}}``; the field ``embedding_tier`` of LangGraph's ``context=``; the adapter's ``query_tier``; the
+router's. ``with_tier`` reads the configuration also where LangChain does not pass it to the embedder.
 
 LangChain is imported when one of the three names is first used.
 """

@@ -1,20 +1,23 @@
 """LangChain ``Embeddings`` in front of a router."""
 
+import asyncio
 import copy
-import sys
 from pathlib import Path
 from typing import Any, Self
 
 from langchain_core.embeddings import Embeddings
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from ..models import first_given
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
 from ..router import Router
 from ..types import Space
+from ._asked import Question, running_tier
 
-CONFIGURABLE = "embedding_tier"
-"""The entry of ``config["configurable"]`` that asks for a tier."""
+COUNTED_IN = "this call of embed_documents, and a vector store makes one call for each batch of its texts"
 
 
 class RouterEmbeddings(ShownIsHeld, Embeddings):
@@ -48,7 +51,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         index: str | None = None,
         **settings: Any,
     ) -> None:
-        self._guarded = GuardedRouter(as_router(router, settings), index)
+        self._guarded = GuardedRouter(as_router(router, settings), index, COUNTED_IN)
         self._guarded.require_tiers(query_tier, document_tier)
         self.index = index
         self.query_tier = query_tier
@@ -78,6 +81,11 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         """
         return f"embedrouter-{self._guarded.fingerprint(self.query_tier, self.document_tier)}"
 
+    @property
+    def dimensions(self) -> int:
+        """The length of every vector."""
+        return self.space.dimensions
+
     def with_tier(self, tier: str, *, documents: str | None = None) -> Self:
         """Return the same embedder with another tier for queries, and for documents if ``documents`` is given."""
         self._guarded.require_tiers(tier, documents)
@@ -86,30 +94,57 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         other.document_tier = first_given(documents, self.document_tier)
         return other
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return one vector per text; see ``Router.embed`` for the errors."""
+    def embed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
+        """Return one vector per text; see ``Router.embed`` for the errors.
+
+        Args:
+            texts: the documents.
+            chunk_size: accepted as ``OpenAIEmbeddings`` does, and without effect: the router packs requests by the
+                limits of each model.
+        """
+        if _are_questions(texts):  # LangGraph's SQL stores embed what is searched for as documents
+            return [self.embed_query(text) for text in texts]
         return self._guarded.embed(texts, "document", self.document_tier)
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query; see ``Router.embed`` for the errors."""
-        return self._guarded.embed([text], "query", _configured(), self.query_tier)[0]
+        if isinstance(text, Question):
+            return text.asked_in.copy().run(self.embed_query, str(text))
+        return self._guarded.embed([text], "query", running_tier(), self.query_tier)[0]
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+    async def aembed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
         """Do what ``embed_documents`` does without blocking the event loop."""
+        if _are_questions(texts):
+            return [await self.aembed_query(text) for text in texts]
         return await self._guarded.aembed(texts, "document", self.document_tier)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do what ``embed_query`` does without blocking the event loop."""
-        return (await self._guarded.aembed([text], "query", _configured(), self.query_tier))[0]
+        if isinstance(text, Question):
+            return await asyncio.create_task(self.aembed_query(str(text)), context=text.asked_in.copy())
+        return (await self._guarded.aembed([text], "query", running_tier(), self.query_tier))[0]
+
+    # A field of a pydantic model takes an embedder, and what an embedder is built of
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> CoreSchema:
+        shown = core_schema.plain_serializer_function_ser_schema(repr, when_used="json")
+        return core_schema.no_info_plain_validator_function(cls._of, serialization=shown)
+
+    @classmethod
+    def _of(cls, given: Any) -> Self:
+        return given if isinstance(given, cls) else cls(given)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = "The name of a model, such as openai:text-embedding-3-small, or a list of names."
+        return {**handler(core_schema.any_schema()), "title": cls.__name__, "description": described}
 
     def __repr__(self) -> str:
         settings = {name: getattr(self, name) for name in ("model", "query_tier", "document_tier", "index")}
         given = "".join(f", {name}={value!r}" for name, value in settings.items() if value is not None)
-        return f"RouterEmbeddings({self.router!r}{given})"
+        return f"{type(self).__name__}({self.router!r}{given})"
 
 
-def _configured() -> str | None:
-    """Return the tier in the configuration of the chain that is running, if any."""
-    running = sys.modules.get("langchain_core.runnables.config")  # where no chain was imported none is running
-    config = running.var_child_runnable_config.get() if running else None
-    return config.get("configurable", {}).get(CONFIGURABLE) if config else None
+def _are_questions(texts: object) -> bool:
+    return isinstance(texts, list) and bool(texts) and all(isinstance(text, Question) for text in texts)

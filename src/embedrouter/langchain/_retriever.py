@@ -54,8 +54,9 @@ class TieredRetriever(BaseRetriever):
     good store as well; see ``embedrouter.cascade``.
 
     The tier of a query is the nearest of: ``invoke(…, tier=…)``; ``with embedrouter.tier(…)``;
-    ``configurable["embedding_tier"]``; the retriever's ``query_tier``; the ``TieredRouter``'s. Any of the first four
-    switches the cascade off for that query.
+    ``configurable["embedding_tier"]``; ``embedding_tier`` in the ``context=`` of a LangGraph; the retriever's
+    ``query_tier``; the ``TieredRouter``'s. Any of the first five switches the cascade off for that query. In a chain
+    that drops the configuration, such as ``RetrievalQA``, wrap the chain: ``with_tier(chain)``.
 
     Each document comes back as a copy whose metadata say which store answered: ``embedding_tier``, ``embedding_space``,
     and, where a cascade chose, ``embedding_escalated``. Nothing is changed in the stores.

@@ -5,17 +5,22 @@
 
 LangChain passes ``configurable`` on to what a chain's steps call, but not to the embedder of a retriever that is called
 directly, bound with ``with_config`` or run by ``batch``. The wrapper reads the configuration and calls the retriever
-inside ``with embedrouter.tier(…)``. The wrapper makes no run of its own, so traces look as they did without it.
+inside ``with embedrouter.tier(…)``. The wrapper makes no run of its own, so traces look as they did without it. A
+``BaseRetriever`` stays one, with the attributes that it had, so that chains and retrievers accept it which check types.
 
 The wrapper has four methods, one for each form of a call, and the other methods of ``Runnable`` use these four. Each
 item of a batch has its own configuration. A streamed input is collected first, so that the steps before the retriever
 do not run at its tier.
 """
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
@@ -23,17 +28,31 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import Input, Output, get_unique_config_specs
 from langchain_core.utils.pydantic import TypeBaseModel
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from ..errors import ConfigError
-from ..models import requested
+from ..models import first_given, requested
 from ..models import tier as ask_for
-from ._embeddings import CONFIGURABLE
+from ._asked import FIELD, running_tier, tier_of
+
+if TYPE_CHECKING:
+    from langgraph.store.base import BaseStore
 
 END = object()
 """Follows the last chunk of a stream."""
 
 
-def with_tier(retriever: Runnable[Input, Output], tier: str | None = None) -> Runnable[Input, Output]:
+Retriever = TypeVar("Retriever", bound=BaseRetriever)
+Store = TypeVar("Store", bound="BaseStore")
+
+
+@overload
+def with_tier(retriever: Retriever, tier: str | None = None) -> Retriever: ...  # type: ignore[overload-overlap]
+@overload
+def with_tier(retriever: Runnable[Input, Output], tier: str | None = None) -> Runnable[Input, Output]: ...
+@overload
+def with_tier(retriever: Store, tier: str | None = None) -> Store: ...
+def with_tier(retriever: Any, tier: str | None = None) -> Any:
     """Return ``retriever`` as a step that embeds its queries at a tier.
 
     A fixed tier overrides the configuration, and a ``with embedrouter.tier(…)`` around the call, as an inner block
@@ -41,31 +60,46 @@ def with_tier(retriever: Runnable[Input, Output], tier: str | None = None) -> Ru
     ``query_tier=``, and none here.
 
     Without a fixed tier the nearest of these counts: a ``with embedrouter.tier(…)`` around the call;
-    ``config["configurable"]["embedding_tier"]``; the adapter's tier. Documents that are added inside keep their tier.
+    ``config["configurable"]["embedding_tier"]``; the field ``embedding_tier`` of the ``context=`` of the LangGraph that
+    is running; the adapter's tier. Documents that are added inside keep their tier.
 
     Args:
-        retriever: any runnable that embeds queries. Wrap the retriever rather than the chain around it: everything
-            inside the wrapper is asked at one tier.
+        retriever: a retriever, any other runnable that embeds queries, or a LangGraph store. Everything inside a
+            wrapper is asked at one tier, so wrap the retriever rather than the chain around it, unless the chain drops
+            the configuration: ``RetrievalQA``, ``MultiQueryRetriever`` and others that call retrievers themselves do
+            when they are called directly, and are wrapped whole.
         tier: the tier of all its queries; ``None`` to read the configuration of each call.
 
+    Returns:
+        A ``BaseRetriever`` for a ``BaseRetriever`` (a ``VectorStoreRetriever`` for one), a ``BaseStore`` for a store,
+        both with the attributes of what they wrap; a ``Runnable`` for another runnable.
+
     Raises:
-        ConfigError: ``retriever`` is no runnable. A tier that the router does not know is a ``ValueError`` of the
+        ConfigError: ``retriever`` is none of these. A tier that the router does not know is a ``ValueError`` of the
             router when a query is embedded.
     """
-    if not isinstance(retriever, Runnable):
-        raise ConfigError(
-            f"with_tier() wraps a Runnable, not {type(retriever).__name__}. Make a retriever of a vector store with "
-            "store.as_retriever(), and a step of a function with RunnableLambda(…); an embedder has a method with_tier."
-        )
-    return _AtTier(retriever, tier)
+    if isinstance(retriever, BaseRetriever):
+        return _retriever(retriever, tier)
+    if isinstance(retriever, Runnable):
+        return _RunnableAtTier(retriever, tier)
+    stores = sys.modules.get("langgraph.store.base")
+    if stores is not None and isinstance(retriever, stores.BaseStore):
+        from ._store import StoreAtTier
+
+        return StoreAtTier(retriever, tier)
+    hint = "a step of a function is RunnableLambda(…); an embedder has a method with_tier"
+    if isinstance(retriever, VectorStore):
+        hint = "write with_tier(store.as_retriever()), or give the store an embedder with the tier"
+    raise ConfigError(
+        f"with_tier() wraps a retriever, another Runnable or a LangGraph store, not {type(retriever).__name__}: {hint}."
+    )
 
 
 class _AtTier(Runnable[Input, Output]):
     """Call a runnable inside ``with embedrouter.tier(…)``."""
 
-    def __init__(self, bound: Runnable[Input, Output], tier: str | None) -> None:
-        self.bound = bound
-        self.tier = tier
+    bound: Runnable[Input, Output]
+    tier: str | None
 
     def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
         with self._asking(config):
@@ -144,12 +178,71 @@ class _AtTier(Runnable[Input, Output]):
         return f"with_tier({self.bound!r}, {self.tier!r})"
 
 
-TIER_SPEC = ConfigurableFieldSpec(CONFIGURABLE, str | None, "Embedding tier", "The tier at which queries are embedded.")
+class _RunnableAtTier(_AtTier[Input, Output]):
+    """Any runnable."""
+
+    def __init__(self, bound: Runnable[Input, Output], tier: str | None) -> None:
+        self.bound = bound
+        self.tier = tier
+
+
+class _RetrieverAtTier(_AtTier[str, list[Document]], BaseRetriever):
+    """A retriever, of which all attributes but two are those of the wrapped one."""
+
+    bound: BaseRetriever
+    tier: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OWN or name.startswith("_"):  # not there yet, in a copy
+            return super().__getattr__(name)  # type: ignore[misc] # which pydantic hides from type checkers
+        return getattr(self.bound, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OWN or name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.bound, name, value)
+
+    def configurable_fields(self, **fields: Any) -> Any:
+        return with_tier(self.bound.configurable_fields(**fields), self.tier)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return self.invoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return await self.ainvoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
+
+
+class _VectorStoreRetrieverAtTier(_RetrieverAtTier, VectorStoreRetriever):
+    """The retriever of a vector store, which two memories of langchain-classic ask for."""
+
+
+OWN = frozenset({"bound", "tier"})
+"""The attributes that a wrapper of a retriever has itself."""
+
+
+def _retriever(bound: BaseRetriever, tier: str | None) -> BaseRetriever:
+    kind = _VectorStoreRetrieverAtTier if isinstance(bound, VectorStoreRetriever) else _RetrieverAtTier
+    made = kind.model_construct(bound=bound, tier=tier)  # neither checked nor copied
+    for name in kind.model_fields.keys() - OWN:
+        vars(made).pop(name, None)  # so that __getattr__ finds it in the wrapped retriever
+    return made
+
+
+TIER_SPEC = ConfigurableFieldSpec(FIELD, str | None, "Embedding tier", "The tier at which queries are embedded.")
 
 
 def configured_tier(runnable: Runnable[Any, Any], config: RunnableConfig | None) -> str | None:
-    """Return the tier in the configuration of a call, merged with the configurations bound by ``with_config``."""
+    """Return the tier that is asked for around a call.
+
+    The nearest counts: the configuration of the call, merged with the configurations bound by ``with_config``; the
+    chain or graph that is running, whose ``configurable`` a call's own may have replaced.
+    """
     while isinstance(runnable, RunnableBindingBase | DynamicRunnable):
         config = merge_configs(runnable.config, config)
         runnable = runnable.bound if isinstance(runnable, RunnableBindingBase) else runnable.default
-    return ensure_config(config).get("configurable", {}).get(CONFIGURABLE)
+    return first_given(tier_of(ensure_config(config)), running_tier())

@@ -16,6 +16,7 @@ from ..spending import as_price
 from ..types import OutputDtype, plain
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
+from ._no_embedder import NoEmbedder
 from ._numbers import as_number
 
 SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
@@ -198,7 +199,8 @@ class Model:
         Raises:
             ConfigError: the object is no embedder, or its dimensions are unknown.
         """
-        plain = callable(embedder) and not inspect.iscoroutinefunction(embedder)
+        refused = inspect.iscoroutinefunction(embedder) or isinstance(embedder, NoEmbedder)
+        plain = callable(embedder) and not refused
         if framework_methods(embedder) is None and not plain:
             raise ConfigError(
                 f"Model.wrap takes a LangChain Embeddings, a LlamaIndex BaseEmbedding or a plain function from a list "

@@ -19,7 +19,8 @@ where the data folder cannot be written, records are still kept there.
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +31,7 @@ import platformdirs
 
 from .._process import in_thread
 from ..cache import read_record, write_once
-from ..errors import ConfigError, SpaceMismatchError
+from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
 from ..tiered import TieredRouter, require_single_space
@@ -163,7 +164,7 @@ class ShownIsHeld:
             if name in ("query_tier", "document_tier"):
                 guarded.require_tiers(value)
             if name == "index":
-                super().__setattr__("_guarded", GuardedRouter(guarded.router, value))
+                super().__setattr__("_guarded", GuardedRouter(guarded.router, value, guarded.counted_in))
         super().__setattr__(name, value)
 
 
@@ -177,14 +178,17 @@ class GuardedRouter:
     Args:
         router: the one router in front of the store.
         index: the name of the store, whose space is then guarded; ``None`` for no guard.
+        counted_in: where the positions of invalid documents count, for messages: a framework may have split into
+            batches what its caller gave.
 
     Raises:
         ConfigError: ``router`` gives several spaces, or is no router.
         SpaceMismatchError: the store is recorded in another space.
     """
 
-    def __init__(self, router: Router | TieredRouter, index: str | None) -> None:
+    def __init__(self, router: Router | TieredRouter, index: str | None, counted_in: str | None = None) -> None:
         self.router = require_single_space(router)
+        self.counted_in = counted_in
         beside_cache = wiring_of(self.router).folder / FOLDER
         self._guard = None if index is None else IndexGuard(users_folder(), index, self.router.space, beside_cache)
 
@@ -222,7 +226,8 @@ class GuardedRouter:
         """
         if self._guard is not None:
             self._guard.check()
-        result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
+        with self._positions(input_type):
+            result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
         if self._guard is not None and input_type == "document" and texts:
             self._guard.record()
         vectors: list[list[float]] = result.vectors.tolist()
@@ -233,8 +238,20 @@ class GuardedRouter:
         if self._guard is not None:
             await in_thread(self._guard.check)
         tier = first_given(requested(input_type), *tiers)
-        result = await self.router.aembed(texts, input_type=input_type, tier=tier)
+        with self._positions(input_type):
+            result = await self.router.aembed(texts, input_type=input_type, tier=tier)
         if self._guard is not None and input_type == "document" and texts:
             await in_thread(self._guard.record)
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
+
+    @contextmanager
+    def _positions(self, input_type: InputType) -> Iterator[None]:
+        """Say in an error where its positions count."""
+        try:
+            yield
+        except InvalidInputError as error:
+            if self.counted_in is None or input_type != "document" or not error.indices:
+                raise
+            message = f"{error} Positions count in {self.counted_in}."
+            raise InvalidInputError(message, indices=error.indices) from error.__cause__
