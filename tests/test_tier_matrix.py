@@ -875,11 +875,11 @@ def test_it_travels_to_another_process(store: InMemoryVectorStore, name: str | N
 def test_what_is_not_a_runnable_is_refused(store: InMemoryVectorStore) -> None:
     """When it is wrapped, with a way out."""
     with pytest.raises(ConfigError, match=r"not InMemoryVectorStore.*store\.as_retriever\(\)"):
-        with_tier(store)  # type: ignore[arg-type]
+        with_tier(store)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match=r"not RouterEmbeddings.*method with_tier"):
-        with_tier(store.embeddings)  # type: ignore[arg-type]
+        with_tier(store.embeddings)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match=r"not function.*RunnableLambda"):
-        with_tier(lambda query: store.similarity_search(query))  # type: ignore[arg-type]
+        with_tier(lambda query: store.similarity_search(query))  # type: ignore[call-overload]
 
 
 # LlamaIndex
