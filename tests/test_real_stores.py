@@ -7,17 +7,19 @@ with a real model, WordLlama, where questions share no word with their answers.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.indexing import IndexingResult, index
 
-from embedrouter import tier
-from embedrouter.errors import SpaceMismatchError
+from embedrouter import Model, Router, tier
+from embedrouter.errors import InvalidInputError, SpaceMismatchError
 from embedrouter.stores import guard
 from tests.emulator import Emulator
 from tests.pairwise import pairwise
@@ -432,3 +434,198 @@ def test_langchains_indexing_api_pays_for_changed_documents_only(
         ("voyage-4-large", "document", ("The canteen is closed for repairs.", GARDEN)),
     ]
     assert second.run(open_and_ask, place, "When is hot lunch served?") == CANTEEN
+
+
+# What a store asks of its embedder
+
+
+COLOURS = ["red fox", "blue cat", "red cat house"]
+OWNERS = [{"who": "a"}, {"who": "b"}, {"who": "a"}]
+IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2, 3)]
+
+SCORES: dict[str, Callable[[float], float]] = {
+    "langchain/in-memory": lambda cosine: cosine,
+    "langchain/chroma": lambda cosine: 2 - 2 * cosine,  # squared distance
+    "langchain/faiss": lambda cosine: 2 - 2 * cosine,
+    "langchain/qdrant": lambda cosine: cosine,
+    "langchain/lancedb": lambda cosine: 2 - 2 * cosine,
+    "langchain/milvus": lambda cosine: cosine,
+    "langchain/pgvector": lambda cosine: 1 - cosine,
+}
+"""What each store calls a score, by default, of two vectors of length 1 with this cosine."""
+
+LLAMA_INDEX_SCORES: dict[str, Callable[[float], float]] = {
+    "llama_index/simple": lambda cosine: cosine,
+    "llama_index/chroma": lambda cosine: math.exp(2 * cosine - 2),
+    "llama_index/faiss": lambda cosine: 2 - 2 * cosine,
+    "llama_index/qdrant": lambda cosine: cosine,
+    "llama_index/lancedb": lambda cosine: math.exp(2 * cosine - 2),
+    "llama_index/pgvector": lambda cosine: cosine,
+}
+
+
+def filter_for(kind: str, owner: str) -> dict[str, Any]:
+    """Return what finds the texts of an owner, in the words of each store."""
+    if kind == "langchain/milvus":
+        return {"expr": f"who == '{owner}'"}
+    if kind == "langchain/lancedb":
+        return {"filter": f"metadata.who = '{owner}'"}
+    if kind == "langchain/in-memory":
+        return {"filter": lambda document: document.metadata["who"] == owner}
+    if kind == "langchain/qdrant":
+        from qdrant_client.models import FieldCondition, Filter, MatchValue
+
+        return {"filter": Filter(must=[FieldCondition(key="metadata.who", match=MatchValue(value=owner))])}
+    return {"filter": {"who": owner}}
+
+
+def in_either_form(kinds: Iterable[str]) -> pytest.MarkDecorator:
+    """Run a test with each kind, in one form, by turns."""
+    rows = [
+        pytest.param(kind, number % 2 == 0, id=f"{kind}-{'sync' if number % 2 else 'async'}")
+        for number, kind in enumerate(kinds)
+    ]
+    return pytest.mark.parametrize(("place", "asynchronous"), rows, indirect=["place"])
+
+
+def cosines(router: Router) -> dict[str, float]:
+    """Return the cosines of "red fox" and the texts of `COLOURS`, whose vectors have the length 1."""
+    documents = router.embed(COLOURS, input_type="document")
+    question = router.embed(["red fox"], input_type="query")
+    assert np.allclose(np.linalg.norm([*documents.vectors, *question.vectors], axis=1), 1)
+    return dict(zip(COLOURS, documents.vectors @ question.vectors[0], strict=True))
+
+
+@pytest.mark.slow
+@in_either_form(SCORES)
+def test_langchains_stores_embed_each_text_once_and_each_question_once(
+    place: Place, emulator: Emulator, asynchronous: bool
+) -> None:
+    """Whatever is done with them. An empty text is refused before anything is paid or stored; deleting and searching
+    by a vector, with MMR or without, embeds nothing; vectors have the length 1, so that all scores mean the cosine."""
+    embedder = place.embedder()
+    ids = {} if place.kind == "langchain/milvus" else {"ids": IDS}  # which gives them itself
+    with place.opened(embedder, asynchronous=asynchronous) as store:
+        added = store.call("add_texts", COLOURS, metadatas=OWNERS, **ids)
+        with pytest.raises(InvalidInputError, match="empty: 1"):
+            store.call("add_texts", ["another", ""], metadatas=OWNERS[:2])
+        store.call("add_texts", ["same", "same"], metadatas=[{"who": "c"}] * 2)
+        assert sorted(store.search("red fox")) == sorted([*COLOURS, "same", "same"])
+
+        found = store.call("similarity_search", "red fox", k=4, **filter_for(place.kind, "b"))
+        assert [document.page_content for document in found] == ["blue cat"]
+        nearest, _ = store.call("max_marginal_relevance_search", "red fox", k=2)
+        assert nearest.page_content == "red fox"
+        vector = embedder.embed_query("red fox")
+        for method in ("similarity_search_by_vector", "max_marginal_relevance_search_by_vector"):
+            assert store.call(method, vector, k=1)[0].page_content == "red fox"
+        scores = {
+            text.page_content: score for text, score in store.call("similarity_search_with_score", "red fox", k=5)
+        }
+        for text, cosine in cosines(embedder.router).items():
+            assert np.isclose(scores[text], SCORES[place.kind](cosine), atol=1e-5)
+
+        store.call("delete", [added[0]])
+        assert "red fox" not in store.search("red fox")
+        store.call("add_texts", ["red fox"], metadatas=OWNERS[:1])
+        assert store.search("red fox")[0] == "red fox"
+
+    assert requests(emulator) == [
+        ("voyage-4-large", "document", tuple(COLOURS)),
+        ("voyage-4-large", "document", ("same",)),
+        ("voyage-4", "query", ("red fox",)),
+    ]
+
+
+@pytest.mark.slow
+@in_either_form(LLAMA_INDEX_SCORES)
+def test_llama_indexs_stores_embed_each_text_once_and_each_question_once(
+    place: Place, emulator: Emulator, asynchronous: bool
+) -> None:
+    """The same, by way of LlamaIndex. A document that has not changed is not embedded again."""
+    from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+    from llama_index.core.vector_stores import ExactMatchFilter, MetadataFilters
+
+    def nodes(texts: Iterable[str], owners: Iterable[dict[str, str]]) -> list[TextNode]:
+        return [
+            TextNode(
+                text=text,
+                metadata=owner,
+                excluded_embed_metadata_keys=["who"],
+                relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"source of {text}")},
+            )
+            for text, owner in zip(texts, owners, strict=True)
+        ]
+
+    embedder = place.embedder()
+    with place.opened(embedder, asynchronous=asynchronous) as store:
+
+        def ask(**settings: Any) -> dict[str, Any]:
+            retriever = store.inner.as_retriever(**{"similarity_top_k": 10, **settings})
+            return {found.text: found.score for found in store.call("retrieve", "red fox", of=retriever)}
+
+        store.call("insert_nodes", nodes(COLOURS, OWNERS))
+        with pytest.raises(InvalidInputError, match="empty: 1"):
+            store.call("insert_nodes", nodes(["another", ""], OWNERS[:2]))
+        store.call("insert_nodes", nodes(["same", "same"], OWNERS[:2]))
+        assert set(ask()) == {*COLOURS, "same"}
+        for text, cosine in cosines(embedder.router).items():
+            assert np.isclose(ask()[text], LLAMA_INDEX_SCORES[place.kind](cosine), atol=1e-5)
+        assert "red fox" in ask(similarity_top_k=2, vector_store_query_mode="mmr")
+        if place.kind != "llama_index/faiss":  # which has neither filters nor deletion
+            filters = MetadataFilters(filters=[ExactMatchFilter(key="who", value="b")])
+            assert set(ask(filters=filters)) == {"blue cat", "same"}
+        if place.kind not in ("llama_index/faiss", "llama_index/lancedb"):  # whose SQL LanceDB 0.40 refuses
+            store.call("delete_ref_doc", "source of red fox")
+            assert "red fox" not in ask()
+            store.call("insert_nodes", nodes(["red fox"], OWNERS[:1]))
+            assert "red fox" in ask()
+
+    assert requests(emulator) == [
+        ("voyage-4-large", "document", tuple(COLOURS)),
+        ("voyage-4-large", "document", ("same",)),
+        ("voyage-4", "query", ("red fox",)),
+    ]
+
+
+# Many texts
+
+
+HANDED_OVER: dict[str, list[int]] = {
+    "langchain/in-memory": [3000],
+    "langchain/chroma": [3000],
+    "langchain/faiss": [3000],
+    "langchain/qdrant": [64, 64, 2],  # batch_size=64 of add_texts
+    "langchain/lancedb": [3000],
+    "langchain/milvus": [3000],
+    "langchain/pgvector": [3000],
+    "llama_index/simple": [2048, 952],  # insert_batch_size=2048 of the index
+    "llama_index/chroma": [2048, 952],
+    "llama_index/faiss": [2048, 952],
+    "llama_index/lancedb": [2048, 952],
+    "llama_index/pgvector": [2048, 952],
+}
+"""How many texts a store hands to its embedder at once. Qdrant without a server writes one by one, so it gets few."""
+
+
+@pytest.mark.slow
+@in_either_form(HANDED_OVER)
+def test_thousands_of_texts_keep_their_places(place: Place, asynchronous: bool) -> None:
+    """Each text is found by its own vector, whatever the batches of the framework."""
+    texts = [f"page {number} of the handbook" for number in range(sum(HANDED_OVER[place.kind]))]
+    vectors = np.random.default_rng(0).standard_normal((len(texts), 8)).tolist()
+    known = dict(zip(texts, vectors, strict=True))
+    batches: list[int] = []
+
+    def embed(batch: list[str]) -> list[list[float]]:
+        """Documents and questions alike: a page is nearest to itself."""
+        if batch != [MEASURED]:
+            batches.append(len(batch))
+        return [known.get(text, [1.0] * 8) for text in batch]
+
+    router = Router([Model.wrap(embed, name="wrapped:pages", space="pages", dimensions=8, batch_size=4096)], cache=None)
+    with place.opened(place.adapter(router), asynchronous=asynchronous) as store:
+        store.add(texts)
+        assert batches == HANDED_OVER[place.kind]
+        for text in {texts[0], texts[63], texts[64], *texts[2047:2049], texts[-1]}:
+            assert store.search(text)[0] == text

@@ -72,8 +72,8 @@ class Store(Protocol):
         """Return every text in the store, nearest first."""
         ...
 
-    def call(self, method: str, *arguments: Any, **settings: Any) -> Any:
-        """Call a method of the framework's object in the form in which the store was opened."""
+    def call(self, method: str, *arguments: Any, of: Any = None, **settings: Any) -> Any:
+        """Call a method of the framework's object, or of another, in the form in which the store was opened."""
         ...
 
 
@@ -95,10 +95,11 @@ class _Opened:
     def __init__(self, inner: Any, wait: _Awaiting) -> None:
         self.inner, self._wait = inner, wait
 
-    def call(self, method: str, *arguments: Any, **settings: Any) -> Any:
+    def call(self, method: str, *arguments: Any, of: Any = None, **settings: Any) -> Any:
+        of = self.inner if of is None else of
         if self._wait:
-            return self._wait(getattr(self.inner, f"a{method}")(*arguments, **settings))
-        return getattr(self.inner, method)(*arguments, **settings)
+            return self._wait(getattr(of, f"a{method}")(*arguments, **settings))
+        return getattr(of, method)(*arguments, **settings)
 
 
 class _LangChain(_Opened):
@@ -117,8 +118,7 @@ class _LlamaIndex(_Opened):
 
     def search(self, question: str) -> list[str]:
         retriever = self.inner.as_retriever(similarity_top_k=EVERYTHING)
-        found = self._wait(retriever.aretrieve(question)) if self._wait else retriever.retrieve(question)
-        return [node.text for node in found]
+        return [node.text for node in self.call("retrieve", question, of=retriever)]
 
 
 @contextmanager
@@ -426,10 +426,11 @@ class Place:
 
     def embedder(self, space: str = "voyage-4", *, index: str | None = NAME) -> Embedder:
         """Return a new adapter of the store's framework."""
-        router = self.router(space)
-        if self.kind.startswith("langchain/"):
-            return RouterEmbeddings(router, index=index)
-        return RouterEmbedding(router=router, index=index)
+        return self.adapter(self.router(space), index=index)
+
+    def adapter(self, router: Router, *, index: str | None = None) -> Embedder:
+        """Return the adapter of the store's framework for a router."""
+        return (RouterEmbeddings if self.kind.startswith("langchain/") else RouterEmbedding)(router, index=index)
 
     def opened(self, embedder: Embedder, *, asynchronous: bool = False) -> AbstractContextManager[Store]:
         return opened(self.kind, self.folder / self.kind, embedder, asynchronous=asynchronous)
