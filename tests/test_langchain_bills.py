@@ -320,8 +320,12 @@ def test_an_agent_asks_its_retriever_tool_once_for_a_question(
         return AIMessage("", tool_calls=[{"name": "search", "args": {"query": "hot lunch"}, "id": str(number)}])
 
     model = GenericFakeChatModel(messages=iter([asks(1), asks(2), AIMessage("At noon."), asks(3), AIMessage("Noon.")]))
+
+    def answer(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
     graph = StateGraph(MessagesState)
-    graph.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
+    graph.add_node("model", answer)
     graph.add_node("tools", ToolNode([search]))
     graph.add_edge(START, "model")
     graph.add_conditional_edges("model", tools_condition)

@@ -600,12 +600,10 @@ HANDED_OVER: dict[str, list[int]] = {
     "langchain/milvus": [1100],
     "langchain/pgvector": [1100],
     "llama_index/simple": [2048, 52],  # insert_batch_size=2048 of the index
-    "llama_index/chroma": [2048, 52],
-    "llama_index/faiss": [2048, 52],
-    "llama_index/lancedb": [2048, 52],
     "llama_index/pgvector": [2048, 52],
 }
-"""How many texts a store hands to its embedder at once. Qdrant without a server writes one by one, so it gets few."""
+"""How many texts a store hands to its embedder at once: LlamaIndex cuts them itself, so it is tried with two stores.
+Qdrant without a server writes one by one, so it gets few."""
 
 
 @pytest.mark.slow

@@ -391,7 +391,8 @@ class PostgreSQL:
     def __enter__(self) -> PostgreSQL:
         import pgserver
 
-        self._server = pgserver.get_server(self._folder)
+        package: Any = pgserver  # which declares no export
+        self._server = package.get_server(self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -467,7 +468,7 @@ class SecondProcess:
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         places = {name: os.environ[name] for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME")}
-        return self._pool.submit(_strictly, partial(function, *args, **kwargs), places).result(timeout=60)
+        return self._pool.submit(_strictly, partial(function, *args, **kwargs), places).result(timeout=120)
 
 
 _complaints: list[str] = []
