@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,11 @@ def marks(kind: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # where the package keeps its lock
-        with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as running:
+def postgresql() -> Iterator[PostgreSQL]:
+    # pytest closes its own folders to other users, and PostgreSQL is another user where the tests run as root
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)  # where the package keeps its lock
+        with PostgreSQL(Path(folder) / "data") as running:
             yield running
 
 
