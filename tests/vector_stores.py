@@ -221,7 +221,7 @@ def _langchain_lancedb(folder: Path, embedder: Embedder, wait: _Awaiting) -> Ite
 @contextmanager
 def _langchain_milvus(folder: Path, embedder: Embedder, wait: _Awaiting) -> Iterator[Any]:
     from langchain_milvus import Milvus
-    from milvus_lite.server_manager import server_manager_instance
+    from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
 
     file = str(folder / "milvus.db")
     index = {"index_type": "FLAT", "metric_type": "COSINE"}
