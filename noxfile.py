@@ -51,11 +51,11 @@ NEED_MORE = (
     "tests/test_framework_caches.py",
     "tests/test_local_backends.py",
     "tests/test_readme.py",
+    "tests/test_real_stores.py",
     "tests/test_stores.py",
     "tests/test_surface.py",
     "tests/test_tier_matrix.py",
     "tests/test_tiered_retrievers.py",
-    "tests/test_vector_stores.py",
 )
 """Tests that need torch, LangGraph or a vector store."""
 

@@ -5,7 +5,8 @@ it: what comes next finds only what a program that starts tomorrow would find. `
 fresh interpreter that runs functions one after the other and is as strict as the tests themselves.
 
 A store opened with `asynchronous=True` is the same store behind its framework's asynchronous methods, so that a test
-reads alike for both. All stores run inside the process; none has a server, a download or telemetry.
+reads alike for both. No store has a download or telemetry, and all but one run inside the process: the folder of
+pgvector has a file with the address of a database, whose server is the tests' own (`PostgreSQL`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,18 @@ from embedrouter import Model, Router
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
 
-__all__ = ["KINDS", "MEASURED", "NAME", "Place", "SecondProcess", "Store", "chroma_client", "opened"]
+__all__ = [
+    "ALL",
+    "KINDS",
+    "MEASURED",
+    "NAME",
+    "Place",
+    "PostgreSQL",
+    "SecondProcess",
+    "Store",
+    "chroma_client",
+    "opened",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +72,10 @@ class Store(Protocol):
         """Return every text in the store, nearest first."""
         ...
 
+    def call(self, method: str, *arguments: Any, of: Any = None, **settings: Any) -> Any:
+        """Call a method of the framework's object, or of another, in the form in which the store was opened."""
+        ...
+
 
 class _Awaiting:
     """Runs coroutines in one event loop, each in the context of the call, as a task inside a request would be."""
@@ -75,35 +91,34 @@ class _Awaiting:
         return self.runner.run(coroutine, context=copy_context())
 
 
-class _LangChain:
+class _Opened:
     def __init__(self, inner: Any, wait: _Awaiting) -> None:
         self.inner, self._wait = inner, wait
 
+    def call(self, method: str, *arguments: Any, of: Any = None, **settings: Any) -> Any:
+        of = self.inner if of is None else of
+        if self._wait:
+            return self._wait(getattr(of, f"a{method}")(*arguments, **settings))
+        return getattr(of, method)(*arguments, **settings)
+
+
+class _LangChain(_Opened):
     def add(self, texts: Sequence[str]) -> None:
-        self._wait(self.inner.aadd_texts(list(texts))) if self._wait else self.inner.add_texts(list(texts))
+        self.call("add_texts", list(texts))
 
     def search(self, question: str) -> list[str]:
-        if self._wait:
-            found = self._wait(self.inner.asimilarity_search(question, k=EVERYTHING))
-        else:
-            found = self.inner.similarity_search(question, k=EVERYTHING)
-        return [document.page_content for document in found]
+        return [document.page_content for document in self.call("similarity_search", question, k=EVERYTHING)]
 
 
-class _LlamaIndex:
-    def __init__(self, inner: Any, wait: _Awaiting) -> None:
-        self.inner, self._wait = inner, wait
-
+class _LlamaIndex(_Opened):
     def add(self, texts: Sequence[str]) -> None:
         from llama_index.core.schema import TextNode
 
-        nodes = [TextNode(text=text) for text in texts]
-        self._wait(self.inner.ainsert_nodes(nodes)) if self._wait else self.inner.insert_nodes(nodes)
+        self.call("insert_nodes", [TextNode(text=text) for text in texts])
 
     def search(self, question: str) -> list[str]:
         retriever = self.inner.as_retriever(similarity_top_k=EVERYTHING)
-        found = self._wait(retriever.aretrieve(question)) if self._wait else retriever.retrieve(question)
-        return [node.text for node in found]
+        return [node.text for node in self.call("retrieve", question, of=retriever)]
 
 
 @contextmanager
@@ -191,6 +206,56 @@ def _langchain_qdrant(folder: Path, embedder: Embedder, wait: _Awaiting) -> Iter
         client.close()
 
 
+@contextmanager
+def _langchain_lancedb(folder: Path, embedder: Embedder, wait: _Awaiting) -> Iterator[Any]:
+    import lancedb
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`langchain-community` is being sunset", DeprecationWarning)
+        from langchain_community.vectorstores import LanceDB
+
+    # Its default mode, "overwrite", has every call of add_texts remove what the calls before added
+    yield LanceDB(lancedb.connect(str(folder)), embedder, table_name=NAME, mode="append")
+
+
+@contextmanager
+def _langchain_milvus(folder: Path, embedder: Embedder, wait: _Awaiting) -> Iterator[Any]:
+    from langchain_milvus import Milvus
+    from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
+
+    file = str(folder / "milvus.db")
+    index = {"index_type": "FLAT", "metric_type": "COSINE"}
+    # Without auto_id it wants an id for each text
+    store = Milvus(embedder, NAME, connection_args={"uri": file}, index_params=index, auto_id=True)
+    try:
+        yield store
+    finally:
+        store.client.close()
+        if wait:
+            wait(store.aclient.close())
+        server_manager_instance.release_server(file)  # it would keep the file until the process ends
+
+
+def _address(folder: Path, driver: str) -> Any:
+    """Return the address of the database that stands in the folder's file ``postgresql``, for SQLAlchemy."""
+    from sqlalchemy import make_url
+
+    return make_url((folder / "postgresql").read_text()).set(drivername=f"postgresql+{driver}")
+
+
+@contextmanager
+def _langchain_pgvector(folder: Path, embedder: Embedder, wait: _Awaiting) -> Iterator[Any]:
+    from langchain_postgres import PGVector
+    from sqlalchemy import create_engine
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine: Any = (create_async_engine if wait else create_engine)(_address(folder, "psycopg"))
+    try:
+        yield PGVector(embedder, connection=engine, collection_name=NAME, async_mode=bool(wait))
+    finally:
+        wait(engine.dispose()) if wait else engine.dispose()
+
+
 def _llama_index_in_files(folder: Path, embedder: Embedder, vectors: Any) -> Any:
     """Return an index whose texts LlamaIndex keeps in files of its own, beside those of the vectors."""
     from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
@@ -259,26 +324,85 @@ def _llama_index_qdrant(folder: Path, embedder: Embedder, wait: _Awaiting) -> It
         wait(client.close()) if wait else client.close()
 
 
+@contextmanager
+def _llama_index_lancedb(folder: Path, embedder: Embedder, wait: _Awaiting) -> Iterator[Any]:
+    from llama_index.core import VectorStoreIndex
+    from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"table_names\(\) is deprecated", DeprecationWarning)  # LlamaIndex calls it
+        vectors = LanceDBVectorStore(uri=str(folder), table_name=NAME)
+    yield VectorStoreIndex.from_vector_store(vectors, embed_model=embedder)
+
+
+@contextmanager
+def _llama_index_pgvector(folder: Path, embedder: Embedder, wait: _Awaiting) -> Iterator[Any]:
+    from llama_index.core import VectorStoreIndex
+    from llama_index.vector_stores.postgres import PGVectorStore
+
+    vectors = PGVectorStore.from_params(
+        connection_string=_address(folder, "psycopg2"),
+        async_connection_string=_address(folder, "asyncpg"),
+        table_name=NAME,
+        embed_dim=embedder.router.space.dimensions,
+    )
+    try:
+        yield VectorStoreIndex.from_vector_store(vectors, embed_model=embedder)
+    finally:
+        (wait or asyncio.run)(vectors.close())
+
+
 LANGCHAIN: dict[str, Opener] = {
     "in-memory": _langchain_in_memory,
     "chroma": _langchain_chroma,
     "faiss": _langchain_faiss,
     "qdrant": _langchain_qdrant,
+    "lancedb": _langchain_lancedb,
+    "milvus": _langchain_milvus,
+    "pgvector": _langchain_pgvector,
 }
 LLAMA_INDEX: dict[str, Opener] = {
     "simple": _llama_index_simple,
     "chroma": _llama_index_chroma,
     "faiss": _llama_index_faiss,
     "qdrant": _llama_index_qdrant,
+    "lancedb": _llama_index_lancedb,
+    "pgvector": _llama_index_pgvector,
 }
 _FRAMEWORKS: dict[str, tuple[dict[str, Opener], Callable[[Any, _Awaiting], Store]]] = {
     "langchain": (LANGCHAIN, _LangChain),
     "llama_index": (LLAMA_INDEX, _LlamaIndex),
 }
-KINDS = [*(f"langchain/{name}" for name in LANGCHAIN), *(f"llama_index/{name}" for name in LLAMA_INDEX)]
+ALL = [*(f"langchain/{name}" for name in LANGCHAIN), *(f"llama_index/{name}" for name in LLAMA_INDEX)]
+KINDS = [kind for kind in ALL if kind.partition("/")[2] not in ("lancedb", "milvus", "pgvector")]
+"""Those that are quick to import, and need no server."""
 
 
 # Where a store lies, and who embeds for it
+
+
+class PostgreSQL:
+    """A server of PostgreSQL 16 with pgvector, from a package, in a folder of its own. Use it as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._databases = 0
+
+    def __enter__(self) -> PostgreSQL:
+        import pgserver
+
+        package: Any = pgserver  # which declares no export
+        self._server = package.get_server(self._folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.cleanup()
+
+    def new_database(self) -> str:
+        """Create an empty database, and return its address."""
+        self._databases += 1
+        self._server.psql(f"CREATE DATABASE tests_{self._databases}")
+        return str(self._server.get_uri(f"tests_{self._databases}"))
 
 
 @dataclass(frozen=True)
@@ -303,10 +427,11 @@ class Place:
 
     def embedder(self, space: str = "voyage-4", *, index: str | None = NAME) -> Embedder:
         """Return a new adapter of the store's framework."""
-        router = self.router(space)
-        if self.kind.startswith("langchain/"):
-            return RouterEmbeddings(router, index=index)
-        return RouterEmbedding(router=router, index=index)
+        return self.adapter(self.router(space), index=index)
+
+    def adapter(self, router: Router, *, index: str | None = None) -> Embedder:
+        """Return the adapter of the store's framework for a router."""
+        return (RouterEmbeddings if self.kind.startswith("langchain/") else RouterEmbedding)(router, index=index)
 
     def opened(self, embedder: Embedder, *, asynchronous: bool = False) -> AbstractContextManager[Store]:
         return opened(self.kind, self.folder / self.kind, embedder, asynchronous=asynchronous)
@@ -343,7 +468,7 @@ class SecondProcess:
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         places = {name: os.environ[name] for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME")}
-        return self._pool.submit(_strictly, partial(function, *args, **kwargs), places).result(timeout=60)
+        return self._pool.submit(_strictly, partial(function, *args, **kwargs), places).result(timeout=120)
 
 
 _complaints: list[str] = []
@@ -358,8 +483,9 @@ def _strictly(function: Callable[[], R], places: Mapping[str, str]) -> R:
     os.environ.update(places)  # of the test's own user
     result = function()
     gc.collect()
-    mine = {threading.main_thread().name, "embedrouter"}  # the threads of the package's pool stay for a while
-    left = [thread for thread in threading.enumerate() if thread.name not in mine]
+    # The threads of the package's pool stay for a while, those of LanceDB and gRPC as long as the process
+    lasting = (threading.main_thread().name, "embedrouter", "LanceDBBackgroundEventLoop", "(_poll_wrapper)")
+    left = [thread for thread in threading.enumerate() if not thread.name.endswith(lasting)]
     assert not left, f"{left} still run after {function}"
     assert not _complaints, _complaints
     return result
