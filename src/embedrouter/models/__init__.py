@@ -6,5 +6,5 @@ from ._declaration import Model, check_address, framework_methods, is_secret
 from ._resolution import custom_card, resolve, shared_space
 from ._servers import Server
 from ._settings import RouterSettings, SetOnce, preset
-from ._tiers import TIERS, first_given, rank, requested, tier
+from ._tiers import TIERS, choose_tier, first_given, rank, requested, tier
 from ._tokens import MOST_TOKENS, implausible_count, parse_token_count, plausible_count, split_text

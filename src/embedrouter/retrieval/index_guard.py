@@ -193,6 +193,11 @@ class GuardedRouter:
         """The name of the store, if it is guarded."""
         return None if self._guard is None else self._guard.name
 
+    def record(self) -> None:
+        """Record the space of the store, if it is guarded."""
+        if self._guard is not None:
+            self._guard.record()
+
     def fingerprint(self, query_tier: str | None, document_tier: str | None) -> str:
         """Return a hash of everything that decides a vector, for the keys of caches in front of an adapter.
 
@@ -238,3 +243,15 @@ class GuardedRouter:
             await in_thread(self._guard.record)
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
+
+
+def record_index(*places: object) -> None:
+    """Record the space of each named index whose embedder is shown: the store was compared, or has a mark.
+
+    Args:
+        places: embedders, and what has one among its attributes, such as an index of LlamaIndex.
+    """
+    for place in places:
+        for found in (place, *getattr(place, "__dict__", {}).values()):
+            if isinstance(guarded := getattr(found, "_guarded", None), GuardedRouter):
+                guarded.record()
