@@ -35,6 +35,9 @@ READINGS: Mapping[str, Callable[[str], str]] = {
 }
 """What is done to a text before it is embedded."""
 
+RELATED = 0.35
+"""The cosine from which other ways are tried: vectors of two models stay near 0, and no other way is worth a cent."""
+
 
 class CheckedRouter(Protocol):
     """What the check uses of a router."""
@@ -96,7 +99,8 @@ def check_stored(
         return work.report(cosines, findings.unusable(bad))
     if _is_shuffled(work.stored, ours, cosines):
         return work.report(cosines, findings.shuffled())
-    found = work.explain(texts, list(also or ()), cosines)
+    related = float(np.median(cosines[cosines < MATCH])) >= RELATED
+    found = work.explain(texts, list(also or ()), cosines) if related else None
     if found is None:
         partial = (cosines >= MATCH).any()
         found = findings.partly(cosines) if partial else findings.other(cosines, subject.router.space)
@@ -130,7 +134,7 @@ def cosines_of(one: Numbers, other: Numbers) -> Numbers:
     """Return the cosine of the corresponding vectors of two sets; 0 for a vector that has no direction."""
     with np.errstate(all="ignore"):
         products = (one * other).sum(axis=1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
-    return np.nan_to_num(np.clip(products, -1, 1))
+    return np.asarray(np.nan_to_num(np.clip(products, -1, 1)), np.float64)
 
 
 class _Work:

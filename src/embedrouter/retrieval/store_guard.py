@@ -119,11 +119,11 @@ def hold(marked: Marked, router: Router, *, adopt: Adopt) -> None:
     if theirs is None:
         _require_markable(marked, router, adopt=adopt)
         mark(marked, router)
-        theirs = recorded_space(marked)
+        theirs = recorded_space(marked) or ours
     if theirs != ours:
         raise SpaceMismatchError(
             f"{marked.title} is in the space {theirs}; this router gives {ours}, and a distance between the two means "
-            f"nothing. Use a router of the space {theirs.name if theirs else ours.name}, or {marked.again(router)}"
+            f"nothing. Use a router of the space {theirs.name}, or {marked.again(router)}"
         )
 
 
@@ -148,7 +148,11 @@ def compare(marked: Marked, router: Router, count: int = COMPARED) -> VectorChec
         Unreadable: the store does not give its vectors or texts.
         EmbedRouterError: the texts could not be embedded.
     """
-    rows = choose_rows(marked.sample(SPARE * count), count)
+    return check_rows(router, choose_rows(marked.sample(SPARE * count), count))
+
+
+def check_rows(router: Router, rows: Sequence[Row]) -> VectorCheck:
+    """Compare rows of a store with the vectors that the router gives for their texts."""
     texts, bare = [row.text or "" for row in rows], [row.bare or "" for row in rows]
     vectors = [row.vector for row in rows]
     return check_vectors(router, texts, vectors, "document", None if texts == bare else bare)
@@ -202,7 +206,7 @@ def _require_markable(marked: Marked, router: Router, *, adopt: Adopt) -> None:
             "router.check_vectors(texts, vectors), and mark it with guard(…, adopt='unchecked')."
         ) from None
     if not found.same_space:
-        raise SpaceMismatchError(f"{marked.title} is not marked: {found} Otherwise {marked.again(router)}")
+        raise SpaceMismatchError(f"{marked.title} is not marked: {found} To fill it anew, {marked.again(router)}")
 
 
 def recorded_space(marked: Marked) -> Space | None:

@@ -10,9 +10,10 @@ every machine that opens the store through ``guard`` is held to them. ``docs/sto
 of the entries.
 
 ``guard`` checks the entries when a store is opened, and writes them into an empty store that has none. Of a store that
-holds vectors and no entries, ``guard(…, adopt=True)`` compares a few vectors with those of the router first. ``metadata``
-returns the entries for those stores that take them when they are created, which is atomic. Of two processes that mark
-an empty store in the same instant the later entries stay, and the other space is refused at the next opening.
+holds vectors and no entries, ``guard(…, adopt=True)`` compares a few vectors with those of the router first.
+``metadata`` returns the entries for those stores that take them when they are created, which is atomic. Of two
+processes that mark an empty store in the same instant the later entries stay, and the other space is refused at the
+next opening.
 
 Stores are recognised by their methods, so this module imports neither a store nor a framework.
 """

@@ -48,7 +48,8 @@ class Folder:
         return "embed the texts again, into another folder, or into this one after its files were removed."
 
     def sample(self, count: int) -> list[Row]:
-        for reader in (_faiss_folder, _storage_context):
-            if names := reader.stores_in(self._path):
-                return reader.sample(self._path, self._name or names[0], count)
+        if names := _faiss_folder.stores_in(self._path):
+            return _faiss_folder.sample(self._path, self._name or names[0], count)
+        if names := _storage_context.stores_in(self._path):
+            return _storage_context.sample(self._path, self._name or names[0], count)
         raise Unreadable("it holds neither LangChain's index.faiss nor LlamaIndex's docstore.json")

@@ -33,7 +33,7 @@ def by_session(session_maker: Callable[[], AbstractContextManager[Any]]) -> Stat
     def run(statement: str, **parameters: Any) -> list[Mapping[str, Any]]:
         with session_maker() as session:
             found = session.execute(text(statement), parameters)
-            rows = [dict(one) for one in found.mappings()] if found.returns_rows else []
+            rows: list[Mapping[str, Any]] = [dict(one) for one in found.mappings()] if found.returns_rows else []
             if hasattr(session, "commit"):
                 session.commit()
             return rows
