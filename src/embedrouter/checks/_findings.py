@@ -10,7 +10,9 @@ from ._check import MATCH, NEAR, Finding
 
 Cosines = NDArray[np.float64]
 
-WHICH = "Find the model with: embedrouter check … --which; then give the router that model, or embed the texts again."
+WHICH = (
+    "Find the model with: embedrouter check STORE --which; then give the router that model, or embed the texts again."
+)
 RELATED = 0.5
 """The cosine from which two vectors of one text have something in common; those of two models stay near 0."""
 SCALED = 0.01
@@ -123,11 +125,12 @@ def blank_ends() -> Finding:
 
 def other_input_type(stored: str, asked: str) -> Finding:
     """Return the finding about vectors of the other input type."""
+    kinds = {"document": "documents", "query": "queries"}
     return Finding(
-        f"The vectors are of this model, embedded as {stored}s and not as {asked}s: documents of a store are to be "
-        "embedded as documents, and what searches as queries.",
+        f"The vectors are of this model, embedded as {kinds[stored]} and not as {kinds[asked]}: a store's texts are "
+        "to be embedded as documents, and what searches as queries.",
         f"Compare them as what they are, check_vectors(…, input_type={stored!r}), or embed the texts again as "
-        f"{asked}s.",
+        f"{kinds[asked]}.",
     )
 
 

@@ -22,6 +22,7 @@ from ..retrieval.store_guard import (
     Unreadable,
     check_rows,
     choose_rows,
+    described,
     mark,
     recorded_space,
 )
@@ -127,11 +128,11 @@ def _compare(marked: Marked, model: str | None, config: str | None, which: bool,
         with require_single_space(find_router(model, config, None)) as router:
             check = check_rows(router, rows)
             verdict.check, verdict.cost = check, check.cost or Decimal(0)
-            verdict.lines.append(f"{marked.title}: {check}")
+            verdict.lines.append(f"{marked.title}: {described(check, marked)}")
             if check.same_space:
                 verdict.lines.append(_next_line(marked, router, write, verdict))
     if which and not verdict.matches:
-        _search(rows, verdict)
+        _search(rows, verdict, marked.place)
     return verdict
 
 
@@ -155,7 +156,7 @@ def _next_line(marked: Marked, router: Router, write: bool, verdict: _Verdict) -
 # Which model of the catalogue
 
 
-def _search(rows: Sequence[Row], verdict: _Verdict) -> None:
+def _search(rows: Sequence[Row], verdict: _Verdict, place: str) -> None:
     """Try the models that give vectors of this length, cheapest first, until one matches."""
     length = len(rows[0].vector)
     known = {verdict.check.model} if verdict.check else set()
@@ -166,7 +167,7 @@ def _search(rows: Sequence[Row], verdict: _Verdict) -> None:
             _try(name, length, rows, verdict)
     if verdict.found:
         verdict.lines.append(f"These are {verdict.found.partition(':')[2]}'s: all match {verdict.found}.")
-        verdict.lines.append(f"Compare and mark them: embedrouter check … --model {verdict.found} --mark")
+        verdict.lines.append(f"Compare and mark them: embedrouter check {place} --model {verdict.found} --mark")
     else:
         verdict.lines.append(f"No model that was tried gives these vectors of {length:,} numbers.")
     verdict.lines.append(f"Tried: {', '.join(verdict.tried) or 'none'}. Cost: {dollars(verdict.cost)}.")

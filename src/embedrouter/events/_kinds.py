@@ -383,3 +383,21 @@ class ModelChanged(Event):
     what: Literal["name", "number of dimensions", "cosine to the vectors of the first check"]
     was: str
     now: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexUnrecorded(Event):
+    """A vector store that is named with ``index=`` is searched, and no space is recorded for it. Once for each adapter.
+
+    It was filled before it had the name, so its vectors may be of any model.
+    """
+
+    level = logging.WARNING
+    logger = MODELS
+    message = (
+        "The index %(index)s is searched, and no space is recorded for it: its vectors are from before it had a name, "
+        "perhaps of another model than %(model)s. Compare them: embedrouter check STORE --model %(model)s; record "
+        "the space with guard(store, router, adopt=True) of embedrouter.stores."
+    )
+
+    index: str

@@ -158,6 +158,11 @@ def check_rows(router: Router, rows: Sequence[Row]) -> VectorCheck:
     return check_vectors(router, texts, vectors, "document", None if texts == bare else bare)
 
 
+def described(check: VectorCheck, marked: Marked) -> str:
+    """Return a check as a text that names the store it is about."""
+    return str(check).replace("check STORE", f"check {marked.place}")
+
+
 def choose_rows(rows: Sequence[Row], count: int) -> Sequence[Row]:
     """Return rows to compare: different texts, none too long, and one with a line break where there is one.
 
@@ -206,7 +211,7 @@ def _require_markable(marked: Marked, router: Router, *, adopt: Adopt) -> None:
             "router.check_vectors(texts, vectors), and mark it with guard(…, adopt='unchecked')."
         ) from None
     if not found.same_space:
-        raise SpaceMismatchError(f"{marked.title} is not marked: {found} To fill it anew, {marked.again(router)}")
+        raise SpaceMismatchError(f"{marked.title} is not marked: {described(found, marked)}")
 
 
 def recorded_space(marked: Marked) -> Space | None:

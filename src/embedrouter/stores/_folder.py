@@ -1,5 +1,6 @@
 """A folder with the files of a store: FAISS of LangChain, or what LlamaIndex's storage context has persisted."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class Folder:
     def __init__(self, path: Path, name: str | None = None) -> None:
         self._path, self._name = path, name
         self.title = f"The folder {str(path)!r}"
-        self.place = str(path)
+        self.place = shlex.quote(str(path))
 
     def read(self) -> Mapping[str, Any]:
         file = self._path / FILE

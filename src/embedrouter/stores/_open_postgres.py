@@ -27,13 +27,5 @@ def find(store: Any) -> Marked | None:
     for inner in (store, *getattr(store, "__dict__", {}).values()):
         if all(hasattr(inner, name) for name in ("table_name", "schema_name", "content_column", "embedding_column")):
             columns = Columns(inner.id_column, inner.content_column, inner.embedding_column, inner.metadata_json_column)
-            return PostgresTable(by_address(_address(inner.engine)), inner.schema_name, inner.table_name, columns)
+            return PostgresTable(by_address(inner.engine.url), inner.schema_name, inner.table_name, columns)
     return None
-
-
-def _address(engine: Any) -> Any:
-    """Return the address of the pool in an engine of langchain-postgres."""
-    for pool in getattr(engine, "__dict__", {}).values():
-        if hasattr(pool, "url") and hasattr(pool, "connect"):
-            return pool.url
-    raise ConfigError("The address of the store's engine cannot be read. Name the store with index= of the adapter.")

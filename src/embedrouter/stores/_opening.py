@@ -6,6 +6,7 @@ A path that does not exist is an error, because most stores would create an empt
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -45,8 +46,7 @@ def opened(store: str, collection: str | None = None) -> Iterator[Marked]:
     opener, place = _opener(store)
     try:
         with opener(place, collection) as marked:
-            if marked.place in ("STORE", "postgresql://…"):
-                marked.place = store if "://" not in store or "@" not in store else "STORE"
+            marked.place = shlex.quote(_plain(store))
             yield marked
     except ImportError as error:
         raise ConfigError(

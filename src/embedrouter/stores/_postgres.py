@@ -66,7 +66,7 @@ def by_address(address: Any) -> Statement:
 class LangChainCollection:
     """A collection of LangChain's ``PGVector``."""
 
-    place = "postgresql://…"
+    place = "STORE"
 
     def __init__(self, run: Statement, name: str) -> None:
         self._run, self._name = run, name
@@ -127,7 +127,7 @@ LLAMA_INDEX = Columns("node_id", "text", "embedding", "metadata_")
 class PostgresTable:
     """A table that is one store."""
 
-    place = "postgresql://…"
+    place = "STORE"
 
     def __init__(self, run: Statement, schema: str, table: str, columns: Columns = LLAMA_INDEX) -> None:
         self._run, self._columns = run, columns
