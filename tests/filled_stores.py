@@ -6,6 +6,7 @@ packages are imported in the fillers, so that collecting the tests loads no data
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,8 +120,6 @@ def pgvector(uri: str, embedder: Any) -> Iterator[Any]:
 @contextmanager
 def llama_pgvector(uri: str, embedder: Any) -> Iterator[Any]:
     """Open LlamaIndex's ``PGVectorStore``."""
-    import asyncio
-
     from llama_index.vector_stores.postgres import PGVectorStore
 
     plain = uri.replace("postgresql://", "postgresql+psycopg://")
@@ -141,4 +140,7 @@ def newer_pgvector(uri: str, embedder: Any, table: str = "pages") -> Iterator[An
 
     engine = PGEngine.from_connection_string(uri.replace("postgresql://", "postgresql+psycopg://"))
     engine.init_vectorstore_table(table, embedder.router.space.dimensions, overwrite_existing=True)
-    yield PGVectorStore.create_sync(engine, embedder, table)
+    try:
+        yield PGVectorStore.create_sync(engine, embedder, table)
+    finally:
+        asyncio.run(engine.close())

@@ -11,6 +11,7 @@ frameworks expect an embedder. Importing this package imports no SDK, no framewo
 
 from .batches import BatchJob
 from .cache import Cache
+from .checks import VectorCheck
 from .limits import ModelHealth, RetryPolicy
 from .models import Backend, Model, tier
 from .router import Router
@@ -34,6 +35,7 @@ __all__ = [
     "Space",
     "TieredRouter",
     "Usage",
+    "VectorCheck",
     "tag",
     "tier",
 ]

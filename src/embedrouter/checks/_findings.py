@@ -10,11 +10,11 @@ from ._check import MATCH, NEAR, Finding
 
 Cosines = NDArray[np.float64]
 
-WHICH = (
-    "Find the model with: embedrouter check STORE --which; then give the router that model, or embed the texts again."
-)
+WHICH = "Find the model: embedrouter check STORE --which. Then give the router that model, or embed the texts again."
 RELATED = 0.5
 """The cosine from which two vectors of one text have something in common; those of two models stay near 0."""
+DRIFT = 0.998
+"""The cosine that hosted models reach over the years: recordings of ada-002 of one text have 0.9989."""
 SCALED = 0.01
 """The difference of lengths from which vectors are said to be scaled in another way."""
 
@@ -68,6 +68,8 @@ def shuffled() -> Finding:
 def partly(cosines: Cosines) -> Finding:
     """Return the finding about a store in which some vectors match and others do not."""
     wrong = np.flatnonzero(cosines < MATCH)
+    if cosines[wrong].min() >= NEAR:
+        return other(cosines, None)
     places = ", ".join(str(position) for position in wrong[:5]) + (" …" if len(wrong) > 5 else "")
     return Finding(
         f"The store is mixed: the vectors at {places} of the sample have cosines of {cosines[wrong].min():.3f} to "
@@ -76,9 +78,17 @@ def partly(cosines: Cosines) -> Finding:
     )
 
 
-def other(cosines: Cosines, space: Space) -> Finding:
+def other(cosines: Cosines, space: Space | None) -> Finding:
     """Return the finding about vectors that no known way explains."""
     middle = float(np.median(cosines))
+    if cosines.min() >= DRIFT:
+        return Finding(
+            f"Near miss: the cosines are {cosines.min():.4f} to {cosines.max():.4f}. Hosted models drift so far over "
+            "the years, and quantisation changes vectors as much.",
+            "They can be searched as before. If that is no explanation, compare the texts and the version of the model "
+            "with what filled the store.",
+            same_space=True,
+        )
     if middle >= NEAR:
         return Finding(
             f"Near miss: the cosines are {cosines.min():.4f} to {cosines.max():.4f}, where the same model gives at "
@@ -90,14 +100,14 @@ def other(cosines: Cosines, space: Space) -> Finding:
     if middle >= RELATED:
         return Finding(
             f"The cosines are {cosines.min():.3f} to {cosines.max():.3f}: the same or a related model, and other texts "
-            "or prompts than these.",
+            "or prompts than these, or wrong rows.",
             "Pass the texts exactly as they were embedded; LlamaIndex embeds a node with its metadata: "
             "node.get_content(MetadataMode.EMBED). Or set Model(…, prompts={'document': …}) to what was put before "
             "them.",
         )
     return Finding(
         f"The cosines are {cosines.min():.3f} to {cosines.max():.3f}, as those of unrelated texts: the vectors are of "
-        f"another model than {space.name}.",
+        f"another model than {space.name if space else 'the router'}.",
         WHICH,
     )
 

@@ -33,7 +33,7 @@ from ..tiered import require_single_space
 from ..types import dollars
 from ._console import Output, complain, first_few
 from ._options import AsJson, ConfigFile, ModelName, exclusive
-from ._routers import find_router
+from ._routers import find_router, read_config
 
 TAG = "check"
 """The tag of the spending."""
@@ -124,7 +124,7 @@ def _compare(marked: Marked, model: str | None, config: str | None, which: bool,
     verdict = _Verdict(marked.title)
     if model or config or not which:
         if not (model or config):
-            config = "auto"
+            config = _found_config(marked.place)
         with require_single_space(find_router(model, config, None)) as router:
             check = check_rows(router, rows)
             verdict.check, verdict.cost = check, check.cost or Decimal(0)
@@ -134,6 +134,24 @@ def _compare(marked: Marked, model: str | None, config: str | None, which: bool,
     if which and not verdict.matches:
         _search(rows, verdict, marked.place)
     return verdict
+
+
+def _found_config(place: str) -> str:
+    """Return the option that searches for a configuration.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    try:
+        read_config("auto")
+    except ConfigError as error:
+        if error.__cause__:
+            raise
+        raise ConfigError(
+            "There is no configuration, so no model to compare with. Name one: embedrouter check "
+            f"{place} --model openai:text-embedding-3-small. Or have the models of the catalogue tried: --which"
+        ) from None
+    return "auto"
 
 
 def _next_line(marked: Marked, router: Router, write: bool, verdict: _Verdict) -> str:

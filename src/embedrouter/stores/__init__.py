@@ -28,14 +28,27 @@ from ..errors import ConfigError
 from ..retrieval.index_guard import record_index
 from ..retrieval.store_guard import Adopt, Marked, embedder_of, hold, metadata, require_same_router
 from ..router import Router
+from ._chroma import ChromaCollection
 from ._chroma import find as find_chroma
 from ._folder import Folder
 from ._lance import LanceTable
 from ._milvus import MilvusCollection
 from ._open_postgres import find as find_postgres
+from ._postgres import LangChainCollection, PostgresTable
 from ._qdrant import QdrantCollection
 
 __all__ = ["aguard", "guard", "metadata"]
+
+KINDS = (
+    Folder,
+    ChromaCollection,
+    QdrantCollection,
+    LanceTable,
+    MilvusCollection,
+    LangChainCollection,
+    PostgresTable,
+)
+"""The kinds of stores; ``docs/stores.md`` has a row for each."""
 
 Store = TypeVar("Store")
 

@@ -39,6 +39,7 @@ def find(store: Any) -> ChromaCollection | None:
 class ChromaCollection:
     """Reads and writes the entries of one collection, and reads its rows."""
 
+    kind, keeps = "Chroma", "the collection's metadata"
     place = "STORE"
 
     def __init__(self, collection: Collection) -> None:

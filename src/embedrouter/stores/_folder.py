@@ -21,6 +21,8 @@ class Folder:
         name: which of several stores in the folder.
     """
 
+    kind, keeps = "a folder: FAISS of LangChain, a storage context of LlamaIndex", "the file `embedrouter.json`"
+
     def __init__(self, path: Path, name: str | None = None) -> None:
         self._path, self._name = path, name
         self.title = f"The folder {str(path)!r}"

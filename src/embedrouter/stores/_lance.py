@@ -12,6 +12,7 @@ from ._rows import only_one, row, spread, text_in
 class LanceTable:
     """Reads and writes the metadata of a table's schema, and reads its rows."""
 
+    kind, keeps = "LanceDB", "the metadata of the table's schema"
     place = "STORE"
 
     def __init__(self, table: Any) -> None:

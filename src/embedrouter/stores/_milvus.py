@@ -15,6 +15,7 @@ REACH = 16_384
 class MilvusCollection:
     """Reads and writes the properties of a collection, and reads its rows."""
 
+    kind, keeps = "Milvus", "the collection's properties"
     place = "STORE"
 
     def __init__(self, client: Any, name: str) -> None:

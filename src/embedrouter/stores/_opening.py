@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def _answer(url: str) -> str:
     except HTTPError as error:
         with error:
             return str(error.read(4096), "utf-8", "replace").lower()
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # such as a server of another protocol
         return ""
 
 

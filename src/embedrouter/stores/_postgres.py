@@ -66,6 +66,7 @@ def by_address(address: Any) -> Statement:
 class LangChainCollection:
     """A collection of LangChain's ``PGVector``."""
 
+    kind, keeps = "PostgreSQL, LangChain's `PGVector`", "the collection's row (`cmetadata`)"
     place = "STORE"
 
     def __init__(self, run: Statement, name: str) -> None:
@@ -127,6 +128,7 @@ LLAMA_INDEX = Columns("node_id", "text", "embedding", "metadata_")
 class PostgresTable:
     """A table that is one store."""
 
+    kind, keeps = "PostgreSQL, `PGVectorStore` of LangChain and of LlamaIndex", "the comment of the table"
     place = "STORE"
 
     def __init__(self, run: Statement, schema: str, table: str, columns: Columns = LLAMA_INDEX) -> None:

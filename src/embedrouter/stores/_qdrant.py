@@ -13,6 +13,7 @@ from ._rows import only_one, row, text_in
 class QdrantCollection:
     """Reads and writes the metadata of a collection, and reads its points."""
 
+    kind, keeps = "Qdrant", "the collection's metadata; servers from 1.16 on have it"
     place = "STORE"
 
     def __init__(self, client: Any, name: str) -> None:
