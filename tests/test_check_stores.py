@@ -360,6 +360,32 @@ def test_milvus_keeps_the_mark_in_its_properties(tmp_path: Path) -> None:
         guard(type("Store", (), {"client": store.client, "collection_name": "made"})(), router())
 
 
+@pytest.mark.slow
+def test_both_frameworks_stores_of_lancedb_are_marked(tmp_path: Path) -> None:
+    """Once the table is there; before, the message says when."""
+    import lancedb
+    from langchain_community.vectorstores import LanceDB
+    from llama_index.core import VectorStoreIndex
+    from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
+    chain = LanceDB(lancedb.connect(str(tmp_path / "chain")), RouterEmbeddings(router()), table_name="t")
+    vectors = LanceDBVectorStore(uri=str(tmp_path / "index"), table_name="t")
+    named = RouterEmbedding(router=router(), index="of LlamaIndex")
+    index = VectorStoreIndex.from_vector_store(vectors, embed_model=named)
+    for store in (chain, index):
+        with pytest.raises(ConfigError, match=r"the first texts.*adopt=True"):
+            guard(store, router())
+    chain.add_texts(PAGES)
+    filled.fill_llama_index(vectors, RouterEmbedding(router=router()), PAGES)
+    for store in (chain, index):
+        guard(store, router(), adopt=True)
+        guard(store, router())
+    with pytest.raises(SpaceMismatchError, match="'t' is in the space"):
+        guard(vectors, router(SMALL))
+    with pytest.raises(SpaceMismatchError, match="The index 'of LlamaIndex'"):
+        RouterEmbedding(router=router(SMALL), index="of LlamaIndex")
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real PostgreSQL with pgvector."""

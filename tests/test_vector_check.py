@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from embedrouter import Budget, Model, Router
 from embedrouter.checks import VectorCheck
@@ -19,6 +22,7 @@ from embedrouter.types import Vectors
 from tests.emulator import Emulator
 from tests.filled_stores import PAGES
 
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 KEY = "a-key-of-the-tests"
 
 
@@ -59,6 +63,7 @@ def test_vectors_of_the_model_match(running: Emulator, asynchronous: bool) -> No
     assert found.same_space
     assert (found.compared, found.matching, found.space) == (7, 7, router.space)
     assert found.cosines.min() > 0.9999
+    assert found.cost is not None
     assert found.cost == router.usage.cost / 2 > 0
     assert str(found) == f"7 of 7 stored vectors match openai:text-embedding-3-small, ${found.cost.normalize():f}"
     assert repr(found) == "<VectorCheck: 7 of 7 stored vectors match openai:text-embedding-3-small>"
@@ -222,3 +227,34 @@ def test_vectors_that_cannot_be_compared_are_refused_before_anything_is_embedded
     with pytest.raises(ConfigError, match="input_type"):
         router.check_vectors(["a"], [[1.0] * 8], input_type="passage")  # type: ignore[arg-type]
     assert not backend.calls
+
+
+def recorded(shared: Path, name: str) -> dict[str, Any]:
+    """Return the vectors that a public project has recorded, by text."""
+    found: dict[str, Any] = {}
+    for one in yaml.load((shared / "cassettes" / "timescale+pgai" / name).read_text(), Loader)["interactions"]:
+        asked, answer = json.loads(one["request"]["body"]), json.loads(one["response"]["body"]["string"])
+        for text, row in zip(asked["input"], answer["data"], strict=True):
+            given = row["embedding"]
+            found[text] = np.frombuffer(base64.b64decode(given), "<f4") if isinstance(given, str) else given
+    return found
+
+
+def test_recorded_vectors_of_real_models_are_told_apart(shared: Path) -> None:
+    """3-small of OpenAI and of Azure are one model; ada-002 and Voyage are others."""
+    small = recorded(shared, "embedding_litellm_openai_text_embedding_3_small_1536_items_4_batch_size_2.yaml")
+    azure = recorded(shared, "embedding_litellm_azure_text_embedding_3_small_1536_items_4_batch_size_2.yaml")
+    chunks = "openai-character_text_splitter-chunk_value-items=4-batch_size=2-custom_base_url=False.yaml"
+    ada = recorded(shared, chunks)
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [small[text] for text in texts]
+
+    router = Router([Model.wrap(embed, space="small", dimensions=1536)], cache=None, ledger=":memory:")
+    same = router.check_vectors(list(azure), list(azure.values()))
+    assert same.matches
+    assert same.cosines.min() > 0.9999
+    texts = [text for text in ada if text in small]
+    other = router.check_vectors(texts, [ada[text] for text in texts])
+    assert not other.same_space
+    assert abs(other.cosines).max() < 0.1

@@ -44,14 +44,14 @@ Store = TypeVar("Store")
 def guard(store: Store, router: Router, *, adopt: Adopt = False) -> Store:
     """Return ``store`` if its collection is in the router's space; mark an empty collection with that space.
 
-    Nothing is embedded. A refusal gives the price of embedding the texts again; with thousands of texts the estimate
-    takes a few seconds. In asynchronous code: ``await aguard(store, router)``.
+    Nothing is embedded, unless a collection is adopted. A refusal gives the price of embedding the texts again; with
+    thousands of texts the estimate takes a few seconds. In asynchronous code: ``await aguard(store, router)``.
 
     Args:
         store: LangChain's ``Chroma``, LlamaIndex's ``ChromaVectorStore``, or a ``chromadb.Collection``, just opened.
         router: the router that embeds for the store.
-        adopt: say that the vectors of a collection without a mark were made in the router's space; the collection is
-            marked then. Vectors of another length and another mark are refused all the same.
+        adopt: mark a collection that holds vectors and no mark, after three of its texts were embedded and the vectors
+            compared; see ``embedrouter.stores.guard``.
 
     Raises:
         SpaceMismatchError: the collection is in another space.

@@ -143,7 +143,9 @@ class _Work:
     def __init__(self, subject: Subject, stored: Numbers, input_type: InputType, dtype: OutputDtype | None) -> None:
         self.stored = stored
         self.usable = np.isfinite(stored).all(axis=1) & stored.any(axis=1)
-        self._subject, self._input_type, self._dtype = subject, input_type, dtype
+        self._subject = subject
+        self._dtype: OutputDtype | None = dtype
+        self._input_type: InputType = input_type
         self._cost: Decimal | None = Decimal(0)
 
     def embed(self, router: CheckedRouter, texts: Sequence[str], input_type: InputType) -> Numbers:
@@ -190,7 +192,7 @@ class _Work:
     def _try(self, way: _Way, sources: Sequence[Sequence[str]], rest: NDArray[np.intp]) -> set[str]:
         """Return the readings of the texts that give all the vectors of some rows; an empty set where a row is left."""
         read = {
-            (name, number): [reading(source[row]) for row in rest]
+            (name, number): [reading(source[int(row)]) for row in rest]
             for number, source in enumerate(sources)
             for name, reading in READINGS.items()
         }
@@ -213,7 +215,8 @@ class _Work:
         return found
 
     def _ways(self) -> Iterator[_Way]:
-        subject, asked = self._subject, self._input_type
+        subject = self._subject
+        asked: InputType = self._input_type
         router = subject.router
         yield _Way(lambda: router, asked, None)
         other: InputType = "query" if asked == "document" else "document"

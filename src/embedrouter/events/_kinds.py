@@ -387,17 +387,13 @@ class ModelChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexUnrecorded(Event):
-    """A vector store that is named with ``index=`` is searched, and no space is recorded for it. Once for each adapter.
-
-    It was filled before it had the name, so its vectors may be of any model.
-    """
+    """A vector store that is named with ``index=`` is searched, and has no record. Once for each adapter."""
 
     level = logging.WARNING
     logger = MODELS
     message = (
-        "The index %(index)s is searched, and no space is recorded for it: its vectors are from before it had a name, "
-        "perhaps of another model than %(model)s. Compare them: embedrouter check STORE --model %(model)s; record "
-        "the space with guard(store, router, adopt=True) of embedrouter.stores."
+        "The index %(index)s is searched, and no space is recorded for it: its vectors may be of another model than "
+        "%(model)s. Compare: embedrouter check STORE --model %(model)s; record: guard(store, router, adopt=True)."
     )
 
     index: str

@@ -31,7 +31,7 @@ from ..router import Router
 from ._chroma import ChromaCollection
 from ._chroma import find as find_chroma
 from ._folder import Folder
-from ._lance import LanceTable
+from ._lance import LanceTable, find_table
 from ._milvus import MilvusCollection
 from ._open_postgres import find as find_postgres
 from ._postgres import LangChainCollection, PostgresTable
@@ -99,8 +99,7 @@ def _marked(store: Any) -> Marked:
         return QdrantCollection(client, store.collection_name)
     if hasattr(store, "collection_name") and hasattr(client, "alter_collection_properties"):
         return MilvusCollection(client, store.collection_name)
-    table = store.get_table() if hasattr(store, "get_table") else getattr(store, "table", store)
-    if hasattr(table, "to_lance") and hasattr(table, "count_rows"):
+    if (table := find_table(store)) is not None:
         return LanceTable(table)
     if (collection := find_chroma(store)) is not None:
         return collection

@@ -54,3 +54,23 @@ class LanceTable:
         if not rows:
             raise Unreadable("it is empty")
         return rows
+
+
+def find_table(store: Any) -> Any:
+    """Return the table of a store, or the store itself if it is one; ``None`` for what is no store of LanceDB.
+
+    Raises:
+        ConfigError: there is no table yet.
+    """
+    try:
+        table = store.get_table() if hasattr(store, "get_table") else getattr(store, "table", store)
+    except Exception as error:
+        if type(error).__name__ != "TableNotFoundError":
+            raise
+        table = None
+    if table is None and "lancedb" in type(store).__name__.lower():
+        raise ConfigError(
+            "There is no table in LanceDB yet: the store makes it with the first texts. Add them, then mark it: "
+            "guard(store, router, adopt=True)."
+        )
+    return table if hasattr(table, "to_lance") and hasattr(table, "count_rows") else None

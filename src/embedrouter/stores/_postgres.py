@@ -138,7 +138,7 @@ class PostgresTable:
         if self._run("SELECT to_regclass(:table) AS found", table=self._table)[0]["found"] is None:
             raise ConfigError(
                 f"There is no table {table!r} in the schema {schema!r} yet: the store makes it with the first texts. "
-                "Add them, then guard the store."
+                "Add them, then mark it: guard(store, router, adopt=True)."
             )
 
     def read(self) -> Mapping[str, Any]:
