@@ -39,8 +39,8 @@ pytestmark = [
 ]
 
 ADA, SMALL = "openai:text-embedding-ada-002", "openai:text-embedding-3-small"
-FAST = ("langchain/chroma", "llama_index/qdrant", "llama_index/simple")
-"""Stores whose packages other fast tests load as well."""
+FAST = ("llama_index/simple",)
+"""The store that needs no database; Chroma is looked at below."""
 KINDS = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in FOLDERS]
 
 
@@ -196,7 +196,7 @@ def test_collections_are_listed_where_there_are_several(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("http://127.0.0.1:1", "could not be opened"),
+        pytest.param("http://127.0.0.1:1", "could not be opened", marks=pytest.mark.slow),  # loads pymilvus
         ("postgresql://user:secret@127.0.0.1:1/x", "could not be opened"),
         ("ftp://127.0.0.1/x", "Addresses begin with http"),
     ],
@@ -275,6 +275,23 @@ def test_adopting_compares_first(tmp_path: Path, asynchronous: bool) -> None:
         check(router(SMALL), adopt=True)
     check(router(ADA), adopt=True)
     check(router(ADA))
+
+
+def test_a_store_of_the_model_and_slightly_other_texts_is_marked_when_that_is_wanted(tmp_path: Path) -> None:
+    """LlamaIndex's own embedder for OpenAI replaces line breaks by blanks before it embeds."""
+    from tests.vector_stores import chroma_client
+
+    changed = router().embed([text.replace("\n", " ") for text in PAGES], input_type="document")
+    with chroma_client(tmp_path) as client:
+        collection = client.create_collection(NAME)
+        collection.add(ids=list(map(str, range(len(PAGES)))), documents=PAGES, embeddings=changed.vectors)
+    told = run("check", tmp_path, "--model", ADA)
+    assert told.returncode == 1
+    assert "line breaks were replaced by blanks" in told.stdout
+    assert "It is not marked, and nothing was changed" in told.stdout
+    with chroma_client(tmp_path) as client:
+        guard(client.get_collection(NAME), router(), adopt=True)
+    assert "It is marked" in run("check", tmp_path, "--model", ADA).stdout
 
 
 def test_a_store_without_texts_says_what_to_do(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_ada_002_is_found_out_where_3_small_is_asked(running: Emulator, asynchro
     assert abs(found.cosines).max() < 0.2
     assert "of another model than text-embedding-3-small" in found.finding
     assert "--which" in found.advice
+    assert "wrong rows" in found.advice
     assert running.calls == requests + 1, "what is of another model is not embedded in other ways"
 
 
@@ -258,3 +259,9 @@ def test_recorded_vectors_of_real_models_are_told_apart(shared: Path) -> None:
     other = router.check_vectors(texts, [ada[text] for text in texts])
     assert not other.same_space
     assert abs(other.cosines).max() < 0.1
+
+
+def test_one_text_is_no_list_of_texts() -> None:
+    """Its letters would be embedded."""
+    with pytest.raises(InvalidInputError, match="single string"):
+        wordllama().check_vectors("abc", np.ones((3, 256)))

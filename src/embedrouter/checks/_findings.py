@@ -13,6 +13,8 @@ Cosines = NDArray[np.float64]
 WHICH = "Find the model: embedrouter check STORE --which. Then give the router that model, or embed the texts again."
 RELATED = 0.5
 """The cosine from which two vectors of one text have something in common; those of two models stay near 0."""
+ALIKE = 0.9
+"""The cosine from which vectors of two lengths are of one model, even if the texts differ in line breaks."""
 DRIFT = 0.998
 """The cosine that hosted models reach over the years: recordings of ada-002 of one text have 0.9989."""
 SCALED = 0.01
@@ -39,7 +41,7 @@ def match(ratio: float) -> Finding:
 def other_length(stored: int, ours: int, cosines: Cosines, space: Space) -> Finding:
     """Return the finding about vectors of another length."""
     head = f"The stored vectors have {stored:,} numbers, the router's {ours:,}"
-    if (cosines >= MATCH).all():
+    if np.median(cosines) >= ALIKE:
         whole, part = ("the stored", "router's") if stored > ours else ("the router's", "stored")
         return Finding(
             f"{head}: the {part} vectors are the beginnings of {whole} ones, of the same model.",
@@ -108,7 +110,7 @@ def other(cosines: Cosines, space: Space | None) -> Finding:
     return Finding(
         f"The cosines are {cosines.min():.3f} to {cosines.max():.3f}, as those of unrelated texts: the vectors are of "
         f"another model than {space.name if space else 'the router'}.",
-        WHICH,
+        WHICH + " If the model is the right one, texts and vectors stand in wrong rows.",
     )
 
 

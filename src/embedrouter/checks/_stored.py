@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._display import shown
+from ..calls import validate
 from ..errors import EmbedRouterError, InvalidInputError
 from ..models import Model
 from ..models.agreement import comparable
@@ -82,7 +83,7 @@ def check_stored(
         InvalidInputError: there is not one vector for each text.
         EmbedRouterError: the texts cannot be embedded.
     """
-    texts = list(texts)
+    texts = validate(texts)
     dtype = subject.candidates[0].output_dtype
     work = _Work(subject, as_numbers(vectors, len(texts), dtype), input_type, dtype)
     ours = work.embed(subject.router, texts, input_type)

@@ -82,7 +82,8 @@ def _texts(file: Path) -> tuple[dict[Any, dict[str, Any]], dict[int, Any]]:
     try:
         content = _PlainData(io.BytesIO(file.read_bytes())).load()
         docstore, ids = content
-        documents = {name: document.fields() for name, document in docstore.fields()["_dict"].items()}
+        kept = next(value for value in docstore.fields().values() if isinstance(value, dict))
+        documents = {name: document.fields() for name, document in kept.items()}
         return documents, {int(position): name for position, name in ids.items()}
     except Unreadable:
         raise
