@@ -86,6 +86,10 @@ def fill_llama_index(vectors: Any, embedder: Any, texts: Sequence[str]) -> None:
     VectorStoreIndex(nodes, storage_context=context, embed_model=embedder)
 
 
+def langchain_in_memory(folder: Path, embedder: Any, texts: Sequence[str]) -> str:
+    return str(Path(_by_framework("langchain/in-memory")(folder, embedder, texts)) / "store.json")
+
+
 FOLDERS: dict[str, Filler] = {
     "langchain/chroma": _by_framework("langchain/chroma"),
     "llama_index/chroma": _by_framework("llama_index/chroma"),

@@ -137,6 +137,16 @@ def test_the_model_of_a_store_is_found(tmp_path: Path, running: Emulator, monkey
     assert f"Left out (set OPENAI_API_KEY): {SMALL}, {ADA}" in nothing.stdout
 
 
+def test_a_dump_is_compared_and_has_no_place_for_a_mark(tmp_path: Path) -> None:
+    """LangChain's InMemoryVectorStore."""
+    store = filled.langchain_in_memory(tmp_path, embedder("langchain/in-memory"), PAGES)
+    right = run("check", store, "--model", ADA, "--mark")
+    assert (right.returncode, "index= of the adapter" in right.stdout) == (0, True), right
+    assert run("check", store, "--model", SMALL).returncode == 1
+    (tmp_path / "other.json").write_text("[1]")
+    assert "is not what InMemoryVectorStore.dump writes" in run("check", tmp_path / "other.json", "--which").stderr
+
+
 def test_a_check_needs_a_model(tmp_path: Path) -> None:
     """Without a configuration there is none; the error names the options."""
     store = fill("llama_index/simple", tmp_path / "store")

@@ -28,6 +28,7 @@ from ..retrieval.store_guard import (
 )
 from ..router import Router
 from ..spending import tag
+from ..stores import DumpedStore
 from ..stores._opening import opened
 from ..tiered import require_single_space
 from ..types import dollars
@@ -47,7 +48,7 @@ def command(
         typer.Argument(
             metavar="STORE",
             help="A folder (Chroma, Qdrant, LanceDB, FAISS of LangChain, a storage context of LlamaIndex), a file of "
-            "Milvus Lite, postgresql://…, or the http:// address of Chroma, Qdrant or Milvus.",
+            "Milvus Lite or a dumped InMemoryVectorStore, postgresql://…, or the http:// address of Chroma, Qdrant or Milvus.",
         ),
     ],
     model: ModelName = None,
@@ -55,7 +56,7 @@ def command(
     collection: Annotated[
         str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")
     ] = None,
-    which: Annotated[bool, typer.Option("--which", help="Try the models of the catalogue, cheapest first.")] = False,
+    which: Annotated[bool, typer.Option("--which", help="Try the models whose keys are set, cheapest first.")] = False,
     sample: Annotated[int, typer.Option("--sample", min=1, max=1000, help="Vectors to compare.")] = COMPARED,
     write: Annotated[bool, typer.Option("--mark", help="If they match, write the space into the store.")] = False,
     as_json: AsJson = False,
@@ -159,6 +160,8 @@ def _next_line(marked: Marked, router: Router, write: bool, verdict: _Verdict) -
     recorded = recorded_space(marked)
     if recorded is not None and recorded != router.space:
         return f"Its mark says {recorded}, and its vectors say {router.space}. Correct the mark in its metadata."
+    if isinstance(marked, DumpedStore):
+        return "This kind of store has no place for a mark: name it with index= of the adapter."
     if recorded is None and write:
         mark(marked, router)
         recorded, verdict.marked = router.space, True

@@ -30,6 +30,7 @@ from ..retrieval.store_guard import Adopt, Marked, embedder_of, hold, metadata, 
 from ..router import Router
 from ._chroma import ChromaCollection
 from ._chroma import find as find_chroma
+from ._dumped import DumpedStore
 from ._folder import Folder
 from ._lance import LanceTable, find_table
 from ._milvus import MilvusCollection
@@ -47,6 +48,7 @@ KINDS = (
     MilvusCollection,
     LangChainCollection,
     PostgresTable,
+    DumpedStore,
 )
 """The kinds of stores; ``docs/stores.md`` has a row for each."""
 

@@ -22,6 +22,7 @@ from ..errors import ConfigError
 from ..retrieval.store_guard import Marked
 from . import _faiss_folder, _storage_context
 from ._chroma import ChromaCollection
+from ._dumped import DumpedStore
 from ._folder import Folder
 from ._lance import LanceTable
 from ._milvus import MilvusCollection
@@ -82,13 +83,15 @@ def _of_path(path: Path) -> Any:
         return _lance
     if path.is_dir() and (_faiss_folder.stores_in(path) or _storage_context.stores_in(path)):
         return _folder
+    if path.suffix == ".json" and path.is_file():
+        return _dumped
     if _is_milvus(path):
         return _milvus_lite
     here = ", ".join(sorted(item.name for item in path.iterdir())[:5]) if path.is_dir() else ""
     raise ConfigError(
         f"{str(path)!r} is no store that is known here{f' (it holds {here})' if here else ''}. Name the folder of "
         "Chroma, Qdrant, LanceDB, a FAISS store that LangChain saved or a storage context that LlamaIndex persisted, "
-        "or the file of Milvus Lite."
+        "the file of Milvus Lite or of a dumped InMemoryVectorStore."
     )
 
 
@@ -118,6 +121,11 @@ def _folder(place: str, collection: str | None) -> Iterator[Marked]:
     path = Path(place)
     names = _faiss_folder.stores_in(path) or _storage_context.stores_in(path)
     yield Folder(path, _chosen(names, collection or names[0], "store"))
+
+
+@contextmanager
+def _dumped(place: str, collection: str | None) -> Iterator[Marked]:
+    yield DumpedStore(Path(place))
 
 
 @contextmanager
