@@ -33,8 +33,7 @@ from ._process import in_thread
 from .errors import ConfigError
 from .retrieval.store_guard import Adopt, metadata
 from .router import Router
-from .stores import hold_store
-from .stores._chroma import find
+from .stores import find_chroma, hold_store
 
 __all__ = ["aguard", "guard", "metadata"]
 
@@ -57,7 +56,7 @@ def guard(store: Store, router: Router, *, adopt: Adopt = False) -> Store:
         SpaceMismatchError: the collection is in another space.
         ConfigError: the collection holds vectors and no mark, or the store is not Chroma's.
     """
-    collection = find(store)
+    collection = find_chroma(store)
     if collection is None:
         raise ConfigError(
             "guard takes LangChain's Chroma, LlamaIndex's ChromaVectorStore or a chromadb.Collection, not "

@@ -12,8 +12,8 @@ from .._display import masked
 from ..checks import VectorCheck
 from ..errors import AuthenticationError, ConfigError, EmbedRouterError
 from ..limits import RetryPolicy
-from ..models import Card, load_catalogue
-from ..models._catalogue import HUB, LOCAL
+from ..models import HUB, LOCAL, Card, Model, load_catalogue
+from ..providers import describe
 from ..retrieval.store_guard import (
     COMPARED,
     SPARE,
@@ -28,8 +28,7 @@ from ..retrieval.store_guard import (
 )
 from ..router import Router
 from ..spending import tag
-from ..stores import DumpedStore
-from ..stores._opening import opened
+from ..stores import DumpedStore, opened
 from ..tiered import require_single_space
 from ..types import dollars
 from ._console import Output, complain, first_few
@@ -47,8 +46,9 @@ def command(
         str,
         typer.Argument(
             metavar="STORE",
-            help="A folder (Chroma, Qdrant, LanceDB, FAISS of LangChain, a storage context of LlamaIndex), a file of "
-            "Milvus Lite or a dumped InMemoryVectorStore, postgresql://…, or the http:// address of Chroma, Qdrant or Milvus.",
+            help="A folder (Chroma, Qdrant, LanceDB, FAISS of LangChain, a storage context of LlamaIndex), a file "
+            "(Milvus Lite, a dumped InMemoryVectorStore), postgresql://…, or the http:// address of Chroma, Qdrant or "
+            "Milvus.",
         ),
     ],
     model: ModelName = None,
@@ -223,9 +223,6 @@ def _absent(name: str) -> str:
     """Return why a local model cannot be tried; an empty text for one that is here, and for hosted models."""
     if not name.startswith(f"{LOCAL}:"):
         return ""
-    from ..models import Model
-    from ..providers import describe
-
     try:
         return "" if describe(Model(name), load_catalogue(), None).files else "not on this machine"
     except EmbedRouterError:

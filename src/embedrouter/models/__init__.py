@@ -1,7 +1,7 @@
 """Models: declarations, the catalogue, spaces, tiers, and the settings of a router; ``agreement`` compares models."""
 
 from ._backend import Backend, BatchEndpoint, own_answer, own_counts
-from ._catalogue import PRICE_MAX_AGE, Card, Catalogue, did_you_mean, load_catalogue
+from ._catalogue import HUB, LOCAL, PRICE_MAX_AGE, Card, Catalogue, did_you_mean, load_catalogue
 from ._declaration import Model, check_address, framework_methods, is_secret
 from ._resolution import custom_card, resolve, shared_space
 from ._servers import Server

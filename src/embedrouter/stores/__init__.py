@@ -34,8 +34,9 @@ from ._dumped import DumpedStore
 from ._folder import Folder
 from ._lance import LanceTable, find_table
 from ._milvus import MilvusCollection
-from ._open_postgres import find as find_postgres
+from ._opening import opened
 from ._postgres import LangChainCollection, PostgresTable
+from ._postgres_stores import find as find_postgres
 from ._qdrant import QdrantCollection
 
 __all__ = ["aguard", "guard", "metadata"]
