@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -414,15 +415,17 @@ def test_both_frameworks_stores_of_lancedb_are_marked(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL with pgvector."""
+def database() -> Iterator[str]:
+    """A real PostgreSQL with pgvector, in a folder that the user it runs as may enter."""
     pgserver = pytest.importorskip("pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data")
-    try:
-        server.psql("CREATE EXTENSION IF NOT EXISTS vector;")
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        Path(folder).chmod(0o755)
+        server = pgserver.get_server(Path(folder) / "data")
+        try:
+            server.psql("CREATE EXTENSION IF NOT EXISTS vector;")
+            yield server.get_uri()
+        finally:
+            server.cleanup()
 
 
 @pytest.mark.slow
