@@ -280,7 +280,7 @@ def test_what_is_in_the_cache_costs_nothing(client: Any, tmp_path: Path) -> None
 
 def test_only_the_beginning_of_a_large_collection_is_read(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal should not take minutes."""
-    monkeypatch.setattr("embedrouter.chroma.READ", 20)
+    monkeypatch.setattr("embedrouter.stores._chroma.READ", 20)
     fill(guard(collection(client), router("one")), router("one"), [f"word{number}" for number in range(1000)])
 
     assert refusal(collection(client), router("two")).endswith(

@@ -39,6 +39,7 @@ from embedrouter.errors import (
     UnavailableError,
 )
 from embedrouter.events import Event
+from embedrouter.langchain import RouterEmbeddings
 from embedrouter.models import Catalogue
 from embedrouter.router import wiring_of
 from embedrouter.testing import FakeBackend, MemoryCache
@@ -225,6 +226,15 @@ def vectors_changed(scene: Scene) -> None:
     for drift in ("", "x"):
         model.drift = drift
         list(check_models(router, ProbeRecords(scene.folder), cards=Catalogue({}, {}, {}), today=date(2026, 1, 1)))
+
+
+@scene("IndexUnrecorded RequestSent RequestAnswered CallEnded RequestSent RequestAnswered CallEnded")
+def index_unrecorded(scene: Scene) -> None:
+    """Said once; the adapter has both forms."""
+    router = scene.router(FakeBackend().model())
+    embedder = RouterEmbeddings(router, index="old")
+    for text in ("a", "b"):
+        asyncio.run(embedder.aembed_query(text)) if scene.asynchronous else embedder.embed_query(text)
 
 
 class Picky(FakeBackend):

@@ -237,7 +237,7 @@ def test_the_mark_of_a_stores_folder_is_made_through_no_link(tmp_path: Path, vic
     before = state(victim.parent)
     for folder in ("dangling", "marked"):
         with pytest.raises(ConfigError, match="link"):
-            stores.guard(tmp_path / folder, router, adopt=True)
+            stores.guard(tmp_path / folder, router, adopt="unchecked")
 
     assert state(victim.parent) == before
     assert not (victim.parent / "new").exists()

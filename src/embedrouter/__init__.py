@@ -13,6 +13,7 @@ from typing import Any
 
 from .batches import BatchJob
 from .cache import Cache
+from .checks import VectorCheck
 from .limits import ModelHealth, RetryPolicy
 from .models import Backend, Model, tier
 from .router import Router
@@ -36,6 +37,7 @@ __all__ = [
     "Space",
     "TieredRouter",
     "Usage",
+    "VectorCheck",
     "tag",
     "tier",
 ]

@@ -5,8 +5,7 @@ Composition only: ``calls.wire`` resolves the settings, ``calls.Calls`` runs eac
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import TIMEOUT_MAX
@@ -16,16 +15,17 @@ from ._display import Table, escaped, shown
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
-from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
-from .errors import ConfigError, DegradedWarning, EmbedRouterError
+from .calls import Calls, Question, Wiring, achunks, chunks, validate, warn_if_degraded, wire
+from .checks import Subject, VectorCheck, check_agreement, check_stored
+from .errors import ConfigError
 from .events import Event
 from .limits import ModelHealth, RetryPolicy
-from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, preset, rank, requested
-from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
+from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, choose_tier, preset, rank
+from .models.agreement import Agreement, unique_names
 from .spending import Budget, Ledger, current_tag
-from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
+from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
-__all__ = ["Router", "choose_tier", "embed_alone", "wiring_of"]
+__all__ = ["Router", "check_vectors", "embed_alone", "wiring_of"]
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
@@ -175,13 +175,15 @@ class Router(NoEmbedder, SetOnce, Closeable):
             NoModelAvailableError: every candidate failed; ``attempts`` lists the failed requests.
             BackendError: a request failed, and no other model may hide the reason: a missing key, a refused text.
         """
-        return _warned(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)))
+        return warn_if_degraded(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)))
 
     async def aembed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
-        return _warned(await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout)))
+        return warn_if_degraded(
+            await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout))
+        )
 
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
@@ -197,7 +199,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
         """
         question = self._question([], input_type, tier)
         parts = chunks(texts, self._chunk_size(chunk_size))
-        return (_warned(self._calls.run(self._calls.embed, part)) for part in question.each(parts))
+        return (warn_if_degraded(self._calls.run(self._calls.embed, part)) for part in question.each(parts))
 
     def aembed_iter(
         self,
@@ -214,7 +216,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
 
     async def _aembed_each(self, questions: AsyncIterable[Question]) -> AsyncGenerator[EmbeddingResult]:
         async for question in questions:
-            yield _warned(await self._calls.arun(self._calls.embed, question))
+            yield warn_if_degraded(await self._calls.arun(self._calls.embed, question))
 
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
@@ -245,25 +247,30 @@ class Router(NoEmbedder, SetOnce, Closeable):
             SpaceMismatchError: two models do not agree; the message names both and the distance of their vectors.
             EmbedRouterError: a model could not be called; the other models agree.
         """
-        probed: list[ProbeVectors] = []
-        failures: list[EmbedRouterError] = []
-        for position, name in enumerate(unique_names(self.models) if len(self.models) > 1 else ()):
-            try:
-                vectors: dict[InputType, Vectors] = {}
-                for kind in self._wiring.default_tiers:
-                    vectors[kind] = embed_alone(self, position, PROBE_TEXTS, kind).vectors
-                probed.append(ProbeVectors.of(self._wiring.candidates[position], name, vectors))
-            except EmbedRouterError as error:
-                failures.append(error)
-        found = compare_models(probed)
-        require_agreement(found)
-        if failures:
-            raise failures[0]
-        return found
+        return check_agreement(self._wiring.candidates, self._wiring.default_tiers, partial(embed_alone, self))
 
     async def acheck_agreement(self) -> list[Agreement]:
         """Do what ``check_agreement`` does without blocking the event loop."""
         return await in_thread(self.check_agreement)
+
+    def check_vectors(self, texts: Iterable[str], vectors: Any, *, input_type: InputType = "document") -> VectorCheck:
+        """Check whether stored vectors are this router's, by embedding their texts: a handful is enough.
+
+        Args:
+            texts: exactly as they were embedded; the budget holds and the cost is booked.
+            vectors: one for each text, of shape ``(texts, dimensions)``.
+
+        Raises:
+            InvalidInputError: there is not one vector for each text, or a text cannot be embedded.
+            EmbedRouterError: an error of ``embed``.
+        """
+        return check_vectors(self, texts, vectors, input_type)
+
+    async def acheck_vectors(
+        self, texts: Iterable[str], vectors: Any, *, input_type: InputType = "document"
+    ) -> VectorCheck:
+        """Do what ``check_vectors`` does without blocking the event loop."""
+        return await in_thread(self.check_vectors, texts, vectors, input_type=input_type)
 
     # Batches
 
@@ -362,17 +369,6 @@ class Router(NoEmbedder, SetOnce, Closeable):
         return partial(Router, **self._settings.arguments()), ()
 
 
-def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[InputType, str]) -> str:
-    """Return the tier of a call: that of its argument, otherwise of the surrounding context, otherwise the default.
-
-    Raises:
-        ConfigError: the input type is unknown.
-    """
-    if input_type not in defaults:
-        raise ConfigError(f"input_type must be 'document' or 'query', not {shown(input_type)}.")
-    return next(name for name in (tier, requested(input_type), defaults[input_type]) if name is not None)
-
-
 def wiring_of(router: Router) -> Wiring:
     """Return the parts of a router, for other modules of the package."""
     return router._wiring
@@ -387,14 +383,17 @@ def embed_alone(router: Router, position: int, texts: Iterable[str], input_type:
     return calls.run(calls.embed, router._question(texts, input_type, router.tiers[0]))
 
 
-def _warned(result: EmbeddingResult) -> EmbeddingResult:
-    """Warn where a lower tier has answered."""
-    if any(result.degraded):
-        used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
-        warnings.warn(
-            f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the requested "
-            "tier: nothing better was available or affordable.",
-            DegradedWarning,
-            stacklevel=3,
-        )
-    return result
+def check_vectors(
+    router: Router, texts: Iterable[str], vectors: Any, input_type: InputType, also: Sequence[str] | None = None
+) -> VectorCheck:
+    """Check stored vectors; ``also`` has for each text another one, of which its vector may be as well."""
+    declared = [Model(model) if isinstance(model, str) else model for model in router._settings.models]
+    subject = Subject(router, declared, router._wiring.candidates, partial(_altered, router))
+    choose_tier(None, input_type, router._wiring.default_tiers)
+    return check_stored(subject, texts, vectors, input_type, also)
+
+
+def _altered(router: Router, models: Sequence[Model]) -> Router:
+    """Return a router of other models with the budget and the ledger of this one, and without a cache."""
+    ledger = router.ledger.file or ":memory:"
+    return Router(**{**router._settings.arguments(), "models": models, "cache": None, "ledger": ledger})

@@ -15,8 +15,8 @@ from ._display import escaped
 from ._process import Closeable
 from .calls import require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
-from .models import TIERS, NoEmbedder, SetOnce, rank
-from .router import Router, choose_tier, wiring_of
+from .models import TIERS, NoEmbedder, SetOnce, choose_tier, rank
+from .router import Router, wiring_of
 from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "default_tier", "require_single_space"]

@@ -4,6 +4,7 @@
 """
 
 from ._answer import fault, unusable
+from ._assemble import warn_if_degraded
 from ._call import Degradation, SizedText
 from ._calls import Calls, Prepared, Question
 from ._pack import pack

@@ -1,10 +1,12 @@
 """Assemble the result of a call: vectors in the order of the input, cost and savings."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..errors import DegradedWarning
 from ..spending import Charge, Saving, usage_of
 from ..types import Candidate, EmbeddingResult, Found, Space
 
@@ -45,3 +47,16 @@ def assemble(
         shortened=tuple([origin.shortened for origin in origins]),
         usage=usage_of(charges, avoided),
     )
+
+
+def warn_if_degraded(result: EmbeddingResult) -> EmbeddingResult:
+    """Warn where a lower tier has answered."""
+    if any(result.degraded):
+        used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
+        warnings.warn(
+            f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the requested "
+            "tier: nothing better was available or affordable.",
+            DegradedWarning,
+            stacklevel=3,
+        )
+    return result

@@ -383,3 +383,17 @@ class ModelChanged(Event):
     what: Literal["name", "number of dimensions", "cosine to the vectors of the first check"]
     was: str
     now: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexUnrecorded(Event):
+    """A vector store that is named with ``index=`` is searched, and has no record. Once for each adapter."""
+
+    level = logging.WARNING
+    logger = MODELS
+    message = (
+        "The index %(index)s is searched, and no space is recorded for it: its vectors may be of another model than "
+        "%(model)s. Compare: embedrouter check STORE --model %(model)s; record: guard(store, router, adopt=True)."
+    )
+
+    index: str

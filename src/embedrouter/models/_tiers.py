@@ -10,10 +10,10 @@ is ``tier(documents="low")``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 
-from .._display import shown_name
+from .._display import shown, shown_name
 from ..errors import ConfigError
 from ..types import InputType
 
@@ -69,3 +69,14 @@ def rank(name: str, tiers: Sequence[str]) -> int:
         raise ConfigError(
             f"Unknown tier {shown_name(name)}. This router knows, lowest first: {', '.join(tiers)}."
         ) from None
+
+
+def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[InputType, str]) -> str:
+    """Return the tier of a call: that of its argument, otherwise of the surrounding context, otherwise the default.
+
+    Raises:
+        ConfigError: the input type is unknown.
+    """
+    if input_type not in defaults:
+        raise ConfigError(f"input_type must be 'document' or 'query', not {shown(input_type)}.")
+    return next(name for name in (tier, requested(input_type), defaults[input_type]) if name is not None)

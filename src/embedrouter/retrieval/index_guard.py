@@ -32,6 +32,7 @@ import platformdirs
 from .._process import in_thread
 from ..cache import read_record, write_once
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
+from ..events import IndexUnrecorded
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
 from ..tiered import TieredRouter, require_single_space
@@ -71,10 +72,12 @@ class IndexGuard:
         self._space = space
         self.check()
 
-    def check(self) -> None:
-        """Refuse a store that is recorded in another space; a store without a record is accepted."""
+    def check(self) -> bool:
+        """Refuse a store that is recorded in another space; return whether there is a record."""
+        found = False
         for path in self._paths:
             space = _read(path)
+            found = found or space is not None
             if space is not None and space != self._space:
                 named = [self.name, *(["--cache", str(path.parent.parent)] if path is not self._paths[0] else [])]
                 raise SpaceMismatchError(
@@ -83,6 +86,7 @@ class IndexGuard:
                     "documents again into an empty index and then run: embedrouter cache forget-index "
                     f"{shlex.join(named)}; or give another index another name."
                 )
+        return found
 
     def record(self) -> None:
         """Record the space of a store that has no record yet; otherwise check the record.
@@ -191,11 +195,17 @@ class GuardedRouter:
         self.counted_in = counted_in
         beside_cache = wiring_of(self.router).folder / FOLDER
         self._guard = None if index is None else IndexGuard(users_folder(), index, self.router.space, beside_cache)
+        self._said = False
 
     @property
     def index(self) -> str | None:
         """The name of the store, if it is guarded."""
         return None if self._guard is None else self._guard.name
+
+    def record(self) -> None:
+        """Record the space of the store, if it is guarded."""
+        if self._guard is not None:
+            self._guard.record()
 
     def fingerprint(self, query_tier: str | None, document_tier: str | None) -> str:
         """Return a hash of everything that decides a vector, for the keys of caches in front of an adapter.
@@ -225,7 +235,7 @@ class GuardedRouter:
             tiers: that are asked for, the nearest first; ``with embedrouter.tier(…)`` is nearer than all of them.
         """
         if self._guard is not None:
-            self._guard.check()
+            self._check(self._guard, input_type)
         with self._positions(input_type):
             result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
         if self._guard is not None and input_type == "document" and texts:
@@ -233,10 +243,17 @@ class GuardedRouter:
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
 
+    def _check(self, guard: IndexGuard, input_type: InputType) -> None:
+        """Refuse a store in another space; report once a store that is searched and has no record."""
+        if not guard.check() and input_type == "query" and not self._said:
+            self._said = True
+            events = wiring_of(self.router).events
+            events.emit(IndexUnrecorded, index=guard.name, model=self.router.models[0], input_type=input_type)
+
     async def aembed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
         """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
         if self._guard is not None:
-            await in_thread(self._guard.check)
+            await in_thread(self._check, self._guard, input_type)
         tier = first_given(requested(input_type), *tiers)
         with self._positions(input_type):
             result = await self.router.aembed(texts, input_type=input_type, tier=tier)
@@ -255,3 +272,15 @@ class GuardedRouter:
                 raise
             message = f"{error} Positions count in {self.counted_in}."
             raise InvalidInputError(message, indices=error.indices) from error.__cause__
+
+
+def record_index(*places: object) -> None:
+    """Record the space of each named index whose embedder is shown: the store was compared, or has a mark.
+
+    Args:
+        places: embedders, and what has one among its attributes, such as an index of LlamaIndex.
+    """
+    for place in places:
+        for found in (place, *getattr(place, "__dict__", {}).values()):
+            if isinstance(guarded := getattr(found, "_guarded", None), GuardedRouter):
+                guarded.record()

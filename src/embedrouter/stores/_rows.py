@@ -1,0 +1,91 @@
+"""What is common to the kinds of stores: rows from all over a store, and the texts in what frameworks store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..retrieval.store_guard import Row
+
+TEXT_FIELDS = ("page_content", "text", "content", "document", "chunk", "body")
+"""Fields in which frameworks and people keep the text of a vector, the likeliest first."""
+NODE = "_node_content"
+"""The entry in which LlamaIndex keeps a node as JSON."""
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Return up to ``count`` positions from all over a store with ``total`` rows."""
+    count = min(count, total)
+    return [(2 * place + 1) * total // (2 * count) for place in range(count)]
+
+
+def row(identifier: object, text: object, vector: Any, metadata: Mapping[str, Any] | None = None) -> Row:
+    """Return one row of a store.
+
+    LlamaIndex embeds a node with its metadata and stores the text without, so such a row has both texts.
+
+    Args:
+        text: the stored text; anything but a text is none.
+        metadata: what is stored beside it, which holds the node where LlamaIndex filled the store.
+    """
+    bare = text if isinstance(text, str) and text else None
+    node = _node(metadata or {})
+    if node:
+        bare = bare or node_text(node)
+    embedded = embedded_text(node, bare) if node and bare else bare
+    return Row(str(identifier), embedded, None if vector is None else np.asarray(vector), bare)
+
+
+def text_in(fields: Mapping[str, Any]) -> str | None:
+    """Return the text among the fields of a row."""
+    return next((fields[name] for name in TEXT_FIELDS if isinstance(fields.get(name), str) and fields[name]), None)
+
+
+def node_text(node: Mapping[str, Any]) -> str | None:
+    """Return the text of a node of LlamaIndex without its metadata."""
+    found = node.get("text") or (node.get("text_resource") or {}).get("text")
+    return found if isinstance(found, str) else None
+
+
+def embedded_text(node: Mapping[str, Any], text: str) -> str:
+    """Return the text of a node as LlamaIndex embeds it: ``get_content(MetadataMode.EMBED)``."""
+    left_out = node.get("excluded_embed_metadata_keys") or ()
+    template = node.get("metadata_template") or node.get("metadata_tmpl") or "{key}: {value}"
+    separator = node.get("metadata_separator") or node.get("metadata_seperator") or "\n"
+    entries = [
+        template.replace("{key}", name).replace("{value}", str(value))
+        for name, value in (node.get("metadata") or {}).items()
+        if name not in left_out
+    ]
+    metadata = separator.join(entries).strip()
+    if not metadata:
+        return text
+    whole = node.get("text_template") or node.get("text_tmpl") or "{metadata_str}\n\n{content}"
+    before, found, after = str(whole).partition("{content}")
+    filled = before.replace("{metadata_str}", metadata) + text + after.replace("{metadata_str}", metadata)
+    return filled.strip() if found else text
+
+
+def only_one(names: Sequence[str], what: str, title: str) -> str:
+    """Return the one name of several.
+
+    Raises:
+        ConfigError: there is none, or several; the message lists them.
+    """
+    if len(names) != 1:
+        listed = f" ({', '.join(names)}), and which is the router's cannot be told" if names else ""
+        raise ConfigError(f"{title} has {len(names) or 'no'} {what}{listed}.")
+    return names[0]
+
+
+def _node(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    content = metadata.get(NODE)
+    if not isinstance(content, str):
+        return None
+    try:
+        node = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return node if isinstance(node, dict) else None
