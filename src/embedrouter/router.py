@@ -197,7 +197,7 @@ class Router(SetOnce, Closeable):
         """
         question = self._question([], input_type, tier)
         parts = chunks(texts, self._chunk_size(chunk_size))
-        return (_warned(self._calls.run(self._calls.embed, part)) for part in question.each(parts))
+        return (_warned(self._calls.run(self._calls.embed, part)) for part in question.each(parts, texts))
 
     def aembed_iter(
         self,
@@ -210,7 +210,7 @@ class Router(SetOnce, Closeable):
         """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
         question = self._question([], input_type, tier)
         parts = achunks(texts, self._chunk_size(chunk_size))
-        return self._aembed_each(question.aeach(parts))
+        return self._aembed_each(question.aeach(parts, texts))
 
     async def _aembed_each(self, questions: AsyncIterable[Question]) -> AsyncGenerator[EmbeddingResult]:
         async for question in questions:

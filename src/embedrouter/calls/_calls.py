@@ -80,18 +80,18 @@ class Question:
     batch: bool = False
     """Whether the texts go through a batch endpoint: only models with a batch price are candidates."""
 
-    def each(self, chunks: Iterable[list[str]]) -> Iterator[Question]:
-        """Yield the same question for consecutive chunks of texts."""
+    def each(self, chunks: Iterable[list[str]], given: object) -> Iterator[Question]:
+        """Yield the same question for consecutive chunks of the texts that are given."""
         first = 0
         for chunk in chunks:
-            yield replace(self, texts=validate(chunk, first), first=first)
+            yield replace(self, texts=validate(chunk, first, given), first=first)
             first += len(chunk)
 
-    async def aeach(self, chunks: AsyncIterable[list[str]]) -> AsyncIterator[Question]:
+    async def aeach(self, chunks: AsyncIterable[list[str]], given: object) -> AsyncIterator[Question]:
         """Do what ``each`` does for an async iterable of chunks."""
         first = 0
         async for chunk in chunks:
-            yield replace(self, texts=validate(chunk, first), first=first)
+            yield replace(self, texts=validate(chunk, first, given), first=first)
             first += len(chunk)
 
 
