@@ -12,6 +12,7 @@ import decimal
 import enum
 import io
 import re
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,11 +29,12 @@ from langchain_core.prompt_values import StringPromptValue
 from langchain_core.prompts import ChatPromptTemplate
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.embeddings import MockEmbedding
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import Document as LlamaIndexDocument
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router, TieredRouter
-from embedrouter.calls import validate
+from embedrouter.calls import chunks, validate
 from embedrouter.errors import EmbedRouterError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
@@ -124,12 +126,12 @@ TEXTS = [  # what is handed over in place of texts
     ("['a', '', 'b']", "empty: 1"),
     ("('a', '')", "[text for text in texts if text.strip()]"),
     ("[None]", "[text for text in texts if text and text.strip()]"),
-    ("['a', None]", "missing: 1"),
+    ("['a', None]", "missing ("),
     ("['a', None, '']", "[text for text in texts if text and text.strip()]"),
     ("['a', float('nan')]", "[text for text in texts if isinstance(text, str) and text.strip()]"),
-    ("['a', np.nan]", "missing: 1"),
+    ("['a', np.nan]", "missing ("),
     ("['a', pd.NA]", "[text for text in texts if isinstance(text, str) and text.strip()]"),
-    ("['a', pd.NaT]", "missing: 1"),
+    ("['a', pd.NaT]", "missing ("),
     ("['a\\ud800']", "encode('utf-8', 'replace')"),
     ("pd.Series(['a', None, 'b'])", "series.dropna()"),
     ("pd.Series(['a', None], index=['x', 'row-9'])", "'row-9'"),
@@ -579,3 +581,47 @@ def test_commands(arguments: list[str], says: str, typed: dict[str, Any], tmp_pa
     print(ended)
     assert ended.returncode
     assert says in " ".join(ended.stderr.split())
+
+
+def test_texts_are_taken_as_they_come() -> None:
+    """Columns, arrays, views and the documents of frameworks hold texts in an order."""
+    for given in (
+        ("a", "b"),
+        {"a": 1, "b": 2}.keys(),
+        {1: "a", 2: "b"}.values(),
+        deque(["a", "b"]),
+        pd.Series(["a", "b"], index=["x", "y"]),
+        pd.Series(["a", "b"], dtype="string"),
+        pd.Series(["a", "b"], dtype="category"),
+        pd.Series(["a", "b"], dtype=object),
+        pd.Series(["a", "b"], dtype=pd.ArrowDtype(pa.string())),
+        pd.Index(["a", "b"]),
+        pd.array(["a", "b"]),
+        pd.DataFrame({"text": ["a", "b"]})["text"],
+        pl.Series(["a", "b"]),
+        pl.Series(["a", "b"], dtype=pl.Categorical),
+        pl.DataFrame({"text": ["a", "b"]})["text"],
+        pa.array(["a", "b"]),
+        pa.array(["a", "b"], pa.large_string()),
+        pa.array(["a", "b"]).dictionary_encode(),
+        pa.chunked_array([["a"], ["b"]]),
+        pa.table({"text": ["a", "b"]})["text"],
+        np.array(["a", "b"]),
+        np.array(["a", "b"], dtype=object),
+        np.array(["a", "b"], dtype=np.dtypes.StringDType()),
+        [np.str_("a"), np.str_("b")],
+        [Document("a"), Document("b")],
+        [TextNode(text="a"), LlamaIndexDocument(text="b")],
+        [NodeWithScore(node=TextNode(text="a"), score=1.0), "b"],
+    ):
+        texts = validate(given)  # type: ignore[arg-type]
+        assert texts == ["a", "b"]
+        assert {type(text) for text in texts} == {str}
+        assert [*chunks(given, 1)][0] != []  # type: ignore[arg-type]  # noqa: RUF015
+
+
+def test_a_node_is_the_text_that_its_index_embeds() -> None:
+    """With the metadata that are meant for embeddings; otherwise its vector would not be that of the index."""
+    node = TextNode(text="a", metadata={"title": "t", "secret": "s"}, excluded_embed_metadata_keys=["secret"])
+
+    assert validate([node]) == [node.get_content(metadata_mode=MetadataMode.EMBED)] == ["title: t\n\na"]  # type: ignore[list-item]

@@ -61,7 +61,9 @@ def text_in(item: Any) -> Any:
 
 def defect(item: object) -> str:
     """Return why an item that is no string cannot be embedded."""
-    return MISSING if _is_missing(item) else f"not a string but {_kind(item)}"
+    if not _is_missing(item):
+        return f"not a string but {_kind(item)}"
+    return f"{MISSING} ({_kind(item).removesuffix('Type') if not isinstance(item, Number | np.generic) else 'NaN'})"
 
 
 def line_for(faults: Mapping[int, tuple[Any, str]], given: Any, *, some: bool) -> str:
@@ -72,12 +74,12 @@ def line_for(faults: Mapping[int, tuple[Any, str]], given: Any, *, some: bool) -
         some: whether other items are texts.
         given: what was handed over.
     """
-    other = next((item for item, fault in faults.values() if fault not in (EMPTY, MISSING)), None)
+    other = next((item for item, fault in faults.values() if fault != EMPTY and not _is_missing(item)), None)
     if isinstance(other, str):
         return "Write [text.encode('utf-8', 'replace').decode() for text in texts]."
     if other is not None:
         return _line_for_item(other, given, some=some)
-    missing = [item for item, fault in faults.values() if fault == MISSING]
+    missing = [item for item, fault in faults.values() if fault != EMPTY]
     return (
         f"Leave them out: {_filter(given, next(iter(faults)), missing, any(f == EMPTY for _, f in faults.values()))}."
     )
@@ -103,7 +105,7 @@ def single(text: Any) -> Any:
         how = f"Write item[{_key(_pick(found, found))}]."
     else:
         how = f"Write {_of_one(found)}." if _of_one(found) else "Pass the text itself."
-    kind = "missing" if _is_missing(found) else _kind(found)
+    kind = "None" if found is None else _kind(found)
     raise InvalidInputError(f"A query is one text, not {kind}; nothing was sent. {how}", indices=[0])
 
 
