@@ -12,8 +12,9 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
-from ._display import Table, escaped, shown
+from ._display import Table, escaped, explained, shown
 from ._process import Closeable, in_thread
+from ._values import as_number
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
 from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
@@ -31,6 +32,9 @@ CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
 
 
+@explained(
+    "Router(['openai:text-embedding-3-small'], dimensions=256)", model="models=['openai:text-embedding-3-small']"
+)
 class Router(SetOnce, Closeable):
     """Embed texts with the cheapest model that is good enough, all within one embedding space.
 
@@ -175,13 +179,13 @@ class Router(SetOnce, Closeable):
             NoModelAvailableError: every candidate failed; ``attempts`` lists the failed requests.
             BackendError: a request failed, and no other model may hide the reason: a missing key, a refused text.
         """
-        return _warned(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)))
+        return _warned(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)), 4)
 
     async def aembed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
-        return _warned(await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout)))
+        return _warned(await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout)), 4)
 
     def embed_iter(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
@@ -295,8 +299,6 @@ class Router(SetOnce, Closeable):
         """Return the batches of this router's models that are in progress, or have ended, of all processes."""
         return self._batches.jobs(ended=ended)
 
-    # Questions
-
     def _question(
         self,
         texts: Iterable[str],
@@ -313,7 +315,7 @@ class Router(SetOnce, Closeable):
             InvalidInputError: some texts cannot be embedded.
         """
         name = choose_tier(tier, input_type, self._wiring.default_tiers)
-        timeout = None if timeout is None or timeout > TIMEOUT_MAX else timeout
+        timeout = None if (left := as_number(timeout, "timeout", float)) is None or left > TIMEOUT_MAX else left
         return Question(
             texts=validate(texts),
             input_type="query" if input_type == "query" else "document",  # an enum's member is no plain text
@@ -387,7 +389,7 @@ def embed_alone(router: Router, position: int, texts: Iterable[str], input_type:
     return calls.run(calls.embed, router._question(texts, input_type, router.tiers[0]))
 
 
-def _warned(result: EmbeddingResult) -> EmbeddingResult:
+def _warned(result: EmbeddingResult, stacklevel: int = 3) -> EmbeddingResult:
     """Warn where a lower tier has answered."""
     if any(result.degraded):
         used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
@@ -395,6 +397,6 @@ def _warned(result: EmbeddingResult) -> EmbeddingResult:
             f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the requested "
             "tier: nothing better was available or affordable.",
             DegradedWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return result

@@ -85,8 +85,8 @@ def line_for(faults: Mapping[int, tuple[Any, str]], given: Any, *, some: bool) -
     )
 
 
-def single(text: Any) -> Any:
-    """Return the text of a query, which is one.
+def one_text(text: Any) -> Any:
+    """Return the text of a method that embeds one.
 
     Raises:
         InvalidInputError: it is none; the message has the line to write.
@@ -96,7 +96,7 @@ def single(text: Any) -> Any:
     found = text_in(text)
     if isinstance(found, str):
         if not found:
-            raise InvalidInputError("The query is empty; nothing was sent. Ask for a text.", indices=[0])
+            raise InvalidInputError("The text is empty; nothing was sent. Leave the call out.", indices=[0])
         return found
     if isinstance(found, list | tuple):
         how = "Several texts are embedded by embed_documents(texts), in LlamaIndex get_text_embedding_batch(texts)."
@@ -106,7 +106,7 @@ def single(text: Any) -> Any:
     else:
         how = f"Write {_of_one(found)}." if _of_one(found) else "Pass the text itself."
     kind = "None" if found is None else _kind(found)
-    raise InvalidInputError(f"A query is one text, not {kind}; nothing was sent. {how}", indices=[0])
+    raise InvalidInputError(f"One text is embedded here, not {kind}; nothing was sent. {how}", indices=[0])
 
 
 # Collections that are refused

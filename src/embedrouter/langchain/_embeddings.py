@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from langchain_core.embeddings import Embeddings
 
+from .._display import explained
 from ..models import first_given
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
@@ -17,6 +18,10 @@ CONFIGURABLE = "embedding_tier"
 """The entry of ``config["configurable"]`` that asks for a tier."""
 
 
+CALL = "RouterEmbeddings('openai:text-embedding-3-small')"
+
+
+@explained(CALL, model=CALL, model_name=CALL)
 class RouterEmbeddings(ShownIsHeld, Embeddings):
     """Embed through a router, wherever LangChain takes ``Embeddings``.
 

@@ -5,6 +5,6 @@ from ._catalogue import PRICE_MAX_AGE, Card, Catalogue, did_you_mean, load_catal
 from ._declaration import Model, check_address, framework_methods, is_secret
 from ._resolution import custom_card, resolve, shared_space
 from ._servers import Server
-from ._settings import RouterSettings, SetOnce, preset
+from ._settings import NO_FOLDERS, RouterSettings, SetOnce, preset
 from ._tiers import TIERS, first_given, rank, requested, tier
 from ._tokens import MOST_TOKENS, implausible_count, parse_token_count, plausible_count, split_text

@@ -30,6 +30,7 @@ import platformdirs
 
 from .._process import in_thread
 from ..cache import read_record, write_once
+from ..calls import one_text
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
@@ -63,8 +64,8 @@ class IndexGuard:
     """
 
     def __init__(self, folder: Path, name: str, space: Space, earlier: Path | None = None) -> None:
-        if not name:
-            raise ConfigError("index= must be the name of the vector store that is being filled.")
+        if not name or not isinstance(name, str):
+            raise ConfigError("index= must be the name of the vector store that is being filled, such as 'handbook'.")
         self.name = name
         self._paths = [_path(place, name) for place in dict.fromkeys((folder, earlier)) if place is not None]
         self._space = space
@@ -222,8 +223,9 @@ class GuardedRouter:
         """
         if self._guard is not None:
             self._guard.check()
+        texts = [one_text(text) for text in texts] if input_type == "query" else texts
         result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
-        if self._guard is not None and input_type == "document" and texts:
+        if self._guard is not None and input_type == "document" and len(result):
             self._guard.record()
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
@@ -233,8 +235,9 @@ class GuardedRouter:
         if self._guard is not None:
             await in_thread(self._guard.check)
         tier = first_given(requested(input_type), *tiers)
+        texts = [one_text(text) for text in texts] if input_type == "query" else texts
         result = await self.router.aembed(texts, input_type=input_type, tier=tier)
-        if self._guard is not None and input_type == "document" and texts:
+        if self._guard is not None and input_type == "document" and len(result):
             await in_thread(self._guard.record)
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
