@@ -193,7 +193,7 @@ class Config:
         given["models"] = [self._model(row) for row in given["models"]]
         for name, kind in (("budget", Budget), ("retry", RetryPolicy)):
             if name in given:
-                given[name] = kind(**given[name])
+                given[name] = self._built(kind, **given[name])
         for name in ("catalog", "ledger"):
             if given.get(name, ":memory:") != ":memory:":
                 given[name] = self._located(given[name], name)
@@ -214,10 +214,18 @@ class Config:
         return given
 
     def _model(self, row: dict[str, Any]) -> Model:
-        model = Model(row.pop("model"), **row)
+        model: Model = self._built(Model, row.pop("model"), **row)
         if not self.named:
             self._require_harmless(model)
         return model
+
+    def _built(self, kind: type[Any], *given: Any, **settings: Any) -> Any:
+        """Return an object of a class, of which an error names the file."""
+        try:
+            return kind(*given, **settings)
+        except ConfigError as error:
+            story = f"{self.path}: {error}"
+        raise ConfigError(story)
 
     def _require_harmless(self, model: Model) -> None:
         """Refuse what a file of an untrusted author may not make a model do.
