@@ -173,7 +173,7 @@ class Model:
         for item in fields(self):
             value = getattr(self, item.name)
             if issubclass(type(value), str):
-                value = plain(value)
+                value = plain(value).strip() if item.name == "base_url" else plain(value)
             elif item.name in ("prompts", "headers", "extra_body", "served_as"):
                 value = _own(value)
             object.__setattr__(self, item.name, value)
