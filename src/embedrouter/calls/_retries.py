@@ -12,6 +12,9 @@ from ..types import Candidate
 from ._attempt import OneAttempt
 from ._call import Call, Embedded, SizedText
 
+FIRST_CONTACT = 1.0
+"""Seconds for which a server is tried that has not answered this process yet: one that starts, or a wrong address."""
+
 
 @dataclass(slots=True)
 class Tried:
@@ -85,6 +88,8 @@ class Retries:
             if wait is not None and number > counted:  # still busy, however short the waits are that it asks for
                 wait = max(wait, self._policy.backoff(counted, chance))
             now = self._clock()
+            if outcome.error.unreached and wait is not None and self._policy.timeout - left + wait > FIRST_CONTACT:
+                wait = None
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient
                 return tried
