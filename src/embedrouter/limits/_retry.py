@@ -33,7 +33,7 @@ class RetryPolicy:
     """
 
     def __post_init__(self) -> None:
-        for item in fields(self):
+        for item in fields(RetryPolicy):  # a subclass may have others
             kind = int if item.name == "attempts" else float
             number = as_number(getattr(self, item.name), f"RetryPolicy.{item.name}", kind, needed=True)
             object.__setattr__(self, item.name, number)

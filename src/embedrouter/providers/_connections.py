@@ -43,6 +43,8 @@ CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """Failures of TLS that mean that the other side, or the network, closed the connection."""
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 """How OpenSSL says that the answer is not TLS."""
+NOT_HTTP = "illegal status line"
+"""How h11 says that the answer is not HTTP, such as that of a server that speaks TLS."""
 PROXY_STATUS = re.compile(r"(?:Tunnel connection failed: )?([0-9]{1,9})(?![0-9])")
 """How the libraries say what a proxy answered to CONNECT; the longer form is that of http.client."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -105,6 +107,8 @@ def explain(error: BaseException, url: str, authorities: str = "SSL_CERT_FILE", 
         return Failure("no connection was made in time", where)
     if "ConnectError" in kinds:
         return Failure("it was closed before it was complete, or no route leads there", where)
+    if NOT_HTTP in str(error) and not reached:
+        return Failure("the answer is not HTTP", "Check base_url: perhaps it begins with https://.", permanent=True)
     status = "Check the network and the provider's status."
     if url.startswith("http:") and not reached:
         status = "Check base_url: perhaps the address begins with https://."

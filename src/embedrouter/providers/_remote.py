@@ -271,7 +271,6 @@ class RemoteBackend(Backend):
             f"the answer of {place} is not an embeddings response.{says} Check base_url.",
             model=self.model.name,
             retryable=False if is_page else None,
-            perhaps_billed=False if is_page else None,
         )
 
     def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
@@ -287,13 +286,14 @@ class RemoteBackend(Backend):
         """Return the error for a failure of the network: the host, the reason, and what to do."""
         called = self._called(error)
         failure = explain(reason or error, called, self.authorities, reached=self._place in reached)
+        sent = was_sent(error)
         unavailable = UnavailableError(
             f"the connection failed ({place_of(called)}): {failure.reason}. {failure.advice}",
             model=self.model.name,
             retryable=not failure.permanent,
-            perhaps_billed=was_sent(error),
+            perhaps_billed=sent,
         )
-        unavailable.unreached = self._place not in reached
+        unavailable.unreached = not sent and self._place not in reached
         return unavailable
 
     @property
