@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.errors import BackendError, ConfigError, NoModelAvailableError, UnavailableError
+from embedrouter.errors import BackendError, ConfigError, EmbedRouterError, NoModelAvailableError, UnavailableError
 from tests.company_network import (
     Authority,
     Server,
@@ -198,6 +200,66 @@ def test_an_unknown_name_is_said(host: str, name: str, asynchronous: bool, monke
     assert not error.retryable
     assert f"({host}): the name is unknown" in str(error)
     assert "HTTPS_PROXY" in str(error)
+
+
+def test_a_server_that_has_answered_is_tried_longer(
+    asynchronous: bool, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is right, so its name will be known again: a network that is away for a moment ends no long run."""
+    router = router_of("openai", url_of(emulator, "openai", host="localhost"))
+    embed(router, asynchronous, TEXT, input_type="document")
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    router.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", unknown)
+        errors = failures(router, asynchronous)
+
+    assert [error.retryable for error in errors] == [True, True]
+    assert not any(error.unreached for error in errors)
+
+
+def test_a_server_that_never_answered_is_tried_for_a_second(asynchronous: bool) -> None:
+    """It may be one that starts; or the port is wrong, and a person waits for the reason, also at the tenth call."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    router = Router([Model(MODELS["openai"], base_url=url, api_key=KEY)], cache=None, ledger=":memory:")
+    for _ in range(10):
+        began = time.monotonic()
+        with pytest.raises(NoModelAvailableError, match="no program listens"):
+            embed(router, asynchronous, TEXT, input_type="document")
+        assert time.monotonic() - began < 3
+    router.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "meant"),
+    [("/v1/embeddings", "/v1"), ("/v1/embeddings/", "/v1"), ("", "/v1"), ("/v1/chat/completions", "/v1")],
+)
+def test_a_path_that_is_wrong_is_told_the_right_one(
+    end: str, meant: str, asynchronous: bool, emulator: Emulator
+) -> None:
+    """After one try, with the address that was called."""
+    base = emulator.openai_url.removesuffix("/v1")
+    [error] = failures(router_of("openai", base + end), asynchronous)
+
+    assert error.status == 404
+    assert f"{base.removeprefix('http://')}{end.rstrip('/')}/embeddings" in str(error)
+    assert f"base_url='{base}{meant}'" in str(error)
+
+
+def test_an_error_is_one_short_traceback(asynchronous: bool, emulator: Emulator) -> None:
+    """Of the user's lines and of the one call, without the stages and the exceptions below the SDK's."""
+    emulator.script(Fault.status(401))
+    for url in (emulator.openai_url, "https://nowhere.invalid/v1", f"{emulator.openai_url}/x"):
+        with pytest.raises(EmbedRouterError) as caught:
+            ask(router_of("openai", url), asynchronous)
+        lines = "".join(traceback.format_exception(caught.value)).splitlines()
+
+        assert sum(line.startswith("Traceback") for line in lines) == 1
+        assert len(lines) < 40 + 30 * asynchronous  # asyncio.run has frames, too
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
