@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import decimal
 import enum
+import importlib
 import io
 import re
 from collections import deque
@@ -35,9 +36,11 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, Te
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router, TieredRouter
 from embedrouter.calls import chunks, validate
-from embedrouter.errors import EmbedRouterError
+from embedrouter.errors import EmbedRouterError, InvalidInputError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
+from embedrouter.providers.versions import needed
+from embedrouter.testing import FakeBackend
 from tests.command_line import run
 from tests.emulator import Emulator
 
@@ -632,3 +635,38 @@ def test_a_node_is_the_text_that_its_index_embeds() -> None:
     node = TextNode(text="a", metadata={"title": "t", "secret": "s"}, excluded_embed_metadata_keys=["secret"])
 
     assert validate([node]) == [node.get_content(metadata_mode=MetadataMode.EMBED)] == ["title: t\n\na"]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("adapter", [RouterEmbeddings, RouterEmbedding])
+def test_a_column_is_embedded_for_a_guarded_index(adapter: Any, typed: dict[str, Any], emulator: Emulator) -> None:
+    """Whether a column is empty is no question that pandas and numpy answer."""
+    router = Router([FakeBackend().model()], cache=None, ledger=":memory:")
+    embedder = adapter(router, index="columns")
+    many = embedder.embed_documents if adapter is RouterEmbeddings else embedder.get_text_embedding_batch
+    for column in (pd.Series(["a", "b"], index=["x", "y"]), np.array(["a", "b"]), pl.Series(["a", "b"])):
+        assert len(many(column)) == 2
+
+
+def test_positions_count_in_all_texts_of_a_call() -> None:
+    """LlamaIndex cuts them into batches of 2,048; of ``embed_iter`` the chunks count together."""
+    router = Router([fake := FakeBackend().model()], cache=None, ledger=":memory:")
+    texts = [*["a"] * 3000, "", "b"]
+    for call in (
+        lambda: RouterEmbedding(router).get_text_embedding_batch(texts),
+        lambda: asyncio.run(RouterEmbedding(router).aget_text_embedding_batch(texts)),
+        lambda: RouterEmbeddings(router).embed_documents(texts),
+        lambda: list(router.embed_iter(pd.Series(texts), input_type="document", chunk_size=999)),
+    ):
+        with pytest.raises(InvalidInputError, match="empty: 3000") as caught:
+            call()
+        assert caught.value.indices == (3000,)
+    assert fake.backend is not None
+
+
+def test_a_framework_that_is_missing_is_told_the_extra() -> None:
+    """Other errors of an import stay as they are."""
+    says = r"x needs langchain_core.*pip install 'embedrouter\[langchain\]'"
+    with pytest.raises(ModuleNotFoundError, match=says), needed("x", "langchain"):
+        importlib.import_module("langchain_core.no_such_module")
+    with pytest.raises(ModuleNotFoundError, match="No module named"), needed("x", "langchain"):
+        importlib.import_module("embedrouter.no_such_module")

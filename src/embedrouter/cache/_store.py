@@ -54,7 +54,7 @@ def _require_folder(folder: Path) -> None:
     Raises:
         ConfigError: the message has the folder to write.
     """
-    place = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder.anchor)  # noqa: PTH110 - raises nothing
+    place = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)  # noqa: PTH110 - pathlib raises
     if os.path.isfile(place):  # noqa: PTH113
         raise ConfigError(f"cache={str(folder)!r}: {place} is a file, not a folder. Write cache={str(place.parent)!r}.")
 

@@ -65,6 +65,7 @@ class Retries:
         """
         tried = Tried()
         number, busy, spoilt, left = 0, 0, 0, self._policy.timeout
+        first_failed = 0.0
         while True:
             number += 1
             outcome = await self._following.make(call, candidate, texts, number, left, patient)
@@ -88,7 +89,8 @@ class Retries:
             if wait is not None and number > counted:  # still busy, however short the waits are that it asks for
                 wait = max(wait, self._policy.backoff(counted, chance))
             now = self._clock()
-            if outcome.error.unreached and wait is not None and self._policy.timeout - left + wait > FIRST_CONTACT:
+            first_failed = now if number == 1 else first_failed
+            if outcome.error.unreached and wait is not None and now - first_failed + wait > FIRST_CONTACT:
                 wait = None
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient

@@ -278,9 +278,7 @@ class RemoteBackend(Backend):
         sent, called = was_sent(error), self._called(error)
         failure = explain(error, called, self.authorities)
         story = f"no answer in time ({place_of(called)})" + ("" if sent else f": {failure.reason}. {failure.advice}")
-        timeout = RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
-        timeout.unreached = not sent and self._place not in reached
-        return timeout
+        return RequestTimeoutError(story, model=self.model.name, perhaps_billed=sent)
 
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
         """Return the error for a failure of the network: the host, the reason, and what to do."""
