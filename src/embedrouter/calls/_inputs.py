@@ -188,8 +188,8 @@ def _refused_array(given: Any) -> str:
 
 def _line_for_item(item: Any, given: Any, *, some: bool) -> str:
     of = "texts.to_pylist()" if _is_arrow(given) else "texts"
-    if isinstance(item, tuple) and hasattr(item, "_fields"):
-        name = _pick(item._fields, dict(zip(item._fields, item, strict=True)))
+    if isinstance(item, tuple) and (fields := getattr(item, "_fields", ())):
+        name = _pick(fields, dict(zip(fields, item, strict=True)))
         return f"Write [row.{name if str(name).isidentifier() else '…'} for row in texts]."
     if isinstance(item, tuple) and len(item) == 2 and (line := _of_pair(*item)):
         return f"Write {line}."
