@@ -142,10 +142,19 @@ def test_a_file_that_may_not_grow_fails_no_call(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("place", ["/proc/cache", "/dev/null/cache", "file"])
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_path_that_is_a_file_is_a_wrong_setting(place: str, tmp_path: Path) -> None:
+    """It will be no folder later; the message names the folder that is there."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"is a file, not a folder\. Write cache=") as caught:
+        Router([FakeBackend().model()], cache=tmp_path / place)
+
+    assert str(caught.value).endswith(f"Write cache={str(tmp_path)!r}.")
+
+
+@pytest.mark.parametrize("place", ["/proc/cache", "/dev/null/cache"])
 def test_a_folder_that_cannot_be_made_fails_no_call(place: str, tmp_path: Path) -> None:
     """Reading and writing are two causes."""
-    (tmp_path / "file").touch()
     router = Router([FakeBackend().model()], cache=tmp_path / place, ledger=":memory:")
     with pytest.warns(CacheWarning, match="Give the right to read and write it") as told:
         answers(router, times=2)

@@ -778,12 +778,12 @@ def test_a_folder_that_cannot_be_written_is_reported(place: Path, monkeypatch: p
 
 
 def test_a_file_in_place_of_the_cache_is_reported(place: Path) -> None:
-    """The ledger and the probes have no place either."""
+    """No router can be built with it."""
     Path("kept").write_text("a file")
 
     facts = examine("--cache", "kept", code=1)
 
-    assert problems(facts) == ["drift, document", "drift, query", "folder", "file"]
+    assert problems(facts) == ["settings"]
 
 
 @pytest.mark.parametrize(("free", "level", "code"), [(10**10, "ok", 0), (10**8, "warning", 0), (10**6, "problem", 1)])

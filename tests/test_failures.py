@@ -229,7 +229,8 @@ TABLE = [
     Row("half an answer", Fault.half_body(), BackendError, "again", OWN, "unconfirmed"),
     Row("read timeout", Fault.slow(3), RequestTimeoutError, "again", OWN, "unconfirmed", settings={"timeout": 0.2}),
     # An answer came that says nothing of vectors, nor of a bill
-    Row("200 page", Fault.html(), BadResponseError, "again", OWN, "unconfirmed"),
+    Row("200 page", Fault.html(), BadResponseError, "next model", None, "unconfirmed", ("openai", "azure", "voyage")),
+    Row("200 page in an SDK", Fault.html(), BadResponseError, "again", OWN, "unconfirmed", ("cohere", "google")),
     Row("200 empty", Fault.status(200, body=""), BadResponseError, "again", OWN, "unconfirmed"),
     Row("200 null", Fault.status(200, body="null"), BadResponseError, "again", OWN, "unconfirmed"),
     Row("200 {}", Fault.status(200, body={}), BadResponseError, "again", OWN, "unconfirmed"),

@@ -1234,7 +1234,7 @@ def test_a_call_with_less_time_than_the_wait_fails_at_once(asynchronous: bool) -
     with pytest.raises(NoModelAvailableError, match=r"the time allowed ends before .*its rate limit") as caught:
         embed(router, asynchronous, ["b"], input_type="query", timeout=20)
 
-    assert isinstance(caught.value.__cause__, RequestTimeoutError)
+    assert isinstance(caught.value.attempts[-1].error, RequestTimeoutError)
     assert len(fake.calls) == 1
     assert virtual.sleeps == []
     assert not router.ledger.unconfirmed()

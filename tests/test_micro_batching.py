@@ -553,7 +553,7 @@ def test_every_call_gets_the_whole_story(crowd: MakeCrowd) -> None:
     for error in errors:
         assert isinstance(error, NoModelAvailableError)
         assert len(error.attempts) == 3
-        assert isinstance(error.__cause__, UnavailableError)
+        assert isinstance(error.attempts[-1].error, UnavailableError)
     assert len({id(error) for error in errors}) == 3
     few.assert_quiet()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from embedrouter import Model, RetryPolicy, Router
-from embedrouter.errors import BackendError, ConfigError, NoModelAvailableError, UnavailableError
+from embedrouter.errors import BackendError, ConfigError, EmbedRouterError, NoModelAvailableError, UnavailableError
 from tests.company_network import (
     Authority,
     Server,
@@ -28,6 +29,7 @@ from tests.company_network import (
 )
 from tests.either import embed
 from tests.emulator import Emulator, Fault
+from tests.virtual_time import VirtualTime
 
 KEY = "sk-test-0123456789"
 TEXT = ["a text"]
@@ -192,12 +194,74 @@ def test_an_unknown_name_is_said(host: str, name: str, asynchronous: bool, monke
         return resolve(asked, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", known)
-    first, second = failures(router_of(name, f"https://{host}/v1"), asynchronous)
+    [error] = failures(router_of(name, f"https://{host}/v1"), asynchronous)
 
-    assert type(first) is type(second) is UnavailableError
-    assert first.retryable
-    assert f"({host}): the name is unknown" in str(first)
-    assert "HTTPS_PROXY" in str(first)
+    assert type(error) is UnavailableError
+    assert not error.retryable
+    assert f"({host}): the name is unknown" in str(error)
+    assert "HTTPS_PROXY" in str(error)
+
+
+def test_a_server_that_has_answered_is_tried_longer(
+    asynchronous: bool, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is right, so its name will be known again: a network that is away for a moment ends no long run."""
+    router = router_of("openai", url_of(emulator, "openai", host="localhost"))
+    embed(router, asynchronous, TEXT, input_type="document")
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    router.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", unknown)
+        errors = failures(router, asynchronous)
+
+    assert [error.retryable for error in errors] == [True, True]
+    assert not any(error.unreached for error in errors)
+
+
+def test_a_server_that_never_answered_is_tried_for_a_second(asynchronous: bool) -> None:
+    """It may be one that starts; or the port is wrong, and a person waits for the reason, also at the tenth call."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    model = Model(MODELS["openai"], base_url=url, api_key=KEY)
+    clock = VirtualTime()
+    router = Router([model], cache=None, ledger=":memory:", clock=clock, sleep=clock.sleep)
+    for _ in range(10):
+        began = clock()
+        with pytest.raises(NoModelAvailableError, match="no program listens"):
+            embed(router, asynchronous, TEXT, input_type="document")
+        assert clock() - began <= 1
+    router.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "meant"),
+    [("/v1/embeddings", "/v1"), ("/v1/embeddings/", "/v1"), ("", "/v1"), ("/v1/chat/completions", "/v1")],
+)
+def test_a_path_that_is_wrong_is_told_the_right_one(
+    end: str, meant: str, asynchronous: bool, emulator: Emulator
+) -> None:
+    """After one try, with the address that was called."""
+    base = emulator.openai_url.removesuffix("/v1")
+    [error] = failures(router_of("openai", base + end), asynchronous)
+
+    assert error.status == 404
+    assert f"{base.removeprefix('http://')}{end.rstrip('/')}/embeddings" in str(error)
+    assert f"base_url='{base}{meant}'" in str(error)
+
+
+def test_an_error_is_one_short_traceback(asynchronous: bool, emulator: Emulator) -> None:
+    """Of the user's lines and of the one call, without the stages and the exceptions below the SDK's."""
+    emulator.script(Fault.status(401))
+    for url in (emulator.openai_url, "https://nowhere.invalid/v1", f"{emulator.openai_url}/x"):
+        with pytest.raises(EmbedRouterError) as caught:
+            ask(router_of("openai", url), asynchronous)
+        lines = "".join(traceback.format_exception(caught.value)).splitlines()
+
+        assert sum(line.startswith("Traceback") for line in lines) == 1
+        assert len(lines) < 40 + 30 * asynchronous  # asyncio.run has frames, too
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
@@ -205,7 +269,7 @@ def test_a_closed_port_is_said(host: str, name: str, asynchronous: bool) -> None
     """With the port, which is what is wrong."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    error, _ = failures(router_of(name, f"http://{host}:{port}/v1"), asynchronous)
+    error, *_ = failures(router_of(name, f"http://{host}:{port}/v1"), asynchronous)
 
     assert not error.perhaps_billed
     assert f"({host}:{port}): no program listens on that port" in str(error)
@@ -225,7 +289,7 @@ def test_a_handshake_that_fails_is_said(
 ) -> None:
     """Nothing was sent."""
     server = stack.enter_context(serve(handle))
-    error, _ = failures(router_of(name, f"https://127.0.0.1:{server.port}/v1"), asynchronous)
+    error, *_ = failures(router_of(name, f"https://127.0.0.1:{server.port}/v1"), asynchronous)
 
     assert not error.perhaps_billed
     assert f"127.0.0.1:{server.port}" in str(error)
@@ -340,7 +404,7 @@ def test_a_proxy_that_is_not_there_is_said(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = where.format(port=taken.getsockname()[1])
     monkeypatch.setenv("HTTPS_PROXY", address)
-    error, _ = failures(router_of(name, "https://api.company.test/v1"), asynchronous)
+    error, *_ = failures(router_of(name, "https://api.company.test/v1"), asynchronous)
 
     assert f"through the proxy {address.removeprefix('http://')}" in str(error)
     assert "Check the proxy in HTTPS_PROXY" in str(error)

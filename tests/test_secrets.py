@@ -335,8 +335,8 @@ def test_no_event_holds_a_key_or_a_text(
     poor = build(budget=Budget(total="0.000000001"))
     failure(poor, asynchronous, [f"{TEXT} poor"])
     poor.close()
-    (tmp_path / "file").write_text("")
     failing = build(cache=tmp_path / "file", ledger=":memory:")
+    (tmp_path / "file").write_text("")
     with pytest.warns(CacheWarning):
         embed(failing, asynchronous, [TEXT], input_type="document")
     failing.close()

@@ -554,3 +554,83 @@ def test_with_a_local_member_queries_go_on_when_the_api_and_the_budget_are_gone(
     assert router.embed(["q"], input_type="query").degraded == (False,)
     with pytest.warns(UserWarning, match="below the requested tier"):
         assert router.embed(["q"], input_type="query", tier="high").models == ("fake:local",)
+
+
+# Functions and embedders that do not do what a wrapped one does
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda texts: None, "None came back"),
+        (lambda texts: "vectors", "str came back"),
+        (lambda texts: {"data": texts}, "dict came back"),
+        (lambda texts: [1.0] * 4, "4 rows came for 2 texts"),
+        (lambda texts: [[1.0] * 4], "1 rows came for 2 texts"),
+        (lambda texts: np.ones(4), "4 rows came for 2 texts"),
+        (lambda texts: asyncio.sleep(0, texts), "coroutine came back"),
+    ],
+)
+def test_a_function_of_another_form_is_called_once_and_told_the_form(
+    function: Any, says: str, asynchronous: bool
+) -> None:
+    """It is deterministic: another try would give the same."""
+    router = Router([Model.wrap(function, space="mine", dimensions=4)], cache=None, ledger=":memory:")
+    with pytest.raises(NoModelAvailableError, match=says) as caught:
+        embed(router, asynchronous, ["a", "b"], input_type="document")
+
+    assert len(caught.value.attempts) == 1
+    assert "[function(text) for text in texts]" in str(caught.value)
+
+
+def test_vectors_of_another_length_are_told_the_setting(asynchronous: bool) -> None:
+    """After one try."""
+    model = Model.wrap(lambda texts: [[1.0] * 5 for _ in texts], space="mine", dimensions=4)
+    with pytest.raises(NoModelAvailableError, match=r"declare Model\(…, dimensions=5\)") as caught:
+        embed(Router([model], cache=None, ledger=":memory:"), asynchronous, ["a"], input_type="document")
+
+    assert len(caught.value.attempts) == 1
+
+
+def test_a_generator_of_vectors_is_a_list_of_vectors() -> None:
+    """What comes is read once."""
+    model = Model.wrap(lambda texts: ([1.0] * 4 for _ in texts), space="mine", dimensions=4)
+    result = Router([model], cache=None, ledger=":memory:").embed(["a", "b"], input_type="document")
+
+    assert result.vectors.shape == (2, 4)
+
+
+class OneLoop(Embeddings):
+    """As those whose asynchronous client belongs to the event loop of its first call."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.forms: list[str] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.forms.append("sync")
+        return [[1.0, 2.0] for _ in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.loop = self.loop or asyncio.get_running_loop()
+        if self.loop.is_closed():
+            try:
+                self.loop.call_soon(print)
+            except RuntimeError as error:
+                raise openai.APIConnectionError(request=None) from error  # type: ignore[arg-type]
+        self.forms.append("async")
+        return [[1.0, 2.0] for _ in texts]
+
+
+def test_an_embedder_of_another_event_loop_embeds_synchronously() -> None:
+    """With several ``asyncio.run``, where its own client raises that the event loop is closed."""
+    embedder = OneLoop()
+    router = Router([Model.wrap(embedder, space="mine", dimensions=2)], cache=None, ledger=":memory:")
+    for text in "abc":
+        result = asyncio.run(router.aembed([text], input_type="document"))
+        assert result.vectors.tolist() == [[1.0, 2.0]]
+
+    assert embedder.forms == ["async", "sync", "sync"]

@@ -28,17 +28,18 @@ import os
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from ._display import get_logger, masked, shown_name
+from ._display import get_logger, hint_for, masked, shown_name
 from .cache import default_folder
 from .errors import ConfigError
 from .limits import RetryPolicy
-from .models import Model, RouterSettings, load_catalogue
+from .models import NO_FOLDERS, Model, RouterSettings, load_catalogue
 from .spending import Budget
 
 __all__ = ["ENVIRONMENT", "Config", "load"]
@@ -53,15 +54,18 @@ class _Table(BaseModel):
 
 
 def _table(name: str, declared: type, *, without: Collection[str] = (), **other: Any) -> type[_Table]:
-    """Return the table whose keys are the fields of a dataclass.
+    """Return the table whose keys are the fields of a dataclass, which checks its numbers itself.
 
     Args:
         without: fields that a file cannot set.
         other: pydantic definitions of keys that TOML writes in another type than Python.
     """
     hints = get_type_hints(declared)
+    numbers = {name for name, hint in hints.items() if {int, float, Decimal} & {hint, *get_args(hint)}}
     keys: dict[str, Any] = {
-        item.name: (hints[item.name], None) for item in fields(declared) if item.name not in without
+        item.name: (hints[item.name] | str | int | float if item.name in numbers else hints[item.name], None)
+        for item in fields(declared)
+        if item.name not in without
     }
     return create_model(name, __base__=_Table, **{**keys, **other})
 
@@ -92,6 +96,40 @@ _Router = _table(
     tiers=(list[str], None),
     catalog=(str, None),
 )
+
+
+TABLES: dict[Any, Any] = {"models": _Model, "budget": _Budget, "retry": _Retry, "routers": _Router}
+WRITTEN = {
+    "models": 'models = ["openai:text-embedding-3-small"], or a table [[models]] for each',
+    "model": 'model = "openai:text-embedding-3-small"',
+    "budget": 'budget = "…/day"',
+    "retry": "a table [retry] with attempts = 3",
+    "tiers": 'tiers = ["low", "high"], lowest first',
+    "dimensions": "dimensions = 512",
+}
+"""How a setting is written whose value has another type."""
+TOML = {
+    **dict.fromkeys(("api_key", "key", "openai_api_key"), 'api_key_env = "OPENAI_API_KEY", the name of a variable'),
+    **dict.fromkeys(("name", "model_name"), WRITTEN["model"]),
+    **dict.fromkeys(("retries", "max_retries"), "attempts = 3, in a table [retry]"),
+    **dict.fromkeys(("per_week", "daily", "limit"), 'per_day = "5.00"'),
+    **dict.fromkeys(("url", "api_base"), 'base_url = "https://…/v1"'),
+}
+"""What is written in place of other names of keys."""
+
+
+def _hint(error: Mapping[str, Any], form: type[Any]) -> str:
+    """Return what to write, as TOML, in place of what is wrong."""
+    *above, name = [part for part in error["loc"] if isinstance(part, str)]
+    table = next((TABLES[part] for part in reversed(above) if part in TABLES), form)
+    keys = f"Keys are {', '.join(sorted(table.model_fields))}."
+    if error["type"] == "extra_forbidden":
+        hint = hint_for(name, table.model_fields, TOML)
+        return hint if hint and "(" not in hint else keys
+    if name in WRITTEN:
+        amount = error["input"] if type(error["input"]) in (int, float) else "5.00"
+        return f"Write {WRITTEN[name].replace('…', str(amount))}."
+    return keys if error["type"] == "missing" else ""
 
 
 class _Tiered(_Table):
@@ -145,17 +183,17 @@ class Config:
         try:
             return form.model_validate(self.content)
         except ValidationError as error:  # its message quotes the file, which may contain a key
-            first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(shown_name(part).strip("'") for part in first["loc"])
-        hint = f" Keys are {', '.join(sorted(form.model_fields))}." if len(first["loc"]) == 1 else ""
-        raise ConfigError(f"{self.path}: {where}: {first['msg']}.{hint}")
+            first = error.errors(include_url=False)[0]
+            where = ".".join(shown_name(part).strip("'") for part in first["loc"])
+            story = f"{self.path}: {where}: {first['msg']}. {_hint(first, form)}".strip()
+        raise ConfigError(story)
 
     def _arguments(self, table: Any) -> dict[str, Any]:
         given: dict[str, Any] = table.model_dump(exclude_unset=True)
         given["models"] = [self._model(row) for row in given["models"]]
         for name, kind in (("budget", Budget), ("retry", RetryPolicy)):
             if name in given:
-                given[name] = kind(**given[name])
+                given[name] = self._built(kind, **given[name])
         for name in ("catalog", "ledger"):
             if given.get(name, ":memory:") != ":memory:":
                 given[name] = self._located(given[name], name)
@@ -166,14 +204,28 @@ class Config:
         ):
             raise self._refused("declares servers in its catalog, which may have keys and texts sent to them. Read it")
         if (cache := given.pop("cache", True)) is not True:  # True is the default folder
-            given["cache"] = None if cache is False else cache if "://" in cache else self._located(cache, "cache")
+            given["cache"] = (
+                None
+                if cache is False
+                else cache
+                if "://" in cache or cache in NO_FOLDERS
+                else self._located(cache, "cache")
+            )
         return given
 
     def _model(self, row: dict[str, Any]) -> Model:
-        model = Model(row.pop("model"), **row)
+        model: Model = self._built(Model, row.pop("model"), **row)
         if not self.named:
             self._require_harmless(model)
         return model
+
+    def _built(self, kind: type[Any], *given: Any, **settings: Any) -> Any:
+        """Return an object of a class, of which an error names the file."""
+        try:
+            return kind(*given, **settings)
+        except ConfigError as error:
+            story = f"{self.path}: {error}"
+        raise ConfigError(story)
 
     def _require_harmless(self, model: Model) -> None:
         """Refuse what a file of an untrusted author may not make a model do.

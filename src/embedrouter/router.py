@@ -11,8 +11,9 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
-from ._display import Table, escaped, shown
+from ._display import Table, escaped, explained, shown
 from ._process import Closeable, in_thread
+from ._values import as_number
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
 from .calls import Calls, Question, Wiring, achunks, chunks, validate, warn_if_degraded, wire
@@ -31,6 +32,9 @@ CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
 
 
+@explained(
+    "Router(['openai:text-embedding-3-small'], dimensions=256)", model="models=['openai:text-embedding-3-small']"
+)
 class Router(NoEmbedder, SetOnce, Closeable):
     """Embed texts with the cheapest model that is good enough, all within one embedding space.
 
@@ -175,14 +179,14 @@ class Router(NoEmbedder, SetOnce, Closeable):
             NoModelAvailableError: every candidate failed; ``attempts`` lists the failed requests.
             BackendError: a request failed, and no other model may hide the reason: a missing key, a refused text.
         """
-        return warn_if_degraded(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)))
+        return warn_if_degraded(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)), 4)
 
     async def aembed(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
         return warn_if_degraded(
-            await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout))
+            await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout)), 4
         )
 
     def embed_iter(
@@ -199,7 +203,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
         """
         question = self._question([], input_type, tier)
         parts = chunks(texts, self._chunk_size(chunk_size))
-        return (warn_if_degraded(self._calls.run(self._calls.embed, part)) for part in question.each(parts))
+        return (warn_if_degraded(self._calls.run(self._calls.embed, part)) for part in question.each(parts, texts))
 
     def aembed_iter(
         self,
@@ -212,7 +216,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
         """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
         question = self._question([], input_type, tier)
         parts = achunks(texts, self._chunk_size(chunk_size))
-        return self._aembed_each(question.aeach(parts))
+        return self._aembed_each(question.aeach(parts, texts))
 
     async def _aembed_each(self, questions: AsyncIterable[Question]) -> AsyncGenerator[EmbeddingResult]:
         async for question in questions:
@@ -302,8 +306,6 @@ class Router(NoEmbedder, SetOnce, Closeable):
         """Return the batches of this router's models that are in progress, or have ended, of all processes."""
         return self._batches.jobs(ended=ended)
 
-    # Questions
-
     def _question(
         self,
         texts: Iterable[str],
@@ -320,7 +322,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
             InvalidInputError: some texts cannot be embedded.
         """
         name = choose_tier(tier, input_type, self._wiring.default_tiers)
-        timeout = None if timeout is None or timeout > TIMEOUT_MAX else timeout
+        timeout = None if (left := as_number(timeout, "timeout", float)) is None or left > TIMEOUT_MAX else left
         return Question(
             texts=validate(texts),
             input_type="query" if input_type == "query" else "document",  # an enum's member is no plain text

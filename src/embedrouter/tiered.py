@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ._display import escaped
+from ._display import escaped, explained, shown_name
 from ._process import Closeable
 from .calls import require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
@@ -21,7 +21,10 @@ from .types import EmbeddingResult, Estimate, InputType, Usage
 
 __all__ = ["TieredRouter", "default_tier", "require_single_space"]
 
+CALL = "TieredRouter({'low': …, 'high': …})"
 
+
+@explained(CALL, low=CALL, medium=CALL, high=CALL)
 class TieredRouter(NoEmbedder, SetOnce, Closeable):
     """Pass each call to the router of the requested tier, or of the next higher tier that has a router.
 
@@ -44,7 +47,14 @@ class TieredRouter(NoEmbedder, SetOnce, Closeable):
         tiers: Sequence[str] | None = None,
     ) -> None:
         if not routers:
-            raise ConfigError("TieredRouter needs a router for at least one tier: TieredRouter({'low': …, 'high': …}).")
+            raise ConfigError(f"TieredRouter needs a router for at least one tier: {CALL}.")
+        if not isinstance(routers, Mapping):
+            raise ConfigError(f"TieredRouter takes a router for each tier, not {type(routers).__name__}: {CALL}.")
+        for name, router in routers.items():
+            if not isinstance(router, Router):
+                raise ConfigError(
+                    f"The tier {shown_name(name)} needs a Router, not {type(router).__name__}. Write Router([…])."
+                )
         self.tiers = tuple(tiers) if tiers is not None else TIERS if set(routers) <= set(TIERS) else tuple(routers)
         self._routers = {name: routers[name] for name in sorted(routers, key=self._rank)}
         highest = list(self._routers)[-1]

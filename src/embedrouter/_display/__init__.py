@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Iterator
 from numbers import Number
 
+from ._arguments import explained as explained
+from ._arguments import hint_for as hint_for
 from ._tables import Table as Table
 from ._tables import counted as counted
 from ._tables import dollars as dollars

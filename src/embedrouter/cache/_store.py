@@ -1,5 +1,6 @@
 """Define the interface of a store, and open the store that ``cache=`` names."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias, overload, runtime_checkable
@@ -47,6 +48,17 @@ class Default:
 DEFAULT = Default()
 
 
+def _require_folder(folder: Path) -> None:
+    """Refuse a path that no folder can have, because it is a file or in a file. Nothing is made.
+
+    Raises:
+        ConfigError: the message has the folder to write.
+    """
+    place = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)  # noqa: PTH110 - pathlib raises
+    if os.path.isfile(place):  # noqa: PTH113
+        raise ConfigError(f"cache={str(folder)!r}: {place} is a file, not a folder. Write cache={str(place.parent)!r}.")
+
+
 @overload
 def open_cache(cache: str | Path | Cache | Default) -> Cache: ...
 @overload
@@ -66,6 +78,7 @@ def open_cache(cache: CacheLike | Default) -> Cache | None:
     if isinstance(cache, str | Path):
         from ._disk import DiskCache
 
+        _require_folder(Path(cache).expanduser())
         return DiskCache(cache)
     if isinstance(cache, Cache):
         return cache

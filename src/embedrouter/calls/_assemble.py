@@ -49,7 +49,7 @@ def assemble(
     )
 
 
-def warn_if_degraded(result: EmbeddingResult) -> EmbeddingResult:
+def warn_if_degraded(result: EmbeddingResult, stacklevel: int = 3) -> EmbeddingResult:
     """Warn where a lower tier has answered."""
     if any(result.degraded):
         used = sorted({model for model, low in zip(result.models, result.degraded, strict=True) if low})
@@ -57,6 +57,6 @@ def warn_if_degraded(result: EmbeddingResult) -> EmbeddingResult:
             f"{sum(result.degraded)} of {len(result)} queries were answered by {', '.join(used)}, below the requested "
             "tier: nothing better was available or affordable.",
             DegradedWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return result

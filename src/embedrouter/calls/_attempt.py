@@ -118,9 +118,11 @@ class OneAttempt:
                 limit = "open circuit" if answer.circuit_open else "rate limit"
                 until = now + answer.seconds
                 long = answer.circuit_open or answer.seconds > MINUTE  # as the provider requests
-                if long and (not patient or until > began + left):
+                if long and (not patient or answer.unreached or until > began + left):
                     reason = "because it keeps failing" if answer.circuit_open else "as its provider asks"
-                    return CircuitOpenError(f"not called for {answer.seconds:.1f} s, {reason}", model=candidate.name)
+                    last = f": {answer.unreached}" if answer.unreached else ""
+                    story = f"not called for {answer.seconds:.1f} s, {reason}{last}"
+                    return CircuitOpenError(story, model=candidate.name)
                 if call.deadline is not None and until > call.deadline:
                     reason = "it keeps failing" if answer.circuit_open else "its rate limit"
                     return _too_late(candidate, answer.seconds, reason)

@@ -80,18 +80,18 @@ class Question:
     batch: bool = False
     """Whether the texts go through a batch endpoint: only models with a batch price are candidates."""
 
-    def each(self, chunks: Iterable[list[str]]) -> Iterator[Question]:
-        """Yield the same question for consecutive chunks of texts."""
+    def each(self, chunks: Iterable[list[str]], given: object) -> Iterator[Question]:
+        """Yield the same question for consecutive chunks of the texts that are given."""
         first = 0
         for chunk in chunks:
-            yield replace(self, texts=validate(chunk, first), first=first)
+            yield replace(self, texts=validate(chunk, first, given), first=first)
             first += len(chunk)
 
-    async def aeach(self, chunks: AsyncIterable[list[str]]) -> AsyncIterator[Question]:
+    async def aeach(self, chunks: AsyncIterable[list[str]], given: object) -> AsyncIterator[Question]:
         """Do what ``each`` does for an async iterable of chunks."""
         first = 0
         async for chunk in chunks:
-            yield replace(self, texts=validate(chunk, first), first=first)
+            yield replace(self, texts=validate(chunk, first, given), first=first)
             first += len(chunk)
 
 
@@ -288,13 +288,19 @@ class Calls:
         After Ctrl-C, ``run`` waits for the requests in flight; a second Ctrl-C ends the wait.
         """
         started = self._stages.get().started
-        with started.awaited_after_interrupt(), ends_in(question.timeout):
-            return run(ask(SyncEffects(started, self.wiring.sleep), question))
+        try:
+            with started.awaited_after_interrupt(), ends_in(question.timeout):
+                return run(ask(SyncEffects(started, self.wiring.sleep), question))
+        except EmbedRouterError as error:
+            raise _brief(error)  # noqa: B904 - the same error
 
     async def arun(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
         """Run ``embed``, ``estimate`` or ``prepare`` in the running event loop."""
-        with ends_in(question.timeout):
-            return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
+        try:
+            with ends_in(question.timeout):
+                return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
+        except EmbedRouterError as error:
+            raise _brief(error)  # noqa: B904 - the same error
 
     def alone(self, position: int) -> Calls:
         """Return calls to the model at ``position`` alone, without the cache and without the circuit breaker."""
@@ -328,6 +334,16 @@ class Calls:
     @property
     def _longest(self) -> float:
         return max(candidate.timeout for candidate in self.wiring.candidates)
+
+
+def _brief(error: EmbedRouterError) -> EmbedRouterError:
+    """Return an error without the frames of stages and SDKs, and without a cause that its message repeats."""
+    cause = None if isinstance(error, NoModelAvailableError) else error.__cause__
+    error.__cause__, error.__context__ = cause, None
+    while cause is not None:
+        cause.__traceback__, cause.__context__ = None, None
+        cause = cause.__cause__
+    return error.with_traceback(None)
 
 
 def _backoff(wiring: Wiring) -> Callable[[int, RateLimitedError], float] | None:

@@ -12,6 +12,9 @@ from ..types import Candidate
 from ._attempt import OneAttempt
 from ._call import Call, Embedded, SizedText
 
+FIRST_CONTACT = 1.0
+"""Seconds for which a server is tried that has not answered this process yet: one that starts, or a wrong address."""
+
 
 @dataclass(slots=True)
 class Tried:
@@ -62,6 +65,7 @@ class Retries:
         """
         tried = Tried()
         number, busy, spoilt, left = 0, 0, 0, self._policy.timeout
+        first_failed = 0.0
         while True:
             number += 1
             outcome = await self._following.make(call, candidate, texts, number, left, patient)
@@ -85,6 +89,9 @@ class Retries:
             if wait is not None and number > counted:  # still busy, however short the waits are that it asks for
                 wait = max(wait, self._policy.backoff(counted, chance))
             now = self._clock()
+            first_failed = now if number == 1 else first_failed
+            if outcome.error.unreached and wait is not None and now - first_failed + wait > FIRST_CONTACT:
+                wait = None
             if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient
                 return tried

@@ -1,30 +1,33 @@
 """Validate texts before any request, and report invalid texts by position."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from ..errors import InvalidInputError
-from ..types import plain
+from ._inputs import EMPTY, defect, label_of, line_for, text_in, texts_in
 
 SHOWN = 20
 """Maximum number of positions in a message."""
 
 
-def validate(texts: Iterable[str], first: int = 0) -> list[str]:
+def validate(texts: Iterable[str], first: int = 0, given: object = None) -> list[str]:
     """Return the texts as a list of plain strings: a subclass of ``str`` may join itself with a prompt in its own way.
 
     Args:
+        texts: any ordered collection of strings, also a column of a data frame, an array, documents of LangChain and
+            nodes of LlamaIndex.
         first: the position of the first text, for errors.
+        given: what the user handed over, where ``texts`` is a part of it.
 
     Raises:
-        InvalidInputError: ``texts`` is a single string, or some texts are not strings, are empty, or are not valid
-            Unicode; ``indices`` are the positions of these texts.
+        InvalidInputError: ``texts`` is no such collection, or some texts are not strings, are empty, or are not valid
+            Unicode; ``indices`` are the positions of these texts. The message has the line to write.
     """
-    _require_collection(texts)
-    items = [text if type(text) is str else _plain(text) for text in texts]
+    items = [text if type(text) is str else text_in(text) for text in texts_in(texts)]
     if any(map(_fault, items)):
-        faults = {index: fault for index, text in enumerate(items, first) if (fault := _fault(text))}
-        raise InvalidInputError(_complaint(faults), indices=tuple(faults))
+        faults = {index: (text, fault) for index, text in enumerate(items, first) if (fault := _fault(text))}
+        given, some = texts if given is None else given, len(faults) < len(items)
+        raise InvalidInputError(_complaint(faults, given, first, some=some), indices=tuple(faults))
     return items
 
 
@@ -32,17 +35,16 @@ def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """Split texts into lists of ``size``, one list at a time.
 
     Raises:
-        InvalidInputError: ``texts`` is a single string, or not iterable.
+        InvalidInputError: ``texts`` is a single string, or no ordered collection.
     """
-    _require_collection(texts)
-    rest = iter(texts)
+    rest = iter(texts_in(texts))
     return iter(lambda: list(islice(rest, size)), [])
 
 
 def achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[list[str]]:
     """Do what ``chunks`` does, also for an async iterable."""
     if not isinstance(texts, AsyncIterable):
-        _require_collection(texts)
+        texts_in(texts)
     return _achunks(texts, size)
 
 
@@ -66,31 +68,19 @@ def positions(texts: Sequence[str], wanted: Collection[str], first: int) -> list
     return [index for index, text in enumerate(texts, first) if text in wanted]
 
 
-def format_positions(indices: Sequence[int]) -> str:
-    """Format positions for a message, at most ``SHOWN`` positions."""
-    shown = ", ".join(map(str, indices[:SHOWN]))
+def format_positions(indices: Sequence[int], given: object = None) -> str:
+    """Format positions for a message, at most ``SHOWN`` positions; with the labels of a column of pandas."""
+    labels = [label_of(given, index) for index in indices[:SHOWN]]
+    pairs = zip(indices, labels, strict=False)
+    shown = ", ".join(f"{index} (label {label})" if label else str(index) for index, label in pairs)
     return shown + (f" and {len(indices) - SHOWN} more" if len(indices) > SHOWN else "")
-
-
-def _require_collection(texts: object) -> None:
-    if isinstance(texts, str | bytes):
-        raise InvalidInputError(
-            f"texts must be a list of strings, not one {type(texts).__name__}. Write embed([text], …)."
-        )
-    if not isinstance(texts, Iterable):
-        raise InvalidInputError(f"texts must be a list of strings, not {type(texts).__name__}.")
-
-
-def _plain(text: str) -> str:
-    """Return a text as a plain ``str``; what is no text stays, and is refused."""
-    return plain(text) if issubclass(type(text), str) else text  # isinstance believes what an object says
 
 
 def _fault(text: object) -> str:
     if type(text) is not str:
-        return f"not a string but {type(text).__name__}"
+        return defect(text)
     if not text:
-        return "empty"
+        return EMPTY
     if text.isascii():
         return ""
     try:
@@ -100,12 +90,13 @@ def _fault(text: object) -> str:
     return ""
 
 
-def _complaint(faults: dict[int, str]) -> str:
+def _complaint(faults: Mapping[int, tuple[object, str]], given: object, first: int, *, some: bool) -> str:
     by_fault: dict[str, list[int]] = {}
-    for index, fault in faults.items():
+    for index, (_, fault) in faults.items():
         by_fault.setdefault(fault, []).append(index)
-    parts = [f"{fault}: {format_positions(indices)}" for fault, indices in by_fault.items()]
+    parts = [f"{fault}: {format_positions(indices, given)}" for fault, indices in by_fault.items()]
+    sent = "none of this chunk was sent" if first else "nothing was sent"
     return (
-        f"{len(faults)} of the texts cannot be embedded, nothing was sent. By position: {'; '.join(parts)}. "
-        "Leave them out, for instance with [text for text in texts if text]."
+        f"{len(faults)} of the texts cannot be embedded, {sent}. By position: {'; '.join(parts)}. "
+        f"{line_for(faults, given, some=some)}"
     )

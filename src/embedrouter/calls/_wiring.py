@@ -217,7 +217,7 @@ def _warn_if_stale(card: Card) -> None:
             f"The price of {card.model} was read on {card.checked}, more than a year ago. Look at {card.source} and "
             "set Model(…, price=…), or update embedrouter.",
             StalePriceWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -227,5 +227,5 @@ def _warn_if_retired(card: Card) -> None:
             f"{card.model} {retirement}. Vectors of another model are not comparable: choose one, and embed the "
             f"documents again in time. See {card.source}, or correct the row with catalog=….",
             RetirementWarning,
-            stacklevel=5,
+            stacklevel=6,
         )

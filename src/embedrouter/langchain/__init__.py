@@ -15,7 +15,7 @@ LangChain is imported when one of the three names is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..providers.versions import check_versions
+from ..providers.versions import check_versions, needed
 
 check_versions(__name__, "langchain")
 
@@ -33,7 +33,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, as LangChain's own packages do."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{MODULES[name]}", __name__), name)
+    with needed(__name__, "langchain"):
+        return getattr(import_module(f".{MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from .._display import explained
 from ..models import first_given
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
@@ -20,6 +21,10 @@ from ._asked import Question, running_tier
 COUNTED_IN = "this call of embed_documents, and a vector store makes one call for each batch of its texts"
 
 
+CALL = "RouterEmbeddings('openai:text-embedding-3-small')"
+
+
+@explained(CALL, model=CALL, model_name=CALL)
 class RouterEmbeddings(ShownIsHeld, Embeddings):
     """Embed through a router, wherever LangChain takes ``Embeddings``.
 

@@ -30,6 +30,8 @@ class Wait:
     """Seconds after which to call ``admit`` again."""
     circuit_open: bool = False
     """Whether the circuit breaker is the reason."""
+    unreached: BackendError | None = None
+    """The last error of a server behind that circuit which has never answered."""
     slot: Future[None] | None = None
     """The place in the queue, where ``max_concurrency`` requests are in flight. Done when a slot is assigned to the
     caller, which then calls ``admit`` again; a caller that no longer waits passes the place to ``give_up``."""
@@ -125,7 +127,8 @@ class ModelLimits:
             seconds = max(open_for, self._held_until - now, rate, probe)
             if seconds > 0:
                 self._give_up(slot)  # the slot would be idle during the wait
-                return Wait(seconds, circuit_open=open_for > 0)
+                last = self._circuit.error if open_for > 0 else None
+                return Wait(seconds, open_for > 0, unreached=last if last is not None and last.unreached else None)
             if not self._has_slot(slot, blocked_loop):
                 if slot is None or slot.done():
                     self._given.discard(slot)

@@ -1,11 +1,15 @@
 """Retry policy: the number of attempts, and the waits between attempts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from .._display import shown
+from .._display import explained, shown
+from .._values import as_number
 from ..errors import BackendError, ConfigError
 
+CALL, WAIT = "RetryPolicy(attempts=3)", "RetryPolicy(initial_wait=0.5, max_wait=20)"
 
+
+@explained(CALL, retries=CALL, max_retries=CALL, num_retries=CALL, total=CALL, backoff=WAIT, backoff_factor=WAIT)
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Limits of the retries of one provider request.
@@ -29,6 +33,10 @@ class RetryPolicy:
     """
 
     def __post_init__(self) -> None:
+        for item in fields(RetryPolicy):  # a subclass may have others
+            kind = int if item.name == "attempts" else float
+            number = as_number(getattr(self, item.name), f"RetryPolicy.{item.name}", kind, needed=True)
+            object.__setattr__(self, item.name, number)
         if self.attempts < 1:
             raise ConfigError(f"RetryPolicy.attempts must be at least 1, not {shown(self.attempts)}.")
         for name in ("timeout", "initial_wait", "max_wait", "cooldown"):

@@ -16,23 +16,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from .._display import shown
-from ..providers.versions import check_versions
+from .._display import explained, shown
+from ..providers.versions import check_versions, needed
 
 check_versions(__name__, "llama-index")
 
-from llama_index.core import VectorStoreIndex
-from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
-from llama_index.core.callbacks import CallbackManager
-from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
-from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
-from llama_index.core.vector_stores.types import BasePydanticVectorStore
+with needed(__name__, "llama-index"):
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.base_retriever import BaseRetriever
+    from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+    from llama_index.core.callbacks import CallbackManager
+    from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+    from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+    from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from pydantic import computed_field
 
 from .._process import in_thread
-from ..calls import run
+from ..calls import one_text, run
 from ..errors import ConfigError, InvalidInputError
 from ..models import first_given
 from ..retrieval import DEPTH, Cascade
@@ -41,11 +41,16 @@ from ..retrieval.index_guard import OF_THE_ROUTER, GuardedRouter, ShownIsHeld
 from ..retrieval.tiered_stores import TieredStores, overrides
 from ..router import Router
 from ..tiered import TieredRouter
+from ._checked import BaseEmbedding, CheckedEmbedding
 
 __all__ = ["RouterEmbedding", "TieredRetriever"]
 
 
-class RouterEmbedding(ShownIsHeld, BaseEmbedding):
+CALL = "RouterEmbedding('openai:text-embedding-3-small')"
+
+
+@explained(CALL, model=CALL, model_name=CALL)
+class RouterEmbedding(ShownIsHeld, CheckedEmbedding):
     """Embed through a router, wherever LlamaIndex takes ``BaseEmbedding``.
 
     The framework hands over up to 2,048 texts at once, and the router makes requests of the provider's size. A field
@@ -155,10 +160,10 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
         return (await self._guarded.aembed([query], "query", self.query_tier))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._get_text_embeddings([text])[0]
+        return self._get_text_embeddings([one_text(text)])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._aget_text_embeddings([text]))[0]
+        return (await self._aget_text_embeddings([one_text(text)]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._guarded.embed(texts, "document", self.document_tier)

@@ -313,6 +313,9 @@ def did_you_mean(name: str) -> str:
 
 def _similar(name: str, catalogue: Catalogue) -> str:
     provider, colon, rest = name.partition(":")
+    local = [known for known in catalogue if known.startswith(f"{LOCAL}:")]
+    if found := next((known for known in local if known.partition(":")[2].endswith(name)), ""):
+        return found
     if not colon and "/" in name:  # as LiteLLM writes a model, and the hub
         provider, _, rest = name.partition("/")
     wanted = provider.strip().lower().replace("-", "_")

@@ -10,21 +10,23 @@ from decimal import Decimal
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from .._display import looks_like_key, shown, shown_name
+from .._display import explained, looks_like_key, shown, shown_name
+from .._values import as_number, require_type
 from ..errors import ConfigError
 from ..spending import as_price
 from ..types import OutputDtype, plain
 from ._backend import Backend
 from ._catalogue import did_you_mean, load_catalogue
 from ._no_embedder import NoEmbedder
-from ._numbers import as_number
 
+CALL = "Model('openai:text-embedding-3-small', tier='high')"
 SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
 RATES = ("requests_per_minute", "texts_per_minute", "tokens_per_minute")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
 
 
+@explained(CALL, model=CALL, model_name=CALL, model_id=CALL, provider=CALL)
 @dataclass(frozen=True)
 class Model:
     """Declare one model; settings that are left out come from the catalogue.
@@ -116,27 +118,39 @@ class Model:
 
     def __post_init__(self) -> None:
         self._keep_own_settings()
-        provider, _, rest = self.name.partition(":")
+        for name, (kinds, right) in TYPES.items():
+            require_type(getattr(self, name), kinds, f"{shown_name(self.name)}: {name}".replace("'", ""), right)
+        provider, _, rest = self.name.partition(":") if isinstance(self.name, str) else ("", "", "")
         if not provider or not rest:
-            raise ConfigError(
-                f"Model name {shown_name(self.name)} must be written 'provider:name'.{did_you_mean(self.name)}"
-            )
+            meant = did_you_mean(self.name) if isinstance(self.name, str) else ""
+            raise ConfigError(f"Model name {shown_name(self.name)} must be written 'provider:name'.{meant}")
         as_price(self.price, self.name)
         check_address(self.base_url, f"{self.name}: base_url")
+        _require_complete(self.base_url, f"{self.name}: base_url")
         if self.api_key_env and looks_like_key(self.api_key_env) and not VARIABLE.fullmatch(self.api_key_env):
             raise ConfigError(
                 f"{self.name}: api_key_env= is the name of a variable, such as 'OPENAI_API_KEY', not the key itself."
             )
+        for settings in ("headers", "prompts"):
+            for name, content in (getattr(self, settings) or {}).items():
+                require_type(
+                    content, str, f"{self.name}: {settings}[{shown_name(name)}]", f"a text: '{shown(content)}'"
+                )
         for name, content in (self.headers or {}).items():
             if not content.isprintable():
                 raise ConfigError(
                     f"{self.name}: the header {shown_name(name)} contains a line end or another control character. "
                     "Remove it."
                 )
-        for name in (*SIZES, *RATES):
-            value = as_number(getattr(self, name), f"{self.name}: {name}", float if name == "timeout" else int)
+        if self.tier is None:
+            raise ConfigError(f"{self.name}: tier must be the name of a tier, such as 'low'; leave it out for 'high'.")
+        for name in (*SIZES, *RATES, "free_tokens"):
+            kind = float if name == "timeout" else int
+            value = as_number(
+                getattr(self, name), f"{self.name}: {name}", kind, needed=name in ("timeout", "free_tokens")
+            )
             object.__setattr__(self, name, value)
-            if value is not None and value <= 0:
+            if value is not None and value <= 0 and name != "free_tokens":
                 raise ConfigError(f"{self.name}: {name} must be positive, not {shown(value)}.")
         if self.free_tokens < 0:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {shown(self.free_tokens)}.")
@@ -160,7 +174,7 @@ class Model:
         for item in fields(self):
             value = getattr(self, item.name)
             if issubclass(type(value), str):
-                value = plain(value)
+                value = plain(value).strip() if item.name == "base_url" else plain(value)
             elif item.name in ("prompts", "headers", "extra_body", "served_as"):
                 value = _own(value)
             object.__setattr__(self, item.name, value)
@@ -199,6 +213,10 @@ class Model:
         Raises:
             ConfigError: the object is no embedder, or its dimensions are unknown.
         """
+        if isinstance(embedder, type):
+            raise ConfigError(
+                f"Model.wrap takes an embedder, not a class. Write Model.wrap({embedder.__name__}(…), …)."
+            )
         refused = inspect.iscoroutinefunction(embedder) or isinstance(embedder, NoEmbedder)
         plain = callable(embedder) and not refused
         if framework_methods(embedder) is None and not plain:
@@ -280,6 +298,22 @@ def _own(value: Any) -> Any:
     return plain(value) if issubclass(type(value), str) else value
 
 
+TEXT = (str, "a text")
+TEXTS = (Mapping, "a mapping from 'document' and 'query' to texts, such as {'query': 'query: '}")
+TYPES: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("tier", "base_url", "space", "deployment", "api_version", "revision", "device"), TEXT),
+    "api_key": (str, "a text; a function that returns one is azure_ad_token_provider=, for Azure"),
+    "api_key_env": (str, "the name of a variable, such as 'OPENAI_API_KEY'"),
+    "headers": (Mapping, "a mapping, such as {'X-Team': 'search'}"),
+    "extra_body": (Mapping, "a mapping, such as {'truncate': 'END'}"),
+    "prompts": TEXTS,
+    "trust_remote_code": (bool, "True or False"),
+}
+"""Of settings that are no numbers, the type and how a value is written."""
+ADDRESS = re.compile(r"(?:https?)?:?/*(?P<rest>[^/].*)", re.IGNORECASE)
+"""What is written in place of an address: with half of a scheme, or none."""
+LOCAL_HOST = re.compile(r"localhost|[\d.]+|\[|[^.]+$", re.IGNORECASE)
+
 CREDENTIALS = ("api_key", "client", "async_client")
 """Arguments that hold a key, and are never pickled."""
 KEY_HEADERS = {"authorization", "api-key", "x-api-key"}
@@ -309,6 +343,28 @@ def check_address(url: str | None, what: str) -> None:
             f"{what} must be an address without user, password, query and fragment. Give a key with api_key_env= or "
             "api_key=, and other credentials with headers=."
         )
+
+
+def _require_complete(url: str | None, what: str) -> None:
+    """Refuse an address without scheme or host, which no request reaches.
+
+    Raises:
+        ConfigError: the message has the address that was probably meant.
+    """
+    if not url:
+        return
+    parts = urlsplit(url)
+    try:
+        complete = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        raise ConfigError(f"{what}={url!r}: its port is no number from 1 to 65535. Correct the address.") from None
+    if complete:
+        return
+    rest = "" if parts.scheme and parts.netloc else (found := ADDRESS.fullmatch(url)) and found["rest"]
+    if not rest:
+        raise ConfigError(f"{what}={url!r} must begin with https:// or http:// and a host.")
+    scheme = "http" if LOCAL_HOST.match(rest.split("/")[0].split(":")[0] or "localhost") else "https"
+    raise ConfigError(f"{what}={url!r} has no scheme. Write base_url='{scheme}://{rest}'.")
 
 
 def framework_methods(item: object) -> tuple[str, str] | None:

@@ -1,12 +1,18 @@
-"""The hint for a router that is passed where a framework takes an embedder."""
+"""The hints for methods and calls that embedders of other libraries have, and a router has not."""
 
 from typing import TYPE_CHECKING, NoReturn
 
-LANGCHAIN = frozenset({"embed_documents", "embed_query", "aembed_documents", "aembed_query"})
-LLAMA_INDEX = frozenset(
-    {"get_text_embedding", "get_text_embedding_batch", "get_query_embedding", "get_agg_embedding_from_queries"}
-    | {"aget_text_embedding", "aget_text_embedding_batch", "aget_query_embedding"}
-)
+HERE = "Write router.embed(texts, input_type='document'), or input_type='query'."
+LANGCHAIN = "Pass RouterEmbeddings(router) to LangChain: from embedrouter.langchain import RouterEmbeddings."
+LLAMA_INDEX = "Pass RouterEmbedding(router) to LlamaIndex: from embedrouter.llama_index import RouterEmbedding."
+CALLED = "Pass RouterEmbeddings(router) to LangChain or LangGraph: from embedrouter.langchain import RouterEmbeddings."
+HINTS = {
+    **dict.fromkeys(("encode", "embeddings", "create", "embedding", "aembedding", "embed_many", "embed_text"), HERE),
+    **dict.fromkeys(("embed_documents", "embed_query", "aembed_documents", "aembed_query"), LANGCHAIN),
+    **dict.fromkeys(("get_text_embedding", "get_text_embedding_batch", "get_query_embedding"), LLAMA_INDEX),
+    **dict.fromkeys(("aget_text_embedding", "aget_text_embedding_batch", "aget_query_embedding"), LLAMA_INDEX),
+    "get_agg_embedding_from_queries": LLAMA_INDEX,
+}
 
 
 class NoEmbedder:
@@ -19,17 +25,8 @@ class NoEmbedder:
     if not TYPE_CHECKING:  # so that type checkers go on to refuse unknown names, and the call
 
         def __getattr__(self, name: str) -> NoReturn:
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            if name in LANGCHAIN:
-                message += f". {_hint('embedrouter.langchain', 'RouterEmbeddings', 'LangChain')}"
-            if name in LLAMA_INDEX:
-                message += f". {_hint('embedrouter.llama_index', 'RouterEmbedding', 'LlamaIndex')}"
-            raise AttributeError(message, name=name, obj=self)
+            hint = f". {HINTS[name]}" if name in HINTS else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
         def __call__(self, *_: object, **__: object) -> NoReturn:
-            hint = _hint("embedrouter.langchain", "RouterEmbeddings", "LangChain or LangGraph")
-            raise TypeError(f"{type(self).__name__!r} object is not callable. {hint}")
-
-
-def _hint(module: str, adapter: str, framework: str) -> str:
-    return f"Pass {adapter}(router) to {framework}: from {module} import {adapter}."
+            raise TypeError(f"{type(self).__name__!r} object is not callable. {CALLED}")

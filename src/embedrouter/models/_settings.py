@@ -5,20 +5,21 @@ TOML table from the fields. A test compares the signature with the fields.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .._display import shown, shown_name
+from .._values import as_bytes, as_number, require_type
 from ..cache import DEFAULT, CacheLike, Default
 from ..errors import ConfigError
 from ..events import Event
 from ..limits import RetryPolicy
 from ..spending import Budget
 from ..types import OverlongPolicy
-from ._declaration import Model, has_name
-from ._numbers import as_bytes, as_number
+from ._declaration import Model, framework_methods, has_name
 from ._tiers import TIERS, rank
 
 MAX_MICRO_BATCH_WINDOW = 1.0
@@ -64,17 +65,31 @@ class RouterSettings:
     random: Callable[[], float] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "models", _models(self.models))
         object.__setattr__(self, "budget", Budget.of(self.budget))
         object.__setattr__(self, "dimensions", as_number(self.dimensions, "dimensions"))
+        if self.dimensions is not None and self.dimensions <= 0:
+            raise ConfigError(f"dimensions must be positive, not {shown(self.dimensions)}; leave it out for all.")
         object.__setattr__(self, "cache_memory", as_bytes(self.cache_memory, "cache_memory"))
         object.__setattr__(self, "micro_batch_window", as_number(self.micro_batch_window, "micro_batch_window", float))
+        if isinstance(self.cache, bool):  # as in a TOML file
+            object.__setattr__(self, "cache", DEFAULT if self.cache else None)
+        if isinstance(self.cache, str) and self.cache.lower() in NO_FOLDERS:
+            raise ConfigError(
+                f"cache={shown(self.cache)} would be a folder of that name. Write cache=None for no cache, in TOML "
+                "cache = false; or leave it out for the user's cache folder."
+            )
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
-            attempts = self.retry if isinstance(self.retry, int) else 5
-            raise ConfigError(f"retry must be a RetryPolicy, such as RetryPolicy(attempts={attempts}).")
-        if isinstance(self.models, str | Model) or not self.models:
-            raise ConfigError("models must be a list of at least one model, such as ['openai:text-embedding-3-small'].")
-        if isinstance(self.tiers, str) or len(set(self.tiers)) != len(self.tiers) or not self.tiers:
+            raise ConfigError(f"retry must be a RetryPolicy, such as RetryPolicy(attempts={_attempts(self.retry)}).")
+        if not isinstance(self.tiers, list | tuple) or not all(isinstance(name, str) for name in self.tiers):
+            raise ConfigError(f"tiers must be a list of names, such as {[*TIERS]}, not {shown(self.tiers)}.")
+        if len(set(self.tiers)) != len(self.tiers) or not self.tiers:
             raise ConfigError("tiers must be different names, in a list, lowest first.")
+        require_type(self.ledger, str | Path, "ledger", "a file, or ':memory:' for this router alone")
+        require_type(self.catalog, str | Path, "catalog", "a TOML file")
+        for name in ("clock", "sleep", "random"):
+            if (function := getattr(self, name)) is not None and not callable(function):
+                raise ConfigError(f"{name} must be a function, not {shown(function)}.")
         self._require_one_of("on_too_long", get_args(OverlongPolicy))
         self._require_one_of("when_unavailable", ("raise", "degrade"))
         self._require_one_of("cache_dtype", ("float32", "float16"))
@@ -104,6 +119,44 @@ class RouterSettings:
         """Return the keyword arguments of ``Router`` that give these settings again, in a pickle too."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         return own if has_name(self.on_event) else own | {"on_event": None}
+
+
+NO_FOLDERS = {"", "none", "null", "no", "off", "false", "yes", "on", "true", "default", "memory", ":memory:"}
+"""What is written where no folder is meant."""
+
+
+def _models(given: Any) -> list[str | Model]:
+    """Return the models as a list.
+
+    Raises:
+        ConfigError: these are none; the message has the line to write.
+    """
+    such = "models must be a list of at least one model, such as"
+    if isinstance(given, Model):
+        raise ConfigError(f"{such} [Model({shown_name(given.name)})].")
+    if isinstance(given, str | Mapping | set | frozenset) or not isinstance(given, Iterable):
+        tiers = " A tier is Model('openai:text-embedding-3-small', tier='low')." if isinstance(given, Mapping) else ""
+        raise ConfigError(f"{such} ['openai:text-embedding-3-small'], not {type(given).__name__}.{tiers}")
+    models = list(given)
+    if not models:
+        raise ConfigError(f"{such} ['openai:text-embedding-3-small'].")
+    for item in models:
+        if isinstance(item, str | Model):
+            continue
+        how = "Model('openai:text-embedding-3-small', tier='high')"
+        if framework_methods(item) is not None or callable(item):
+            how = "Model.wrap(embedder, like='openai:text-embedding-3-small')"
+        raise ConfigError(f"Each of models is a name or a Model, not {type(item).__name__}. Write {how}.")
+    return models
+
+
+def _attempts(retry: Any) -> int:
+    """Return the attempts that were meant by a number, or by a switch."""
+    if isinstance(retry, bool):
+        return 5 if retry else 1
+    digits = re.sub(r"\D", "", retry) if isinstance(retry, str) else ""
+    found = retry.get("attempts", 5) if isinstance(retry, Mapping) else digits or retry
+    return int(found) if isinstance(found, int | str) and 1 <= int(found) < 1000 else 5
 
 
 # Ready-made settings: in a family of models the best one embeds documents and the cheapest one queries, in one space

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
+from difflib import get_close_matches
 
 from .._display import shown, shown_name
 from ..errors import ConfigError
@@ -66,8 +67,10 @@ def rank(name: str, tiers: Sequence[str]) -> int:
     try:
         return tiers.index(name)
     except ValueError:
+        near = get_close_matches(name.lower(), tiers, 1) if isinstance(name, str) else []
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"Unknown tier {shown_name(name)}. This router knows, lowest first: {', '.join(tiers)}."
+            f"Unknown tier {shown_name(name)}. This router knows, lowest first: {', '.join(tiers)}.{hint}"
         ) from None
 
 

@@ -43,6 +43,8 @@ CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """Failures of TLS that mean that the other side, or the network, closed the connection."""
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 """How OpenSSL says that the answer is not TLS."""
+NOT_HTTP = "illegal status line"
+"""How h11 says that the answer is not HTTP, such as that of a server that speaks TLS."""
 PROXY_STATUS = re.compile(r"(?:Tunnel connection failed: )?([0-9]{1,9})(?![0-9])")
 """How the libraries say what a proxy answered to CONNECT; the longer form is that of http.client."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -73,11 +75,12 @@ def was_sent(error: BaseException | None) -> bool:
     return not any(_of_handshake(cause) for cause in causes)
 
 
-def explain(error: BaseException, url: str, authorities: str = "SSL_CERT_FILE") -> Failure:
+def explain(error: BaseException, url: str, authorities: str = "SSL_CERT_FILE", *, reached: bool = True) -> Failure:
     """Return the reason for which a connection to ``url`` failed, and what to do.
 
     Args:
         authorities: the variable that names a file of certificate authorities to the HTTP client.
+        reached: whether the server has answered before; otherwise its name, or its port, is probably wrong.
     """
     kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
     where = _where(url)
@@ -89,9 +92,11 @@ def explain(error: BaseException, url: str, authorities: str = "SSL_CERT_FILE") 
             case ssl.SSLCertVerificationError():
                 return _untrusted(cause, authorities)
             case ssl.SSLError():
-                return _no_tls(cause, connecting="ConnectError" in kinds or _of_handshake(cause))
+                connecting = "ConnectError" in kinds or _of_handshake(cause)
+                return _no_tls(cause, connecting=connecting, reached=reached)
             case socket.gaierror():
-                return Failure("the name is unknown", where)
+                unknown = cause.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
+                return Failure("the name is unknown", where, permanent=unknown and not reached)
             case ConnectionRefusedError():
                 return Failure("no program listens on that port", where)
     if "CertificateError" in kinds:
@@ -102,7 +107,12 @@ def explain(error: BaseException, url: str, authorities: str = "SSL_CERT_FILE") 
         return Failure("no connection was made in time", where)
     if "ConnectError" in kinds:
         return Failure("it was closed before it was complete, or no route leads there", where)
-    return Failure(f"the connection broke ({type(error).__name__})", "Check the network and the provider's status.")
+    if NOT_HTTP in str(error) and not reached:
+        return Failure("the answer is not HTTP", "Check base_url: perhaps it begins with https://.", permanent=True)
+    status = "Check the network and the provider's status."
+    if url.startswith("http:") and not reached:
+        status = "Check base_url: perhaps the address begins with https://."
+    return Failure(f"the connection broke ({type(error).__name__})", status)
 
 
 def out_of_threads(error: BaseException) -> bool:
@@ -192,12 +202,12 @@ def _untrusted(error: ssl.SSLCertVerificationError, authorities: str) -> Failure
     return Failure(reason, TRUST.format(variable=authorities), permanent=True)
 
 
-def _no_tls(error: ssl.SSLError, *, connecting: bool) -> Failure:
+def _no_tls(error: ssl.SSLError, *, connecting: bool, reached: bool) -> Failure:
     if isinstance(error, CUT_OFF) or not connecting:
         return Failure(f"TLS broke off ({_reason(error)})", "Check the network and the proxy.")
     if _reason(error) in NOT_TLS:
         advice = "Check base_url: perhaps the port is another one, or the address begins with http://."
-        return Failure("the server does not speak TLS on that port", advice)
+        return Failure("the server does not speak TLS on that port", advice, permanent=not reached)
     advice = "Check base_url, and whether the server asks for a certificate of yours: pass client= and async_client=."
     return Failure(f"the TLS handshake was refused ({_reason(error)})", advice)
 

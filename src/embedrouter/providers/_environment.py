@@ -7,12 +7,17 @@ variable, and an address of its own needs a key's variable of its own (see ``emb
 """
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from .._display import shown_name
 from ..errors import AuthenticationError, ConfigError
 from ..models import Model, Server, check_address, is_secret
+
+NO_BASE = re.compile(r"/(?:embeddings|embed|chat/completions|completions|models|rerank)/?$")
+"""Ends of addresses that are no ``base_url``, to which the path is added."""
+VERSION = re.compile(r"/v\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,17 @@ class Endpoint:
         """The address; an empty string where there is none."""
         found = self.address
         return found.url if found else ""
+
+    @property
+    def correction(self) -> str:
+        """What to do where the server knows no such path: the address that was probably meant, if there is one."""
+        address = self.address
+        if address is None or (VERSION.search(address.url) and not NO_BASE.search(address.url)):
+            return ""
+        shorter = NO_BASE.sub("", address.url)
+        meant = shorter if VERSION.search(shorter) or shorter != address.url else f"{address.url.rstrip('/')}/v1"
+        name = address.variable or "base_url"
+        return f"Check {name}: the path /embeddings is added. Perhaps {name}='{replace(address, url=meant)}'."
 
     @property
     def has_own_client(self) -> bool:

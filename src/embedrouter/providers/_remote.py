@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -26,12 +27,13 @@ from ._bounded import Allowance, allowance
 from ._clients import Clients
 from ._connections import SIGN_IN, explain, out_of_threads, path_of, place_of, url_of, was_sent
 from ._environment import Address, Endpoint
-from ._messages import words
+from ._messages import read, words
 from ._redaction import echoes_input, safe_to_chain
 from ._responses import Asked, Refusal, base64_decoder, error_from_refusal, places_of, refusal_in_answer, shown_reason
-from ._taken import ALL, Taken, dialect
+from ._taken import ALL, Taken, dialect, reached
 
 PROXY_SIGN_IN = 407
+NO_SUCH_PATH = (404, 405)
 GRACE = 0.25
 """Seconds after the timeout in which an HTTP client may find by itself that the time is up: it knows what was sent."""
 BYTES_PER_NUMBER = 32
@@ -209,7 +211,8 @@ class RemoteBackend(Backend):
     def _as_ours(self, error: Exception, found: Exception | Refusal, texts: Sequence[str]) -> Exception:
         keys = [*self.endpoint.secrets, *self.sent_keys(error)]
         if isinstance(found, NoVectorsError):
-            return self.not_an_answer(shown_reason(found.body, texts, keys))
+            is_page = isinstance(found.body, bytes) and found.body.lstrip()[:1] == b"<" and self._place not in reached
+            return self.not_an_answer(shown_reason(found.body, texts, keys), is_page=is_page)
         if isinstance(found, BackendError) and found in (error, error.__cause__):
             return found
         if isinstance(found, Refusal) and found.status == PROXY_SIGN_IN:  # of a proxy that forwards http://
@@ -220,6 +223,10 @@ class RemoteBackend(Backend):
                 retryable=False,
             )
         if isinstance(found, Refusal):
+            if found.status not in NO_SUCH_PATH:
+                reached.add(self._place)
+            elif self.path == "/embeddings" and not read(words(found.body)).unknown_model:
+                found = replace(found, advice=found.advice or self.endpoint.correction)
             place = path_of(url_of(error) or self._endpoint)
             asked = Asked(self.model.name, texts, keys, place, self.endpoint.key_origin)
             found = error_from_refusal(found, asked)
@@ -256,12 +263,14 @@ class RemoteBackend(Backend):
             broken = content.lstrip()[:1] in (b"{", b"[")
             raise NoVectorsError(f"(broken JSON of {len(content)} bytes)" if broken else content, headers) from error
 
-    def not_an_answer(self, reason: str = "") -> BadResponseError:
-        """Return the error for an answer of another form."""
+    def not_an_answer(self, reason: str = "", *, is_page: bool = False) -> BadResponseError:
+        """Return the error for an answer of another form; a web page of a server that never answered comes again."""
         place = path_of(self._endpoint)
         says = f" It says: {reason}" if reason else ""
         return BadResponseError(
-            f"the answer of {place} is not an embeddings response.{says} Check base_url.", model=self.model.name
+            f"the answer of {place} is not an embeddings response.{says} Check base_url.",
+            model=self.model.name,
+            retryable=False if is_page else None,
         )
 
     def no_answer_in_time(self, error: Exception) -> RequestTimeoutError:
@@ -274,13 +283,20 @@ class RemoteBackend(Backend):
     def connection_failed(self, error: Exception, reason: BaseException | None = None) -> UnavailableError:
         """Return the error for a failure of the network: the host, the reason, and what to do."""
         called = self._called(error)
-        failure = explain(reason or error, called, self.authorities)
-        return UnavailableError(
+        failure = explain(reason or error, called, self.authorities, reached=self._place in reached)
+        sent = was_sent(error)
+        unavailable = UnavailableError(
             f"the connection failed ({place_of(called)}): {failure.reason}. {failure.advice}",
             model=self.model.name,
             retryable=not failure.permanent,
-            perhaps_billed=was_sent(error),
+            perhaps_billed=sent,
         )
+        unavailable.unreached = not sent and self._place not in reached
+        return unavailable
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self.model.provider, self.endpoint.url
 
     def _called(self, error: Exception) -> str:
         return url_of(error) or (self.address.url if self.address else "")
@@ -336,6 +352,7 @@ class RemoteBackend(Backend):
 
     def _understood(self, taken: Taken, response: Any) -> Answer:
         answer = self.parse_answer(response)
+        reached.add(self._place)
         if taken != self.taken:
             dialect[self._server] = taken
         return answer

@@ -1,4 +1,4 @@
-"""Remember, for the process, which fields of a request a server does not take.
+"""Remember, for the process, which fields of a request a server does not take, and which servers have answered.
 
 Gateways pass requests on to servers that refuse numbers as base64, or a number of dimensions. None says so beforehand.
 """
@@ -21,3 +21,6 @@ ALL = Taken()
 
 dialect: dict[tuple[str, ...], Taken] = {}
 """By model, deployment and address. Without a lock: each entry is replaced as a whole."""
+
+reached: set[tuple[str, str]] = set()
+"""Providers and addresses that have answered this process. Where one has not, its address may be wrong."""

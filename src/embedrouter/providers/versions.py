@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 
@@ -58,6 +59,29 @@ def check_versions(subject: str, extra: str) -> None:
         raise ConfigError(
             f"{subject} needs {wanted}, and {requirement.name} {version} is installed. Run: pip install '{wanted}'"
         )
+
+
+@contextmanager
+def needed(subject: str, extra: str) -> Iterator[None]:
+    """Have a failing import of a framework name the extra to install.
+
+    Args:
+        subject: what needs the extra, for the message.
+
+    Raises:
+        ModuleNotFoundError: the framework is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == NAME:
+            raise
+    else:
+        return
+    raise ModuleNotFoundError(
+        f"{subject} needs {missing or extra}, which is not installed. Run: pip install '{NAME}[{extra}]'", name=missing
+    )
 
 
 @cache

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from inspect import isawaitable
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,12 @@ def _plain_items(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+FORM = (
+    "A function that is wrapped takes a list of texts and returns a list of vectors, one for each. Of one that takes a "
+    "single text write Model.wrap(lambda texts: [function(text) for text in texts], …)."
+)
+
+
 class WrappedBackend(Backend):
     """Calls an embedder of the user's.
 
@@ -125,12 +132,20 @@ class WrappedBackend(Backend):
                 return await self._acall(list(texts), input_type)
         except Exception as error:  # noqa: BLE001 - raised below
             failure = self._translate(error, texts)
+            ended = _of_ended_loop(error)
+        if ended:  # the synchronous form has a client of its own, and nothing was sent
+            return await in_thread(self.embed, texts, input_type, timeout=timeout)
         raise failure
 
     def _call(self, texts: list[str], input_type: InputType) -> Answer:
         if self._methods is None:
             settings = {"input_type": input_type} if self._takes_input_type else {}
-            return self._answer(self._embedder(texts, **settings))
+            answer = self._answer(self._embedder(texts, **settings))
+            if answer.vectors.ndim != 2 or len(answer.vectors) != len(texts):
+                raise BadResponseError(
+                    f"{len(answer.vectors)} rows came for {len(texts)} texts. {FORM}", model=self._name, retryable=False
+                )
+            return answer
         documents, query = (getattr(self._embedder, name) for name in self._methods)
         if input_type == "document":
             return self._answer(documents(texts))
@@ -147,6 +162,11 @@ class WrappedBackend(Backend):
 
     def _answer(self, rows: Any) -> Answer:
         """Copy vectors before the embedder is called again: it may use one buffer for all its answers."""
+        if isinstance(rows, Mapping | str | bytes | None) or isawaitable(rows):
+            if inspect.iscoroutine(rows):
+                rows.close()
+            kind = "None" if rows is None else type(rows).__name__
+            raise BadResponseError(f"{kind} came back. {FORM}", model=self._name, retryable=False)
         try:
             if isinstance(rows, np.ndarray) and rows.dtype != object and self._number == "float32":
                 return Answer(np.array(rows, np.float32, order="C"), tokens=None)
@@ -154,7 +174,7 @@ class WrappedBackend(Backend):
             return Answer(stack_vectors(found, self._length, self._number), tokens=None)
         except UNREADABLE as error:
             raise BadResponseError(
-                "what came back is not a list of vectors", model=self._name, retryable=False
+                f"what came back is not a list of vectors. {FORM}", model=self._name, retryable=False
             ) from error
 
     def _translate(self, error: Exception, texts: Sequence[str]) -> Exception:
@@ -175,9 +195,18 @@ class WrappedBackend(Backend):
             sent = not never_sent(error)
             ours = UnavailableError(f"the connection failed ({reason})", model=self._name, perhaps_billed=sent)
         else:
+            if self._methods is None and isinstance(error, TypeError | AttributeError):
+                error.add_note(FORM)
             return error
         ours.__cause__ = error if safe_to_chain(error, texts) else None
         return ours
+
+
+def _of_ended_loop(error: BaseException | None) -> bool:
+    """Return whether an embedder's asynchronous client belongs to an event loop that has ended."""
+    while error is not None and not (isinstance(error, RuntimeError) and "loop is closed" in str(error)):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def copied(vector: Any) -> Any:

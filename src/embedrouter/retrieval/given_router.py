@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .. import config
+from .._display import hint_for, shown_name
 from ..errors import ConfigError
 from ..models import Model, RouterSettings, framework_methods
 from ..router import Router
@@ -27,8 +28,11 @@ def as_router(given: Any, settings: Mapping[str, Any]) -> Router:
         ConfigError: it is none of these, or a router that has its settings already; the message has the line to write.
     """
     if unknown := sorted(set(settings) - ROUTER_SETTINGS):
-        known = ", ".join(sorted(ROUTER_SETTINGS))
-        raise ConfigError(f"{unknown[0]}= is no setting of a router. Settings are {known}.")
+        known = sorted({*ROUTER_SETTINGS, "query_tier", "document_tier", "index"})
+        hint = hint_for(unknown[0], known, {"tier": "query_tier='low'"}) or f"Settings are {', '.join(known)}."
+        if hint.startswith("Write Model(…") and isinstance(given, str):
+            hint = hint.replace("Model(…", f"Model({shown_name(given)}", 1)
+        raise ConfigError(f"{unknown[0]}= is no setting of a router. {hint}")
     if isinstance(given, Router | TieredRouter):
         if settings:
             raise ConfigError(

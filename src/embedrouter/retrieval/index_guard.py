@@ -31,6 +31,7 @@ import platformdirs
 
 from .._process import in_thread
 from ..cache import read_record, write_once
+from ..calls import one_text
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
 from ..events import IndexUnrecorded
 from ..models import first_given, rank, requested
@@ -65,8 +66,8 @@ class IndexGuard:
     """
 
     def __init__(self, folder: Path, name: str, space: Space, earlier: Path | None = None) -> None:
-        if not name:
-            raise ConfigError("index= must be the name of the vector store that is being filled.")
+        if not name or not isinstance(name, str):
+            raise ConfigError("index= must be the name of the vector store that is being filled, such as 'handbook'.")
         self.name = name
         self._paths = [_path(place, name) for place in dict.fromkeys((folder, earlier)) if place is not None]
         self._space = space
@@ -236,9 +237,10 @@ class GuardedRouter:
         """
         if self._guard is not None:
             self._check(self._guard, input_type)
+        texts = [one_text(text) for text in texts] if input_type == "query" else texts
         with self._positions(input_type):
             result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
-        if self._guard is not None and input_type == "document" and texts:
+        if self._guard is not None and input_type == "document" and len(result):
             self._guard.record()
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors
@@ -255,9 +257,10 @@ class GuardedRouter:
         if self._guard is not None:
             await in_thread(self._check, self._guard, input_type)
         tier = first_given(requested(input_type), *tiers)
+        texts = [one_text(text) for text in texts] if input_type == "query" else texts
         with self._positions(input_type):
             result = await self.router.aembed(texts, input_type=input_type, tier=tier)
-        if self._guard is not None and input_type == "document" and texts:
+        if self._guard is not None and input_type == "document" and len(result):
             await in_thread(self._guard.record)
         vectors: list[list[float]] = result.vectors.tolist()
         return vectors

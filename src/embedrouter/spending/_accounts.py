@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeVar
 
+from .._display import shown_name
 from ..types import dollars
 from ._prices import UNIT
 
@@ -93,6 +94,9 @@ def sum_accounts(tables: Iterable[dict[K, Account]]) -> dict[K, Account]:
 
 def read_accounts(database: sqlite3.Connection, by: Sequence[Heading], now: float) -> dict[tuple[str, ...], Account]:
     """Read what was spent and saved, under each day, month, model or tag, or each combination of several."""
+    if unknown := [heading for heading in by if heading not in COLUMNS]:
+        known = ", ".join(map(repr, COLUMNS))
+        raise ValueError(f"There are no totals by {shown_name(unknown[0])}, only by {known}.")
     names = ", ".join(COLUMNS[heading] for heading in by)
 
     def rows(columns: str, table: str) -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
-from .._display import shown
+from .._display import explained, shown
 from ..errors import ConfigError
 
+AMOUNT = re.compile(r"\d+(?:\.\d+)?")
 PERIOD = re.compile(r"\s*\$?(?P<amount>\d+(?:\.\d+)?)\s*(?:/|per)\s*(?P<period>call|day|month)\s*")
 
 
+CALL = "Budget(per_day='5.00')"
+
+
+@explained(
+    CALL, limit=CALL, daily=CALL, day=CALL, per_week="Budget(per_month='20.00')", monthly="Budget(per_month='20.00')"
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Caps in US dollars; ``None`` is no cap. Days and months are UTC calendar days and months.
@@ -45,7 +53,10 @@ class Budget:
         caps = {f"per_{part['period']}": part["amount"] for part in parts if part is not None}
         if None not in parts:
             return cls(per_call=caps.get("per_call"), per_day=caps.get("per_day"), per_month=caps.get("per_month"))
-        amount = given if isinstance(given, int | float | Decimal) else "5.00"
+        if isinstance(given, Mapping):
+            raise ConfigError("budget= is no mapping. Write Budget(per_day='5'), with your amount.")
+        said = AMOUNT.search(given) if isinstance(given, str) else None
+        amount = said[0] if said else given if isinstance(given, int | float | Decimal) else "5.00"
         raise ConfigError(
             f'budget= is an amount in US dollars and its period, such as budget="{amount}/day", "{amount}/month" or '
             f'"{amount}/call"; for the whole life of the ledger Budget(total="{amount}").'
@@ -69,9 +80,11 @@ def _amount(value: object, name: str) -> Decimal:
     if isinstance(value, float):
         raise ConfigError(f'Budget.{name}: write the amount as a string, such as "{value}", so that it is exact.')
     try:
-        amount = Decimal(value)  # type: ignore[arg-type]
-    except (InvalidOperation, TypeError) as error:
-        raise ConfigError(f"Budget.{name}: {shown(value)} is not an amount in US dollars, such as 5.00.") from error
+        amount = Decimal("nan" if isinstance(value, bool) else value)  # type: ignore[arg-type]
+    except (InvalidOperation, TypeError, ValueError):
+        amount = Decimal("nan")
+    if not amount.is_finite():
+        raise ConfigError(f'Budget.{name}: {shown(value)} is not an amount in US dollars, such as "5.00".')
     if amount < 0:
         raise ConfigError(f"Budget.{name} must not be negative, not {amount}.")
     return amount

@@ -28,7 +28,7 @@ def as_price(value: str | int | Decimal | None, where: str) -> Decimal | None:
     if value is None:
         return None
     if isinstance(value, float):
-        raise ConfigError(f'{where}: write the price as a string, such as price = "{value}", so that it is exact.')
+        raise ConfigError(f'{where}: write the price as a string, such as price="{value}", so that it is exact.')
     try:
         price = Decimal(value)
     except InvalidOperation as error:
