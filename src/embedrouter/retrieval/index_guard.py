@@ -188,6 +188,9 @@ class GuardedRouter:
         beside_cache = wiring_of(self.router).folder / FOLDER
         self._guard = None if index is None else IndexGuard(users_folder(), index, self.router.space, beside_cache)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.router, self.index)  # records are where the machine of the copy has them
+
     @property
     def index(self) -> str | None:
         """The name of the store, if it is guarded."""
