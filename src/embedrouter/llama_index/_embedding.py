@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode
 from pydantic import computed_field, field_serializer
@@ -275,7 +275,7 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
         """Embed between the events of LlamaIndex's callbacks and instrumentation."""
         payload = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=payload))
-        started = {EventPayload.SERIALIZED: payload}
+        started: dict[str, Any] = {EventPayload.SERIALIZED: payload}
         with self.callback_manager.event(CBEventType.EMBEDDING, payload=started) as event:
             vectors = await embed(texts)
             event.on_end(payload={EventPayload.CHUNKS: texts, EventPayload.EMBEDDINGS: vectors})

@@ -8,49 +8,35 @@ from typing import Any
 
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
-from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
-from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TransformComponent
 
 from .._display import shown
-from .._process import in_thread
 from ..calls import run
 from ..errors import ConfigError, InvalidInputError
 from ..retrieval import DEPTH, Cascade
-from ..retrieval.tiered_stores import TieredStores, overrides
+from ..retrieval.tiered_stores import TieredStores
 from ..tiered import TieredRouter
 from ._embedding import RouterEmbedding
+from ._indices import LlamaIndexStores, TieredIndices, act
 
 
 def _in_memory(embedder: RouterEmbedding) -> VectorStoreIndex:
     return VectorStoreIndex(nodes=[], embed_model=embedder)
 
 
-class LlamaIndexStores(TieredStores[VectorStoreIndex]):
-    """The indices of a retriever."""
-
-    noun = "index"
-    adapter = RouterEmbedding
-    example = "embed_model=RouterEmbedding(router={router})"
-
-    @staticmethod
-    def embedder(index: VectorStoreIndex) -> object:
-        """Return what embeds for an index. LlamaIndex has no public name for it, so it is known by its class."""
-        return next((value for value in vars(index).values() if isinstance(value, BaseEmbedding)), None)
-
-
-SETTINGS = ("indices", "router", "query_tier", "cascade", "similarity_top_k")
+SETTINGS = ("indices", "router", "query_tier", "cascade", "similarity_top_k", "transformations")
 """The retriever's arguments besides those of the search."""
 
 
-class TieredRetriever(BaseRetriever):
+class TieredRetriever(TieredIndices, BaseRetriever):
     """Retrieve from the index of the tier that a query asks for.
 
         both = TieredRouter({"low": local_router, "high": openai_router})
         retriever = TieredRetriever.from_router(both)
         retriever.insert_nodes(nodes)                   # into both indices, under the same ids
+        retriever.refresh_ref_docs(documents)           # or documents, split once: what is new, and what has changed
         retriever.retrieve(question)                    # searches the index of the router's tier
         retriever.with_tier("low").retrieve(question)
 
@@ -74,6 +60,7 @@ class TieredRetriever(BaseRetriever):
         query_tier: the tier of queries that ask for none, over the router's.
         cascade: chooses the tier of queries that ask for none; instead of ``query_tier``.
         similarity_top_k: how many nodes to return.
+        transformations: what splits documents, once for all indices; ``Settings.transformations`` when left out.
         callback_manager: see ``BaseRetriever``.
         search: further arguments of ``VectorStoreIndex.as_retriever``, such as ``filters``.
 
@@ -90,6 +77,7 @@ class TieredRetriever(BaseRetriever):
         query_tier: str | None = None,
         cascade: Cascade | None = None,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        transformations: Sequence[TransformComponent] | None = None,
         callback_manager: CallbackManager | None = None,
         **search: Any,
     ) -> None:
@@ -103,6 +91,7 @@ class TieredRetriever(BaseRetriever):
         self.query_tier = query_tier
         self.cascade = cascade
         self.similarity_top_k = similarity_top_k
+        self.transformations = transformations
         self.search = search
         self._tiered.check()
         self._checked = True
@@ -165,7 +154,7 @@ class TieredRetriever(BaseRetriever):
             if blocking:
                 hits = retriever.retrieve(asked)
             else:
-                hits = await _acall(index, "aquery", retriever, "retrieve", asked)
+                hits = await act(index, "aquery", retriever.retrieve, retriever.aretrieve, asked, blocking=False)
             scores = [hit.score for hit in hits if hit.score is not None]
             if scored and len(scores) != len(hits):
                 raise TieredStores.no_scores(name, index.vector_store, "gives none")
@@ -173,54 +162,6 @@ class TieredRetriever(BaseRetriever):
 
         hits, label = await self._tiered.retrieve(find)
         return [NodeWithScore(node=_with(label, hit.node), score=hit.score) for hit in hits[: self.similarity_top_k]]
-
-    # Nodes
-
-    def insert_nodes(self, nodes: Sequence[BaseNode], *, tiers: Sequence[str] | None = None, **kwargs: Any) -> None:
-        """Insert nodes into every index under their own ids.
-
-        Long documents are split first, once, so that the parts are the same everywhere:
-        ``SentenceSplitter().get_nodes_from_documents(documents)``. Should an index fail, insert the same nodes again;
-        vectors already paid for are in the cache.
-
-        Args:
-            nodes: what to insert.
-            tiers: the indices to fill; all when left out. Nodes that are in one index only are found at its tier only.
-            kwargs: further arguments of the vector stores' ``add``.
-        """
-        for name in self._tiered.fill_order(tiers):
-            with self._tiered.embedding(name) as index:
-                index.insert_nodes(_copies(nodes), **kwargs)
-
-    async def ainsert_nodes(
-        self, nodes: Sequence[BaseNode], *, tiers: Sequence[str] | None = None, **kwargs: Any
-    ) -> None:
-        """Do what ``insert_nodes`` does without blocking the event loop."""
-        for name in self._tiered.fill_order(tiers):
-            with self._tiered.embedding(name) as index:
-                await _acall(index, "async_add", index, "insert_nodes", _copies(nodes), **kwargs)
-
-    def delete_nodes(self, node_ids: Sequence[str], *, tiers: Sequence[str] | None = None, **kwargs: Any) -> None:
-        """Remove nodes from every index, or from those of ``tiers``."""
-        for name in self._tiered.fill_order(tiers):
-            self._tiered.store(name).delete_nodes(list(node_ids), **kwargs)
-
-    async def adelete_nodes(
-        self, node_ids: Sequence[str], *, tiers: Sequence[str] | None = None, **kwargs: Any
-    ) -> None:
-        """Do what ``delete_nodes`` does without blocking the event loop."""
-        for name in self._tiered.fill_order(tiers):
-            index = self._tiered.store(name)
-            await _acall(index, "adelete_nodes", index, "delete_nodes", list(node_ids), **kwargs)
-
-
-async def _acall(
-    index: VectorStoreIndex, needed: str, caller: object, method: str, *arguments: Any, **settings: Any
-) -> Any:
-    """Call the asynchronous form of a method, or the method in a thread where the vector store lacks what it needs."""
-    if overrides(index.vector_store, BasePydanticVectorStore, needed):
-        return await getattr(caller, f"a{method}")(*arguments, **settings)
-    return await in_thread(getattr(caller, method), *arguments, **settings)
 
 
 def _unembedded(query: QueryBundle) -> QueryBundle:
@@ -236,8 +177,3 @@ def _with(label: Mapping[str, Any], node: BaseNode) -> BaseNode:
     keys = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
     update = {key: [*getattr(node, key), *hidden] for key in keys}
     return node.model_copy(update={**update, "metadata": {**node.metadata, **label}})
-
-
-def _copies(nodes: Sequence[BaseNode]) -> list[BaseNode]:
-    """Return copies without an embedding, which would otherwise go into indices of other spaces."""
-    return [node.model_copy(update={"embedding": None, "metadata": dict(node.metadata)}) for node in nodes]
