@@ -12,6 +12,14 @@ from ..providers.versions import check_versions
 
 check_versions(__name__, "llama-index")
 
+try:
+    import llama_index.core
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "llama_index":
+        raise
+    reason = f"{__name__} needs LlamaIndex, which is not installed. Run: pip install 'embedrouter[llama-index]'"
+    raise ModuleNotFoundError(reason, name=error.name) from None
+
 from ._embedding import RouterEmbedding
 from ._retriever import TieredRetriever
 

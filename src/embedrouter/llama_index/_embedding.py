@@ -19,7 +19,7 @@ from pydantic import computed_field, field_serializer
 
 from .._display import get_logger
 from ..calls import run, surrounded
-from ..config import describe
+from ..description import describe
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given
 from ..retrieval.given_router import ROUTER_SETTINGS, GivenRouter, as_router

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -84,10 +85,9 @@ class TieredIndices:
         filled = {name: with_text(nodes, self._tiered.own_embedder(name).on_empty) for name in names}
         for name in names:
             with self._tiered.embedding(name) as index:
+                methods = index.insert_nodes, index.ainsert_nodes
                 copies = _copies([nodes[place] for place in filled[name]])
-                await act(
-                    index, "async_add", index.insert_nodes, index.ainsert_nodes, copies, blocking=blocking, **kwargs
-                )
+                await act(index, "async_add", *methods, copies, blocking=blocking, **kwargs)
 
     def delete_nodes(self, node_ids: Sequence[str], *, tiers: Sequence[str] | None = None, **kwargs: Any) -> None:
         """Remove nodes from every index, or from those of ``tiers``."""
@@ -109,7 +109,10 @@ class TieredIndices:
     # Documents, by their ids
 
     def insert(self, document: Document, *, tiers: Sequence[str] | None = None) -> None:
-        """Split a document, once, and insert the parts into every index; parts without text are left out."""
+        """Split a document, once, and insert the parts into every index, in place of those of a document with its id.
+
+        Parts without text are left out.
+        """
         self.update_ref_doc(document, tiers=tiers)
 
     async def ainsert(self, document: Document, *, tiers: Sequence[str] | None = None) -> None:
@@ -146,9 +149,8 @@ class TieredIndices:
         for document in documents:
             known = [await self._hash(name, document, blocking=blocking) for name in names]
             changed.append(any(found != document.hash for found in known))
-        await self._replace(
-            [item for item, new in zip(documents, changed, strict=True) if new], names, blocking=blocking
-        )
+        outdated = [document for document, new in zip(documents, changed, strict=True) if new]
+        await self._replace(outdated, names, blocking=blocking)
         return changed
 
     async def _hash(self, name: str, document: Document, *, blocking: bool) -> str | None:
@@ -160,9 +162,9 @@ class TieredIndices:
         if not documents:
             return
         steps = Settings.transformations if self.transformations is None else self.transformations
-        split = run_transformations if blocking else _split_in_thread
-        parts = split(list(documents), list(steps))
-        nodes = [node for node in (parts if blocking else await parts) if node.get_content(MetadataMode.EMBED)]
+        split = partial(run_transformations, list(documents), list(steps))
+        parts = split() if blocking else await in_thread(split)
+        nodes = [node for node in parts if node.get_content(MetadataMode.EMBED)]
         for name in names:
             with self._tiered.embedding(name) as index:
                 embedder, copies = self._tiered.own_embedder(name), _copies(nodes)
@@ -238,9 +240,7 @@ class TieredIndices:
         places = _folders(persist_dir, router)
         for asked, folder in places.items():
             if not folder.is_dir():
-                raise ConfigError(
-                    f"The tier {asked!r} has no folder {str(folder)!r}. TieredRetriever.persist makes it."
-                )
+                raise ConfigError(f"There is no {str(folder)!r} for the tier {asked!r}. Save with persist(…) first.")
             guard(folder, router.router(asked))
         indices: dict[str, Any] = {}
         for asked, folder in places.items():
@@ -286,10 +286,6 @@ async def _remove(index: VectorStoreIndex, ref_doc_id: str, kwargs: Mapping[str,
         index.docstore.delete_document(ref_doc_id, raise_error=False)
     else:
         await index.docstore.adelete_document(ref_doc_id, raise_error=False)
-
-
-async def _split_in_thread(documents: Sequence[Document], steps: Sequence[TransformComponent]) -> Sequence[BaseNode]:
-    return await in_thread(run_transformations, documents, steps)
 
 
 def _copies(nodes: Sequence[BaseNode]) -> list[BaseNode]:
