@@ -14,11 +14,15 @@ from .spending import Budget
 __all__ = ["describe"]
 
 
-def describe(settings: RouterSettings) -> dict[str, Any]:
+def describe(settings: RouterSettings, places: Mapping[str, Path]) -> dict[str, Any]:
     """Return the content of a configuration file for a router; ``config.given`` reads it, and gives an equal router.
 
     Keys, secret headers and objects, such as functions and clients, are left out. ``only_in_code`` then names them, and
     the content is refused by ``Config.router``.
+
+    Args:
+        settings: the router's arguments.
+        places: the folder of the cache and the file of the ledger, where relative paths have become absolute ones.
     """
     missing: list[str] = []
     content: dict[str, Any] = {"models": [_describe_model(model, missing) for model in settings.models]}
@@ -32,7 +36,8 @@ def describe(settings: RouterSettings) -> dict[str, Any]:
         elif isinstance(value, Budget | RetryPolicy):
             content[item.name] = {name: _written(part) for name, part in asdict(value).items() if part is not None}
         elif isinstance(value, str | Path) and item.name in ("cache", "ledger", "catalog"):
-            content[item.name] = value if value == ":memory:" else str(Path(value).expanduser().absolute())
+            place = places.get(item.name) or Path(value).expanduser().absolute()
+            content[item.name] = value if value == ":memory:" else str(place)
         elif (written := _written(value)) is not None:
             content[item.name] = written
         else:

@@ -139,7 +139,8 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     @field_serializer("router")
     def _described(self, router: Router) -> dict[str, Any]:
-        return describe(settings_of(router))
+        places = {"cache": getattr(router.cache.store, "folder", None), "ledger": router.ledger.file}
+        return describe(settings_of(router), {name: place for name, place in places.items() if place is not None})
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields and the router's configuration, of which ``from_dict`` builds the embedder again.
