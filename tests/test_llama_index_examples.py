@@ -39,15 +39,17 @@ def real(cache: Any = None) -> RouterEmbedding:
 EMBEDDERS: list[Any] = [pytest.param(real, id="ours"), pytest.param(lambda: MockEmbedding(8), id="framework's")]
 
 
-@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("build", EMBEDDERS)
+@pytest.mark.parametrize(
+    ("build", "workers"),
+    [(real, None), (lambda: MockEmbedding(8), None), pytest.param(real, 2, marks=pytest.mark.slow)],
+)
 def test_a_pipeline_with_docstore_cache_and_workers(build: Any, workers: int | None, tmp_path: Path) -> None:
     """A second run does nothing, a changed document alone is embedded again, and all of it is saved and loaded."""
     embedder: BaseEmbedding = build()
 
     def pipeline() -> IngestionPipeline:
         return IngestionPipeline(
-            transformations=[TokenTextSplitter(chunk_size=50, chunk_overlap=0), embedder],
+            transformations=[embedder],
             docstore=SimpleDocumentStore(),
             vector_store=SimpleVectorStore(stores_text=True),
             cache=IngestionCache(),
