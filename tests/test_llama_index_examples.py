@@ -212,7 +212,7 @@ def test_a_failed_refresh_changes_nothing_and_is_repeated(asynchronous: bool) ->
     retriever = TieredRetriever.from_router(router, transformations=SPLITTER)
     do(retriever, "refresh_ref_docs", asynchronous, DOCUMENTS)
     changed = [Document(text="Cats run.", id_="0"), *DOCUMENTS[1:], Document(text="", id_="empty")]
-    fakes["high"].outcomes = [AuthenticationError("no")]
+    fakes["high"].outcomes.append(AuthenticationError("no"))
     with pytest.raises(AuthenticationError):
         do(retriever, "refresh_ref_docs", asynchronous, changed)
     assert texts(retriever)["low"] == texts(retriever)["high"] == sorted(LINES)

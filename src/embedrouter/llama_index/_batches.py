@@ -104,7 +104,7 @@ def require_text(text: str) -> None:
     """
     if isinstance(text, str) and not text:
         raise InvalidInputError(
-            "The text is empty, and no vector says so; nothing was sent. Ask for the vector only `if text`: an "
-            "evaluator's empty response is a failure of its own, a query may have been left blank.",
+            "The text is empty and has no vector; nothing was sent. Leave the call out where there is no text: an "
+            "evaluator's empty response is a failure, and an empty query finds nothing.",
             indices=(0,),
         )

@@ -180,8 +180,9 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
         return self.model_copy(update={"query_tier": tier, "document_tier": first_given(documents, self.document_tier)})
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        limiter = self._limiter  # stays the same: the copy's requests go to the same provider
-        return super().__deepcopy__({**(memo or {}), id(limiter): limiter})
+        memo = {} if memo is None else memo
+        memo[id(self._limiter)] = self._limiter  # the copy's requests go to the same provider
+        return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[str, Any]:
         state = BaseModel.__getstate__(self)  # LlamaIndex's takes what cannot be pickled out of the original
@@ -258,7 +259,13 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
                 return await self._batch(first, batch, bar, blocking=False)
 
         with Bar(items, show_progress) as bar:
-            parts = await asyncio.gather(*(embed(*part) for part in self._batches(items)))
+            tasks = [asyncio.ensure_future(embed(*part)) for part in self._batches(items)]
+            try:
+                parts = await asyncio.gather(*tasks)
+            except BaseException:
+                for task in tasks:
+                    task.cancel()
+                raise
         return [vector for part in parts for vector in part]
 
     def _batches(self, texts: list[str]) -> list[tuple[int, list[str]]]:
