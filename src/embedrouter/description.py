@@ -36,8 +36,7 @@ def describe(settings: RouterSettings, places: Mapping[str, Path]) -> dict[str, 
         elif isinstance(value, Budget | RetryPolicy):
             content[item.name] = {name: _written(part) for name, part in asdict(value).items() if part is not None}
         elif isinstance(value, str | Path) and item.name in ("cache", "ledger", "catalog"):
-            place = places.get(item.name) or Path(value).expanduser().absolute()
-            content[item.name] = value if value == ":memory:" else str(place)
+            content[item.name] = str(places.get(item.name, value))
         elif (written := _written(value)) is not None:
             content[item.name] = written
         else:

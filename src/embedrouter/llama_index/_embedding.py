@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
+import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -185,16 +185,14 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
         return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = BaseModel.__getstate__(self)  # LlamaIndex's takes what cannot be pickled out of the original
+        kept = BaseEmbedding.__getstate__(copy.copy(self))["__dict__"]  # which loses what cannot be pickled
+        state = BaseModel.__getstate__(self)
         own = dict(state["__dict__"])
         for name, empty in (("callback_manager", CallbackManager([])), ("rate_limiter", None)):
-            try:
-                pickle.dumps(own.get(name))
-            except Exception as error:  # noqa: BLE001 - of any object of the user's
+            if name in own and name not in kept:
                 logger.warning(
-                    "The %s of a RouterEmbedding cannot be pickled (%s), and the copy has none. Set it there%s.",
+                    "The %s of a RouterEmbedding cannot be pickled, and the copy has none. Set it there%s.",
                     name,
-                    error,
                     ", or limit the rate with Model(…, requests_per_minute=…)" if empty is None else "",
                 )
                 own[name] = empty

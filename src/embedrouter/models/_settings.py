@@ -81,6 +81,8 @@ class RouterSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", Budget.of(self.budget))
+        if isinstance(self.catalog, str | Path):  # as the folders of the cache and the ledger
+            object.__setattr__(self, "catalog", Path(self.catalog).expanduser().absolute())
         object.__setattr__(self, "dimensions", as_number(self.dimensions, "dimensions"))
         object.__setattr__(self, "cache_memory", as_bytes(self.cache_memory, "cache_memory"))
         object.__setattr__(self, "micro_batch_window", as_number(self.micro_batch_window, "micro_batch_window", float))
