@@ -42,10 +42,12 @@ from .limits import RetryPolicy
 from .models import NO_FOLDERS, Model, RouterSettings, load_catalogue
 from .spending import Budget
 
-__all__ = ["ENVIRONMENT", "Config", "load"]
+__all__ = ["ENVIRONMENT", "MISSING", "ONLY_IN_CODE", "Config", "given", "load"]
 
 ENVIRONMENT = "EMBEDROUTER_CONFIG"
 logger = get_logger("embedrouter.config")
+MISSING = "only_in_code"
+"""The entry of a described router that names what is not written down."""
 ONLY_IN_CODE = {"name", "api_key", "client", "async_client", "azure_ad_token_provider", "backend", "embedder", "like"}
 
 
@@ -165,6 +167,11 @@ class Config:
         """
         if self.is_tiered:
             raise ConfigError(f"{self.path} describes a router for each tier. Use TieredRouter.from_config.")
+        if missing := self.content.get(MISSING):
+            raise ConfigError(
+                f"{self.path} is not complete, because neither keys nor objects are written down. It lacks "
+                f"{'; '.join(missing)}. Build the router in code, and pass it: from_dict(data, router=router)."
+            )
         return self._arguments(self._checked(_Router))
 
     def tiered(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -302,6 +309,11 @@ def load(path: str | Path | None = None) -> Config:
         f"No configuration: neither ${ENVIRONMENT}, nor {own}, nor [tool.embedrouter] in {project} exists. "
         "Write one, or pass its path."
     )
+
+
+def given(content: Mapping[str, Any]) -> Config:
+    """Return the configuration of a router of which the content is here, such as that of ``description.describe``."""
+    return Config(Path("The configuration of the router"), content, named=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from .models.agreement import Agreement, unique_names
 from .spending import Budget, Ledger, current_tag
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
-__all__ = ["Router", "check_vectors", "embed_alone", "wiring_of"]
+__all__ = ["Router", "check_vectors", "embed_alone", "settings_of", "wiring_of"]
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
@@ -374,6 +374,11 @@ class Router(NoEmbedder, SetOnce, Closeable):
 def wiring_of(router: Router) -> Wiring:
     """Return the parts of a router, for other modules of the package."""
     return router._wiring
+
+
+def settings_of(router: Router) -> RouterSettings:
+    """Return the settings of a router, for other modules of the package."""
+    return router._settings
 
 
 def embed_alone(router: Router, position: int, texts: Iterable[str], input_type: InputType) -> EmbeddingResult:

@@ -73,8 +73,10 @@ class OneAttempt:
         admission = await self._admitted(call, candidate, texts, left, patient)
         if isinstance(admission, BackendError):
             return Outcome(error=admission, sent=isinstance(admission, RateLimitedError))
-        began = self._clock()
         try:
+            if call.limiter is not None and not candidate.local:
+                await call.effects.acquire(call.limiter)
+            began = self._clock()
             outcome = await self._send(call, candidate, _first(texts, admission), number, left, admission)
         finally:
             self._limits(candidate).release(admission)

@@ -15,11 +15,11 @@ from typing import NamedTuple, Protocol, TypedDict
 from ..errors import AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
 from ..spending import Charge
 from ..types import Candidate, Found, InputType
-from ._effects import Effects
+from ._effects import Effects, Limiter
 
 
-def _ignore(embedded: Embedded) -> None:
-    pass
+def ignore(embedded: Embedded) -> None:
+    """Do nothing with what a request has brought."""
 
 
 class About(TypedDict):
@@ -48,8 +48,10 @@ class Call:
     """The models below the requested tier, best first."""
     completed: int = 0
     """Texts that had been embedded in this process when the cache was read."""
-    report: Callable[[Embedded], None] = _ignore
+    report: Callable[[Embedded], None] = ignore
     """Receives what each request has brought, as soon as it is answered; also where another request fails."""
+    limiter: Limiter | None = None
+    """Is asked before each request that goes out."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
 

@@ -56,6 +56,7 @@ from ._send import Send
 from ._share import Share
 from ._single_flight import SingleFlight
 from ._size import Size, Sized
+from ._surroundings import surroundings
 from ._sync import Started, SyncEffects, run
 from ._validate import format_positions, positions, validate
 from ._wiring import Wiring, in_turn
@@ -152,6 +153,8 @@ class Calls:
 
     def embed(self, effects: Effects, question: Question) -> Running[EmbeddingResult]:
         """Return the vectors of the texts in order."""
+        if first := surroundings().first:
+            question = replace(question, first=question.first + first)
         told = self.wiring.events.wanted(CallEnded)
         return self._embed_and_tell(effects, question) if told else self._embed(effects, question)
 
@@ -270,6 +273,7 @@ class Calls:
                 "embedrouter models shows a batch price for each that has one; everything else is embedded with embed."
             )
         lower = [item for item in self.wiring.candidates if item.rank < question.rank]
+        around = surroundings()
         return Call(
             effects=effects,
             input_type=question.input_type,
@@ -278,6 +282,8 @@ class Calls:
             deadline=question.deadline,
             candidates=sorted(candidates, key=in_turn),
             lower=sorted(lower, key=lambda item: (-item.rank, item.index)),
+            limiter=around.limiter,
+            report=around.report,
         )
 
     # The two forms

@@ -29,6 +29,22 @@ MAX_MICRO_BATCH_WINDOW = 1.0
 class SetOnce:
     """An object whose public attributes are set once, so that what they show is what was built."""
 
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same object. LlamaIndex compares with ``"default"`` what is to embed for it.
+
+        Raises:
+            ConfigError: LlamaIndex asks, which would refuse a router without a word.
+        """
+        asking = inspect.currentframe() if other == "default" else None
+        if asking is not None and asking.f_back is not None and asking.f_back.f_code.co_name == "resolve_embed_model":
+            raise ConfigError(
+                f"LlamaIndex takes an embedder, and a {type(self).__name__} is none yet: from embedrouter.llama_index "
+                "import RouterEmbedding; embed_model=RouterEmbedding(router)."
+            )
+        return self is other
+
     def __setattr__(self, name: str, value: object) -> None:
         if name in self.__dict__ and not name.startswith("_"):
             kind = type(self).__name__
@@ -67,6 +83,8 @@ class RouterSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _models(self.models))
         object.__setattr__(self, "budget", Budget.of(self.budget))
+        if isinstance(self.catalog, str | Path):  # as the folders of the cache and the ledger
+            object.__setattr__(self, "catalog", Path(self.catalog).expanduser().absolute())
         object.__setattr__(self, "dimensions", as_number(self.dimensions, "dimensions"))
         if self.dimensions is not None and self.dimensions <= 0:
             raise ConfigError(f"dimensions must be positive, not {shown(self.dimensions)}; leave it out for all.")

@@ -198,6 +198,13 @@ class GuardedRouter:
         self._guard = None if index is None else IndexGuard(users_folder(), index, self.router.space, beside_cache)
         self._said = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (
+            self.router,
+            self.index,
+            self.counted_in,
+        )  # records are where the machine of the copy has them
+
     @property
     def index(self) -> str | None:
         """The name of the store, if it is guarded."""

@@ -1,0 +1,110 @@
+"""What LlamaIndex hands over: nodes and texts that are empty are named, and its bar moves when vectors arrive."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from threading import Lock
+from typing import Any, Literal, Self
+
+from llama_index.core.schema import BaseNode, MetadataMode
+
+from ..calls import Embedded, validate
+from ..errors import InvalidInputError
+
+SHOWN = 5
+"""Maximum number of nodes in a message."""
+
+
+class Bar:
+    """LlamaIndex's bar over texts. It moves with each answered request, where LlamaIndex's own moves with each batch.
+
+    Args:
+        show: whether there is a bar.
+    """
+
+    def __init__(self, texts: Sequence[str], show: bool) -> None:
+        self._left, self._lock = Counter(texts), Lock()
+        self._bar: Any = None
+        if show:
+            with suppress(ImportError):
+                from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+                self._bar = tqdm(total=len(texts), desc="Generating embeddings")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def report(self, embedded: Embedded) -> None:
+        """Count what a request has brought. Called in the thread of the request."""
+        self.count(embedded.found)
+
+    def count(self, texts: Iterable[str]) -> None:
+        """Count texts, and all their duplicates, once."""
+        if self._bar is not None:
+            with self._lock:
+                self._bar.update(sum(self._left.pop(text, 0) for text in texts))
+
+
+def with_text(nodes: Sequence[BaseNode], on_empty: Literal["error", "skip"]) -> dict[int, str]:
+    """Return the text of each node by position.
+
+    Args:
+        on_empty: ``"skip"`` leaves out the nodes without text.
+
+    Raises:
+        InvalidInputError: some nodes have no text; ``indices`` are their positions.
+    """
+    texts = {place: node.get_content(metadata_mode=MetadataMode.EMBED) for place, node in enumerate(nodes)}
+    filled = {place: text for place, text in texts.items() if text}
+    if on_empty == "error" and len(filled) < len(texts):
+        empty = [place for place in texts if place not in filled]
+        first = [(place, nodes[place]) for place in empty[:SHOWN]]
+        named = [f"{type(node).__name__} {node.node_id!r} (position {place})" for place, node in first]
+        more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
+        raise InvalidInputError(
+            f"{len(empty)} of {len(nodes)} nodes have no text, nothing was sent: {', '.join(named)}{more}. Leave them "
+            "out: [node for node in nodes if node.get_content(metadata_mode='embed')]; or RouterEmbedding(…, "
+            "on_empty='skip') leaves such nodes without an embedding, and a pipeline does not store them.",
+            indices=tuple(empty),
+        )
+    return filled
+
+
+def checked(texts: Sequence[str]) -> list[str]:
+    """Return the texts of a batch, validated all together before the first is sent.
+
+    Raises:
+        InvalidInputError: some texts cannot be embedded; the message says what LlamaIndex counts from.
+    """
+    try:
+        return validate(texts)
+    except InvalidInputError as error:
+        if not error.indices:
+            raise
+        story, indices = str(error), error.indices
+    raise InvalidInputError(
+        f"{story} Positions count in the {len(texts)} texts that were handed over; an index hands over its nodes, at "
+        "most insert_batch_size at a time. Its nodes without text: [node for node in nodes if not "
+        "node.get_content(metadata_mode='embed')].",
+        indices=indices,
+    )
+
+
+def require_text(text: str) -> None:
+    """Refuse an empty text, which LlamaIndex hands over alone, such as an answer to be evaluated.
+
+    Raises:
+        InvalidInputError: the message says what may have been empty.
+    """
+    if isinstance(text, str) and not text:
+        raise InvalidInputError(
+            "The text is empty and has no vector; nothing was sent. Leave the call out where there is no text: an "
+            "evaluator's empty response is a failure, and an empty query finds nothing.",
+            indices=(0,),
+        )
