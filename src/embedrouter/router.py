@@ -25,7 +25,7 @@ from .models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_mode
 from .spending import Budget, Ledger, current_tag
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage, Vectors
 
-__all__ = ["Router", "choose_tier", "embed_alone", "wiring_of"]
+__all__ = ["Router", "choose_tier", "embed_alone", "settings_of", "wiring_of"]
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes of vectors in one result of ``embed_iter``."""
@@ -376,6 +376,11 @@ def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[Input
 def wiring_of(router: Router) -> Wiring:
     """Return the parts of a router, for other modules of the package."""
     return router._wiring
+
+
+def settings_of(router: Router) -> RouterSettings:
+    """Return the arguments of a router, for other modules of the package."""
+    return router._settings
 
 
 def embed_alone(router: Router, position: int, texts: Iterable[str], input_type: InputType) -> EmbeddingResult:

@@ -11,7 +11,9 @@ from ..models import Model, RouterSettings, framework_methods
 from ..router import Router
 from ..tiered import TieredRouter, require_single_space
 
-GivenRouter: TypeAlias = "Router | TieredRouter | Model | str | Path | list[str | Model] | tuple[str | Model, ...]"
+GivenRouter: TypeAlias = (
+    "Router | TieredRouter | Model | str | Path | Mapping[str, Any] | list[str | Model] | tuple[str | Model, ...]"
+)
 ROUTER_SETTINGS = frozenset(item.name for item in fields(RouterSettings)) - {"models", "query_tier", "document_tier"}
 """The arguments of ``Router`` that an adapter passes on; the tiers are the adapter's own."""
 
@@ -20,7 +22,7 @@ def as_router(given: Any, settings: Mapping[str, Any]) -> Router:
     """Return the router, or build it.
 
     Args:
-        given: a router; the name of a model, ``Model`` or a list of these; or the path of a TOML file.
+        given: a router; the name of a model, ``Model`` or a list of these; the path of a TOML file, or its content.
         settings: arguments of ``Router``, for a router that is built here.
 
     Raises:
@@ -37,6 +39,9 @@ def as_router(given: Any, settings: Mapping[str, Any]) -> Router:
         return require_single_space(given)
     if isinstance(given, Path) or (isinstance(given, str) and given.endswith(".toml")):
         return Router(**{**config.load(given).router(), **settings})
+    if isinstance(given, Mapping) and "models" in given:
+        content = config.Config(Path("The configuration of the router"), given, named=True)
+        return Router(**{**content.router(), **settings})
     if isinstance(given, str | Model):
         return Router([given], **settings)
     if isinstance(given, list | tuple) and given and all(isinstance(item, str | Model) for item in given):

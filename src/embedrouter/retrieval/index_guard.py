@@ -19,7 +19,7 @@ where the data folder cannot be written, records are still kept there.
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -34,7 +34,7 @@ from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
 from ..tiered import TieredRouter, require_single_space
-from ..types import InputType, Space
+from ..types import EmbeddingResult, InputType, Space
 
 FOLDER = "indexes"
 """Inside the user's data folder, and in earlier versions inside the cache's folder."""
@@ -220,21 +220,51 @@ class GuardedRouter:
         Args:
             tiers: that are asked for, the nearest first; ``with embedrouter.tier(…)`` is nearer than all of them.
         """
+        return self.result(texts, input_type, *tiers).to_list()
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
+        """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
+        return (await self.aresult(texts, input_type, *tiers)).to_list()
+
+    def result(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> EmbeddingResult:
+        """Return what the router answers, for an adapter that hands on more than lists; see ``embed``."""
         if self._guard is not None:
             self._guard.check()
         result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
         if self._guard is not None and input_type == "document" and texts:
             self._guard.record()
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
+        return result
 
-    async def aembed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
-        """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
+    async def aresult(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> EmbeddingResult:
+        """Do what ``result`` does without blocking the event loop."""
         if self._guard is not None:
             await in_thread(self._guard.check)
         tier = first_given(requested(input_type), *tiers)
         result = await self.router.aembed(texts, input_type=input_type, tier=tier)
         if self._guard is not None and input_type == "document" and texts:
             await in_thread(self._guard.record)
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
+        return result
+
+    def each(
+        self, texts: Sequence[str], input_type: InputType, size: int, *tiers: str | None
+    ) -> Generator[EmbeddingResult]:
+        """Yield what the router answers for each ``size`` texts; positions in errors count all texts. See ``embed``."""
+        if self._guard is not None:
+            self._guard.check()
+        tier = first_given(requested(input_type), *tiers)
+        for result in self.router.embed_iter(texts, input_type=input_type, tier=tier, chunk_size=size):
+            if self._guard is not None and input_type == "document":
+                self._guard.record()
+            yield result
+
+    async def aeach(
+        self, texts: Sequence[str], input_type: InputType, size: int, *tiers: str | None
+    ) -> AsyncGenerator[EmbeddingResult]:
+        """Do what ``each`` does without blocking the event loop."""
+        if self._guard is not None:
+            await in_thread(self._guard.check)
+        tier = first_given(requested(input_type), *tiers)
+        async for result in self.router.aembed_iter(texts, input_type=input_type, tier=tier, chunk_size=size):
+            if self._guard is not None and input_type == "document":
+                await in_thread(self._guard.record)
+            yield result
