@@ -12,7 +12,7 @@ in the catalogue, and for models that only a program has, the function is passed
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..providers.versions import require_extra
 
@@ -64,7 +64,7 @@ class RouterEmbeddingFunction(EmbeddingFunction[Documents]):
         self._guarded.require_tiers(query_tier, document_tier)
         self.query_tier = query_tier
         self.document_tier = document_tier
-        known_embedding_functions[self.name()] = type(self)  # type: ignore[misc]
+        known_embedding_functions[self.name()] = type(self)
 
     @property
     def router(self) -> Router:
@@ -79,9 +79,16 @@ class RouterEmbeddingFunction(EmbeddingFunction[Documents]):
         """Return one vector per query; see ``Router.embed`` for the errors."""
         return list(self._guarded.result(input, "query", self.query_tier).vectors)
 
-    def name(self: "RouterEmbeddingFunction | None" = None) -> str:  # type: ignore[override]
-        """Return the name that Chroma compares: with the space, where Chroma asks a function and not the class."""
-        return NAME if self is None else _name(self.router.space.name, self.router.space.dimensions)
+    if TYPE_CHECKING:
+
+        @staticmethod
+        def name() -> str: ...
+
+    else:
+
+        def name(self=None) -> str:  # Chroma asks the class, and a function
+            """Return the name that Chroma keeps and compares: of a function with its space."""
+            return NAME if self is None else _name(self.router.space.name, self.router.space.dimensions)
 
     def default_space(self) -> Distance:
         """Return the distance of new collections: the angle, which the lengths of the vectors do not change."""

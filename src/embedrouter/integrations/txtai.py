@@ -8,6 +8,7 @@
 both in the index, without keys, so ``Embeddings().load(folder)`` builds the router anew, in another process too.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,39 +46,38 @@ class RouterVectors(TxtaiVectors):
             arguments of ``Router``, such as ``budget``, where the router is built here.
 
     Raises:
-        ConfigError: ``path`` is none of these, or a setting is wrong; the message has the line to write.
-        SpaceMismatchError: the index was made in another space.
+        ConfigError: at the first use: ``path`` is none of these, or a setting is wrong. (txtai turns errors of the
+            construction into an ``ImportError`` without the reason.)
+        SpaceMismatchError: at the first use: the index was made in another space.
     """
-
-    def __init__(self, config: dict[str, Any], scoring: Any, models: Any) -> None:
-        settings = dict(config.get("vectors") or {})
-        own = {name: settings.pop(name, None) for name in OWN}
-        if config.get("path") is None:
-            raise ConfigError('path= is missing: Embeddings(method=METHOD, path="openai:text-embedding-3-small").')
-        self._guarded = GuardedRouter(as_router(config["path"], settings), own.pop("index"))
-        self._guarded.require_tiers(*own.values())
-        self._tiers: dict[InputType, str | None] = {"query": own["query_tier"], "document": own["document_tier"]}
-        made_in = config.setdefault(SPACE, str(self.router.space))
-        if made_in != str(self.router.space):
-            raise SpaceMismatchError(
-                f"The index is in the space {made_in}, and its router gives {self.router.space} now. Load the index "
-                "with the models that filled it, or index the texts again."
-            )
-        if not isinstance(config["path"], str | list):
-            config["path"] = described(self.router)  # what txtai can write into the index
-            config["vectors"] = {name: value for name, value in (config.get("vectors") or {}).items() if name in OWN}
-        super().__init__(config, scoring, models)
 
     @property
     def router(self) -> Router:
         """The one router in front of the index."""
         return self._guarded.router
 
-    def loadmodel(self, path: Any) -> Router:
-        """Return the router, which is there already."""
-        return self.router
+    def loadmodel(self, path: Any) -> None:
+        """Load nothing: the router is built at the first use."""
 
     def encode(self, data: Any, category: str | None = None) -> Vectors:
         """Return one row per text, as float32; see ``Router.embed`` for the errors."""
         kind: InputType = "document" if category == "data" else "query"
-        return np.array(self._guarded.result(list(data), kind, self._tiers[kind]).vectors, np.float32)
+        tier = (self.config.get("vectors") or {}).get(f"{kind}_tier")
+        return np.array(self._guarded.result(list(data), kind, tier).vectors, np.float32)
+
+    @cached_property
+    def _guarded(self) -> GuardedRouter:
+        given = dict(self.config.get("vectors") or {})
+        own = {name: given.pop(name) for name in OWN if name in given}
+        if self.config.get("path") is None:
+            raise ConfigError('path= is missing: Embeddings(method=METHOD, path="openai:text-embedding-3-small").')
+        guarded = GuardedRouter(as_router(self.config["path"], given), own.get("index"))
+        guarded.require_tiers(own.get("query_tier"), own.get("document_tier"))
+        space = str(guarded.router.space)
+        if self.config.setdefault(SPACE, space) != space:
+            raise SpaceMismatchError(
+                f"The index is in the space {self.config[SPACE]}, and its router gives {space} now. Load the index "
+                "with the models that filled it, or index the texts again."
+            )
+        self.config.update(path=described(guarded.router), vectors=own)  # what txtai can write into the index
+        return guarded
