@@ -22,6 +22,9 @@ import embedrouter
 from embedrouter import Router
 from embedrouter.errors import ConfigError, InvalidInputError, SpaceMismatchError
 from embedrouter.testing import FakeBackend, FakeCall
+from tests.doc_environment import ROOT, surroundings
+from tests.test_readme import SLOW, wrong_with
+from tests.test_readme import embedrouter as command_line
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +57,7 @@ def test_another_process_opens_what_chroma_and_lancedb_keep(tmp_path: Path) -> N
     from embedrouter.integrations.lancedb import RouterEmbeddings
 
     client = chromadb.PersistentClient(str(tmp_path / "chroma"), Settings(anonymized_telemetry=False))
-    function = RouterEmbeddingFunction(LOCAL, dimensions=128)
+    function: Any = RouterEmbeddingFunction(LOCAL, dimensions=128)
     client.create_collection("handbook", embedding_function=function).add(ids=["1", "2", "3"], documents=CORPUS)
     column: Any = RouterEmbeddings.create(router=LOCAL, dimensions=128)
 
@@ -180,8 +183,9 @@ connections: []
 """
     embedder: Any = Pipeline.loads(yaml).get_component("embedder")
     assert embedder.router.space.dimensions == 64
-    with pytest.raises(DeserializationError, match="budgit= is no setting"):
+    with pytest.raises(DeserializationError) as caught:
         Pipeline.loads(yaml.replace("budget", "budgit"))
+    assert "budgit= is no setting" in f"{caught.value} {caught.value.__cause__}"
 
 
 # DSPy
@@ -229,7 +233,7 @@ def test_a_dspy_embedder_is_one_of_dspys(fakes: tuple[FakeBackend, FakeBackend, 
     assert nearest.question == CORPUS[0]
 
 
-# txtai
+# The page, and txtai
 
 
 @pytest.fixture
@@ -275,3 +279,13 @@ def test_txtai_indexes_searches_and_loads(
         embeddings(method=METHOD).index(CORPUS)
     with pytest.raises(ConfigError, match="budgit= is no setting"):
         embeddings(method=METHOD, path=LOCAL, vectors={"budgit": 1}).index(CORPUS)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("embeddings")
+def test_every_block_of_the_page_works(tmp_path: Path) -> None:
+    """As those of the README do."""
+    with surroundings(tmp_path) as emulator:
+        page = (ROOT / "docs" / SLOW).read_text("utf-8")
+        assert wrong_with(page, command_line=command_line, ci="") is None
+    assert not emulator.refused

@@ -21,7 +21,7 @@ from ..providers.versions import require_extra
 
 require_extra(__name__, "lancedb", "lancedb")
 
-from lancedb.embeddings import EmbeddingFunction, register
+from lancedb.embeddings import EmbeddingFunction, get_registry
 from pydantic import PrivateAttr
 
 from ..retrieval.given_router import GivenRouter, as_router
@@ -33,7 +33,7 @@ from ..types import InputType
 __all__ = ["RouterEmbeddings"]
 
 
-@register("embedrouter")  # type: ignore[no-untyped-call]
+@get_registry().register("embedrouter")
 class RouterEmbeddings(EmbeddingFunction):
     """Embed through a router, wherever LanceDB takes an ``EmbeddingFunction``.
 
