@@ -29,6 +29,8 @@ from tests.test_readme import embedrouter as command_line
 pytestmark = pytest.mark.slow
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read when Haystack is imported
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+"""Tests reach no network: DSPy and txtai import LiteLLM, which would load its prices."""
 LOCAL = "wordllama:l2_supercat_256"
 CORPUS = ["the cat sat on the sofa", "stocks fell", "the ship left the harbour"]
 

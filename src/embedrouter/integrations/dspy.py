@@ -117,7 +117,5 @@ class RouterRetriever(Embeddings):
 
     def _ask_as(self, embedder: RouterEmbedder) -> None:
         self.embedder = embedder.of("query")
-        together = self.search_fn
-        search = together.batch_fn
-        together.stop_event.set()
+        search = self.search_fn.batch_fn
         self.search_fn = lambda question: search([question])[0]
