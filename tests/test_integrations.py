@@ -239,7 +239,8 @@ def test_the_transformer_works_in_pipelines_and_searches() -> None:
     pipeline = make_pipeline(RouterTransformer(router), LogisticRegression())
     grid = GridSearchCV(pipeline, {"logisticregression__C": [1, 10]}, cv=2).fit(TEXTS, LABELS)
 
-    assert clone(pipeline)[0].router is router
+    copied: Any = clone(pipeline)
+    assert copied[0].router is router
     assert set(grid.predict(["a puppy", "shares"])) <= {0, 1}
     assert {call.input_type for call in high.calls} == {"document"}
     local = make_pipeline(RouterTransformer(LOCAL), LogisticRegression()).fit(TEXTS, LABELS)
@@ -250,7 +251,7 @@ def test_the_transformer_takes_texts_in_columns() -> None:
     frame = pd.DataFrame({"text": TEXTS, "number": range(6)})
     transformer = RouterTransformer(LOCAL, settings={"dimensions": 64})
     columns = ColumnTransformer([("text", transformer, "text"), ("rest", "passthrough", ["number"])])
-    found = columns.set_output(transform="pandas").fit_transform(frame)
+    found: Any = columns.set_output(transform="pandas").fit_transform(frame)
 
     assert list(found)[:2] == ["text__embedding0", "text__embedding1"]
     assert found.shape == (6, 65)

@@ -262,6 +262,7 @@ def test_txtai_indexes_searches_and_loads(
     assert high.calls == [FakeCall(tuple(CORPUS), "document"), FakeCall(("r",), "query")]
     assert low.calls == [FakeCall(("q",), "query")]
 
+    folder = tmp_path
     for number, path in enumerate((LOCAL, Router([LOCAL]), [LOCAL])):
         folder = tmp_path / str(number)
         index = embeddings(method=METHOD, path=path, content=True, backend="numpy")

@@ -33,7 +33,6 @@ from ..types import InputType
 __all__ = ["RouterEmbeddings"]
 
 
-@get_registry().register("embedrouter")
 class RouterEmbeddings(EmbeddingFunction):
     """Embed through a router, wherever LanceDB takes an ``EmbeddingFunction``.
 
@@ -116,3 +115,6 @@ class RouterEmbeddings(EmbeddingFunction):
         """Return what LanceDB keeps: the router's settings without keys, the tiers and the space."""
         tiers = {"query_tier": self.query_tier, "document_tier": self.document_tier}
         return {"stored": stored(self.router)} | tiers
+
+
+get_registry().register("embedrouter")(RouterEmbeddings)  # no decorator, whose missing types would hide the class
