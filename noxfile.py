@@ -33,6 +33,8 @@ TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startsw
 
 LIGHT = ("openai", "cohere", "voyage", "google", "bedrock", "wordllama", "langchain", "llama-index", "parquet")
 """The extras that install on every Python without torch."""
+PLACES = ("chroma", "lancedb", "haystack", "dspy", "sklearn", "txtai")
+"""The extras of other places that take an embedder."""
 TOOLS = (
     "blockbuster",
     "diskcache",
@@ -49,6 +51,8 @@ NEED_MORE = (
     "tests/test_chroma.py",
     "tests/test_examples.py",
     "tests/test_framework_caches.py",
+    "tests/test_integrations.py",
+    "tests/test_integrations_slow.py",
     "tests/test_local_backends.py",
     "tests/test_readme.py",
     "tests/test_real_stores.py",
@@ -190,7 +194,7 @@ def _light_tests(session: nox.Session, *options: str) -> None:
 
 
 @nox.session(python=MAIN)
-@nox.parametrize("extra", [*LIGHT, "sentence-transformers"], ids=[*LIGHT, "sentence-transformers"])
+@nox.parametrize("extra", [*LIGHT, *PLACES, "sentence-transformers"], ids=[*LIGHT, *PLACES, "sentence-transformers"])
 def extras(session: nox.Session, extra: str) -> None:
     """Install one extra alone and do the smallest thing that it is for."""
     session.install(f".[{extra}]", *([TORCH] if extra == "sentence-transformers" else []))

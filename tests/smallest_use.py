@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -92,6 +93,24 @@ def parquet() -> None:
             subprocess.run([command, "cache", *arguments], cwd=folder, check=True)
 
 
+PLACES = {
+    "chroma": "RouterEmbeddingFunction",
+    "lancedb": "RouterEmbeddings",
+    "haystack": "RouterTextEmbedder",
+    "dspy": "RouterEmbedder",
+    "sklearn": "RouterTransformer",
+    "txtai": "RouterVectors",
+}
+
+
+def place(name: str) -> None:
+    """Build the adapter of another place that takes an embedder."""
+    router = Router([FakeBackend().model()])
+    build = getattr(import_module(f"embedrouter.integrations.{name}"), PLACES[name])
+    adapter = build({"path": router}, None, None) if name == "txtai" else build(router)
+    assert adapter.router is router
+
+
 USES: dict[str, Callable[[], None]] = {
     "core": core,
     **{name: lambda name=name: provider(name) for name in MODELS},  # type: ignore[misc]
@@ -100,6 +119,7 @@ USES: dict[str, Callable[[], None]] = {
     "langchain": langchain,
     "llama-index": llama_index,
     "parquet": parquet,
+    **{name: lambda name=name: place(name) for name in PLACES},  # type: ignore[misc]
 }
 
 if __name__ == "__main__":

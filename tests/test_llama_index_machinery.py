@@ -344,7 +344,7 @@ def test_with_a_limiter_it_is_copied_and_pickled(caplog: pytest.LogCaptureFixtur
 @pytest.fixture
 def bar(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note where the bar of a call stands after each of its moves."""
-    import tqdm.auto  # type: ignore[import-untyped]
+    import tqdm.auto
 
     stands: list[int] = []
 

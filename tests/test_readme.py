@@ -266,7 +266,12 @@ def world(tmp_path: Path) -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+SLOW = "other-frameworks.md"
+"""A page whose imports take seconds: ``test_integrations_slow.py`` executes it."""
+PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != SLOW)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_a_page_works(page: Path, world: Emulator) -> None:
     """What a reader copies from it runs as it stands."""
     wrong = wrong_with(page.read_text("utf-8"), command_line=embedrouter, ci=CI.read_text("utf-8"))

@@ -149,6 +149,8 @@ class Config:
     content: Mapping[str, Any] = field(repr=False)  # where somebody may have put a key
     named: bool
     """Whether the user named the file; otherwise a search found the file."""
+    trusting: str = ""
+    """The end of a refusal, for content that is no file: how to trust it."""
 
     @property
     def is_tiered(self) -> bool:
@@ -209,7 +211,9 @@ class Config:
             and "catalog" in given
             and load_catalogue(given["catalog"]).servers != load_catalogue().servers
         ):
-            raise self._refused("declares servers in its catalog, which may have keys and texts sent to them. Read it")
+            raise self._refused(
+                "declares servers in its catalog, which may have keys and texts sent to them", "Read it, then name it"
+            )
         if (cache := given.pop("cache", True)) is not True:  # True is the default folder
             given["cache"] = (
                 None
@@ -244,17 +248,17 @@ class Config:
         own = server.keys if server else ()
         if model.trust_remote_code:
             raise self._refused(
-                f"lets {model.name} run Python code on this machine. Read that code and the file, then name the file"
+                f"lets {model.name} run Python code on this machine", "Read that code and the file, then name the file"
             )
         if model.base_url and not model.api_key_env:
             raise self._refused(
-                f"sends {model.name} to {model.base_url}, which would hand your default API key to that server. Name "
-                "the key's variable with api_key_env, or name the file"
+                f"sends {model.name} to {model.base_url}, which would hand your default API key to that server",
+                "Name the key's variable with api_key_env, or name the file",
             )
         if model.api_key_env and model.api_key_env not in own:
             raise self._refused(
-                f"reads the key of {model.name} from a variable that may hold another program's secret. Such a file "
-                f"may name {' or '.join(own) or 'no variable'}. Use that, or name the file"
+                f"reads the key of {model.name} from a variable that may hold another program's secret",
+                f"Such a file may name {' or '.join(own) or 'no variable'}. Use that, or name the file",
             )
         folder = Path(model.id).expanduser()
         if folder.is_absolute() or ".." in folder.parts or folder.is_dir():
@@ -263,6 +267,8 @@ class Config:
             _say_once(
                 f"{self.path} was found by search, and sends texts and the key in {model.api_key_env} to "
                 f"{model.base_url}. If you trust the file, name it, and this is not said again: {self._naming}."
+                if not self.trusting
+                else f"{self.path} sends texts and the key in {model.api_key_env} to {model.base_url}."
             )
 
     def _located(self, path: str, what: str) -> Path:
@@ -272,12 +278,14 @@ class Config:
         place = place.resolve()
         if not any(place.is_relative_to(root.resolve()) for root in (self.path.parent, default_folder())):
             raise self._refused(
-                f"places {what} outside of its own folder and of your cache folder. Move it there, or name the file"
+                f"places {what} outside of its own folder and of your cache folder", "Move it there, or name the file"
             )
         return place
 
-    def _refused(self, story: str) -> ConfigError:
-        return ConfigError(f"{self.path} was found by search and {story}: {self._naming}.")
+    def _refused(self, story: str, remedy: str) -> ConfigError:
+        if self.trusting:
+            return ConfigError(f"{self.path} {story}. {self.trusting}")
+        return ConfigError(f"{self.path} was found by search and {story}. {remedy}: {self._naming}.")
 
     @property
     def _naming(self) -> str:

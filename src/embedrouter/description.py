@@ -14,7 +14,11 @@ from .spending import Budget
 __all__ = ["describe"]
 
 
-def describe(settings: RouterSettings, places: Mapping[str, Path]) -> dict[str, Any]:
+OF_A_PROGRAM = ("cache", "on_event", "clock", "sleep", "random")
+"""Settings that may be objects, and decide no vector."""
+
+
+def describe(settings: RouterSettings, places: Mapping[str, Path], *, strict: bool = True) -> dict[str, Any]:
     """Return the content of a configuration file for a router; ``config.given`` reads it, and gives an equal router.
 
     Keys, secret headers and objects, such as functions and clients, are left out. ``only_in_code`` then names them, and
@@ -23,9 +27,11 @@ def describe(settings: RouterSettings, places: Mapping[str, Path]) -> dict[str, 
     Args:
         settings: the router's arguments.
         places: the folder of the cache and the file of the ledger, where relative paths have become absolute ones.
+        strict: whether keys, and objects that decide no vector, are named; otherwise the router that is built of the
+            content reads keys from the environment, and has a cache and no ``on_event`` as by default.
     """
     missing: list[str] = []
-    content: dict[str, Any] = {"models": [_describe_model(model, missing) for model in settings.models]}
+    content: dict[str, Any] = {"models": [_describe_model(model, missing, strict) for model in settings.models]}
     for item in fields(settings):
         value = getattr(settings, item.name)
         plain = isinstance(value, str | int | float | tuple)
@@ -39,18 +45,20 @@ def describe(settings: RouterSettings, places: Mapping[str, Path]) -> dict[str, 
             content[item.name] = str(places.get(item.name, value))
         elif (written := _written(value)) is not None:
             content[item.name] = written
-        else:
+        elif strict or item.name not in OF_A_PROGRAM:
             missing.append(f"the {item.name} {type(value).__name__}: Router(…, {item.name}=…)")
     return {**content, **({MISSING: missing} if missing else {})}
 
 
-def _describe_model(given: str | Model, missing: list[str]) -> dict[str, Any]:
+def _describe_model(given: str | Model, missing: list[str], strict: bool) -> dict[str, Any]:
     """Return the table of one model; what it leaves out is added to ``missing``."""
     model = Model(given) if isinstance(given, str) else given
     row: dict[str, Any] = {"model": model.name}
     for item in fields(model):
         value = getattr(model, item.name)
         if item.name in ("name", "like") or value is None or (item.name not in ONLY_IN_CODE and value == item.default):
+            continue
+        if item.name == "api_key" and not strict:
             continue
         if item.name == "api_key":
             server = load_catalogue().servers.get(model.provider)

@@ -377,7 +377,7 @@ def wiring_of(router: Router) -> Wiring:
 
 
 def settings_of(router: Router) -> RouterSettings:
-    """Return the settings of a router, for other modules of the package."""
+    """Return the arguments of a router, for other modules of the package."""
     return router._settings
 
 

@@ -29,7 +29,7 @@ class Bar:
         self._bar: Any = None
         if show:
             with suppress(ImportError):
-                from tqdm.auto import tqdm  # type: ignore[import-untyped]
+                from tqdm.auto import tqdm
 
                 self._bar = tqdm(total=len(texts), desc="Generating embeddings")
 

@@ -19,12 +19,12 @@ from pydantic import computed_field, field_serializer
 
 from .._display import explained, get_logger
 from ..calls import one_text, run, surrounded
-from ..description import describe
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given
 from ..retrieval.given_router import ROUTER_SETTINGS, GivenRouter, as_router
 from ..retrieval.index_guard import OF_THE_ROUTER, GuardedRouter, ShownIsHeld
-from ..router import Router, settings_of
+from ..retrieval.stored_router import described
+from ..router import Router
 from ._batches import Bar, checked, require_text, with_text
 
 dispatcher = get_dispatcher(__name__)
@@ -143,8 +143,7 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     @field_serializer("router")
     def _described(self, router: Router) -> dict[str, Any]:
-        places = {"cache": getattr(router.cache.store, "folder", None), "ledger": router.ledger.file}
-        return describe(settings_of(router), {name: place for name, place in places.items() if place is not None})
+        return described(router, strict=True)
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields and the router's configuration, of which ``from_dict`` builds the embedder again.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -82,6 +83,23 @@ def needed(subject: str, extra: str) -> Iterator[None]:
     raise ModuleNotFoundError(
         f"{subject} needs {missing or extra}, which is not installed. Run: pip install '{NAME}[{extra}]'", name=missing
     )
+
+
+def require_extra(subject: str, extra: str, module: str) -> None:
+    """Refuse to import the library of an extra where it is missing, or in a version outside its range.
+
+    Args:
+        subject: what needs the extra, for the message.
+        module: that the library is imported as.
+
+    Raises:
+        ModuleNotFoundError: the library is missing; the message has the command that installs it.
+        ConfigError: its version is outside the range.
+    """
+    check_versions(subject, extra)
+    if find_spec(module) is None:
+        message = f"{subject} needs {module}, which is not installed. Run: pip install '{NAME}[{extra}]'"
+        raise ModuleNotFoundError(message, name=module)
 
 
 @cache

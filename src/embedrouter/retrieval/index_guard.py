@@ -19,7 +19,7 @@ where the data folder cannot be written, records are still kept there.
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import blake2b
@@ -37,7 +37,7 @@ from ..events import IndexUnrecorded
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
 from ..tiered import TieredRouter, require_single_space
-from ..types import InputType, Space
+from ..types import EmbeddingResult, InputType, Space
 
 FOLDER = "indexes"
 """Inside the user's data folder, and in earlier versions inside the cache's folder."""
@@ -242,6 +242,14 @@ class GuardedRouter:
         Args:
             tiers: that are asked for, the nearest first; ``with embedrouter.tier(…)`` is nearer than all of them.
         """
+        return self.result(texts, input_type, *tiers).to_list()
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
+        """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
+        return (await self.aresult(texts, input_type, *tiers)).to_list()
+
+    def result(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> EmbeddingResult:
+        """Return what the router answers, for an adapter that hands on more than lists; see ``embed``."""
         if self._guard is not None:
             self._check(self._guard, input_type)
         texts = [one_text(text) for text in texts] if input_type == "query" else texts
@@ -249,8 +257,7 @@ class GuardedRouter:
             result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
         if self._guard is not None and input_type == "document" and len(result):
             self._guard.record()
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
+        return result
 
     def _check(self, guard: IndexGuard, input_type: InputType) -> None:
         """Refuse a store in another space; report once a store that is searched and has no record."""
@@ -259,8 +266,8 @@ class GuardedRouter:
             events = wiring_of(self.router).events
             events.emit(IndexUnrecorded, index=guard.name, model=self.router.models[0], input_type=input_type)
 
-    async def aembed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
-        """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
+    async def aresult(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> EmbeddingResult:
+        """Do what ``result`` does without blocking the event loop."""
         if self._guard is not None:
             await in_thread(self._check, self._guard, input_type)
         tier = first_given(requested(input_type), *tiers)
@@ -269,8 +276,31 @@ class GuardedRouter:
             result = await self.router.aembed(texts, input_type=input_type, tier=tier)
         if self._guard is not None and input_type == "document" and len(result):
             await in_thread(self._guard.record)
-        vectors: list[list[float]] = result.vectors.tolist()
-        return vectors
+        return result
+
+    def each(
+        self, texts: Sequence[str], input_type: InputType, size: int, *tiers: str | None
+    ) -> Generator[EmbeddingResult]:
+        """Yield what the router answers for each ``size`` texts; positions in errors count all texts. See ``embed``."""
+        if self._guard is not None:
+            self._check(self._guard, input_type)
+        tier = first_given(requested(input_type), *tiers)
+        for result in self.router.embed_iter(texts, input_type=input_type, tier=tier, chunk_size=size):
+            if self._guard is not None and input_type == "document":
+                self._guard.record()
+            yield result
+
+    async def aeach(
+        self, texts: Sequence[str], input_type: InputType, size: int, *tiers: str | None
+    ) -> AsyncGenerator[EmbeddingResult]:
+        """Do what ``each`` does without blocking the event loop."""
+        if self._guard is not None:
+            await in_thread(self._check, self._guard, input_type)
+        tier = first_given(requested(input_type), *tiers)
+        async for result in self.router.aembed_iter(texts, input_type=input_type, tier=tier, chunk_size=size):
+            if self._guard is not None and input_type == "document":
+                await in_thread(self._guard.record)
+            yield result
 
     @contextmanager
     def _positions(self, input_type: InputType) -> Iterator[None]:
