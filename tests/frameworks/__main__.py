@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -12,16 +13,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tests.environments import CACHE
 from tests.frameworks.suites import LIBRARY, LLAMA_INDEX, SUITES, Suite
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
-OPTIONS = ("--rootdir=.", "-q", "-p", "swapped_fakes", "-p", "no:cacheprovider", "-p", "no:benchmark")
-OPTIONS += ("-p", "no:codspeed", "-p", "no:recording", "-c", str(HERE / "pytest.ini"))
+PLUGINS = ("swapped_fakes", "no:cacheprovider", "no:benchmark", "no:codspeed", "no:recording")
+OPTIONS = ("--rootdir=.", "-q", "-c", str(HERE / "pytest.ini"), *(f"-p{plugin}" for plugin in PLUGINS))
 
 WHOSE: dict[str, tuple[str, ...]] = {"theirs": (), "ours": ("tests", *LIBRARY)}
 """The two runs of a suite, with the places whose fakes are replaced."""
@@ -158,8 +161,7 @@ def postgresql(folder: Path, port: int) -> Iterator[None]:
 
     ``pgserver`` itself makes its files and the user that root needs, and would listen on a Unix socket alone.
     """
-    import pgserver
-
+    pgserver: Any = import_module("pgserver")
     server = pgserver.get_server(folder, cleanup_mode=None)
     options = {"pgdata": folder, "user": server.system_user}
     given = f"-h 127.0.0.1 -p {port} -k {folder} -F"  # without fsync: the files are thrown away
@@ -178,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="names of suites.py, all when left out")
     parser.add_argument("--llama-index", type=Path, metavar="FOLDER", help="llama-index-core of a checkout")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server and no test is left running
     chosen = [suite for suite in SUITES if not given.suites or suite.title in given.suites]
     done: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="frameworks-") as temporary, ExitStack() as opened:

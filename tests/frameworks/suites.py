@@ -104,7 +104,12 @@ SUITES = (
     ),
     Suite(
         "langchain-postgres",
-        ("tests/unit_tests",),
+        (
+            "tests/unit_tests/v1/test_vectorstore.py",
+            "tests/unit_tests/v1/test_vectorstore_standard_tests.py",
+            "tests/unit_tests/v2/test_pg_vectorstore.py",
+            "tests/unit_tests/v2/test_pg_vectorstore_standard_suite.py",
+        ),
         settings={
             "POSTGRES_HOST": "127.0.0.1",
             "POSTGRES_PORT": "{port}",

@@ -162,6 +162,7 @@ def bases() -> Iterator[type]:
 
 
 def subclasses(base: type) -> Iterator[type]:
+    each: type
     for each in base.__subclasses__():
         yield each
         yield from subclasses(each)
