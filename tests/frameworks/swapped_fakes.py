@@ -40,11 +40,11 @@ SYNCHRONOUS = ("embedrouter/retrieval/index_guard.py", {"embed"})
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--swap", action="append", default=[], help="a package or module whose fakes become adapters")
-    parser.addoption("--outcomes", type=Path, help="the file for what each test did")
+    parser.addoption("--outcomes", type=Path, required=True, help="the file for what each test did")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Outcomes(config.getoption("--outcomes"), tuple(config.getoption("--swap"))))
+    config.pluginmanager.register(Outcomes(config.option.outcomes, tuple(config.option.swap)))
 
 
 class Outcomes:
@@ -113,13 +113,16 @@ class Outcomes:
     def router(self, model: Model) -> Router:
         """Return a router that notes in which test it is used."""
 
+        def note() -> None:
+            self.routed.add(self.running)
+
         class Noted(Router):
-            def embed(router, *arguments: Any, **settings: Any) -> EmbeddingResult:
-                self.routed.add(self.running)
+            def embed(self, *arguments: Any, **settings: Any) -> EmbeddingResult:
+                note()
                 return super().embed(*arguments, **settings)
 
-            async def aembed(router, *arguments: Any, **settings: Any) -> EmbeddingResult:
-                self.routed.add(self.running)
+            async def aembed(self, *arguments: Any, **settings: Any) -> EmbeddingResult:
+                note()
                 return await super().aembed(*arguments, **settings)
 
         return Noted([model], cache=self.folder, budget=Budget(per_day=1000), retry=NO_WAITING)
