@@ -89,6 +89,7 @@ FRAMEWORKS = (
     "blockbuster",
     "pytest",
     "pytest-asyncio",
+    "pytest-mock",
 )
 """What the frameworks' own tests need, as ``dev`` states it; what they need besides is next."""
 THEIR_TOOLS = (
@@ -96,7 +97,6 @@ THEIR_TOOLS = (
     "qdrant-client>=1.15.1,<1.16",  # the last that takes init_from, which half of langchain-qdrant's tests give
     "freezegun",
     "lark",
-    "pytest-mock",
     "pytest-timeout",
     "requests-mock",
     "responses",
