@@ -181,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--llama-index", type=Path, metavar="FOLDER", help="llama-index-core of a checkout")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server and no test is left running
+    if unknown := set(given.suites) - {suite.title for suite in SUITES}:
+        parser.error(f"no suite {min(unknown)!r}; there are {', '.join(suite.title for suite in SUITES)}")
     chosen = [suite for suite in SUITES if not given.suites or suite.title in given.suites]
     done: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="frameworks-") as temporary, ExitStack() as opened:

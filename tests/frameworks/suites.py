@@ -61,7 +61,7 @@ SUITES = (
         "langchain-core",
         ("tests/unit_tests/vectorstores", "tests/unit_tests/example_selectors", "tests/unit_tests/embeddings"),
     ),
-    Suite("langchain-core", ("tests/unit_tests/indexing",), name="langchain-core, indexing"),
+    Suite("langchain-core", ("tests/unit_tests/indexing",), name="langchain-core-indexing"),
     Suite(
         "langchain-classic",
         (
