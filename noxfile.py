@@ -3,6 +3,7 @@
 ``lint``, ``types``, ``fast`` and ``full`` need what ``pip install -e ".[dev]"`` installs; in an environment that has it
 they run as they are with ``nox --no-venv -s lint types full``, which is what ``.ci/run`` does. The other sessions make
 environments of their own: the lowest and the highest versions, each Python, each extra alone, and the built wheel.
+``frameworks`` runs the tests of LangChain, LangGraph and LlamaIndex around our adapters.
 ``resolve`` installs nothing: it asks uv what would be installed beside the packages that RAG teams use.
 """
 
@@ -77,6 +78,34 @@ LIGHT_SDK_TESTS = (
 )
 TORCH_SDK_TESTS = ("tests/test_local_backends.py",)
 """Tests of the providers, the adapters and the recordings."""
+FRAMEWORKS = (
+    "chromadb",
+    "faiss-cpu",
+    "langchain-chroma",
+    "langchain-classic",
+    "langchain-community",
+    "langchain-postgres",
+    "langchain-qdrant",
+    "langchain-tests",
+    "langgraph",
+    "langgraph-checkpoint-sqlite",
+    "pgserver",
+    "blockbuster",
+    "pytest",
+    "pytest-asyncio",
+    "pytest-mock",
+)
+"""What the frameworks' own tests need, as ``dev`` states it; what they need besides is next."""
+THEIR_TOOLS = (
+    "langgraph-checkpoint-postgres>=3,<4",
+    "qdrant-client>=1.15.1,<1.16",  # the last that takes init_from, which half of langchain-qdrant's tests give
+    "freezegun",
+    "lark",
+    "pytest-timeout",
+    "requests-mock",
+    "responses",
+    "pysqlite3-binary; sys_platform == 'linux'",  # for Pythons whose sqlite3 loads no extension
+)
 OLD = ("-Wdefault",)
 """Old libraries warn of new ones."""
 
@@ -172,6 +201,13 @@ def resolve(session: nox.Session) -> None:
     """Resolve embedrouter beside the packages that RAG teams use; nothing is installed."""
     session.install("uv")
     session.run("python", "-m", "tests.resolution")
+
+
+@nox.session(python=MAIN)
+def frameworks(session: nox.Session) -> None:
+    """Run the frameworks' own tests with our adapters in place of their fakes; arguments name suites."""
+    session.install("-e", ".[langchain,llama-index]", *from_dev(*FRAMEWORKS), *THEIR_TOOLS)
+    session.run("python", "-m", "tests.frameworks", *session.posargs)
 
 
 def _lowest(session: nox.Session, extras: Sequence[str], *, but: Sequence[str] = ()) -> str:
