@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
+from operator import length_hint
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from ._display import Table, escaped, shown
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
-from .calls import Calls, Question, Wiring, achunks, chunks, validate, wire
+from .calls import Calls, Progress, Question, ShowProgress, Wiring, achunks, chunks, validate, wire
 from .errors import ConfigError, DegradedWarning, EmbedRouterError
 from .events import Event
 from .limits import ModelHealth, RetryPolicy
@@ -159,7 +160,13 @@ class Router(SetOnce, Closeable):
     # Embedding
 
     def embed(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        timeout: float | None = None,
+        show_progress: ShowProgress = False,
     ) -> EmbeddingResult:
         """Return one vector per text, in order, from the cache or the cheapest model that is good enough.
 
@@ -168,6 +175,8 @@ class Router(SetOnce, Closeable):
             input_type: ``"document"`` for texts that are stored and searched, ``"query"`` for texts that search.
             tier: the lowest tier to accept; by default that of ``with embedrouter.tier(…)``, otherwise the router's.
             timeout: seconds for the whole call.
+            show_progress: whether a bar shows texts, cache hits, money and the time left; ``"auto"`` shows one where
+                the work lasts longer than two seconds and there is a terminal or a notebook.
 
         Raises:
             InvalidInputError: some texts cannot be embedded: ``indices``. No request was made.
@@ -175,29 +184,51 @@ class Router(SetOnce, Closeable):
             NoModelAvailableError: every candidate failed; ``attempts`` lists the failed requests.
             BackendError: a request failed, and no other model may hide the reason: a missing key, a refused text.
         """
-        return _warned(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)))
+        question = self._question(texts, input_type, tier, timeout)
+        with Progress(show_progress, len(question.texts)) as progress:
+            return _warned(self._calls.run(self._calls.embed, question.shown_by(progress)))
 
     async def aembed(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        timeout: float | None = None,
+        show_progress: ShowProgress = False,
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
-        return _warned(await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout)))
+        question = self._question(texts, input_type, tier, timeout)
+        async with Progress(show_progress, len(question.texts)) as progress:
+            return _warned(await self._calls.arun(self._calls.embed, question.shown_by(progress)))
 
     def embed_iter(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        chunk_size: int | None = None,
+        show_progress: ShowProgress = False,
     ) -> Generator[EmbeddingResult]:
         """Embed more texts than fit into memory; yield the results of consecutive texts, in order.
 
         Args:
             texts: any iterable; ``chunk_size`` texts are read at a time.
             chunk_size: texts per result; by default as many as have 64 MiB of vectors.
+            show_progress: as of ``embed``; the time left is shown where ``texts`` has a length.
 
         Raises:
             EmbedRouterError: an error of ``embed``, raised at its chunk; positions count from the first text of all.
         """
-        question = self._question([], input_type, tier)
-        parts = chunks(texts, self._chunk_size(chunk_size))
-        return (_warned(self._calls.run(self._calls.embed, part)) for part in question.each(parts))
+        progress = Progress(show_progress, length_hint(texts) or None)
+        question = self._question([], input_type, tier).shown_by(progress)
+        return self._embed_each(progress, question.each(chunks(texts, self._chunk_size(chunk_size))))
+
+    def _embed_each(self, progress: Progress, questions: Iterable[Question]) -> Generator[EmbeddingResult]:
+        with progress:
+            for question in questions:
+                yield _warned(self._calls.run(self._calls.embed, question))
 
     def aembed_iter(
         self,
@@ -206,15 +237,19 @@ class Router(SetOnce, Closeable):
         input_type: InputType,
         tier: str | None = None,
         chunk_size: int | None = None,
+        show_progress: ShowProgress = False,
     ) -> AsyncGenerator[EmbeddingResult]:
         """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
-        question = self._question([], input_type, tier)
-        parts = achunks(texts, self._chunk_size(chunk_size))
-        return self._aembed_each(question.aeach(parts))
+        progress = Progress(show_progress, length_hint(texts) or None)
+        question = self._question([], input_type, tier).shown_by(progress)
+        return self._aembed_each(progress, question.aeach(achunks(texts, self._chunk_size(chunk_size))))
 
-    async def _aembed_each(self, questions: AsyncIterable[Question]) -> AsyncGenerator[EmbeddingResult]:
-        async for question in questions:
-            yield _warned(await self._calls.arun(self._calls.embed, question))
+    async def _aembed_each(
+        self, progress: Progress, questions: AsyncIterable[Question]
+    ) -> AsyncGenerator[EmbeddingResult]:
+        async with progress:
+            async for question in questions:
+                yield _warned(await self._calls.arun(self._calls.embed, question))
 
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False

@@ -7,6 +7,7 @@ from ._answer import fault, unusable
 from ._call import Degradation, SizedText
 from ._calls import Calls, Prepared, Question
 from ._pack import pack
+from ._progress import Progress, ShowProgress
 from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate
 from ._wiring import LEDGER_FILE, Wiring, require_same_embedder, wire

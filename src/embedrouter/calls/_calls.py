@@ -50,6 +50,7 @@ from ._isolate import Isolate
 from ._learned import Learned
 from ._look_up import CacheReader, LookUp
 from ._micro_batch import MicroBatch
+from ._progress import Progress
 from ._recall import Recall
 from ._retries import Retries
 from ._send import Send
@@ -79,6 +80,12 @@ class Question:
     """Seconds until the deadline, when the call began."""
     batch: bool = False
     """Whether the texts go through a batch endpoint: only models with a batch price are candidates."""
+    progress: Progress | None = None
+    """Shows how far the call is."""
+
+    def shown_by(self, progress: Progress) -> Question:
+        """Return the same question, whose progress is shown, if it is to be."""
+        return replace(self, progress=progress) if progress.show else self
 
     def each(self, chunks: Iterable[list[str]]) -> Iterator[Question]:
         """Yield the same question for consecutive chunks of texts."""
@@ -191,6 +198,8 @@ class Calls:
     async def _embed(self, effects: Effects, question: Question) -> EmbeddingResult:
         wiring, texts = self.wiring, question.texts
         call = self._call(effects, question)
+        if question.progress is not None:
+            call = replace(call, report=question.progress.begin(texts))
         embedded = await self._positioned(question, self._stages.get().first.embed(call, list(dict.fromkeys(texts))))
         avoided = savings(texts, embedded.found)
         wiring.totals.save(avoided, question.tag)
@@ -201,7 +210,12 @@ class Calls:
                 with suppress(OutOfThreadsError):  # it is due again later
                     threads.submit(wiring.ledger.flush)
         number, rank = wiring.candidates[0].number, question.rank
-        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, number=number, rank=rank)
+        result = assemble(
+            texts, embedded.found, embedded.charges, avoided, space=wiring.space, number=number, rank=rank
+        )
+        if question.progress is not None:
+            question.progress.end(result)
+        return result
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``; read the cache and make no request."""
