@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any, Literal, Self, TypeAlias
 
 from .._display import counted, dollars
@@ -92,15 +93,16 @@ class Progress:
         from tqdm.auto import tqdm
         from tqdm.notebook import tqdm_notebook
 
-        looked_at = issubclass(tqdm, tqdm_notebook) or sys.stderr.isatty()
+        looked_at = issubclass(tqdm, tqdm_notebook) or (sys.stderr is not None and sys.stderr.isatty())
         self._bar = tqdm(
             total=self._total,
+            file=_Patient(sys.stderr),
             unit=" texts",
             dynamic_ncols=True,
             mininterval=0,  # each part is drawn, because parts are large
             miniters=1,
             delay=PATIENCE if self.show == "auto" else 0,
-            disable=self.show == "auto" and not looked_at,
+            disable=sys.stderr is None or (self.show == "auto" and not looked_at),
         )
 
     def _begin(self, texts: Iterable[str]) -> None:
@@ -127,6 +129,24 @@ class Progress:
 
     def _close(self) -> None:
         self._bar.close()
+
+
+class _Patient:
+    """Write to a terminal that may be gone: tqdm would keep its lock after an error, and every later bar would wait."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def figures(new: int, cached: int, usage: Usage) -> str:
