@@ -38,7 +38,7 @@ class Progress:
     def __init__(self, show: ShowProgress, total: int | None) -> None:
         if show not in (True, False, "auto"):
             raise ConfigError(
-                "show_progress is True, False or 'auto' (a bar where work takes long and somebody looks)."
+                "show_progress is True, False, or 'auto': a bar where work takes long and somebody looks."
             )
         self.show: ShowProgress = show
         self._total = total
