@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,19 @@ def test_the_public_names_are_these() -> None:
         "tier",
     ]
     assert all(hasattr(embedrouter, name) for name in embedrouter.__all__)
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert embedrouter.__version__ == metadata.version("embedrouter")
+    assert not hasattr(embedrouter, "version")
+
+
+@pytest.mark.slow
+def test_the_package_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "embedrouter", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"embedrouter {embedrouter.__version__}\n"
 
 
 def test_importing_the_package_loads_no_sdk_no_framework_and_no_torch() -> None:

@@ -9,6 +9,8 @@
 frameworks expect an embedder. Importing this package imports no SDK, no framework and no torch.
 """
 
+from typing import Any
+
 from .batches import BatchJob
 from .cache import Cache
 from .limits import ModelHealth, RetryPolicy
@@ -37,3 +39,12 @@ __all__ = [
     "tag",
     "tier",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the version of the installed package, as its metadata have it."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version(__name__)
