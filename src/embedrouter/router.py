@@ -7,23 +7,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from functools import partial
+from operator import length_hint
 from pathlib import Path
-from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
 from ._display import Table, escaped, explained, shown
 from ._process import Closeable, in_thread
-from ._values import as_number
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
-from .calls import Calls, Question, Wiring, achunks, chunks, validate, warn_if_degraded, wire
+from .calls import Calls, Progress, ShowProgress, Wiring, achunks, ask, chunks, validate, warn_if_degraded, wire
 from .checks import Subject, VectorCheck, check_agreement, check_stored
 from .errors import ConfigError
 from .events import Event
 from .limits import ModelHealth, RetryPolicy
-from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, choose_tier, preset, rank
+from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, choose_tier, preset
 from .models.agreement import Agreement, unique_names
-from .spending import Budget, Ledger, current_tag
+from .spending import Budget, Ledger
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
 
 __all__ = ["Router", "check_vectors", "embed_alone", "settings_of", "wiring_of"]
@@ -163,7 +162,13 @@ class Router(NoEmbedder, SetOnce, Closeable):
     # Embedding
 
     def embed(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        timeout: float | None = None,
+        show_progress: ShowProgress = False,
     ) -> EmbeddingResult:
         """Return one vector per text, in order, from the cache or the cheapest model that is good enough.
 
@@ -172,6 +177,8 @@ class Router(NoEmbedder, SetOnce, Closeable):
             input_type: ``"document"`` for texts that are stored and searched, ``"query"`` for texts that search.
             tier: the lowest tier to accept; by default that of ``with embedrouter.tier(…)``, otherwise the router's.
             timeout: seconds for the whole call.
+            show_progress: whether a bar shows texts, cache hits, money and the time left; ``"auto"`` shows one where
+                the work lasts longer than two seconds and there is a terminal or a notebook.
 
         Raises:
             InvalidInputError: some texts cannot be embedded: ``indices``. No request was made.
@@ -179,31 +186,46 @@ class Router(NoEmbedder, SetOnce, Closeable):
             NoModelAvailableError: every candidate failed; ``attempts`` lists the failed requests.
             BackendError: a request failed, and no other model may hide the reason: a missing key, a refused text.
         """
-        return warn_if_degraded(self._calls.run(self._calls.embed, self._question(texts, input_type, tier, timeout)), 4)
+        question = ask(self._wiring, texts, input_type, tier, timeout)
+        with Progress(show_progress, len(question.texts)) as progress:
+            return warn_if_degraded(self._calls.run(self._calls.embed, question.shown_by(progress)), 4)
 
     async def aembed(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        timeout: float | None = None,
+        show_progress: ShowProgress = False,
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
-        return warn_if_degraded(
-            await self._calls.arun(self._calls.embed, self._question(texts, input_type, tier, timeout)), 4
-        )
+        question = ask(self._wiring, texts, input_type, tier, timeout)
+        async with Progress(show_progress, len(question.texts)) as progress:
+            return warn_if_degraded(await self._calls.arun(self._calls.embed, question.shown_by(progress)), 4)
 
     def embed_iter(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        chunk_size: int | None = None,
+        show_progress: ShowProgress = False,
     ) -> Generator[EmbeddingResult]:
         """Embed more texts than fit into memory; yield the results of consecutive texts, in order.
 
         Args:
             texts: any iterable; ``chunk_size`` texts are read at a time.
             chunk_size: texts per result; by default as many as have 64 MiB of vectors.
+            show_progress: as of ``embed``; the time left is shown where ``texts`` has a length.
 
         Raises:
             EmbedRouterError: an error of ``embed``, raised at its chunk; positions count from the first text of all.
         """
-        question = self._question([], input_type, tier)
-        parts = chunks(texts, self._chunk_size(chunk_size))
-        return (warn_if_degraded(self._calls.run(self._calls.embed, part)) for part in question.each(parts, texts))
+        progress = Progress(show_progress, length_hint(texts) or None)
+        question = ask(self._wiring, [], input_type, tier).shown_by(progress)
+        return self._calls.each(question.each(chunks(texts, self._chunk_size(chunk_size)), texts), progress)
 
     def aembed_iter(
         self,
@@ -212,27 +234,24 @@ class Router(NoEmbedder, SetOnce, Closeable):
         input_type: InputType,
         tier: str | None = None,
         chunk_size: int | None = None,
+        show_progress: ShowProgress = False,
     ) -> AsyncGenerator[EmbeddingResult]:
         """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
-        question = self._question([], input_type, tier)
-        parts = achunks(texts, self._chunk_size(chunk_size))
-        return self._aembed_each(question.aeach(parts, texts))
-
-    async def _aembed_each(self, questions: AsyncIterable[Question]) -> AsyncGenerator[EmbeddingResult]:
-        async for question in questions:
-            yield warn_if_degraded(await self._calls.arun(self._calls.embed, question))
+        progress = Progress(show_progress, length_hint(texts) or None)
+        question = ask(self._wiring, [], input_type, tier).shown_by(progress)
+        return self._calls.aeach(question.aeach(achunks(texts, self._chunk_size(chunk_size)), texts), progress)
 
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
     ) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``, or of ``submit_batch``, without calling any model."""
-        return self._calls.run(self._calls.estimate, self._question(texts, input_type, tier, batch=batch))
+        return self._calls.run(self._calls.estimate, ask(self._wiring, texts, input_type, tier, batch=batch))
 
     async def aestimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
     ) -> Estimate:
         """Do what ``estimate`` does without blocking the event loop."""
-        return await self._calls.arun(self._calls.estimate, self._question(texts, input_type, tier, batch=batch))
+        return await self._calls.arun(self._calls.estimate, ask(self._wiring, texts, input_type, tier, batch=batch))
 
     def estimate_tiers(self, texts: Iterable[str], *, input_type: InputType) -> dict[str, Estimate]:
         """Estimate ``embed`` at each tier that a model can serve, lowest first."""
@@ -293,7 +312,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
             BackendError: the provider could not be reached, or refused the batch.
         """
         self._batches.check()
-        question = self._question(texts, input_type, tier, batch=True)
+        question = ask(self._wiring, texts, input_type, tier, batch=True)
         return self._batches.submit(question, self._calls.run(self._calls.prepare, question))
 
     async def asubmit_batch(
@@ -305,33 +324,6 @@ class Router(NoEmbedder, SetOnce, Closeable):
     def batches(self, *, ended: bool = False) -> list[BatchJob]:
         """Return the batches of this router's models that are in progress, or have ended, of all processes."""
         return self._batches.jobs(ended=ended)
-
-    def _question(
-        self,
-        texts: Iterable[str],
-        input_type: InputType,
-        tier: str | None,
-        timeout: float | None = None,
-        *,
-        batch: bool = False,
-    ) -> Question:
-        """Build the question of a call, with the tier and the tag of the surrounding context.
-
-        Raises:
-            ConfigError: the input type or the tier is unknown.
-            InvalidInputError: some texts cannot be embedded.
-        """
-        name = choose_tier(tier, input_type, self._wiring.default_tiers)
-        timeout = None if (left := as_number(timeout, "timeout", float)) is None or left > TIMEOUT_MAX else left
-        return Question(
-            texts=validate(texts),
-            input_type="query" if input_type == "query" else "document",  # an enum's member is no plain text
-            rank=rank(name, self.tiers),
-            tag=current_tag(),
-            deadline=None if timeout is None else self._wiring.clock() + timeout,
-            timeout=timeout,
-            batch=batch,
-        )
 
     def _chunk_size(self, size: int | None) -> int:
         if size is not None and (not isinstance(size, int) or size < 1):
@@ -387,7 +379,7 @@ def embed_alone(router: Router, position: int, texts: Iterable[str], input_type:
     The cost is booked, and the budget holds.
     """
     calls = router._calls.alone(position)
-    return calls.run(calls.embed, router._question(texts, input_type, router.tiers[0]))
+    return calls.run(calls.embed, ask(router._wiring, texts, input_type, router.tiers[0]))
 
 
 def check_vectors(

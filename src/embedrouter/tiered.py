@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ._display import escaped, explained, shown_name
 from ._process import Closeable
-from .calls import require_same_embedder
+from .calls import ShowProgress, require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
 from .models import TIERS, NoEmbedder, SetOnce, choose_tier, rank
 from .router import Router, wiring_of
@@ -107,25 +107,45 @@ class TieredRouter(NoEmbedder, SetOnce, Closeable):
         return list({id(router): name for name, router in self._routers.items()}.values())
 
     def embed(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        timeout: float | None = None,
+        show_progress: ShowProgress = False,
     ) -> EmbeddingResult:
         """Embed with the router of the requested tier; ``result.space`` is its space. See ``Router.embed``."""
         router, own = self._pick(input_type, tier)
-        return router.embed(texts, input_type=input_type, tier=own, timeout=timeout)
+        return router.embed(texts, input_type=input_type, tier=own, timeout=timeout, show_progress=show_progress)
 
     async def aembed(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, timeout: float | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        timeout: float | None = None,
+        show_progress: ShowProgress = False,
     ) -> EmbeddingResult:
         """Do what ``embed`` does without blocking the event loop."""
         router, own = self._pick(input_type, tier)
-        return await router.aembed(texts, input_type=input_type, tier=own, timeout=timeout)
+        return await router.aembed(texts, input_type=input_type, tier=own, timeout=timeout, show_progress=show_progress)
 
     def embed_iter(
-        self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, chunk_size: int | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        tier: str | None = None,
+        chunk_size: int | None = None,
+        show_progress: ShowProgress = False,
     ) -> Generator[EmbeddingResult]:
         """Embed more texts than fit into memory, with the router of the requested tier; see ``Router.embed_iter``."""
         router, own = self._pick(input_type, tier)
-        return router.embed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
+        return router.embed_iter(
+            texts, input_type=input_type, tier=own, chunk_size=chunk_size, show_progress=show_progress
+        )
 
     def aembed_iter(
         self,
@@ -134,10 +154,13 @@ class TieredRouter(NoEmbedder, SetOnce, Closeable):
         input_type: InputType,
         tier: str | None = None,
         chunk_size: int | None = None,
+        show_progress: ShowProgress = False,
     ) -> AsyncGenerator[EmbeddingResult]:
         """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
         router, own = self._pick(input_type, tier)
-        return router.aembed_iter(texts, input_type=input_type, tier=own, chunk_size=chunk_size)
+        return router.aembed_iter(
+            texts, input_type=input_type, tier=own, chunk_size=chunk_size, show_progress=show_progress
+        )
 
     def estimate(self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``, without calling any model."""

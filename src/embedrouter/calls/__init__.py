@@ -6,9 +6,11 @@
 from ._answer import fault, unusable
 from ._assemble import warn_if_degraded
 from ._call import Degradation, Embedded, SizedText
-from ._calls import Calls, Prepared, Question
+from ._calls import Calls, Prepared
 from ._inputs import one_text
 from ._pack import pack
+from ._progress import Progress, ShowProgress
+from ._question import Question, ask
 from ._surroundings import surrounded
 from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate

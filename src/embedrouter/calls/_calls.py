@@ -20,7 +20,7 @@ A forked child builds new stages, because the state that calls share belongs to 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -39,9 +39,9 @@ from ..errors import (
 )
 from ..events import CallEnded, numbered_call
 from ..limits import ModelHealth, ModelLimits
-from ..types import Candidate, EmbeddingResult, Estimate, Found, InputType, Usage
+from ..types import Candidate, EmbeddingResult, Estimate, Found, Usage
 from ._afford import Afford, pack_requests
-from ._assemble import assemble, savings
+from ._assemble import assemble, savings, warn_if_degraded
 from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
 from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
@@ -50,6 +50,8 @@ from ._isolate import Isolate
 from ._learned import Learned
 from ._look_up import CacheReader, LookUp
 from ._micro_batch import MicroBatch
+from ._progress import Progress
+from ._question import Question
 from ._recall import Recall
 from ._retries import Retries
 from ._send import Send
@@ -58,42 +60,10 @@ from ._single_flight import SingleFlight
 from ._size import Size, Sized
 from ._surroundings import surroundings
 from ._sync import Started, SyncEffects, run
-from ._validate import format_positions, positions, validate
+from ._validate import format_positions, positions
 from ._wiring import Wiring, in_turn
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """The arguments of one call."""
-
-    texts: Sequence[str]
-    """Checked by ``validate``."""
-    first: int = 0
-    """The position of the first text, for messages."""
-    input_type: InputType
-    rank: int
-    tag: str
-    deadline: float | None = None
-    timeout: float | None = None
-    """Seconds until the deadline, when the call began."""
-    batch: bool = False
-    """Whether the texts go through a batch endpoint: only models with a batch price are candidates."""
-
-    def each(self, chunks: Iterable[list[str]], given: object) -> Iterator[Question]:
-        """Yield the same question for consecutive chunks of the texts that are given."""
-        first = 0
-        for chunk in chunks:
-            yield replace(self, texts=validate(chunk, first, given), first=first)
-            first += len(chunk)
-
-    async def aeach(self, chunks: AsyncIterable[list[str]], given: object) -> AsyncIterator[Question]:
-        """Do what ``each`` does for an async iterable of chunks."""
-        first = 0
-        async for chunk in chunks:
-            yield replace(self, texts=validate(chunk, first, given), first=first)
-            first += len(chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +164,8 @@ class Calls:
     async def _embed(self, effects: Effects, question: Question) -> EmbeddingResult:
         wiring, texts = self.wiring, question.texts
         call = self._call(effects, question)
+        if question.progress is not None:
+            call = replace(call, report=question.progress.begin(texts))
         embedded = await self._positioned(question, self._stages.get().first.embed(call, list(dict.fromkeys(texts))))
         avoided = savings(texts, embedded.found)
         wiring.totals.save(avoided, question.tag)
@@ -204,7 +176,12 @@ class Calls:
                 with suppress(OutOfThreadsError):  # it is due again later
                     threads.submit(wiring.ledger.flush)
         number, rank = wiring.candidates[0].number, question.rank
-        return assemble(texts, embedded.found, embedded.charges, avoided, space=wiring.space, number=number, rank=rank)
+        result = assemble(
+            texts, embedded.found, embedded.charges, avoided, space=wiring.space, number=number, rank=rank
+        )
+        if question.progress is not None:
+            question.progress.end(result)
+        return result
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``; read the cache and make no request."""
@@ -307,6 +284,18 @@ class Calls:
                 return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
         except EmbedRouterError as error:
             raise _brief(error)  # noqa: B904 - the same error
+
+    def each(self, questions: Iterable[Question], progress: Progress) -> Generator[EmbeddingResult]:
+        """Embed the texts of one question after the other."""
+        with progress:
+            for question in questions:
+                yield warn_if_degraded(self.run(self.embed, question))
+
+    async def aeach(self, questions: AsyncIterable[Question], progress: Progress) -> AsyncGenerator[EmbeddingResult]:
+        """Do what ``each`` does in the running event loop."""
+        async with progress:
+            async for question in questions:
+                yield warn_if_degraded(await self.arun(self.embed, question))
 
     def alone(self, position: int) -> Calls:
         """Return calls to the model at ``position`` alone, without the cache and without the circuit breaker."""

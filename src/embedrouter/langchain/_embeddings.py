@@ -11,6 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from .._display import explained
+from ..calls import ShowProgress
 from ..models import first_given
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
@@ -40,6 +41,8 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         index: a name for the vector store. Its space is recorded with the first documents, and from then on a router of
             another space is refused. Open a ``QdrantVectorStore`` that is only searched with
             ``validate_embeddings=False``: otherwise it embeds a document, which may decide the space.
+        show_progress: whether a bar shows how far the documents are, what came from the cache and what it costs;
+            ``"auto"`` shows one where the work lasts longer than two seconds and there is a terminal or a notebook.
         settings: arguments of ``Router``, such as ``budget`` and ``dimensions``, where the router is built here.
 
     Raises:
@@ -54,6 +57,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         query_tier: str | None = None,
         document_tier: str | None = None,
         index: str | None = None,
+        show_progress: ShowProgress = False,
         **settings: Any,
     ) -> None:
         self._guarded = GuardedRouter(as_router(router, settings), index, COUNTED_IN)
@@ -61,6 +65,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         self.index = index
         self.query_tier = query_tier
         self.document_tier = document_tier
+        self.show_progress = show_progress
 
     @classmethod
     def from_config(cls, path: str | Path | None = None, **settings: Any) -> Self:
@@ -109,7 +114,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         """
         if _are_questions(texts):  # LangGraph's SQL stores embed what is searched for as documents
             return [self.embed_query(text) for text in texts]
-        return self._guarded.embed(texts, "document", self.document_tier)
+        return self._guarded.embed(texts, "document", self.document_tier, show_progress=self.show_progress)
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query; see ``Router.embed`` for the errors."""
@@ -121,7 +126,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         """Do what ``embed_documents`` does without blocking the event loop."""
         if _are_questions(texts):
             return [await self.aembed_query(text) for text in texts]
-        return await self._guarded.aembed(texts, "document", self.document_tier)
+        return await self._guarded.aembed(texts, "document", self.document_tier, show_progress=self.show_progress)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do what ``embed_query`` does without blocking the event loop."""

@@ -31,7 +31,7 @@ import platformdirs
 
 from .._process import in_thread
 from ..cache import read_record, write_once
-from ..calls import one_text
+from ..calls import ShowProgress, one_text
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
 from ..events import IndexUnrecorded
 from ..models import first_given, rank, requested
@@ -236,25 +236,33 @@ class GuardedRouter:
             if tier is not None:
                 rank(tier, self.router.tiers)
 
-    def embed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
+    def embed(
+        self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
+    ) -> list[list[float]]:
         """Return one list of floats per text; see ``Router.embed`` for the errors.
 
         Args:
             tiers: that are asked for, the nearest first; ``with embedrouter.tier(…)`` is nearer than all of them.
+            show_progress: see ``Router.embed``.
         """
-        return self.result(texts, input_type, *tiers).to_list()
+        return self.result(texts, input_type, *tiers, show_progress=show_progress).to_list()
 
-    async def aembed(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> list[list[float]]:
+    async def aembed(
+        self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
+    ) -> list[list[float]]:
         """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
-        return (await self.aresult(texts, input_type, *tiers)).to_list()
+        return (await self.aresult(texts, input_type, *tiers, show_progress=show_progress)).to_list()
 
-    def result(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> EmbeddingResult:
+    def result(
+        self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
+    ) -> EmbeddingResult:
         """Return what the router answers, for an adapter that hands on more than lists; see ``embed``."""
         if self._guard is not None:
             self._check(self._guard, input_type)
         texts = [one_text(text) for text in texts] if input_type == "query" else texts
+        tier = first_given(requested(input_type), *tiers)
         with self._positions(input_type):
-            result = self.router.embed(texts, input_type=input_type, tier=first_given(requested(input_type), *tiers))
+            result = self.router.embed(texts, input_type=input_type, tier=tier, show_progress=show_progress)
         if self._guard is not None and input_type == "document" and len(result):
             self._guard.record()
         return result
@@ -266,14 +274,16 @@ class GuardedRouter:
             events = wiring_of(self.router).events
             events.emit(IndexUnrecorded, index=guard.name, model=self.router.models[0], input_type=input_type)
 
-    async def aresult(self, texts: Sequence[str], input_type: InputType, *tiers: str | None) -> EmbeddingResult:
+    async def aresult(
+        self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
+    ) -> EmbeddingResult:
         """Do what ``result`` does without blocking the event loop."""
         if self._guard is not None:
             await in_thread(self._check, self._guard, input_type)
         tier = first_given(requested(input_type), *tiers)
         texts = [one_text(text) for text in texts] if input_type == "query" else texts
         with self._positions(input_type):
-            result = await self.router.aembed(texts, input_type=input_type, tier=tier)
+            result = await self.router.aembed(texts, input_type=input_type, tier=tier, show_progress=show_progress)
         if self._guard is not None and input_type == "document" and len(result):
             await in_thread(self._guard.record)
         return result
