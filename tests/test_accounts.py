@@ -46,6 +46,7 @@ MORE_KINDS = ("forkserver", "spawn", "pool", "executor", "exit")
     "kind",
     ["fork", "daemon thread", *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE_KINDS)],
 )
+@pytest.mark.slow
 def test_a_process_that_pays_nothing_writes_its_savings(tmp_path: Path, kind: str, asynchronous: bool) -> None:
     """Workers skip ``atexit`` or are ended by a signal, and a thread may still be inside a call."""
     with Router([FakeBackend().model(price="1")], cache=tmp_path) as router:

@@ -421,6 +421,7 @@ def test_a_new_process_finds_the_job_and_collects_it(emulator: Emulator, build: 
     assert [job.ids for job in router.batches(ended=True)] == [job.ids]
 
 
+@pytest.mark.slow
 def test_a_process_killed_before_it_heard_of_its_batch(emulator: Emulator, build: Build, tmp_path: Path) -> None:
     """Between the submission and its answer lies the only moment in which money could be spent unseen."""
     emulator.fault_for = on("POST", "/batches", Fault.lost().after(60), None)

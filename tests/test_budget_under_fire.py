@@ -84,7 +84,7 @@ def exact() -> None:
 @pytest.mark.parametrize(
     ("kind", "seed", "processes", "killed"),
     [
-        ("threads", 3, 3, 1),
+        pytest.param("threads", 3, 3, 1, marks=pytest.mark.slow),
         pytest.param("threads", 1, 8, 3, marks=pytest.mark.slow),
         pytest.param("tasks", 2, 8, 3, marks=pytest.mark.slow),
     ],

@@ -208,6 +208,7 @@ def write_rows(folder: Path, worker: int) -> None:
         cache.put_many({bytes([worker, number]): bytes([worker]) * 1000})
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder(tmp_path: Path) -> None:
     """Several workers of a service, one cache: nothing is lost."""
     context = multiprocessing.get_context("spawn")

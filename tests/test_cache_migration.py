@@ -141,6 +141,7 @@ with closing(VectorCache(open_cache(Path(sys.argv[1])))) as cache:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_may_open_it_at_once(tmp_path: Path) -> None:
     """One migrates, the others wait or find it done."""
     folder = old_folder(tmp_path / "cache")

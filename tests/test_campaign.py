@@ -102,13 +102,10 @@ FAMILIES: dict[str, tuple[int, tuple[str, ...]]] = {
 """Dimensions, and the models from the cheapest to the dearest."""
 FORMS = ("sync", "threads", "async", "tasks", "both")
 FAST = (
-    ("one model, two places", "threads"),
-    ("one model, two places", "async"),
     ("Voyage's family", "sync"),
-    ("Voyage's family", "tasks"),
     ("Cohere's family", "both"),
 )
-"""Each form once, and each family with both clients; their first episodes are no slow tests."""
+"""Their first episodes are no slow tests."""
 WORKERS = {"sync": 1, "threads": 5, "async": 1, "tasks": 6, "both": 4}
 
 WORDS = [

@@ -300,6 +300,7 @@ def test_a_found_address_is_told_once(here: Path, caplog: pytest.LogCaptureFixtu
     assert len(caplog.records) == 3
 
 
+@pytest.mark.slow
 def test_a_command_tells_a_found_address_on_stderr(here: Path, emulator: Emulator) -> None:
     """Where no log is set up; the output is as it was."""
     write(here / "embedrouter.toml", f'{MODEL}base_url = "{emulator.openai_url}"\napi_key_env = "OPENAI_API_KEY"\n')

@@ -685,6 +685,7 @@ def test_a_ledger_that_never_opened_is_a_wrong_setting(tmp_path: Path) -> None:
 # Forks
 
 
+@pytest.mark.slow
 def test_children_of_a_server_embed_beside_their_parent(tmp_path: Path, emulator: Emulator) -> None:
     """As gunicorn --preload does it: connections, locks and files are the parent's, and open."""
     story = Process.run("serve", url=emulator.openai_url, folder=str(tmp_path), price="1", timeout=10, cap="1")

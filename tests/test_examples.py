@@ -318,7 +318,7 @@ EXPECTED: Mapping[str, Expected] = {
 # The tests
 
 
-SLOW = {"async_versus_sequential.py"}
+SLOW = {"async_versus_sequential.py", "by_quality.py"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in EXAMPLES])

@@ -263,6 +263,7 @@ def test_large_jobs_are_split(emulator: Emulator, build: Build, monkeypatch: pyt
     assert job.poll().answered == 10
 
 
+@pytest.mark.slow
 def test_a_large_file_is_uploaded_in_pieces(emulator: Emulator, build: Build) -> None:
     """Of eight megabytes, which the SDK decides."""
     texts = ["é" * 500 + str(place) for place in range(9_000)]

@@ -374,6 +374,7 @@ def test_a_forked_child_saves_for_itself(file: Path) -> None:
     assert saved == {"parent": 1, "child": 2}
 
 
+@pytest.mark.slow
 def test_a_forked_child_spends_in_the_file_while_its_parent_goes_on(file: Path) -> None:
     """SQLite must not be carried over a fork: a parent that closes could take the child's bookings with it."""
     story = Process.run("inherit", file=str(file))
@@ -557,6 +558,7 @@ def test_folding_changes_nothing_that_is_shown(traffic: list[tuple[Any, ...]], d
         assert left.get("reserved", 0) == fates.count("leave")
 
 
+@pytest.mark.slow
 def test_a_file_stops_growing_with_the_traffic(file: Path, clock: Clock) -> None:
     """Detail is kept for some days, and its room is used again."""
     sizes, details = [], []

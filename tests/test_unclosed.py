@@ -27,7 +27,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=["openai", *(pytest.param(name, marks=pytest.mark.slow) for name in [*MODELS][1:])])
 def model(request: pytest.FixtureRequest, emulator: Emulator) -> Model:
     return Model(MODELS[request.param], base_url=getattr(emulator, f"{request.param}_url"), api_key="k")
 
@@ -150,6 +150,7 @@ def test_a_loop_that_ends_otherwise(model: Model, end: str) -> None:
     router.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [False, True])
 def test_loops_over_tls(closed: bool, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing takes a round trip more."""

@@ -263,5 +263,5 @@ def test_recorded_vectors_of_real_models_are_told_apart(shared: Path) -> None:
 
 def test_one_text_is_no_list_of_texts() -> None:
     """Its letters would be embedded."""
-    with pytest.raises(InvalidInputError, match="single string"):
+    with pytest.raises(InvalidInputError, match="not one str"):
         wordllama().check_vectors("abc", np.ones((3, 256)))
