@@ -21,7 +21,7 @@ from embedrouter import Budget, EmbeddingResult, RetryPolicy, Space
 from embedrouter.cache import QueryMemory, ServedNames, VectorCache
 from embedrouter.calls import Calls, Degradation, Question, Wiring
 from embedrouter.calls._call import Call
-from embedrouter.calls._effects import Limiter, Stopped
+from embedrouter.calls._effects import Stopped
 from embedrouter.calls._sync import run
 from embedrouter.events import Event, Events
 from embedrouter.models import Backend
@@ -173,9 +173,6 @@ class ScriptedEffects:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome if isinstance(outcome, Answer) else answer(texts)
-
-    async def acquire(self, limiter: Limiter) -> None:
-        limiter.acquire()
 
     async def sleep(self, seconds: float) -> None:
         self.check()

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-from embedrouter.calls._effects import Limiter, Stopped
+from embedrouter.calls._effects import Stopped
 from embedrouter.models import Backend
 from embedrouter.types import Answer, InputType
 
@@ -48,9 +48,6 @@ class Effects:
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         self.world.count(self.process)
         return await self.world.provider.request(self, backend, texts, input_type, timeout)
-
-    async def acquire(self, limiter: Limiter) -> None:
-        raise NotImplementedError  # no framework's rate limiter is played
 
     def check(self) -> None:
         if self.stopped:

@@ -19,7 +19,7 @@ from .._process import Lane, threads
 from ..errors import OutOfThreadsError
 from ..models import Backend
 from ..types import Answer, InputType
-from ._effects import Limiter, Running, Stopped
+from ._effects import Running, Stopped
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -87,11 +87,6 @@ class AsyncEffects:
 
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         return await backend.aembed(texts, input_type, timeout=timeout)
-
-    async def acquire(self, limiter: Limiter) -> None:
-        self.check()
-        await limiter.async_acquire()
-        self.check()
 
     async def sleep(self, seconds: float) -> None:
         self.check()

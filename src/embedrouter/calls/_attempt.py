@@ -30,7 +30,7 @@ from ..providers import never_sent
 from ..spending import Charge, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._answer import MISSING, billed, fault, has_other_length, shares, unusable
-from ._call import Call, Embedded, SizedText
+from ._call import Call, Embedded, Limiter, SizedText
 from ._events import RequestEvents
 from ._learned import Learned
 from ._wiring import Wiring
@@ -75,7 +75,7 @@ class OneAttempt:
             return Outcome(error=admission, sent=isinstance(admission, RateLimitedError))
         try:
             if call.limiter is not None and not candidate.local:
-                await call.effects.acquire(call.limiter)
+                await _turn(call, call.limiter)
             began = self._clock()
             outcome = await self._send(call, candidate, _first(texts, admission), number, left, admission)
         finally:
@@ -355,6 +355,16 @@ def _first(texts: Sequence[SizedText], admission: Admission) -> Sequence[SizedTe
     """Return the first texts that are admitted, at least one text."""
     together = list(accumulate(item.tokens for item in texts))
     return texts[: max(1, min(admission.texts, bisect_right(together, admission.tokens)))]
+
+
+async def _turn(call: Call, limiter: Limiter) -> None:
+    """Wait until a framework's rate limiter allows one request."""
+    turn = limiter(call.effects.loop)
+    try:
+        await call.effects.wait_for([turn], None)
+        turn.result()
+    finally:
+        turn.cancel()  # where the call was stopped
 
 
 def _spending(call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, timeout: float) -> Spending:

@@ -8,14 +8,18 @@ turns these errors into the public errors, which name positions.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypeAlias, TypedDict
 
+from .._process import Future
 from ..errors import AuthenticationError, BudgetExceededError, EmbedRouterError, InputRejectedError
 from ..spending import Charge
 from ..types import Candidate, Found, InputType
-from ._effects import Effects, Limiter
+from ._effects import Effects
+
+Limiter: TypeAlias = Callable[[Hashable], Future[None]]
+"""A framework's rate limiter: given ``Effects.loop``, it returns what is done when one request is allowed."""
 
 
 def ignore(embedded: Embedded) -> None:

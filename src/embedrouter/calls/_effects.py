@@ -1,6 +1,6 @@
 """Define the effects: the only methods in which the stages of a call wait.
 
-Stages are coroutines that wait only in the eight methods of ``Effects``, so both forms of a call are the same program:
+Stages are coroutines that wait only in the seven methods of ``Effects``, so both forms of a call are the same program:
 in the synchronous form (``_sync``) the methods block and never suspend, in the asynchronous form (``_async``) the
 methods await.
 
@@ -28,16 +28,6 @@ class Stopped(BaseException):
     """The call was stopped: no request may start. Not an ``Exception``, so that no error handler catches it."""
 
 
-class Limiter(Protocol):
-    """A rate limiter of a framework's own, such as LlamaIndex's ``BaseRateLimiter``."""
-
-    def acquire(self) -> None:
-        """Block until one request is allowed."""
-
-    async def async_acquire(self) -> None:
-        """Wait until one request is allowed."""
-
-
 class Effects(Protocol):
     """The effects of one call, in one form."""
 
@@ -48,13 +38,6 @@ class Effects(Protocol):
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         """Make one request to a model."""
         ...
-
-    async def acquire(self, limiter: Limiter) -> None:
-        """Wait until a rate limiter allows one request.
-
-        Raises:
-            Stopped: the call was stopped before or during the wait.
-        """
 
     async def sleep(self, seconds: float) -> None:
         """Wait ``seconds``.

@@ -26,7 +26,7 @@ def kind_of(call: Call, texts: Sequence[str]) -> Hashable:
     if group is None or len(texts) > FEW or call.first.local or call.first.limits.texts == 1:
         return None
     read = _context() if any(item.reads_context for item in (*call.candidates, *call.lower)) else None
-    context = read, id(call.limiter)
+    context = read, call.limiter
     return (group, call.rank, call.input_type, call.tag, context)
 
 

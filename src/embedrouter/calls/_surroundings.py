@@ -9,8 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._call import Embedded, ignore
-from ._effects import Limiter
+from ._call import Embedded, Limiter, ignore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

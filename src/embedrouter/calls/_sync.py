@@ -17,7 +17,7 @@ from .._process import Lane, threads
 from ..errors import OutOfThreadsError
 from ..models import Backend
 from ..types import Answer, InputType
-from ._effects import Limiter, Running, Stopped
+from ._effects import Running, Stopped
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -82,11 +82,6 @@ class SyncEffects:
 
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         return backend.embed(texts, input_type, timeout=timeout)
-
-    async def acquire(self, limiter: Limiter) -> None:
-        self.check()
-        limiter.acquire()
-        self.check()
 
     async def sleep(self, seconds: float) -> None:
         self.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -10,11 +11,31 @@ from typing import Any, Literal, Self
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
+from .._process import Future, threads
 from ..calls import Embedded, validate
 from ..errors import InvalidInputError
 
 SHOWN = 5
 """Maximum number of nodes in a message."""
+
+
+class Turns:
+    """The turns that a rate limiter of LlamaIndex gives. Two are equal if the limiter is the same."""
+
+    def __init__(self, limiter: Any) -> None:
+        self._limiter = limiter
+
+    def __call__(self, loop: Any) -> Future[None]:
+        """Return what is done when one request is allowed."""
+        if loop is None:
+            return threads.submit(self._limiter.acquire)
+        return asyncio.run_coroutine_threadsafe(self._limiter.async_acquire(), loop)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Turns) and other._limiter is self._limiter
+
+    def __hash__(self) -> int:
+        return id(self._limiter)
 
 
 class Bar:

@@ -25,7 +25,7 @@ from ..retrieval.given_router import ROUTER_SETTINGS, GivenRouter, as_router
 from ..retrieval.index_guard import OF_THE_ROUTER, GuardedRouter, ShownIsHeld
 from ..retrieval.stored_router import described
 from ..router import Router
-from ._batches import Bar, checked, require_text, with_text
+from ._batches import Bar, Turns, checked, require_text, with_text
 
 dispatcher = get_dispatcher(__name__)
 logger = get_logger("embedrouter.llama_index")
@@ -184,7 +184,8 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         memo = {} if memo is None else memo
-        memo[id(self._limiter)] = self._limiter  # the copy's requests go to the same provider
+        limiter = getattr(self, "rate_limiter", None)
+        memo[id(limiter)] = limiter  # the copy's requests go to the same provider
         return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -326,8 +327,9 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
             return await self._guarded.aembed(texts, "document", self.document_tier)
 
     @property
-    def _limiter(self) -> Any:
-        return getattr(self, "rate_limiter", None)  # a field from LlamaIndex 0.14.16 on
+    def _limiter(self) -> Turns | None:
+        limiter = getattr(self, "rate_limiter", None)  # a field from LlamaIndex 0.14.16 on
+        return None if limiter is None else Turns(limiter)
 
 
 class Configuration(dict[str, Any]):
