@@ -152,6 +152,7 @@ MARKED = {
     ),
     **dict.fromkeys(("langchain/chroma", "langchain/qdrant", "langchain/pgvector", "llama_index/chroma"), "empty"),
     **dict.fromkeys(("langchain/lancedb", "llama_index/lancedb", "llama_index/qdrant"), "with its first texts"),
+    **dict.fromkeys(("langchain/milvus", "llama_index/pgvector"), "with its first texts"),
 }
 """When a store takes the mark of its space. The first texts create what the last can hold the mark in; the kinds that
 are not here are guarded by the name of the index alone."""
