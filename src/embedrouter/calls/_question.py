@@ -6,7 +6,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Se
 from dataclasses import dataclass, replace
 from threading import TIMEOUT_MAX
 
+from .._display import shown
 from .._values import as_number
+from ..errors import ConfigError
 from ..models import choose_tier, rank
 from ..spending import current_tag
 from ..types import InputType
@@ -69,7 +71,11 @@ def ask(
         InvalidInputError: some texts cannot be embedded.
     """
     name = choose_tier(tier, input_type, wiring.default_tiers)
-    timeout = None if (left := as_number(timeout, "timeout", float)) is None or left > TIMEOUT_MAX else left
+    if (left := as_number(timeout, "timeout", float)) is not None and left < 0:
+        raise ConfigError(
+            f"timeout= is a number of seconds for the whole call, not {shown(timeout)}. Leave it out for none."
+        )
+    timeout = None if left is None or left > TIMEOUT_MAX else left
     return Question(
         texts=validate(texts),
         input_type="query" if input_type == "query" else "document",  # an enum's member is no plain text

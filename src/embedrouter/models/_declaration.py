@@ -122,7 +122,7 @@ class Model:
             require_type(getattr(self, name), kinds, f"{shown_name(self.name)}: {name}".replace("'", ""), right)
         provider, _, rest = self.name.partition(":") if isinstance(self.name, str) else ("", "", "")
         if not provider or not rest:
-            meant = did_you_mean(self.name) if isinstance(self.name, str) else ""
+            meant = (did_you_mean(self.name) if isinstance(self.name, str) else "") or " embedrouter models lists them."
             raise ConfigError(f"Model name {shown_name(self.name)} must be written 'provider:name'.{meant}")
         as_price(self.price, self.name)
         check_address(self.base_url, f"{self.name}: base_url")

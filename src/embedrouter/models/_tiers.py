@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from difflib import get_close_matches
 
-from .._display import shown, shown_name
+from .._display import shown_name
 from ..errors import ConfigError
 from ..types import InputType
 
@@ -74,6 +74,10 @@ def rank(name: str, tiers: Sequence[str]) -> int:
         ) from None
 
 
+OTHER_WORDS = ("query", "question", "document", "passage", "corpus", "text", "index")
+"""What is in other libraries' names of input types: search_query, RETRIEVAL_DOCUMENT, passage."""
+
+
 def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[InputType, str]) -> str:
     """Return the tier of a call: that of its argument, otherwise of the surrounding context, otherwise the default.
 
@@ -81,5 +85,8 @@ def choose_tier(tier: str | None, input_type: InputType, defaults: Mapping[Input
         ConfigError: the input type is unknown.
     """
     if input_type not in defaults:
-        raise ConfigError(f"input_type must be 'document' or 'query', not {shown(input_type)}.")
+        word = input_type.lower() if isinstance(input_type, str) else ""
+        meant = "query" if "query" in word or "question" in word else "document"
+        hint = f" Write input_type={meant!r}." if any(part in word for part in OTHER_WORDS) else ""
+        raise ConfigError(f"input_type must be 'document' or 'query', not {shown_name(input_type)}.{hint}")
     return next(name for name in (tier, requested(input_type), defaults[input_type]) if name is not None)
