@@ -368,6 +368,7 @@ def test_the_bar_moves_with_each_answer(bar: list[int], asynchronous: bool, caps
     bar.clear()
     batch(embedder, [*TEXTS, "new"], asynchronous, show_progress=True)
     assert [*dict.fromkeys(bar)] == [10, 11]
+    assert "1 new, 10 from the cache" in capsys.readouterr().err
 
 
 def test_an_indexs_bar_is_the_frameworks(bar: list[int], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any, Literal, Self, TypeAlias
 
 from .._display import counted, dollars
 from .._process import Lane, in_thread, threads
 from ..errors import ConfigError, OutOfThreadsError
-from ..spending import Charge, usage_of
+from ..spending import Charge, cost, usage_of
 from ..types import EmbeddingResult, Found, Usage
 from ._call import Embedded
 
@@ -33,15 +34,16 @@ class Progress:
     Args:
         show: whether there is a bar.
         total: the number of texts, where it is known.
+        title: what the bar begins with.
     """
 
-    def __init__(self, show: ShowProgress, total: int | None) -> None:
+    def __init__(self, show: ShowProgress, total: int | None, title: str | None = None) -> None:
         if show not in (True, False, "auto"):
             raise ConfigError(
                 "show_progress is True, False, or 'auto': a bar where work takes long and somebody looks."
             )
         self.show: ShowProgress = show
-        self._total = total
+        self._total, self._title = total, title
         self._lane = Lane(threads, 1)
         self._drawn: Future[None] | None = None
         """What was drawn last."""
@@ -50,7 +52,7 @@ class Progress:
         """Of the calls that have ended."""
         self._left: Counter[str] = Counter()
         """How often each text of the running call occurs that has no vector yet."""
-        self._found, self._recalled, self._charges = 0, 0, list[Charge]()
+        self._found, self._recalled, self._charges, self._saved = 0, 0, list[Charge](), Decimal(0)
         """Of the running call."""
 
     def __enter__(self) -> Self:
@@ -75,6 +77,10 @@ class Progress:
         self._draw(self._begin, texts)
         return lambda part: self._draw(self._add, dict(part.found), list(part.charges))
 
+    def fill(self, texts: Sequence[str]) -> None:
+        """Count texts of the running call that have a vector, whoever has asked for it."""
+        self._draw(self._add, dict.fromkeys(texts), [])
+
     def end(self, result: EmbeddingResult) -> None:
         """End a call."""
         self._draw(self._end, len(result), sum(result.cached), result.usage)
@@ -96,6 +102,7 @@ class Progress:
         looked_at = issubclass(tqdm, tqdm_notebook) or (sys.stderr is not None and sys.stderr.isatty())
         self._bar = tqdm(
             total=self._total,
+            desc=self._title,
             file=_Patient(sys.stderr),
             unit=" texts",
             dynamic_ncols=True,
@@ -108,18 +115,21 @@ class Progress:
     def _begin(self, texts: Iterable[str]) -> None:
         self._left = Counter(texts)
 
-    def _add(self, found: Mapping[str, Found], charges: list[Charge]) -> None:
-        for text, (_, _, origin) in found.items():
+    def _add(self, vectors: Mapping[str, Found | None], charges: list[Charge]) -> None:
+        for text, found in vectors.items():
             times = self._left.pop(text, 0)
             self._found += times
-            self._recalled += times if origin.cached else 0
+            if times and found is not None:
+                cached, price = found.origin.cached, found.origin.candidate.price
+                self._recalled += times if cached else 0
+                self._saved += cost(found.tokens * (times - (not cached)), price) or 0
         self._charges += charges
-        self._show_figures(self._found, self._recalled, usage_of(self._charges))
+        self._show_figures(self._found, self._recalled, usage_of(self._charges) + Usage(saved=self._saved))
 
     def _end(self, texts: int, cached: int, usage: Usage) -> None:
         self._show_figures(texts, cached, usage)
         self._texts, self._cached, self._usage = self._texts + texts, self._cached + cached, self._usage + usage
-        self._found, self._recalled, self._charges = 0, 0, []
+        self._found, self._recalled, self._charges, self._saved = 0, 0, [], Decimal(0)
 
     def _show_figures(self, texts: int, cached: int, usage: Usage) -> None:
         """Show figures of the running call, added to those of the calls before it."""
@@ -153,7 +163,7 @@ def figures(new: int, cached: int, usage: Usage) -> str:
     """Return what a bar says beside its numbers: "320 new, $0.0003", "320 from the cache, saved $0.0003"."""
     parts = [f"{new:,} new"] if new or not cached else []
     parts += [f"{cached:,} from the cache"] if cached else []
-    parts += [dollars(usage.cost)] if usage.cost or not usage.saved else []
+    parts += [dollars(usage.cost)] if usage.cost or not (usage.saved or usage.unpriced_tokens) else []
     parts += [f"{counted(usage.unpriced_tokens, 'token')} of unknown price"] if usage.unpriced_tokens else []
     parts += [f"saved {dollars(usage.saved)}"] if usage.saved else []
     return ", ".join(parts)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from threading import Lock
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
 from .._process import Future, threads
-from ..calls import Embedded, validate
+from ..calls import validate
 from ..errors import InvalidInputError
 
 SHOWN = 5
@@ -36,40 +33,6 @@ class Turns:
 
     def __hash__(self) -> int:
         return id(self._limiter)
-
-
-class Bar:
-    """LlamaIndex's bar over texts. It moves with each answered request, where LlamaIndex's own moves with each batch.
-
-    Args:
-        show: whether there is a bar.
-    """
-
-    def __init__(self, texts: Sequence[str], show: bool) -> None:
-        self._left, self._lock = Counter(texts), Lock()
-        self._bar: Any = None
-        if show:
-            with suppress(ImportError):
-                from tqdm.auto import tqdm
-
-                self._bar = tqdm(total=len(texts), desc="Generating embeddings")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def report(self, embedded: Embedded) -> None:
-        """Count what a request has brought. Called in the thread of the request."""
-        self.count(embedded.found)
-
-    def count(self, texts: Iterable[str]) -> None:
-        """Count texts, and all their duplicates, once."""
-        if self._bar is not None:
-            with self._lock:
-                self._bar.update(sum(self._left.pop(text, 0) for text in texts))
 
 
 def with_text(nodes: Sequence[BaseNode], on_empty: Literal["error", "skip"]) -> dict[int, str]:

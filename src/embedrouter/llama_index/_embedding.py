@@ -18,20 +18,23 @@ from llama_index.core.schema import BaseNode
 from pydantic import computed_field, field_serializer
 
 from .._display import explained, get_logger
-from ..calls import one_text, run, surrounded
+from ..calls import Embedded, Progress, one_text, run, surrounded
 from ..errors import ConfigError, SpaceMismatchError
 from ..models import first_given
 from ..retrieval.given_router import ROUTER_SETTINGS, GivenRouter, as_router
 from ..retrieval.index_guard import OF_THE_ROUTER, GuardedRouter, ShownIsHeld
 from ..retrieval.stored_router import described
 from ..router import Router
-from ._batches import Bar, Turns, checked, require_text, with_text
+from ._batches import Turns, checked, require_text, with_text
 
 dispatcher = get_dispatcher(__name__)
 logger = get_logger("embedrouter.llama_index")
 
 Vectors = list[list[float]]
 
+
+TITLE = "Generating embeddings"
+"""Of LlamaIndex's bars."""
 
 CALL = "RouterEmbedding('openai:text-embedding-3-small')"
 
@@ -248,8 +251,10 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
             InvalidInputError: some texts cannot be embedded; ``indices`` are positions in ``texts``.
         """
         items = checked(texts)
-        with Bar(items, show_progress) as bar:
-            return [vector for part in self._batches(items) for vector in run(self._batch(*part, bar, blocking=True))]
+        with Progress(show_progress, len(items), TITLE) as bar:
+            report = bar.begin(items)
+            batches = [run(self._batch(*part, bar, report, blocking=True)) for part in self._batches(items)]
+        return [vector for batch in batches for vector in batch]
 
     async def aget_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> Vectors:
         """Do what ``get_text_embedding_batch`` does without blocking the event loop, ``num_workers`` at a time."""
@@ -258,9 +263,10 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
         async def embed(first: int, batch: list[str]) -> Vectors:
             async with turns:
-                return await self._batch(first, batch, bar, blocking=False)
+                return await self._batch(first, batch, bar, report, blocking=False)
 
-        with Bar(items, show_progress) as bar:
+        async with Progress(show_progress, len(items), TITLE) as bar:
+            report = bar.begin(items)
             tasks = [asyncio.ensure_future(embed(*part)) for part in self._batches(items)]
             try:
                 parts = await asyncio.gather(*tasks)
@@ -274,11 +280,13 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
         size = self.embed_batch_size
         return [(first, texts[first : first + size]) for first in range(0, len(texts), size)]
 
-    async def _batch(self, first: int, texts: list[str], bar: Bar, *, blocking: bool) -> Vectors:
+    async def _batch(
+        self, first: int, texts: list[str], bar: Progress, report: Callable[[Embedded], None], *, blocking: bool
+    ) -> Vectors:
         embed = _done(self._get_text_embeddings) if blocking else self._aget_text_embeddings
-        with surrounded(first=first, report=bar.report):
+        with surrounded(first=first, report=report):
             vectors = await self._observed(texts, embed)
-        bar.count(texts)
+        bar.fill(texts)
         return vectors
 
     async def _observed(self, texts: list[str], embed: Callable[[list[str]], Awaitable[Vectors]]) -> Vectors:
