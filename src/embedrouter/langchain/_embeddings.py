@@ -65,7 +65,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         self.index = index
         self.query_tier = query_tier
         self.document_tier = document_tier
-        self.show_progress = show_progress
+        self.show_progress: ShowProgress = show_progress
 
     @classmethod
     def from_config(cls, path: str | Path | None = None, **settings: Any) -> Self:
