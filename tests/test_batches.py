@@ -447,6 +447,7 @@ def test_a_process_killed_before_it_heard_of_its_batch(emulator: Emulator, build
     assert account(router).cost == billed(emulator) * HALF / MILLION
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_collects(emulator: Emulator, build: Build, tmp_path: Path) -> None:
     """What it had read is kept, the rest is read again, and all is booked once."""
     texts = [f"text {number}" for number in range(1100)]

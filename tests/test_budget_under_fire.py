@@ -146,6 +146,7 @@ def _wait_for(emulator: Emulator, calls: int, crew: list[Process]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("exact")
 def test_a_job_killed_at_60_percent_pays_for_the_rest_only(emulator: Emulator, tmp_path: Path) -> None:
     """What was answered is in the cache; at most the requests that were in flight are paid twice."""

@@ -945,6 +945,7 @@ def test_two_processes_see_each_others_spending(ledger: Ledger, file: Path) -> N
     assert "$0.60 are spent" in str(ledger.refusal(Budget(total="1"), Decimal("0.41")))
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_its_request_unconfirmed(file: Path) -> None:
     """It will never be settled, and the provider may have billed it."""
     with Process("die", file=str(file), amount="0.60", timeout=20.0) as process:

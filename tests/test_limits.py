@@ -1164,6 +1164,7 @@ class Limited:
 @pytest.mark.parametrize(
     "kind", ["one call", pytest.param("threads", marks=pytest.mark.slow), pytest.param("tasks", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_declared_limit_provokes_no_429(emulator: Emulator, kind: str) -> None:
     """Its retries counted too: every fourth request fails at first."""
     counted = iter(range(10_000))

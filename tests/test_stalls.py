@@ -287,6 +287,7 @@ def test_a_cache_that_others_have_changed_is_left_alone(
     assert took < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writing", [False, True])
 def test_a_statement_is_over_when_the_time_of_its_call_is_up(writing: bool, tmp_path: Path) -> None:
     """Whatever makes it long: half of what a call has left for reading, at least a second for writing."""
