@@ -517,7 +517,12 @@ show(*set(seen))
 router.close()
 """
 NO_THREADS = """
+from embedrouter._process import threads
+
 router = begin()
+for working in [threads.submit(time.sleep, 0.1) for _ in range(8)]:
+    working.result()
+time.sleep(0.1)  # eight threads are idle, however many the first call has left
 start = threading.Thread.start
 
 def refuse(self):
