@@ -167,6 +167,15 @@ def test_a_store_of_another_space_than_its_router_gives_now_is_refused() -> None
         rebuild(kept, title="The table", remedy="Pass the function.")
 
 
+def test_the_live_router_of_another_space_is_refused_too() -> None:
+    """The mark says which router it was; that its space is still the store's is checked all the same."""
+    router = Router([LOCAL])
+    kept = stored(router)
+    assert rebuild(kept, title="The table", remedy="Pass the function.") is router
+    with pytest.raises(SpaceMismatchError, match="The table is of the space other"):
+        rebuild(kept | {"space": "other"}, title="The table", remedy="Pass the function.")
+
+
 # LanceDB
 
 

@@ -55,10 +55,17 @@ def rebuild(kept: Mapping[str, Any], *, title: str, remedy: str) -> Router:
         ConfigError: the content is damaged, or has what only a trusted file may have.
         SpaceMismatchError: the router has another space now.
     """
-    if (live := LIVE.get(str(kept.get("mark")))) is not None:
-        return live
-    environment = hash(frozenset(os.environ.items()))  # decides keys and addresses
-    return _rebuilt(json.dumps(kept, sort_keys=True), title, remedy, environment)
+    router = LIVE.get(str(kept.get("mark")))
+    if router is None:
+        environment = hash(frozenset(os.environ.items()))  # decides keys and addresses
+        router = _rebuilt(json.dumps(kept, sort_keys=True), title, remedy, environment)
+    space = router.space
+    if (space.name, space.dimensions) != (kept.get("space"), kept.get("dimensions")):
+        raise SpaceMismatchError(
+            f"{title} is of the space {kept.get('space')} ({kept.get('dimensions')} dimensions), and the router that "
+            f"it describes gives {space} now. {remedy}"
+        )
+    return router
 
 
 @lru_cache(maxsize=32)
@@ -69,11 +76,4 @@ def _rebuilt(kept: str, title: str, remedy: str, environment: int) -> Router:
         raise ConfigError(f"{title} says of no router. {remedy}")
     if code := settings.get(MISSING):
         raise ConfigError(f"{title} lacks what only a program has: {'; '.join(map(str, code))}. {remedy}")
-    router = Router(**Config(Path(title), settings, named=False, trusting=remedy).router())
-    space = router.space
-    if (space.name, space.dimensions) != (content.get("space"), content.get("dimensions")):
-        raise SpaceMismatchError(
-            f"{title} is of the space {content.get('space')} ({content.get('dimensions')} dimensions), and the router "
-            f"that it describes gives {space} now. {remedy}"
-        )
-    return router
+    return Router(**Config(Path(title), settings, named=False, trusting=remedy).router())
