@@ -44,16 +44,9 @@ class Progress:
             )
         self.show: ShowProgress = show
         self._total, self._title = total, title
-        self._lane = Lane(threads, 1)
+        self._lane = Lane(threads, 1) if show else None
         self._drawn: Future[None] | None = None
         """What was drawn last."""
-        self._bar: Any = None
-        self._texts, self._cached, self._usage = 0, 0, Usage()
-        """Of the calls that have ended."""
-        self._left: Counter[str] = Counter()
-        """How often each text of the running call occurs that has no vector yet."""
-        self._found, self._recalled, self._charges, self._saved = 0, 0, list[Charge](), Decimal(0)
-        """Of the running call."""
 
     def __enter__(self) -> Self:
         self._draw(self._open)
@@ -86,21 +79,27 @@ class Progress:
         self._draw(self._end, len(result), sum(result.cached), result.usage)
 
     def _draw(self, function: Callable[..., None], *arguments: Any) -> None:
-        if not self.show:
+        if self._lane is None:
             return
         try:
             self._drawn = self._lane.submit(function, *arguments)
         except OutOfThreadsError:
-            self.show = False
+            self._lane = None
 
     # In the thread
 
     def _open(self) -> None:
+        self._texts, self._cached, self._usage = 0, 0, Usage()
+        """Of the calls that have ended."""
+        self._left: Counter[str] = Counter()
+        """How often each text of the running call occurs that has no vector yet."""
+        self._found, self._recalled, self._charges, self._saved = 0, 0, list[Charge](), Decimal(0)
+        """Of the running call."""
         from tqdm.auto import tqdm
         from tqdm.notebook import tqdm_notebook
 
         looked_at = issubclass(tqdm, tqdm_notebook) or (sys.stderr is not None and sys.stderr.isatty())
-        self._bar = tqdm(
+        self._bar: Any = tqdm(
             total=self._total,
             desc=self._title,
             file=_Patient(sys.stderr),
