@@ -62,6 +62,7 @@ from embedrouter import Router, TieredRouter, tier
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.testing import FakeBackend
 from tests.pairwise import pairwise
+from tests.tier_backends import TierBackends
 
 pytestmark = pytest.mark.filterwarnings("ignore:The apredict_and_parse method is deprecated")
 
@@ -267,16 +268,12 @@ def with_a_retriever(tree: ast.Module) -> Iterator[str]:
 # The retriever inside
 
 
-class World:
+class World(TierBackends):
     """Three tiers of one space in one store, and a store of its own for each of two spaces."""
 
     def __init__(self) -> None:
-        self.backends = {name: FakeBackend() for name in ("low", "medium", "high")}
-        models = [
-            backend.model(f"fake:{name}", tier=name, price=price)
-            for (name, backend), price in zip(self.backends.items(), "123", strict=True)
-        ]
-        router = Router(models, cache=None, cache_memory=0, ledger=":memory:", query_tier="medium")
+        super().__init__()
+        router = Router(self.models(), cache=None, cache_memory=0, ledger=":memory:", query_tier="medium")
         self.store = Scored(RouterEmbeddings(router))
         self.spaces = {name: FakeBackend(space=name) for name in ("low", "high")}
         routers = {

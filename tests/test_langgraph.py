@@ -45,6 +45,7 @@ from embedrouter.errors import ConfigError
 from embedrouter.langchain import RouterEmbeddings, TieredRetriever, with_tier
 from embedrouter.testing import FakeBackend
 from tests.pairwise import pairwise
+from tests.tier_backends import TierBackends
 
 DEFAULT = "medium"
 """The tier of queries that ask for none. Documents have the highest."""
@@ -52,28 +53,14 @@ DEFAULT = "medium"
 Step = Runnable[Any, Any]
 
 
-class World:
+class World(TierBackends):
     """A router over three backends, one for each tier, and a vector store."""
 
     def __init__(self) -> None:
-        self.backends = {name: FakeBackend() for name in ("low", "medium", "high")}
-        models = [
-            backend.model(f"fake:{name}", tier=name, price=price)
-            for (name, backend), price in zip(self.backends.items(), "123", strict=True)
-        ]
-        self.router = Router(models, cache=None, ledger=":memory:", query_tier=DEFAULT)
+        super().__init__()
+        self.router = Router(self.models(), cache=None, ledger=":memory:", query_tier=DEFAULT)
         self.embeddings = RouterEmbeddings(self.router)
         self.store = InMemoryVectorStore.from_texts(["a", "b"], self.embeddings)
-
-    def embedded(self, input_type: str = "query") -> set[tuple[str, str]]:
-        """Return each embedded text of this input type with the tier that embedded it."""
-        return {
-            (name, text)
-            for name, backend in self.backends.items()
-            for call in backend.calls
-            if call.input_type == input_type
-            for text in call.texts
-        }
 
 
 @pytest.fixture

@@ -58,8 +58,8 @@ from embedrouter.errors import ConfigError
 from embedrouter.langchain import RouterEmbeddings, with_tier
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.models import requested
-from embedrouter.testing import FakeBackend
 from tests.pairwise import pairs, pairwise
+from tests.tier_backends import TierBackends
 
 DEFAULT = "medium"
 """The tier of queries that ask for none. Documents have the highest."""
@@ -70,32 +70,15 @@ QUERIES = ("one", "two")
 Step = Runnable[Any, Any]
 
 
-class World:
+class World(TierBackends):
     """A router over three backends, one for each tier."""
 
-    def __init__(self) -> None:
-        self.backends = {name: FakeBackend() for name in ("low", "medium", "high")}
-
     def router(self, query_tier: str = DEFAULT) -> Router:
-        prices = dict(zip(self.backends, "123", strict=True))
-        models = [
-            backend.model(f"fake:{name}", tier=name, price=prices[name]) for name, backend in self.backends.items()
-        ]
-        return Router(models, cache=None, query_tier=query_tier)
+        return Router(self.models(), cache=None, query_tier=query_tier)
 
     def forget(self) -> None:
         for backend in self.backends.values():
             backend.calls.clear()
-
-    def embedded(self, input_type: str = "query") -> set[tuple[str, str]]:
-        """Return each embedded text of this input type with the tier that embedded it."""
-        return {
-            (name, text)
-            for name, backend in self.backends.items()
-            for call in backend.calls
-            if call.input_type == input_type
-            for text in call.texts
-        }
 
 
 @pytest.fixture
