@@ -17,6 +17,8 @@ from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
 from ._texts import TextOptions, Texts, chunks, list_texts, usable_texts
 
+SPLIT_EXAMPLE = "--split langchain:RecursiveCharacterTextSplitter --split-option chunk_size=1000"
+
 
 @expand_bundles
 def command(
@@ -43,8 +45,10 @@ def command(
                 tiers = tier or distinct_tiers(router, input_type)
                 found = estimate_tiers(router, texts, tiers, input_type, batch=batch)
             location = cache_location(router)
+            for name, estimate in found.items():
+                warn_of_long(router_at_tier(router, name, input_type)[0], estimate, source, output)
     rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.table(rows)
+    output.table([{name: value for name, value in row.items() if name != "too_long"} for row in rows])
     texts.skipped.show(output)
     output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
     output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped.rows()})
@@ -65,7 +69,7 @@ def estimate_tiers(
     """
     asked = {tier: router_at_tier(router, tier, input_type) for tier in tiers}
     seen: set[bytes] = set()
-    count = 0
+    count, refused = 0, dict.fromkeys(tiers, 0)
     parts: dict[str, list[Estimate]] = {tier: [] for tier in tiers}
     skipped = texts.skipped if texts.skip_bad else None
     for chunk in chunks(texts, texts.chunk_size):
@@ -77,9 +81,25 @@ def estimate_tiers(
             estimate = partial(single.estimate, input_type=input_type, tier=own_tier, batch=batch)
             _, found = usable_texts(new, skipped, estimate)
             parts[tier].append(found)
+            refused[tier] += len(new) - found.texts
     if not count:
         raise ConfigError(f"There is no text to embed. {texts.skipped.summary()}Pass files, folders, or - for stdin.")
-    return {tier: _sum(parts[tier], asked[tier][0], count, batch=batch) for tier in tiers}
+    return {tier: _sum(parts[tier], asked[tier][0], count - refused[tier], batch=batch) for tier in tiers}
+
+
+def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output: Output) -> None:
+    """Say how many texts are over the model's limit, what happens to them, and how to avoid that."""
+    if not estimate.too_long:
+        return
+    what = {
+        "mean": "the vectors of their parts are averaged",
+        "truncate": "only their beginning is embedded",
+        "error": "the model decides whether it refuses them",
+    }[wiring_of(router).on_too_long]
+    advice = "" if source.split else f" Split texts as your program does: {SPLIT_EXAMPLE}."
+    about = "" if estimate.exact else " perhaps"
+    verb = "text is" if estimate.too_long == 1 else "texts are"
+    output.line(f"{estimate.too_long:,} {verb}{about} longer than {estimate.model} takes: {what}.{advice}")
 
 
 def _digest(text: str) -> bytes:
@@ -88,7 +108,7 @@ def _digest(text: str) -> bytes:
 
 def _sum(parts: list[Estimate], router: Router, texts: int, *, batch: bool) -> Estimate:
     """Sum the estimates of the chunks. Free tokens apply once to all chunks, so the costs cannot be added."""
-    names = ("unique", "cached", "tokens", "requests")
+    names = ("unique", "cached", "tokens", "requests", "too_long")
     counts = {name: sum(getattr(part, name) for part in parts) for name in names}
     cost = wiring_of(router).cost(parts[0].model, counts["tokens"], batch=batch)
     return replace(parts[0], texts=texts, cost=cost, exact=all(part.exact for part in parts), **counts)

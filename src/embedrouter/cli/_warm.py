@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .._display import counted
 from ..errors import ConfigError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..spending import tag as booked_under
@@ -19,7 +20,7 @@ from ..tiered import default_tier
 from ..types import Estimate, InputType
 from ._batch import PollInterval, collect_batches
 from ._console import STEP, Output, exit_on_interrupt, format_money
-from ._estimate import estimate_tiers
+from ._estimate import estimate_tiers, warn_of_long
 from ._options import AsJson, InputTypeName, RouterOptions, Yes, expand_bundles
 from ._routers import cache_location, find_router, router_at_tier
 from ._texts import TextOptions, Texts, chunks, list_texts, usable_texts
@@ -70,6 +71,9 @@ def command(
             f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
             f"{'' if expected.exact else 'about '}{expected.tokens:,} tokens."
         )
+        warn_of_long(router, expected, source, output)
+        texts.skipped.show(output)
+        counted_rows = texts.skipped.rows()
         output.confirm_cost([expected], "Agree with --yes.", piped=source.piped)
         if batch:
             submit = partial(router.submit_batch, input_type=input_type, tier=own_tier)
@@ -78,7 +82,10 @@ def command(
             facts = collect_batches(router, every, wait=not detach, output=output)
         else:
             facts = _embed(router, texts, expected, input_type, own_tier, output)
-    texts.skipped.show(output)
+    if texts.skipped.rows() != counted_rows:  # texts that the provider has refused
+        texts.skipped.show(output)
+    if facts.get("shortened"):
+        output.line(f"{counted(facts['shortened'], 'text')} were shortened to the model's limit.")
     output.line(f"{_format_usage(router)} Cache: {location}.")
     facts |= {"texts": expected.texts, "distinct": expected.unique, "expected": expected.cost, "usage": router.usage}
     facts |= {"tier": tier or default_tier(chosen, input_type), "tag": tag or "", "input_type": input_type}

@@ -14,7 +14,7 @@ class TextOptions:
     """Paths, and how their texts are read; a command takes this class as one parameter (see ``expand_bundles``)."""
 
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs, or - for stdin.", show_default=False)
+        list[str], typer.Argument(metavar="PATH", help="Files, folders, globs, or - for stdin.", show_default=False)
     ]
     fields: Annotated[
         list[str] | None,
