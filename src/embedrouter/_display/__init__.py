@@ -17,6 +17,7 @@ from ._tables import Table as Table
 from ._tables import counted as counted
 from ._tables import dollars as dollars
 from ._tables import html_table as html_table
+from ._tables import megabytes as megabytes
 
 MIN_KEY = 8
 """Characters of a key; a shorter text is a placeholder, or a plain word."""
