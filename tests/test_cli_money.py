@@ -32,7 +32,7 @@ from embedrouter.cache._disk import DiskCache
 from embedrouter.cli import app
 from embedrouter.cli._export import export_rows
 from embedrouter.cli._models import staleness_warning
-from embedrouter.cli._texts import LocatedText, Texts, chunks
+from embedrouter.cli._texts import LocatedText, TextOptions, Texts, chunks
 from embedrouter.errors import (
     BudgetExceededError,
     ConfigError,
@@ -270,12 +270,16 @@ def test_a_folder_gives_one_text_per_file_and_per_json_line(offline: Path) -> No
     (offline / "c.txt").write_bytes(b"caf\xe9")
     (offline / "d.png").write_bytes(b"\x89PNG")
     (offline / ".hidden.md").write_text("no")
-    texts = Texts(str(offline))
+    texts = Texts(TextOptions(["."]))
 
     assert [item.text for item in texts] == ["# Title\n\n text \n", "one", "two"]
     assert [item.text for item in texts] == [item.text for item in texts]
-    assert texts.skipped == {"not UTF-8 text": ["c.txt"], "a .png file": ["d.png"]}
-    assert answer("estimate", ".")["skipped"] == texts.skipped
+    assert {row["reason"]: row["names"] for row in texts.skipped.rows()} == {
+        "hidden": [".hidden.md"],
+        "not UTF-8 text": ["c.txt"],
+        "a .png file": ["d.png"],
+    }
+    assert answer("estimate", ".")["skipped"] == texts.skipped.rows()
 
 
 def test_chunks_end_at_either_limit() -> None:
@@ -293,12 +297,12 @@ def test_chunks_end_at_either_limit() -> None:
         (
             "a.jsonl",
             b'{"text": "one"}\n{"body": "two"}\n',
-            "line 2: the field 'text' holds no text. Fields there: 'body'",
+            "line 2: the field 'text' is missing. Fields there: 'body'",
         ),
-        ("a.jsonl", b"one\n", "line 1 is not a JSON object"),
-        ("a.jsonl", b'{"text": "caf\xe9"}\n', "line 1 is not UTF-8"),
-        ("a.txt", b"caf\xe9", "is not UTF-8 text"),
-        ("a.txt", b"", "is empty"),
+        ("a.jsonl", b"one\n", "line 1: broken JSON"),
+        ("a.jsonl", b'{"text": "caf\xe9"}\n', "line 1: not UTF-8 text"),
+        ("a.txt", b"caf\xe9", "a.txt: not UTF-8 text"),
+        ("a.txt", b"", "a.txt: empty"),
         ("a.jsonl", b"", "There is no text"),
         ("other", b"text", "cannot be read (No such file or directory)"),
     ],

@@ -370,6 +370,8 @@ class Estimate:
     """The model that would be called first."""
     exact: bool
     """Whether the model's own tokenizer counted; otherwise ``tokens`` is an upper estimate."""
+    too_long: int = 0
+    """Texts over the model's limit, as far as that count shows; they are shortened, or refused (``on_too_long``)."""
 
     def __str__(self) -> str:
         """Describe the estimate in one line."""

@@ -44,7 +44,7 @@ from ._afford import Afford, pack_requests
 from ._assemble import assemble, savings, warn_if_degraded
 from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
-from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
+from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, input_limit, without
 from ._effects import Effects, Running
 from ._isolate import Isolate
 from ._learned import Learned
@@ -198,6 +198,7 @@ class Calls:
             cost=await stages.afford.cost(call, sized.texts),
             model=call.first.name,
             exact=sized.exact,
+            too_long=len(sized.parts) or sum(item.tokens > input_limit(call.first) for item in sized.texts),
         )
 
     async def prepare(self, effects: Effects, question: Question) -> Prepared:

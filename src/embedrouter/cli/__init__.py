@@ -50,9 +50,9 @@ app.command("estimate")(_estimate.command)
 app.command("models")(_models.command)
 app.command("stats")(_stats.command)
 app.command("warm")(_warm.command)
-app.add_typer(_batch.app, name="batch")
-app.add_typer(_cache.app, name="cache")
-app.add_typer(_ledger.app, name="ledger")
+app.add_typer(_batch.app, name="batch", cls=Commands)
+app.add_typer(_cache.app, name="cache", cls=Commands)
+app.add_typer(_ledger.app, name="ledger", cls=Commands)
 
 
 def main() -> None:

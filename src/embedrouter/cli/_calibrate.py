@@ -21,7 +21,7 @@ from ..types import InputType, Vectors
 from ._console import STEP, Output, exit_on_interrupt, interrupt_message
 from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, build_router, cache_location, separate_routers, settings_for
-from ._texts import read_lines
+from ._texts import located_lines
 
 Texts: TypeAlias = dict[str, str]
 Judgements: TypeAlias = dict[str, dict[str, float]]
@@ -123,7 +123,7 @@ def read_texts(path: Path) -> Texts:
         ConfigError: the file cannot be read, or a line has another form; the message names the line.
     """
     found: Texts = {}
-    for location, line in read_lines(path):
+    for location, line in located_lines(path):
         try:
             row = json.loads(line)
             name = str(row.get("id", row.get("_id", "")))
@@ -150,7 +150,7 @@ def read_judgements(path: Path, queries: Texts, documents: Texts) -> Judgements:
         ConfigError: the file cannot be read, a line has another form, or no line is about these queries.
     """
     found: Judgements = {}
-    for number, (location, line) in enumerate(read_lines(path), 1):
+    for number, (location, line) in enumerate(located_lines(path), 1):
         columns = line.split("\t") if "\t" in line else line.split()
         try:
             relevance = float(columns[-1]) if len(columns) > 2 else 1.0

@@ -7,6 +7,7 @@ which escapes what a terminal would obey.
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
@@ -161,6 +162,19 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _plain_usage_errors():
             return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; refuse an option that takes one value and is given twice: the last would win silently."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not hasattr(command, "commands"):
+            inner = typer.Context(command, info_name=name, parent=ctx)
+            _, _, given = command.make_parser(inner).parse_args(list(rest))
+            for option, count in Counter(given).items():
+                if count > 1 and not (getattr(option, "multiple", False) or getattr(option, "is_flag", False)):
+                    raise typer.BadParameter(
+                        f"{option.opts[0]} is given {count} times, and takes one value: write it once."
+                    )
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         with _plain_usage_errors():

@@ -1,8 +1,9 @@
 """``embedrouter estimate``: the tokens, requests and cost of embedding texts, tier by tier, without any request."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Annotated
 
@@ -11,50 +12,53 @@ import typer
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
-from ._console import Output, first_few
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName
+from ._console import Output
+from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
-from ._texts import ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
+from ._texts import TextOptions, Texts, chunks, list_texts, usable_texts
+
+SPLIT_EXAMPLE = "--split langchain:RecursiveCharacterTextSplitter --split-option chunk_size=1000"
 
 
+@expand_bundles
 def command(
-    path: Source,
+    source: TextOptions,
+    router_options: RouterOptions,
     tier: Annotated[
         list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated; by default all.")
     ] = None,
     input_type: InputTypeName = "document",
-    field: FieldName = None,
-    model: ModelName = None,
-    config: ConfigFile = None,
-    cache: CacheFolder = None,
     batch: Annotated[bool, typer.Option("--batch", help="Through the provider's batch endpoint: see warm.")] = False,
-    chunk_size: ChunkSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what embedding texts would cost: tokens, requests, money, and what is already in the cache.
 
-    A .jsonl file has one text per line, any other file is one text. No request is made and nothing is paid.
+    A file of lines, rows or JSON objects has many texts, any other file is one. No request is made, nothing is paid.
     """
     output = Output(as_json=as_json)
-    with find_router(model, config, cache) as router, closing(Texts(path, field)) as texts:
-        with output.busy("counting tokens"):
-            tiers = tier or distinct_tiers(router, input_type)
-            found = estimate_tiers(router, texts, tiers, input_type, chunk_size, batch=batch)
-        location = cache_location(router)
+    with closing(Texts(source)) as texts:
+        if source.list_only:
+            list_texts(texts, output)
+            return
+        with find_router(**asdict(router_options)) as router:
+            with output.busy("counting tokens"):
+                tiers = tier or distinct_tiers(router, input_type)
+                found = estimate_tiers(router, texts, tiers, input_type, batch=batch)
+            location = cache_location(router)
+            for name, estimate in found.items():
+                warn_of_long(router_at_tier(router, name, input_type)[0], estimate, source, output)
     rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.table(rows)
-    for reason, files in texts.skipped.items():
-        output.line(f"skipped, {reason}: {first_few(files)}")
+    output.table([{name: value for name, value in row.items() if name != "too_long"} for row in rows])
+    texts.skipped.show(output)
     output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
-    output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped})
+    output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped.rows()})
 
 
 def estimate_tiers(
     router: AnyRouter,
-    texts: Iterable[LocatedText],
+    texts: Texts,
     tiers: Sequence[str],
     input_type: InputType,
-    chunk_size: int | None = None,
     *,
     batch: bool = False,
 ) -> dict[str, Estimate]:
@@ -65,20 +69,37 @@ def estimate_tiers(
     """
     asked = {tier: router_at_tier(router, tier, input_type) for tier in tiers}
     seen: set[bytes] = set()
-    count = 0
+    count, refused = 0, dict.fromkeys(tiers, 0)
     parts: dict[str, list[Estimate]] = {tier: [] for tier in tiers}
-    for chunk in chunks(texts, chunk_size):
+    skipped = texts.skipped if texts.skip_bad else None
+    for chunk in chunks(texts, texts.chunk_size):
         count += len(chunk)
         by_digest = {_digest(item.text): item for item in reversed(chunk)}
         new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
         seen |= by_digest.keys()
-        wanted = [item.text for item in new]
-        with locate_rejected(new):
-            for tier, (single, own_tier) in asked.items():
-                parts[tier].append(single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch))
+        for tier, (single, own_tier) in asked.items():
+            estimate = partial(single.estimate, input_type=input_type, tier=own_tier, batch=batch)
+            _, found = usable_texts(new, skipped, estimate)
+            parts[tier].append(found)
+            refused[tier] += len(new) - found.texts
     if not count:
-        raise ConfigError("There is no text to embed. Pass a file, a folder of text and .jsonl files, or - for stdin.")
-    return {tier: _sum(parts[tier], asked[tier][0], count, batch=batch) for tier in tiers}
+        raise ConfigError(f"There is no text to embed. {texts.skipped.summary()}Pass files, folders, or - for stdin.")
+    return {tier: _sum(parts[tier], asked[tier][0], count - refused[tier], batch=batch) for tier in tiers}
+
+
+def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output: Output) -> None:
+    """Say how many texts are over the model's limit, what happens to them, and how to avoid that."""
+    if not estimate.too_long:
+        return
+    what = {
+        "mean": "the vectors of their parts are averaged",
+        "truncate": "only their beginning is embedded",
+        "error": "the model decides whether it refuses them",
+    }[wiring_of(router).on_too_long]
+    advice = "" if source.split else f" Split texts as your program does: {SPLIT_EXAMPLE}."
+    about = "" if estimate.exact else " perhaps"
+    verb = "text is" if estimate.too_long == 1 else "texts are"
+    output.line(f"{estimate.too_long:,} {verb}{about} longer than {estimate.model} takes: {what}.{advice}")
 
 
 def _digest(text: str) -> bytes:
@@ -87,7 +108,7 @@ def _digest(text: str) -> bytes:
 
 def _sum(parts: list[Estimate], router: Router, texts: int, *, batch: bool) -> Estimate:
     """Sum the estimates of the chunks. Free tokens apply once to all chunks, so the costs cannot be added."""
-    names = ("unique", "cached", "tokens", "requests")
+    names = ("unique", "cached", "tokens", "requests", "too_long")
     counts = {name: sum(getattr(part, name) for part in parts) for name in names}
     cost = wiring_of(router).cost(parts[0].model, counts["tokens"], batch=batch)
     return replace(parts[0], texts=texts, cost=cost, exact=all(part.exact for part in parts), **counts)

@@ -12,7 +12,7 @@ from ..config import Config, load
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..tiered import TieredRouter, default_tier
-from ..types import InputType
+from ..types import InputType, OverlongPolicy
 from ._options import exclusive
 
 AnyRouter: TypeAlias = Router | TieredRouter
@@ -49,9 +49,12 @@ def settings_for(model: str) -> dict[str, Any]:
     return {"models": [{"model": model}], "on_too_long": "mean"}
 
 
-def find_router(model: str | None, file: str | None, cache: Path | None) -> AnyRouter:
-    """Build the router of ``find_config``."""
-    return _build(find_config(model, file), {"cache": cache} if cache else {})
+def find_router(
+    model: str | None, config: str | None, cache: Path | None, on_too_long: OverlongPolicy | None = None
+) -> AnyRouter:
+    """Build the router of ``find_config``, with what further options say in place of the configuration."""
+    override = {"cache": cache, "on_too_long": on_too_long}
+    return _build(find_config(model, config), {name: value for name, value in override.items() if value is not None})
 
 
 def build_router(file: str | None, otherwise: Mapping[str, Any], cache: Path | None, no_cache: bool) -> AnyRouter:

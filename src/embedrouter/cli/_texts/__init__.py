@@ -1,0 +1,12 @@
+"""The texts of commands: which files are taken, how each is read, and which parts of it are the texts."""
+
+from ._formats import SUFFIXES as SUFFIXES
+from ._list import list_texts as list_texts
+from ._options import TextOptions as TextOptions
+from ._skipped import Skipped as Skipped
+from ._texts import LocatedText as LocatedText
+from ._texts import Texts as Texts
+from ._texts import chunks as chunks
+from ._texts import located_lines as located_lines
+from ._texts import read_files as read_files
+from ._texts import usable_texts as usable_texts
