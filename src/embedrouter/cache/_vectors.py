@@ -159,6 +159,8 @@ def _advice(error: Exception, place: object) -> str:
             return "It took too long: give it a faster disk, or name another: cache=…, or None for no cache."
         case "full":
             return "Free space on its disk."
+        case "read-only":
+            return "Give the right to write it and its folder; or copy the folder, and name the copy: cache=…."
         case "no locks":
             return "Name a folder on a disk of this machine: cache=…, or None for no cache."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

@@ -60,6 +60,8 @@ def verify(
     A damaged row gives no wrong vector: the router treats the row as missing and pays for its text again.
     """
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
+    if remove:
+        database.require_writable()
     with output.busy("reading every row"):
         count = Counter(row.sound for row in database.rows())
         removed = _remove(database, (row for row in database.rows() if not row.sound)) if remove else 0
@@ -95,6 +97,7 @@ def prune(
     if not aged and not damaged:
         raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --unused DAYS, --model MODEL, --damaged.")
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json, yes=yes)
+    database.require_writable()
     now = time.time()
     marks = _marks(database, model) if model else None
 
