@@ -45,6 +45,7 @@ from ._accounts import (
     read_unconfirmed,
     sum_accounts,
 )
+from ._bookings import Refusal
 from ._budget import Budget
 from ._schema import VERSION, migrate, recognise
 from ._unwritten import Booking, Unwritten
@@ -114,34 +115,47 @@ class Ledger:
 
     # Before and after a request
 
-    def refusal(self, budget: Budget, amount: Decimal | None) -> str | None:
+    def refusal(self, budget: Budget, amount: Decimal | None, tag: str = "") -> Refusal | None:
         """Say why a whole call that costs ``amount`` does not fit the budget, or return ``None``."""
-        if amount == 0 or not budget.caps:
+        if amount == 0 or not budget.scopes(tag):
             return None
         with self._reported(), self._reading() as database:
-            return bookings.exceeded(database, budget, amount, self._now(), whole_call=True)
+            return bookings.exceeded(database, budget, amount, self._now(), tag=tag, whole_call=True)
 
-    def reserve(self, budget: Budget, spending: Spending) -> int | str:
+    def reserve(self, budget: Budget, spending: Spending) -> int | Refusal:
         """Set the cost of one request aside and return the reservation, or say why it does not fit."""
-        now = self._now()
-        if self._required or budget.caps:
+        now, tag = self._now(), spending.tag
+        if self._required or budget.has_caps:
             with self._reported(), self.transaction() as database:
                 amount, _ = bookings.price_without_free(database, spending)
-                refusal = bookings.exceeded(database, budget, amount, now, whole_call=False)
+                refusal = bookings.exceeded(database, budget, amount, now, tag=tag, whole_call=False)
                 return refusal or bookings.reserve(database, spending, now)
         waiting = -1 - secrets.randbits(62)  # no number that SQLite gives, and none of another process
         booking = partial(bookings.reserve, spending=spending, now=now)
         return self._book(booking, later=partial(booking, late=waiting), otherwise=waiting)
 
-    def settle(self, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None) -> Decimal | None:
+    def settle(
+        self,
+        reservation: int,
+        tokens: int,
+        amount: Decimal | None,
+        bill: str | None = None,
+        *,
+        reported: bool = True,
+    ) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free.
 
         Args:
             bill: what the provider reported as the billed tokens, where it cannot be true; the other arguments are then
                 those of the estimate.
+            reported: whether the provider reported the tokens, so that the estimate can be compared with them.
         """
-        booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount, bill=bill)
-        return self._book(booking, otherwise=amount)
+        return self._book(
+            partial(
+                bookings.settle, reservation=reservation, tokens=tokens, amount=amount, bill=bill, reported=reported
+            ),
+            otherwise=amount,
+        )
 
     def release(self, number: int | None = None, *, older_than: timedelta | None = None) -> int:
         """Give back what was set aside for requests that were not billed; return the number of requests.
