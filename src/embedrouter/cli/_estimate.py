@@ -11,6 +11,7 @@ import typer
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
+from . import _completion
 from ._console import Output, first_few
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
@@ -20,7 +21,8 @@ from ._texts import ChunkSize, FieldName, InputTypeName, LocatedText, Source, Te
 def command(
     path: Source,
     tier: Annotated[
-        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated; by default all.")
+        list[str] | None,
+        typer.Option(metavar="T", autocompletion=_completion.tiers, help="A tier; can be repeated; by default all."),
     ] = None,
     input_type: InputTypeName = "document",
     field: FieldName = None,

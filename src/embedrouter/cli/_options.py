@@ -9,7 +9,11 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-ModelName: TypeAlias = Annotated[str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="A model.")]
+from . import _completion
+
+ModelName: TypeAlias = Annotated[
+    str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="A model.", autocompletion=_completion.models)
+]
 ConfigFile: TypeAlias = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="This embedrouter.toml; 'auto' searches for the file.")
 ]

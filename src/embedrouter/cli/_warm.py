@@ -16,6 +16,7 @@ from ..router import Router, wiring_of
 from ..spending import tag as booked_under
 from ..tiered import default_tier
 from ..types import InputType
+from . import _completion
 from ._batch import PollInterval, collect_batches
 from ._console import STEP, Output, exit_on_interrupt, format_money
 from ._estimate import estimate_tiers
@@ -29,8 +30,14 @@ BATCH_CHUNK = 50_000
 
 def command(
     path: Source,
-    tier: Annotated[str | None, typer.Option(metavar="T", help="The tier; by default the router's.")] = None,
-    tag: Annotated[str | None, typer.Option(metavar="NAME", help="Book the spending under this name.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="T", autocompletion=_completion.tiers, help="The tier; by default the router's."),
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", autocompletion=_completion.tags, help="Book the spending under this name."),
+    ] = None,
     input_type: InputTypeName = "document",
     field: FieldName = None,
     model: ModelName = None,
