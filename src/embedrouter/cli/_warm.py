@@ -18,6 +18,7 @@ from ..router import Router, wiring_of
 from ..spending import tag as booked_under
 from ..tiered import default_tier
 from ..types import Estimate, InputType
+from . import _completion
 from ._batch import PollInterval, collect_batches
 from ._console import STEP, Output, exit_on_interrupt, format_money
 from ._estimate import estimate_tiers, warn_of_long
@@ -33,8 +34,14 @@ BATCH_CHUNK = 50_000
 def command(
     source: TextOptions,
     router_options: RouterOptions,
-    tier: Annotated[str | None, typer.Option(metavar="T", help="The tier; by default the router's.")] = None,
-    tag: Annotated[str | None, typer.Option(metavar="NAME", help="Book the spending under this name.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="T", autocompletion=_completion.tiers, help="The tier; by default the router's."),
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", autocompletion=_completion.tags, help="Book the spending under this name."),
+    ] = None,
     input_type: InputTypeName = "document",
     batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, which costs less.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --batch: submit, and do not wait.")] = False,
