@@ -21,13 +21,7 @@ class tag:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError("tag() needs a name: with embedrouter.tag('ingest-2026-11').")
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(
-                f"tag(): {name!a} is not Unicode text, so no ledger can keep it. Choose another name."
-            ) from None
-        self._name = name
+        self._name = storable(name)
         self._tokens: list[Token[str]] = []
 
     def __enter__(self) -> tag:
