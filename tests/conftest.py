@@ -83,7 +83,8 @@ SYNCHRONOUS = {
     "embedrouter/calls/_wiring.py": {"wire"},
     "embedrouter/providers/_remote.py": {"embed"},
     "embedrouter/router.py": {"batches", "check_agreement", "close", "submit_batch"},
-    "embedrouter/spending/_ledger.py": {"close", "totals", "transaction", "unconfirmed"},
+    "embedrouter/spending/_ledger.py": {"close", "transaction"},
+    "embedrouter/spending/_readings.py": {"left", "requests", "totals", "unconfirmed"},
     "tests/test_cancel.py": {
         "run_blocking"
     },  # effects without threads, so that each turn of the loop is the test's own

@@ -4,6 +4,8 @@ The sums are in the ledger, for each model and input type, apart for the counts 
 are requests of which the provider reported the tokens, counted for the model that answered.
 """
 
+from __future__ import annotations
+
 import sqlite3
 from dataclasses import dataclass
 
@@ -22,6 +24,14 @@ class Learned:
     """Tokens."""
     exceeded: int = 0
     """Requests that were billed over their estimates."""
+
+    def __add__(self, other: Learned) -> Learned:
+        return Learned(
+            self.requests + other.requests,
+            self.estimated + other.estimated,
+            self.billed + other.billed,
+            self.exceeded + other.exceeded,
+        )
 
     def likely(self, tokens: int, usual: float) -> int:
         """Return the tokens that are likely to be billed for so many estimated ones.

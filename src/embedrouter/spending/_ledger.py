@@ -33,20 +33,11 @@ from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
 from ..events import BookingsLost, Events, LedgerFailed
-from ..types import Spending, Table
+from ..types import Spending
 from . import _bookings as bookings
-from ._accounts import (
-    Account,
-    Heading,
-    ImplausibleBill,
-    Unconfirmed,
-    read_accounts,
-    read_implausible_bills,
-    read_unconfirmed,
-    sum_accounts,
-)
 from ._bookings import Refusal
 from ._budget import Budget
+from ._readings import Readings
 from ._schema import VERSION, migrate, recognise
 from ._unwritten import Booking, Unwritten
 
@@ -67,7 +58,7 @@ ADVICE = (
 T = TypeVar("T")
 
 
-class Ledger:
+class Ledger(Readings):
     """Keeps accounts in a file that is made when something is first booked.
 
     Args:
@@ -246,30 +237,8 @@ class Ledger:
         """Whether accounts are in a file, and not in memory."""
         return self.file is not None and bool(self._read_file(lambda _: True))
 
-    def free_tokens(self, model: str, allowance: int) -> int:
-        """Return how many of a model's free tokens are left."""
-        if not allowance:
-            return 0
-        used = self._read(partial(bookings.free_tokens_used, model=model))
-        return max(0, allowance - sum(used))
-
-    def totals(self, by: Heading) -> Table[str, Account]:
-        """Return what was spent and saved, by day, month, model or tag, in their order."""
-        return Table({name: account for (name,), account in self.accounts(by).items()})
-
-    def accounts(self, *by: Heading) -> dict[tuple[str, ...], Account]:
-        """Return what was spent and saved, by several of day, month, model and tag together, in their order."""
-        return sum_accounts(self._read(partial(read_accounts, by=by, now=self._now())))
-
-    def unconfirmed(self) -> list[Unconfirmed]:
-        """Return the requests that may have been billed, oldest first."""
-        found = self._read(partial(read_unconfirmed, now=self._now()))
-        return sorted((request for part in found for request in part), key=lambda request: request.at)
-
-    def implausible_bills(self) -> list[ImplausibleBill]:
-        """Return the requests whose bill cannot be true, oldest first, as long as their detail is kept."""
-        found = self._read(read_implausible_bills)
-        return sorted((request for part in found for request in part), key=lambda request: request.at)
+    def _is_empty(self) -> bool:
+        return self.file is not None and not self._unwritten.get() and not self.file.exists()
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
         """Query the file, and apart from it what is in memory."""
