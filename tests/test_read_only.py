@@ -61,7 +61,6 @@ def as_a_version_2(folder: Path) -> Iterator[Path]:
         yield place
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
 def test_hits_are_hits_misses_are_embedded_and_what_is_lost_is_told_once(asynchronous: bool, tmp_path: Path) -> None:
     """Nothing is made in the folder; the event and the warning end with what to do."""
     fake, events = FakeBackend(), list[Event]()
@@ -144,7 +143,6 @@ def test_commands_that_read_work_and_commands_that_write_say_so(tmp_path: Path) 
             assert done.stderr.count("\n") < 3
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_ledger_that_may_only_be_read_is_read_and_told(asynchronous: bool, tmp_path: Path) -> None:
     """Its totals are shown; what is booked waits in memory; under a budget nothing is spent."""
     folder, events = tmp_path / "cache", list[Event]()

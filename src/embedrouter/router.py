@@ -307,6 +307,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
 
         Raises:
             ConfigError: no model of the tier has a batch endpoint, or the router has no cache or no ledger in a file.
+            CacheError: the cache cannot keep the vectors, because it may only be read or its disk is full.
             InvalidInputError: some texts cannot be embedded; nothing was submitted.
             BudgetExceededError: the budget does not cover the batch; nothing was submitted.
             BackendError: the provider could not be reached, or refused the batch.

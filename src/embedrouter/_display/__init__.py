@@ -18,6 +18,7 @@ from ._tables import amounts as amounts
 from ._tables import counted as counted
 from ._tables import dollars as dollars
 from ._tables import html_table as html_table
+from ._tables import megabytes as megabytes
 from ._tables import priced as priced
 
 MIN_KEY = 8

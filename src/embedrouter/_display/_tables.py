@@ -116,3 +116,8 @@ def html_table(rows: Iterable[Sequence[str]], heading: Sequence[str] = ()) -> st
     cells = ((name, "".join(f"<td>{escape(text)}</td>" for text in rest)) for name, *rest in rows)
     body = "".join(f"<tr><th style='text-align: left'>{escape(name)}</th>{rest}</tr>" for name, rest in cells)
     return f"<table>{head}<tbody>{body}</tbody></table>"
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as megabytes."""
+    return f"{size / 1e6:,.1f} MB"

@@ -2,7 +2,7 @@
 
 from ._failures import ForeignError, ReplacedError, failure, sqlite_error
 from ._file import BUSY_TIMEOUT, LONGEST, SQLiteFile, ends_in
-from ._file_system import is_read_only, size_on_disk
+from ._file_system import free_bytes, is_read_only, size_on_disk
 from ._own_files import make_file, make_folder, refuse_link
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "SQLiteFile",
     "ends_in",
     "failure",
+    "free_bytes",
     "is_read_only",
     "make_file",
     "make_folder",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 import tempfile
 from contextlib import suppress
@@ -11,8 +12,9 @@ from ._failures import sqlite_error
 
 try:
     import fcntl
+    import resource
 except ImportError:  # on Windows, whose file systems have locks
-    fcntl = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 
 def identity(path: Path | None) -> tuple[int, int] | None:
@@ -62,6 +64,15 @@ def require_locks(folder: Path) -> None:
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise sqlite_error(sqlite3.SQLITE_NOLFS, "its file system has no locks") from error
+
+
+def free_bytes(path: Path) -> int:
+    """Return by how many bytes a file can grow: the free disk, or what the limit of the process leaves."""
+    free = shutil.disk_usage(path.parent).free
+    if resource is None:
+        return free
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return free if limit == resource.RLIM_INFINITY else min(free, max(0, limit - max(0, size(path))))
 
 
 def size_on_disk(path: Path) -> int:

@@ -61,6 +61,7 @@ class Batches:
         """Submit texts that are not in another batch.
 
         Raises:
+            CacheError: the cache cannot keep what the batch embeds; no batch was submitted.
             BudgetExceededError: the budget does not cover all texts; no batch was submitted.
             BackendError: a batch could not be submitted. Earlier batches are recorded, and so is a batch that may have
                 reached the provider.
@@ -68,6 +69,7 @@ class Batches:
         if not prepared.texts:
             return BatchJob(self, [])
         candidate = prepared.candidate
+        self._cache.require_keeping(len(prepared.texts), candidate.space.dimensions, candidate.number)
         endpoint = self._endpoint(candidate)
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}

@@ -281,9 +281,10 @@ class OneAttempt:
             indices=list(bad),
         )
         self._tell.failed(call, candidate, spending, error, seconds, amount)
-        if other is not None:
+        if isinstance(other, SpaceMismatchError):
             first = self._served.known(candidate.name, candidate.fingerprint)
             self._tell.changed(call, candidate, "name", first, outcome.model)
+        if other is not None:
             raise other
         if length and not bad:
             self._tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
@@ -321,14 +322,16 @@ class OneAttempt:
         answer: Answer,
         reservation: int,
         tokens: int,
-    ) -> tuple[Decimal | None, SpaceMismatchError | None]:
+    ) -> tuple[Decimal | None, EmbedRouterError | None]:
         """Store vectors and book their cost; vectors of another model than before are not stored."""
-        other = None
+        other: EmbedRouterError | None = None
         try:
             other = self._other_model(candidate, answer.model)
             if found and other is None and self._cache.store is not None:
                 key = key_function(candidate, call.input_type, dtype=self._cache.dtype)
-                self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
+                kept = self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
+                if not kept and self._cache.must_keep:
+                    other = self._cache.refusal()
         finally:
             amount = self._ledger.settle(
                 reservation,
