@@ -10,6 +10,8 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from functools import wraps
 from io import StringIO
 
+from ._console import say
+
 VARIABLE = "_EMBEDROUTER_COMPLETE"
 """In which typer's scripts say what is asked."""
 BASH = "complete_bash"
@@ -34,7 +36,8 @@ def completing() -> Iterator[None]:
         pass
     except Exception:  # noqa: BLE001 - a traceback would stand in the line that somebody types
         sys.exit(1)
-    print("\n".join(line.removeprefix(prefix) for line in said.getvalue().splitlines()))
+    for line in said.getvalue().splitlines():
+        say(line.removeprefix(prefix))
     sys.exit(0)
 
 

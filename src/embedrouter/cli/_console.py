@@ -60,6 +60,11 @@ class Output:
         for line in wrap(escaped(text), self.console.width):
             self.console.print(line, style=style, soft_wrap=True)
 
+    def code(self, text: str) -> None:
+        """Print lines that are to be copied: none is broken."""
+        for line in text.split("\n"):
+            self.console.print(escaped(line), soft_wrap=True)
+
     def table(self, rows: Sequence[Mapping[str, object]], *, total: bool = False, optional: Sequence[str] = ()) -> None:
         """Print a table of rows by column; with ``total`` the last row is their sum. See ``table_lines``."""
         for line, strong in table_lines(rows, self.console.width, total=total, optional=optional) if rows else ():

@@ -115,7 +115,11 @@ def _cell(value: object) -> str:
 def _grid(columns: Sequence[_Column], *, several_lines: bool) -> tuple[list[str], list[str]]:
     """Return the lines of the heading, and those of the rows."""
     headings = [column.name.replace("_", " ") for column in columns]
-    stacked = [heading.split() if several_lines else [heading] for heading in headings]
+    widest = [max(map(cell_len, column.cells), default=0) for column in columns]
+    stacked = [
+        heading.split() if several_lines and cell_len(heading) > cells else [heading]
+        for heading, cells in zip(headings, widest, strict=True)
+    ]
     height = max(map(len, stacked), default=0)
     above = [[""] * (height - len(words)) + words for words in stacked]
     widths = [max(map(cell_len, words + column.cells)) for words, column in zip(above, columns, strict=True)]

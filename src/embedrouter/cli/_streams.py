@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from ._console import complain
+
 CLOSED_PIPE = 141
 """The exit code of a program that SIGPIPE ends, as shells report it."""
 SUBSTITUTES = {"…": "...", "─": "-", "│": "|", "—": "-", "–": "-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "·": "-"}
@@ -48,9 +50,9 @@ def standard_streams() -> Iterator[None]:
     except BrokenPipeError:
         _give_up(CLOSED_PIPE)
     except OSError as error:
-        what = "The output cannot be written" if error.filename is None else ascii(error.filename)
+        what = "The output cannot be written" if error.filename is None else str(error.filename)
         with suppress(OSError):
-            print(f"embedrouter: {what} ({error.strerror or error}).", file=sys.stderr)
+            complain(f"embedrouter: {what} ({error.strerror or error}).")
         _give_up(1)
 
 
