@@ -212,10 +212,18 @@ def die(file: str, amount: str, timeout: float) -> dict[str, Any]:
     return {}
 
 
-def reserve(file: str, amount: str, total: str, times: int) -> dict[str, Any]:
+def reserve(
+    file: str, amount: str, total: str, times: int, tag: str = "", tags: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Set money aside as often as the budget lets it."""
     ledger = Ledger(Path(file))
-    outcomes = [ledger.reserve(Budget(total=total), spending(amount)) for _ in range(times)]
+    outcomes = [
+        ledger.reserve(
+            Budget(total=total, tags={name: Budget(total=cap) for name, cap in (tags or {}).items()}),
+            spending(amount, tag=tag),
+        )
+        for _ in range(times)
+    ]
     return {"accepted": sum(isinstance(outcome, int) for outcome in outcomes)}
 
 

@@ -110,7 +110,15 @@ class InvalidInputError(EmbedRouterError, ValueError):
 
 
 class BudgetExceededError(EmbedRouterError):
-    """The next paid request would exceed the budget and was not made."""
+    """The next paid request would exceed the budget and was not made.
+
+    Attributes:
+        tag: whose cap it is, in a budget with caps for tags; ``""`` where the cap counts everything.
+    """
+
+    def __init__(self, message: str, *, tag: str = "") -> None:
+        super().__init__(message)
+        self.tag = tag
 
 
 class CacheError(EmbedRouterError):

@@ -189,8 +189,12 @@ class Spending:
     tier: str
     tag: str
     texts: int
+    pieces: int = 0
+    """Texts among them that are parts of a text over the model's limit."""
     tokens: int
     """Estimate."""
+    exact: bool | None = None
+    """Whether the model's own tokenizer counted ``tokens``; ``None`` where the bill says nothing about the estimate."""
     amount: Decimal | None
     """Estimate in US dollars, before free tokens are deducted; ``None`` where the price is unknown."""
     free_tokens: int = 0

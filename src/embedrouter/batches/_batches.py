@@ -21,7 +21,7 @@ from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
 from ..events import BudgetRefused
 from ..models import BatchEndpoint, plausible_count
-from ..spending import Charge, cost, usage_of
+from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, InputType, Limits, Spending, Usage
 from ._jobs import BatchJob, BatchStatus
 from ._records import BatchRecord, BatchRecords
@@ -115,7 +115,8 @@ class Batches:
         candidate = prepared.candidate
         whole = sum(item.tokens for part in parts for item in part.values())
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
-        refusal = self._ledger.refusal(self._wiring.budget, cost(max(0, whole - free), candidate.price))
+        amount = cost(max(0, whole - free), candidate.price)
+        refusal = self._ledger.refusal(self._wiring.budget, amount, question.tag)
         reserved = {}
         for part in parts:
             tokens = sum(item.tokens for item in part.values())
@@ -127,6 +128,7 @@ class Batches:
                     tier=candidate.tier,
                     tag=question.tag,
                     texts=len(part),
+                    pieces=sum(item.is_piece for item in part.values()),
                     tokens=tokens,
                     amount=cost(tokens, candidate.price),
                     free_tokens=candidate.free_tokens,
@@ -134,7 +136,7 @@ class Batches:
                     timeout=self._endpoint(candidate).window,
                 ),
             )
-            if isinstance(reservation, str):
+            if isinstance(reservation, Refusal):
                 self._wiring.events.emit(
                     BudgetRefused,
                     model=candidate.name,
@@ -144,7 +146,8 @@ class Batches:
                     cost=cost(tokens, candidate.price),
                     reason=reservation,
                 )
-                raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
+                story = f"No batch was submitted to {candidate.name}: {reservation}"
+                raise BudgetExceededError(story, tag=reservation.tag)
             reference = f"batch-{secrets.token_hex(6)}"
             sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
             self.records.add(reference, candidate, reservation, sent)

@@ -30,12 +30,12 @@ class Afford:
         if not texts:
             return embedded
         requests = pack_requests(texts, call.first)
-        if len(requests) > 1 or self._budget.per_call is not None:  # the reservation checks a single request
+        if len(requests) > 1 or self._budget.caps_calls:  # the reservation checks a single request
             amount = await self.cost(call, texts)
-            refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount)
+            refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount, call.tag)
             if refusal is not None:
                 self._events.emit(BudgetRefused, **call.about(call.first), cost=amount, reason=refusal)
-                unaffordable = BudgetExceededError(f"{call.first.name} was not called: {refusal}")
+                unaffordable = BudgetExceededError(f"{call.first.name} was not called: {refusal}", tag=refusal.tag)
                 if not self._degradation.allows(call.input_type, unaffordable):
                     raise unaffordable
                 call = replace(call, unaffordable=unaffordable)

@@ -27,7 +27,7 @@ from ..events import BillImplausible, BudgetRefused, LimitWaited
 from ..limits import INSTANT, MINUTE, Admission, ModelLimits
 from ..models import own_answer
 from ..providers import never_sent
-from ..spending import Charge, cost, usage_of
+from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._answer import MISSING, billed, fault, has_other_length, shares, unusable
 from ._call import Call, Embedded, Limiter, SizedText
@@ -148,7 +148,7 @@ class OneAttempt:
         spending = _spending(call, candidate, texts, number, timeout)
         if call.unaffordable is not None and spending.amount != 0:
             return Outcome(error=call.unaffordable)
-        reserved: list[int | str] = []
+        reserved: list[int | Refusal] = []
         sent = booked = False
 
         def reserve() -> None:
@@ -157,10 +157,11 @@ class OneAttempt:
         try:
             await call.effects.run_blocking(reserve)
             (reservation,) = reserved
-            if isinstance(reservation, str):
+            if isinstance(reservation, Refusal):
                 about = call.about(candidate)
                 self._wiring.events.emit(BudgetRefused, **about, cost=spending.amount, reason=reservation)
-                return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
+                refused = BudgetExceededError(f"{candidate.name} was not called: {reservation}", tag=reservation.tag)
+                return Outcome(error=refused)
             call.effects.check()
             timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
             if timeout < INSTANT:
@@ -259,7 +260,7 @@ class OneAttempt:
             found = {
                 item.text: Found(vector, share, origin) for index, (item, vector, share) in rows if index not in bad
             }
-        keep = partial(self._keep, call, candidate, found, outcome.model, reservation, tokens, outcome.implausible)
+        keep = partial(self._keep, call, candidate, found, outcome, reservation, tokens)
         amount, other = await call.effects.run_blocking(keep)
         charge = Charge(tokens, amount)
         self._wiring.totals.add(usage_of([charge]))
@@ -318,22 +319,27 @@ class OneAttempt:
         call: Call,
         candidate: Candidate,
         found: Mapping[str, Found],
-        name: str | None,
+        answer: Answer,
         reservation: int,
         tokens: int,
-        implausible: str | None,
     ) -> tuple[Decimal | None, EmbedRouterError | None]:
         """Store vectors and book their cost; vectors of another model than before are not stored."""
         other: EmbedRouterError | None = None
         try:
-            other = self._other_model(candidate, name)
+            other = self._other_model(candidate, answer.model)
             if found and other is None and self._cache.store is not None:
                 key = key_function(candidate, call.input_type, dtype=self._cache.dtype)
                 kept = self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
                 if not kept and self._cache.must_keep:
                     other = self._cache.refusal()
         finally:
-            amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price), implausible)
+            amount = self._ledger.settle(
+                reservation,
+                tokens,
+                cost(tokens, candidate.price),
+                answer.implausible,
+                reported=answer.tokens is not None,
+            )
         return amount, other
 
 
@@ -378,7 +384,9 @@ def _spending(call: Call, candidate: Candidate, texts: Sequence[SizedText], numb
         tier=candidate.tier,
         tag=call.tag,
         texts=len(texts),
+        pieces=sum(item.is_piece for item in texts),
         tokens=tokens,
+        exact=call.exact if candidate.index == call.first.index else None,
         amount=cost(tokens, candidate.price),
         free_tokens=candidate.free_tokens,
         attempt=number,

@@ -107,7 +107,7 @@ class _Stages:
         self.first: Stage = self.size
         if wiring.share:
             look_up: Stage = LookUp(self.reader, claims, Share(claims, self.reader, clock, self.size))
-            if wiring.micro_batch_window > 0 and wiring.budget.per_call is None:
+            if wiring.micro_batch_window > 0 and not wiring.budget.caps_calls:
                 look_up = MicroBatch(wiring.micro_batch_window, clock, look_up)
             self.first = Recall(wiring.memory, look_up)
 

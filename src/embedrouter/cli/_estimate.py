@@ -12,6 +12,7 @@ import typer
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
+from . import _completion
 from ._console import Output
 from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
@@ -25,7 +26,8 @@ def command(
     source: TextOptions,
     router_options: RouterOptions,
     tier: Annotated[
-        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated; by default all.")
+        list[str] | None,
+        typer.Option(metavar="T", autocompletion=_completion.tiers, help="A tier; can be repeated; by default all."),
     ] = None,
     input_type: InputTypeName = "document",
     batch: Annotated[bool, typer.Option("--batch", help="Through the provider's batch endpoint: see warm.")] = False,
