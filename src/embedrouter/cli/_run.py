@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ..cache import disk_size
 from ..errors import CacheError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..types import EmbeddingResult, Estimate, InputType
@@ -55,10 +56,10 @@ class Run:
         Raises:
             CacheError: nothing was called; the message has the next action.
         """
-        new, candidate = self.expected.unique - self.expected.cached, wiring_of(self.router).candidates[0]
+        cache, new = self.router.cache, self.expected.unique - self.expected.cached
         if new:
-            self.router.cache.require_keeping(new, candidate.space.dimensions, candidate.number)
-            self.router.cache.must_keep = True
+            cache.require_keeping(disk_size(cache, new, wiring_of(self.router).candidates[0]))
+            cache.must_keep = True
 
     def ask(self) -> None:
         """Show the cost and ask, unless nothing is to be paid."""

@@ -9,7 +9,6 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-from .._display import megabytes
 from .._sqlite import size_on_disk
 from ..cache import CacheDatabase
 from ..errors import EmbedRouterError
@@ -62,7 +61,12 @@ def _folder(path: Path) -> Iterator[Finding]:
     else:
         found = problem if free < FREE_SPACE_PROBLEM else warning
         advice = "Free disk space, move the cache, or remove old rows: embedrouter cache prune --older-than DAYS"
-        yield found(CACHE, "disk", f"only {megabytes(free)} are free", advice, free=free)
+        yield found(CACHE, "disk", f"only {_megabytes(free)} are free", advice, free=free)
+
+
+def _megabytes(size: int) -> str:
+    """Format bytes."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
@@ -76,7 +80,7 @@ def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
         yield problem(CACHE, "rows", str(error), advice)
         return
     count = sum(rows for rows, _ in sizes)
-    on_disk = f"{megabytes(folder.bytes_on_disk)} on disk"
+    on_disk = f"{_megabytes(folder.bytes_on_disk)} on disk"
     checked = "all" if count <= max_rows else f"the first {max_rows:,}"
     facts = {"rows": count, "checked": min(count, max_rows), "damaged": damaged, "bytes_on_disk": folder.bytes_on_disk}
     if not count:
@@ -109,7 +113,7 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
     total = sum(months.values(), Account())
     latest = next((f", of that {dollars(months[name].cost)} in {name}" for name in reversed(months)), "")
     size = size_on_disk(ledger.file)
-    story = f"{ledger.file}, {megabytes(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
+    story = f"{ledger.file}, {_megabytes(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
     findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months, bytes_on_disk=size)]
     if unconfirmed:
         amount = sum((request.amount or Decimal(0) for request in unconfirmed), Decimal(0))
