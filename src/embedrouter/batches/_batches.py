@@ -5,6 +5,8 @@ the answers into the cache, where a later ``embed`` finds the vectors. A batch o
 the record is in the ledger's file (see ``_records``), and any router with the same model can collect the batch.
 """
 
+import asyncio
+import inspect
 import json
 import secrets
 import time
@@ -20,7 +22,7 @@ from ..errors import BackendError, BudgetExceededError, ConfigError, Unavailable
 from ..events import BudgetRefused
 from ..models import BatchEndpoint, plausible_count
 from ..spending import Charge, Refusal, cost, usage_of
-from ..types import Answer, Candidate, Entry, InputType, Limits, Spending
+from ..types import Answer, Candidate, Entry, InputType, Limits, Spending, Usage
 from ._jobs import BatchJob, BatchStatus
 from ._records import BatchRecord, BatchRecords
 
@@ -43,6 +45,23 @@ class Batches:
         self._wiring, self._cache, self._ledger = wiring, wiring.cache, wiring.ledger
         self.clock, self.sleep = wiring.clock, wiring.sleep or time.sleep
         self.records = BatchRecords(wiring.ledger)
+
+    @property
+    def usage(self) -> Usage:
+        """What the router has used so far."""
+        return self._wiring.totals.usage
+
+    def since(self, before: Usage) -> Usage:
+        """Return what the router has used since it had used ``before``."""
+        now = self.usage
+        return Usage(tokens=now.tokens - before.tokens, cost=now.cost - before.cost)
+
+    async def asleep(self, seconds: float) -> None:
+        """Wait, in the event loop."""
+        if self._wiring.sleep is None:
+            await asyncio.sleep(seconds)
+        elif inspect.isawaitable(waiting := self._wiring.sleep(seconds)):
+            await waiting
 
     def check(self) -> None:
         """Refuse a router whose batches would be lost.

@@ -73,13 +73,13 @@ class Run:
     def embed(
         self, receive: Callable[[Sequence[LocatedText], EmbeddingResult], object] = lambda texts, result: None
     ) -> dict[str, Any]:
-        """Embed chunk after chunk; return the facts to report.
+        """Embed chunk after chunk; return the facts to report: ``done`` is the sum of the other numbers of texts.
 
         Args:
             receive: is called with the texts and the vectors of each chunk.
         """
         router, expected, began = self.router, self.expected, time.monotonic()
-        done = embedded = shortened = 0
+        done = embedded = recalled = shortened = 0
         embed = partial(router.embed, input_type=self.input_type, tier=self.tier)
         with (
             exit_on_interrupt(lambda: f"Stopped. {_resume_message(router)}"),
@@ -97,12 +97,11 @@ class Run:
                 receive(usable, result)
                 done += len(result)
                 embedded += len({item.text for item, cached in zip(usable, result.cached, strict=True) if not cached})
+                recalled += sum(result.cached)
                 shortened += sum(result.shortened)
                 advance(done, router.usage.cost)
-        rest = f"{embedded:,} embedded, the others were in the cache or repeated"
-        counts = f"{done:,} texts: {rest}" if embedded else f"All {done:,} texts were in the cache"
-        self.output.line(f"{counts}. {time.monotonic() - began:.1f} s.")
-        return {"embedded": embedded, "shortened": shortened, "done": done}
+        counts = {"done": done, "embedded": embedded, "recalled": recalled, "repeated": done - embedded - recalled}
+        return {**counts, "shortened": shortened, "embedding_seconds": time.monotonic() - began}
 
     @property
     def _skipped(self) -> Any:

@@ -75,6 +75,10 @@ def command(
             facts = collect_batches(router, every, wait=not detach, output=output)
         else:
             facts = run.embed()
+            done, embedded = facts["done"], facts["embedded"]
+            rest = f"{embedded:,} embedded, the others were in the cache or repeated"
+            counts = f"{done:,} texts: {rest}" if embedded else f"All {done:,} texts were in the cache"
+            output.line(f"{counts}. {facts['embedding_seconds']:.1f} s.")
     if texts.skipped.rows() != counted_rows:  # texts that the provider has refused
         texts.skipped.show(output)
     if facts.get("shortened"):
