@@ -132,7 +132,7 @@ def locate_rejected(chunk: Sequence[LocatedText]) -> Iterator[None]:
 def _parse_line(line: str, field: str, location: str) -> str:
     """Return the text in a field of a JSON line."""
     row: object = None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         row = json.loads(line)
     if not isinstance(row, dict):
         raise ConfigError(f"{location} is not a JSON object.")
