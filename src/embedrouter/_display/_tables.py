@@ -17,6 +17,14 @@ def dollars(amount: Decimal) -> str:
     return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
+def data_size(size: int) -> str:
+    """Format a number of bytes: "850 bytes", "12.3 kB", "5.2 GB"."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:,.1f} {unit}"
+    return counted(size, "byte")
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: "1 text", "2,000 texts"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -25,7 +25,8 @@ VERSION = 3
 """Of the tables. In versions 0 and 1 the rows were in the table of diskcache, whose own files have version 0, too.
 Version 2 had neither marks of models nor uses.
 """
-PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL"}
+PAGE_SIZE = 2**15
+PRAGMAS: dict[str, int | str] = {"page_size": PAGE_SIZE, "auto_vacuum": "FULL"}
 """Set in a new file. ``auto_vacuum`` gives the space that pruning frees back to the disk."""
 MOST_KEYS = 500
 """Keys in one SELECT."""

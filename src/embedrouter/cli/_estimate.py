@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .._display import data_size
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
@@ -42,7 +43,7 @@ def command(
             found = estimate_tiers(router, texts, tiers, input_type, chunk_size, batch=batch)
         location = cache_location(router)
     rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.table(rows)
+    output.table([{"tier": name, **_shown(estimate)} for name, estimate in found.items()])
     for reason, files in texts.skipped.items():
         output.line(f"skipped, {reason}: {first_few(files)}")
     output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
@@ -81,13 +82,33 @@ def estimate_tiers(
     return {tier: _sum(parts[tier], asked[tier][0], count, batch=batch) for tier in tiers}
 
 
+def _shown(estimate: Estimate) -> dict[str, object]:
+    """Return the columns of a table: what is likely, and what it is at most."""
+    most = estimate.is_bound
+    return {
+        "texts": estimate.texts,
+        "unique": estimate.unique,
+        "cached": estimate.cached,
+        "tokens": estimate.likely_tokens,
+        "at most": estimate.tokens if most else "no bound",
+        "requests": estimate.requests,
+        "cost": estimate.likely_cost,
+        "cost at most": estimate.cost if most else "no bound",
+        "disk": data_size(estimate.cache_bytes),
+        "model": estimate.model,
+    }
+
+
 def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _sum(parts: list[Estimate], router: Router, texts: int, *, batch: bool) -> Estimate:
     """Sum the estimates of the chunks. Free tokens apply once to all chunks, so the costs cannot be added."""
-    names = ("unique", "cached", "tokens", "requests")
+    names = ("unique", "cached", "tokens", "likely_tokens", "requests", "cache_bytes")
     counts = {name: sum(getattr(part, name) for part in parts) for name in names}
-    cost = wiring_of(router).cost(parts[0].model, counts["tokens"], batch=batch)
-    return replace(parts[0], texts=texts, cost=cost, exact=all(part.exact for part in parts), **counts)
+    cost, likely_cost = (
+        wiring_of(router).cost(parts[0].model, counts[name], batch=batch) for name in ("tokens", "likely_tokens")
+    )
+    exact, is_bound = all(part.exact for part in parts), all(part.is_bound for part in parts)
+    return replace(parts[0], texts=texts, cost=cost, likely_cost=likely_cost, exact=exact, is_bound=is_bound, **counts)

@@ -66,7 +66,7 @@ def command(
         wiring_of(router).require_affordable(expected.cost)
         output.line(
             f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
-            f"{'' if expected.exact else 'about '}{expected.tokens:,} tokens."
+            f"{'' if expected.exact else 'about '}{expected.likely_tokens:,} tokens."
         )
         output.confirm_cost([expected], "Agree with --yes.", piped=path == STDIN)
         if batch:
