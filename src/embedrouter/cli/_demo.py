@@ -18,6 +18,7 @@ import typer
 
 from ..models import tier as requested_tier
 from ..router import Router
+from ..spending import tag
 from ..tiered import default_tier
 from ..types import Estimate, Usage
 from ._console import STEP, Output, exit_on_interrupt, first_few, interrupt_message
@@ -30,6 +31,8 @@ TWO_SIZES = {
     "routers": {tier: {**settings_for(WORDLLAMA), "dimensions": size} for tier, size in (("low", 64), ("high", 256))}
 }
 """Wordllama at two tiers."""
+TAG = "demo"
+"""The tag of the demo's spending, which is no project's."""
 OPENAI_MODELS = ("openai:text-embedding-3-small", "openai:text-embedding-3-large")
 
 
@@ -67,7 +70,7 @@ def run_demo(
         ConfigError: there are no texts, neither framework is installed, or the user did not agree to the price.
     """
     location = cache_location(router)
-    with router, exit_on_interrupt(lambda: interrupt_message(location)):
+    with router, tag(TAG), exit_on_interrupt(lambda: interrupt_message(location)):
         began = time.monotonic()
         kinds = find_stores()
         with output.busy("reading texts"):

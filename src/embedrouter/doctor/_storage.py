@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from .._sqlite import size_on_disk
 from ..cache import CacheDatabase
 from ..errors import EmbedRouterError
-from ..spending import Account, Ledger
+from ..spending import Account, CapLeft, Ledger
 from ..types import dollars
 from ._finding import Finding, fine, problem, warning
 
@@ -24,6 +24,7 @@ FREE_SPACE_PROBLEM = 50_000_000
 
 CACHE = "cache"
 LEDGER = "ledger"
+BUDGET = "budget"
 
 
 def check_cache(path: Path | None, *, max_rows: int = MAX_ROWS) -> list[Finding]:
@@ -92,6 +93,25 @@ def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
     else:
         more = "" if count <= max_rows else f"; for all run: embedrouter cache verify --cache {folder.path}"
         yield fine(CACHE, "rows", f"{count:,} rows, {on_disk}, {checked} of them checked, none damaged{more}", **facts)
+
+
+def check_budget(left: Mapping[str, CapLeft]) -> list[Finding]:
+    """Check what is left of the caps of a budget, as ``Router.budget_left`` says."""
+    findings = []
+    for name, cap in left.items():
+        if cap.cap == "per_call":
+            findings.append(fine(BUDGET, name, f"at most {dollars(cap.limit)} for a call"))
+            continue
+        story = f"{dollars(cap.left)} of {dollars(cap.limit)} are left"
+        if cap.resets_at is not None:
+            story += f", until {cap.resets_at:%Y-%m-%d %H:%M} UTC"
+        facts = {"limit": cap.limit, "counted": cap.counted, "resets_at": cap.resets_at}
+        if cap.left:
+            findings.append(fine(BUDGET, name, story, **facts))
+        else:
+            wait = f"Raise {name}{'' if cap.resets_at is None else ', or wait for the next window'}."
+            findings.append(warning(BUDGET, name, f"{story}: paid requests are refused", wait, **facts))
+    return findings
 
 
 def check_ledger(ledger: Ledger) -> list[Finding]:
