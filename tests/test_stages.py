@@ -657,11 +657,12 @@ def test_money_is_shown_in_full(amount: str, shown: str) -> None:
 def test_usage_and_estimate_read_as_sentences() -> None:
     """They are the first thing that users print."""
     usage = Usage(tokens=3, requests=1, cost=Decimal("6E-8"), unpriced_tokens=2)
-    estimate = Estimate(3, 2, 1, 5, 1, None, "x:y", exact=False)
+    estimate = Estimate(3, 2, 1, 5, 1, None, "x:y", False, 3, None, True, 2_500)
 
     assert str(usage) == "3 tokens in 1 request, $0.00000006, 2 tokens of unknown price; saved $0.00"
     assert str(estimate) == (
-        "3 texts, 2 distinct, 1 cached; the rest is about 5 tokens in 1 request to x:y: unknown price"
+        "3 texts, 2 distinct, 1 cached; the rest is about 3 tokens, at most 5, in 1 request to x:y: unknown price; "
+        "2.5 kB on disk"
     )
 
 

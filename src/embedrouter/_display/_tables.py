@@ -52,6 +52,14 @@ def priced(record: Mapping[str, Any]) -> bool:
     return bool(record.get("cost") or not record.get("unpriced_tokens"))
 
 
+def data_size(size: int) -> str:
+    """Format a number of bytes: "850 bytes", "12.3 kB", "5.2 GB"."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:,.1f} {unit}"
+    return counted(size, "byte")
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: "1 text", "2,000 texts"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -116,8 +124,3 @@ def html_table(rows: Iterable[Sequence[str]], heading: Sequence[str] = ()) -> st
     cells = ((name, "".join(f"<td>{escape(text)}</td>" for text in rest)) for name, *rest in rows)
     body = "".join(f"<tr><th style='text-align: left'>{escape(name)}</th>{rest}</tr>" for name, rest in cells)
     return f"<table>{head}<tbody>{body}</tbody></table>"
-
-
-def megabytes(size: int) -> str:
-    """Return a number of bytes as megabytes."""
-    return f"{size / 1e6:,.1f} MB"

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .._display import megabytes
+from .._display import data_size
 from .._sqlite import BUSY_TIMEOUT, LONGEST, ForeignError, ReplacedError, SQLiteFile, free_bytes, sqlite_error
 from ._codec import MAGIC
 from ._keys import HASH_BYTES, split_key
@@ -26,7 +26,8 @@ VERSION = 3
 """Of the tables. In versions 0 and 1 the rows were in the table of diskcache, whose own files have version 0, too.
 Version 2 had neither marks of models nor uses.
 """
-PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL"}
+PAGE_SIZE = 2**15
+PRAGMAS: dict[str, int | str] = {"page_size": PAGE_SIZE, "auto_vacuum": "FULL"}
 """Set in a new file. ``auto_vacuum`` gives the space that pruning frees back to the disk."""
 ROW_BYTES, INDEX_BYTES = 48, 40
 """Bytes of a row beside its value, and of its entry in the index."""
@@ -165,7 +166,7 @@ class DiskCache:
                 database.execute(statement)
         needed, free = disk_bytes(vectors, row_bytes), free_bytes(self.folder / DATABASE)
         if needed + min(needed, LOG_BYTES) > free:
-            reason = f"{vectors:,} vectors take about {megabytes(needed)}, and {megabytes(free)} are free"
+            reason = f"{vectors:,} vectors take about {data_size(needed)}, and {data_size(free)} are free"
             raise sqlite_error(sqlite3.SQLITE_FULL, reason)
 
     def close(self) -> None:

@@ -40,12 +40,13 @@ from ..errors import (
 from ..events import CallEnded, numbered_call
 from ..limits import ModelHealth, ModelLimits
 from ..types import Candidate, EmbeddingResult, Estimate, Found, Usage
-from ._afford import Afford, pack_requests
+from ._afford import Afford
 from ._assemble import assemble, savings, warn_if_degraded
 from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
-from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, input_limit, without
+from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
 from ._effects import Effects, Running
+from ._estimate import estimate
 from ._isolate import Isolate
 from ._learned import Learned
 from ._look_up import CacheReader, LookUp
@@ -185,21 +186,10 @@ class Calls:
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``; read the cache and make no request."""
-        stages = self._stages.get()
-        call = self._call(effects, question)
-        distinct = list(dict.fromkeys(question.texts))
+        call, distinct = self._call(effects, question), list(dict.fromkeys(question.texts))
         missing, sized = await self._prepare(call, question, distinct)
-        return Estimate(
-            texts=len(question.texts),
-            unique=len(distinct),
-            cached=len(distinct) - len(missing),
-            tokens=sum(item.tokens for item in sized.texts),
-            requests=len(pack_requests(sized.texts, call.first)),
-            cost=await stages.afford.cost(call, sized.texts),
-            model=call.first.name,
-            exact=sized.exact,
-            too_long=len(sized.parts) or sum(item.tokens > input_limit(call.first) for item in sized.texts),
-        )
+        afford = self._stages.get().afford
+        return await estimate(self.wiring, afford, call, question.texts, len(missing), sized, len(distinct))
 
     async def prepare(self, effects: Effects, question: Question) -> Prepared:
         """Return the texts to be sent for the texts that are not cached."""

@@ -42,7 +42,7 @@ class Run:
         wiring_of(router).require_affordable(expected.cost)
         output.line(
             f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
-            f"{'' if expected.exact else 'about '}{expected.tokens:,} tokens."
+            f"{'' if expected.exact else 'about '}{expected.likely_tokens:,} tokens."
         )
         warn_of_long(router, expected, self.source, output)
         self.texts.skipped.show(output)

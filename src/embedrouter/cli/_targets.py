@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import typer
 
-from .._display import megabytes
+from .._display import data_size
 from ..errors import ConfigError
 from ..retrieval.store_guard import Item, metadata
 from ..router import Router, wiring_of
@@ -97,7 +97,7 @@ def _to_file(path: Path, suffix: str, router: Router, texts: int, replace: bool)
             size //= 2
         if size > (free := shutil.disk_usage(path.parent).free):
             raise ConfigError(
-                f"{path} takes about {megabytes(size)} for {texts:,} vectors, and {megabytes(free)} are free. Nothing "
+                f"{path} takes about {data_size(size)} for {texts:,} vectors, and {data_size(free)} are free. Nothing "
                 "was called. Free space on the disk, or name a file elsewhere."
             )
         writers = {".parquet": _parquet, ".npy": _npy}
