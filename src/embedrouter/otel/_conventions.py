@@ -43,8 +43,14 @@ SAID = (
 
 def of_model(model: str) -> dict[str, AttributeValue]:
     """Return what the conventions say of ``provider:name``."""
+    provider = model.partition(":")[0]
+    return {OPERATION: EMBEDDINGS, PROVIDER: PROVIDERS.get(provider, provider), REQUEST_MODEL: short(model)}
+
+
+def short(model: str) -> str:
+    """Return the name of a model without its provider."""
     provider, _, name = model.partition(":")
-    return {OPERATION: EMBEDDINGS, PROVIDER: PROVIDERS.get(provider, provider), REQUEST_MODEL: name or provider}
+    return name or provider
 
 
 def of_server(request: RequestSent) -> dict[str, AttributeValue]:
@@ -59,9 +65,8 @@ def of_server(request: RequestSent) -> dict[str, AttributeValue]:
 def of_event(event: Event) -> dict[str, AttributeValue]:
     """Return the fields of an event that spans have."""
     facts = {name: value for name, value in event.facts().items() if name in SAID and value not in (None, "")}
-    return {
-        f"embedrouter.{name}": float(value) if isinstance(value, Decimal) else value for name, value in facts.items()
-    }
+    plain = {name: float(value) if isinstance(value, Decimal) else value for name, value in facts.items()}
+    return {f"embedrouter.{name}": value for name, value in plain.items()}
 
 
 def of_call(event: Event) -> dict[str, AttributeValue]:

@@ -85,9 +85,10 @@ class Metrics:
         error: Attributes = {names.ERROR: event.error} if event.error else {"embedrouter.cached": hits}
         asked = _about(event, "input_type", "tag") | {"embedrouter.tier.requested": event.tier}
         self._calls.record(event.seconds, asked | error)
+        who = _about(event, "input_type", "tag")
         for share in event.by_model:
-            about = {"embedrouter.model": share.model, "embedrouter.tier": share.tier}
-            about |= _about(event, "input_type", "tag")
+            about: Attributes = {"embedrouter.model": share.model, "embedrouter.tier": share.tier}
+            about |= who
             for cached, texts in ((True, share.cached), (False, share.texts - share.cached)):
                 if texts:
                     self._texts.add(texts, about | {"embedrouter.cached": cached})
@@ -95,7 +96,7 @@ class Metrics:
                 self._saved.add(float(share.saved), about)
 
     def _request_ended(self, event: RequestAnswered | RequestFailed) -> None:
-        about = names.of_model(event.model)
+        about: Attributes = names.of_model(event.model)
         if (sent := _sent.get()) is not None:
             about |= names.of_server(sent)
         if isinstance(event, RequestAnswered):

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from decimal import Decimal
 
 from opentelemetry import context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.util.types import AttributeValue
 
 from ..events import (
     CallBegan,
@@ -47,7 +49,7 @@ class Spans:
     def _around_call(self, began: CallBegan) -> Iterator[None]:
         about = names.of_model(began.model)
         span = self._tracer.start_span(
-            f"{names.EMBEDDINGS} {about[names.REQUEST_MODEL]}",
+            f"{names.EMBEDDINGS} {names.short(began.model)}",
             kind=SpanKind.INTERNAL,
             attributes=about
             | names.of_call(began)
@@ -63,7 +65,7 @@ class Spans:
         if (call := _recording(_call)) is not None:
             call.set_attributes(names.of_server(sent) | formats)
         span = self._tracer.start_span(
-            f"{names.EMBEDDINGS} {about[names.REQUEST_MODEL]}",
+            f"{names.EMBEDDINGS} {names.short(sent.model)}",
             kind=SpanKind.INTERNAL if sent.local else SpanKind.CLIENT,
             attributes=about
             | formats
@@ -84,12 +86,14 @@ class Spans:
             case CallEnded() if call is not None:
                 _end_call(call, event)
             case RequestAnswered() if request is not None:
-                served = {names.RESPONSE_MODEL: event.served} if event.served else {}
+                served: dict[str, AttributeValue] = {names.RESPONSE_MODEL: event.served} if event.served else {}
                 request.set_attributes(served | {"embedrouter.tokens": event.tokens} | _cost(event.cost))
                 if call is not None:
                     call.set_attributes(served)
             case RequestFailed() if request is not None:
-                status = {} if event.status is None else {"http.response.status_code": event.status}
+                status: dict[str, AttributeValue] = (
+                    {} if event.status is None else {"http.response.status_code": event.status}
+                )
                 request.set_attributes({names.ERROR: event.error} | status | _cost(event.cost))
                 request.set_status(Status(StatusCode.ERROR))
                 if call is not None:
@@ -107,7 +111,7 @@ def _recording(variable: ContextVar[Span | None]) -> Span | None:
 
 
 def _end_call(span: Span, event: CallEnded) -> None:
-    answered = [share.model.partition(":")[2] or share.model for share in event.by_model]
+    answered = [names.short(share.model) for share in event.by_model]
     span.set_attributes(
         {
             names.INPUT_TOKENS: event.tokens,
@@ -132,8 +136,8 @@ def _end_call(span: Span, event: CallEnded) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-def _cost(cost: object) -> dict[str, float]:
-    return {} if cost is None else {"embedrouter.cost": float(str(cost))}
+def _cost(cost: Decimal | None) -> dict[str, AttributeValue]:
+    return {} if cost is None else {"embedrouter.cost": float(cost)}
 
 
 @contextmanager
