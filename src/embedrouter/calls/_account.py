@@ -9,10 +9,10 @@ from decimal import Decimal
 
 from ..events import CallBegan, CallBilled, CallEnded, Share
 from ..spending import Charge, Saving, usage_of
-from ..types import Candidate, EmbeddingResult, Usage
+from ..types import EmbeddingResult, Usage
 from ._call import Call, Embedded
 from ._question import Question
-from ._wiring import Wiring, in_turn
+from ._wiring import Wiring
 
 
 class CallAccount:
@@ -26,8 +26,7 @@ class CallAccount:
 
     def begin(self) -> CallBegan:
         """Return what is told before the call: of the model that would be called first."""
-        able = [item for item in self._wiring.candidates if item.rank >= self._question.rank]
-        first: Candidate = min(able or self._wiring.candidates, key=in_turn)
+        first = self._wiring.first(self._question.rank)
         return CallBegan(
             model=first.name,
             tier=self._wiring.tiers[self._question.rank],

@@ -7,12 +7,14 @@ is the parent. A run has counts, names and money, and never a text or a vector. 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager, CallbackManager
-from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langchain_core.tracers.context import register_configure_hook
 from langchain_core.tracers.langchain import LangChainTracer
 
@@ -65,6 +67,19 @@ class Retrievals(BaseCallbackHandler):
 retrievals = Retrievals()
 _hook: ContextVar[Any] = ContextVar("embedrouter_retrievals", default=retrievals)
 register_configure_hook(_hook, inheritable=True)
+
+
+_called_with: ContextVar[Any] = ContextVar("embedrouter_callbacks", default=None)
+
+
+@contextmanager
+def called_with(config: RunnableConfig | None) -> Iterator[None]:
+    """Have the calls of a block use the callbacks of a configuration, where no chain is running."""
+    token = _called_with.set(config.get("callbacks") if config else None)
+    try:
+        yield
+    finally:
+        _called_with.reset(token)
 
 
 class Run:
@@ -130,7 +145,7 @@ def outputs(result: EmbeddingResult) -> dict[str, Any]:
 def _given() -> dict[str, Any] | None:
     """Return what makes a manager, whose runs are children of the nearest chain or retriever, if that has callbacks."""
     config = var_child_runnable_config.get()
-    given = config.get("callbacks") if config else None
+    given = config.get("callbacks") if config else _called_with.get()
     retrieval = _retrieval.get()
     retrieval = None if retrieval is None or retrieval.ended else retrieval
     if given is None and retrieval is None:
