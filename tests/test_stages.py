@@ -921,7 +921,7 @@ def test_a_claimed_text_that_was_cached_meanwhile_is_not_sent() -> None:
     claims.claim((0, "document"), ["other"])
     claims.resolve((0, "document"), ["other"], lambda _: "failed")
     following = Following(model)
-    stage = Share(claims, CacheReader(cached, [model], "error"), lambda: 0.0, following)
+    stage = Share(claims, CacheReader(cached, [model], "error"), lambda: 0.0, Events(), following)
     embedded = run(stage.embed(scripted_call(Script(), [model], completed=0), ["t", "u"]))
 
     assert following.asked == [["u"]]
@@ -939,8 +939,8 @@ def test_a_call_that_would_block_an_event_loop_waits_for_no_other_call() -> None
     model, script = candidate("a"), Script()
     claims: SingleFlight[Found] = SingleFlight()
     following, reader = Following(model), CacheReader(VectorCache(None), [model], "error")
-    share = Share(claims, reader, lambda: 0.0, following)
-    stage = MicroBatch(0.01, lambda: 0.0, share)
+    share = Share(claims, reader, lambda: 0.0, Events(), following)
+    stage = MicroBatch(0.01, lambda: 0.0, Events(), share)
     call = replace(scripted_call(script, [model]), effects=Alone(script))
     claims.claim((0, "document"), ["t"])
     run(stage.embed(call, ["t"]))
