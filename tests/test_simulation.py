@@ -100,10 +100,10 @@ BUGS = {
     ),
     "a late answer is discarded": Bug(
         "calls/_attempt.py",
-        "            if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
-        "            if call.deadline is not None and self._clock() > call.deadline:\n"
-        "                outcome = _used_up(candidate)\n"
-        "            if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
+        "                if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
+        "                if call.deadline is not None and self._clock() > call.deadline:\n"
+        "                    outcome = _used_up(candidate)\n"
+        "                if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
         (KEPT, BOOKED, FORGOTTEN),
     ),
     "a request that was stopped in flight is given back": Bug(

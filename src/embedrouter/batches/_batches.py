@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 from ..cache import disk_size, key_function
 from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
-from ..events import BudgetRefused
+from ..events import BatchCollected, BatchSubmitted, BudgetRefused
 from ..models import BatchEndpoint, plausible_count
 from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, InputType, Limits, Spending, Usage
@@ -104,7 +104,9 @@ class Batches:
         job = BatchJob(self, [*dict.fromkeys(known.values()), *unsent])
         try:
             for reference in list(unsent):
+                part = unsent[reference]
                 self._submit(candidate, reference, unsent, question.input_type)
+                self._tell_submitted(candidate, question, part)
         finally:
             for reference in unsent:
                 self._discard(reference)
@@ -153,6 +155,19 @@ class Batches:
             self.records.add(reference, candidate, reservation, sent)
             reserved[reference] = part
         return reserved
+
+    def _tell_submitted(self, candidate: Candidate, question: Question, part: Part) -> None:
+        tokens = sum(item.tokens for item in part.values())
+        self._wiring.events.emit(
+            BatchSubmitted,
+            model=candidate.name,
+            tier=candidate.tier,
+            input_type=question.input_type,
+            tag=question.tag,
+            texts=len(part),
+            tokens=tokens,
+            cost=cost(tokens, candidate.price),
+        )
 
     def _submit(self, candidate: Candidate, reference: str, unsent: dict[str, Part], input_type: InputType) -> None:
         """Submit one batch; it is not ``unsent`` as soon as it may reach the provider."""
@@ -275,10 +290,20 @@ class Batches:
                 model=candidate.name,
             )
         with self.records.transaction():
-            if self.records.end(record.reference, failures):
-                price = cost(tokens, candidate.batch_price)
-                amount = self._ledger.settle(record.reservation, tokens, price, implausible)
-                self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
+            if not self.records.end(record.reference, failures):
+                return
+            price = cost(tokens, candidate.batch_price)
+            amount = self._ledger.settle(record.reservation, tokens, price, implausible)
+            self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
+        self._wiring.events.emit(
+            BatchCollected,
+            model=candidate.name,
+            tier=candidate.tier,
+            texts=len(texts),
+            failed=sum(reason is not None for reason in failures.values()),
+            tokens=tokens,
+            cost=amount,
+        )
 
     def _keep(self, page: Mapping[bytes, Entry]) -> None:
         if not self._cache.write(page):

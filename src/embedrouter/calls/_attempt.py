@@ -168,11 +168,12 @@ class OneAttempt:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
             sent, began = True, self._clock()
-            outcome = await self._request(call, candidate, texts, timeout, admission, spending)
-            if isinstance(outcome, Answer) and outcome.implausible is not None:
-                self._tell_of_bill(call, candidate, spending, outcome.implausible)
-            booked, seconds = True, self._clock() - began
-            return await self._book(call, candidate, texts, spending, reservation, outcome, seconds)
+            with self._tell.sent(call, candidate, spending, self._wiring.backends[candidate.index]):
+                outcome = await self._request(call, candidate, texts, timeout, admission, spending)
+                if isinstance(outcome, Answer) and outcome.implausible is not None:
+                    self._tell_of_bill(call, candidate, spending, outcome.implausible)
+                booked, seconds = True, self._clock() - began
+                return await self._book(call, candidate, texts, spending, reservation, outcome, seconds)
         except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
                 perhaps_billed = sent and not never_sent(stopped)
@@ -204,7 +205,6 @@ class OneAttempt:
     ) -> Answer | EmbedRouterError:
         """Send the request, and record its outcome in the model's limits."""
         limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
-        self._tell.sent(call, candidate, spending)
         began = self._clock()
         try:
             sent = [item.text for item in texts]
@@ -269,7 +269,7 @@ class OneAttempt:
         if embedded.found:
             self._learned.useful.add(candidate.index)
         if other is None and wrong is None and not bad:
-            self._tell.answered(call, candidate, spending, tokens, amount, seconds)
+            self._tell.answered(call, candidate, spending, tokens, amount, seconds, outcome.model or "")
             return Outcome(embedded, cost=amount, sent=True)
         length = has_other_length(outcome.vectors, len(texts), dimensions)
         if length and len(texts) == 1 and candidate.index in self._learned.useful:

@@ -70,6 +70,10 @@ class Call:
             "tag": self.tag,
         }
 
+    def asks(self) -> About:
+        """Return what an event that is about no model says of the call."""
+        return {"model": "", "tier": "", "input_type": self.input_type, "tag": self.tag}
+
     @property
     def first(self) -> Candidate:
         """The model that is called first."""

@@ -71,6 +71,11 @@ class Wiring:
         free = self.ledger.free_tokens(model, candidate.batch_free_tokens if batch else candidate.free_tokens)
         return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
 
+    def first(self, rank: int) -> Candidate:
+        """Return the model that calls at a tier's rank make their first request to."""
+        able = [item for item in self.candidates if item.rank >= rank]
+        return min(able or self.candidates, key=in_turn)
+
     def require_affordable(self, amount: Decimal | None) -> None:
         """Refuse work of several calls whose total cost (``None``: unknown) exceeds the budget.
 

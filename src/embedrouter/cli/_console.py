@@ -99,8 +99,8 @@ class Output:
         costs = [estimate.cost for estimate in estimates]
         total = None if None in costs else sum(filter(None, costs), Decimal(0))
         if total != 0:
-            price = "an unknown price" if total is None else f"about {dollars(total)}"
-            tokens = sum(estimate.tokens for estimate in estimates)
+            price = "an unknown price" if total is None else _likely_and_most(estimates, total)
+            tokens = sum(estimate.likely_tokens for estimate in estimates)
             models = ", ".join(dict.fromkeys(estimate.model for estimate in estimates))
             question = f"This embeds {tokens:,} tokens for {price} with {models}"
             self.require_agreement(question, f"Nothing was embedded. {refusal}", piped=piped)
@@ -205,6 +205,13 @@ def interrupt_message(cache_location: str | None) -> str:
     if cache_location is None:
         return "Stopped. No cache is in use: the next run starts anew."
     return f"Stopped. Embedded texts are in the cache ({cache_location}): the next run continues from there."
+
+
+def _likely_and_most(estimates: Sequence[Estimate], most: Decimal) -> str:
+    """Describe what texts would cost: about so much, at most so much."""
+    likely = sum((estimate.likely_cost or Decimal(0) for estimate in estimates), Decimal(0))
+    bound = likely != most and all(estimate.is_bound for estimate in estimates)
+    return f"about {dollars(likely)}{f', at most {dollars(most)},' if bound else ''}"
 
 
 def _ascii(line: str) -> str:

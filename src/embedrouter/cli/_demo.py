@@ -65,9 +65,9 @@ def command(
     output, began = Output(as_json=as_json), time.monotonic()
     skipped: dict[str, list[str]] = {}
     with output.busy("reading texts"):
-        passages = _read_folder(folder.expanduser(), skipped) if folder else list(_read_standard_library())
+        passages = read_folder(folder.expanduser(), skipped) if folder else list(read_standard_library())
         framework, fill = _find_framework()
-    questions = ask or (_first_lines(passages) if folder else QUESTIONS)
+    questions = ask or (first_lines(passages) if folder else QUESTIONS)
     corpus = str(folder) if folder else "the docstrings of Python's standard library"
     stored: dict[str, Any] = {"cache": cache} if cache or no_cache else {}
     routers = {name: Router([WORDLLAMA], dimensions=size, on_too_long="mean", **stored) for name, size in TIERS.items()}
@@ -77,9 +77,7 @@ def command(
     for reason, files in skipped.items():
         output.line(f"  skipped, {reason}: {first_few(files)}")
     low, high = TIERS.values()
-    output.line(
-        f"Indexed at tier low ({low} numbers in a vector) and high ({high}), and once more, as after a restart."
-    )
+    output.line(f"Indexed at tier low ({low} numbers a vector) and high ({high}), and once more, as after a restart.")
     answers: list[dict[str, str]] = [{"question": question} for question in questions]
     with exit_on_interrupt(lambda: interrupt_message(location)), tag(TAG):
         for name, router in routers.items():
@@ -195,8 +193,10 @@ def _find_framework() -> tuple[str, Fill]:
                     for subject, text in passages
                 ])  # fmt: skip
 
-            retriever = index.as_retriever(similarity_top_k=1)
-            return add, lambda question: str(retriever.retrieve(question)[0].metadata["subject"])
+            def search(question: str) -> str:
+                return str(index.as_retriever(similarity_top_k=1).retrieve(question)[0].metadata["subject"])
+
+            return add, search
 
         return "LlamaIndex's VectorStoreIndex", open_llama_index
     raise ConfigError(
@@ -208,7 +208,7 @@ def _find_framework() -> tuple[str, Fill]:
 # Texts
 
 
-def _read_folder(root: Path, skipped: dict[str, list[str]]) -> list[Passage]:
+def read_folder(root: Path, skipped: dict[str, list[str]]) -> list[Passage]:
     """Read the files of a folder, in passages short enough for any model; skipped files are listed by reason.
 
     Raises:
@@ -229,13 +229,13 @@ def _read_folder(root: Path, skipped: dict[str, list[str]]) -> list[Passage]:
     return passages
 
 
-def _first_lines(passages: Sequence[Passage]) -> list[str]:
+def first_lines(passages: Sequence[Passage]) -> list[str]:
     """Return the first lines of three passages, as questions."""
     chosen = passages[:: max(1, len(passages) // 3)][:3]
     return [text.partition("\n")[0].strip("#=-*/\"'<> \t")[:100] or text for _, text in chosen]
 
 
-def _read_standard_library() -> Iterator[Passage]:
+def read_standard_library() -> Iterator[Passage]:
     """Read the docstrings of the public modules, classes and functions of the standard library, which is not imported.
 
     Each passage begins with the sentence about its module and with its name: a search cannot find a paragraph such as

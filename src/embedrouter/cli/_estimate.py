@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .._display import data_size
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
@@ -50,7 +51,7 @@ def command(
             for name, estimate in found.items():
                 warn_of_long(router_at_tier(router, name, input_type)[0], estimate, source, output)
     rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.table([{name: value for name, value in row.items() if name != "too_long"} for row in rows])
+    output.table([{"tier": name, **_shown(estimate)} for name, estimate in found.items()])
     texts.skipped.show(output)
     output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
     output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped.rows()})
@@ -104,13 +105,33 @@ def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output
     output.line(f"{estimate.too_long:,} {verb}{about} longer than {estimate.model} takes: {what}.{advice}")
 
 
+def _shown(estimate: Estimate) -> dict[str, object]:
+    """Return the columns of a table: what is likely, and what it is at most."""
+    most = estimate.is_bound
+    return {
+        "texts": estimate.texts,
+        "unique": estimate.unique,
+        "cached": estimate.cached,
+        "tokens": estimate.likely_tokens,
+        "at most": estimate.tokens if most else "no bound",
+        "requests": estimate.requests,
+        "cost": estimate.likely_cost,
+        "cost at most": estimate.cost if most else "no bound",
+        "disk": data_size(estimate.cache_bytes),
+        "model": estimate.model,
+    }
+
+
 def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _sum(parts: list[Estimate], router: Router, texts: int, *, batch: bool) -> Estimate:
     """Sum the estimates of the chunks. Free tokens apply once to all chunks, so the costs cannot be added."""
-    names = ("unique", "cached", "tokens", "requests", "too_long")
+    names = ("unique", "cached", "tokens", "likely_tokens", "requests", "cache_bytes", "too_long")
     counts = {name: sum(getattr(part, name) for part in parts) for name in names}
-    cost = wiring_of(router).cost(parts[0].model, counts["tokens"], batch=batch)
-    return replace(parts[0], texts=texts, cost=cost, exact=all(part.exact for part in parts), **counts)
+    cost, likely_cost = (
+        wiring_of(router).cost(parts[0].model, counts[name], batch=batch) for name in ("tokens", "likely_tokens")
+    )
+    exact, is_bound = all(part.exact for part in parts), all(part.is_bound for part in parts)
+    return replace(parts[0], texts=texts, cost=cost, likely_cost=likely_cost, exact=exact, is_bound=is_bound, **counts)

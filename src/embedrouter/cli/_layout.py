@@ -27,8 +27,9 @@ def table_lines(
 ) -> Iterator[tuple[str, bool]]:
     """Lay out a table, and say of each line whether it is a heading. The first column names the row.
 
-    A table that is too wide is first given headings of several lines. Then it loses optional columns, the last first,
-    and says which. Then the name of each row has a line of its own above the facts, and at last the facts are text.
+    A table that is too wide has headings of several lines, and lacks optional columns, which a line below it names. If
+    it lacks more than half of them, the name of each row has a line of its own above the facts. Where that is too
+    wide, too, the facts are text.
 
     Args:
         width: cells of the screen.
@@ -37,28 +38,27 @@ def table_lines(
     """
     columns = _columns(rows, total=total)
     names, *facts = columns
-    for kept in range(len(optional), -1, -1):
-        shown = [column for column in columns if column.name not in optional[kept:]]
+    for shown in (columns, _fitting(columns, width, optional)):
         for several_lines in (False, True):
             heading, body = _grid(shown, several_lines=several_lines)
-            if _fits(heading + body, width):
+            enough = 2 * (len(columns) - len(shown)) <= len(optional)
+            if enough and _fits(heading + body, width):
                 rule = "─" * max(map(cell_len, heading + body))
                 yield from ((line, True) for line in heading)
                 yield rule, False
                 yield from ((line, False) for line in (body[:-1] if total else body))
                 yield from ((rule, False), (body[-1], False)) if total else ()
-                yield from _note(optional[kept:], width)
+                yield from _note(columns, shown, width)
                 return
-    for kept in range(len(optional), -1, -1):
-        shown = [column for column in facts if column.name not in optional[kept:]]
-        heading, body = _grid(shown, several_lines=True)
-        if _fits(heading + body, width - len(INDENT)):
-            yield from ((f"{INDENT}{line}", False) for line in heading)
-            for name, line in zip(names.cells, body, strict=True):
-                yield name, True
-                yield f"{INDENT}{line}", False
-            yield from _note(optional[kept:], width)
-            return
+    shown = _fitting(facts, width - len(INDENT), optional)
+    heading, body = _grid(shown, several_lines=True)
+    if shown and _fits(heading + body, width - len(INDENT)):
+        yield from ((f"{INDENT}{line}", False) for line in heading)
+        for name, line in zip(names.cells, body, strict=True):
+            yield name, True
+            yield f"{INDENT}{line}", False
+        yield from _note(facts, shown, width)
+        return
     for number, name in enumerate(names.cells):
         yield name, True
         known = ((column.name.replace("_", " "), column.cells[number]) for column in facts)
@@ -66,10 +66,19 @@ def table_lines(
         yield from ((line, False) for line in wrap(f"{INDENT}{text}", width))
 
 
-def _note(left_out: Sequence[str], width: int) -> Iterator[tuple[str, bool]]:
-    if left_out:
-        names = ", ".join(left_out).replace("_", " ")
-        yield from ((line, False) for line in wrap(f"The window is too narrow for: {names}. --json has all.", width))
+def _fitting(columns: Sequence[_Column], width: int, optional: Sequence[str]) -> list[_Column]:
+    """Return the columns that are not optional, and those of the optional ones for which there is room."""
+    kept: set[str] = {column.name for column in columns} - set(optional)
+    for name in optional:
+        heading, body = _grid([column for column in columns if column.name in kept | {name}], several_lines=True)
+        if _fits(heading + body, width):
+            kept.add(name)
+    return [column for column in columns if column.name in kept]
+
+
+def _note(columns: Sequence[_Column], shown: Sequence[_Column], width: int) -> Iterator[tuple[str, bool]]:
+    if left_out := ", ".join(column.name.replace("_", " ") for column in columns if column not in shown):
+        yield from ((line, False) for line in wrap(f"The window is too narrow for: {left_out}. --json has all.", width))
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -17,8 +17,8 @@ from ._options import AsJson, ConfigFile
 from ._price_lists import differences, installed_lists
 from ._routers import read_config
 
-OPTIONAL = ("longest input", "batch price", "fewer dimensions", "space", "retired", "checked", "source")
-"""Columns that a narrow window leaves out, the last first."""
+OPTIONAL = ("longest input", "batch price", "or fewer", "space", "source", "checked", "retired")
+"""Columns that a narrow window may leave out, the most important first."""
 
 
 def command(
@@ -55,13 +55,13 @@ def command(
     rows = [
         {
             "model": card.model,
-            "price": card.price,
-            "dimensions": card.dimensions,
-            "longest input": card.input_tokens,
-            "batch price": card.batch_price,
-            "fewer dimensions": _fewer(card),
             "space": card.space,
-            "retired": card.retired or "",
+            "dimensions": card.dimensions,
+            "or fewer": _fewer(card),
+            "longest input": card.input_tokens,
+            "price": card.price,
+            "batch price": card.batch_price,
+            "retired": card.retired or "no",
             "checked": card.checked,
             "source": sources[card.source],
         }

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..cache import disk_size
 from ..errors import CacheError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..types import EmbeddingResult, Estimate, InputType
@@ -43,7 +42,7 @@ class Run:
         wiring_of(router).require_affordable(expected.cost)
         output.line(
             f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
-            f"{'' if expected.exact else 'about '}{expected.tokens:,} tokens."
+            f"{'' if expected.exact else 'about '}{expected.likely_tokens:,} tokens."
         )
         warn_of_long(router, expected, self.source, output)
         self.texts.skipped.show(output)
@@ -56,10 +55,9 @@ class Run:
         Raises:
             CacheError: nothing was called; the message has the next action.
         """
-        cache, new = self.router.cache, self.expected.unique - self.expected.cached
-        if new:
-            cache.require_keeping(disk_size(cache, new, wiring_of(self.router).candidates[0]))
-            cache.must_keep = True
+        if self.expected.unique > self.expected.cached:
+            self.router.cache.require_keeping(self.expected.cache_bytes)
+            self.router.cache.must_keep = True
 
     def ask(self) -> None:
         """Show the cost and ask, unless nothing is to be paid."""

@@ -1,6 +1,6 @@
 """Money: prices, budgets, the ledger of what was spent and saved, and the tags it is booked under."""
 
-from ._accounts import Account, BookedRequest, Heading, ImplausibleBill, Unconfirmed, sum_accounts
+from ._accounts import Account, BookedRequest, Heading, ImplausibleBill, Period, Unconfirmed, sum_accounts
 from ._bookings import Refusal
 from ._budget import Budget
 from ._learned import Learned
