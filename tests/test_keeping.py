@@ -7,14 +7,11 @@ import json
 import resource
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from embedrouter import Model, Router
-from embedrouter.cache._codec import row_size
-from embedrouter.cache._disk import DiskCache, disk_bytes
 from embedrouter.errors import CacheError, CacheWarning, ConfigError
 from embedrouter.testing import FakeBackend, MemoryCache
 from tests.cache_folders import fill
@@ -62,7 +59,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_paid(place: Path
     """The disk, the limit of a process, and a folder that cannot be made."""
     with small_disk(place / "small", "1m") as disk:
         complaint = refused("warm", "corpus.jsonl", "--cache", disk)
-        assert "200 vectors take about 1." in complaint
+        assert "are needed, and 7" in complaint
         assert "Free space" in complaint
         fill_up(disk)
         assert "nothing was called" in refused("warm", "corpus.jsonl", "--cache", disk)
@@ -136,13 +133,3 @@ def test_a_batch_is_not_submitted_where_its_vectors_would_be_lost(tmp_path: Path
     ):
         router.submit_batch(["a text"])
     assert not emulator.batches.ids
-
-
-@pytest.mark.parametrize("dimensions", [256, 1536, 4096])
-def test_the_disk_that_vectors_take_is_foretold(dimensions: int, tmp_path: Path) -> None:
-    size = row_size(dimensions, "float32")
-    rows = {number.to_bytes(24, "big"): b"x" * size for number in range(3_000_000 // dimensions)}
-    with closing(DiskCache(tmp_path / "cache")) as cache:
-        cache.put_many(rows)
-    found = (tmp_path / "cache" / "cache.db").stat().st_size
-    assert 0.9 < disk_bytes(len(rows), size) / found < 1.1

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TypeAlias, TypeVar
 
-from ..cache import key_function
+from ..cache import disk_size, key_function
 from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
 from ..events import BatchCollected, BatchSubmitted, BudgetRefused
@@ -88,7 +88,7 @@ class Batches:
         if not prepared.texts:
             return BatchJob(self, [])
         candidate = prepared.candidate
-        self._cache.require_keeping(len(prepared.texts), candidate.space.dimensions, candidate.number)
+        self._cache.require_keeping(disk_size(self._cache, len(prepared.texts), candidate))
         endpoint = self._endpoint(candidate)
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}

@@ -60,7 +60,7 @@ def encode(entry: Entry, dtype: str = "float32") -> bytes:
 
 
 def row_size(dimensions: int, dtype: str) -> int:
-    """Return the bytes of one row."""
+    """Return the bytes of a row: of numbers of a type, the header and the checksum."""
     return _HEADER.size + _NUMBERS[dtype][1].itemsize * dimensions + _CHECKSUM_BYTES
 
 

@@ -29,9 +29,7 @@ Version 2 had neither marks of models nor uses.
 PAGE_SIZE = 2**15
 PRAGMAS: dict[str, int | str] = {"page_size": PAGE_SIZE, "auto_vacuum": "FULL"}
 """Set in a new file. ``auto_vacuum`` gives the space that pruning frees back to the disk."""
-ROW_BYTES, INDEX_BYTES = 48, 40
-"""Bytes of a row beside its value, and of its entry in the index."""
-LOG_BYTES = 1_000 * 2**15
+LOG_BYTES = 1_000 * PAGE_SIZE
 """Of SQLite's log, before it is written into the file."""
 MOST_KEYS = 500
 """Keys in one SELECT."""
@@ -62,13 +60,6 @@ SETTINGS = "CREATETABLESettings(keyTEXTNOTNULLUNIQUE,value)"
 EARLIER = f"""raw = 1 AND mode = 1 AND typeof(key) = 'blob' AND length(key) = {HASH_BYTES}
 AND typeof(value) = 'blob' AND substr(value, 1, {len(MAGIC)}) = x'{MAGIC.hex()}'"""
 """Rows of this package in the table of diskcache."""
-
-
-def disk_bytes(rows: int, row_bytes: int) -> int:
-    """Return the bytes that rows take on the disk, about: a page holds whole rows, and an index has their keys."""
-    page, whole = int(PRAGMAS["page_size"]), row_bytes + ROW_BYTES
-    in_table = page / (page // whole) if whole < page else whole * 1.1
-    return round(rows * (in_table + INDEX_BYTES))
 
 
 def cache_file(folder: Path, *, busy_timeout: float = BUSY_TIMEOUT, longest: float = LONGEST) -> SQLiteFile:
@@ -150,12 +141,8 @@ class DiskCache:
             if values and database.executemany(UPSERT, rows).rowcount < len(values):
                 raise sqlite_error(sqlite3.SQLITE_CORRUPT, "its index leads to wrong rows")
 
-    def require_room(self, vectors: int, row_bytes: int) -> None:
-        """Find out by writing whether rows can be kept, and compare the free disk with what they take.
-
-        Args:
-            vectors: number of rows that are to be kept.
-            row_bytes: bytes of each value.
+    def require_room(self, size: int) -> None:
+        """Find out by writing whether rows can be kept, and whether so many bytes are free on the disk.
 
         Raises:
             sqlite3.Error: they cannot be kept.
@@ -164,10 +151,11 @@ class DiskCache:
         for statement in ("INSERT OR REPLACE INTO uses VALUES (x'', 0)", "DELETE FROM uses WHERE key = x''"):
             with self._file.writing() as database:
                 database.execute(statement)
-        needed, free = disk_bytes(vectors, row_bytes), free_bytes(self.folder / DATABASE)
-        if needed + min(needed, LOG_BYTES) > free:
-            reason = f"{vectors:,} vectors take about {data_size(needed)}, and {data_size(free)} are free"
-            raise sqlite_error(sqlite3.SQLITE_FULL, reason)
+        free = free_bytes(self.folder / DATABASE)
+        if size + min(size, LOG_BYTES) > free:
+            raise sqlite_error(
+                sqlite3.SQLITE_FULL, f"about {data_size(size)} are needed, and {data_size(free)} are free"
+            )
 
     def close(self) -> None:
         """Close the database; the next call opens it again."""

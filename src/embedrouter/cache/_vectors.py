@@ -16,7 +16,7 @@ from .._sqlite import ForeignError, failure
 from ..errors import CacheError, CacheWarning
 from ..events import CacheFailed, CacheRowsDamaged, Events
 from ..types import Entry, Vectors
-from ._codec import decode, encode, is_vector, rounded, row_size
+from ._codec import decode, encode, is_vector, rounded
 from ._keys import MARK_BYTES
 from ._names import record_name
 from ._store import Cache
@@ -110,14 +110,13 @@ class VectorCache:
                     record_name(folder, beginning, model)
         return kept
 
-    def require_keeping(self, vectors: int = 0, dimensions: int = 0, number: str = "float32") -> None:
+    def require_keeping(self, size: int = 0) -> None:
         """Refuse a store that cannot keep new vectors, before they are paid for.
 
         A store of a user's own is asked only if it has the method ``require_room`` of ``DiskCache``.
 
         Args:
-            vectors: how many are to be kept.
-            dimensions, number: of each.
+            size: bytes that the vectors take (``disk_size``).
 
         Raises:
             CacheError: there is no store, or it cannot be written, or its disk is too small for them.
@@ -127,9 +126,8 @@ class VectorCache:
         require_room = getattr(self.store, "require_room", None)
         if require_room is None:
             return
-        size = row_size(dimensions, self.dtype if number == "float32" else number)
         try:
-            require_room(vectors, size)
+            require_room(size)
         except PROGRAMMING_ERRORS:
             raise
         except Exception as error:

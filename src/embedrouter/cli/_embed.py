@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import filesize
 
+from .._display import data_size
 from ..spending import tag as booked_under
 from ..tiered import default_tier
 from ..types import dollars
@@ -88,7 +88,7 @@ def command(
     parts = [f"{facts['done']:,} texts", f"{facts['embedded']:,} new", f"{facts['recalled']:,} from the cache"]
     parts += [f"{facts['repeated']:,} repeated"] if facts["repeated"] else []
     parts += [dollars(usage.cost), *([f"saved {dollars(usage.saved)}"] if usage.saved else [])]
-    place = "stdout" if to == STDOUT else f"{to}{f' ({filesize.decimal(size)})' if size else ''}"
+    place = "stdout" if to == STDOUT else f"{to}{f' ({data_size(size)})' if size else ''}"
     (complain if to == STDOUT else output.line)(f"{', '.join(parts)}: {place}")
     if to == STDOUT:
         return

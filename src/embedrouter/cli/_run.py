@@ -55,9 +55,8 @@ class Run:
         Raises:
             CacheError: nothing was called; the message has the next action.
         """
-        new, candidate = self.expected.unique - self.expected.cached, wiring_of(self.router).candidates[0]
-        if new:
-            self.router.cache.require_keeping(new, candidate.space.dimensions, candidate.number)
+        if self.expected.unique > self.expected.cached:
+            self.router.cache.require_keeping(self.expected.cache_bytes)
             self.router.cache.must_keep = True
 
     def ask(self) -> None:
