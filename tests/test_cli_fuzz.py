@@ -21,7 +21,7 @@ ODD = [
     "-",
     "--",
     "\x1b[2J",
-    "x\ud800y",
+    "x\udcffy",
     "caf\udce9",
     "\u202egpj",
     "日本 👩",
