@@ -143,15 +143,19 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print one line, in commands that print neither tables nor JSON."""
-    print(escaped(text))
+    """Print one sentence, in commands that print neither tables nor JSON."""
+    _print(text, sys.stdout)
 
 
 def complain(text: str) -> None:
     """Print lines on stderr."""
-    width = Console(stderr=True).width if sys.stderr.isatty() else UNLIMITED
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    width = Console(file=stream).width if stream.isatty() else UNLIMITED
     for line in text.split("\n"):
-        print("\n".join(wrap(escaped(line), width)), file=sys.stderr)
+        print("\n".join(wrap(escaped(line), width)), file=stream)
 
 
 def is_unicode(stream: TextIO) -> bool:
