@@ -56,7 +56,7 @@ class Output:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one sentence, in several lines where the window is narrow."""
-        for line in wrap(escaped(text), self.console.width):
+        for line in _broken(text, self.console.width):
             self.console.print(line, style=style, soft_wrap=True)
 
     def code(self, text: str) -> None:
@@ -155,7 +155,13 @@ def complain(text: str) -> None:
 def _print(text: str, stream: TextIO) -> None:
     width = Console(file=stream).width if stream.isatty() else UNLIMITED
     for line in text.split("\n"):
-        print("\n".join(wrap(escaped(line), width)), file=stream)
+        print("\n".join(_broken(line, width)), file=stream)
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """Return a sentence in lines. One with escapes stays whole: a line may not begin with words that others chose."""
+    shown = escaped(text)
+    return wrap(shown, width) if shown == text else [shown]
 
 
 def is_unicode(stream: TextIO) -> bool:
