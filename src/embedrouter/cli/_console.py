@@ -144,18 +144,17 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
 
 def say(text: str) -> None:
     """Print one sentence, in commands that print neither tables nor JSON."""
-    _print(text, sys.stdout)
+    print("\n".join(_broken(text, _width(sys.stdout))))
 
 
 def complain(text: str) -> None:
     """Print lines on stderr."""
-    _print(text, sys.stderr)
-
-
-def _print(text: str, stream: TextIO) -> None:
-    width = Console(file=stream).width if stream.isatty() else UNLIMITED
     for line in text.split("\n"):
-        print("\n".join(_broken(line, width)), file=stream)
+        print("\n".join(_broken(line, _width(sys.stderr))), file=sys.stderr)
+
+
+def _width(stream: TextIO) -> int:
+    return Console(file=stream).width if stream.isatty() else UNLIMITED
 
 
 def _broken(text: str, width: int) -> list[str]:
