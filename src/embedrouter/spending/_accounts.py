@@ -57,11 +57,11 @@ class Account:
 
     def __str__(self) -> str:
         """Format an account for people, money without exponents."""
-        unknown = f", {self.unpriced_tokens} tokens of unknown price" if self.unpriced_tokens else ""
-        unknown += f", {self.free_tokens} tokens free of charge" if self.free_tokens else ""
+        unknown = f", {self.unpriced_tokens:,} tokens of unknown price" if self.unpriced_tokens else ""
+        unknown += f", {self.free_tokens:,} tokens free of charge" if self.free_tokens else ""
         lost = f", {dollars(self.unconfirmed)} unconfirmed" if self.unconfirmed else ""
         return (
-            f"{self.requests} requests, {self.tokens} tokens, {dollars(self.cost)}{unknown}{lost}; "
+            f"{self.requests:,} requests, {self.tokens:,} tokens, {dollars(self.cost)}{unknown}{lost}; "
             f"saved {dollars(self.saved)}"
         )
 
