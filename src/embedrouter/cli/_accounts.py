@@ -25,7 +25,6 @@ WELL_KNOWN = (
     "cohere:embed-v4.0",
     "google_genai:gemini-embedding-001",
     "mistral:mistral-embed",
-    "jina:jina-embeddings-v5-text-small",
 )
 """Models to compare with where none is named."""
 OPTIONAL = ("pieces", "free tokens", "unpriced tokens", "unconfirmed", "free tokens saved")
@@ -122,8 +121,9 @@ def compare(total: Account, prices: Mapping[str, Decimal | None], names: Sequenc
     rows: list[dict[str, object]] = []
     for name in names or WELL_KNOWN:
         if (price := prices.get(name)) is None:
-            why = f"The price of {shown_name(name)} is not known." if name in prices else f"Unknown model: {name!r}."
-            raise ConfigError(f"{why}{did_you_mean(name)} embedrouter models lists the prices.")
+            known = f"The price of {shown_name(name)} is not known."
+            why = known if name in prices else f"{shown_name(name)} is not in the catalogue.{did_you_mean(name)}"
+            raise ConfigError(f"{why} Choose a model whose price embedrouter models shows.")
         rows.append(
             {
                 "model": name,

@@ -12,7 +12,7 @@ from .._display import data_size
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
-from ._console import Output, first_few
+from ._console import STEP, Output, first_few
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
 from ._texts import ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
@@ -59,27 +59,39 @@ def estimate_tiers(
     *,
     batch: bool = False,
 ) -> dict[str, Estimate]:
-    """Return the estimate of each tier, with one iteration over the texts and one chunk in memory.
+    """Return the estimate of each tier, with one chunk in memory; the chunks are those of ``warm``.
 
     Raises:
         ConfigError: there are no texts.
     """
     asked = {tier: router_at_tier(router, tier, input_type) for tier in tiers}
-    seen: set[bytes] = set()
     count = 0
     parts: dict[str, list[Estimate]] = {tier: [] for tier in tiers}
-    for chunk in chunks(texts, chunk_size):
-        count += len(chunk)
-        by_digest = {_digest(item.text): item for item in reversed(chunk)}
-        new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
-        seen |= by_digest.keys()
-        wanted = [item.text for item in new]
-        with locate_rejected(new):
-            for tier, (single, own_tier) in asked.items():
-                parts[tier].append(single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch))
+    sizes = {tier: chunk_size or texts_at_once(*asked[tier], input_type) for tier in tiers}
+    for size in dict.fromkeys(sizes.values()):
+        seen: set[bytes] = set()
+        count = 0
+        for chunk in chunks(texts, size):
+            count += len(chunk)
+            by_digest = {_digest(item.text): item for item in reversed(chunk)}
+            new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
+            seen |= by_digest.keys()
+            wanted = [item.text for item in new]
+            with locate_rejected(new):
+                for tier, (single, own_tier) in asked.items():
+                    if sizes[tier] == size:
+                        estimate = single.estimate(wanted, input_type=input_type, tier=own_tier, batch=batch)
+                        parts[tier].append(estimate)
     if not count:
         raise ConfigError("There is no text to embed. Pass a file, a folder of text and .jsonl files, or - for stdin.")
     return {tier: _sum(parts[tier], asked[tier][0], count, batch=batch) for tier in tiers}
+
+
+def texts_at_once(router: Router, tier: str, input_type: InputType) -> int | None:
+    """Return how many texts ``warm`` embeds at once: few where a model runs on this machine, so that its bar moves."""
+    model = router.estimate(["a"], input_type=input_type, tier=tier).model
+    is_local = any(candidate.local for candidate in wiring_of(router).candidates if candidate.name == model)
+    return STEP if is_local else None
 
 
 def _shown(estimate: Estimate) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..models import load_catalogue
-from ..router import wiring_of
+from ..router import settings_of, wiring_of
 from ..spending import Account, BookedRequest, CapLeft, Heading, Period, Unconfirmed, project_tag, sum_accounts
 from ._accounts import account_rows, cap_rows, compare, csv_rows, dearest_first, request_rows
 from ._console import Output
@@ -153,8 +153,11 @@ def _caps_left(router: AnyRouter | None) -> list[CapLeft]:
 
 def _prices(router: AnyRouter | None) -> dict[str, Decimal | None]:
     """Return the prices of the catalogue, and those that a configuration declares."""
-    prices = {name: card.price for name, card in load_catalogue().items()}
-    for single in separate_routers(router) if router is not None else ():
+    routers = separate_routers(router) if router is not None else []
+    own = [Path(path) for single in routers if (path := settings_of(single).catalog) is not None]
+    catalogues = [load_catalogue(), *map(load_catalogue, own)]
+    prices = {name: card.price for catalogue in catalogues for name, card in catalogue.items()}
+    for single in routers:
         prices |= {item.name: item.price for item in wiring_of(single).candidates if item.price is not None}
     return prices
 

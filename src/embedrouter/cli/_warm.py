@@ -17,8 +17,8 @@ from ..spending import tag as booked_under
 from ..tiered import default_tier
 from ..types import InputType
 from ._batch import PollInterval, collect_batches
-from ._console import STEP, Output, exit_on_interrupt, format_money
-from ._estimate import estimate_tiers
+from ._console import Output, exit_on_interrupt, format_money
+from ._estimate import estimate_tiers, texts_at_once
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName, Yes
 from ._routers import cache_location, find_router, router_at_tier
 from ._texts import STDIN, ChunkSize, FieldName, InputTypeName, LocatedText, Source, Texts, chunks, locate_rejected
@@ -75,7 +75,7 @@ def command(
                     router.submit_batch([item.text for item in chunk], input_type=input_type, tier=own_tier)
             facts = collect_batches(router, every, wait=not detach, output=output)
         else:
-            size = chunk_size or (STEP if expected.cost == 0 else None)
+            size = chunk_size or texts_at_once(router, own_tier, input_type)
             facts = _embed(router, chunks(texts, size), expected.texts, input_type, own_tier, output)
     output.line(f"{_format_usage(router)} Cache: {location}.")
     facts |= {"texts": expected.texts, "distinct": expected.unique, "expected": expected.cost, "usage": router.usage}
