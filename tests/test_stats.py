@@ -93,6 +93,14 @@ def test_totals_and_requests_of_a_period_and_a_tag(ledger: Ledger, asked: dict[s
     assert sum(account.saved for account in tables[0].values()) == Decimal(cost) / 2
 
 
+def test_a_table_shows_an_unknown_cost_as_unknown(ledger: Ledger) -> None:
+    """And what was free as free."""
+    shown = [line.split() for line in repr(ledger.totals("model")).splitlines()]
+
+    assert shown[1][0:5] == ["local:model", "1", "3", "100", "$0.00"]
+    assert shown[3][0:5] == ["other:model", "1", "3", "100", "unknown"]
+
+
 @pytest.mark.parametrize("day", ["March", "2026-13", "2026-02-30", "2026-3-1", 20260301, "", "2026-03-01T00:00"])
 def test_what_is_no_day_is_refused(ledger: Ledger, day: Any) -> None:
     with pytest.raises(ConfigError, match="no day such as '2026-03-01', and no month such as"):

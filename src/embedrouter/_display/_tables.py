@@ -63,6 +63,9 @@ class Table(dict[K, V]):
 
 
 def _facts(record: Any) -> Mapping[str, Any]:
+    if (as_shown := getattr(record, "as_shown", None)) is not None:
+        shown: Mapping[str, Any] = as_shown()
+        return shown
     if is_dataclass(record):
         return {item.name: getattr(record, item.name) for item in fields(record)}
     return {"value": record}

@@ -41,7 +41,6 @@ def account_rows(by: str, accounts: Iterable[tuple[str, Account]]) -> list[dict[
 
 def _account_row(by: str, name: str, account: Account) -> dict[str, object]:
     paid = account.tokens - account.free_tokens - account.unpriced_tokens
-    is_unknown = account.unpriced_tokens == account.tokens > 0
     return {
         by: name or "(none)",
         "requests": account.requests,
@@ -50,12 +49,14 @@ def _account_row(by: str, name: str, account: Account) -> dict[str, object]:
         "paid tokens": paid,
         "free tokens": account.free_tokens,
         "unpriced tokens": account.unpriced_tokens,
-        "cost": None if is_unknown else account.cost,
+        "cost": None if account.is_unknown else account.cost,
         "unconfirmed": account.unconfirmed,
         "saved texts": account.saved_texts,
         "saved tokens": account.saved_tokens - account.saved_free_tokens,
         "free tokens saved": account.saved_free_tokens,
-        "saved": None if is_unknown and account.saved_free_tokens == account.saved_tokens > 0 else account.saved,
+        "saved": None
+        if account.is_unknown and account.saved_free_tokens == account.saved_tokens > 0
+        else account.saved,
     }
 
 
