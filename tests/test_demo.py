@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ from embedrouter.cli._corpus import MAX_PASSAGE, Corpus, read_folder, read_stand
 from embedrouter.cli._demo import run_demo
 from embedrouter.cli._demo_stores import rank_sources
 from embedrouter.errors import ConfigError, EmbedRouterError, UnavailableError
+from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.command_line import run, start
@@ -374,3 +376,11 @@ def test_a_source_is_worth_its_three_best_passages() -> None:
 def test_money_is_readable(amount: str, shown: str) -> None:
     """Small sums keep two digits instead of becoming zero."""
     assert format_money(Decimal(amount)) == shown
+
+
+def test_the_demo_is_booked_under_a_tag_of_its_own(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures are no project's."""
+    monkeypatch.setenv("EMBEDROUTER_TAG", "shop")
+    assert run("demo", own, "--cache", tmp_path / "cache").returncode == 0
+    with closing(Ledger(tmp_path / "cache" / "ledger.db")) as ledger:
+        assert list(ledger.totals("tag")) == ["demo"]
