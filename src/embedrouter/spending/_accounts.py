@@ -55,6 +55,16 @@ class Account:
         """Sum up two accounts."""
         return Account(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Account)))
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the price of every token is unknown, so that the cost is."""
+        return self.unpriced_tokens == self.tokens > 0
+
+    def as_shown(self) -> dict[str, object]:
+        """Return the account as tables show it: a cost that is unknown is no zero."""
+        facts = asdict(self)
+        return {**facts, "cost": "unknown"} if self.is_unknown and not self.cost else facts
+
     def __str__(self) -> str:
         """Format an account for people, money without exponents."""
         unknown = f", {self.unpriced_tokens:,} tokens of unknown price" if self.unpriced_tokens else ""
