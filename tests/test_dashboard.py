@@ -76,11 +76,11 @@ def test_each_query_gives_numbers(tmp_path: Path) -> None:
     """Of calls that cost, hit the cache, fail, are degraded and refused."""
     served, port = free_port(), free_port()
     (tmp_path / "prometheus.yml").write_text(CONFIGURATION.format(port=served))
-    programs = [
+    programs: list[subprocess.Popen[str]] = [
         subprocess.Popen(
             ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
              f"--web.listen-address=127.0.0.1:{port}"],
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, text=True,
         ),
         subprocess.Popen(
             [sys.executable, "-m", "tests.telemetry_calls", str(served)],
