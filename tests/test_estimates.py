@@ -22,7 +22,7 @@ from embedrouter.cache import VectorCache, disk_size
 from embedrouter.cache._codec import encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.cli._estimate import estimate_tiers, texts_at_once
-from embedrouter.cli._texts import LocatedText, chunks
+from embedrouter.cli._texts import TextOptions, Texts, chunks
 from embedrouter.errors import RequestTimeoutError
 from embedrouter.router import wiring_of
 from embedrouter.spending import Account, Ledger
@@ -277,9 +277,12 @@ def test_requests_of_several_chunks_are_those_that_are_sent(
     with TemporaryDirectory() as folder:
         fake = Rough()
         model = fake.model(price=None if free else PRICE, batch_size=batch)
-        located = [LocatedText(f"{place}", words(number % 7 + 1, f"{number}/")) for place, number in enumerate(numbers)]
-        with Router([model], cache=folder) as router:
-            found = estimate_tiers(router, located, ["high"], "document", chunk)["high"]
+        lines = Path(folder, "texts.txt")
+        lines.write_text("".join(words(number % 7 + 1, f"{number}/") + "\n" for number in numbers))
+        texts = Texts(TextOptions([str(lines)], format="lines", chunk_size=chunk))
+        with Router([model], cache=Path(folder, "cache")) as router:
+            found = estimate_tiers(router, texts, ["high"], "document")["high"]
+            located = list(texts)
             for part in chunks(located, chunk):
                 router.embed([item.text for item in part], input_type="document")
 
