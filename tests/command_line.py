@@ -37,20 +37,29 @@ class Terminal(io.StringIO):
         return True
 
 
-def run(*arguments: object, cwd: Path | None = None, columns: int | None = None, typed: str | None = None) -> Ended:
+def run(
+    *arguments: object,
+    cwd: Path | None = None,
+    columns: int | None = None,
+    typed: str | None = None,
+    encoding: str | None = None,
+) -> Ended:
     """Run the program in this process, which saves the seconds that importing it anew takes.
 
     Args:
         columns: the variable ``COLUMNS``.
         typed: what is typed on a terminal; without it the output is piped, and nothing can be typed.
+        encoding: of the streams.
     """
     stream = io.StringIO if typed is None else Terminal
     typing, printed, complaint = stream(typed or ""), stream(), io.StringIO()
+    raw = [io.BytesIO(), io.BytesIO()]
+    encoded = [io.TextIOWrapper(buffer, encoding=encoding) for buffer in raw] if encoding else []
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.chdir(cwd or Path.cwd()),
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(complaint),
+        contextlib.redirect_stdout(encoded[0] if encoded else printed),
+        contextlib.redirect_stderr(encoded[1] if encoded else complaint),
     ):
         for name in PLAIN:
             patch.delenv(name, raising=False)
@@ -61,7 +70,12 @@ def run(*arguments: object, cwd: Path | None = None, columns: int | None = None,
         patch.setattr(sys, "stdin", typing)
         with pytest.raises(SystemExit) as end:
             main()
-    return Ended(int(end.value.code or 0), printed.getvalue(), complaint.getvalue())
+    code = int(end.value.code or 0)
+    for stream_with_encoding in encoded:
+        stream_with_encoding.flush()
+    if encoding:
+        return Ended(code, *(buffer.getvalue().decode(encoding) for buffer in raw))
+    return Ended(code, printed.getvalue(), complaint.getvalue())
 
 
 def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:

@@ -70,6 +70,7 @@ def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("EMBEDROUTER_TAG", "")  # or the tests would be of this project
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -82,7 +83,8 @@ SYNCHRONOUS = {
     "embedrouter/calls/_wiring.py": {"wire"},
     "embedrouter/providers/_remote.py": {"embed"},
     "embedrouter/router.py": {"batches", "check_agreement", "close", "submit_batch"},
-    "embedrouter/spending/_ledger.py": {"close", "totals", "transaction", "unconfirmed"},
+    "embedrouter/spending/_ledger.py": {"close", "transaction"},
+    "embedrouter/spending/_readings.py": {"left", "requests", "totals", "unconfirmed"},
     "tests/test_cancel.py": {
         "run_blocking"
     },  # effects without threads, so that each turn of the loop is the test's own

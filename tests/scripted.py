@@ -266,7 +266,9 @@ def calls(
             retry=retry or RetryPolicy(attempts=3, cooldown=0),
             on_too_long=on_too_long,
             degradation=Degradation(
-                over_budget=budget.when_exceeded == "degrade", unavailable=when_unavailable == "degrade"
+                over_budget=budget.when_exceeded == "degrade",
+                unavailable=when_unavailable == "degrade",
+                over_budget_of={tag: own.when_exceeded == "degrade" for tag, own in budget.by_tag.items()},
             ),
             micro_batch_window=micro_batch_window,
             clock=lambda: script.now,

@@ -35,6 +35,7 @@ from embedrouter.errors import (
     RateLimitedError,
     UnavailableError,
 )
+from embedrouter.events import BatchCollected, BatchSubmitted, Event
 from embedrouter.providers.openai_batches import OpenAIBatches
 from embedrouter.router import wiring_of
 from embedrouter.spending import Account
@@ -212,6 +213,21 @@ def test_what_was_embedded_as_query_serves_queries(emulator: Emulator, build: Bu
     assert all(router.embed(TEXTS, input_type="document").cached)
     with pytest.raises(ConfigError, match="input_type"):
         router.submit_batch(TEXTS, input_type="passage")  # type: ignore[arg-type]
+
+
+def test_batches_are_told(emulator: Emulator, build: Build) -> None:
+    """When they are submitted and collected, with what they cost."""
+    seen: list[Event] = []
+    router = build(on_event=seen.append)
+    router.submit_batch(TEXTS).wait()
+    router.close()
+    sent, collected = seen
+
+    assert isinstance(sent, BatchSubmitted)
+    assert isinstance(collected, BatchCollected)
+    assert (sent.texts, collected.texts, collected.failed) == (len(TEXTS), len(TEXTS), 0)
+    assert collected.tokens == billed(emulator)
+    assert collected.cost == router.usage.cost
 
 
 def test_prompts_travel_in_batches(emulator: Emulator, build: Build) -> None:

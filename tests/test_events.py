@@ -91,7 +91,7 @@ def scene(expected: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene]
     return add
 
 
-@scene("RequestSent RequestAnswered CallEnded CallEnded")
+@scene("RequestSent RequestAnswered CallBilled CallEnded")
 def answered_and_then_cached(scene: Scene) -> None:
     scene.router(FakeBackend().model(price="1"), cache=MemoryCache())
     with tag("nightly"):
@@ -99,19 +99,19 @@ def answered_and_then_cached(scene: Scene) -> None:
         scene.ask()
 
 
-@scene("RequestSent RequestFailed RequestRetried RequestSent RequestAnswered CallEnded")
+@scene("RequestSent RequestFailed RequestRetried RequestSent RequestAnswered CallBilled")
 def retried(scene: Scene) -> None:
     scene.router(FakeBackend(outcomes=[DOWN]).model(), retry=RetryPolicy(attempts=2))
     scene.ask()
 
 
-@scene("RequestSent RequestFailed FailedOver RequestSent RequestAnswered CallEnded")
+@scene("RequestSent RequestFailed FailedOver RequestSent RequestAnswered CallBilled")
 def failed_over(scene: Scene) -> None:
     scene.router(FakeBackend(outcomes=[DOWN]).model("fake:a", price="1"), FakeBackend().model("fake:b", price="2"))
     scene.ask()
 
 
-@scene("RequestSent RequestFailed FailedOver RequestSent RequestAnswered Degraded CallEnded")
+@scene("RequestSent RequestFailed FailedOver RequestSent RequestAnswered Degraded CallBilled")
 def degraded(scene: Scene) -> None:
     models = FakeBackend(outcomes=[DOWN]).model("fake:a"), FakeBackend().model("fake:b", tier="low")
     scene.router(*models, when_unavailable="degrade")
@@ -122,7 +122,7 @@ def degraded(scene: Scene) -> None:
 @scene(
     " ".join(["RequestSent RequestFailed CallEnded"] * 7)
     + " RequestSent RequestFailed CircuitOpened CallEnded CallEnded"
-    + " RequestSent CircuitClosed RequestAnswered CallEnded"
+    + " RequestSent CircuitClosed RequestAnswered CallBilled"
 )
 def circuit(scene: Scene) -> None:
     """Beside the eight failures: one call while the circuit is open, one afterwards."""
@@ -136,7 +136,7 @@ def circuit(scene: Scene) -> None:
 @scene(
     " ".join(["RequestSent RequestFailed CallEnded"] * 7)
     + " RequestSent RequestFailed CircuitOpened CallEnded RequestSent RequestFailed CircuitOpened CallEnded"
-    + " LimitWaited RequestSent CircuitClosed RequestAnswered CallEnded"
+    + " LimitWaited RequestSent CircuitClosed RequestAnswered CallBilled"
 )
 def circuit_opened_again(scene: Scene) -> None:
     """And waited for."""
@@ -148,7 +148,7 @@ def circuit_opened_again(scene: Scene) -> None:
     scene.ask()
 
 
-@scene("RequestSent RequestAnswered CallEnded LimitWaited RequestSent RequestAnswered CallEnded")
+@scene("RequestSent RequestAnswered CallBilled LimitWaited RequestSent RequestAnswered CallBilled")
 def rate_limit(scene: Scene) -> None:
     scene.router(FakeBackend().model(requests_per_minute=1))
     scene.ask("a")
@@ -188,14 +188,14 @@ def vectors(count: int = 1, dimensions: int = 8) -> Vectors:
     return np.ones((count, dimensions), np.float32)
 
 
-@scene("RequestSent BillImplausible RequestAnswered CallEnded RequestSent RequestAnswered CallEnded")
+@scene("RequestSent BillImplausible RequestAnswered CallBilled RequestSent RequestAnswered CallBilled")
 def implausible_bill(scene: Scene) -> None:
     scene.router(FakeBackend(outcomes=[Answer(vectors(), 10**9)] * 2).model(price="1"))
     scene.ask("a")
     scene.ask("b")
 
 
-@scene("RequestSent RequestAnswered CallEnded RequestSent RequestFailed ModelChanged CallEnded")
+@scene("RequestSent RequestAnswered CallBilled RequestSent RequestFailed ModelChanged CallBilled")
 def model_renamed(scene: Scene) -> None:
     outcomes = [Answer(vectors(), 1, model=name) for name in ("nomic-embed-text", "all-minilm")]
     scene.router(FakeBackend(outcomes=outcomes).model())
@@ -203,7 +203,7 @@ def model_renamed(scene: Scene) -> None:
     scene.ask("b")
 
 
-@scene("RequestSent RequestFailed ModelChanged CallEnded")
+@scene("RequestSent RequestFailed ModelChanged CallBilled")
 def other_dimensions(scene: Scene) -> None:
     scene.router(FakeBackend(outcomes=[Answer(vectors(dimensions=4), 1)]).model())
     scene.ask()
@@ -218,7 +218,7 @@ class Drifting(FakeBackend):
         return super().vector(self.drift + text, input_type)
 
 
-@scene(" ".join(["RequestSent RequestAnswered CallEnded"] * 4) + " ModelChanged ModelChanged")
+@scene(" ".join(["RequestSent RequestAnswered CallBilled"] * 4) + " ModelChanged ModelChanged")
 def vectors_changed(scene: Scene) -> None:
     """Seen by ``embedrouter doctor``, for both input types; its calls have one form."""
     model = Drifting()
@@ -228,7 +228,7 @@ def vectors_changed(scene: Scene) -> None:
         list(check_models(router, ProbeRecords(scene.folder), cards=Catalogue({}, {}, {}), today=date(2026, 1, 1)))
 
 
-@scene("IndexUnrecorded RequestSent RequestAnswered CallEnded RequestSent RequestAnswered CallEnded")
+@scene("IndexUnrecorded RequestSent RequestAnswered CallBilled RequestSent RequestAnswered CallBilled")
 def index_unrecorded(scene: Scene) -> None:
     """Said once; the adapter has both forms."""
     router = scene.router(FakeBackend().model())
@@ -246,14 +246,14 @@ class Picky(FakeBackend):
         return super().embed(texts, input_type, timeout=timeout)
 
 
-@scene("RequestSent RequestFailed LimitLearned RequestSent RequestAnswered RequestSent RequestAnswered CallEnded")
+@scene("RequestSent RequestFailed LimitLearned RequestSent RequestAnswered RequestSent RequestAnswered CallBilled")
 def limit_learned(scene: Scene) -> None:
     router = scene.router(Picky().model())
     embed(router, scene.asynchronous, ["a", "b"], input_type="document")
 
 
 @scene(
-    "LedgerFailed RequestSent RequestAnswered CallEnded RequestSent RequestAnswered CallEnded"
+    "LedgerFailed RequestSent RequestAnswered CallBilled RequestSent RequestAnswered CallBilled"
     " LedgerFailed CallEnded CallEnded"
 )
 def ledger_failed(scene: Scene) -> None:
@@ -279,7 +279,7 @@ class Flapping(MemoryCache):
         return dict(super().get_many(keys))
 
 
-@scene(" ".join(["CacheFailed RequestSent RequestAnswered CallEnded", "RequestSent RequestAnswered CallEnded"] * 2))
+@scene(" ".join(["CacheFailed RequestSent RequestAnswered CallBilled", "RequestSent RequestAnswered CallBilled"] * 2))
 def cache_failed(scene: Scene) -> None:
     """It fails twice, works, and fails again."""
     store = Flapping()
@@ -294,7 +294,7 @@ def cache_failed(scene: Scene) -> None:
     scene.ask("a3")
 
 
-@scene("RequestSent RequestAnswered CallEnded CacheRowsDamaged RequestSent RequestAnswered CallEnded")
+@scene("RequestSent RequestAnswered CallBilled CacheRowsDamaged RequestSent RequestAnswered CallBilled")
 def damaged_rows(scene: Scene) -> None:
     store = MemoryCache()
     scene.router(FakeBackend().model(), cache=store)
@@ -336,10 +336,10 @@ def in_any_folder(event: Event) -> Event:
 
 
 def test_every_kind_is_played() -> None:
-    """``BookingsLost`` is the end of a process, and has a test of its own."""
+    """The others have tests of their own: the end of a process, a call that waits for another, and batches."""
     played = {name for _, expected in SCENES.values() for name in expected.split()}
 
-    assert played == set(KINDS) - {"Event", "BookingsLost"}
+    assert played == set(KINDS) - {"Event", "BookingsLost", "RequestShared", "BatchSubmitted", "BatchCollected"}
 
 
 class Lines(logging.Handler):
@@ -356,6 +356,13 @@ class Lines(logging.Handler):
         self.extras.append(json.loads(json.dumps({**extra, "message": record.getMessage()})))
 
 
+def plain(value: object) -> object:
+    """Return a fact as JSON has it."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return float(value) if isinstance(value, Decimal) else value
+
+
 def test_the_log_has_the_fields_of_each_event(tmp_path: Path) -> None:
     """Under prefixed names, as numbers and strings that every formatter can write."""
     logger, lines = logging.getLogger("embedrouter"), Lines()
@@ -369,7 +376,7 @@ def test_the_log_has_the_fields_of_each_event(tmp_path: Path) -> None:
 
     assert len(lines.extras) == len(told) > 90
     for extra, event in zip(lines.extras, told, strict=True):
-        facts = {name: float(value) if isinstance(value, Decimal) else value for name, value in event.facts().items()}
+        facts = {name: plain(value) for name, value in event.facts().items()}
         named = {f"embedrouter_{name}": value for name, value in facts.items()}
         own = {"embedrouter_event": type(event).__name__, "embedrouter_left_out": 0, "message": str(event)}
         assert extra == named | own
@@ -388,6 +395,41 @@ def test_events_say_what_they_are_about(asynchronous: bool, tmp_path: Path) -> N
     assert answered.cost == first.cost == Decimal("0.000001") == second.saved
     assert (first.cached, second.cached, second.requests, second.cost) == (0, 1, 0, 0)
     assert abs(sent.time - time.time()) < 60
+
+
+class Meeting(FakeBackend):
+    """Answers when a second call has asked for a text."""
+
+    def __init__(self, second: Callable[[], object]) -> None:
+        super().__init__()
+        self.second = second
+
+    def embed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        self.second()
+        return super().embed(texts, input_type, timeout=timeout)
+
+
+def test_a_call_that_waits_for_another_one_is_told() -> None:
+    """It has a number of its own, and costs nothing."""
+    seen: list[Event] = []
+    others: list[threading.Thread] = []
+
+    def second() -> None:
+        others.append(threading.Thread(target=lambda: router.embed(["a"], input_type="query")))
+        others[0].start()
+        time.sleep(0.2)  # until it waits
+
+    router = Router(
+        [Meeting(second).model()], cache=None, ledger=":memory:", on_event=seen.append, micro_batch_window=0
+    )
+    router.embed(["a"], input_type="query")
+    others[0].join()
+    router.close()
+    (shared,) = [event for event in seen if isinstance(event, events.RequestShared)]
+    ended = {event.call: event for event in seen if isinstance(event, events.CallEnded)}
+
+    assert (shared.by, shared.texts, ended[shared.call].cost, len(ended)) == ("single flight", 1, 0, 2)
+    assert shared.seconds > 0.05
 
 
 def test_a_wait_for_a_place_is_told(asynchronous: bool) -> None:
@@ -464,9 +506,10 @@ def test_an_outage_is_told_once_and_a_storm_logs_a_few_lines(
     kinds = [type(event).__name__ for event in seen]
     levels = [record.levelno for record in caplog.records if record.name.startswith("embedrouter")]
 
-    assert kinds.count("CallEnded") == 300
+    assert kinds.count("CallBilled") == 300
     assert kinds.count("CircuitOpened") == 1 == levels.count(logging.WARNING)
-    assert len(levels) <= 40
+    assert len(levels) <= 45
+    assert caplog.records[-1].getMessage() == "fake:b: 290 more calls: 290 texts, $0.00058"
 
 
 def test_a_storm_of_refusals_logs_a_few_lines(asynchronous: bool, caplog: pytest.LogCaptureFixture) -> None:
@@ -649,7 +692,7 @@ def test_on_event_may_use_the_router(asynchronous: bool) -> None:
     router.close()
 
     assert time.monotonic() - began < 2
-    assert sorted(seen) == sorted(["RequestSent", "RequestAnswered", "CallEnded"] * 2)
+    assert sorted(seen) == sorted(["RequestSent", "RequestAnswered", "CallBilled"] * 2)
 
 
 def ignore(event: Event) -> None:
@@ -736,7 +779,7 @@ def test_bookings_that_are_lost_are_told_at_the_end(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
 
     assert "bookings are lost" in done.stderr
-    assert done.stdout.split() == ["LedgerFailed", "RequestSent", "RequestAnswered", "CallEnded", "BookingsLost"]
+    assert done.stdout.split() == ["LedgerFailed", "RequestSent", "RequestAnswered", "CallBilled", "BookingsLost"]
 
 
 def test_what_a_terminal_obeys_is_shown_escaped() -> None:
@@ -776,7 +819,7 @@ def test_every_kind_is_a_frozen_value_that_says_when_it_happens() -> None:
         assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
         assert "__slots__" in vars(kind)
         names = {item.name for item in dataclasses.fields(kind)}
-        assert set(re.findall(r"%\((\w+)\)", kind.message)) <= names
+        assert set(re.findall(r"%\((\w+)\)", kind.message)) <= names | {"figures"}
 
 
 def test_events_travel() -> None:

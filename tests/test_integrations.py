@@ -113,7 +113,7 @@ def test_what_chroma_keeps_has_no_key_and_nothing_of_the_machine(client: Any, tm
     assert kept["name"] == "embedrouter:text-embedding-3-small:1536"
     assert "secret" not in str(kept)
     assert str(tmp_path) not in str(kept)
-    assert kept["config"]["router"]["budget"] == {"per_day": "5.00", "when_exceeded": "raise"}
+    assert kept["config"]["router"]["budget"] == {"per_day": "5.00"}
 
 
 # What is kept of a router

@@ -476,28 +476,69 @@ PRAGMA user_version = 1;
 """A ledger as the first version of its tables kept it."""
 
 
-def test_a_ledger_of_the_first_version_is_brought_to_the_present_one(file: Path, clock: Clock) -> None:
-    """Nothing that it shows or counts changes, and its reservations can be settled."""
+VERSION_2 = """
+CREATE TABLE totals (
+    day TEXT NOT NULL, model TEXT NOT NULL, tier TEXT NOT NULL, input_type TEXT NOT NULL, tag TEXT NOT NULL,
+    requests INTEGER NOT NULL, texts INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    amount INTEGER NOT NULL,   -- where the price is known
+    unpriced_tokens INTEGER NOT NULL,
+    PRIMARY KEY (day, model, tier, input_type, tag)
+) WITHOUT ROWID;
+CREATE INDEX settled_requests ON requests (at) WHERE state = 'settled';
+CREATE INDEX open_requests ON requests (until) WHERE state != 'settled';
+INSERT INTO totals VALUES
+    ('2026-11-29', 'a:1', 'high', 'document', 't', 1, 2, 30, 250000000000, 0),
+    ('2026-11-30', 'a:1', 'low', 'query', '', 1, 1, 7, 0, 7);
+PRAGMA user_version = 2;
+"""
+"""What the second version of the tables added."""
+VERSION_3 = """
+ALTER TABLE requests ADD COLUMN bill TEXT;
+CREATE TABLE numbers (last INTEGER NOT NULL);
+INSERT INTO numbers VALUES (4);
+PRAGMA user_version = 3;
+"""
+"""What the third version of the tables added."""
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_ledger_of_an_earlier_version_is_brought_to_the_present_one(file: Path, clock: Clock, version: int) -> None:
+    """Nothing that it shows or counts changes, its reservations can be settled, and its tags can be capped."""
     file.parent.mkdir()
     with closing(sqlite3.connect(file)) as database:
-        database.executescript(VERSION_1)
+        for script in (VERSION_1, VERSION_2, VERSION_3)[:version]:
+            database.executescript(script)
     with closing(Ledger(file, now=clock, required=True)) as ledger:
         totals = ledger.totals("day")
         doubtful = ledger.unconfirmed()
         free = ledger.free_tokens("a:1", 25)
         refused = ledger.reserve(Budget(total="0.55"), spending("0.01"))
+        of_tag = ledger.reserve(Budget(tags={"t": Budget(total="0.30")}), spending("0.06", tag="t"))
         ledger.settle(4, 9, Decimal("0.15"))
+        requests = ledger.requests()
     with closing(Ledger(file, now=clock, required=True)) as ledger:
         later = ledger.totals("day")["2026-11-30"]
+        learned = ledger.learned("a:1", "query", exact=False)
+    with closing(sqlite3.connect(file)) as database:
+        (now,) = database.execute("PRAGMA user_version").fetchone()
 
+    assert now == 4
     assert totals == {
-        "2026-11-29": Account(1, 2, 30, Decimal("0.25")),
+        "2026-11-29": Account(1, 2, 30, Decimal("0.25"), free_tokens=10 if version == 1 else 0),
         "2026-11-30": Account(1, 1, 7, Decimal(0), 7, Decimal("0.10"), 5, 50, Decimal("0.04")),
     }
     assert [item.tokens for item in doubtful] == [8]
     assert free == 15
     assert "$0.55 are spent or set aside" in str(refused)
+    assert "$0.25 are spent or set aside under the tag 't'" in str(of_tag)
     assert (later.requests, later.cost, later.unconfirmed) == (2, Decimal("0.15"), Decimal("0.10"))
+    assert {item.number: (item.state, item.estimate) for item in requests} == {
+        1: ("settled", None),
+        2: ("settled", None),
+        3: ("unconfirmed", None),
+        4: ("settled", None),
+    }
+    assert learned.requests == 0, "what was estimated is not known"
 
 
 # Detail, and what stays of it

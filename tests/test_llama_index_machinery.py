@@ -141,7 +141,7 @@ def test_a_dump_is_what_a_configuration_file_holds(tmp_path: Path) -> None:
     (tmp_path / "e.toml").write_text(written)
     dumped = RouterEmbedding(tmp_path / "e.toml").to_dict()["router"]
 
-    assert dumped == tomllib.loads(written) | {"budget": {"per_day": "5.00", "when_exceeded": "raise"}}
+    assert dumped == tomllib.loads(written) | {"budget": {"per_day": "5.00"}}
     assert config.given(dumped).router()["dimensions"] == 256
 
 

@@ -7,15 +7,19 @@ import io
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from embedrouter import Router, TieredRouter
+from embedrouter import Model, Router, TieredRouter
+from embedrouter.batches import BatchJob, BatchStatus
 from embedrouter.errors import AuthenticationError, ConfigError
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.testing import FakeBackend, MemoryCache
-from embedrouter.types import Answer, InputType
+from embedrouter.types import Answer, InputType, dollars
 from tests.either import embed
+from tests.emulator import Emulator
 
 TEXTS = [f"text {number}" for number in range(3000)]
 
@@ -161,3 +165,29 @@ def test_langchains_adapter_shows_documents_and_no_queries(router: Router, async
 def test_another_value_is_refused(router: Router) -> None:
     with pytest.raises(ConfigError, match="True, False, or 'auto'"):
         router.embed(["a"], input_type="document", show_progress="yes")  # type: ignore[arg-type]
+
+
+def test_a_batch_that_is_waited_for_has_a_bar(emulator: Emulator, tmp_path: Path, asynchronous: bool) -> None:
+    """Answered texts, and the money when the provider has billed it."""
+    model = Model("openai:text-embedding-3-small", api_key="sk-test", base_url=emulator.openai_url)
+    with Router([model], cache=tmp_path) as router, redirect_stderr(Terminal()) as screen:
+        job = router.submit_batch(TEXTS[:50])
+        emulator.batches.progress(share=0.5)
+        settings: dict[str, Any] = {"every": 0.01, "show_progress": True}
+        begun = asyncio.run(_wait(job, timeout=0, **settings)) if asynchronous else job.wait(timeout=0, **settings)
+        half = screen.last
+        emulator.batches.finish()
+        status = asyncio.run(_wait(job, **settings)) if asynchronous else job.wait(**settings)
+        spent = router.usage.cost
+
+    assert (begun.answered, status.answered) == (25, 50)
+    assert "waiting: " in half
+    assert " 25/50 " in half
+    assert " 50/50 " in screen.last
+    assert f"50 new, {dollars(spent)}" in screen.last
+    with pytest.raises(ConfigError, match="show_progress is True, False"):
+        job.wait(show_progress="yes")  # type: ignore[arg-type]
+
+
+async def _wait(job: BatchJob, **settings: Any) -> BatchStatus:
+    return await job.wait_async(**settings)

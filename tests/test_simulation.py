@@ -57,7 +57,7 @@ class Bug:
     violates: tuple[str, ...]
 
 
-LEFT, VECTOR, PAID, KEPT, BOOKED, CAP, DEADLINE, FORGOTTEN, RESERVED, ORIGIN, LISTED, NEEDED = (
+LEFT, VECTOR, PAID, KEPT, BOOKED, CAP, DEADLINE, FORGOTTEN, RESERVED, ORIGIN, LISTED, LISTED_OF_TAG, NEEDED = (
     "nothing is left behind",
     "a vector is its text's",
     "nothing is paid twice",
@@ -69,6 +69,7 @@ LEFT, VECTOR, PAID, KEPT, BOOKED, CAP, DEADLINE, FORGOTTEN, RESERVED, ORIGIN, LI
     "no reservation is left",
     "a vector says where it is from",
     "the caps count what is listed",
+    "the caps of a tag count what is listed",
     "a request is for a call",
 )
 
@@ -99,10 +100,10 @@ BUGS = {
     ),
     "a late answer is discarded": Bug(
         "calls/_attempt.py",
-        "            if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
-        "            if call.deadline is not None and self._clock() > call.deadline:\n"
-        "                outcome = _used_up(candidate)\n"
-        "            if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
+        "                if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
+        "                if call.deadline is not None and self._clock() > call.deadline:\n"
+        "                    outcome = _used_up(candidate)\n"
+        "                if isinstance(outcome, Answer) and outcome.implausible is not None:\n",
         (KEPT, BOOKED, FORGOTTEN),
     ),
     "a request that was stopped in flight is given back": Bug(
@@ -119,10 +120,10 @@ BUGS = {
     ),
     "vectors are stored after they are booked": Bug(
         "calls/_attempt.py",
-        "        other = None\n        try:\n            other = self._other_model(candidate, name)\n",
+        "        other = None\n        try:\n            other = self._other_model(candidate, answer.model)\n",
         "        other = None\n"
-        "        amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price), implausible)\n"
-        "        try:\n            other = self._other_model(candidate, name)\n",
+        "        self._ledger.settle(reservation, tokens, cost(tokens, candidate.price), answer.implausible)\n"
+        "        try:\n            other = self._other_model(candidate, answer.model)\n",
         (BOOKED,),
     ),
     "an answer without usage is booked as nothing": Bug(
@@ -151,9 +152,21 @@ BUGS = {
     ),
     "a budget does not count reservations": Bug(
         "spending/_bookings.py",
-        'f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}"',
-        'f"SELECT COALESCE(SUM(amount), 0) FROM totals {WINDOWS[name]}"',
+        '"tag_days WHERE tag = :tag AND" if tag else "days WHERE"',
+        '"tag_days WHERE tag = :tag AND" if tag else "totals WHERE"',
         (CAP, LISTED),
+    ),
+    "the cap of a tag is not checked before a request": Bug(
+        "spending/_ledger.py",
+        "amount, now, tag=tag, whole_call=False)",
+        'amount, now, tag="", whole_call=False)',
+        (CAP,),
+    ),
+    "the cap of a tag goes on counting what was given back": Bug(
+        "spending/_bookings.py",
+        "    if units and place.tag:\n",
+        "    if units > 0 and place.tag:\n",
+        (LISTED_OF_TAG,),
     ),
     "a reservation is settled twice": Bug(
         "spending/_bookings.py",
@@ -223,7 +236,7 @@ BUGS = {
     ),
     "a cap goes on counting what was given back": Bug(
         "spending/_bookings.py",
-        "    _count(database, day, model, -set_aside, -free)\n    told",
+        "    _count(database, place, -set_aside, -free)\n    told",
         "    told",
         (LISTED,),
     ),

@@ -27,6 +27,7 @@ from embedrouter.calls._share import Share
 from embedrouter.calls._single_flight import SingleFlight
 from embedrouter.calls._sync import Started, SyncEffects, run
 from embedrouter.errors import AuthenticationError, NoModelAvailableError, UnavailableError
+from embedrouter.events import Events
 from embedrouter.router import wiring_of
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, Found, InputType, Origin
@@ -414,7 +415,7 @@ def stage(claims: SingleFlight[Found], following: Following, stalled: float) -> 
         effects=SyncEffects(Started()), input_type="document", rank=2, tag="", deadline=None, candidates=[candidate]
     )
     reader = CacheReader(VectorCache(None), [candidate], "error")
-    return Share(claims, reader, time.monotonic, following, stalled=stalled), call
+    return Share(claims, reader, time.monotonic, Events(), following, stalled=stalled), call
 
 
 def test_a_call_does_not_wait_for_ever_where_no_claim_is_resolved() -> None:

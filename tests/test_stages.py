@@ -657,11 +657,12 @@ def test_money_is_shown_in_full(amount: str, shown: str) -> None:
 def test_usage_and_estimate_read_as_sentences() -> None:
     """They are the first thing that users print."""
     usage = Usage(tokens=3, requests=1, cost=Decimal("6E-8"), unpriced_tokens=2)
-    estimate = Estimate(3, 2, 1, 5, 1, None, "x:y", exact=False)
+    estimate = Estimate(3, 2, 1, 5, 1, None, "x:y", False, 3, None, True, 2_500)
 
     assert str(usage) == "3 tokens in 1 request, $0.00000006, 2 tokens of unknown price; saved $0.00"
     assert str(estimate) == (
-        "3 texts, 2 distinct, 1 cached; the rest is about 5 tokens in 1 request to x:y: unknown price"
+        "3 texts, 2 distinct, 1 cached; the rest is about 3 tokens, at most 5, in 1 request to x:y: unknown price; "
+        "2.5 kB on disk"
     )
 
 
@@ -920,7 +921,7 @@ def test_a_claimed_text_that_was_cached_meanwhile_is_not_sent() -> None:
     claims.claim((0, "document"), ["other"])
     claims.resolve((0, "document"), ["other"], lambda _: "failed")
     following = Following(model)
-    stage = Share(claims, CacheReader(cached, [model], "error"), lambda: 0.0, following)
+    stage = Share(claims, CacheReader(cached, [model], "error"), lambda: 0.0, Events(), following)
     embedded = run(stage.embed(scripted_call(Script(), [model], completed=0), ["t", "u"]))
 
     assert following.asked == [["u"]]
@@ -938,8 +939,8 @@ def test_a_call_that_would_block_an_event_loop_waits_for_no_other_call() -> None
     model, script = candidate("a"), Script()
     claims: SingleFlight[Found] = SingleFlight()
     following, reader = Following(model), CacheReader(VectorCache(None), [model], "error")
-    share = Share(claims, reader, lambda: 0.0, following)
-    stage = MicroBatch(0.01, lambda: 0.0, share)
+    share = Share(claims, reader, lambda: 0.0, Events(), following)
+    stage = MicroBatch(0.01, lambda: 0.0, Events(), share)
     call = replace(scripted_call(script, [model]), effects=Alone(script))
     claims.claim((0, "document"), ["t"])
     run(stage.embed(call, ["t"]))

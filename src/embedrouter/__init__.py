@@ -17,7 +17,7 @@ from .checks import VectorCheck
 from .limits import ModelHealth, RetryPolicy
 from .models import Backend, Model, tier
 from .router import Router
-from .spending import Account, Budget, tag
+from .spending import Account, BookedRequest, Budget, CapLeft, tag
 from .tiered import TieredRouter
 from .types import EmbeddingResult, Estimate, InputType, Space, Usage
 
@@ -25,8 +25,10 @@ __all__ = [
     "Account",
     "Backend",
     "BatchJob",
+    "BookedRequest",
     "Budget",
     "Cache",
+    "CapLeft",
     "EmbeddingResult",
     "Estimate",
     "InputType",

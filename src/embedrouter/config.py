@@ -83,7 +83,8 @@ def _caps(budget: Any) -> Any:
     return {name: str(cap) for name, cap in given.caps.items()} if given else budget
 
 
-_Budget = _table("budget", Budget)
+_OfTag: Any = Annotated[_table("tags", Budget, tags=(dict[str, Any], None)), BeforeValidator(_caps)]
+_Budget = _table("budget", Budget, tags=(dict[str, _OfTag], None))
 _Retry = _table("retry", RetryPolicy)
 _Model = _table("models", Model, without=ONLY_IN_CODE, model=(str, ...))
 _Router = _table(
@@ -105,6 +106,7 @@ WRITTEN = {
     "models": 'models = ["openai:text-embedding-3-small"], or a table [[models]] for each',
     "model": 'model = "openai:text-embedding-3-small"',
     "budget": 'budget = "…/day"',
+    "tags": 'a table [budget.tags] with "my-tag" = "…/day"',
     "retry": "a table [retry] with attempts = 3",
     "tiers": 'tiers = ["low", "high"], lowest first',
     "dimensions": "dimensions = 512",
@@ -128,8 +130,10 @@ def _hint(error: Mapping[str, Any], form: type[Any]) -> str:
     if error["type"] == "extra_forbidden":
         hint = hint_for(name, table.model_fields, TOML)
         return hint if hint and "(" not in hint else keys
+    amount = error["input"] if type(error["input"]) in (int, float) else "5.00"
+    if above[-2:] == ["budget", "tags"] and "value" not in error["type"]:
+        return f'Write "{amount}/day", or a table [budget.tags.NAME] with per_day = "{amount}".'
     if name in WRITTEN:
-        amount = error["input"] if type(error["input"]) in (int, float) else "5.00"
         return f"Write {WRITTEN[name].replace('…', str(amount))}."
     return keys if error["type"] == "missing" else ""
 
@@ -200,6 +204,8 @@ class Config:
     def _arguments(self, table: Any) -> dict[str, Any]:
         given: dict[str, Any] = table.model_dump(exclude_unset=True)
         given["models"] = [self._model(row) for row in given["models"]]
+        if tags := given.get("budget", {}).get("tags"):
+            given["budget"]["tags"] = {name: self._built(Budget, **own) for name, own in tags.items()}
         for name, kind in (("budget", Budget), ("retry", RetryPolicy)):
             if name in given:
                 given[name] = self._built(kind, **given[name])

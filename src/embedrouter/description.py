@@ -40,7 +40,7 @@ def describe(settings: RouterSettings, places: Mapping[str, Path], *, strict: bo
         if item.name == "cache" and value is None:
             content["cache"] = False
         elif isinstance(value, Budget | RetryPolicy):
-            content[item.name] = {name: _written(part) for name, part in asdict(value).items() if part is not None}
+            content[item.name] = _described(asdict(value))
         elif isinstance(value, str | Path) and item.name in ("cache", "ledger", "catalog"):
             content[item.name] = str(places.get(item.name, value))
         elif (written := _written(value)) is not None:
@@ -74,6 +74,12 @@ def _describe_model(given: str | Model, missing: list[str], strict: bool) -> dic
         else:
             missing.append(f"the {item.name} of {model.name}: Model({model.name!r}, {item.name}=…)")
     return row
+
+
+def _described(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table without what is not set; that of a budget has tables of tags in it."""
+    parts = {name: _described(part) if isinstance(part, Mapping) else part for name, part in table.items()}
+    return {name: _written(part) for name, part in parts.items() if part not in (None, {})}
 
 
 def _written(value: Any) -> Any:

@@ -5,6 +5,7 @@
     │   └── SpaceMismatchError              vectors of two spaces would be compared
     ├── InvalidInputError (ValueError)      the texts cannot be embedded; no request was made
     ├── BudgetExceededError                 the budget does not cover the next request
+    ├── CacheError                          the cache keeps no vectors, and keeping them is the purpose
     ├── LedgerError                         the ledger failed, and a budget cannot hold without it
     ├── OutOfThreadsError (RuntimeError)    the system has no more threads
     ├── NoModelAvailableError               every model of the tier failed, or no model has the tier
@@ -37,6 +38,7 @@ __all__ = [
     "BackendError",
     "BadResponseError",
     "BudgetExceededError",
+    "CacheError",
     "CacheWarning",
     "CircuitOpenError",
     "ConfigError",
@@ -108,7 +110,19 @@ class InvalidInputError(EmbedRouterError, ValueError):
 
 
 class BudgetExceededError(EmbedRouterError):
-    """The next paid request would exceed the budget and was not made."""
+    """The next paid request would exceed the budget and was not made.
+
+    Attributes:
+        tag: whose cap it is, in a budget with caps for tags; ``""`` where the cap counts everything.
+    """
+
+    def __init__(self, message: str, *, tag: str = "") -> None:
+        super().__init__(message)
+        self.tag = tag
+
+
+class CacheError(EmbedRouterError):
+    """The cache cannot keep vectors whose purpose is to be kept there, as those of a batch; no more money is spent."""
 
 
 class LedgerError(EmbedRouterError):

@@ -11,19 +11,31 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal
 
-from ._display import Table, escaped, explained, shown
+from ._display import escaped, explained, shown
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
-from .calls import Calls, Progress, ShowProgress, Wiring, achunks, ask, chunks, validate, warn_if_degraded, wire
+from .calls import (
+    Calls,
+    Progress,
+    Reports,
+    ShowProgress,
+    Wiring,
+    achunks,
+    ask,
+    chunks,
+    validate,
+    warn_if_degraded,
+    wire,
+)
 from .checks import Subject, VectorCheck, check_agreement, check_stored
 from .errors import ConfigError
 from .events import Event
-from .limits import ModelHealth, RetryPolicy
+from .limits import RetryPolicy
 from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, choose_tier, preset
-from .models.agreement import Agreement, unique_names
+from .models.agreement import Agreement
 from .spending import Budget, Ledger
-from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space, Usage
+from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space
 
 __all__ = ["Router", "check_vectors", "embed_alone", "settings_of", "wiring_of"]
 
@@ -34,7 +46,7 @@ CHUNK_BYTES = 64 * 2**20
 @explained(
     "Router(['openai:text-embedding-3-small'], dimensions=256)", model="models=['openai:text-embedding-3-small']"
 )
-class Router(NoEmbedder, SetOnce, Closeable):
+class Router(NoEmbedder, SetOnce, Closeable, Reports):
     """Embed texts with the cheapest model that is good enough, all within one embedding space.
 
     Args:
@@ -42,7 +54,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
         dimensions: the number of dimensions of every vector; by default each model's own number.
         cache: a folder, an object with the methods of ``embedrouter.cache.Cache``, or ``None`` for no cache; by default
             the user's cache folder.
-        budget: caps on spending; the spending of all routers and processes that share the ledger counts.
+        budget: caps on spending, of everything and of tags; all routers and processes that share the ledger count.
         ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"``
             keeps accounts in memory, for this router alone.
         retry: the retry policy of requests.
@@ -307,6 +319,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
 
         Raises:
             ConfigError: no model of the tier has a batch endpoint, or the router has no cache or no ledger in a file.
+            CacheError: the cache cannot keep the vectors, because it may only be read or its disk is full.
             InvalidInputError: some texts cannot be embedded; nothing was submitted.
             BudgetExceededError: the budget does not cover the batch; nothing was submitted.
             BackendError: the provider could not be reached, or refused the batch.
@@ -330,19 +343,7 @@ class Router(NoEmbedder, SetOnce, Closeable):
             raise ConfigError(f"chunk_size is a number of texts, at least 1, not {shown(size)}.")
         return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
 
-    # Totals and life cycle
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens, requests and money spent and saved since the router was built, failed calls included."""
-        return self._wiring.totals.usage
-
-    def health(self) -> Table[str, ModelHealth]:
-        """Return the health of each model in this process: its circuit is closed, open or half-open.
-
-        The keys are the models' names, with the position where a model is declared several times.
-        """
-        return Table(zip(unique_names(self.models), self._calls.health(), strict=True))
+    # Life cycle
 
     def close(self) -> None:
         self._calls.finish()

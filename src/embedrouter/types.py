@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._display import Table as Table
-from ._display import counted, html_table
+from ._display import counted, data_size, html_table
 from ._display import dollars as dollars
 
 
@@ -189,8 +189,12 @@ class Spending:
     tier: str
     tag: str
     texts: int
+    pieces: int = 0
+    """Texts among them that are parts of a text over the model's limit."""
     tokens: int
     """Estimate."""
+    exact: bool | None = None
+    """Whether the model's own tokenizer counted ``tokens``; ``None`` where the bill says nothing about the estimate."""
     amount: Decimal | None
     """Estimate in US dollars, before free tokens are deducted; ``None`` where the price is unknown."""
     free_tokens: int = 0
@@ -355,7 +359,11 @@ class EmbeddingResult:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The expected tokens, requests and cost of a call, for the texts that are not cached."""
+    """The expected tokens, requests and cost of a call, for the texts that are not cached.
+
+    ``tokens`` and ``cost`` are upper bounds, ``likely_tokens`` and ``likely_cost`` what is to be expected. They are
+    equal where the model's own tokenizer counted.
+    """
 
     texts: int
     unique: int
@@ -370,17 +378,34 @@ class Estimate:
     """The model that would be called first."""
     exact: bool
     """Whether the model's own tokenizer counted; otherwise ``tokens`` is an upper estimate."""
+    likely_tokens: int
+    """The share of ``tokens`` that bills of the model had before, or usually have."""
+    likely_cost: Decimal | None
+    """US dollars; ``None`` where the price is unknown."""
+    is_bound: bool
+    """Whether ``tokens`` and ``cost`` are bounds: no bill in the ledger was over such an estimate."""
+    cache_bytes: int
+    """The disk that the vectors will take in the cache."""
     too_long: int = 0
     """Texts over the model's limit, as far as that count shows; they are shortened, or refused (``on_too_long``)."""
 
     def __str__(self) -> str:
         """Describe the estimate in one line."""
-        amount = "unknown price" if self.cost is None else dollars(self.cost)
-        tokens = f"{'' if self.exact else 'about '}{counted(self.tokens, 'token')}"
+        tokens, amount = counted(self.likely_tokens, "token"), _amount(self.likely_cost)
+        if not self.is_bound:
+            tokens, amount = f"about {tokens}", f"about {amount}, and some bills were over the estimate"
+        elif self.likely_tokens != self.tokens:
+            tokens = f"about {tokens}, at most {self.tokens:,},"
+            amount = amount if self.cost == self.likely_cost else f"about {amount}, at most {_amount(self.cost)}"
+        disk = f"; {data_size(self.cache_bytes)} on disk" if self.cache_bytes else ""
         return (
             f"{counted(self.texts, 'text')}, {self.unique:,} distinct, {self.cached:,} cached; the rest is {tokens} "
-            f"in {counted(self.requests, 'request')} to {self.model}: {amount}"
+            f"in {counted(self.requests, 'request')} to {self.model}: {amount}{disk}"
         )
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>"
+
+
+def _amount(cost: Decimal | None) -> str:
+    return "unknown price" if cost is None else dollars(cost)

@@ -111,7 +111,8 @@ def _check_vectors(world: World, made: Made) -> None:
             raise Violation("a vector is its text's", f"{text!r} of {made.asker.name} got {row} of {name}")
         if degraded != (candidate.rank < ask.rank):
             raise Violation("a lower tier is marked", f"{text!r} of {made.asker.name} got {name}")
-        allowed = plan.when_unavailable == "degrade" or plan.budget.when_exceeded == "degrade"
+        budgets = (plan.budget, *plan.budget.by_tag.values())
+        allowed = "degrade" in (plan.when_unavailable, *(budget.when_exceeded for budget in budgets))
         if degraded and (ask.input_type == "document" or not allowed):
             raise Violation("a lower tier is allowed", f"{text!r} of {made.asker.name} got {name}")
 
@@ -178,7 +179,8 @@ def _check_accounts(world: World) -> None:
     with world.inside(process):
         accounts, unconfirmed = process.ledger.totals("model"), process.ledger.unconfirmed()
         days = process.ledger.totals("day")
-    forgets = world.dead and not plan.budget.caps and world.happened & {"locked", "full", "commit unknown"}
+        by_tag = process.ledger.accounts("tag", "day")
+    forgets = world.dead and not plan.budget.has_caps and world.happened & {"locked", "full", "commit unknown"}
     for candidate in plan.candidates:
         of_model = [request for request in requests if request.candidate.index == candidate.index]
         answered = [request for request in of_model if request.state == "answered"]
@@ -208,7 +210,15 @@ def _check_accounts(world: World) -> None:
     if not forgets and counted < world.provider.billed():
         raise Violation("nothing billed is forgotten", f"{world.provider.billed()} dollars, {counted} counted")
     world.days = reached
-    _check_caps(world, {day: account.cost + account.unconfirmed for day, account in days.items()})
+    _check_caps(world, plan.budget, {day: account.cost + account.unconfirmed for day, account in days.items()})
+    under_tag = {day: item.cost + item.unconfirmed for (tag, day), item in by_tag.items() if tag == "tag"}
+    if own := plan.budget.by_tag.get("tag"):
+        _check_caps(world, own, under_tag)
+    of_tag = sum(under_tag.values(), Decimal(0))
+    with world.inside(process):
+        enough, less = (Budget(tags={"tag": Budget(total=cap)}) for cap in (of_tag + UNIT, of_tag))
+        if process.ledger.refusal(enough, UNIT, "tag") or not process.ledger.refusal(less, UNIT, "tag"):
+            raise Violation("the caps of a tag count what is listed", f"not {of_tag} dollars")
     for process in world.processes:
         _check_usage(world, process)
 
@@ -239,8 +249,7 @@ def _is_kept(world: World, request: Request) -> bool:
     return keys <= world.store.rows.keys() | world.store.not_kept
 
 
-def _check_caps(world: World, days: dict[str, Decimal]) -> None:
-    budget = world.plan.budget
+def _check_caps(world: World, budget: Budget, days: dict[str, Decimal]) -> None:
     months: dict[str, Decimal] = {}
     for day, amount in days.items():
         months[day[:7]] = months.get(day[:7], Decimal(0)) + amount

@@ -104,7 +104,13 @@ def plan(choices: Choices) -> Plan:
         {"per_day": "0.000010"},
         {"per_month": "0.000060", "per_call": "0.000030"},
         {"total": "0.001"},
+        {"total": "0.000060", "tags": {"tag": {"per_day": "0.000015"}}},
+        {"tags": {"tag": {"total": "0.000020"}}},
+        {"tags": {"tag": {"per_month": "0.000040", "per_call": "0.000015"}}},
     )
+    if "tags" in budget:
+        policy: Any = option("over the budget of a tag", None, "raise", "degrade")
+        budget = {**budget, "tags": {"tag": Budget(**budget["tags"]["tag"], when_exceeded=policy)}}
     processes = option("processes", 1, 1, 2)
     ranks = sorted({item.rank for item in models})
     names = [f"caller {number}" for number in range(8)]
@@ -167,7 +173,7 @@ def _caller(choices: Choices, name: str, processes: int, ranks: list[int]) -> Ca
             texts=tuple(POOL[(option("text", *range(len(POOL))) + place) % len(POOL)] for place in range(count)),
             rank=option("rank", *ranks),
             input_type=option("input type", "document", "query"),
-            tag=option("tag", "", "", "", "tag"),
+            tag=option("tag", "", "", "", "tag", "tag"),
             timeout=option("timeout", None, None, 0.5, 3.0, 25.0),
         )
 

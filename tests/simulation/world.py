@@ -79,7 +79,7 @@ class Process:
         """The main thread's caller."""
         self.helping = 0
         self.slots = max(candidate.concurrency for candidate in plan.candidates)
-        self.ledger = Ledger(world.own_path(self), required=bool(plan.budget.caps), now=world.clock)
+        self.ledger = Ledger(world.own_path(self), required=plan.budget.has_caps, now=world.clock)
         cache = VectorCache(world.store if plan.cached else None, plan.dtype)
         self.wiring = Wiring(
             candidates=plan.candidates,
@@ -96,7 +96,9 @@ class Process:
             retry=plan.retry,
             on_too_long=plan.on_too_long,
             degradation=Degradation(
-                over_budget=plan.budget.when_exceeded == "degrade", unavailable=plan.when_unavailable == "degrade"
+                over_budget=plan.budget.when_exceeded == "degrade",
+                unavailable=plan.when_unavailable == "degrade",
+                over_budget_of={tag: own.when_exceeded == "degrade" for tag, own in plan.budget.by_tag.items()},
             ),
             micro_batch_window=plan.window,
             clock=lambda: world.now,

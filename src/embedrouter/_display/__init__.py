@@ -14,9 +14,12 @@ from numbers import Number
 from ._arguments import explained as explained
 from ._arguments import hint_for as hint_for
 from ._tables import Table as Table
+from ._tables import amounts as amounts
 from ._tables import counted as counted
+from ._tables import data_size as data_size
 from ._tables import dollars as dollars
 from ._tables import html_table as html_table
+from ._tables import priced as priced
 
 MIN_KEY = 8
 """Characters of a key; a shorter text is a placeholder, or a plain word."""

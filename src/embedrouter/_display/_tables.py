@@ -2,19 +2,62 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from html import escape
 from typing import Any, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+MIN_DECIMALS = 2
+"""Cents."""
+DIGITS = 100
+"""Of an amount, so that none is rounded by accident."""
+
+
+def amounts(column: Iterable[Decimal], *, total: bool = False) -> list[str]:
+    """Format amounts of money that stand in one column: with the same number of decimals, two at least.
+
+    Each amount is exact, so that it is never shown lower than it is.
+
+    Args:
+        total: whether the last amount is the sum of the others. Then all are rounded, half up, to the fewest decimals
+            with which the column adds up as shown and each amount keeps two digits.
+    """
+    values = list(column)
+    with localcontext(prec=DIGITS):
+        decimals = exact = max((MIN_DECIMALS, *(-int(value.normalize().as_tuple().exponent) for value in values)))
+        if total:
+            fewest = max((MIN_DECIMALS, *(1 - value.adjusted() for value in values if value)))
+            decimals = next((number for number in range(fewest, exact) if _adds_up(values, number)), exact)
+        return [f"${_rounded(value, decimals):,f}" for value in values]
+
+
+def _adds_up(values: Sequence[Decimal], decimals: int) -> bool:
+    *parts, whole = (_rounded(value, decimals) for value in values)
+    return sum(parts) == whole
+
+
+def _rounded(amount: Decimal, decimals: int) -> Decimal:
+    return amount.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+
 
 def dollars(amount: Decimal) -> str:
     """Format an amount of money: all digits, no exponent, at least two decimals."""
-    text = f"{amount:f}"
-    whole, _, fraction = text.partition(".")
-    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+    return amounts([amount])[0]
+
+
+def priced(record: Mapping[str, Any]) -> bool:
+    """Return whether the cost of a record is known: where all is of unknown price, a cost of zero would mislead."""
+    return bool(record.get("cost") or not record.get("unpriced_tokens"))
+
+
+def data_size(size: int) -> str:
+    """Format a number of bytes: "850 bytes", "12.3 kB", "5.2 GB"."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:,.1f} {unit}"
+    return counted(size, "byte")
 
 
 def counted(number: int, noun: str) -> str:
@@ -47,16 +90,23 @@ class Table(dict[K, V]):
         shown = [
             name for name in columns if any(facts.get(name) not in (None, "", 0, row) for row, facts in records.items())
         ]
+        cells = [_cells([facts.get(name) for facts in records.values()]) for name in shown]
         heading = ["", *(name.replace("_", " ") for name in shown)]
-        return [
-            heading,
-            *([name or "(none)", *(cell(facts.get(column)) for column in shown)] for name, facts in records.items()),
-        ]
+        return [heading, *([name or "(none)", *row] for name, *row in zip(records, *cells, strict=True))]
+
+
+def _cells(column: Sequence[object]) -> list[str]:
+    money = iter(amounts(value for value in column if isinstance(value, Decimal)))
+    return [next(money) if isinstance(value, Decimal) else cell(value) for value in column]
 
 
 def _facts(record: Any) -> Mapping[str, Any]:
+    if (as_shown := getattr(record, "as_shown", None)) is not None:
+        shown: Mapping[str, Any] = as_shown()
+        return shown
     if is_dataclass(record):
-        return {item.name: getattr(record, item.name) for item in fields(record)}
+        facts = {item.name: getattr(record, item.name) for item in fields(record)}
+        return facts if priced(facts) else {**facts, "cost": "unknown"}
     return {"value": record}
 
 

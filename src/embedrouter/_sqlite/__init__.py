@@ -1,7 +1,8 @@
 """SQLite files that threads and processes share, and what is made for its owner alone."""
 
 from ._failures import ForeignError, ReplacedError, failure, sqlite_error
-from ._file import BUSY_TIMEOUT, LONGEST, SQLiteFile, ends_in, size_on_disk
+from ._file import BUSY_TIMEOUT, LONGEST, SQLiteFile, ends_in
+from ._file_system import free_bytes, is_read_only, size_on_disk
 from ._own_files import make_file, make_folder, refuse_link
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "SQLiteFile",
     "ends_in",
     "failure",
+    "free_bytes",
+    "is_read_only",
     "make_file",
     "make_folder",
     "refuse_link",

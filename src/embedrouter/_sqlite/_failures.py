@@ -3,7 +3,9 @@
 import sqlite3
 from typing import Literal, TypeAlias
 
-Failure: TypeAlias = Literal["busy", "full", "damaged", "replaced", "foreign", "slow", "no locks", "other"]
+Failure: TypeAlias = Literal[
+    "busy", "full", "damaged", "replaced", "foreign", "slow", "no locks", "read-only", "cannot open", "other"
+]
 
 CAUSES: dict[int, Failure] = {
     sqlite3.SQLITE_BUSY: "busy",
@@ -13,6 +15,9 @@ CAUSES: dict[int, Failure] = {
     sqlite3.SQLITE_NOTADB: "damaged",
     sqlite3.SQLITE_INTERRUPT: "slow",
     sqlite3.SQLITE_NOLFS: "no locks",
+    sqlite3.SQLITE_READONLY: "read-only",
+    sqlite3.SQLITE_CANTOPEN: "cannot open",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "full",
 }
 
 
@@ -25,12 +30,13 @@ class ReplacedError(sqlite3.OperationalError):
 
 
 def failure(error: BaseException | None) -> Failure:
-    """Return the cause of an error: another writer, a full disk, a damaged, replaced or foreign file, or another."""
+    """Return the cause of an error, such as another writer, a full disk, or a damaged, replaced or foreign file."""
     if isinstance(error, ReplacedError):
         return "replaced"
     if isinstance(error, ForeignError):
         return "foreign"
-    return CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "other")
+    code = getattr(error, "sqlite_errorcode", 0)
+    return CAUSES.get(code) or CAUSES.get(code & 0xFF, "other")
 
 
 def sqlite_error(code: int, message: str) -> sqlite3.OperationalError:

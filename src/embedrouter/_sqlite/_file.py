@@ -13,15 +13,15 @@ The file may be another's by now: a view, a trigger or a lost page can make a st
 an end: some seconds, or the end of the call for which it is made (``ends_in``). No part of the file is mapped into
 memory but SQLite's index of its log, because a mapped file that is cut short ends the process (SIGBUS).
 
+A file that may only be read is read through a third way (see ``_read_only``); ``writing`` refuses it.
+
 Errors are SQLite's own (``sqlite3.Error``), also those of the file system.
 """
 
-import errno
 import math
 import os
 import sqlite3
 import stat
-import tempfile
 import threading
 import time
 import weakref
@@ -32,13 +32,10 @@ from pathlib import Path
 
 from .._process import LAST_WAIT, watch_end, watch_forks
 from ._failures import ReplacedError, failure, sqlite_error
+from ._file_system import identity, is_read_only, require_locks
 from ._own_files import make_file, make_folder
-from ._way import Way, close_unused
-
-try:
-    import fcntl
-except ImportError:  # on Windows, whose file systems have locks
-    fcntl = None  # type: ignore[assignment]
+from ._read_only import ReadOnlyWay, may_be_read
+from ._way import INDEX_SIZE, STEPS, Way, close_unused
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer."""
@@ -46,10 +43,6 @@ LONGEST = 30.0
 """Seconds that a transaction may take, where the caller names no other time."""
 LEAST_READING, LEAST_WRITING = 0.25, 1.0
 """Seconds that a transaction may take, however little time the call has left; what is written is paid for."""
-INDEX_SIZE = 2**15
-"""Bytes of the index of SQLite's log, at least."""
-STEPS = 20_000
-"""Instructions of SQLite between two looks at the time: about a millisecond."""
 
 _end_of_call: ContextVar[float] = ContextVar("embedrouter_end_of_call", default=math.inf)
 """Of ``time.monotonic``."""
@@ -85,6 +78,8 @@ class SQLiteFile:
         recognise: raises ``ForeignError`` where the tables, given the version that was found, are another program's;
             called before anything is written to them.
         longest: seconds that one transaction may take.
+        stand_in: makes temporary views on the tables of an earlier version, given that version, in a file that may only
+            be read; by default such a file is copied into memory and migrated there.
 
     Raises:
         sqlite3.Error: from ``writing`` and ``reading``: the file cannot be opened, read or written, or a later version
@@ -103,10 +98,11 @@ class SQLiteFile:
         check: Callable[[sqlite3.Connection], None] | None = None,
         recognise: Callable[[sqlite3.Connection, int], None] | None = None,
         longest: float = LONGEST,
+        stand_in: Callable[[sqlite3.Connection, int], None] | None = None,
     ) -> None:
         self.path = path
         self._version, self._migrate, self._recognise = version, migrate, recognise
-        self._check, self._longest = check, longest
+        self._check, self._longest, self._stand_in = check, longest, stand_in
         self._checked: int | None = None
         """The number that SQLite gives to the state of the tables, when they were checked."""
         self._pragmas = pragmas or {}
@@ -117,9 +113,9 @@ class SQLiteFile:
         """The largest size of the index of SQLite's log so far."""
         self._writer: int | None = None
         """The thread that is inside a transaction."""
-        self._writing, self._reading = Way(), Way()
-        """Their locks are taken in this order by a thread that needs both."""
-        weakref.finalize(self, close_unused, self._reading, self._writing)
+        self._writing, self._reading, self._read_only = Way(), Way(), ReadOnlyWay()
+        """Their locks are taken in this order by a thread that needs several."""
+        weakref.finalize(self, close_unused, self._read_only, self._reading, self._writing)
         watch_forks(self)
         watch_end(self)
 
@@ -134,6 +130,7 @@ class SQLiteFile:
         longest = min(self._longest, max(LEAST_WRITING, _end_of_call.get() - time.monotonic()))
         seconds = min(longest, self._busy_timeout if busy_timeout is None else busy_timeout)
         with self._writing.turn(seconds, "another thread holds the write lock"):
+            self._require_writable()
             before = self._writer
             try:
                 with self._transaction(self._writing, "BEGIN IMMEDIATE", seconds, longest) as connection:
@@ -152,26 +149,33 @@ class SQLiteFile:
         # half of what is left, so that a slow file leaves time to do without it
         longest = min(self._longest, max(LEAST_READING, (_end_of_call.get() - time.monotonic()) / 2))
         seconds, reason = min(longest, self._busy_timeout), "another thread reads"
+        way = self._reading
         if self._writing.connection is None:  # the first connection makes the tables
-            with self._writing.turn(longest, reason):
-                self._writing.until = time.monotonic() + longest
-                self._connect(self._writing, seconds)
-        with (
-            self._reading.turn(longest, reason),
-            self._transaction(self._reading, "BEGIN", seconds, longest) as connection,
-        ):
+            try:
+                with self._writing.turn(longest, reason):
+                    self._require_writable()
+                    self._writing.until = time.monotonic() + longest
+                    self._connect(self._writing, seconds)
+            except sqlite3.Error as error:
+                if not may_be_read(self.path, error):
+                    raise
+                way = self._read_only
+        with way.turn(longest, reason), self._transaction(way, "BEGIN", seconds, longest) as connection:
             yield connection
+            if way is self._read_only:
+                self._read_only.require_unchanged(self.path)
 
     def vacuum(self) -> None:
         """Write the file anew without its empty pages, and empty the log. Waits for other writers."""
         with self._writing.lock:
+            self._require_writable()
             connection = self._connect(self._writing, self._busy_timeout)
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
 
     def close(self) -> None:
         """Close the file; the next use opens it again, also if it was replaced. Tables in memory stay."""
-        with self._writing.lock, self._reading.lock:
+        with self._writing.lock, self._reading.lock, self._read_only.lock:
             self._close_file()
         self._identity, self._index_size = None, INDEX_SIZE
 
@@ -181,11 +185,16 @@ class SQLiteFile:
             self.close()
 
     def _is_replaced(self) -> bool:
-        return self._identity is not None and _identity(self.path) != self._identity
+        return self._identity is not None and identity(self.path) != self._identity
+
+    def _require_writable(self) -> None:
+        if self.path is not None and self._writing.connection is None and is_read_only(self.path):
+            raise sqlite_error(sqlite3.SQLITE_READONLY, "it may only be read")
 
     def _close_file(self) -> None:
         if self.path is not None:
             self._mend_index()
+            self._read_only.close()
             self._reading.close()
             self._writing.close()
 
@@ -216,12 +225,14 @@ class SQLiteFile:
         if self._is_replaced():
             raise ReplacedError("it was removed or replaced; close the router to begin a new one")
         self._mend_index()
+        if self.path is not None and way is self._read_only:
+            self._read_only.close_if_changed(self.path)
         if way.connection is None:
             try:
                 way.connection = self._new_connection(way, seconds)
             except OSError as error:
                 raise sqlite3.OperationalError(str(error)) from error
-            self._identity = _identity(self.path)
+            self._identity = identity(self.path)
         if way.busy_timeout != seconds:
             way.connection.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
             way.busy_timeout = seconds
@@ -250,12 +261,14 @@ class SQLiteFile:
                 self._checked = state
 
     def _new_connection(self, way: Way, seconds: float) -> sqlite3.Connection:
+        if self.path is not None and way is self._read_only:
+            return self._read_only.open(self.path, seconds, self._show)
         if self.path is not None:
             make_folder(self.path.parent)
             make_file(self.path)
             if way is self._writing:
                 if self._identity is None:
-                    _require_locks(self.path.parent)
+                    require_locks(self.path.parent)
                 self._require_own(self.path, way, seconds)
         connection = sqlite3.connect(
             self.path or ":memory:", timeout=seconds, isolation_level=None, check_same_thread=False
@@ -290,11 +303,32 @@ class SQLiteFile:
         with closing(sqlite3.connect(address, uri=True, timeout=seconds)) as connection:
             connection.set_progress_handler(way.is_over, STEPS)
             connection.execute("PRAGMA mmap_size = 0")
-            connection.execute("BEGIN")  # another process may be making the tables
-            found = _user_version(connection)
-            self._refuse_later(found)
-            if self._recognise and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                self._recognise(connection, found)
+            self._recognised(connection)
+
+    def _recognised(self, connection: sqlite3.Connection) -> int:
+        """Return the version of the tables, if they are this package's."""
+        connection.execute("BEGIN")  # another process may be making the tables
+        found = _user_version(connection)
+        self._refuse_later(found)
+        if self._recognise and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            self._recognise(connection, found)
+        connection.execute("COMMIT")
+        return found
+
+    def _show(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Return a connection to tables of this version, where those in the file cannot be changed."""
+        self._checked = None
+        found = self._recognised(connection)
+        if found == self._version:
+            return connection
+        if self._stand_in is not None:
+            self._stand_in(connection, found)
+            (self._checked,) = connection.execute("PRAGMA schema_version").fetchone()  # they were recognised
+            return connection
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection.backup(copy)
+        self._migrate(copy, found)
+        return copy
 
     def _refuse_later(self, found: int) -> None:
         if found > self._version:
@@ -327,7 +361,7 @@ class SQLiteFile:
     def at_end(self, deadline: float) -> None:
         """Close the file when no thread uses it. A statement that is not over at the deadline is interrupted."""
         self._mend_index()
-        for way in (self._writing, self._reading):
+        for way in (self._writing, self._reading, self._read_only):
             if not way.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 with suppress(sqlite3.Error, AttributeError):  # closed meanwhile
                     way.connection.interrupt()  # type: ignore[union-attr]
@@ -345,47 +379,18 @@ class SQLiteFile:
         """
         self._writing.lock.acquire()
         self._reading.lock.acquire()
+        self._read_only.lock.acquire()
         self._close_file()
 
     def after_fork(self, *, in_child: bool) -> None:
         """Let other threads in again; in the child begin without the parent's tables in memory."""
         if in_child:
             self._writing.close()
+        self._read_only.lock.release()
         self._reading.lock.release()
         self._writing.lock.release()
-
-
-def _require_locks(folder: Path) -> None:
-    """Refuse a file system without locks, such as some network file systems: SQLite would take it for a busy one.
-
-    Raises:
-        sqlite3.OperationalError: its cause is "no locks".
-    """
-    if fcntl is None:
-        return
-    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as probe:
-        try:
-            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise sqlite_error(sqlite3.SQLITE_NOLFS, "its file system has no locks") from error
-
-
-def size_on_disk(path: Path) -> int:
-    """Return the bytes of a database and of SQLite's files beside it."""
-    files = (Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm"))
-    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def _user_version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    """Return what tells a file from another of the same name."""
-    try:
-        found = path.stat() if path is not None else None
-    except OSError:
-        found = None
-    return None if found is None else (found.st_dev, found.st_ino)

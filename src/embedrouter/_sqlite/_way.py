@@ -10,6 +10,11 @@ from contextlib import contextmanager, suppress
 from .._process import LAST_WAIT, is_barred
 from ._failures import sqlite_error
 
+INDEX_SIZE = 2**15
+"""Bytes of the index of SQLite's log, at least."""
+STEPS = 20_000
+"""Instructions of SQLite between two looks at the time: about a millisecond."""
+
 
 class Way:
     """One way into a file: its connection while it is open, and the lock by which threads take turns with it."""

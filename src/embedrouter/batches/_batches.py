@@ -5,6 +5,8 @@ the answers into the cache, where a later ``embed`` finds the vectors. A batch o
 the record is in the ledger's file (see ``_records``), and any router with the same model can collect the batch.
 """
 
+import asyncio
+import inspect
 import json
 import secrets
 import time
@@ -14,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TypeAlias, TypeVar
 
-from ..cache import key_function
+from ..cache import disk_size, key_function
 from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
-from ..events import BudgetRefused
+from ..events import BatchCollected, BatchSubmitted, BudgetRefused
 from ..models import BatchEndpoint, plausible_count
-from ..spending import Charge, cost, usage_of
-from ..types import Answer, Candidate, Entry, InputType, Limits, Spending
+from ..spending import Charge, Refusal, cost, usage_of
+from ..types import Answer, Candidate, Entry, InputType, Limits, Spending, Usage
 from ._jobs import BatchJob, BatchStatus
 from ._records import BatchRecord, BatchRecords
 
@@ -44,6 +46,23 @@ class Batches:
         self.clock, self.sleep = wiring.clock, wiring.sleep or time.sleep
         self.records = BatchRecords(wiring.ledger)
 
+    @property
+    def usage(self) -> Usage:
+        """What the router has used so far."""
+        return self._wiring.totals.usage
+
+    def since(self, before: Usage) -> Usage:
+        """Return what the router has used since it had used ``before``."""
+        now = self.usage
+        return Usage(tokens=now.tokens - before.tokens, cost=now.cost - before.cost)
+
+    async def asleep(self, seconds: float) -> None:
+        """Wait, in the event loop."""
+        if self._wiring.sleep is None:
+            await asyncio.sleep(seconds)
+        elif inspect.isawaitable(waiting := self._wiring.sleep(seconds)):
+            await waiting
+
     def check(self) -> None:
         """Refuse a router whose batches would be lost.
 
@@ -61,6 +80,7 @@ class Batches:
         """Submit texts that are not in another batch.
 
         Raises:
+            CacheError: the cache cannot keep what the batch embeds; no batch was submitted.
             BudgetExceededError: the budget does not cover all texts; no batch was submitted.
             BackendError: a batch could not be submitted. Earlier batches are recorded, and so is a batch that may have
                 reached the provider.
@@ -68,6 +88,7 @@ class Batches:
         if not prepared.texts:
             return BatchJob(self, [])
         candidate = prepared.candidate
+        self._cache.require_keeping(disk_size(self._cache, len(prepared.texts), candidate))
         endpoint = self._endpoint(candidate)
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}
@@ -83,7 +104,9 @@ class Batches:
         job = BatchJob(self, [*dict.fromkeys(known.values()), *unsent])
         try:
             for reference in list(unsent):
+                part = unsent[reference]
                 self._submit(candidate, reference, unsent, question.input_type)
+                self._tell_submitted(candidate, question, part)
         finally:
             for reference in unsent:
                 self._discard(reference)
@@ -94,7 +117,8 @@ class Batches:
         candidate = prepared.candidate
         whole = sum(item.tokens for part in parts for item in part.values())
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
-        refusal = self._ledger.refusal(self._wiring.budget, cost(max(0, whole - free), candidate.price))
+        amount = cost(max(0, whole - free), candidate.price)
+        refusal = self._ledger.refusal(self._wiring.budget, amount, question.tag)
         reserved = {}
         for part in parts:
             tokens = sum(item.tokens for item in part.values())
@@ -106,6 +130,7 @@ class Batches:
                     tier=candidate.tier,
                     tag=question.tag,
                     texts=len(part),
+                    pieces=sum(item.is_piece for item in part.values()),
                     tokens=tokens,
                     amount=cost(tokens, candidate.price),
                     free_tokens=candidate.free_tokens,
@@ -113,7 +138,7 @@ class Batches:
                     timeout=self._endpoint(candidate).window,
                 ),
             )
-            if isinstance(reservation, str):
+            if isinstance(reservation, Refusal):
                 self._wiring.events.emit(
                     BudgetRefused,
                     model=candidate.name,
@@ -123,12 +148,26 @@ class Batches:
                     cost=cost(tokens, candidate.price),
                     reason=reservation,
                 )
-                raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {reservation}")
+                story = f"No batch was submitted to {candidate.name}: {reservation}"
+                raise BudgetExceededError(story, tag=reservation.tag)
             reference = f"batch-{secrets.token_hex(6)}"
             sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
             self.records.add(reference, candidate, reservation, sent)
             reserved[reference] = part
         return reserved
+
+    def _tell_submitted(self, candidate: Candidate, question: Question, part: Part) -> None:
+        tokens = sum(item.tokens for item in part.values())
+        self._wiring.events.emit(
+            BatchSubmitted,
+            model=candidate.name,
+            tier=candidate.tier,
+            input_type=question.input_type,
+            tag=question.tag,
+            texts=len(part),
+            tokens=tokens,
+            cost=cost(tokens, candidate.price),
+        )
 
     def _submit(self, candidate: Candidate, reference: str, unsent: dict[str, Part], input_type: InputType) -> None:
         """Submit one batch; it is not ``unsent`` as soon as it may reach the provider."""
@@ -251,10 +290,20 @@ class Batches:
                 model=candidate.name,
             )
         with self.records.transaction():
-            if self.records.end(record.reference, failures):
-                price = cost(tokens, candidate.batch_price)
-                amount = self._ledger.settle(record.reservation, tokens, price, implausible)
-                self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
+            if not self.records.end(record.reference, failures):
+                return
+            price = cost(tokens, candidate.batch_price)
+            amount = self._ledger.settle(record.reservation, tokens, price, implausible)
+            self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
+        self._wiring.events.emit(
+            BatchCollected,
+            model=candidate.name,
+            tier=candidate.tier,
+            texts=len(texts),
+            failed=sum(reason is not None for reason in failures.values()),
+            tokens=tokens,
+            cost=amount,
+        )
 
     def _keep(self, page: Mapping[bytes, Entry]) -> None:
         if not self._cache.write(page):

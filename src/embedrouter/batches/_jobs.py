@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._process import in_thread
+from ..calls import Progress, ShowProgress
 from ..errors import EmbedRouterError
 from ._records import BatchFailure, BatchRecord
 
 if TYPE_CHECKING:
     from ._batches import Batches
+
+WAITING = "waiting"
+"""What the bar of a wait begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +77,48 @@ class BatchJob:
         """Do what ``poll`` does without blocking the event loop."""
         return await in_thread(self.poll)
 
-    def wait(self, *, every: float = 60.0, timeout: float | None = None) -> BatchStatus:
+    def wait(
+        self, *, every: float = 60.0, timeout: float | None = None, show_progress: ShowProgress = False
+    ) -> BatchStatus:
         """Poll until every batch has ended.
 
         Args:
             every: seconds between two polls.
             timeout: seconds after which the status is returned, even if a batch is in progress.
+            show_progress: whether a bar shows the answered texts, money and time; ``"auto"`` shows one where the wait
+                lasts longer than two seconds and there is a terminal or a notebook.
         """
-        clock = self._batches.clock
-        deadline = math.inf if timeout is None else clock() + timeout
-        while True:
-            status = self.poll()
-            left = deadline - clock()
-            if status.ended or left <= 0:
-                return status
-            self._batches.sleep(min(every, left))
+        deadline, before = self._deadline(timeout), self._batches.usage
+        with Progress(show_progress, self._texts, WAITING) as progress:
+            while True:
+                status = self.poll()
+                progress.reach(status.answered, self._batches.since(before))
+                left = deadline - self._batches.clock()
+                if status.ended or left <= 0:
+                    return status
+                self._batches.sleep(min(every, left))
+
+    async def wait_async(
+        self, *, every: float = 60.0, timeout: float | None = None, show_progress: ShowProgress = False
+    ) -> BatchStatus:
+        """Do what ``wait`` does without blocking the event loop."""
+        deadline, before = self._deadline(timeout), self._batches.usage
+        texts = await in_thread(lambda: self._texts) if show_progress else 0
+        async with Progress(show_progress, texts, WAITING) as progress:
+            while True:
+                status = await self.apoll()
+                progress.reach(status.answered, self._batches.since(before))
+                left = deadline - self._batches.clock()
+                if status.ended or left <= 0:
+                    return status
+                await self._batches.asleep(min(every, left))
+
+    def _deadline(self, timeout: float | None) -> float:
+        return math.inf if timeout is None else self._batches.clock() + timeout
+
+    @property
+    def _texts(self) -> int:
+        return sum(record.texts for record in self.records)
 
     def forget(self) -> None:
         """Give up batches that cannot be collected, because their answers have expired or their API key is gone.

@@ -11,6 +11,7 @@ from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_soun
 from ._memory import QueryMemory
 from ._records import read_record, write_again, write_once
 from ._served import ServedNames, same_name
+from ._size import disk_size
 from ._store import DEFAULT, Cache, CacheLike, Default, default_folder, open_cache
 from ._vectors import VectorCache
 

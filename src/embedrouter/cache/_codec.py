@@ -59,6 +59,11 @@ def encode(entry: Entry, dtype: str = "float32") -> bytes:
     return row + crc32(row).to_bytes(_CHECKSUM_BYTES, "little")
 
 
+def row_size(dimensions: int, dtype: str) -> int:
+    """Return the bytes of a row: of numbers of a type, the header and the checksum."""
+    return _HEADER.size + _NUMBERS[dtype][1].itemsize * dimensions + _CHECKSUM_BYTES
+
+
 def decode(row: bytes, dimensions: int) -> Entry | None:
     """Return the entry of a row, or ``None`` if the row is damaged, foreign or of another number of dimensions."""
     if len(row) < _HEADER.size + _CHECKSUM_BYTES:

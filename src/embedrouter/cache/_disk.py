@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .._sqlite import BUSY_TIMEOUT, LONGEST, ForeignError, SQLiteFile, sqlite_error
+from .._display import data_size
+from .._sqlite import BUSY_TIMEOUT, LONGEST, ForeignError, ReplacedError, SQLiteFile, free_bytes, sqlite_error
 from ._codec import MAGIC
 from ._keys import HASH_BYTES, split_key
 
@@ -25,8 +26,11 @@ VERSION = 3
 """Of the tables. In versions 0 and 1 the rows were in the table of diskcache, whose own files have version 0, too.
 Version 2 had neither marks of models nor uses.
 """
-PRAGMAS: dict[str, int | str] = {"page_size": 2**15, "auto_vacuum": "FULL"}
+PAGE_SIZE = 2**15
+PRAGMAS: dict[str, int | str] = {"page_size": PAGE_SIZE, "auto_vacuum": "FULL"}
 """Set in a new file. ``auto_vacuum`` gives the space that pruning frees back to the disk."""
+LOG_BYTES = 1_000 * PAGE_SIZE
+"""Of SQLite's log, before it is written into the file."""
 MOST_KEYS = 500
 """Keys in one SELECT."""
 MOST_BYTES = 2**22
@@ -69,13 +73,15 @@ def cache_file(folder: Path, *, busy_timeout: float = BUSY_TIMEOUT, longest: flo
         check=_check,
         recognise=_recognise,
         longest=longest,
+        stand_in=_stand_in,
     )
 
 
 class DiskCache:
     """Keeps rows in a folder, for all threads and processes that open it.
 
-    The folder is made, with rights for its owner alone, when it is first read or written.
+    The folder is made, with rights for its owner alone, when it is first read or written. A folder that may only be
+    read is read; nothing is made in it.
 
     Args:
         busy_timeout: seconds to wait for another process that writes. Readers never wait.
@@ -96,11 +102,18 @@ class DiskCache:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values that exist, by key."""
+        self._file.close_if_replaced()
+        try:
+            return self._read(keys)
+        except ReplacedError:  # another process began to write to a file that may only be read here
+            self._file.close()
+            return self._read(keys)
+
+    def _read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         hashes = [split_key(key)[1] for key in keys]
         found: dict[bytes, bytes] = {}
         idle: list[bytes] = []
         before = time.time() - UNNOTED
-        self._file.close_if_replaced()
         with self._file.reading() as database:
             for start in range(0, len(keys), MOST_KEYS):
                 part = hashes[start : start + MOST_KEYS]
@@ -128,6 +141,22 @@ class DiskCache:
             if values and database.executemany(UPSERT, rows).rowcount < len(values):
                 raise sqlite_error(sqlite3.SQLITE_CORRUPT, "its index leads to wrong rows")
 
+    def require_room(self, size: int) -> None:
+        """Find out by writing whether rows can be kept, and whether so many bytes are free on the disk.
+
+        Raises:
+            sqlite3.Error: they cannot be kept.
+        """
+        self._file.close_if_replaced()
+        for statement in ("INSERT OR REPLACE INTO uses VALUES (x'', 0)", "DELETE FROM uses WHERE key = x''"):
+            with self._file.writing() as database:
+                database.execute(statement)
+        free = free_bytes(self.folder / DATABASE)
+        if size + min(size, LOG_BYTES) > free:
+            raise sqlite_error(
+                sqlite3.SQLITE_FULL, f"about {data_size(size)} are needed, and {data_size(free)} are free"
+            )
+
     def close(self) -> None:
         """Close the database; the next call opens it again."""
         self._file.close()
@@ -153,6 +182,14 @@ def _migrate(database: sqlite3.Connection, found: int) -> None:
         database.execute(f"DELETE FROM Cache WHERE {EARLIER}")
         for table in ("Places", "NewPlaces"):
             database.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _stand_in(database: sqlite3.Connection, found: int) -> None:
+    """Show the rows of an earlier version in a file that may only be read, where they cannot be moved."""
+    stored, table = ("stored", "vectors") if found == VERSION - 1 else ("COALESCE(store_time, 0)", "Cache")
+    rows = f"SELECT rowid AS rowid, key, {stored} AS stored, value, x'' AS model FROM main.{table}"
+    database.execute(f"CREATE TEMP VIEW vectors AS {rows}" + ("" if table == "vectors" else f" WHERE {EARLIER}"))
+    database.execute("CREATE TEMP TABLE uses (key BLOB PRIMARY KEY, used REAL NOT NULL)")
 
 
 def _check(database: sqlite3.Connection) -> None:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from .._sqlite import SQLiteFile, size_on_disk
+from .._sqlite import SQLiteFile, free_bytes, is_read_only, size_on_disk
 from ..errors import ConfigError
 from ._codec import decode_any, is_newer, is_vector
 from ._disk import DATABASE, cache_file
@@ -84,6 +84,29 @@ class CacheDatabase:
     def bytes_on_disk(self) -> int:
         """Return the size of the database and of SQLite's files beside it."""
         return size_on_disk(self.path / DATABASE)
+
+    @property
+    def free_bytes(self) -> int:
+        """Return the bytes that are free where the folder is, or will be."""
+        there = next(place for place in (self.path, *self.path.parents) if place.is_dir())
+        return free_bytes(there / DATABASE)
+
+    @property
+    def is_read_only(self) -> bool:
+        """Check whether there is a cache that this process may only read."""
+        return is_read_only(self.path / DATABASE)
+
+    def require_writable(self) -> None:
+        """Refuse to remove rows where the file may only be read.
+
+        Raises:
+            ConfigError: the message has the next action.
+        """
+        if self.is_read_only:
+            raise ConfigError(
+                f"{self.path} may only be read, so nothing was removed. Give the right to write it and its folder; or "
+                "copy the folder, and name the copy: --cache DIR."
+            )
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Return the number of rows and the bytes of their values, by model; the name is empty where it is unknown."""

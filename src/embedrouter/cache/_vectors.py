@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from .._sqlite import ForeignError, failure
-from ..errors import CacheWarning
+from ..errors import CacheError, CacheWarning
 from ..events import CacheFailed, CacheRowsDamaged, Events
 from ..types import Entry, Vectors
 from ._codec import decode, encode, is_vector, rounded
@@ -46,6 +46,7 @@ class VectorCache:
         dtype: the number type of the floats in rows that are written. Rows of every type are read.
         damaged: rows found damaged so far; each counted as absent.
         failures: how often the store could not be read, written or closed so far.
+        must_keep: whether a call whose new vectors cannot be kept ends with ``CacheError`` after that request.
     """
 
     def __init__(
@@ -60,9 +61,12 @@ class VectorCache:
         self._events = events or Events()
         self.damaged = 0
         self.failures = 0
+        self.must_keep = False
         self._unrecorded = dict(names or {})
         self._reported: set[tuple[object, ...]] = set()
         """What was done and why it failed, until it works again."""
+        self._last: Exception | None = None
+        """Why it failed last."""
 
     def read(self, keys: Sequence[bytes], dimensions: int, number: str = "float32") -> dict[bytes, Entry]:
         """Return the sound entries that exist, by key; a row of another length or number type is damaged."""
@@ -106,6 +110,36 @@ class VectorCache:
                     record_name(folder, beginning, model)
         return kept
 
+    def require_keeping(self, size: int = 0) -> None:
+        """Refuse a store that cannot keep new vectors, before they are paid for.
+
+        A store of a user's own is asked only if it has the method ``require_room`` of ``DiskCache``.
+
+        Args:
+            size: bytes that the vectors take (``disk_size``).
+
+        Raises:
+            CacheError: there is no store, or it cannot be written, or its disk is too small for them.
+        """
+        if self.store is None:
+            raise CacheError("There is no cache to keep vectors in, so nothing was called. Set cache=… to a folder.")
+        require_room = getattr(self.store, "require_room", None)
+        if require_room is None:
+            return
+        try:
+            require_room(size)
+        except PROGRAMMING_ERRORS:
+            raise
+        except Exception as error:
+            raise self.refusal(error, "nothing was called") from error
+
+    def refusal(self, error: Exception | None = None, consequence: str = "nothing more is called") -> CacheError:
+        """Return the error for a store that keeps nothing, by default for the last failure."""
+        cause = error or self._last
+        reason = f" ({cause})" if cause is not None else ""
+        advice = f" {_advice(cause, self._place)}" if cause is not None else ""
+        return CacheError(f"The cache {self._place} cannot keep new vectors{reason}: {consequence}.{advice}")
+
     def close(self) -> None:
         """Close the store; a later call opens it again."""
         if self.store is not None:
@@ -125,6 +159,7 @@ class VectorCache:
             raise
         except Exception as error:  # noqa: BLE001 - a user's store may raise errors of its own
             self.failures += 1
+            self._last = error.with_traceback(None)
             cause: tuple[object, ...] = (
                 ("foreign",)
                 if isinstance(error, ForeignError)
@@ -140,7 +175,8 @@ class VectorCache:
                     advice=_advice(error, self._place),
                 )
                 self._events.report(event)
-                warnings.warn(str(event), CacheWarning, stacklevel=3)
+                if what != "written" or not self.must_keep:  # then it is an error
+                    warnings.warn(str(event), CacheWarning, stacklevel=3)
             return False
         if self._reported and what != "closed":
             self._reported = {cause for cause in list(self._reported) if cause[0] not in (what, "foreign")}
@@ -159,6 +195,8 @@ def _advice(error: Exception, place: object) -> str:
             return "It took too long: give it a faster disk, or name another: cache=…, or None for no cache."
         case "full":
             return "Free space on its disk."
+        case "read-only":
+            return "Give the right to write it and its folder; or copy the folder, and name the copy: cache=…."
         case "no locks":
             return "Name a folder on a disk of this machine: cache=…, or None for no cache."
     return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."

@@ -11,6 +11,7 @@ from ._inputs import one_text
 from ._pack import pack
 from ._progress import Progress, ShowProgress
 from ._question import Question, ask
+from ._reports import Reports
 from ._surroundings import surrounded
 from ._sync import run
 from ._validate import achunks, chunks, format_positions, validate

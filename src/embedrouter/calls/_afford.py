@@ -30,12 +30,12 @@ class Afford:
         if not texts:
             return embedded
         requests = pack_requests(texts, call.first)
-        if len(requests) > 1 or self._budget.per_call is not None:  # the reservation checks a single request
-            amount = await self.cost(call, texts)
-            refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount)
+        if len(requests) > 1 or self._budget.caps_calls:  # the reservation checks a single request
+            amount = await self.cost(call, sum(item.tokens for item in texts))
+            refusal = await call.effects.run_blocking(self._ledger.refusal, self._budget, amount, call.tag)
             if refusal is not None:
                 self._events.emit(BudgetRefused, **call.about(call.first), cost=amount, reason=refusal)
-                unaffordable = BudgetExceededError(f"{call.first.name} was not called: {refusal}")
+                unaffordable = BudgetExceededError(f"{call.first.name} was not called: {refusal}", tag=refusal.tag)
                 if not self._degradation.allows(call.input_type, unaffordable):
                     raise unaffordable
                 call = replace(call, unaffordable=unaffordable)
@@ -52,10 +52,9 @@ class Afford:
             embedded.add(part)
         return embedded
 
-    async def cost(self, call: Call, texts: Sequence[SizedText]) -> Decimal | None:
-        """Return the cost of texts in US dollars; ``None`` where the price is unknown."""
-        tokens, model = sum(item.tokens for item in texts), call.first
-        free = 0
+    async def cost(self, call: Call, tokens: int) -> Decimal | None:
+        """Return the cost of tokens in US dollars; ``None`` where the price is unknown."""
+        model, free = call.first, 0
         if model.free_tokens:
             free = await call.effects.run_blocking(self._ledger.free_tokens, model.name, model.free_tokens)
         return cost(max(0, tokens - free), model.price)

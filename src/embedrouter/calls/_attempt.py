@@ -27,7 +27,7 @@ from ..events import BillImplausible, BudgetRefused, LimitWaited
 from ..limits import INSTANT, MINUTE, Admission, ModelLimits
 from ..models import own_answer
 from ..providers import never_sent
-from ..spending import Charge, cost, usage_of
+from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
 from ._answer import MISSING, billed, fault, has_other_length, shares, unusable
 from ._call import Call, Embedded, Limiter, SizedText
@@ -148,7 +148,7 @@ class OneAttempt:
         spending = _spending(call, candidate, texts, number, timeout)
         if call.unaffordable is not None and spending.amount != 0:
             return Outcome(error=call.unaffordable)
-        reserved: list[int | str] = []
+        reserved: list[int | Refusal] = []
         sent = booked = False
 
         def reserve() -> None:
@@ -157,21 +157,23 @@ class OneAttempt:
         try:
             await call.effects.run_blocking(reserve)
             (reservation,) = reserved
-            if isinstance(reservation, str):
+            if isinstance(reservation, Refusal):
                 about = call.about(candidate)
                 self._wiring.events.emit(BudgetRefused, **about, cost=spending.amount, reason=reservation)
-                return Outcome(error=BudgetExceededError(f"{candidate.name} was not called: {reservation}"))
+                refused = BudgetExceededError(f"{candidate.name} was not called: {reservation}", tag=reservation.tag)
+                return Outcome(error=refused)
             call.effects.check()
             timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
             if timeout < INSTANT:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
             sent, began = True, self._clock()
-            outcome = await self._request(call, candidate, texts, timeout, admission, spending)
-            if isinstance(outcome, Answer) and outcome.implausible is not None:
-                self._tell_of_bill(call, candidate, spending, outcome.implausible)
-            booked, seconds = True, self._clock() - began
-            return await self._book(call, candidate, texts, spending, reservation, outcome, seconds)
+            with self._tell.sent(call, candidate, spending, self._wiring.backends[candidate.index]):
+                outcome = await self._request(call, candidate, texts, timeout, admission, spending)
+                if isinstance(outcome, Answer) and outcome.implausible is not None:
+                    self._tell_of_bill(call, candidate, spending, outcome.implausible)
+                booked, seconds = True, self._clock() - began
+                return await self._book(call, candidate, texts, spending, reservation, outcome, seconds)
         except BaseException as stopped:  # or a defect in a backend
             if not booked and reserved and isinstance(reserved[0], int):
                 perhaps_billed = sent and not never_sent(stopped)
@@ -203,7 +205,6 @@ class OneAttempt:
     ) -> Answer | EmbedRouterError:
         """Send the request, and record its outcome in the model's limits."""
         limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
-        self._tell.sent(call, candidate, spending)
         began = self._clock()
         try:
             sent = [item.text for item in texts]
@@ -259,7 +260,7 @@ class OneAttempt:
             found = {
                 item.text: Found(vector, share, origin) for index, (item, vector, share) in rows if index not in bad
             }
-        keep = partial(self._keep, call, candidate, found, outcome.model, reservation, tokens, outcome.implausible)
+        keep = partial(self._keep, call, candidate, found, outcome, reservation, tokens)
         amount, other = await call.effects.run_blocking(keep)
         charge = Charge(tokens, amount)
         self._wiring.totals.add(usage_of([charge]))
@@ -268,7 +269,7 @@ class OneAttempt:
         if embedded.found:
             self._learned.useful.add(candidate.index)
         if other is None and wrong is None and not bad:
-            self._tell.answered(call, candidate, spending, tokens, amount, seconds)
+            self._tell.answered(call, candidate, spending, tokens, amount, seconds, outcome.model or "")
             return Outcome(embedded, cost=amount, sent=True)
         length = has_other_length(outcome.vectors, len(texts), dimensions)
         if length and len(texts) == 1 and candidate.index in self._learned.useful:
@@ -280,9 +281,10 @@ class OneAttempt:
             indices=list(bad),
         )
         self._tell.failed(call, candidate, spending, error, seconds, amount)
-        if other is not None:
+        if isinstance(other, SpaceMismatchError):
             first = self._served.known(candidate.name, candidate.fingerprint)
             self._tell.changed(call, candidate, "name", first, outcome.model)
+        if other is not None:
             raise other
         if length and not bad:
             self._tell.changed(call, candidate, "number of dimensions", dimensions, outcome.vectors.shape[1])
@@ -317,20 +319,27 @@ class OneAttempt:
         call: Call,
         candidate: Candidate,
         found: Mapping[str, Found],
-        name: str | None,
+        answer: Answer,
         reservation: int,
         tokens: int,
-        implausible: str | None,
-    ) -> tuple[Decimal | None, SpaceMismatchError | None]:
+    ) -> tuple[Decimal | None, EmbedRouterError | None]:
         """Store vectors and book their cost; vectors of another model than before are not stored."""
-        other = None
+        other: EmbedRouterError | None = None
         try:
-            other = self._other_model(candidate, name)
+            other = self._other_model(candidate, answer.model)
             if found and other is None and self._cache.store is not None:
                 key = key_function(candidate, call.input_type, dtype=self._cache.dtype)
-                self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
+                kept = self._cache.write({key(text): Entry(item.vector, item.tokens) for text, item in found.items()})
+                if not kept and self._cache.must_keep:
+                    other = self._cache.refusal()
         finally:
-            amount = self._ledger.settle(reservation, tokens, cost(tokens, candidate.price), implausible)
+            amount = self._ledger.settle(
+                reservation,
+                tokens,
+                cost(tokens, candidate.price),
+                answer.implausible,
+                reported=answer.tokens is not None,
+            )
         return amount, other
 
 
@@ -375,7 +384,9 @@ def _spending(call: Call, candidate: Candidate, texts: Sequence[SizedText], numb
         tier=candidate.tier,
         tag=call.tag,
         texts=len(texts),
+        pieces=sum(item.is_piece for item in texts),
         tokens=tokens,
+        exact=call.exact if candidate.index == call.first.index else None,
         amount=cost(tokens, candidate.price),
         free_tokens=candidate.free_tokens,
         attempt=number,

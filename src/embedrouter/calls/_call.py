@@ -56,6 +56,8 @@ class Call:
     """Receives what each request has brought, as soon as it is answered; also where another request fails."""
     limiter: Limiter | None = None
     """Is asked before each request that goes out."""
+    exact: bool | None = None
+    """Whether the first model's own tokenizer counted the texts; ``None`` where nothing was counted."""
     unaffordable: BudgetExceededError | None = None
     """Why nothing that costs money may be called."""
 
@@ -68,6 +70,10 @@ class Call:
             "tag": self.tag,
         }
 
+    def asks(self) -> About:
+        """Return what an event that is about no model says of the call."""
+        return {"model": "", "tier": "", "input_type": self.input_type, "tag": self.tag}
+
     @property
     def first(self) -> Candidate:
         """The model that is called first."""
@@ -79,6 +85,8 @@ class SizedText(NamedTuple):
 
     text: str
     tokens: int
+    is_piece: bool = False
+    """Whether it is a part of a text over the model's limit."""
 
 
 @dataclass(slots=True)
@@ -130,13 +138,16 @@ class Degradation:
 
     over_budget: bool
     unavailable: bool
+    over_budget_of: Mapping[str, bool] = field(default_factory=dict)
+    """``over_budget`` for the caps of a tag, by the tag's name."""
 
     def allows(self, input_type: InputType, *failures: EmbedRouterError) -> bool:
         """Return whether a lower tier may answer after these failures; never for documents, which stay in the index."""
         if input_type == "document" or any(isinstance(failure, AuthenticationError) for failure in failures):
             return False
-        if all(isinstance(failure, BudgetExceededError) for failure in failures):
-            return self.over_budget
+        refusals = [failure for failure in failures if isinstance(failure, BudgetExceededError)]
+        if len(refusals) == len(failures):
+            return all(self.over_budget_of.get(failure.tag, self.over_budget) for failure in refusals)
         return self.unavailable
 
 

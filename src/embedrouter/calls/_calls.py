@@ -37,15 +37,17 @@ from ..errors import (
     OutOfThreadsError,
     RateLimitedError,
 )
-from ..events import CallEnded, numbered_call
+from ..events import CallBilled, numbered_call, watched
 from ..limits import ModelHealth, ModelLimits
-from ..types import Candidate, EmbeddingResult, Estimate, Found, Usage
-from ._afford import Afford, pack_requests
+from ..types import Candidate, EmbeddingResult, Estimate, Found
+from ._account import CallAccount
+from ._afford import Afford
 from ._assemble import assemble, savings, warn_if_degraded
 from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
-from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, input_limit, without
+from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
 from ._effects import Effects, Running
+from ._estimate import estimate
 from ._isolate import Isolate
 from ._learned import Learned
 from ._look_up import CacheReader, LookUp
@@ -106,9 +108,9 @@ class _Stages:
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
-            look_up: Stage = LookUp(self.reader, claims, Share(claims, self.reader, clock, self.size))
-            if wiring.micro_batch_window > 0 and wiring.budget.per_call is None:
-                look_up = MicroBatch(wiring.micro_batch_window, clock, look_up)
+            look_up: Stage = LookUp(self.reader, claims, Share(claims, self.reader, clock, wiring.events, self.size))
+            if wiring.micro_batch_window > 0 and not wiring.budget.caps_calls:
+                look_up = MicroBatch(wiring.micro_batch_window, clock, wiring.events, look_up)
             self.first = Recall(wiring.memory, look_up)
 
 
@@ -125,49 +127,34 @@ class Calls:
         """Return the vectors of the texts in order."""
         if first := surroundings().first:
             question = replace(question, first=question.first + first)
-        told = self.wiring.events.wanted(CallEnded)
+        told = self.wiring.events.wanted(CallBilled)
         return self._embed_and_tell(effects, question) if told else self._embed(effects, question)
 
     async def _embed_and_tell(self, effects: Effects, question: Question) -> EmbeddingResult:
-        events, began = self.wiring.events, self.wiring.clock()
-        with numbered_call():
+        events, account = self.wiring.events, CallAccount(self.wiring, question)
+        with numbered_call(), watched(account.begin()):
             try:
-                result = await self._embed(effects, question)
+                result = await self._embed(effects, question, account)
             except BaseException as error:
-                events.report(self._ended(question, began, None, error))
+                events.report(account.failed(error))
                 if isinstance(error, Exception):
                     await events.received(effects.detached().wait_for)
                 raise
-            events.report(self._ended(question, began, result))
+            events.report(account.ended(result))
         await events.received(effects.detached().wait_for)
         return result
 
-    def _ended(
-        self, question: Question, began: float, result: EmbeddingResult | None, error: BaseException | None = None
-    ) -> CallEnded:
-        usage = Usage() if result is None else result.usage
-        return CallEnded(
-            tier=self.wiring.tiers[question.rank],
-            input_type=question.input_type,
-            tag=question.tag,
-            texts=len(question.texts),
-            cached=0 if result is None else sum(result.cached),
-            degraded=0 if result is None else sum(result.degraded),
-            requests=usage.requests,
-            tokens=usage.tokens,
-            cost=usage.cost,
-            saved=usage.saved,
-            seconds=self.wiring.clock() - began,
-            error="" if error is None else type(error).__name__,
-        )
-
-    async def _embed(self, effects: Effects, question: Question) -> EmbeddingResult:
+    async def _embed(self, effects: Effects, question: Question, account: CallAccount | None = None) -> EmbeddingResult:
         wiring, texts = self.wiring, question.texts
         call = self._call(effects, question)
         if question.progress is not None:
             call = replace(call, report=question.progress.begin(texts))
+        if account is not None:
+            call = account.attached(call)
         embedded = await self._positioned(question, self._stages.get().first.embed(call, list(dict.fromkeys(texts))))
         avoided = savings(texts, embedded.found)
+        if account is not None:
+            account.avoided = avoided
         wiring.totals.save(avoided, question.tag)
         if wiring.ledger.flush_due():
             if is_daemon_process():  # it may be ended as soon as it has returned
@@ -185,21 +172,10 @@ class Calls:
 
     async def estimate(self, effects: Effects, question: Question) -> Estimate:
         """Estimate the tokens, requests and cost of ``embed``; read the cache and make no request."""
-        stages = self._stages.get()
-        call = self._call(effects, question)
-        distinct = list(dict.fromkeys(question.texts))
+        call, distinct = self._call(effects, question), list(dict.fromkeys(question.texts))
         missing, sized = await self._prepare(call, question, distinct)
-        return Estimate(
-            texts=len(question.texts),
-            unique=len(distinct),
-            cached=len(distinct) - len(missing),
-            tokens=sum(item.tokens for item in sized.texts),
-            requests=len(pack_requests(sized.texts, call.first)),
-            cost=await stages.afford.cost(call, sized.texts),
-            model=call.first.name,
-            exact=sized.exact,
-            too_long=len(sized.parts) or sum(item.tokens > input_limit(call.first) for item in sized.texts),
-        )
+        afford = self._stages.get().afford
+        return await estimate(self.wiring, afford, call, question.texts, len(missing), sized, len(distinct))
 
     async def prepare(self, effects: Effects, question: Question) -> Prepared:
         """Return the texts to be sent for the texts that are not cached."""

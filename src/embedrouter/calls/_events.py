@@ -1,5 +1,7 @@
 """Report the events of one request."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
 from typing import Literal
 
@@ -13,8 +15,11 @@ from ..events import (
     RequestFailed,
     RequestSent,
     SpendingUnconfirmed,
+    watched,
 )
 from ..limits import CircuitState, ModelHealth
+from ..models import Backend
+from ..providers import address_of, format_of
 from ..types import Candidate, Spending
 from ._call import Call
 
@@ -27,18 +32,40 @@ class RequestEvents:
     def __init__(self, events: Events) -> None:
         self._events = events
 
-    def sent(self, call: Call, candidate: Candidate, spending: Spending) -> None:
-        self._events.emit(
-            RequestSent,
+    def sent(
+        self, call: Call, candidate: Candidate, spending: Spending, backend: Backend
+    ) -> AbstractContextManager[None]:
+        """Report a request; return what is entered until its answer is booked."""
+        if not self._events.wanted(RequestSent):
+            return nullcontext()
+        event = RequestSent(
             **call.about(candidate),
             texts=spending.texts,
             tokens=spending.tokens,
             cost=spending.amount,
             attempt=spending.attempt,
+            dimensions=candidate.dimensions,
+            encoding=format_of(backend),
+            address=str(address_of(backend) or ""),
+            local=candidate.local,
         )
+        return self._sent(event)
+
+    @contextmanager
+    def _sent(self, event: RequestSent) -> Iterator[None]:
+        with watched(event):
+            self._events.report(event)
+            yield
 
     def answered(
-        self, call: Call, candidate: Candidate, spending: Spending, tokens: int, amount: Decimal | None, seconds: float
+        self,
+        call: Call,
+        candidate: Candidate,
+        spending: Spending,
+        tokens: int,
+        amount: Decimal | None,
+        seconds: float,
+        served: str,
     ) -> None:
         self._events.emit(
             RequestAnswered,
@@ -48,6 +75,7 @@ class RequestEvents:
             cost=amount,
             seconds=seconds,
             attempt=spending.attempt,
+            served=served,
         )
 
     def failed(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 
 from ..errors import BudgetExceededError, EmbedRouterError
+from ..events import Events, RequestShared
 from ..spending import UNIT, Charge
 from ..types import Found
 from ._call import Call, Embedded, Stage, TextsRejected, TextsTooLong, seconds_left, without
@@ -51,8 +52,8 @@ class MicroBatch:
         window: seconds that a batch stays open for further calls, while another call of their kind is in flight.
     """
 
-    def __init__(self, window: float, clock: Callable[[], float], following: Stage) -> None:
-        self._window, self._clock, self._following = window, clock, following
+    def __init__(self, window: float, clock: Callable[[], float], events: Events, following: Stage) -> None:
+        self._window, self._clock, self._events, self._following = window, clock, events, following
         self._batcher = MicroBatcher()
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
@@ -66,12 +67,16 @@ class MicroBatch:
             finally:
                 left = self._batcher.leave(kind)
             if left is not None:
-                self._start(call, left, 0)
+                left.context.copy().run(self._start, call, left, 0)
             return embedded
         batch, member = entered
         if batch.members[0] is member:
             self._start(call, batch, self._window)
-        embedded = await result(self._batcher, call, batch, member, self._clock())
+        began = self._clock()
+        embedded = await result(self._batcher, call, batch, member, began)
+        if embedded.found and batch.members[0] is not member and self._events.wanted(RequestShared):
+            number, seconds = len(embedded.found), self._clock() - began
+            self._events.emit(RequestShared, **call.asks(), texts=number, by="micro-batch", seconds=seconds)
         if missing := without(texts, embedded.found):
             embedded.add(await self._following.embed(call, missing))
         return embedded

@@ -6,6 +6,7 @@ which is sealed and sent after a short window.
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 from .._process import Future, Lock
@@ -29,6 +30,8 @@ class Batch:
 
     kind: Hashable
     members: list[Member] = field(default_factory=list)
+    context: Context = field(default_factory=copy_context)
+    """Of the first call, in which the request is made: events and traces count it there."""
     sealed: bool = False
     """Whether no further call can join."""
     ended: bool = False

@@ -29,7 +29,7 @@ PATIENCE = 2.0
 
 
 class Progress:
-    """Draw one bar for a call, or for the chunks of ``embed_iter``; a context manager in both forms.
+    """Draw one bar for a call, for the chunks of ``embed_iter``, or for other work; a context manager in both forms.
 
     Args:
         show: whether there is a bar.
@@ -77,6 +77,10 @@ class Progress:
     def end(self, result: EmbeddingResult) -> None:
         """End a call."""
         self._draw(self._end, len(result), sum(result.cached), result.usage)
+
+    def reach(self, texts: int, usage: Usage, *, cached: int = 0) -> None:
+        """Show how far work of another kind than a call is, such as a batch: figures since the bar was opened."""
+        self._draw(self._show_figures, texts, cached, usage)
 
     def _draw(self, function: Callable[..., None], *arguments: Any) -> None:
         if self._lane is None:

@@ -80,7 +80,7 @@ def ask(
         texts=validate(texts),
         input_type="query" if input_type == "query" else "document",  # an enum's member is no plain text
         rank=rank(name, wiring.tiers),
-        tag=current_tag(),
+        tag=current_tag() or wiring.tag,
         deadline=None if timeout is None else wiring.clock() + timeout,
         timeout=timeout,
         batch=batch,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from .._process import Future
 from ..errors import EmbedRouterError
+from ..events import Events, RequestShared
 from ..types import Found
 from ._call import Call, Embedded, Stage, without
 from ._look_up import CacheReader
@@ -32,12 +33,13 @@ class Share:
         claims: SingleFlight[Found],
         reader: CacheReader,
         clock: Callable[[], float],
+        events: Events,
         following: Stage,
         *,
         stalled: float = STALLED,
     ) -> None:
         self._claims, self._reader, self._clock, self._following = claims, reader, clock, following
-        self._stalled = stalled
+        self._events, self._stalled = events, stalled
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         shared = call.effects.group is not None and not all(candidate.unlimited for candidate in call.candidates)
@@ -50,9 +52,14 @@ class Share:
         while texts:
             waiting = {} if alone else self._claims.claim(kind_of(call), texts)
             embedded.add(await self._embed_claimed(call, without(texts, waiting), release=not alone))
+            began = self._clock() if waiting and self._events.wanted(RequestShared) else None
             await self._wait(call, list(waiting.values()))
             resolutions = {text: _resolution(future) for text, future in waiting.items()}
-            embedded.found |= {text: found.again() for text, found in resolutions.items() if isinstance(found, Found)}
+            shared = {text: found.again() for text, found in resolutions.items() if isinstance(found, Found)}
+            if shared and began is not None:
+                seconds = self._clock() - began
+                self._events.emit(RequestShared, **call.asks(), texts=len(shared), by="single flight", seconds=seconds)
+            embedded.found |= shared
             texts = without(waiting, embedded.found)
             alone = "failed" in resolutions.values()
         return embedded

@@ -60,6 +60,7 @@ class Size:
             sized = Sized([SizedText(text, len(text)) for text in texts])
         else:
             sized = await self.measure(call, texts)
+            call = replace(call, exact=sized.exact)
         parts, embedded = sized.parts, Embedded(sized.found)
         may_shorten = self._on_too_long != "error"
         embedded.add(await self._following.embed(call, sized.texts, may_shorten=may_shorten))
@@ -93,8 +94,9 @@ class Size:
         if self._on_too_long == "error":
             raise TextsTooLong(long, limit, call.first.name)
         cut = await self._cut(call, long)
-        short = [item for item in sized.texts if item.tokens <= limit]
-        return Sized(list(dict.fromkeys([*short, *cut.texts])), True, cut.parts, cut.found)
+        short = {item.text: item for item in sized.texts if item.tokens <= limit}
+        pieces = [item for item in cut.texts if item.text not in short]
+        return Sized([*short.values(), *pieces], counts.exact, cut.parts, cut.found)
 
     async def _count(self, call: Call, texts: Sequence[str]) -> TokenCounts:
         return await call.effects.run_blocking(_count, self._backends[call.first.index], texts, call.input_type)
@@ -108,7 +110,8 @@ class Size:
         found = await self._reader.look_up(call, distinct)
         missing = without(distinct, found)
         counts = await self._count(call, missing)
-        return Sized(list(map(SizedText, missing, counts.tokens)), True, parts, found)
+        sized = [SizedText(text, tokens, is_piece=True) for text, tokens in zip(missing, counts.tokens, strict=True)]
+        return Sized(sized, counts.exact, parts, found)
 
     async def _join_parts(self, call: Call, parts: Mapping[str, Sequence[str]], found: dict[str, Found]) -> None:
         """Add the vectors of split texts to ``found`` and to the cache, last first: parts may be split later.

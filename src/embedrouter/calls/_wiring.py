@@ -5,7 +5,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..events import Events
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
-from ..spending import Budget, Ledger, UsageTotals, cost
+from ..spending import Budget, Ledger, UsageTotals, cost, current_tag, project_tag
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
 
@@ -62,12 +62,19 @@ class Wiring:
     events: Events
     tiers: Sequence[str]
     """Names of the tiers, lowest first."""
+    tag: str = ""
+    """Under which spending outside of all ``with tag(…)`` blocks is booked."""
 
     def cost(self, model: str, tokens: int, *, batch: bool = False) -> Decimal | None:
         """Return the cost of further tokens of a model, after its free tokens; ``None`` where the price is unknown."""
         candidate = next(item for item in self.candidates if item.name == model)
         free = self.ledger.free_tokens(model, candidate.batch_free_tokens if batch else candidate.free_tokens)
         return cost(max(0, tokens - free), candidate.batch_price if batch else candidate.price)
+
+    def first(self, rank: int) -> Candidate:
+        """Return the model that calls at a tier's rank make their first request to."""
+        able = [item for item in self.candidates if item.rank >= rank]
+        return min(able or self.candidates, key=in_turn)
 
     def require_affordable(self, amount: Decimal | None) -> None:
         """Refuse work of several calls whose total cost (``None``: unknown) exceeds the budget.
@@ -78,8 +85,8 @@ class Wiring:
         Raises:
             BudgetExceededError: the message names the cap and the amount already spent.
         """
-        if (refusal := self.ledger.refusal(self.budget, amount)) is not None:
-            raise BudgetExceededError(f"Nothing was called: {refusal}")
+        if (refusal := self.ledger.refusal(self.budget, amount, current_tag() or self.tag)) is not None:
+            raise BudgetExceededError(f"Nothing was called: {refusal}", tag=refusal.tag)
 
     @property
     def fingerprint(self) -> list[object]:
@@ -89,7 +96,10 @@ class Wiring:
             [item.fingerprint, item.rank, item.limits.input_tokens if cut else None]
             for item in sorted(self.candidates, key=in_turn)
         ]
-        return [models, self.on_too_long, self.cache.dtype, astuple(self.degradation)]
+        degradation = self.degradation
+        by_tag = [sorted(degradation.over_budget_of.items())] if degradation.over_budget_of else []
+        policy = [degradation.over_budget, degradation.unavailable, *by_tag]
+        return [models, self.on_too_long, self.cache.dtype, policy]
 
     def close(self) -> None:
         """Close the cache and the ledger, clear the memory of queries, and wait for ``on_event``."""
@@ -128,7 +138,7 @@ def wire(settings: RouterSettings) -> Wiring:
     served = ServedNames(folder if isinstance(folder, Path) else None)
     if not isinstance(folder, Path):
         folder = Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
-    ledger = Ledger(_ledger_file(settings.ledger, folder), required=bool(budget.caps), events=events)
+    ledger = Ledger(_ledger_file(settings.ledger, folder), required=budget.has_caps, events=events)
     return Wiring(
         candidates=candidates,
         backends=backends,
@@ -148,7 +158,9 @@ def wire(settings: RouterSettings) -> Wiring:
         retry=settings.retry or RetryPolicy(),
         on_too_long=settings.on_too_long,
         degradation=Degradation(
-            over_budget=budget.when_exceeded == "degrade", unavailable=settings.when_unavailable == "degrade"
+            over_budget=budget.when_exceeded == "degrade",
+            unavailable=settings.when_unavailable == "degrade",
+            over_budget_of={name: own.when_exceeded == "degrade" for name, own in budget.by_tag.items()},
         ),
         micro_batch_window=settings.micro_batch_window,
         clock=clock,
@@ -156,6 +168,7 @@ def wire(settings: RouterSettings) -> Wiring:
         random=settings.random or random.random,
         events=events,
         tiers=settings.tiers,
+        tag=project_tag(),
     )
 
 

@@ -1,8 +1,8 @@
 """The command line.
 
 ``main`` is the program. It prints an ``EmbedRouterError`` as one paragraph on stderr and exits with code 1 (2 is wrong
-usage, 130 is Ctrl-C), without a traceback. Each command is a module of this package. No module imports a framework or
-an SDK before a command needs it, so that ``embedrouter --help`` answers at once.
+usage, 130 is Ctrl-C, 141 is a closed pipe), without a traceback. Each command is a module of this package. No module
+imports a framework or an SDK before a command needs it, so that ``embedrouter --help`` answers at once.
 """
 
 import sys
@@ -12,15 +12,16 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import _batch, _cache, _calibrate, _check, _demo, _doctor, _estimate, _ledger, _models, _stats, _warm
+from . import _batch, _cache, _calibrate, _check, _demo, _doctor, _embed, _estimate, _ledger, _models, _stats, _warm
+from ._completion import completing
 from ._console import Commands, complain, say
+from ._streams import standard_streams
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # rich tracebacks print local variables, which may hold API keys
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -46,6 +47,7 @@ app.command("calibrate")(_calibrate.command)
 app.command("check")(_check.command)
 app.command("demo")(_demo.command)
 app.command("doctor")(_doctor.command)
+app.command("embed")(_embed.command)
 app.command("estimate")(_estimate.command)
 app.command("models")(_models.command)
 app.command("stats")(_stats.command)
@@ -57,8 +59,9 @@ app.add_typer(_ledger.app, name="ledger", cls=Commands)
 
 def main() -> None:
     """Run the program and exit."""
-    try:
-        app(prog_name="embedrouter")
-    except EmbedRouterError as error:
-        complain("\n".join((f"embedrouter: {error}", *getattr(error, "__notes__", ()))))
-        sys.exit(1)
+    with standard_streams(), completing():
+        try:
+            app(prog_name="embedrouter")
+        except EmbedRouterError as error:
+            complain("\n".join((f"embedrouter: {error}", *getattr(error, "__notes__", ()))))
+            sys.exit(1)

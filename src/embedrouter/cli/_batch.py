@@ -8,7 +8,7 @@ import typer
 
 from .._display import shown_name
 from ..batches import BatchJob, BatchRecord
-from ..calls import format_positions
+from ..calls import Progress, format_positions
 from ..errors import ConfigError
 from ._console import Output, exit_on_interrupt, say
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
@@ -84,11 +84,11 @@ def collect_batches(router: AnyRouter, every: float, *, wait: bool, output: Outp
     jobs = _jobs(router)
     with (
         exit_on_interrupt(lambda: INTERRUPTED),
-        output.progress("waiting", sum(record.texts for job in jobs for record in job.records)) as advance,
+        Progress("auto", sum(record.texts for job in jobs for record in job.records), "waiting") as progress,
     ):
         while True:
             statuses = [job.poll() for job in jobs]
-            advance(sum(status.answered for status in statuses), router.usage.cost)
+            progress.reach(sum(status.answered for status in statuses), router.usage)
             if not wait or all(status.ended for status in statuses):
                 break
             time.sleep(every)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import filesize
 
+from .._display import data_size
 from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
 from ..errors import ConfigError
 from ..retrieval.index_guard import FOLDER, forget, recorded, users_folder
@@ -36,14 +36,20 @@ def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson =
     indexes = {name: str(space) for name, space in recorded(users_folder(), database.path / FOLDER).items()}
     on_disk = database.bytes_on_disk
     output.line(f"Cache: {database.path}{'' if database.exists else ' (does not exist yet)'}")
-    output.line(f"Rows: {rows:,}, {filesize.decimal(size)} of vectors, {filesize.decimal(on_disk)} on disk")
+    free = database.free_bytes
+    output.line(
+        f"Rows: {rows:,}, {data_size(size)} of vectors, {data_size(on_disk)} on disk; "
+        f"{'the folder may only be read' if database.is_read_only else f'{data_size(free)} are free'}"
+    )
     for model, (own_rows, own_size) in sorted(sizes.items()):
-        output.line(f"Model {model or 'unknown'}: {own_rows:,} rows, {filesize.decimal(own_size)}")
+        share = f"{data_size(own_size)}, about {data_size(on_disk * own_size // size)} on disk"
+        output.line(f"Model {model or 'unknown'}: {own_rows:,} rows, {share}")
     for name, space in indexes.items():
         output.line(f"Index {name!r}: {space}")
     if not indexes:
         output.line("Indexes: none is recorded")
     facts = {"folder": database.path, "rows": rows, "bytes": size, "bytes_on_disk": on_disk, "indexes": indexes}
+    facts |= {"free": free, "read_only": database.is_read_only}
     models = {name or "unknown": dict(zip(("rows", "bytes"), sums, strict=True)) for name, sums in sizes.items()}
     output.json({**facts, "models": models})
 
@@ -60,6 +66,8 @@ def verify(
     A damaged row gives no wrong vector: the router treats the row as missing and pays for its text again.
     """
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
+    if remove:
+        database.require_writable()
     with output.busy("reading every row"):
         count = Counter(row.sound for row in database.rows())
         removed = _remove(database, (row for row in database.rows() if not row.sound)) if remove else 0
@@ -95,6 +103,7 @@ def prune(
     if not aged and not damaged:
         raise typer.BadParameter("Name the rows to remove: --older-than DAYS, --unused DAYS, --model MODEL, --damaged.")
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json, yes=yes)
+    database.require_writable()
     now = time.time()
     marks = _marks(database, model) if model else None
 
@@ -111,7 +120,7 @@ def prune(
     with output.busy("reading rows"):
         sizes = {row.number: len(row.value) for row in selected()}
     size = sum(sizes.values())
-    amount = f"{len(sizes):,} rows, {filesize.decimal(size)},"
+    amount = f"{len(sizes):,} rows, {data_size(size)},"
     if sizes:
         question = f"{amount} are to be removed from {database.path}"
         output.require_agreement(question, "Nothing was removed. Agree with --yes.")

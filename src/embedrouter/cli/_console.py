@@ -1,7 +1,7 @@
 """Output of the commands: lines, tables, progress bars and questions for people, or one JSON object for programs.
 
-Colour and moving bars are for terminals; piped output is plain text. Everything that is printed goes through this file,
-which escapes what a terminal would obey.
+Colour and moving bars are for terminals; piped output is plain text, one line for each row of a table. Bars go to
+stderr. Everything that is printed goes through this file, which escapes what a terminal would obey.
 """
 
 import json
@@ -13,22 +13,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, TextIO
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape as escape_markup
-from rich.padding import Padding
 from rich.progress import Progress, TextColumn
 from rich.prompt import Confirm
-from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from .._display import escaped, masked
 from ..errors import ConfigError
-from ..types import Estimate
+from ..types import Estimate, dollars
+from ._layout import table_lines, wrap
 
 UNLIMITED = 100_000
 """Characters of a piped line: no line is cut or wrapped."""
@@ -37,8 +35,9 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 STEP = 512
 """Texts embedded at once where the model is slow: one step of the progress bar."""
 FEW = 5
-PARAGRAPH = (0, 0, 0, 4)
-"""Blank cells above, right of, below and left of a paragraph."""
+WIDE = 100
+"""Cells of a screen in which a moving bar has room."""
+format_money = dollars
 
 
 class Output:
@@ -52,41 +51,31 @@ class Output:
     def __init__(self, *, as_json: bool, yes: bool = False) -> None:
         width = None if sys.stdout.isatty() else UNLIMITED
         self.console = Console(quiet=as_json, highlight=False, markup=False, emoji=False, width=width)
-        self._animated = sys.stdout.isatty() and not as_json
+        self._bars = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._as_json = as_json
         self._yes = yes
 
     def line(self, text: str = "", style: str | None = None) -> None:
-        """Print one line."""
-        self.console.print(escaped(text), style=style, soft_wrap=True)
+        """Print one sentence, in several lines where the window is narrow."""
+        for line in _broken(text, self.console.width):
+            self.console.print(line, style=style, soft_wrap=True)
 
-    def table(self, rows: Sequence[Mapping[str, object]], *, total: bool = False) -> None:
-        """Print a table of rows by column; with ``total`` the last row is set apart. Numbers are aligned right.
+    def code(self, text: str) -> None:
+        """Print lines that are to be copied: none is broken."""
+        for line in text.split("\n"):
+            self.console.print(escaped(line), soft_wrap=True)
 
-        On a terminal narrower than the table each row becomes a short paragraph: folded cells cannot be read, and a
-        name in two pieces cannot be copied.
-        """
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in rows[0]:
-            number = any(isinstance(row[name], int | float | Decimal) for row in rows)
-            table.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=True)
-        for position, row in enumerate(rows, 1):
-            table.add_row(*map(_format_cell, row.values()), end_section=total and position == len(rows) - 1)
-        width = self.console.measure(table, options=self.console.options.update(width=UNLIMITED)).maximum
-        if width <= self.console.width:
-            self.console.print(table)
-            return
-        for row in rows:
-            (_, head), *others = row.items()
-            self.line(_format_cell(head), style="bold")
-            cells = "; ".join(f"{name}: {_format_cell(value)}" for name, value in others)
-            self.console.print(Padding(cells, PARAGRAPH))
+    def table(self, rows: Sequence[Mapping[str, object]], *, total: bool = False, optional: Sequence[str] = ()) -> None:
+        """Print a table of rows by column; with ``total`` the last row is their sum. See ``table_lines``."""
+        for line, strong in table_lines(rows, self.console.width, total=total, optional=optional) if rows else ():
+            self.console.print(line, style="bold" if strong else None, soft_wrap=True)
         self.line()
 
     def json(self, content: object) -> None:
         """Print an object as JSON, if the user asked for JSON."""
         if self._as_json:
-            for line in json.dumps(content, indent=2, ensure_ascii=False, default=_json_value).split("\n"):
+            plain = not is_unicode(sys.stdout)
+            for line in json.dumps(content, indent=2, ensure_ascii=plain, default=_json_value).split("\n"):
                 print(line if line.isprintable() else _ascii(line))
 
     def require_agreement(self, question: str, refusal: str, *, piped: bool = False) -> None:
@@ -100,7 +89,7 @@ class Output:
         """
         if self._yes:
             return
-        can_ask = self._animated and not piped and sys.stdin.isatty()
+        can_ask = sys.stdout.isatty() and not self._as_json and not piped and sys.stdin.isatty()
         asked = Text(escaped(f"{question}. Go ahead?"))
         if not can_ask or not Confirm.ask(asked, console=self.console, default=False):
             raise ConfigError(f"{question}. {refusal}")
@@ -110,27 +99,35 @@ class Output:
         costs = [estimate.cost for estimate in estimates]
         total = None if None in costs else sum(filter(None, costs), Decimal(0))
         if total != 0:
-            price = "an unknown price" if total is None else f"about {format_money(total)}"
-            tokens = sum(estimate.tokens for estimate in estimates)
+            price = "an unknown price" if total is None else _likely_and_most(estimates, total)
+            tokens = sum(estimate.likely_tokens for estimate in estimates)
             models = ", ".join(dict.fromkeys(estimate.model for estimate in estimates))
             question = f"This embeds {tokens:,} tokens for {price} with {models}"
             self.require_agreement(question, f"Nothing was embedded. {refusal}", piped=piped)
 
     def busy(self, description: str) -> AbstractContextManager[object]:
         """Show a spinner."""
-        return self.console.status(Text(escaped(f"{description} …"))) if self._animated else nullcontext()
+        spinner = "dots" if is_unicode(sys.stderr) else "line"
+        text = Text(escaped(f"{description} …"))
+        return self._bars.status(text, spinner=spinner) if sys.stderr.isatty() else nullcontext()
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
         """Show a bar with texts per second, money and the time left; give the function that sets texts and money."""
-        columns = *Progress.get_default_columns(), TextColumn("{task.fields[facts]}")
+        columns = Progress.get_default_columns() if self._bars.width >= WIDE else (TextColumn("{task.description}"),)
         began = time.monotonic()
-        with Progress(*columns, console=self.console, transient=True, disable=not self._animated) as bar:
+        with Progress(
+            *columns,
+            TextColumn("{task.fields[facts]}"),
+            console=self._bars,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
             task = bar.add_task(escape_markup(escaped(description)), total=total, facts="")
 
             def advance(done: int, spent: Decimal) -> None:
                 speed = done / max(time.monotonic() - began, 1e-6)
-                facts = f"{done:,}/{total:,}, {speed:,.0f} texts/s, {format_money(spent)}"
+                facts = f"{done:,}/{total:,}, {speed:,.0f} texts/s, {dollars(spent)}"
                 bar.update(task, completed=done, facts=facts)
 
             yield advance
@@ -147,13 +144,29 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print one line, in commands that print neither tables nor JSON."""
-    print(escaped(text))
+    """Print one sentence, in commands that print neither tables nor JSON."""
+    print("\n".join(_broken(text, _width(sys.stdout))))
 
 
 def complain(text: str) -> None:
     """Print lines on stderr."""
-    print("\n".join(map(escaped, text.split("\n"))), file=sys.stderr)
+    for line in text.split("\n"):
+        print("\n".join(_broken(line, _width(sys.stderr))), file=sys.stderr)
+
+
+def _width(stream: TextIO) -> int:
+    return Console(file=stream).width if stream.isatty() else UNLIMITED
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """Return a sentence in lines. One with escapes stays whole: a line may not begin with words that others chose."""
+    shown = escaped(text)
+    return wrap(shown, width) if shown == text else [shown]
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Return whether a stream can show every character."""
+    return (stream.encoding or "utf-8").lower().startswith("utf")
 
 
 class Commands(TyperGroup):
@@ -203,26 +216,11 @@ def interrupt_message(cache_location: str | None) -> str:
     return f"Stopped. Embedded texts are in the cache ({cache_location}): the next run continues from there."
 
 
-def format_money(amount: Decimal) -> str:
-    """Format US dollars, small amounts with two significant digits."""
-    if amount == 0 or amount >= Decimal("0.1"):
-        return f"${amount:,.2f}"
-    return f"${amount.quantize(Decimal(1).scaleb(amount.adjusted() - 1)):f}"
-
-
-def _format_cell(value: object) -> str:
-    """Format numbers, money, unknown amounts (``None``) and lists; everything else is its string."""
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Decimal):
-        return format_money(value)
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return escaped(", ".join(value) if isinstance(value, list) else str(value))
+def _likely_and_most(estimates: Sequence[Estimate], most: Decimal) -> str:
+    """Describe what texts would cost: about so much, at most so much."""
+    likely = sum((estimate.likely_cost or Decimal(0) for estimate in estimates), Decimal(0))
+    bound = likely != most and all(estimate.is_bound for estimate in estimates)
+    return f"about {dollars(likely)}{f', at most {dollars(most)},' if bound else ''}"
 
 
 def _ascii(line: str) -> str:

@@ -1,190 +1,282 @@
-"""``embedrouter demo``: index real texts in both frameworks, ask questions, and show cost and savings.
+"""``embedrouter demo``: index real texts at two tiers, ask questions at both, and show what was not paid twice.
 
-The texts are the docstrings of the standard library, or a folder of the user; the model is wordllama at two sizes
-unless another is named, so that neither a key nor the network is needed. The two sizes are two spaces, so each needs an
-index of its own; in a configuration with a family such as voyage-4 two tiers search one index.
-
-All work goes through the frameworks' own vector stores and the router's public methods, and the router counts every
-number that is shown.
+The texts are the docstrings of Python's standard library, or a folder of the user. The model is wordllama with 64 and
+with 256 dimensions, so that neither a key nor the network is needed. All texts go through a vector store of LangChain
+or LlamaIndex, as in a program of the user's, and the router's ledger counts every number that is shown. Wordllama is
+free of charge: amounts of money are what the counted tokens cost with the model that most programs use.
 """
 
+import ast
+import re
+import sysconfig
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from ..models import tier as requested_tier
+from ..errors import ConfigError
+from ..models import load_catalogue
 from ..router import Router
-from ..tiered import default_tier
-from ..types import Estimate, Usage
+from ..spending import Account, cost, tag
 from ._console import STEP, Output, exit_on_interrupt, first_few, interrupt_message
-from ._corpus import Corpus, Passage, read_folder, read_standard_library
-from ._demo_stores import HITS, HITS_PER_SOURCE, STORES, Store, find_stores
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName, NoCache, Yes, exclusive
-from ._routers import WORDLLAMA, AnyRouter, build_router, cache_location, distinct_tiers, router_at_tier, settings_for
+from ._ledger import open_ledger
+from ._options import AsJson, CacheFolder, NoCache, exclusive
+from ._routers import WORDLLAMA, cache_location
+from ._texts import read_files
 
-TWO_SIZES = {
-    "routers": {tier: {**settings_for(WORDLLAMA), "dimensions": size} for tier, size in (("low", 64), ("high", 256))}
-}
-"""Wordllama at two tiers."""
-OPENAI_MODELS = ("openai:text-embedding-3-small", "openai:text-embedding-3-large")
+NOTHING = Account()
+TAG = "demo"
+"""The tag of the spending."""
+TIERS = {"low": 64, "high": 256}
+"""Dimensions of the vectors."""
+PAID_MODEL = "openai:text-embedding-3-small"
+QUESTIONS = ["cache the results of a function", "copy a directory tree", "download a file from the web"]
+EXCLUDED = {"distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "turtledemo"}
+"""Parts of the standard library without useful docstrings or not in every Python version."""
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+PASSAGE = re.compile(r"\S(?:.{0,598}\S)?(?=\s|$)|\S{600}", re.DOTALL)
+"""As many whole words as fit into 600 characters; a longer word is cut."""
+
+Passage: TypeAlias = tuple[str, str]
+"""What a text is about, which is shown as the answer, and the text."""
+Add: TypeAlias = Callable[[Sequence[Passage]], object]
+Search: TypeAlias = Callable[[str], str]
+Fill: TypeAlias = Callable[[Router], tuple[Add, Search]]
+"""Open an empty store: what adds passages to it, and what returns the subject of the nearest one."""
 
 
 def command(
-    texts: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Your texts, not Python's docstrings.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Your texts, not Python's docstrings.")] = None,
     ask: Annotated[list[str] | None, typer.Option(help="A question of your own; can be repeated.")] = None,
-    model: ModelName = None,
-    config: ConfigFile = None,
     cache: CacheFolder = None,
     no_cache: NoCache = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Index only the first texts.")] = None,
-    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Index real texts in LangChain and LlamaIndex, ask questions, and show what was cached, computed and paid.
+    """Index real texts in LangChain or LlamaIndex, ask questions at two tiers, and show what was not paid twice.
 
-    Run it twice: the second run is answered from the cache.
+    Run it twice: the second run is answered from the cache. No key and no network is needed.
     """
-    exclusive(model=model, config=config)
-    router = build_router(config, settings_for(model) if model else TWO_SIZES, cache, no_cache)
-    run_demo(router, texts, ask, limit, Output(as_json=as_json, yes=yes))
+    exclusive(cache=cache, no_cache=no_cache)
+    output, began = Output(as_json=as_json), time.monotonic()
+    skipped: dict[str, list[str]] = {}
+    with output.busy("reading texts"):
+        passages = read_folder(folder.expanduser(), skipped) if folder else list(read_standard_library())
+        framework, fill = _find_framework()
+    questions = ask or (first_lines(passages) if folder else QUESTIONS)
+    corpus = str(folder) if folder else "the docstrings of Python's standard library"
+    stored: dict[str, Any] = {"cache": cache} if cache or no_cache else {}
+    routers = {name: Router([WORDLLAMA], dimensions=size, on_too_long="mean", **stored) for name, size in TIERS.items()}
+    location, ledger = cache_location(routers["high"]), routers["high"].ledger.file
+    before = _counted(ledger)
+    output.line(f"{len(passages):,} texts: {corpus}, in {framework}.", style="bold")
+    for reason, files in skipped.items():
+        output.line(f"  skipped, {reason}: {first_few(files)}")
+    low, high = TIERS.values()
+    output.line(f"Indexed at tier low ({low} numbers a vector) and high ({high}), and once more, as after a restart.")
+    answers: list[dict[str, str]] = [{"question": question} for question in questions]
+    with exit_on_interrupt(lambda: interrupt_message(location)), tag(TAG):
+        for name, router in routers.items():
+            with router:
+                search = _index(router, fill, passages, f"tier {name}", output)
+                for answer in answers:
+                    answer[name] = search(answer["question"])
+                if name == "high":
+                    _index(router, fill, passages, "tier high, again", output)
+    counted, seconds = _counted(ledger, before), time.monotonic() - began
+    output.line()
+    for answer in answers:
+        output.line(answer["question"], style="bold")
+        for name in TIERS:
+            output.line(f"    {name:<5}{answer[name]}")
+    output.line()
+    money = _show_money(counted, output)
+    output.line(_verdict(counted, seconds, location), style="bold")
+    output.line()
+    output.line("In your own program, in place of its embedder:")
+    output.code(f'  from embedrouter.langchain import RouterEmbeddings\n  RouterEmbeddings("{PAID_MODEL}")')
+    output.code(f'  from embedrouter.llama_index import RouterEmbedding\n  RouterEmbedding("{PAID_MODEL}")')
+    facts = {"corpus": corpus, "texts": len(passages), "skipped": skipped, "framework": framework, "cache": location}
+    spaces = {name: str(router.space) for name, router in routers.items()}
+    output.json({**facts, "spaces": spaces, "answers": answers, "counted": counted, "money": money, "seconds": seconds})
 
 
-def run_demo(
-    router: AnyRouter, folder: Path | None, questions: list[str] | None, limit: int | None, output: Output
-) -> None:
-    """Fill indexes, ask questions and show the results.
+def _index(router: Router, fill: Fill, passages: Sequence[Passage], description: str, output: Output) -> Search:
+    """Fill a new store, and return what searches it."""
+    add, search = fill(router)
+    with output.progress(description, len(passages)) as advance:
+        for start in range(0, len(passages), STEP):
+            add(passages[start : start + STEP])
+            advance(min(start + STEP, len(passages)), router.usage.cost)
+    return search
 
-    Args:
-        folder: a folder of texts; the standard library's docstrings when left out.
-        questions: questions instead of the prepared ones.
-        limit: number of texts to index.
+
+# What was counted
+
+
+def _counted(ledger: Path | None, before: Account = NOTHING) -> Account:
+    """Return what the ledger says of the demo since it said ``before``."""
+    if ledger is None or not ledger.exists():
+        return NOTHING
+    with open_ledger(ledger) as opened:
+        after = opened.totals("tag").get(TAG, NOTHING)
+    return Account(*(getattr(after, item.name) - getattr(before, item.name) for item in fields(Account)))
+
+
+def _show_money(counted: Account, output: Output) -> list[dict[str, object]]:
+    """Show the tokens at the price of ``PAID_MODEL``; return the rows."""
+    price = load_catalogue()[PAID_MODEL].price
+    texts, tokens = counted.texts + counted.saved_texts, counted.tokens + counted.saved_tokens
+    rows: list[dict[str, object]] = [
+        {"this run": name, "texts": number, "tokens": of, "at OpenAI's price": cost(of, price)}
+        for name, number, of in (
+            ("embedded", counted.texts, counted.tokens),
+            ("avoided", counted.saved_texts, counted.saved_tokens),
+            ("asked for", texts, tokens),
+        )
+    ]
+    output.table(rows, total=True)
+    output.line(
+        f"Avoided: texts that were in the cache, or came twice. OpenAI's price is that of {PAID_MODEL}, ${price} per "
+        "million tokens. Nothing was paid here: wordllama runs on this machine."
+    )
+    output.line()
+    return rows
+
+
+def _verdict(counted: Account, seconds: float, location: str | None) -> str:
+    if not counted.texts:
+        return f"All {counted.saved_texts:,} texts came from the cache: nothing was embedded. {seconds:.1f} s."
+    if location is None:
+        return f"Done in {seconds:.1f} s, without a cache: the next run embeds all texts again."
+    return f"Done in {seconds:.1f} s. Run it again: all texts are in the cache now ({location})."
+
+
+# Vector stores
+
+
+def _find_framework() -> tuple[str, Fill]:
+    """Return a vector store of an installed framework, and what opens an empty one.
 
     Raises:
-        ConfigError: there are no texts, neither framework is installed, or the user did not agree to the price.
+        ConfigError: neither framework is installed.
     """
-    location = cache_location(router)
-    with router, exit_on_interrupt(lambda: interrupt_message(location)):
-        began = time.monotonic()
-        kinds = find_stores()
-        with output.busy("reading texts"):
-            corpus = read_standard_library() if folder is None else read_folder(folder.expanduser())
-        passages, questions = corpus.passages[:limit], questions or corpus.questions
-        texts = [passage.text for passage in passages]
-        names = distinct_tiers(router, "query")
-        tiers = {name: router_at_tier(router, name, "query") for name in (names[0], names[-1])}
-        main, _ = tiers[names[-1]]
-        missing = [extra for extra in STORES if extra not in kinds]
-        _show_start(replace(corpus, passages=passages), main, location, missing, output)
-        to_fill = dict.fromkeys(single for single, _ in tiers.values())
-        estimates = [single.estimate(texts, input_type="document") for single in to_fill]
-        estimates.append(main.estimate(questions, input_type="query"))
-        output.confirm_cost(estimates, "Agree with --yes, or try a --limit first.")
+    with suppress(ImportError):
+        from langchain_core.vectorstores import InMemoryVectorStore
 
-        main_tier = default_tier(router, "document") if isinstance(router, Router) else names[-1]
-        filled = [_fill(kind, main, main_tier, passages, output) for kind in kinds.values()]
-        stores = [store for store, _ in filled]
-        compared = []
-        for name, (single, own_tier) in tiers.items() if len(tiers) > 1 else ():
-            # lowest first: a cached better vector would serve both
-            if single is not main:
-                filled.append(_fill(type(stores[0]), single, name, passages, output))
-            store = stores[0] if single is main else filled[-1][0]
-            with requested_tier(own_tier):
-                sources = store.search(questions[0])
-                found = single.embed(questions[:1], input_type="query")  # from the cache: names the model
-            compared.append({"tier": name, "model": found.models[0], "space": str(found.space), "sources": sources})
-        answers = {question: {store.name: store.search(question) for store in stores} for question in questions}
-        indexes = [facts for _, facts in filled]
-        usage, seconds, elsewhere = router.usage, time.monotonic() - began, _openai_costs([*texts, *questions])
-        output.table([{"question": question, **sources} for question, sources in answers.items()])
-        output.line(f"Shown are the sources of the {HITS} nearest passages, ranked by their best {HITS_PER_SOURCE}.")
-        _show_tiers(questions[0], compared, output)
-        _show_totals(indexes, usage, elsewhere, output)
-        output.line(_verdict(len(texts), usage, seconds, location), style="bold")
-        facts: dict[str, Any] = {"corpus": corpus.name, "skipped": corpus.skipped, "missing_extras": missing}
-        facts |= {"models": main.models, "cache": location, "indexes": indexes, "tiers": compared}
-        facts["answers"] = [{"question": question, "sources": sources} for question, sources in answers.items()]
-        output.json({**facts, "usage": usage, "elsewhere": elsewhere, "seconds": seconds})
+        from ..langchain import RouterEmbeddings
+
+        def open_langchain(router: Router) -> tuple[Add, Search]:
+            store = InMemoryVectorStore(RouterEmbeddings(router))
+
+            def add(passages: Sequence[Passage]) -> None:
+                store.add_texts([text for _, text in passages], [{"subject": subject} for subject, _ in passages])
+
+            return add, lambda question: str(store.similarity_search(question, k=1)[0].metadata["subject"])
+
+        return "LangChain's InMemoryVectorStore", open_langchain
+    with suppress(ImportError):
+        from llama_index.core import VectorStoreIndex
+        from llama_index.core.schema import TextNode
+
+        from ..llama_index import RouterEmbedding
+
+        def open_llama_index(router: Router) -> tuple[Add, Search]:
+            index = VectorStoreIndex(nodes=[], embed_model=RouterEmbedding(router=router))
+
+            def add(passages: Sequence[Passage]) -> None:
+                index.insert_nodes([
+                    TextNode(text=text, metadata={"subject": subject}, excluded_embed_metadata_keys=["subject"])
+                    for subject, text in passages
+                ])  # fmt: skip
+
+            def search(question: str) -> str:
+                return str(index.as_retriever(similarity_top_k=1).retrieve(question)[0].metadata["subject"])
+
+            return add, search
+
+        return "LlamaIndex's VectorStoreIndex", open_llama_index
+    raise ConfigError(
+        "The demo fills a vector store of LangChain or LlamaIndex, and neither is installed. "
+        "Run: pip install 'embedrouter[langchain]' or 'embedrouter[llama-index]'"
+    )
 
 
-def _fill(
-    kind: type[Store], router: Router, tier: str, passages: Sequence[Passage], output: Output
-) -> tuple[Store, dict[str, Any]]:
-    """Fill a new store and show the facts; return both."""
-    expected = router.estimate([passage.text for passage in passages], input_type="document")
-    before, began = router.usage.requests, time.monotonic()
-    with output.busy(f"loading {kind.name}"):
-        store = kind(router)
-    with output.progress(kind.name, len(passages)) as advance:
-        for start in range(0, len(passages), STEP):
-            store.add(passages[start : start + STEP])
-            advance(min(start + STEP, len(passages)), router.usage.cost)
-    requests, computed = router.usage.requests - before, expected.unique - expected.cached
-    how = f"{expected.cached:,} texts from cache, {computed:,} computed" if computed else "all from cache"
-    calls = f"{requests:,} call{'' if requests == 1 else 's'}, {time.monotonic() - began:.1f} s"
-    output.line(f"{kind.name} index, tier {tier}: {expected.texts:,} vectors, {how}, {calls}")
-    facts = {"store": kind.name, "tier": tier, "space": str(router.space), "texts": expected.texts}
-    facts |= {"distinct": expected.unique, "cached": expected.cached, "computed": computed, "requests": requests}
-    return store, facts
+# Texts
 
 
-def _openai_costs(texts: Sequence[str]) -> list[Estimate]:
-    """Estimate the cost of these texts with OpenAI's models, without a request and without a key."""
-    routers = [Router([name], cache=None, on_too_long="mean") for name in OPENAI_MODELS]
-    return [router.estimate(texts, input_type="document") for router in routers]
+def read_folder(root: Path, skipped: dict[str, list[str]]) -> list[Passage]:
+    """Read the files of a folder, in passages short enough for any model; skipped files are listed by reason.
+
+    Raises:
+        ConfigError: the folder does not exist, is a file, or contains no text.
+    """
+    if not root.is_dir():
+        problem = "is a file. Pass the folder it is in" if root.exists() else "does not exist. Pass a folder of texts"
+        raise ConfigError(f"{root} {problem}.")
+    passages: list[Passage] = []
+    for path, text, reason in read_files(root, errors="ignore"):
+        name = str(path.relative_to(root))
+        if reason:
+            skipped.setdefault(reason, []).append(name)
+        passages += [(name, part) for part in PASSAGE.findall(text)]
+    if not passages:
+        reasons = "".join(f"; skipped, {reason}: {len(files)}" for reason, files in skipped.items())
+        raise ConfigError(f"There is no text in {root}{reasons}. Pass a folder of texts.")
+    return passages
 
 
-# Output
+def first_lines(passages: Sequence[Passage]) -> list[str]:
+    """Return the first lines of three passages, as questions."""
+    chosen = passages[:: max(1, len(passages) // 3)][:3]
+    return [text.partition("\n")[0].strip("#=-*/\"'<> \t")[:100] or text for _, text in chosen]
 
 
-def _show_start(corpus: Corpus, router: Router, location: str | None, missing: list[str], output: Output) -> None:
-    output.line(f"{len(corpus.passages):,} texts: {corpus.name}", style="bold")
-    for reason, files in corpus.skipped.items():
-        output.line(f"  skipped, {reason}: {first_few(files)}")
-    output.line(f"Model: {', '.join(router.models)}.  Cache: {location or 'none'}.")
-    for extra in missing:
-        output.line(f"Without {extra}; to include it: pip install 'embedrouter[{extra}]'", style="yellow")
-    output.line()
+def read_standard_library() -> Iterator[Passage]:
+    """Read the docstrings of the public modules, classes and functions of the standard library, which is not imported.
+
+    Each passage begins with the sentence about its module and with its name: a search cannot find a paragraph such as
+    "Return the value." alone.
+
+    Raises:
+        ConfigError: this Python is installed without its source files.
+    """
+    root, found = Path(sysconfig.get_path("stdlib")), False
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if not all(map(_is_public, parts)) or not EXCLUDED.isdisjoint(parts):
+            continue
+        module = ".".join(parts).removesuffix(".__init__")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # invalid escapes in the strings of the parsed module
+                tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        about = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
+        sentence = re.split(r"(?<=[.:])\s", about, maxsplit=1)[0][:200]
+        for name, docstring in _docstrings(tree, module):
+            for part in PASSAGE.findall(docstring.encode(errors="ignore").decode()):
+                found = True
+                yield name, f"{module}: {sentence}\n{name}\n{part}"
+    if not found:
+        raise ConfigError(f"There are no docstrings in {root}: Python is installed without its source. Pass a folder.")
 
 
-def _show_tiers(question: str, tiers: Sequence[dict[str, Any]], output: Output) -> None:
-    if not tiers:
-        output.line("There is one tier only; a configuration can have more (--config).")
-        return
-    output.line()
-    output.line(f'"{question}" at two tiers:')
-    output.table(tiers)
-    if len({asked["space"] for asked in tiers}) > 1:
-        output.line("Two spaces: their vectors cannot be compared, so each tier has an index of its own.")
-    else:
-        output.line("One space: both tiers search the same index, so the documents were embedded once.")
+def _is_public(name: str) -> bool:
+    return name.isidentifier() and (not name.startswith("_") or (name.startswith("__") and name.endswith("__")))
 
 
-def _show_totals(
-    indexes: Sequence[dict[str, Any]], usage: Usage, elsewhere: Sequence[Estimate], output: Output
-) -> None:
-    texts, computed = (sum(index[name] for index in indexes) for name in ("texts", "computed"))
-    rows: dict[str, object] = {
-        f"texts passed to the router for {len(indexes)} indexes": texts,
-        "computed": computed,
-        "from the cache, or repeated": texts - computed,
-        "calls of the model, questions included": usage.requests,
-        "tokens computed": usage.tokens,
-        "tokens of unknown price": usage.unpriced_tokens,
-        "cost": usage.cost,
-        "saved by cache and dedupe": usage.saved,
-    }
-    rows |= {f"cost with {other.model}, each text once": other.cost for other in elsewhere}
-    output.table([{"this run": name, "total": value} for name, value in rows.items()])
-
-
-def _verdict(texts: int, usage: Usage, seconds: float, location: str | None) -> str:
-    if not usage.requests:
-        return f"All {texts:,} texts and the questions were in the cache: no embedding call was made. {seconds:.1f} s."
-    if location is None:
-        return f"Done in {seconds:.1f} s, without a cache: the next run computes all vectors again."
-    return f"Done in {seconds:.1f} s. Run it again: all vectors are in the cache now."
+def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """Yield every public docstring under a node after its qualified name, from top to bottom."""
+    if isinstance(node, DOCUMENTED) and (docstring := ast.get_docstring(node)):
+        yield name, docstring
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, DOCUMENTED):
+            yield from _docstrings(child, name)
+        elif not isinstance(child, ast.Module) and _is_public(child.name):
+            yield from _docstrings(child, f"{name}.{child.name}")

@@ -3,13 +3,23 @@
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from ..doctor import PROBE_FOLDER, Finding, ProbeRecords, check_cache, check_ledger, check_models, installed
+from ..doctor import (
+    PROBE_FOLDER,
+    Finding,
+    ProbeRecords,
+    check_budget,
+    check_cache,
+    check_ledger,
+    check_models,
+    installed,
+)
 from ..errors import EmbedRouterError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Catalogue, load_catalogue
@@ -24,7 +34,7 @@ from ._routers import find_config
 TAG = "doctor"
 """The tag of the probes' spending."""
 
-STYLES = {"ok": None, "warning": "yellow", "problem": "bold red"}
+STYLES = {"ok": None, "warning": "magenta", "problem": "bold red"}
 """By the level of a finding."""
 
 
@@ -74,9 +84,17 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
         with router, tag(TAG):
             records = ProbeRecords(wiring_of(router).folder / PROBE_FOLDER)
             findings += check_models(router, records, cards=cards, today=today, accept=accept)
+            findings += _check_budget(router)
             usage += router.usage
             extras |= {_extra(cards, name) for name in router.models}
     return [*findings, *files, *installed(extras)], usage
+
+
+def _check_budget(router: Router) -> list[Finding]:
+    """Check the budget after the probes; a ledger that fails has a finding of its own."""
+    with suppress(EmbedRouterError):
+        return check_budget(router.budget_left())
+    return []
 
 
 def _extra(catalogue: Catalogue, model: str) -> str:

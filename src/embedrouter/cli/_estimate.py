@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from .._display import data_size
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
-from ._console import Output
+from . import _completion
+from ._console import STEP, Output
 from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
 from ._texts import TextOptions, Texts, chunks, list_texts, usable_texts
@@ -25,7 +27,8 @@ def command(
     source: TextOptions,
     router_options: RouterOptions,
     tier: Annotated[
-        list[str] | None, typer.Option(metavar="T", help="A tier; can be repeated; by default all.")
+        list[str] | None,
+        typer.Option(metavar="T", autocompletion=_completion.tiers, help="A tier; can be repeated; by default all."),
     ] = None,
     input_type: InputTypeName = "document",
     batch: Annotated[bool, typer.Option("--batch", help="Through the provider's batch endpoint: see warm.")] = False,
@@ -48,7 +51,7 @@ def command(
             for name, estimate in found.items():
                 warn_of_long(router_at_tier(router, name, input_type)[0], estimate, source, output)
     rows = [{"tier": name, **asdict(estimate)} for name, estimate in found.items()]
-    output.table([{name: value for name, value in row.items() if name != "too_long"} for row in rows])
+    output.table([{"tier": name, **_shown(estimate)} for name, estimate in found.items()])
     texts.skipped.show(output)
     output.line(f"Tokens, requests and cost are those of texts not in the cache ({location or 'none is in use'}).")
     output.json({"input_type": input_type, "cache": location, "tiers": rows, "skipped": texts.skipped.rows()})
@@ -62,26 +65,30 @@ def estimate_tiers(
     *,
     batch: bool = False,
 ) -> dict[str, Estimate]:
-    """Return the estimate of each tier, with one iteration over the texts and one chunk in memory.
+    """Return the estimate of each tier, with one chunk in memory; the chunks are those of ``warm``.
 
     Raises:
         ConfigError: there are no texts.
     """
     asked = {tier: router_at_tier(router, tier, input_type) for tier in tiers}
-    seen: set[bytes] = set()
     count, refused = 0, dict.fromkeys(tiers, 0)
     parts: dict[str, list[Estimate]] = {tier: [] for tier in tiers}
+    sizes = {tier: texts.chunk_size or texts_at_once(*asked[tier], input_type) for tier in tiers}
     skipped = texts.skipped if texts.skip_bad else None
-    for chunk in chunks(texts, texts.chunk_size):
-        count += len(chunk)
-        by_digest = {_digest(item.text): item for item in reversed(chunk)}
-        new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
-        seen |= by_digest.keys()
-        for tier, (single, own_tier) in asked.items():
-            estimate = partial(single.estimate, input_type=input_type, tier=own_tier, batch=batch)
-            _, found = usable_texts(new, skipped, estimate)
-            parts[tier].append(found)
-            refused[tier] += len(new) - found.texts
+    for size in dict.fromkeys(sizes.values()):
+        seen: set[bytes] = set()
+        count = 0
+        for chunk in chunks(texts, size):
+            count += len(chunk)
+            by_digest = {_digest(item.text): item for item in reversed(chunk)}
+            new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
+            seen |= by_digest.keys()
+            for tier, (single, own_tier) in asked.items():
+                if sizes[tier] == size:
+                    estimate = partial(single.estimate, input_type=input_type, tier=own_tier, batch=batch)
+                    _, found = usable_texts(new, skipped, estimate)
+                    parts[tier].append(found)
+                    refused[tier] += len(new) - found.texts
     if not count:
         raise ConfigError(f"There is no text to embed. {texts.skipped.summary()}Pass files, folders, or - for stdin.")
     return {tier: _sum(parts[tier], asked[tier][0], count - refused[tier], batch=batch) for tier in tiers}
@@ -102,13 +109,40 @@ def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output
     output.line(f"{estimate.too_long:,} {verb}{about} longer than {estimate.model} takes: {what}.{advice}")
 
 
+def texts_at_once(router: Router, tier: str, input_type: InputType) -> int | None:
+    """Return how many texts ``warm`` embeds at once: few where a model runs on this machine, so that its bar moves."""
+    model = router.estimate(["a"], input_type=input_type, tier=tier).model
+    is_local = any(candidate.local for candidate in wiring_of(router).candidates if candidate.name == model)
+    return STEP if is_local else None
+
+
+def _shown(estimate: Estimate) -> dict[str, object]:
+    """Return the columns of a table: what is likely, and what it is at most."""
+    most = estimate.is_bound
+    return {
+        "texts": estimate.texts,
+        "unique": estimate.unique,
+        "cached": estimate.cached,
+        "tokens": estimate.likely_tokens,
+        "at most": estimate.tokens if most else "no bound",
+        "requests": estimate.requests,
+        "cost": estimate.likely_cost,
+        "cost at most": estimate.cost if most else "no bound",
+        "disk": data_size(estimate.cache_bytes),
+        "model": estimate.model,
+    }
+
+
 def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _sum(parts: list[Estimate], router: Router, texts: int, *, batch: bool) -> Estimate:
     """Sum the estimates of the chunks. Free tokens apply once to all chunks, so the costs cannot be added."""
-    names = ("unique", "cached", "tokens", "requests", "too_long")
+    names = ("unique", "cached", "tokens", "likely_tokens", "requests", "cache_bytes", "too_long")
     counts = {name: sum(getattr(part, name) for part in parts) for name in names}
-    cost = wiring_of(router).cost(parts[0].model, counts["tokens"], batch=batch)
-    return replace(parts[0], texts=texts, cost=cost, exact=all(part.exact for part in parts), **counts)
+    cost, likely_cost = (
+        wiring_of(router).cost(parts[0].model, counts[name], batch=batch) for name in ("tokens", "likely_tokens")
+    )
+    exact, is_bound = all(part.exact for part in parts), all(part.is_bound for part in parts)
+    return replace(parts[0], texts=texts, cost=cost, likely_cost=likely_cost, exact=exact, is_bound=is_bound, **counts)

@@ -3,7 +3,7 @@
 import csv
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from ..spending import Account, Ledger, Unconfirmed
 from ._console import Output, say
 from ._files import load_pyarrow, new_file
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive
-from ._routers import find_router, separate_routers
+from ._routers import AnyRouter, find_router, separate_routers
 
 app = typer.Typer(no_args_is_help=True, help="Inspect, correct and export the accounts of what was spent and saved.")
 
@@ -134,16 +134,16 @@ def export(
     with open_ledger(source) as opened:
         accounts = opened.accounts("day", "model", "tag")
     rows = [{**dict(zip(COLUMNS, names, strict=True)), **asdict(account)} for names, account in accounts.items()]
+    names = [*COLUMNS, *asdict(Account())]
     if file is None:
-        printed = [{name: escaped(value) if name in COLUMNS else value for name, value in row.items()} for row in rows]
-        _write_csv(sys.stdout, printed)
+        print_csv(rows, names)
         return
     with new_file(file.expanduser()) as part:
         if parquet:
             _write_parquet(part, rows)
         else:
             with part.open("w", encoding="utf-8", newline="") as text:
-                _write_csv(text, rows)
+                _write_csv(text, rows, names)
     say(f"{len(rows):,} rows of {source} are in {file}.")
 
 
@@ -155,7 +155,12 @@ def find_ledgers(cache: Path | None, config: str | None) -> list[Path]:
     exclusive(cache=cache, config=config)
     if cache is not None:
         return [cache.expanduser().absolute() / LEDGER_FILE]
-    files = [single.ledger.file for single in separate_routers(find_router(None, config, None))]
+    return ledgers_of(find_router(None, config, None))
+
+
+def ledgers_of(router: AnyRouter) -> list[Path]:
+    """Return the ledgers of a router that was built, each once."""
+    files = [single.ledger.file for single in separate_routers(router)]
     return list(dict.fromkeys(file for file in files if file is not None))
 
 
@@ -238,8 +243,19 @@ def _table(output: Output, requests: list[Any]) -> None:
 # Export
 
 
-def _write_csv(file: IO[str], rows: list[dict[str, Any]]) -> None:
-    names = list(rows[0]) if rows else [*COLUMNS, *asdict(Account())]
+def print_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Print rows as CSV; what a terminal would obey is escaped.
+
+    Args:
+        names: of the columns, where there is no row.
+    """
+    printed = [
+        {name: escaped(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+    ]
+    _write_csv(sys.stdout, printed, list(rows[0]) if rows else names)
+
+
+def _write_csv(file: IO[str], rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     writer = csv.writer(file)
     writer.writerow(names)
     writer.writerows([_cell(row[name]) for name in names] for row in rows)

@@ -11,14 +11,21 @@ from .._display import shown_name
 from ..errors import ConfigError
 from ..models import PRICE_MAX_AGE, Card, Server, load_catalogue
 from ..types import dollars
+from . import _completion
 from ._console import Output
 from ._options import AsJson, ConfigFile
 from ._price_lists import differences, installed_lists
 from ._routers import read_config
 
+OPTIONAL = ("longest input", "batch price", "or fewer", "space", "source", "checked", "retired")
+"""Columns that a narrow window may leave out, the most important first."""
+
 
 def command(
-    provider: Annotated[str | None, typer.Option(metavar="P", help="The models of one provider only.")] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="P", help="The models of one provider only.", autocompletion=_completion.providers),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Compare with the price list of an installed litellm or genai-prices.")
     ] = False,
@@ -49,21 +56,22 @@ def command(
         {
             "model": card.model,
             "space": card.space,
-            "dimensions": _dimensions(card),
+            "dimensions": card.dimensions,
+            "or fewer": _fewer(card),
             "longest input": card.input_tokens,
-            "price": None if card.price is None else dollars(card.price),
-            "batch price": None if card.batch_price is None else dollars(card.batch_price),
-            "retired": card.retired,
+            "price": card.price,
+            "batch price": card.batch_price,
+            "retired": card.retired or "no",
             "checked": card.checked,
             "source": sources[card.source],
         }
         for card in shown
     ]
-    output.table(rows)
+    output.table(rows, optional=OPTIONAL)
     for source, number in sources.items():
         output.line(f"{number:>3}  {source or 'unknown'}")
     if warning := staleness_warning(shown, datetime.now(UTC).date()):
-        output.line(warning, style="yellow")
+        output.line(warning, style="magenta")
     output.json({"models": shown, "warning": warning})
 
 
@@ -106,8 +114,7 @@ def staleness_warning(cards: Iterable[Card], today: date) -> str | None:
     return f"Prices and limits were {when}. Check the makers' pages, and correct rows with catalog= or Model(price=…)."
 
 
-def _dimensions(card: Card) -> str:
+def _fewer(card: Card) -> str:
     if card.allowed == "any":
-        return f"{card.dimensions} or fewer"
-    others = [str(number) for number in card.allowed if number != card.dimensions]
-    return f"{card.dimensions} ({', '.join(others)})" if others else str(card.dimensions)
+        return "any"
+    return ", ".join(str(number) for number in card.allowed if number != card.dimensions)

@@ -14,8 +14,11 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import typer
 
 from ..types import InputType, OverlongPolicy
+from . import _completion
 
-ModelName: TypeAlias = Annotated[str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="A model.")]
+ModelName: TypeAlias = Annotated[
+    str | None, typer.Option("--model", metavar="PROVIDER:NAME", help="A model.", autocompletion=_completion.models)
+]
 ConfigFile: TypeAlias = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="This embedrouter.toml; 'auto' searches for the file.")
 ]

@@ -2,14 +2,23 @@
 
 ``check_models`` embeds the probe texts with each model and compares the vectors with those of an earlier day
 (``ProbeRecords``) and with those of the router's other models. ``check_cache`` and ``check_ledger`` examine files,
-``installed`` compares package versions. No check prints, and a failure becomes a finding, so that the other
-checks go on.
+``check_budget`` says what is left, ``installed`` compares package versions. No check prints, and a failure becomes a
+finding, so that the other checks go on.
 """
 
 from ._drift import PROBE_FOLDER, ProbeRecords
 from ._finding import Finding
 from ._installation import installed
 from ._model_checks import check_models
-from ._storage import check_cache, check_ledger
+from ._storage import check_budget, check_cache, check_ledger
 
-__all__ = ["PROBE_FOLDER", "Finding", "ProbeRecords", "check_cache", "check_ledger", "check_models", "installed"]
+__all__ = [
+    "PROBE_FOLDER",
+    "Finding",
+    "ProbeRecords",
+    "check_budget",
+    "check_cache",
+    "check_ledger",
+    "check_models",
+    "installed",
+]

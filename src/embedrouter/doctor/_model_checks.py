@@ -156,7 +156,7 @@ def _price(router: Router, candidate: Candidate, name: str, card: models.Card | 
     price = candidate.price
     if price is None:
         advice = "Set Model(…, price=…), US dollars per million tokens."
-        if wiring_of(router).budget.caps:
+        if wiring_of(router).budget.has_caps:
             story = "unknown, so no budget can hold and the model is never called"
             return problem(name, "price", story, advice, price=None)
         return warning(name, "price", "unknown, so the ledger cannot record a cost", advice, price=None)

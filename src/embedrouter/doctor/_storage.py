@@ -4,15 +4,16 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
+from .._display import data_size
 from .._sqlite import size_on_disk
 from ..cache import CacheDatabase
 from ..errors import EmbedRouterError
-from ..spending import Account, Ledger
+from ..spending import Account, CapLeft, Ledger
 from ..types import dollars
 from ._finding import Finding, fine, problem, warning
 
@@ -24,6 +25,7 @@ FREE_SPACE_PROBLEM = 50_000_000
 
 CACHE = "cache"
 LEDGER = "ledger"
+BUDGET = "budget"
 
 
 def check_cache(path: Path | None, *, max_rows: int = MAX_ROWS) -> list[Finding]:
@@ -61,12 +63,7 @@ def _folder(path: Path) -> Iterator[Finding]:
     else:
         found = problem if free < FREE_SPACE_PROBLEM else warning
         advice = "Free disk space, move the cache, or remove old rows: embedrouter cache prune --older-than DAYS"
-        yield found(CACHE, "disk", f"only {_megabytes(free)} are free", advice, free=free)
-
-
-def _megabytes(size: int) -> str:
-    """Format bytes."""
-    return f"{size / 1e6:,.1f} MB"
+        yield found(CACHE, "disk", f"only {data_size(free)} are free", advice, free=free)
 
 
 def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
@@ -80,7 +77,7 @@ def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
         yield problem(CACHE, "rows", str(error), advice)
         return
     count = sum(rows for rows, _ in sizes)
-    on_disk = f"{_megabytes(folder.bytes_on_disk)} on disk"
+    on_disk = f"{data_size(folder.bytes_on_disk)} on disk"
     checked = "all" if count <= max_rows else f"the first {max_rows:,}"
     facts = {"rows": count, "checked": min(count, max_rows), "damaged": damaged, "bytes_on_disk": folder.bytes_on_disk}
     if not count:
@@ -92,6 +89,25 @@ def _rows(folder: CacheDatabase, max_rows: int) -> Iterator[Finding]:
     else:
         more = "" if count <= max_rows else f"; for all run: embedrouter cache verify --cache {folder.path}"
         yield fine(CACHE, "rows", f"{count:,} rows, {on_disk}, {checked} of them checked, none damaged{more}", **facts)
+
+
+def check_budget(left: Mapping[str, CapLeft]) -> list[Finding]:
+    """Check what is left of the caps of a budget, as ``Router.budget_left`` says."""
+    findings = []
+    for name, cap in left.items():
+        if cap.cap == "per_call":
+            findings.append(fine(BUDGET, name, f"at most {dollars(cap.limit)} for a call"))
+            continue
+        story = f"{dollars(cap.left)} of {dollars(cap.limit)} are left"
+        if cap.resets_at is not None:
+            story += f", until {cap.resets_at:%Y-%m-%d %H:%M} UTC"
+        facts = {"limit": cap.limit, "counted": cap.counted, "resets_at": cap.resets_at}
+        if cap.left:
+            findings.append(fine(BUDGET, name, story, **facts))
+        else:
+            wait = f"Raise {name}{'' if cap.resets_at is None else ', or wait for the next window'}."
+            findings.append(warning(BUDGET, name, f"{story}: paid requests are refused", wait, **facts))
+    return findings
 
 
 def check_ledger(ledger: Ledger) -> list[Finding]:
@@ -113,7 +129,7 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
     total = sum(months.values(), Account())
     latest = next((f", of that {dollars(months[name].cost)} in {name}" for name in reversed(months)), "")
     size = size_on_disk(ledger.file)
-    story = f"{ledger.file}, {_megabytes(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
+    story = f"{ledger.file}, {data_size(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
     findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months, bytes_on_disk=size)]
     if unconfirmed:
         amount = sum((request.amount or Decimal(0) for request in unconfirmed), Decimal(0))

@@ -12,38 +12,49 @@ Each event is logged by its class's logger at its class's level, with its fields
 a vector or a key. ``docs/events.md`` lists the events and says more.
 """
 
+from ._calls import (
+    BatchCollected,
+    BatchSubmitted,
+    CallBegan,
+    CallBilled,
+    CallEnded,
+    Degraded,
+    FailedOver,
+    RequestAnswered,
+    RequestFailed,
+    RequestRetried,
+    RequestSent,
+    RequestShared,
+    Share,
+)
+from ._event import Event, numbered_call
 from ._kinds import (
     BillImplausible,
     BookingsLost,
     BudgetRefused,
     CacheFailed,
     CacheRowsDamaged,
-    CallEnded,
     CircuitClosed,
     CircuitOpened,
-    Degraded,
-    Event,
-    FailedOver,
     IndexUnrecorded,
     LedgerFailed,
     LimitLearned,
     LimitWaited,
     ModelChanged,
-    RequestAnswered,
-    RequestFailed,
-    RequestRetried,
-    RequestSent,
     SpendingUnconfirmed,
-    numbered_call,
 )
 from ._report import Events
+from ._watch import Watcher, unwatch, watch, watched, watchers
 
 __all__ = [
+    "BatchCollected",
+    "BatchSubmitted",
     "BillImplausible",
     "BookingsLost",
     "BudgetRefused",
     "CacheFailed",
     "CacheRowsDamaged",
+    "CallBilled",
     "CallEnded",
     "CircuitClosed",
     "CircuitOpened",
@@ -59,5 +70,6 @@ __all__ = [
     "RequestFailed",
     "RequestRetried",
     "RequestSent",
+    "RequestShared",
     "SpendingUnconfirmed",
 ]

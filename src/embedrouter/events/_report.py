@@ -11,15 +11,20 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from threading import get_ident
 from time import monotonic
 from typing import Any, ParamSpec, cast
 
-from .._display import get_logger
+from .._display import counted, get_logger
 from .._process import Lane, PerProcess, threads, watch_end
 from ..errors import OutOfThreadsError
-from ._kinds import Event, shown
+from ..types import dollars
+from ._calls import CallBilled, CallEnded
+from ._event import Event, shown
+from ._summary import summarise_if_asked
+from ._watch import tell, watchers
 
 P = ParamSpec("P")
 
@@ -35,6 +40,29 @@ MOST_WAITING = 10_000
 own_logger = get_logger("embedrouter.events")
 
 
+@dataclass(slots=True)
+class _Minute:
+    """The lines of one kind and model."""
+
+    began: float
+    lines: int = 0
+    left_out: int = 0
+    texts: int = 0
+    """Of calls that cost money and were left out."""
+    cost: Decimal = Decimal(0)
+
+    def skip(self, event: Event) -> None:
+        """Count an event that is not logged."""
+        self.left_out += 1
+        if isinstance(event, CallEnded):
+            self.texts, self.cost = self.texts + event.texts, self.cost + event.cost
+
+    @property
+    def spent(self) -> str:
+        """What the calls that were left out have cost."""
+        return f": {counted(self.texts, 'text')}, {dollars(self.cost)}" if self.texts else ""
+
+
 class _State:
     """What belongs to one process."""
 
@@ -46,8 +74,8 @@ class _State:
         """An event for which a call has waited in vain."""
         self.receiver = 0
         """The thread in which ``on_event`` runs."""
-        self.lines: dict[tuple[type[Event], str], tuple[float, int]] = {}
-        """When a minute began, and how many lines it had."""
+        self.minutes: dict[tuple[type[Event], str], _Minute] = {}
+        """The last minute of each kind and model."""
         self.complained: set[str] = set()
 
 
@@ -63,13 +91,14 @@ class Events:
         self, on_event: Callable[[Event], object] | None = None, clock: Callable[[], float] = monotonic
     ) -> None:
         self._on_event, self._clock = on_event, clock
+        summarise_if_asked()
         self._state = PerProcess(_State)
         if on_event is not None:
             watch_end(self)
 
     def wanted(self, kind: type[Event]) -> bool:
-        """Return whether events of a kind are received or logged."""
-        return self._on_event is not None or kind.logger.isEnabledFor(kind.level)
+        """Return whether events of a kind are received, watched or logged."""
+        return self._on_event is not None or bool(watchers) or kind.logger.isEnabledFor(kind.level)
 
     def emit(self, kind: Callable[P, Event], /, *args: P.args, **facts: P.kwargs) -> None:
         """Make and report an event, if it is wanted."""
@@ -77,9 +106,11 @@ class Events:
             self.report(kind(*args, **facts))
 
     def report(self, event: Event) -> None:
-        """Log an event, and hand it to ``on_event``. Raises nothing."""
+        """Log an event, and hand it to watchers and to ``on_event``. Raises nothing."""
         with suppress(Exception):  # of a handler or a filter of the user's: an answer may be paid for
             self._log(event)
+        if watchers:
+            tell(event)
         if self._on_event is not None:
             self._hand_over(event, self._on_event)
 
@@ -93,7 +124,9 @@ class Events:
         state.late = None if last.done() else last
 
     def finish(self, seconds: float = LAST_WAIT) -> None:
-        """Wait until ``on_event`` has received all events so far, at most ``seconds``."""
+        """Log what is left, and wait until ``on_event`` has received all events so far, at most ``seconds``."""
+        with suppress(Exception):
+            self._log_left_out()
         state = self._state.get()
         if state.last is not None and state.receiver != get_ident():
             wait([state.last], seconds)
@@ -107,21 +140,35 @@ class Events:
     def _log(self, event: Event) -> None:
         if not event.logger.isEnabledFor(event.level):
             return
-        kind, left_out = type(event), 0
+        kind, before = type(event), _Minute(0)
         if event.level > logging.DEBUG:
-            lines, key, now = self._state.get().lines, (kind, event.model), self._clock()
-            began, count = lines.get(key, (now, 0))
-            if now - began >= SECONDS:
-                began, count, left_out = now, 0, max(0, count - LINES)
-            lines[key] = began, count + 1
-            if count >= LINES:
+            minutes, key, now = self._state.get().minutes, (kind, event.model), self._clock()
+            minute = minutes.setdefault(key, _Minute(now))
+            if now - minute.began >= SECONDS:
+                before, minute = minute, _Minute(now)
+                minutes[key] = minute
+            minute.lines += 1
+            if minute.lines > LINES:
+                minute.skip(event)
+                if kind is CallBilled:
+                    watch_end(self)
                 return
         facts = event.facts()
         extra = {f"embedrouter_{name}": _plain(value) for name, value in facts.items()}
-        extra |= {"embedrouter_event": kind.__name__, "embedrouter_left_out": left_out}
-        message = f"{event.message} (%(left_out)d more of these were left out)" if left_out else event.message
-        said = {name: shown(value) for name, value in facts.items()}
-        event.logger.log(event.level, message, said | {"left_out": left_out}, extra=extra)
+        extra |= {"embedrouter_event": kind.__name__, "embedrouter_left_out": before.left_out}
+        more = f"{event.message} (%(left_out)d more of these were left out%(spent)s)"
+        message = more if before.left_out else event.message
+        said = event.said() | {"left_out": before.left_out, "spent": before.spent}
+        event.logger.log(event.level, message, said, extra=extra)
+
+    def _log_left_out(self) -> None:
+        """Log what calls have cost whose lines were left out: no later line may say so."""
+        minutes = self._state.get().minutes
+        for (kind, model), minute in list(minutes.items()):
+            if minute.texts:
+                del minutes[kind, model]
+                said = {"model": shown(model), "left_out": minute.left_out, "spent": minute.spent}
+                kind.logger.log(kind.level, "%(model)s: %(left_out)d more calls%(spent)s", said)
 
     # on_event
 
@@ -155,4 +202,6 @@ class Events:
 
 def _plain(value: object) -> object:
     """Return a value that every formatter can write: an amount is a number of dollars."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return float(value) if isinstance(value, Decimal) else value if value is None else shown(value)

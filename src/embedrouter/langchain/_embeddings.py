@@ -18,6 +18,7 @@ from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
 from ..router import Router
 from ..types import Space
 from ._asked import Question, running_tier
+from ._runs import Run
 
 COUNTED_IN = "this call of embed_documents, and a vector store makes one call for each batch of its texts"
 
@@ -114,25 +115,35 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         """
         if _are_questions(texts):  # LangGraph's SQL stores embed what is searched for as documents
             return [self.embed_query(text) for text in texts]
-        return self._guarded.embed(texts, "document", self.document_tier, show_progress=self.show_progress)
+        with Run(self.router, len(texts), "document", self.document_tier) as run:
+            run.result = self._guarded.result(texts, "document", self.document_tier, show_progress=self.show_progress)
+        return run.result.to_list()
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query; see ``Router.embed`` for the errors."""
         if isinstance(text, Question):
             return text.asked_in.copy().run(self.embed_query, str(text))
-        return self._guarded.embed([text], "query", running_tier(), self.query_tier)[0]
+        with Run(self.router, 1, "query", asked := running_tier(), self.query_tier) as run:
+            run.result = self._guarded.result([text], "query", asked, self.query_tier)
+        return run.result.to_list()[0]
 
     async def aembed_documents(self, texts: list[str], chunk_size: int | None = None) -> list[list[float]]:
         """Do what ``embed_documents`` does without blocking the event loop."""
         if _are_questions(texts):
             return [await self.aembed_query(text) for text in texts]
-        return await self._guarded.aembed(texts, "document", self.document_tier, show_progress=self.show_progress)
+        async with Run(self.router, len(texts), "document", self.document_tier) as run:
+            run.result = await self._guarded.aresult(
+                texts, "document", self.document_tier, show_progress=self.show_progress
+            )
+        return run.result.to_list()
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do what ``embed_query`` does without blocking the event loop."""
         if isinstance(text, Question):
             return await asyncio.create_task(self.aembed_query(str(text)), context=text.asked_in.copy())
-        return (await self._guarded.aembed([text], "query", running_tier(), self.query_tier))[0]
+        async with Run(self.router, 1, "query", asked := running_tier(), self.query_tier) as run:
+            run.result = await self._guarded.aresult([text], "query", asked, self.query_tier)
+        return run.result.to_list()[0]
 
     # A field of a pydantic model takes an embedder, and what an embedder is built of
 

@@ -18,6 +18,7 @@ from ..retrieval import DEPTH, Cascade
 from ..retrieval.tiered_stores import TieredStores, overrides
 from ..tiered import TieredRouter
 from ._embeddings import RouterEmbeddings
+from ._runs import called_with
 from ._with_tier import TIER_SPEC, configured_tier
 
 Call: TypeAlias = Callable[..., Awaitable[Any]]
@@ -176,12 +177,14 @@ class TieredRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return run(self._retrieve(_call, query, **kwargs))
+        with called_with({"callbacks": run_manager.get_child()}):
+            return run(self._retrieve(_call, query, **kwargs))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return await self._retrieve(_acall, query, **kwargs)
+        with called_with({"callbacks": run_manager.get_child()}):
+            return await self._retrieve(_acall, query, **kwargs)
 
     async def _retrieve(
         self, call: Call, query: str, /, *, tier: str | None = None, configured: str | None = None, **kwargs: Any

@@ -34,6 +34,7 @@ from ..errors import ConfigError
 from ..models import first_given, requested
 from ..models import tier as ask_for
 from ._asked import FIELD, running_tier, tier_of
+from ._runs import called_with
 
 if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
@@ -102,11 +103,11 @@ class _AtTier(Runnable[Input, Output]):
     tier: str | None
 
     def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
-        with self._asking(config):
+        with self._asking(config), called_with(config):
             return self.bound.invoke(input, config, **kwargs)
 
     async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
-        with self._asking(config):
+        with self._asking(config), called_with(config):
             return await self.bound.ainvoke(input, config, **kwargs)
 
     # The consumer of a stream runs between two chunks in the same context, so the block is entered for each chunk

@@ -11,9 +11,7 @@ from typing import Any, Literal, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
-from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
-from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode
 from pydantic import computed_field, field_serializer
 
@@ -24,14 +22,12 @@ from ..models import first_given
 from ..retrieval.given_router import ROUTER_SETTINGS, GivenRouter, as_router
 from ..retrieval.index_guard import OF_THE_ROUTER, GuardedRouter, ShownIsHeld
 from ..retrieval.stored_router import described
-from ..router import Router
+from ..router import Router, wiring_of
+from ..types import InputType
 from ._batches import Turns, checked, require_text, with_text
+from ._events import Vectors, noted, observed
 
-dispatcher = get_dispatcher(__name__)
 logger = get_logger("embedrouter.llama_index")
-
-Vectors = list[list[float]]
-
 
 TITLE = "Generating embeddings"
 """Of LlamaIndex's bars."""
@@ -217,27 +213,29 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return run(self._one(query, _done(self._get_query_embedding)))
+        return run(self._one(query, "query", _done(self._get_query_embedding)))
 
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Do what ``get_query_embedding`` does without blocking the event loop."""
-        return await self._one(query, self._aget_query_embedding)
+        return await self._one(query, "query", self._aget_query_embedding)
 
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a document."""
-        return run(self._one(text, _done(self._get_text_embedding)))
+        return run(self._one(text, "document", _done(self._get_text_embedding)))
 
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Do what ``get_text_embedding`` does without blocking the event loop."""
-        return await self._one(text, self._aget_text_embedding)
+        return await self._one(text, "document", self._aget_text_embedding)
 
-    async def _one(self, text: str, embed: Callable[[str], Awaitable[list[float]]]) -> list[float]:
+    async def _one(
+        self, text: str, input_type: InputType, embed: Callable[[str], Awaitable[list[float]]]
+    ) -> list[float]:
         require_text(text)
 
         async def embed_it(texts: list[str]) -> Vectors:
             return [await embed(texts[0])]
 
-        return (await self._observed([text], embed_it))[0]
+        return (await self._observed([text], input_type, embed_it))[0]
 
     def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> Vectors:
         """Return the vectors of documents, in batches of ``embed_batch_size``.
@@ -285,20 +283,21 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
     ) -> Vectors:
         embed = _done(self._get_text_embeddings) if blocking else self._aget_text_embeddings
         with surrounded(first=first, report=report):
-            vectors = await self._observed(texts, embed)
+            vectors = await self._observed(texts, "document", embed)
         bar.fill(texts)
         return vectors
 
-    async def _observed(self, texts: list[str], embed: Callable[[list[str]], Awaitable[Vectors]]) -> Vectors:
+    async def _observed(
+        self, texts: list[str], input_type: InputType, embed: Callable[[list[str]], Awaitable[Vectors]]
+    ) -> Vectors:
         """Embed between the events of LlamaIndex's callbacks and instrumentation."""
-        payload = self.to_payload()
-        dispatcher.event(EmbeddingStartEvent(model_dict=payload))
-        started: dict[str, Any] = {EventPayload.SERIALIZED: payload}
-        with self.callback_manager.event(CBEventType.EMBEDDING, payload=started) as event:
-            vectors = await embed(texts)
-            event.on_end(payload={EventPayload.CHUNKS: texts, EventPayload.EMBEDDINGS: vectors})
-        dispatcher.event(EmbeddingEndEvent(chunks=texts, embeddings=vectors))
-        return vectors
+        own = self.query_tier if input_type == "query" else self.document_tier
+        first = self._guarded.first_model(input_type, own)
+        payload = {**self.to_payload(), "model_name": first.partition(":")[2]}
+        return await observed(texts, embed, payload, self.callback_manager, self._tier_of)
+
+    def _tier_of(self, model: str) -> str:
+        return next(item.tier for item in wiring_of(self.router).candidates if item.name == model)
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Set the embedding of each node, as a step of a pipeline; ``on_empty`` says what of nodes without text."""
@@ -314,11 +313,11 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     def _get_query_embedding(self, query: str) -> list[float]:
         with surrounded(limiter=self._limiter):
-            return self._guarded.embed([query], "query", self.query_tier)[0]
+            return noted(self._guarded.result([query], "query", self.query_tier)).to_list()[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         with surrounded(limiter=self._limiter):
-            return (await self._guarded.aembed([query], "query", self.query_tier))[0]
+            return noted(await self._guarded.aresult([query], "query", self.query_tier)).to_list()[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([one_text(text)])[0]
@@ -328,11 +327,11 @@ class RouterEmbedding(ShownIsHeld, BaseEmbedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> Vectors:
         with surrounded(limiter=self._limiter):
-            return self._guarded.embed(texts, "document", self.document_tier)
+            return noted(self._guarded.result(texts, "document", self.document_tier)).to_list()
 
     async def _aget_text_embeddings(self, texts: list[str]) -> Vectors:
         with surrounded(limiter=self._limiter):
-            return await self._guarded.aembed(texts, "document", self.document_tier)
+            return noted(await self._guarded.aresult(texts, "document", self.document_tier)).to_list()
 
     @property
     def _limiter(self) -> Turns | None:

@@ -30,6 +30,7 @@ __all__ = [
     "create",
     "describe",
     "encoding",
+    "format_of",
     "never_sent",
 ]
 
@@ -117,6 +118,12 @@ def address_of(backend: Backend) -> Address | None:
     """Return the address to which a backend of this package sends requests, where it is known."""
     found = getattr(backend, "address", None)
     return found if isinstance(found, Address) else None
+
+
+def format_of(backend: Backend) -> str:
+    """Return the format of numbers that a backend of this package asks for; empty where its requests name none."""
+    found = getattr(backend, "encoding_format", "")
+    return found if isinstance(found, str) and found != "omit" else ""
 
 
 def _provider(model: Model, server: Server | None) -> Any:

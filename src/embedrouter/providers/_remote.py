@@ -157,6 +157,11 @@ class RemoteBackend(Backend):
         return self.model.encoding_format or self.server.formats[(taken or self.taken).refused_formats]
 
     @property
+    def encoding_format(self) -> str:
+        """The format of numbers of the next request."""
+        return self.output_dtype or self.format(None)
+
+    @property
     def output_dtype(self) -> str | None:
         """The server's word for the numbers to ask for; ``None`` for floats."""
         return self.server.dtypes[self.model.output_dtype] if self.model.output_dtype else None

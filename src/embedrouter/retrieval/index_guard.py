@@ -226,6 +226,12 @@ class GuardedRouter:
         content = [wiring.fingerprint, [rank(tier, self.router.tiers) for tier in asked]]
         return blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
+    def first_model(self, input_type: InputType, *tiers: str | None) -> str:
+        """Return the model that a call makes its first request to, for what is told before the call."""
+        wiring = wiring_of(self.router)
+        tier = first_given(requested(input_type), *tiers) or wiring.default_tiers[input_type]
+        return wiring.first(rank(tier, self.router.tiers)).name
+
     def require_tiers(self, *tiers: str | None) -> None:
         """Refuse tiers that the router does not know.
 

@@ -7,11 +7,13 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from .._display import shown_name
 from ..types import Spending, dollars
 from ._accounts import LOST, OPEN
 from ._budget import Budget
+from ._learned import learn
 from ._prices import UNIT
 from ._schema import add_to_totals
 
@@ -20,7 +22,8 @@ GRACE = 60.0
 FOLDED_AT_ONCE = 1000
 """Requests whose detail one booking removes: a few milliseconds."""
 
-WINDOWS = {"per_day": "WHERE day = :day", "per_month": "WHERE substr(day, 1, 7) = substr(:day, 1, 7)", "total": ""}
+MONTH = "substr(:day, 1, 7)"
+WINDOWS = {"per_day": "day = :day", "per_month": f"day BETWEEN {MONTH} || '-01' AND {MONTH} || '-31'", "total": "1"}
 """Which days each cap counts."""
 
 Savings: TypeAlias = dict[tuple[str, str, str], tuple[int, int, Decimal]]
@@ -41,41 +44,66 @@ def current_day(database: sqlite3.Connection, now: float) -> str:
     return max(latest or "", utc_day(now))
 
 
+class Refusal(str):
+    """Why an amount does not fit the budget: the cap, the amounts, and what to do."""
+
+    tag: str
+    """The tag whose cap it is; ``""`` where the cap counts everything."""
+
+    def __new__(cls, reason: str, tag: str = "") -> "Refusal":
+        refusal = super().__new__(cls, reason)
+        refusal.tag = tag
+        return refusal
+
+
 def exceeded(
-    database: sqlite3.Connection, budget: Budget, amount: Decimal | None, now: float, *, whole_call: bool
-) -> str | None:
-    """Say which cap an amount would pass, or return ``None``. ``per_call`` caps whole calls only."""
-    caps = budget.caps
-    if not caps or amount == 0:
+    database: sqlite3.Connection, budget: Budget, amount: Decimal | None, now: float, *, tag: str, whole_call: bool
+) -> Refusal | None:
+    """Say which cap an amount would pass, of everything or of its tag. ``per_call`` caps whole calls only."""
+    scopes = budget.scopes(tag)
+    if not scopes or amount == 0:
         return None
     if amount is None:
-        return "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
-    per_call = caps.pop("per_call", None)
-    if whole_call and per_call is not None and amount > per_call:
-        return (
-            f"the call would cost about {dollars(amount)}, over per_call={dollars(per_call)}. "
-            "Send fewer texts or raise per_call."
-        )
+        reason = "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
+        return Refusal(reason, scopes[0][0])
     day = current_day(database, now)
-    for name, cap in caps.items():
-        (units,) = database.execute(
-            f"SELECT COALESCE(SUM(amount), 0) FROM days {WINDOWS[name]}", {"day": day}
-        ).fetchone()
-        counted = units * UNIT
-        if counted + amount > cap:
-            wait = "" if name == "total" else ", or wait for the next window"
-            return (
-                f"{dollars(counted)} are spent or set aside; {dollars(amount)} more would pass "
-                f"{name}={dollars(cap)}. Raise {name}{wait}.{_unanswered(database, name, day, now)}{_behind(day, now)}"
-            )
+    for scope, caps in scopes:
+        under = f" under the tag {shown_name(scope)}" if scope else ""
+        for name, cap in caps.items():
+            where = f"{name} of the tag {shown_name(scope)}" if scope else name
+            if name == "per_call":
+                if whole_call and amount > cap:
+                    story = f"the call would cost about {dollars(amount)}{under}, over {name}={dollars(cap)}"
+                    return Refusal(f"{story}. Send fewer texts or raise {where}.", scope)
+                continue
+            counted = spent(database, name, scope, day)
+            if counted + amount > cap:
+                wait = "" if name == "total" else ", or wait for the next window"
+                story = f"{dollars(counted)} are spent or set aside{under}; {dollars(amount)} more would pass"
+                hints = _unanswered(database, name, scope, day, now) + _behind(day, now)
+                return Refusal(f"{story} {name}={dollars(cap)}. Raise {where}{wait}.{hints}", scope)
     return None
 
 
-def _unanswered(database: sqlite3.Connection, cap: str, day: str, now: float) -> str:
-    """Say how much of what a cap counts is unconfirmed, if any is."""
-    days = WINDOWS[cap].replace("WHERE", "AND")
+def spent(database: sqlite3.Connection, cap: str, tag: str, day: str) -> Decimal:
+    """Return what a cap counts in the window of a day: what is spent, set aside or unconfirmed.
+
+    Args:
+        tag: whose spending is counted; ``""`` for everything.
+    """
+    table = "tag_days WHERE tag = :tag AND" if tag else "days WHERE"
     (units,) = database.execute(
-        f"SELECT COALESCE(SUM(amount), 0) FROM requests WHERE {OPEN} AND {LOST} {days}", {"day": day, "now": now}
+        f"SELECT COALESCE(SUM(amount), 0) FROM {table} {WINDOWS[cap]}", {"day": day, "tag": tag}
+    ).fetchone()
+    return Decimal(units) * UNIT
+
+
+def _unanswered(database: sqlite3.Connection, cap: str, tag: str, day: str, now: float) -> str:
+    """Say how much of what a cap counts is unconfirmed, if any is."""
+    counted = WINDOWS[cap] + (" AND tag = :tag" if tag else "")
+    (units,) = database.execute(
+        f"SELECT COALESCE(SUM(amount), 0) FROM requests WHERE {OPEN} AND {LOST} AND {counted}",
+        {"day": day, "now": now, "tag": tag},
     ).fetchone()
     if not units:
         return ""
@@ -117,32 +145,45 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: 
     units, day = _units(amount), current_day(database, now) if late is None else utc_day(now)
     number = _next_number(database) if late is None else late
     row = (
-        number, now, day, spending.model, spending.input_type, spending.tier, spending.tag, spending.texts,
-        spending.tokens, units, spending.attempt, now + spending.timeout + GRACE, free,
+        number, now, day, spending.model, spending.input_type, spending.tier, spending.tag,
+        spending.texts - spending.pieces, spending.pieces, spending.tokens, spending.tokens, spending.exact, units,
+        spending.attempt, now + spending.timeout + GRACE, free,
     )  # fmt: skip
     cursor = database.execute(
         "INSERT OR IGNORE INTO requests"
-        " (id, at, day, state, model, input_type, tier, tag, texts, tokens, amount, attempt, until, free)"
-        " VALUES (?, ?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " (id, at, day, state, model, input_type, tier, tag, texts, pieces, tokens, estimate, exact, amount, attempt,"
+        " until, free) VALUES (?, ?, ?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         row,
     )
     if cursor.rowcount:
-        _count(database, day, spending.model, units or 0, free)
+        _count(database, Place(day, spending.model, spending.tag), units or 0, free)
     return number
 
 
 def settle(
-    database: sqlite3.Connection, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None
+    database: sqlite3.Connection,
+    reservation: int,
+    tokens: int,
+    amount: Decimal | None,
+    bill: str | None = None,
+    *,
+    reported: bool = True,
 ) -> Decimal | None:
-    """Book what a request was billed in place of what was set aside; return it without what was free."""
+    """Book what a request was billed in place of what was set aside; return it without what was free.
+
+    Args:
+        reported: whether the provider reported the tokens, so that the estimate can be compared with them.
+    """
     reserved = _find(database, reservation)
     if reserved is None:
         return amount
-    day, model, set_aside, free_set_aside = reserved
+    place, set_aside, free_set_aside = reserved
     free = min(free_set_aside, tokens)
     amount = _without_free(amount, tokens, free)
     units = _units(amount)
-    _count(database, day, model, (units or 0) - set_aside, free - free_set_aside)
+    _count(database, place, (units or 0) - set_aside, free - free_set_aside)
+    if reported and bill is None:
+        learn(database, reservation, tokens)
     database.execute(
         "UPDATE requests SET state = 'settled', tokens = ?, amount = ?, free = ?, bill = ? WHERE id = ?",
         (tokens, units, free, bill, reservation),
@@ -159,8 +200,8 @@ def release(database: sqlite3.Connection, number: int, now: float) -> int:
     reserved = _find(database, number)
     if reserved is None:
         return 0
-    day, model, set_aside, free = reserved
-    _count(database, day, model, -set_aside, -free)
+    place, set_aside, free = reserved
+    _count(database, place, -set_aside, -free)
     told = {"number": number, "now": now}
     kept = database.execute(f"UPDATE requests SET state = 'released', free = 0 WHERE id = :number AND {LOST}", told)
     if kept.rowcount:
@@ -220,27 +261,41 @@ def _next_number(database: sqlite3.Connection) -> int:
     return number
 
 
-def _find(database: sqlite3.Connection, reservation: int) -> tuple[str, str, int, int] | None:
-    """Return the day, the model, the money and the free tokens set aside, if they are in this file and not settled."""
-    found: tuple[str, str, int, int] | None = database.execute(
-        "SELECT day, model, CASE state WHEN 'released' THEN 0 ELSE COALESCE(amount, 0) END, free FROM requests"
+class Place(NamedTuple):
+    """Where a request is counted."""
+
+    day: str
+    model: str
+    tag: str
+
+
+def _find(database: sqlite3.Connection, reservation: int) -> tuple[Place, int, int] | None:
+    """Return where a request counts, the money and the free tokens set aside, if it is in this file and not settled."""
+    found = database.execute(
+        "SELECT day, model, tag, CASE state WHEN 'released' THEN 0 ELSE COALESCE(amount, 0) END, free FROM requests"
         " WHERE id = ? AND state != 'settled'",
         (reservation,),
     ).fetchone()
-    return found
+    return (Place(*found[:3]), found[3], found[4]) if found else None
 
 
-def _count(database: sqlite3.Connection, day: str, model: str, units: int, free: int) -> None:
-    """Add money to what a day counts, and free tokens to what a model has used."""
+def _count(database: sqlite3.Connection, place: Place, units: int, free: int) -> None:
+    """Add money to what a day counts, of everything and of a tag, and free tokens to what a model has used."""
     if units:
         database.execute(
             "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET amount = amount + excluded.amount",
-            (day, units),
+            (place.day, units),
+        )
+    if units and place.tag:
+        database.execute(
+            "INSERT INTO tag_days VALUES (?, ?, ?)"
+            " ON CONFLICT (tag, day) DO UPDATE SET amount = amount + excluded.amount",
+            (place.tag, place.day, units),
         )
     if free:
         database.execute(
             "INSERT INTO allowances VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET used = used + excluded.used",
-            (model, free),
+            (place.model, free),
         )
 
 

@@ -33,19 +33,11 @@ from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, SQLiteFile, failure
 from ..errors import ConfigError, LedgerError
 from ..events import BookingsLost, Events, LedgerFailed
-from ..types import Spending, Table
+from ..types import Spending
 from . import _bookings as bookings
-from ._accounts import (
-    Account,
-    Heading,
-    ImplausibleBill,
-    Unconfirmed,
-    read_accounts,
-    read_implausible_bills,
-    read_unconfirmed,
-    sum_accounts,
-)
+from ._bookings import Refusal
 from ._budget import Budget
+from ._readings import Readings
 from ._schema import VERSION, migrate, recognise
 from ._unwritten import Booking, Unwritten
 
@@ -66,7 +58,7 @@ ADVICE = (
 T = TypeVar("T")
 
 
-class Ledger:
+class Ledger(Readings):
     """Keeps accounts in a file that is made when something is first booked.
 
     Args:
@@ -114,34 +106,47 @@ class Ledger:
 
     # Before and after a request
 
-    def refusal(self, budget: Budget, amount: Decimal | None) -> str | None:
+    def refusal(self, budget: Budget, amount: Decimal | None, tag: str = "") -> Refusal | None:
         """Say why a whole call that costs ``amount`` does not fit the budget, or return ``None``."""
-        if amount == 0 or not budget.caps:
+        if amount == 0 or not budget.scopes(tag):
             return None
         with self._reported(), self._reading() as database:
-            return bookings.exceeded(database, budget, amount, self._now(), whole_call=True)
+            return bookings.exceeded(database, budget, amount, self._now(), tag=tag, whole_call=True)
 
-    def reserve(self, budget: Budget, spending: Spending) -> int | str:
+    def reserve(self, budget: Budget, spending: Spending) -> int | Refusal:
         """Set the cost of one request aside and return the reservation, or say why it does not fit."""
-        now = self._now()
-        if self._required or budget.caps:
+        now, tag = self._now(), spending.tag
+        if self._required or budget.has_caps:
             with self._reported(), self.transaction() as database:
                 amount, _ = bookings.price_without_free(database, spending)
-                refusal = bookings.exceeded(database, budget, amount, now, whole_call=False)
+                refusal = bookings.exceeded(database, budget, amount, now, tag=tag, whole_call=False)
                 return refusal or bookings.reserve(database, spending, now)
         waiting = -1 - secrets.randbits(62)  # no number that SQLite gives, and none of another process
         booking = partial(bookings.reserve, spending=spending, now=now)
         return self._book(booking, later=partial(booking, late=waiting), otherwise=waiting)
 
-    def settle(self, reservation: int, tokens: int, amount: Decimal | None, bill: str | None = None) -> Decimal | None:
+    def settle(
+        self,
+        reservation: int,
+        tokens: int,
+        amount: Decimal | None,
+        bill: str | None = None,
+        *,
+        reported: bool = True,
+    ) -> Decimal | None:
         """Book what a request was billed in place of what was set aside; return it without what was free.
 
         Args:
             bill: what the provider reported as the billed tokens, where it cannot be true; the other arguments are then
                 those of the estimate.
+            reported: whether the provider reported the tokens, so that the estimate can be compared with them.
         """
-        booking = partial(bookings.settle, reservation=reservation, tokens=tokens, amount=amount, bill=bill)
-        return self._book(booking, otherwise=amount)
+        return self._book(
+            partial(
+                bookings.settle, reservation=reservation, tokens=tokens, amount=amount, bill=bill, reported=reported
+            ),
+            otherwise=amount,
+        )
 
     def release(self, number: int | None = None, *, older_than: timedelta | None = None) -> int:
         """Give back what was set aside for requests that were not billed; return the number of requests.
@@ -232,30 +237,8 @@ class Ledger:
         """Whether accounts are in a file, and not in memory."""
         return self.file is not None and bool(self._read_file(lambda _: True))
 
-    def free_tokens(self, model: str, allowance: int) -> int:
-        """Return how many of a model's free tokens are left."""
-        if not allowance:
-            return 0
-        used = self._read(partial(bookings.free_tokens_used, model=model))
-        return max(0, allowance - sum(used))
-
-    def totals(self, by: Heading) -> Table[str, Account]:
-        """Return what was spent and saved, by day, month, model or tag, in their order."""
-        return Table({name: account for (name,), account in self.accounts(by).items()})
-
-    def accounts(self, *by: Heading) -> dict[tuple[str, ...], Account]:
-        """Return what was spent and saved, by several of day, month, model and tag together, in their order."""
-        return sum_accounts(self._read(partial(read_accounts, by=by, now=self._now())))
-
-    def unconfirmed(self) -> list[Unconfirmed]:
-        """Return the requests that may have been billed, oldest first."""
-        found = self._read(partial(read_unconfirmed, now=self._now()))
-        return sorted((request for part in found for request in part), key=lambda request: request.at)
-
-    def implausible_bills(self) -> list[ImplausibleBill]:
-        """Return the requests whose bill cannot be true, oldest first, as long as their detail is kept."""
-        found = self._read(read_implausible_bills)
-        return sorted((request for part in found for request in part), key=lambda request: request.at)
+    def _is_empty(self) -> bool:
+        return self.file is not None and not self._unwritten.get() and not self.file.exists()
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
         """Query the file, and apart from it what is in memory."""

@@ -4,14 +4,15 @@ Amounts are whole numbers of 10^-12 US dollars, so that sums are exact: prices h
 tokens. Texts are never stored.
 
 ``requests`` is the detail and is removed after a while. The other tables are sums and stay: caps are checked against
-``days``; ``totals`` is what was billed, ``savings`` what the cache and the removal of duplicates avoided.
+``days``, those of a tag against ``tag_days``; ``totals`` is what was billed, ``savings`` what the cache and the removal
+of duplicates avoided, ``estimates`` how far estimates are from bills.
 """
 
 import sqlite3
 
 from .._sqlite import ForeignError
 
-VERSION = 3
+VERSION = 4
 
 REQUESTS = (
     """CREATE TABLE requests (
@@ -60,6 +61,35 @@ NUMBERS = (
 """What version 3 adds, too: the last number that a request was given. SQLite itself gives the number of a removed row
 again, and a booking that is repeated would then meet the request of another process."""
 
+OF_TAGS = (
+    """CREATE TABLE tag_days (       -- as days, for each tag but the empty one
+        tag TEXT NOT NULL, day TEXT NOT NULL, amount INTEGER NOT NULL, PRIMARY KEY (tag, day)
+    ) WITHOUT ROWID""",
+    """INSERT INTO tag_days SELECT tag, day, SUM(amount) FROM (
+        SELECT tag, day, amount FROM totals
+        UNION ALL SELECT tag, day, amount FROM requests WHERE state IN ('reserved', 'unconfirmed')
+    ) WHERE tag != '' GROUP BY tag, day HAVING SUM(amount) > 0""",
+)
+"""What version 4 adds, to check the caps of a tag."""
+OF_ESTIMATES = (
+    "ALTER TABLE requests ADD COLUMN estimate INTEGER",  # tokens; NULL in requests of earlier versions
+    "ALTER TABLE requests ADD COLUMN exact INTEGER",  # whether the model's own tokenizer counted; NULL: not compared
+    """CREATE TABLE estimates (      -- of the requests whose tokens a provider reported
+        model TEXT NOT NULL, input_type TEXT NOT NULL, exact INTEGER NOT NULL,
+        requests INTEGER NOT NULL, estimated INTEGER NOT NULL, billed INTEGER NOT NULL,
+        exceeded INTEGER NOT NULL,   -- requests that were billed over their estimates
+        PRIMARY KEY (model, input_type, exact)
+    ) WITHOUT ROWID""",
+)
+"""What version 4 adds, to learn from the estimates and the bills."""
+APART = (
+    "ALTER TABLE requests ADD COLUMN pieces INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE totals ADD COLUMN pieces INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE totals ADD COLUMN free_tokens INTEGER NOT NULL DEFAULT 0",
+    "UPDATE totals SET free_tokens = tokens - unpriced_tokens WHERE amount = 0",
+)
+"""What version 4 counts apart: parts of texts over a model's limit from whole texts, and tokens that cost nothing."""
+
 
 def recognise(database: sqlite3.Connection, found: int) -> None:
     """Refuse a database that is no ledger.
@@ -77,11 +107,15 @@ def migrate(database: sqlite3.Connection, found: int) -> None:
     if found == 0:
         for statement in REQUESTS:
             database.execute(statement)
+    for statement in ADDED if found < 2 else ():
+        database.execute(statement)
+    for statement in (BILL, *NUMBERS) if found < 3 else ():
+        database.execute(statement)
+    for statement in APART:
+        database.execute(statement)
     if found < 2:
-        for statement in ADDED:
-            database.execute(statement)
         add_to_totals(database)
-    for statement in (BILL, *NUMBERS):
+    for statement in (*OF_TAGS, *OF_ESTIMATES):
         database.execute(statement)
 
 
@@ -90,11 +124,13 @@ def add_to_totals(database: sqlite3.Connection, request: int | None = None) -> N
     database.execute(
         "INSERT INTO totals"
         " SELECT day, model, tier, input_type, tag, COUNT(*), SUM(texts), SUM(tokens), COALESCE(SUM(amount), 0),"
-        " COALESCE(SUM(tokens) FILTER (WHERE amount IS NULL), 0)"
+        " COALESCE(SUM(tokens) FILTER (WHERE amount IS NULL), 0), SUM(pieces),"
+        " SUM(CASE WHEN amount IS NULL THEN 0 WHEN amount = 0 THEN tokens ELSE free END)"
         f" FROM requests WHERE state = 'settled' {'' if request is None else 'AND id = :request'}"
         " GROUP BY day, model, tier, input_type, tag"
         " ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, texts = texts + excluded.texts,"
         " tokens = tokens + excluded.tokens, amount = amount + excluded.amount,"
-        " unpriced_tokens = unpriced_tokens + excluded.unpriced_tokens",
+        " unpriced_tokens = unpriced_tokens + excluded.unpriced_tokens, pieces = pieces + excluded.pieces,"
+        " free_tokens = free_tokens + excluded.free_tokens",
         {} if request is None else {"request": request},
     )

@@ -21,7 +21,7 @@ class tag:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError("tag() needs a name: with embedrouter.tag('ingest-2026-11').")
-        self._name = name
+        self._name = storable(name)
         self._tokens: list[Token[str]] = []
 
     def __enter__(self) -> tag:
@@ -30,6 +30,11 @@ class tag:
 
     def __exit__(self, *_: object) -> None:
         _current.reset(self._tokens.pop())
+
+
+def storable(name: str) -> str:
+    """Return a name as a database can keep it: what is no character, as in a file's name that is not UTF-8, escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def current_tag() -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, EmbedRouterError, InvalidInputError
-from ..retrieval.store_guard import Row
+from ..retrieval.store_guard import Item, Row
 from ..router import Router, wiring_of
 from ..types import Estimate, dollars
 from ._rows import row, spread
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 DISTANCE = "hnsw:space"
 """The entry that Chroma refuses to write again. Chroma copies the entry to the configuration at the creation."""
 
+PUT = 1_000
+"""Rows in one request; Chroma takes some thousand."""
 READ = 10_000
 """Texts read to estimate the price of embedding all of them again; a refusal should not take minutes."""
 
@@ -87,6 +89,17 @@ class ChromaCollection:
             if found["ids"]:
                 rows.append(row(found["ids"][0], found["documents"][0], found["embeddings"][0], found["metadatas"][0]))
         return rows
+
+    def put(self, items: Sequence[Item], vectors: Any) -> None:
+        """Write rows as LangChain's store does; a row whose id is there is replaced."""
+        for start in range(0, len(items), PUT):
+            part = items[start : start + PUT]
+            self._collection.upsert(
+                ids=[item.id for item in part],
+                embeddings=vectors[start : start + PUT],
+                documents=[item.text for item in part],
+                metadatas=[{"source": item.location} for item in part],
+            )
 
 
 # The price of embedding a collection again

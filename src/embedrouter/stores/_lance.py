@@ -1,10 +1,10 @@
 """LanceDB: a table on a disk that this process reaches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from ..retrieval.store_guard import Row, Unreadable
+from ..retrieval.store_guard import Item, Row, Unreadable
 from ..router import Router
 from ._rows import only_one, row, spread, text_in
 
@@ -54,6 +54,29 @@ class LanceTable:
         if not rows:
             raise Unreadable("it is empty")
         return rows
+
+    def put(self, items: Sequence[Item], vectors: Any) -> None:
+        """Write rows as LangChain's store does; a row whose id is there is replaced.
+
+        Raises:
+            ConfigError: the table has other columns.
+        """
+        import pyarrow
+
+        columns = {"id", "text", "vector", "metadata"}
+        if set(self._table.schema.names) != columns:
+            raise ConfigError(
+                f"{self.title} has the columns {', '.join(self._table.schema.names)}, not those that are written "
+                f"({', '.join(sorted(columns))}). Choose a table of another name: --collection NAME."
+            )
+        rows = pyarrow.Table.from_pylist(
+            [
+                {"id": item.id, "text": item.text, "vector": vector, "metadata": {"source": item.location}}
+                for item, vector in zip(items, vectors, strict=True)
+            ],
+            schema=self._table.schema,
+        )
+        self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
 
 def find_table(store: Any) -> Any:

@@ -138,7 +138,7 @@ def _chroma_folder(place: str, collection: str | None) -> Iterator[Marked]:
     # another version's files are not converted: that would change the store
     settings = Settings(anonymized_telemetry=False, migrations="validate")
     with _told("Chroma"):
-        client: Any = PersistentClient(str(folder), settings=settings)
+        client: Any = PersistentClient(str(folder.absolute()), settings=settings)
     with client:
         yield _chroma_collection(client, collection)
 

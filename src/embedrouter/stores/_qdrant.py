@@ -1,13 +1,17 @@
 """Qdrant: a collection behind a client, on a server or in a folder."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from ..errors import ConfigError
-from ..retrieval.store_guard import Row, Unreadable
+from ..retrieval.store_guard import Item, Row, Unreadable
 from ..router import Router
 from ._rows import only_one, row, text_in
+
+PUT = 256
+"""Points in one request, which a server takes up to 32 MB."""
 
 
 class QdrantCollection:
@@ -54,6 +58,22 @@ class QdrantCollection:
         query = models.SampleQuery(sample=models.Sample.RANDOM)
         found = self._client.query_points(self._name, query=query, limit=count, with_vectors=True, with_payload=True)
         return [self._row(point) for point in found.points]
+
+    def put(self, items: Sequence[Item], vectors: Any) -> None:
+        """Write points as LangChain's store does; one whose id is there is replaced. Qdrant's ids are UUIDs."""
+        from qdrant_client import models
+
+        for start in range(0, len(items), PUT):
+            part = items[start : start + PUT]
+            points = [
+                models.PointStruct(
+                    id=str(uuid5(NAMESPACE_URL, item.id)),
+                    vector=vector.tolist(),
+                    payload={"page_content": item.text, "metadata": {"id": item.id, "source": item.location}},
+                )
+                for item, vector in zip(part, vectors[start : start + PUT], strict=True)
+            ]
+            self._client.upsert(self._name, points=points, wait=True)
 
     def _row(self, point: Any) -> Row:
         fields = point.payload or {}

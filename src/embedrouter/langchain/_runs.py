@@ -1,0 +1,198 @@
+"""Runs for LangChain's callbacks: each embedding call inside a chain, tool or retriever is a child run of its own.
+
+LangChain hands no callbacks to embedders. A chain keeps its own in a context variable. A retriever does not: a handler,
+which each callback manager gets through ``register_configure_hook``, notes which retriever is running, so that its run
+is the parent. A run has counts, names and money, and never a text or a vector. Outside of chains nothing is made.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Self
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager, CallbackManager
+from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
+from langchain_core.tracers.context import register_configure_hook
+from langchain_core.tracers.langchain import LangChainTracer
+
+from ..router import Router, wiring_of
+from ..types import EmbeddingResult, InputType
+
+NAME = "RouterEmbeddings"
+
+
+class Retrieval:
+    """A retriever that runs. Its context may outlive it, so the end is marked here."""
+
+    def __init__(self, run_id: UUID, parent: UUID | None) -> None:
+        self.run_id, self.parent = run_id, parent
+        self.ended = False
+
+
+_retrieval: ContextVar[Retrieval | None] = ContextVar("embedrouter_retrieval", default=None)
+
+
+class Retrievals(BaseCallbackHandler):
+    """Notes the retrievers that run. It is called in their own contexts, because it runs inline."""
+
+    run_inline = True
+    ignore_llm = ignore_retry = ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = True
+
+    def __init__(self) -> None:
+        self._running: dict[UUID, Retrieval] = {}
+
+    def on_retriever_start(
+        self, serialized: Any, query: str, *, run_id: UUID, parent_run_id: UUID | None = None, **_: Any
+    ) -> None:
+        self._running[run_id] = found = Retrieval(run_id, parent_run_id)
+        _retrieval.set(found)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **_: Any) -> None:
+        self._end(run_id)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        self._end(run_id)
+
+    def _end(self, run_id: UUID) -> None:
+        if (found := self._running.pop(run_id, None)) is not None:
+            found.ended = True
+
+    def __deepcopy__(self, memo: Any) -> Retrievals:
+        return self
+
+
+retrievals = Retrievals()
+_hook: ContextVar[Any] = ContextVar("embedrouter_retrievals", default=retrievals)
+register_configure_hook(_hook, inheritable=True)
+
+
+_called_with: ContextVar[Any] = ContextVar("embedrouter_callbacks", default=None)
+
+
+@contextmanager
+def called_with(config: RunnableConfig | None) -> Iterator[None]:
+    """Have the calls of a block use the callbacks of a configuration, where no chain is running."""
+    token = _called_with.set(config.get("callbacks") if config else None)
+    try:
+        yield
+    finally:
+        _called_with.reset(token)
+
+
+class Run:
+    """The run of one embedding call, in both forms; ``result`` is set where the call returns.
+
+    Nothing is made where no chain and no retriever with callbacks is running.
+    """
+
+    def __init__(self, router: Router, texts: int, input_type: InputType, *tiers: str | None) -> None:
+        self.result: EmbeddingResult | None = None
+        self._leave: Callable[[], object] = _nothing
+        self._given = _given()
+        if self._given is not None:
+            asked = next((tier for tier in tiers if tier is not None), wiring_of(router).default_tiers[input_type])
+            self._inputs = {"texts": texts, "input_type": input_type, "tier": asked}
+            provider, _, model = router.models[0].partition(":")
+            named = {"ls_provider": provider, "ls_model_name": model, "ls_model_type": "embedding"}
+            self._given["metadata"] = {**self._given["metadata"], **named}
+
+    def __enter__(self) -> Self:
+        if self._given is not None:
+            manager = CallbackManager(**self._given)
+            self._run = manager.on_chain_start({}, self._inputs, name=NAME, run_type="embedding")
+            self._leave = _enter_span(self._run.run_id)
+        return self
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _: Any) -> None:
+        self._leave()
+        if self._given is not None and error is not None:
+            self._run.on_chain_error(_without_words(error))
+        elif self._given is not None and self.result is not None:
+            self._run.on_chain_end(outputs(self.result))
+
+    async def __aenter__(self) -> Self:
+        if self._given is not None:
+            manager = AsyncCallbackManager(**self._given)
+            self._arun = await manager.on_chain_start({}, self._inputs, name=NAME, run_type="embedding")
+            self._leave = _enter_span(self._arun.run_id)
+        return self
+
+    async def __aexit__(self, _kind: Any, error: BaseException | None, _: Any) -> None:
+        if not isinstance(error, GeneratorExit):  # the event loop is gone, and this is another context
+            self._leave()
+        if self._given is not None and error is not None:
+            await self._arun.on_chain_error(_without_words(error))
+        elif self._given is not None and self.result is not None:
+            await self._arun.on_chain_end(outputs(self.result))
+
+
+def _enter_span(run_id: UUID) -> Callable[[], object]:
+    """Make the span of a run current, where OpenInference has made one; return what undoes it.
+
+    OpenInference makes spans of runs and leaves them aside, so that a router's spans would be a trace of their own.
+    """
+    tool = sys.modules.get("openinference.instrumentation.langchain")
+    span = tool.LangChainInstrumentor().get_span(run_id) if tool else None
+    if span is None:
+        return _nothing
+    from opentelemetry import context, trace
+
+    token = context.attach(trace.set_span_in_context(span))
+    return lambda: context.detach(token)
+
+
+def _nothing() -> None:
+    """Undo nothing."""
+
+
+def outputs(result: EmbeddingResult) -> dict[str, Any]:
+    """Return what a run says of its result, with usage as LangSmith and Langfuse read it."""
+    usage = result.usage
+    cost = float(usage.cost)
+    priced = {} if usage.unpriced_tokens else {"input_cost": cost, "total_cost": cost}
+    return {
+        "model": ", ".join(dict.fromkeys(result.models)),
+        "texts": len(result),
+        "cached": sum(result.cached),
+        "degraded": sum(result.degraded),
+        "requests": usage.requests,
+        "cost": None if usage.unpriced_tokens else cost,
+        "saved": float(usage.saved),
+        "space": result.space.name,
+        "dimensions": result.space.dimensions,
+        "usage_metadata": {"input_tokens": usage.tokens, "output_tokens": 0, "total_tokens": usage.tokens, **priced},
+    }
+
+
+def _given() -> dict[str, Any] | None:
+    """Return what makes a manager, whose runs are children of the nearest chain or retriever, if that has callbacks."""
+    config = var_child_runnable_config.get()
+    given = config.get("callbacks") if config else _called_with.get()
+    retrieval = _retrieval.get()
+    retrieval = None if retrieval is None or retrieval.ended else retrieval
+    if given is None and retrieval is None:
+        return None
+    manager = CallbackManager.configure(given)
+    handlers = [item for item in manager.handlers if item is not retrievals]
+    if given is None:  # what is switched on for the process; a new tracer of LangSmith's would not know the parent
+        handlers = [item for item in handlers if not isinstance(item, LangChainTracer)]
+    if not handlers:
+        return None
+    outer = given.parent_run_id if isinstance(given, BaseCallbackManager) else None
+    inside = retrieval is not None and (given is None or retrieval.parent == outer)
+    return {
+        "handlers": handlers,
+        "parent_run_id": retrieval.run_id if retrieval is not None and inside else manager.parent_run_id,
+        "tags": manager.tags,
+        "metadata": manager.metadata,
+    }
+
+
+def _without_words(error: BaseException) -> BaseException:
+    """Return an error of the same class name without its message, which may repeat a text of the user's."""
+    kind: type[Exception] = type(type(error).__name__, (Exception,), {})
+    return kind()
