@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._display import Table as Table
-from ._display import counted, data_size, html_table
+from ._display import cost_shown, counted, data_size, html_table
 from ._display import dollars as dollars
 
 
@@ -115,8 +115,7 @@ class Candidate:
     cuts: bool = False
     """Whether the provider cuts long texts silently, so that the estimate decides which texts are too long."""
     repeats: bool = False
-    """Whether the same texts get the same answer again: from a model in this process, or a wrapped embedder, which has
-    retries of its own."""
+    """Whether the same texts get the same answer again: from a model in this process, or a wrapped embedder."""
     reads_context: bool = False
     """Whether code of the user's makes the requests, which may read the caller's context variables, such as a key."""
 
@@ -359,11 +358,7 @@ class EmbeddingResult:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The expected tokens, requests and cost of a call, for the texts that are not cached.
-
-    ``tokens`` and ``cost`` are upper bounds, ``likely_tokens`` and ``likely_cost`` what is to be expected. They are
-    equal where the model's own tokenizer counted.
-    """
+    """The expected tokens, requests and cost of a call, for the texts that are not cached: at most, and likely."""
 
     texts: int
     unique: int
@@ -379,9 +374,8 @@ class Estimate:
     exact: bool
     """Whether the model's own tokenizer counted; otherwise ``tokens`` is an upper estimate."""
     likely_tokens: int
-    """The share of ``tokens`` that bills of the model had before, or usually have."""
+    """The share of ``tokens`` that bills of the model had before, or usually have; all, where the count is exact."""
     likely_cost: Decimal | None
-    """US dollars; ``None`` where the price is unknown."""
     is_bound: bool
     """Whether ``tokens`` and ``cost`` are bounds: no bill in the ledger was over such an estimate."""
     cache_bytes: int
@@ -391,12 +385,12 @@ class Estimate:
 
     def __str__(self) -> str:
         """Describe the estimate in one line."""
-        tokens, amount = counted(self.likely_tokens, "token"), _amount(self.likely_cost)
+        tokens, amount = counted(self.likely_tokens, "token"), cost_shown(self.likely_cost)
         if not self.is_bound:
             tokens, amount = f"about {tokens}", f"about {amount}, and some bills were over the estimate"
         elif self.likely_tokens != self.tokens:
             tokens = f"about {tokens}, at most {self.tokens:,},"
-            amount = amount if self.cost == self.likely_cost else f"about {amount}, at most {_amount(self.cost)}"
+            amount = amount if self.cost == self.likely_cost else f"about {amount}, at most {cost_shown(self.cost)}"
         disk = f"; {data_size(self.cache_bytes)} on disk" if self.cache_bytes else ""
         return (
             f"{counted(self.texts, 'text')}, {self.unique:,} distinct, {self.cached:,} cached; the rest is {tokens} "
@@ -405,7 +399,3 @@ class Estimate:
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>"
-
-
-def _amount(cost: Decimal | None) -> str:
-    return "unknown price" if cost is None else dollars(cost)

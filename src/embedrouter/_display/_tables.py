@@ -52,6 +52,11 @@ def priced(record: Mapping[str, Any]) -> bool:
     return bool(record.get("cost") or not record.get("unpriced_tokens"))
 
 
+def cost_shown(amount: Decimal | None) -> str:
+    """Format an amount of money that may be unknown."""
+    return "unknown price" if amount is None else dollars(amount)
+
+
 def data_size(size: int) -> str:
     """Format a number of bytes: "850 bytes", "12.3 kB", "5.2 GB"."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
