@@ -47,6 +47,19 @@ TOOLS = (
     "vcrpy",
     "langchain-tests",
 )
+TRACING = (
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-prometheus",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-instrumentation-httpx",
+    "opentelemetry-instrumentation-openai",
+    "opentelemetry-instrumentation-openai-v2",
+    "opentelemetry-util-genai<1",  # which openai-v2 2.4b0 does not fit
+    "openinference-instrumentation-langchain",
+    "openinference-instrumentation-openai",
+    "langchain-openai",
+)
+"""Tracing tools of others."""
 NEED_MORE = (
     "tests/benchmarks",
     "tests/test_chroma.py",
@@ -55,6 +68,8 @@ NEED_MORE = (
     "tests/test_integrations.py",
     "tests/test_integrations_slow.py",
     "tests/test_local_backends.py",
+    "tests/test_otel.py",
+    "tests/test_tracing_tools.py",
     "tests/test_readme.py",
     "tests/test_real_stores.py",
     "tests/test_stores.py",
@@ -208,6 +223,13 @@ def frameworks(session: nox.Session) -> None:
     """Run the frameworks' own tests with our adapters in place of their fakes; arguments name suites."""
     session.install("-e", ".[langchain,llama-index]", *from_dev(*FRAMEWORKS), *THEIR_TOOLS)
     session.run("python", "-m", "tests.frameworks", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def telemetry(session: nox.Session) -> None:
+    """Try other tracing tools beside ours, and the dashboard in the Prometheus of this machine."""
+    session.install("-e", ".[openai,voyage,langchain,llama-index,otel]", *from_dev(*TOOLS, "langgraph"), *TRACING)
+    _tests(session, "-n0", "-m", "", "tests/test_otel.py", "tests/test_dashboard.py", "tests/test_tracing_tools.py")
 
 
 def _lowest(session: nox.Session, extras: Sequence[str], *, but: Sequence[str] = ()) -> str:

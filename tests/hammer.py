@@ -219,7 +219,7 @@ def reserve(
     ledger = Ledger(Path(file))
     outcomes = [
         ledger.reserve(
-            Budget(total=total, tags={name: Budget(total=cap) for name, cap in (tags or {}).items()}),
+            _budget(total, tags),
             spending(amount, tag=tag),
         )
         for _ in range(times)
@@ -354,8 +354,13 @@ def _complain(event: Event) -> None:
         print(event, file=sys.stderr)
 
 
+def _budget(total: str, tags: dict[str, str] | None) -> Budget:
+    return Budget(total=total, tags={name: Budget(total=cap) for name, cap in (tags or {}).items()})
+
+
 def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
     logging.getLogger("embedrouter").setLevel(logging.CRITICAL)  # the provider's faults are on purpose
+    os.environ["EMBEDROUTER_TAG"] = settings.get("tag", "")
     model = Model(
         settings.get("model", MODEL),
         base_url=settings["url"],
@@ -370,7 +375,7 @@ def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
         [model],
         cache=cache or Path(settings["folder"]),
         ledger=Path(settings["folder"]) / "ledger.db",
-        budget=Budget(total=settings["cap"]),
+        budget=_budget(settings["cap"], settings.get("tags")),
         retry=RetryPolicy(attempts=4, timeout=20, initial_wait=0.01, max_wait=0.05),
         micro_batch_window=0,  # many requests, each with money of its own
         on_event=_complain,

@@ -25,6 +25,8 @@ from tests.hammer import MODEL, Process, text
 PRICE = Decimal(5)
 """US dollars per million tokens."""
 CAP = Decimal("1.00")
+TEAM, TEAM_CAP = "team-0", Decimal("0.35")
+"""Every second process books under a tag that has a cap of its own."""
 WORDS = 250
 TEXTS = 2000
 """All of them would cost two and a half times the cap."""
@@ -96,10 +98,13 @@ def test_processes_under_fire_stay_within_the_cap(
     fire = emulator.fault_for = Fire(seed)
     emulator.latency = 0.02
     began = time.monotonic()
+    of_process = {"workers": WORKERS, "seed": seed, "tags": {TEAM: str(TEAM_CAP)}}
     with ExitStack() as stack:
         crew = [
             stack.enter_context(
-                Process(kind, **settings_for(emulator, tmp_path, process=number, workers=WORKERS, seed=seed))
+                Process(
+                    kind, **settings_for(emulator, tmp_path, **of_process, process=number, tag=f"team-{number % 2}")
+                )
             )
             for number in range(processes)
         ]
@@ -115,6 +120,7 @@ def test_processes_under_fire_stay_within_the_cap(
     billed = sum(emulator.billed.values())
     ledger = Ledger(tmp_path / "ledger.db", now=lambda: time.time() + LONG)
     (account,) = ledger.totals("model").values()
+    team = ledger.totals("tag")[TEAM]
     unconfirmed = ledger.unconfirmed()
     ledger.close()
     doubtful = sum(item.tokens for item in unconfirmed)
@@ -133,6 +139,7 @@ def test_processes_under_fire_stay_within_the_cap(
     assert account.unconfirmed == doubtful * PRICE / 1_000_000
     assert account.cost + account.unconfirmed <= CAP
     assert account.cost + account.unconfirmed > CAP * 9 / 10, "the cap was reached"
+    assert TEAM_CAP * 8 / 10 < team.cost + team.unconfirmed <= TEAM_CAP
     certain = sum(fire.chosen[kind] for kind in ("lost 200", "half 200", "slow 200"))
     assert len(unconfirmed) >= certain, "every answer that was billed and never came is listed"
 

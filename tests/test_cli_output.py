@@ -94,7 +94,8 @@ CELLS = st.one_of(st.integers(-(10**12), 10**12), st.decimals(0, 10**6, places=9
 @given(st.lists(st.tuples(NAMES, CELLS, CELLS, CELLS), min_size=1, max_size=4), st.integers(1, 130))
 def test_a_table_of_any_content_fits_any_width_and_cuts_nothing(rows: list[tuple[object, ...]], width: int) -> None:
     """Only a name that is to be copied, and a word that is wider than the window, make a line longer."""
-    table = [dict(zip(("name", "first count", "second", "a third"), row, strict=True)) for row in rows]
+    columns = ("name", "first count", "second", "a third")
+    table: list[dict[str, object]] = [dict(zip(columns, row, strict=True)) for row in rows]
 
     lines = [line for line, _ in table_lines(table, width)]
     names = {line for line, strong in table_lines(table, 1) if strong}

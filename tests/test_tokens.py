@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -33,6 +35,11 @@ from embedrouter.providers import encoding
         "def f(x):\n    return {'a': [x ** 2, None]}\n",
         "".join(chr(0x4E00 + number * 37 % 20000) for number in range(300)),
         "<|endoftext|>",
+        pytest.param(b64encode(Random(1).randbytes(3000)).decode(), id="an image in a notebook"),
+        pytest.param(
+            "\n".join(b64encode(Random(n).randbytes(57)).decode() for n in range(40)), id="a mail's attachment"
+        ),
+        pytest.param(Random(2).randbytes(2000).hex(), id="a hash"),
     ],
 )
 def test_the_estimate_is_not_below_a_real_tokenizer(text: str) -> None:
@@ -53,6 +60,11 @@ def test_on_english_the_estimate_is_within_twice_the_truth(shared: Path) -> None
 
     assert all(estimate(text) >= tokens for text, tokens in zip(texts, truth, strict=True))
     assert sum(map(estimate, texts)) < 2 * sum(truth)
+
+
+def test_a_line_that_is_drawn_is_no_image() -> None:
+    """Its characters are few, and cost next to nothing."""
+    assert estimate("x" * 4000) <= 1100
 
 
 def words(text: str) -> int:

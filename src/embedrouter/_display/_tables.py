@@ -101,6 +101,9 @@ def _cells(column: Sequence[object]) -> list[str]:
 
 
 def _facts(record: Any) -> Mapping[str, Any]:
+    if (as_shown := getattr(record, "as_shown", None)) is not None:
+        shown: Mapping[str, Any] = as_shown()
+        return shown
     if is_dataclass(record):
         facts = {item.name: getattr(record, item.name) for item in fields(record)}
         return facts if priced(facts) else {**facts, "cost": "unknown"}

@@ -4,15 +4,11 @@ A page holds whole rows, and the space that no further row fits into is lost. Th
 for is on pages of its own. ``tests/test_estimates.py`` compares the numbers with the files of real folders.
 """
 
-from pathlib import Path
-
 from ..types import Candidate
 from ._codec import row_size
-from ._disk import DATABASE, PAGE_SIZE
+from ._disk import PAGE_SIZE, DiskCache
 from ._vectors import VectorCache
 
-EMPTY = 5 * PAGE_SIZE
-"""Bytes of a file without rows."""
 AROUND = 46
 """Bytes of a row beside its value: the key, the time, the mark of the model, lengths."""
 INDEXED = 43
@@ -28,8 +24,7 @@ def disk_size(cache: VectorCache, rows: int, candidate: Candidate) -> int:
     if cache.store is None or not rows:
         return 0
     value = row_size(candidate.space.dimensions, cache.dtype if candidate.number == "float32" else candidate.number)
-    folder = getattr(cache.store, "folder", None)
-    if not isinstance(folder, Path):
+    if not isinstance(cache.store, DiskCache):
         return rows * value
     size, own_pages = value + AROUND, 0
     if size > MOST_ON_PAGE:
@@ -37,4 +32,4 @@ def disk_size(cache: VectorCache, rows: int, candidate: Candidate) -> int:
         stays = LEAST_ON_PAGE + left if LEAST_ON_PAGE + left <= MOST_ON_PAGE else LEAST_ON_PAGE
         own_pages, size = -(-(size - stays) // (PAGE_SIZE - 4)), stays
     pages = -(-rows // ((PAGE_SIZE - 8) // size)) + rows * own_pages
-    return pages * PAGE_SIZE + rows * INDEXED + (0 if (folder / DATABASE).exists() else EMPTY)
+    return pages * PAGE_SIZE + rows * INDEXED

@@ -25,7 +25,6 @@ WELL_KNOWN = (
     "cohere:embed-v4.0",
     "google_genai:gemini-embedding-001",
     "mistral:mistral-embed",
-    "jina:jina-embeddings-v5-text-small",
 )
 """Models to compare with where none is named."""
 OPTIONAL = ("pieces", "free tokens", "unpriced tokens", "unconfirmed", "free tokens saved")
@@ -42,7 +41,6 @@ def account_rows(by: str, accounts: Iterable[tuple[str, Account]]) -> list[dict[
 
 def _account_row(by: str, name: str, account: Account) -> dict[str, object]:
     paid = account.tokens - account.free_tokens - account.unpriced_tokens
-    is_unknown = account.unpriced_tokens == account.tokens > 0
     return {
         by: name or "(none)",
         "requests": account.requests,
@@ -51,12 +49,14 @@ def _account_row(by: str, name: str, account: Account) -> dict[str, object]:
         "paid tokens": paid,
         "free tokens": account.free_tokens,
         "unpriced tokens": account.unpriced_tokens,
-        "cost": None if is_unknown else account.cost,
+        "cost": None if account.is_unknown else account.cost,
         "unconfirmed": account.unconfirmed,
         "saved texts": account.saved_texts,
         "saved tokens": account.saved_tokens - account.saved_free_tokens,
         "free tokens saved": account.saved_free_tokens,
-        "saved": None if is_unknown and account.saved_free_tokens == account.saved_tokens > 0 else account.saved,
+        "saved": None
+        if account.is_unknown and account.saved_free_tokens == account.saved_tokens > 0
+        else account.saved,
     }
 
 
@@ -122,8 +122,9 @@ def compare(total: Account, prices: Mapping[str, Decimal | None], names: Sequenc
     rows: list[dict[str, object]] = []
     for name in names or WELL_KNOWN:
         if (price := prices.get(name)) is None:
-            why = f"The price of {shown_name(name)} is not known." if name in prices else f"Unknown model: {name!r}."
-            raise ConfigError(f"{why}{did_you_mean(name)} embedrouter models lists the prices.")
+            known = f"The price of {shown_name(name)} is not known."
+            why = known if name in prices else f"{shown_name(name)} is not in the catalogue.{did_you_mean(name)}"
+            raise ConfigError(f"{why} Choose a model whose price embedrouter models shows.")
         rows.append(
             {
                 "model": name,

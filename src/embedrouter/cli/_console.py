@@ -57,7 +57,7 @@ class Output:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one sentence, in several lines where the window is narrow."""
-        for line in wrap(escaped(text), self.console.width):
+        for line in _broken(text, self.console.width):
             self.console.print(line, style=style, soft_wrap=True)
 
     def code(self, text: str) -> None:
@@ -144,15 +144,24 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print one line, in commands that print neither tables nor JSON."""
-    print(escaped(text))
+    """Print one sentence, in commands that print neither tables nor JSON."""
+    print("\n".join(_broken(text, _width(sys.stdout))))
 
 
 def complain(text: str) -> None:
     """Print lines on stderr."""
-    width = Console(stderr=True).width if sys.stderr.isatty() else UNLIMITED
     for line in text.split("\n"):
-        print("\n".join(wrap(escaped(line), width)), file=sys.stderr)
+        print("\n".join(_broken(line, _width(sys.stderr))), file=sys.stderr)
+
+
+def _width(stream: TextIO) -> int:
+    return Console(file=stream).width if stream.isatty() else UNLIMITED
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """Return a sentence in lines. One with escapes stays whole: a line may not begin with words that others chose."""
+    shown = escaped(text)
+    return wrap(shown, width) if shown == text else [shown]
 
 
 def is_unicode(stream: TextIO) -> bool:

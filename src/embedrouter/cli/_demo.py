@@ -96,6 +96,7 @@ def command(
     output.line()
     money = _show_money(counted, output)
     output.line(_verdict(counted, seconds, location), style="bold")
+    output.line()
     output.line("In your own program, in place of its embedder:")
     output.code(f'  from embedrouter.langchain import RouterEmbeddings\n  RouterEmbeddings("{PAID_MODEL}")')
     output.code(f'  from embedrouter.llama_index import RouterEmbedding\n  RouterEmbedding("{PAID_MODEL}")')

@@ -34,7 +34,7 @@ from ._routers import find_config
 TAG = "doctor"
 """The tag of the probes' spending."""
 
-STYLES = {"ok": None, "warning": "yellow", "problem": "bold red"}
+STYLES = {"ok": None, "warning": "magenta", "problem": "bold red"}
 """By the level of a finding."""
 
 

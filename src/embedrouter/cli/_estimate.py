@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
 from . import _completion
-from ._console import Output
+from ._console import STEP, Output
 from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
 from ._texts import TextOptions, Texts, chunks, list_texts, usable_texts
@@ -65,26 +65,30 @@ def estimate_tiers(
     *,
     batch: bool = False,
 ) -> dict[str, Estimate]:
-    """Return the estimate of each tier, with one iteration over the texts and one chunk in memory.
+    """Return the estimate of each tier, with one chunk in memory; the chunks are those of ``warm``.
 
     Raises:
         ConfigError: there are no texts.
     """
     asked = {tier: router_at_tier(router, tier, input_type) for tier in tiers}
-    seen: set[bytes] = set()
     count, refused = 0, dict.fromkeys(tiers, 0)
     parts: dict[str, list[Estimate]] = {tier: [] for tier in tiers}
+    sizes = {tier: texts.chunk_size or texts_at_once(*asked[tier], input_type) for tier in tiers}
     skipped = texts.skipped if texts.skip_bad else None
-    for chunk in chunks(texts, texts.chunk_size):
-        count += len(chunk)
-        by_digest = {_digest(item.text): item for item in reversed(chunk)}
-        new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
-        seen |= by_digest.keys()
-        for tier, (single, own_tier) in asked.items():
-            estimate = partial(single.estimate, input_type=input_type, tier=own_tier, batch=batch)
-            _, found = usable_texts(new, skipped, estimate)
-            parts[tier].append(found)
-            refused[tier] += len(new) - found.texts
+    for size in dict.fromkeys(sizes.values()):
+        seen: set[bytes] = set()
+        count = 0
+        for chunk in chunks(texts, size):
+            count += len(chunk)
+            by_digest = {_digest(item.text): item for item in reversed(chunk)}
+            new = [item for digest, item in reversed(by_digest.items()) if digest not in seen]
+            seen |= by_digest.keys()
+            for tier, (single, own_tier) in asked.items():
+                if sizes[tier] == size:
+                    estimate = partial(single.estimate, input_type=input_type, tier=own_tier, batch=batch)
+                    _, found = usable_texts(new, skipped, estimate)
+                    parts[tier].append(found)
+                    refused[tier] += len(new) - found.texts
     if not count:
         raise ConfigError(f"There is no text to embed. {texts.skipped.summary()}Pass files, folders, or - for stdin.")
     return {tier: _sum(parts[tier], asked[tier][0], count - refused[tier], batch=batch) for tier in tiers}
@@ -103,6 +107,13 @@ def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output
     about = "" if estimate.exact else " perhaps"
     verb = "text is" if estimate.too_long == 1 else "texts are"
     output.line(f"{estimate.too_long:,} {verb}{about} longer than {estimate.model} takes: {what}.{advice}")
+
+
+def texts_at_once(router: Router, tier: str, input_type: InputType) -> int | None:
+    """Return how many texts ``warm`` embeds at once: few where a model runs on this machine, so that its bar moves."""
+    model = router.estimate(["a"], input_type=input_type, tier=tier).model
+    is_local = any(candidate.local for candidate in wiring_of(router).candidates if candidate.name == model)
+    return STEP if is_local else None
 
 
 def _shown(estimate: Estimate) -> dict[str, object]:

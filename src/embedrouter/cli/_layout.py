@@ -10,6 +10,8 @@ from .._display import amounts, escaped, priced
 
 GAP = "  "
 """Between two columns."""
+MAX_BLOCKS = 3
+"""Lines of the facts of one row."""
 INDENT = "    "
 """Before the facts of a row whose name stands on a line of its own."""
 
@@ -20,6 +22,8 @@ class _Column:
     cells: list[str]
     right: bool
     """Whether the column holds numbers, which are aligned right."""
+    empty: bool
+    """Whether there is nothing in it but zeros."""
 
 
 def table_lines(
@@ -27,9 +31,9 @@ def table_lines(
 ) -> Iterator[tuple[str, bool]]:
     """Lay out a table, and say of each line whether it is a heading. The first column names the row.
 
-    A table that is too wide has headings of several lines, and lacks optional columns, which a line below it names. If
-    it lacks more than half of them, the name of each row has a line of its own above the facts. Where that is too
-    wide, too, the facts are text.
+    A table that is too wide has headings of several lines, and lacks optional columns, and columns in which there is
+    nothing; a line below it names them. If it lacks most of them, the name of each row has a line of its own above
+    the facts, which may take several lines. Where even that is too wide, the facts are text.
 
     Args:
         width: cells of the screen.
@@ -37,12 +41,12 @@ def table_lines(
         optional: columns that may be left out, the most important first.
     """
     columns = _columns(rows, total=total)
-    names, *facts = columns
-    for shown in (columns, _fitting(columns, width, optional)):
+    or_empty = [*optional, *(column.name for column in columns[1:] if column.empty and column.name not in optional)]
+    for shown in (columns, _fitting(columns, width, or_empty)):
         for several_lines in (False, True):
             heading, body = _grid(shown, several_lines=several_lines)
-            enough = 2 * (len(columns) - len(shown)) <= len(optional)
-            if enough and _fits(heading + body, width):
+            most = 2 * (len(columns) - len(shown)) <= len(or_empty) + 1
+            if most and _fits(heading + body, width):
                 rule = "─" * max(map(cell_len, heading + body))
                 yield from ((line, True) for line in heading)
                 yield rule, False
@@ -50,13 +54,20 @@ def table_lines(
                 yield from ((rule, False), (body[-1], False)) if total else ()
                 yield from _note(columns, shown, width)
                 return
-    shown = _fitting(facts, width - len(INDENT), optional)
-    heading, body = _grid(shown, several_lines=True)
-    if shown and _fits(heading + body, width - len(INDENT)):
-        yield from ((f"{INDENT}{line}", False) for line in heading)
-        for name, line in zip(names.cells, body, strict=True):
+    names, *facts = columns
+    room = width - len(INDENT)
+    shown = _fitting(facts, room, or_empty)
+    if len(_blocks(shown, room)) > 1:
+        shown = _fitting(facts, room, optional)
+    fewest = len(_blocks(shown, room))
+    narrowest = next(cells for cells in range(room + 1) if len(_blocks(shown, cells)) <= fewest) if room > 0 else 0
+    blocks = [_grid(block, several_lines=True) for block in _blocks(shown, narrowest)]
+    if 1 <= len(blocks) <= MAX_BLOCKS and all(_fits(heading + body, room) for heading, body in blocks):
+        yield from ((f"{INDENT}{line}", True) for heading, _ in blocks for line in heading)
+        yield "─" * max(cell_len(f"{INDENT}{line}") for heading, body in blocks for line in heading + body), False
+        for name, *lines in zip(names.cells, *(body for _, body in blocks), strict=True):
             yield name, True
-            yield f"{INDENT}{line}", False
+            yield from ((f"{INDENT}{line}", False) for line in lines)
         yield from _note(facts, shown, width)
         return
     for number, name in enumerate(names.cells):
@@ -64,6 +75,18 @@ def table_lines(
         known = ((column.name.replace("_", " "), column.cells[number]) for column in facts)
         text = "; ".join(f"{fact}: {cell}" for fact, cell in known if cell)
         yield from ((line, False) for line in wrap(f"{INDENT}{text}", width))
+
+
+def _blocks(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
+    """Split columns into as few lines as they fit into."""
+    blocks: list[list[_Column]] = []
+    for column in columns:
+        heading, body = _grid([*blocks[-1], column] if blocks else [column], several_lines=True)
+        if blocks and _fits(heading + body, width):
+            blocks[-1].append(column)
+        else:
+            blocks.append([column])
+    return blocks
 
 
 def _fitting(columns: Sequence[_Column], width: int, optional: Sequence[str]) -> list[_Column]:
@@ -104,7 +127,8 @@ def _columns(rows: Sequence[Mapping[str, object]], *, total: bool) -> list[_Colu
         money = iter(amounts([value for value in values if isinstance(value, Decimal)], total=total))
         cells = [next(money) if isinstance(value, Decimal) else _cell(value) for value in values]
         right = any(isinstance(value, int | float | Decimal) for value in values)
-        found.append(_Column(name, cells, right))
+        empty = all(value == 0 or value == "" for value in values)
+        found.append(_Column(name, cells, right, empty))
     return found
 
 

@@ -22,7 +22,7 @@ from ..spending import Account, Ledger, Unconfirmed
 from ._console import Output, say
 from ._files import load_pyarrow, new_file
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive
-from ._routers import find_router, separate_routers
+from ._routers import AnyRouter, find_router, separate_routers
 
 app = typer.Typer(no_args_is_help=True, help="Inspect, correct and export the accounts of what was spent and saved.")
 
@@ -155,7 +155,12 @@ def find_ledgers(cache: Path | None, config: str | None) -> list[Path]:
     exclusive(cache=cache, config=config)
     if cache is not None:
         return [cache.expanduser().absolute() / LEDGER_FILE]
-    files = [single.ledger.file for single in separate_routers(find_router(None, config, None))]
+    return ledgers_of(find_router(None, config, None))
+
+
+def ledgers_of(router: AnyRouter) -> list[Path]:
+    """Return the ledgers of a router that was built, each once."""
+    files = [single.ledger.file for single in separate_routers(router)]
     return list(dict.fromkeys(file for file in files if file is not None))
 
 

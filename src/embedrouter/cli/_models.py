@@ -71,7 +71,7 @@ def command(
     for source, number in sources.items():
         output.line(f"{number:>3}  {source or 'unknown'}")
     if warning := staleness_warning(shown, datetime.now(UTC).date()):
-        output.line(warning, style="yellow")
+        output.line(warning, style="magenta")
     output.json({"models": shown, "warning": warning})
 
 

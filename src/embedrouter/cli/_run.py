@@ -13,8 +13,8 @@ from typing import Any
 from ..errors import CacheError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..types import EmbeddingResult, Estimate, InputType
-from ._console import STEP, Output, exit_on_interrupt, format_money
-from ._estimate import estimate_tiers, warn_of_long
+from ._console import Output, exit_on_interrupt, format_money
+from ._estimate import estimate_tiers, texts_at_once, warn_of_long
 from ._routers import cache_location
 from ._texts import LocatedText, TextOptions, Texts, chunks, usable_texts
 
@@ -84,7 +84,7 @@ class Run:
             exit_on_interrupt(lambda: f"Stopped. {_resume_message(router)}"),
             self.output.progress("embedding", expected.texts) as advance,
         ):
-            for chunk in chunks(self.texts, self.texts.chunk_size or (STEP if expected.cost == 0 else None)):
+            for chunk in chunks(self.texts, self.texts.chunk_size or texts_at_once(router, self.tier, self.input_type)):
                 try:
                     usable, result = usable_texts(chunk, self._skipped, embed)
                 except EmbedRouterError as error:

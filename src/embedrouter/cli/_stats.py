@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from ..models import load_catalogue
-from ..router import wiring_of
+from ..router import settings_of, wiring_of
 from ..spending import Account, BookedRequest, CapLeft, Heading, Period, Unconfirmed, project_tag, sum_accounts
 from ._accounts import account_rows, cap_rows, compare, csv_rows, dearest_first, request_rows
 from ._console import Output
-from ._ledger import find_ledgers, open_ledger, print_csv
-from ._options import AsJson, CacheFolder, ConfigFile
+from ._ledger import find_ledgers, ledgers_of, open_ledger, print_csv
+from ._options import AsJson, CacheFolder, ConfigFile, exclusive
 from ._routers import AnyRouter, find_router, separate_routers
 
 SHOWN = 20
@@ -59,8 +59,9 @@ def command(
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other.")
     Period.of(since, until, tag)  # a wrong day is an error before anything is booked, too
+    exclusive(cache=cache, config=config)
     router = None if cache is not None else find_router(None, config, None)
-    files = find_ledgers(cache, config)
+    files = find_ledgers(cache, None) if router is None else ledgers_of(router)
     project = project_tag() if tag is None else ""
     found = _read(files, by, tag, since, until, requests, project)
     if as_csv:
@@ -153,8 +154,11 @@ def _caps_left(router: AnyRouter | None) -> list[CapLeft]:
 
 def _prices(router: AnyRouter | None) -> dict[str, Decimal | None]:
     """Return the prices of the catalogue, and those that a configuration declares."""
-    prices = {name: card.price for name, card in load_catalogue().items()}
-    for single in separate_routers(router) if router is not None else ():
+    routers = separate_routers(router) if router is not None else []
+    own = [Path(path) for single in routers if (path := settings_of(single).catalog) is not None]
+    catalogues = [load_catalogue(), *map(load_catalogue, own)]
+    prices = {name: card.price for catalogue in catalogues for name, card in catalogue.items()}
+    for single in routers:
         prices |= {item.name: item.price for item in wiring_of(single).candidates if item.price is not None}
     return prices
 

@@ -82,7 +82,7 @@ def command(
     if texts.skipped.rows() != counted_rows:  # texts that the provider has refused
         texts.skipped.show(output)
     if facts.get("shortened"):
-        output.line(f"{counted(facts['shortened'], 'text')} were shortened to the model's limit.")
+        output.line(f"Shortened to the model's limit: {counted(facts['shortened'], 'text')}.")
     output.line(f"{format_usage(router)} Cache: {location}.")
     facts |= {"texts": expected.texts, "distinct": expected.unique, "expected": expected.cost, "usage": router.usage}
     facts |= {"tier": tier or default_tier(chosen, input_type), "tag": tag or "", "input_type": input_type}

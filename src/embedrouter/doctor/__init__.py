@@ -2,7 +2,7 @@
 
 ``check_models`` embeds the probe texts with each model and compares the vectors with those of an earlier day
 (``ProbeRecords``) and with those of the router's other models. ``check_cache`` and ``check_ledger`` examine files,
-``check_budget`` what is left, ``installed`` compares package versions. No check prints, and a failure becomes a
+``check_budget`` says what is left, ``installed`` compares package versions. No check prints, and a failure becomes a
 finding, so that the other checks go on.
 """
 

@@ -23,6 +23,7 @@ from ..errors import OutOfThreadsError
 from ..types import dollars
 from ._calls import CallBilled, CallEnded
 from ._event import Event, shown
+from ._summary import summarise_if_asked
 from ._watch import tell, watchers
 
 P = ParamSpec("P")
@@ -90,6 +91,7 @@ class Events:
         self, on_event: Callable[[Event], object] | None = None, clock: Callable[[], float] = monotonic
     ) -> None:
         self._on_event, self._clock = on_event, clock
+        summarise_if_asked()
         self._state = PerProcess(_State)
         if on_event is not None:
             watch_end(self)

@@ -7,7 +7,8 @@ is the parent. A run has counts, names and money, and never a text or a vector. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
@@ -90,6 +91,7 @@ class Run:
 
     def __init__(self, router: Router, texts: int, input_type: InputType, *tiers: str | None) -> None:
         self.result: EmbeddingResult | None = None
+        self._leave: Callable[[], object] = _nothing
         self._given = _given()
         if self._given is not None:
             asked = next((tier for tier in tiers if tier is not None), wiring_of(router).default_tiers[input_type])
@@ -102,9 +104,11 @@ class Run:
         if self._given is not None:
             manager = CallbackManager(**self._given)
             self._run = manager.on_chain_start({}, self._inputs, name=NAME, run_type="embedding")
+            self._leave = _enter_span(self._run.run_id)
         return self
 
     def __exit__(self, _kind: Any, error: BaseException | None, _: Any) -> None:
+        self._leave()
         if self._given is not None and error is not None:
             self._run.on_chain_error(_without_words(error))
         elif self._given is not None and self.result is not None:
@@ -114,13 +118,35 @@ class Run:
         if self._given is not None:
             manager = AsyncCallbackManager(**self._given)
             self._arun = await manager.on_chain_start({}, self._inputs, name=NAME, run_type="embedding")
+            self._leave = _enter_span(self._arun.run_id)
         return self
 
     async def __aexit__(self, _kind: Any, error: BaseException | None, _: Any) -> None:
+        if not isinstance(error, GeneratorExit):  # the event loop is gone, and this is another context
+            self._leave()
         if self._given is not None and error is not None:
             await self._arun.on_chain_error(_without_words(error))
         elif self._given is not None and self.result is not None:
             await self._arun.on_chain_end(outputs(self.result))
+
+
+def _enter_span(run_id: UUID) -> Callable[[], object]:
+    """Make the span of a run current, where OpenInference has made one; return what undoes it.
+
+    OpenInference makes spans of runs and leaves them aside, so that a router's spans would be a trace of their own.
+    """
+    tool = sys.modules.get("openinference.instrumentation.langchain")
+    span = tool.LangChainInstrumentor().get_span(run_id) if tool else None
+    if span is None:
+        return _nothing
+    from opentelemetry import context, trace
+
+    token = context.attach(trace.set_span_in_context(span))
+    return lambda: context.detach(token)
+
+
+def _nothing() -> None:
+    """Undo nothing."""
 
 
 def outputs(result: EmbeddingResult) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Metrics:
         self._saved = counter("embedrouter.saved", "USD", "Avoided by the cache and the removal of duplicates.")
         self._degraded = counter("embedrouter.degraded", "{text}", "Queries that a lower tier has answered.")
         self._events = counter("embedrouter.events", "{event}", "Retries, waits, refusals, failures.")
-        self._circuits = meter.create_gauge("embedrouter.circuit.open", "1", "1 while a model gets no requests.")
+        self._circuits = meter.create_gauge("embedrouter.circuit.open", "{circuit}", "1 while a model is not asked.")
 
     def around(self, began: CallBegan | RequestSent) -> AbstractContextManager[object]:
         """Remember where a request goes, for its metrics."""

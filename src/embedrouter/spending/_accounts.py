@@ -55,13 +55,23 @@ class Account:
         """Sum up two accounts."""
         return Account(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Account)))
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the price of every token is unknown, so that the cost is."""
+        return self.unpriced_tokens == self.tokens > 0
+
+    def as_shown(self) -> dict[str, object]:
+        """Return the account as tables show it: a cost that is unknown is no zero."""
+        facts = asdict(self)
+        return {**facts, "cost": "unknown"} if self.is_unknown and not self.cost else facts
+
     def __str__(self) -> str:
         """Format an account for people, money without exponents."""
-        unknown = f", {self.unpriced_tokens} tokens of unknown price" if self.unpriced_tokens else ""
-        unknown += f", {self.free_tokens} tokens free of charge" if self.free_tokens else ""
+        unknown = f", {self.unpriced_tokens:,} tokens of unknown price" if self.unpriced_tokens else ""
+        unknown += f", {self.free_tokens:,} tokens free of charge" if self.free_tokens else ""
         lost = f", {dollars(self.unconfirmed)} unconfirmed" if self.unconfirmed else ""
         return (
-            f"{self.requests} requests, {self.tokens} tokens, {dollars(self.cost)}{unknown}{lost}; "
+            f"{self.requests:,} requests, {self.tokens:,} tokens, {dollars(self.cost)}{unknown}{lost}; "
             f"saved {dollars(self.saved)}"
         )
 

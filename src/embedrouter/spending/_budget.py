@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal, InvalidOperation
 from typing import Literal
@@ -78,26 +78,29 @@ class Budget:
     @property
     def by_tag(self) -> dict[str, Budget]:
         """Return the budget of each tag, with this budget's ``when_exceeded`` where the tag has none of its own."""
-        budgets = {name: given for name, given in self.tags.items() if isinstance(given, Budget)}
-        return {
-            name: replace(own, when_exceeded=own.when_exceeded or self.when_exceeded) for name, own in budgets.items()
-        }
+        return {name: replace(own, when_exceeded=own.when_exceeded or self.when_exceeded) for name, own in self._own()}
 
     def scopes(self, tag: str) -> list[tuple[str, dict[str, Decimal]]]:
         """Return the caps that count spending under a tag: those of everything, named ``""``, and those of the tag."""
-        own = self.by_tag.get(tag)
-        scopes = [("", self.caps), (tag, own.caps if own is not None else {})]
+        own = self.tags.get(tag)
+        scopes = [("", self.caps), (tag, own.caps if isinstance(own, Budget) else {})]
         return [(name, caps) for name, caps in scopes if caps]
 
     @property
     def has_caps(self) -> bool:
         """Whether there is any cap, of everything or of a tag."""
-        return any(budget.caps for budget in (self, *self.by_tag.values()))
+        return bool(self.caps) or any(own.caps for _, own in self._own())
 
     @property
     def caps_calls(self) -> bool:
         """Whether ``per_call`` is set, for every call or for those under a tag."""
-        return any(budget.per_call is not None for budget in (self, *self.by_tag.values()))
+        return self.per_call is not None or any(own.per_call is not None for _, own in self._own())
+
+    def _own(self) -> Iterator[tuple[str, Budget]]:
+        """Yield the budgets of tags, which the constructor has made of texts."""
+        for name, own in self.tags.items():
+            if isinstance(own, Budget):
+                yield name, own
 
     def __post_init__(self) -> None:
         if self.when_exceeded not in (None, "raise", "degrade"):

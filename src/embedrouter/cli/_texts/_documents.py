@@ -85,10 +85,27 @@ def notebook_text(source: str) -> str:
     Raises:
         FileProblemError: this is no notebook.
     """
+    sources = ["".join(source) for kind, source in _cells(source) if kind in KINDS]
+    return "\n\n".join(text for text in sources if text.strip())
+
+
+def langchain_notebook_text(source: str) -> str:
+    """Return the text that LangChain's ``NotebookLoader`` makes of a notebook, with its settings by default.
+
+    Raises:
+        FileProblemError: this is no notebook.
+    """
+    return "".join(f"'{kind}' cell: '{source}'\n\n" for kind, source in _cells(source))
+
+
+def _cells(source: str) -> list[tuple[str, str | list[str]]]:
+    """Return the kind and the source of each cell; a source is a text, or a list of lines."""
     try:
         notebook = json.loads(source)
         cells = notebook["cells"] if "cells" in notebook else notebook["worksheets"][0]["cells"]  # format 3
-        sources = ["".join(cell.get("source", cell.get("input", ""))) for cell in cells if cell["cell_type"] in KINDS]
+        found = [(cell["cell_type"], cell.get("source", cell.get("input", ""))) for cell in cells]
+        for _, lines in found:
+            "".join(lines)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise FileProblemError("no Jupyter notebook") from None
-    return "\n\n".join(text for text in sources if text.strip())
+    return found

@@ -92,7 +92,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise FileProblemError((error.strerror or str(error)).lower()) from error
 
 
-def read_document(file: IO[bytes], limit: int, errors: str = "strict") -> str:
+def read_document(file: IO[bytes], limit: int, errors: str = "strict", *, empty: bool = False) -> str:
     """Read a file that is one text, as Python's text mode does: UTF-8, line ends as ``\\n``, a byte order mark kept.
 
     Raises:
@@ -110,6 +110,6 @@ def read_document(file: IO[bytes], limit: int, errors: str = "strict") -> str:
         text = content.decode(errors=errors)
     except UnicodeDecodeError:
         raise FileProblemError("not UTF-8 text", hint="Convert the file to UTF-8.") from None
-    if not text.removeprefix("\ufeff").strip():
+    if not (empty or text.removeprefix("\ufeff").strip()):
         raise FileProblemError("empty")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -8,6 +8,7 @@ import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from shutil import copyfileobj
 from typing import BinaryIO
 
@@ -155,7 +156,7 @@ def read_table(file: BinaryIO, columns: Iterable[str], *, tabs: bool = False) ->
     try:
         first = text.readline(MAX_CELL)
         delimiter = "\t" if tabs else ";" if ";" in first and "," not in first else ","
-        reader = csv.reader(_from(first, text), delimiter=delimiter, strict=True)
+        reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
         names: list[str] = []
         while True:
             number = reader.line_num + 1
@@ -189,11 +190,6 @@ def _not_text(text: str) -> str:
     except UnicodeEncodeError:
         return "not UTF-8 text"
     return "not text" if "\0" in text else ""
-
-
-def _from(first: str, text: io.TextIOWrapper) -> Iterator[str]:
-    yield first
-    yield from text
 
 
 def read_parquet(file: BinaryIO, columns: Iterable[str]) -> Iterator[Row]:

@@ -20,7 +20,7 @@ from typing import BinaryIO, TypeVar
 
 from ...errors import ConfigError, InputRejectedError, InvalidInputError
 from .._console import first_few
-from ._documents import notebook_text, visible_text
+from ._documents import langchain_notebook_text, notebook_text, visible_text
 from ._fields import Fields, RowProblemError
 from ._files import FileFinder, FoundFile, name_of
 from ._formats import (
@@ -126,9 +126,12 @@ class Texts:
                     try:
                         yield from self._items(file, row)
                     except RowProblemError as problem:
-                        if first and problem.foreign and not alone:
-                            raise FileProblemError(str(problem)) from None
-                        self._add_bad(str(problem), _location(file, row), problem.hint)
+                        if problem.foreign and not alone and (first or self._options.fields is None):
+                            if first:
+                                raise FileProblemError(str(problem)) from None
+                            self.skipped.add(str(problem), _location(file, row))
+                        else:
+                            self._add_bad(str(problem), _location(file, row), problem.hint)
                     first = False
         except FileProblemError as problem:
             if problem.where or (alone and not self._options.skip_bad):
@@ -158,7 +161,10 @@ class Texts:
         format = self._options.format or self._format_of(file)
         if format in DOCUMENTS:
             limit = MAX_FILE_SIZE if file.folder else MAX_NAMED_SIZE
-            yield Row(0, "file", _document(content, format, limit, keep_mark=self._splitter is not None))
+            if self._is_read_by_splitter(file):  # which makes a node of an empty file, too
+                yield Row(0, "file", read_document(content, limit, empty=True))
+                return
+            yield Row(0, "file", _document(content, format, limit, for_program=self._splitter is not None))
         elif format == "lines":
             yield from read_lines(content)
         elif format == "jsonl":
@@ -199,20 +205,31 @@ class Texts:
 
     def _split(self, file: FoundFile, row: Row, text: str) -> Sequence[str]:
         assert self._splitter is not None
-        plain = self._options.format is None and file.path.suffix.lower() != GZIP and file.path not in self._copies
-        if self._splitter.reads_files and row.number == 0 and plain:  # with the path as the program's reader embeds it
+        if row.number == 0 and self._is_read_by_splitter(file):  # with the path as the program's reader embeds it
             return self._splitter.split_file(Path(os.path.abspath(file.path)) if file.folder else file.path)  # noqa: PTH100
         return self._splitter.split_text(text)
 
+    def _is_read_by_splitter(self, file: FoundFile) -> bool:
+        plain = file.path.suffix.lower() != GZIP and file.path not in self._copies
+        by_suffix = self._options.format in (None, "text")
+        return plain and by_suffix and self._splitter is not None and self._splitter.reads_files
 
-def _document(content: BinaryIO, format: str | None, limit: int, *, keep_mark: bool) -> str:
+
+def _document(content: BinaryIO, format: str | None, limit: int, *, for_program: bool) -> str:
+    """Read a file that is one text.
+
+    Args:
+        for_program: as LangChain's ``TextLoader`` and ``NotebookLoader`` do, of a program whose splitter is used: a
+            byte order mark is kept.
+    """
     text = read_document(content, limit)
+    if format == "text" and for_program:
+        return text
+    text = text.removeprefix(MARK)
     if format == "ipynb":
-        text = notebook_text(text.removeprefix(MARK))
+        text = langchain_notebook_text(text) if for_program else notebook_text(text)
     elif format == "html":
-        text = visible_text(text.removeprefix(MARK))
-    elif not keep_mark:  # the program whose splitter is used keeps the mark
-        text = text.removeprefix(MARK)
+        text = visible_text(text)
     if not text.strip():
         raise FileProblemError("empty")
     return text
