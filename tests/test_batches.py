@@ -217,9 +217,10 @@ def test_what_was_embedded_as_query_serves_queries(emulator: Emulator, build: Bu
 
 def test_batches_are_told(emulator: Emulator, build: Build) -> None:
     """When they are submitted and collected, with what they cost."""
+    emulator.batches.automatic = True
     seen: list[Event] = []
     router = build(on_event=seen.append)
-    router.submit_batch(TEXTS).wait()
+    router.submit_batch(TEXTS).wait(every=0.01)
     router.close()
     sent, collected = seen
 

@@ -120,8 +120,9 @@ BUGS = {
     ),
     "vectors are stored after they are booked": Bug(
         "calls/_attempt.py",
-        "        other = None\n        try:\n            other = self._other_model(candidate, answer.model)\n",
-        "        other = None\n"
+        "        other: EmbedRouterError | None = None\n        try:\n"
+        "            other = self._other_model(candidate, answer.model)\n",
+        "        other: EmbedRouterError | None = None\n"
         "        self._ledger.settle(reservation, tokens, cost(tokens, candidate.price), answer.implausible)\n"
         "        try:\n            other = self._other_model(candidate, answer.model)\n",
         (BOOKED,),
