@@ -12,12 +12,12 @@ import time
 from contextlib import suppress
 
 from opentelemetry import trace
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.exporter.prometheus import PrometheusMetricReader  # pyright: ignore[reportMissingImports]
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from prometheus_client import start_http_server
+from prometheus_client import start_http_server  # pyright: ignore[reportMissingImports]
 
 from embedrouter import Budget, Model, RetryPolicy, Router, tag
 from embedrouter.errors import EmbedRouterError, UnavailableError
@@ -31,7 +31,7 @@ ROUNDS = 8
 def instrument(port: int, otlp: str | None) -> None:
     tracers = TracerProvider(resource=Resource.create({"service.name": "embedrouter-tests"}))
     if otlp is not None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # pyright: ignore[reportMissingImports]
 
         tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(otlp)))
     trace.set_tracer_provider(tracers)

@@ -36,11 +36,14 @@ class Retrieval:
 _retrieval: ContextVar[Retrieval | None] = ContextVar("embedrouter_retrieval", default=None)
 
 
+ALWAYS = property(lambda _: True)
+
+
 class Retrievals(BaseCallbackHandler):
     """Notes the retrievers that run. It is called in their own contexts, because it runs inline."""
 
     run_inline = True
-    ignore_llm = ignore_retry = ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = True
+    ignore_llm = ignore_retry = ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = ALWAYS
 
     def __init__(self) -> None:
         self._running: dict[UUID, Retrieval] = {}
