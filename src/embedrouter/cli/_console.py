@@ -37,7 +37,6 @@ STEP = 512
 FEW = 5
 WIDE = 100
 """Cells of a screen in which a moving bar has room."""
-format_money = dollars
 
 
 class Output:

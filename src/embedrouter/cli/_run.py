@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from .._display import dollars
 from ..errors import CacheError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..types import EmbeddingResult, Estimate, InputType
-from ._console import Output, exit_on_interrupt, format_money
+from ._console import Output, exit_on_interrupt
 from ._estimate import estimate_tiers, texts_at_once, warn_of_long
 from ._routers import cache_location
 from ._texts import LocatedText, TextOptions, Texts, chunks, usable_texts
@@ -131,6 +132,6 @@ def format_usage(router: Router) -> str:
     """Return what a router has spent and saved, as a sentence."""
     usage = router.usage
     unknown = f", and {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
-    saved = f", {format_money(usage.saved)} saved" if usage.saved else ""
+    saved = f", {dollars(usage.saved)} saved" if usage.saved else ""
     requests = f"{usage.requests:,} request{'' if usage.requests == 1 else 's'}"
-    return f"Spent: {format_money(usage.cost)} for {usage.tokens:,} tokens in {requests}{unknown}{saved}."
+    return f"Spent: {dollars(usage.cost)} for {usage.tokens:,} tokens in {requests}{unknown}{saved}."
