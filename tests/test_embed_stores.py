@@ -128,7 +128,7 @@ def test_what_is_no_store_and_what_is_not_filled_is_told(pages: Path) -> None:
 
     with Router([FREE], cache=None, ledger=":memory:") as router:
         InMemoryVectorStore(RouterEmbeddings(router)).dump("memory.json")
-    for to, told in (("missing", "There is no"), ("memory.json", "--to FILE.parquet"), ("out.csv", "There is no")):
+    for to, told in (("missing", "chroma:missing"), ("memory.json", "--to FILE.parquet"), ("out.csv", ".jsonl.gz")):
         done = call("embed", pages, "--to", to)
         assert isinstance(done.exception, ConfigError)
         assert told in str(done.exception)

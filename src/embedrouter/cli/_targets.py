@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import typer
 
-from .._display import counted, data_size
+from .._display import counted, data_size, shown_name
 from ..errors import ConfigError
 from ..retrieval.store_guard import Item, metadata
 from ..router import Router, wiring_of
@@ -66,12 +66,17 @@ def target(name: str, collection: str | None, *, replace: bool) -> Target:
     """Return what ``--to`` names.
 
     Raises:
-        ConfigError: it is no known file, and no store.
+        ConfigError: it is no file that is written, and no store.
     """
     if name == STDOUT:
         return _to_stdout
     suffix = next((suffix for suffix in FILES if name.lower().endswith(suffix)), None)
     if suffix is None:
+        if ":" not in name and not Path(name).expanduser().exists():
+            raise ConfigError(
+                f"{shown_name(name)} is no store that is there, and no file that embed writes: {', '.join(FILES)}. A "
+                f"new store is made by its kind: --to chroma:{name}, lancedb:{name} or qdrant:{name}."
+            )
         return lambda router, texts: _to_store(name, collection, router)
     if collection is not None:
         raise typer.BadParameter("--collection goes with a store.")
