@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from embedrouter import Budget, EmbeddingResult, Model, RetryPolicy, Router
-from embedrouter.errors import BudgetExceededError, EmbedRouterError, LedgerError
+from embedrouter.errors import BudgetExceededError, CacheWarning, EmbedRouterError, LedgerError
 from embedrouter.spending import Ledger
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import InputType
@@ -356,6 +356,10 @@ def _watched(asked: Asked, story: Story) -> Iterator[list[EmbeddingResult]]:
         story.outcomes["cancelled"] += 1
         if asked.cancel is None:
             story.problems.append(f"{asked} was cancelled without being told to")
+    except CacheWarning as warning:  # a call with little time waits for no busy machine's file
+        story.outcomes["CacheWarning"] += 1
+        if asked.timeout is None:
+            story.problems.append(f"{asked} ended with {warning!r}")
     except BaseException as error:  # noqa: BLE001 - told at the end, with the whole story
         story.problems.append(f"{asked} ended with {error!r}")
 
