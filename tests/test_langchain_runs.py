@@ -84,6 +84,22 @@ def test_a_run_is_the_child_of_its_retriever_or_chain(asynchronous: bool) -> Non
     assert len([item for root in tracer.roots for item in runs(root)]) == 5
 
 
+def test_a_handler_that_has_no_retrievers(asynchronous: bool) -> None:
+    """The run belongs to the chain around the retriever, and is not lost with a parent that the handler has never got.
+
+    Opik's tracer is of this kind without saying so, and logs an error for each child of a retriever.
+    """
+
+    class Blind(Tracer):
+        ignore_retriever = property(lambda _: True)
+
+    tracer = Blind()
+    chain: Runnable[Any, Any] = RunnablePassthrough() | InMemoryVectorStore(embedder()).as_retriever()
+    ask(asynchronous, chain, "a", tracer)
+
+    assert [where for root in tracer.roots for where, _ in runs(root)] == ["RunnableSequence"]
+
+
 def test_an_error_ends_the_run(asynchronous: bool) -> None:
     """By the name of its class."""
     down = UnavailableError("the secret words of a provider", status=503)

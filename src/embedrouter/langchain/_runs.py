@@ -218,9 +218,12 @@ def _given() -> dict[str, Any] | None:
         ]
     if not handlers:
         return None
+    parent = manager.parent_run_id
+    if retrieval is not None and inside:
+        parent = retrieval.run_id if all(map(_has_retrievers, handlers)) else retrieval.parent
     return {
         "handlers": handlers,
-        "parent_run_id": retrieval.run_id if retrieval is not None and inside else manager.parent_run_id,
+        "parent_run_id": parent,
         "tags": manager.tags,
         "metadata": manager.metadata,
     }
@@ -230,6 +233,11 @@ def _without_words(error: BaseException) -> BaseException:
     """Return an error of the same class name without its message, which may repeat a text of the user's."""
     kind: type[Exception] = type(type(error).__name__, (Exception,), {})
     return kind()
+
+
+def _has_retrievers(handler: BaseCallbackHandler) -> bool:
+    """Return whether a handler takes a retriever as a parent; Opik's makes no span of it, and fails at its children."""
+    return not handler.ignore_retriever and not type(handler).__module__.startswith("opik.")
 
 
 def _traced_function() -> RunTree | None:
