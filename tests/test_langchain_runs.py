@@ -18,6 +18,7 @@ from langsmith import Client, traceable, tracing_context
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from requests.adapters import BaseAdapter
 
 from embedrouter import Router
 from embedrouter.errors import NoModelAvailableError, UnavailableError
@@ -112,7 +113,7 @@ def test_an_error_ends_the_run(asynchronous: bool) -> None:
     assert "secret" not in (run.error or "")
 
 
-class LangSmith(requests.adapters.BaseAdapter):
+class LangSmith(BaseAdapter):
     """Takes what a client of LangSmith's posts."""
 
     def __init__(self) -> None:
