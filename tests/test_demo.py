@@ -67,7 +67,8 @@ def own(tmp_path: Path) -> Path:
     texts = tmp_path / "notes"
     (texts / "kitchen").mkdir(parents=True)
     (texts / "kitchen/tea.md").write_text("# Tea\n\nGreen tea is brewed with water of 80 degrees.\n")
-    (texts / "car.txt").write_bytes("How to change a tyre\n\nLoosen the nuts, then use the jack.\xff".encode("latin-1"))
+    (texts / "car.txt").write_text("How to change a tyre\n\nLoosen the nuts, then use the jack.\n")
+    (texts / "old.txt").write_bytes("Zo\xeb".encode("latin-1"))
     (texts / "photo.png").write_bytes(b"\x89PNG\r\n")
     (texts / "empty.txt").write_text("\n")
     return texts
@@ -156,11 +157,12 @@ def test_a_folder_of_own_texts_works_and_skipped_files_are_named(own: Path, tmp_
     assert "high kitchen/tea.md" in done.stdout
     assert "photo.png" in done.stdout
     assert "empty.txt" in done.stdout
+    assert "skipped, not UTF-8 text: 1 (" in done.stdout
 
 
 def test_without_questions_a_folder_is_asked_its_own_first_lines(own: Path) -> None:
     """The user's texts are unknown, and something has to be asked."""
-    passages = read_folder(own, {})
+    passages, _ = read_folder(own)
 
     assert first_lines(passages) == ["How to change a tyre", "Tea"]
 
@@ -171,8 +173,7 @@ def test_without_questions_a_folder_is_asked_its_own_first_lines(own: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere"], "nowhere does not exist"),
-        (["notes/car.txt"], "is a file. Pass the folder it is in"),
+        (["nowhere"], "nowhere"),
         (["notes/nothing"], "There is no text in notes/nothing"),
     ],
 )

@@ -113,12 +113,22 @@ def test_a_store_of_another_space_is_refused_before_anything_is_paid(
     assert not emulator.received
 
 
+def test_an_id_that_comes_twice_is_told(pages: Path) -> None:
+    """The store keeps one text of an id."""
+    pages.write_text(pages.read_text() + json.dumps({"page": 2, "text": "Another page."}) + "\n")
+
+    done = call("embed", pages, "--id", "page", "--to", "chroma:db")
+
+    assert done.exit_code == 0
+    assert "1 text had the id of an earlier one (2): the store has the last of each." in " ".join(done.stderr.split())
+
+
 def test_what_is_no_store_and_what_is_not_filled_is_told(pages: Path) -> None:
     from langchain_core.vectorstores import InMemoryVectorStore
 
     with Router([FREE], cache=None, ledger=":memory:") as router:
         InMemoryVectorStore(RouterEmbeddings(router)).dump("memory.json")
-    for to, told in (("missing", "There is no"), ("memory.json", "--to FILE.parquet"), ("out.csv", "There is no")):
+    for to, told in (("missing", "chroma:missing"), ("memory.json", "--to FILE.parquet"), ("out.csv", ".jsonl.gz")):
         done = call("embed", pages, "--to", to)
         assert isinstance(done.exception, ConfigError)
         assert told in str(done.exception)

@@ -179,7 +179,7 @@ class Commands(TyperGroup):
         """Find the command; refuse an option that takes one value and is given twice: the last would win silently."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not hasattr(command, "commands") and not ctx.resilient_parsing:  # while completing
-            inner = typer.Context(command, info_name=name, parent=ctx)
+            inner = typer.Context(command, info_name=name, parent=ctx, **command.context_settings)
             _, _, given = command.make_parser(inner).parse_args(list(rest))
             for option, count in Counter(given).items():
                 if count > 1 and not (getattr(option, "multiple", False) or getattr(option, "is_flag", False)):

@@ -12,7 +12,7 @@ import sysconfig
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -23,11 +23,11 @@ from ..errors import ConfigError
 from ..models import load_catalogue
 from ..router import Router
 from ..spending import Account, cost, tag
-from ._console import STEP, Output, exit_on_interrupt, first_few, interrupt_message
+from ._console import STEP, Output, exit_on_interrupt, interrupt_message
 from ._ledger import open_ledger
 from ._options import AsJson, CacheFolder, NoCache, exclusive
 from ._routers import WORDLLAMA, cache_location
-from ._texts import read_files
+from ._texts import Skipped, TextOptions, Texts
 
 NOTHING = Account()
 TAG = "demo"
@@ -63,9 +63,8 @@ def command(
     """
     exclusive(cache=cache, no_cache=no_cache)
     output, began = Output(as_json=as_json), time.monotonic()
-    skipped: dict[str, list[str]] = {}
     with output.busy("reading texts"):
-        passages = read_folder(folder.expanduser(), skipped) if folder else list(read_standard_library())
+        passages, skipped = read_folder(folder) if folder else (list(read_standard_library()), Skipped())
         framework, fill = _find_framework()
     questions = ask or (first_lines(passages) if folder else QUESTIONS)
     corpus = str(folder) if folder else "the docstrings of Python's standard library"
@@ -74,8 +73,7 @@ def command(
     location, ledger = cache_location(routers["high"]), routers["high"].ledger.file
     before = _counted(ledger)
     output.line(f"{len(passages):,} texts: {corpus}, in {framework}.", style="bold")
-    for reason, files in skipped.items():
-        output.line(f"  skipped, {reason}: {first_few(files)}")
+    skipped.show(output)
     low, high = TIERS.values()
     output.line(f"Indexed at tier low ({low} numbers a vector) and high ({high}), and once more, as after a restart.")
     answers: list[dict[str, str]] = [{"question": question} for question in questions]
@@ -100,9 +98,9 @@ def command(
     output.line("In your own program, in place of its embedder:")
     output.code(f'  from embedrouter.langchain import RouterEmbeddings\n  RouterEmbeddings("{PAID_MODEL}")')
     output.code(f'  from embedrouter.llama_index import RouterEmbedding\n  RouterEmbedding("{PAID_MODEL}")')
-    facts = {"corpus": corpus, "texts": len(passages), "skipped": skipped, "framework": framework, "cache": location}
-    spaces = {name: str(router.space) for name, router in routers.items()}
-    output.json({**facts, "spaces": spaces, "answers": answers, "counted": counted, "money": money, "seconds": seconds})
+    facts = {"corpus": corpus, "texts": len(passages), "skipped": skipped.rows(), "framework": framework}
+    facts |= {"spaces": {name: str(router.space) for name, router in routers.items()}, "cache": location}
+    output.json({**facts, "answers": answers, "counted": counted, "money": money, "seconds": seconds})
 
 
 def _index(router: Router, fill: Fill, passages: Sequence[Passage], description: str, output: Output) -> Search:
@@ -130,14 +128,10 @@ def _counted(ledger: Path | None, before: Account = NOTHING) -> Account:
 def _show_money(counted: Account, output: Output) -> list[dict[str, object]]:
     """Show the tokens at the price of ``PAID_MODEL``; return the rows."""
     price = load_catalogue()[PAID_MODEL].price
-    texts, tokens = counted.texts + counted.saved_texts, counted.tokens + counted.saved_tokens
+    both = [("embedded", counted.texts, counted.tokens), ("avoided", counted.saved_texts, counted.saved_tokens)]
     rows: list[dict[str, object]] = [
-        {"this run": name, "texts": number, "tokens": of, "at OpenAI's price": cost(of, price)}
-        for name, number, of in (
-            ("embedded", counted.texts, counted.tokens),
-            ("avoided", counted.saved_texts, counted.saved_tokens),
-            ("asked for", texts, tokens),
-        )
+        {"this run": name, "texts": texts, "tokens": tokens, "at OpenAI's price": cost(tokens, price)}
+        for name, texts, tokens in (*both, ("asked for", both[0][1] + both[1][1], both[0][2] + both[1][2]))
     ]
     output.table(rows, total=True)
     output.line(
@@ -209,25 +203,18 @@ def _find_framework() -> tuple[str, Fill]:
 # Texts
 
 
-def read_folder(root: Path, skipped: dict[str, list[str]]) -> list[Passage]:
-    """Read the files of a folder, in passages short enough for any model; skipped files are listed by reason.
+def read_folder(folder: Path) -> tuple[list[Passage], Skipped]:
+    """Read the files of a folder, in passages short enough for any model; return what was left out, too.
 
     Raises:
-        ConfigError: the folder does not exist, is a file, or contains no text.
+        ConfigError: there is no text.
     """
-    if not root.is_dir():
-        problem = "is a file. Pass the folder it is in" if root.exists() else "does not exist. Pass a folder of texts"
-        raise ConfigError(f"{root} {problem}.")
-    passages: list[Passage] = []
-    for path, text, reason in read_files(root, errors="ignore"):
-        name = str(path.relative_to(root))
-        if reason:
-            skipped.setdefault(reason, []).append(name)
-        passages += [(name, part) for part in PASSAGE.findall(text)]
+    with closing(Texts(TextOptions([str(folder)], skip_bad=True))) as texts:
+        named = ((item.id.removeprefix(f"{folder}/"), item.text) for item in texts)
+        passages = [(name, part) for name, text in named for part in PASSAGE.findall(text)]
     if not passages:
-        reasons = "".join(f"; skipped, {reason}: {len(files)}" for reason, files in skipped.items())
-        raise ConfigError(f"There is no text in {root}{reasons}. Pass a folder of texts.")
-    return passages
+        raise ConfigError(f"There is no text in {folder}. {texts.skipped.summary()}Pass a folder of texts.")
+    return passages, texts.skipped
 
 
 def first_lines(passages: Sequence[Passage]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._display import data_size
+from .._display import counted, data_size
 from ..spending import tag as booked_under
 from ..tiered import default_tier
 from ..types import dollars
@@ -65,9 +65,9 @@ def command(
         if source.list_only:
             list_texts(texts, output)
             return
+        opening = target(to, collection, replace=replace)
         chosen = find_router(**asdict(router_options))
         router, own_tier = router_at_tier(chosen, tier, input_type)
-        opening = target(to, collection, replace=replace)
         with router, booked_under(tag) if tag else nullcontext():
             run = Run(router, own_tier, input_type, texts, source, output)
             expected = run.expect(batch=batch)
@@ -85,7 +85,7 @@ def command(
         texts.skipped.show(output)
     usage = router.usage
     size = sum(path.stat().st_size for path in _files(to))
-    parts = [f"{facts['done']:,} texts", f"{facts['embedded']:,} new", f"{facts['recalled']:,} from the cache"]
+    parts = [counted(facts["done"], "text"), f"{facts['embedded']:,} new", f"{facts['recalled']:,} from the cache"]
     parts += [f"{facts['repeated']:,} repeated"] if facts["repeated"] else []
     parts += [dollars(usage.cost), *([f"saved {dollars(usage.saved)}"] if usage.saved else [])]
     place = "stdout" if to == STDOUT else f"{to}{f' ({data_size(size)})' if size else ''}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from .._display import dollars
+from .._display import counted, dollars
 from ..errors import CacheError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..types import EmbeddingResult, Estimate, InputType
@@ -42,8 +42,8 @@ class Run:
             expected = estimate_tiers(router, self.texts, [tier], self.input_type, batch=batch)[tier]
         wiring_of(router).require_affordable(expected.cost)
         output.line(
-            f"{expected.texts:,} texts, {expected.unique:,} distinct, {expected.cached:,} in the cache; the rest is "
-            f"{'' if expected.exact else 'about '}{expected.likely_tokens:,} tokens."
+            f"{counted(expected.texts, 'text')}, {expected.unique:,} distinct, {expected.cached:,} in the cache; the "
+            f"rest is {'' if expected.exact else 'about '}{counted(expected.likely_tokens, 'token')}."
         )
         warn_of_long(router, expected, self.source, output)
         self.texts.skipped.show(output)
@@ -131,7 +131,7 @@ def _resume_message(router: Router) -> str:
 def format_usage(router: Router) -> str:
     """Return what a router has spent and saved, as a sentence."""
     usage = router.usage
-    unknown = f", and {usage.unpriced_tokens:,} tokens of unknown price" if usage.unpriced_tokens else ""
+    unknown = f", and {counted(usage.unpriced_tokens, 'token')} of unknown price" if usage.unpriced_tokens else ""
     saved = f", {dollars(usage.saved)} saved" if usage.saved else ""
-    requests = f"{usage.requests:,} request{'' if usage.requests == 1 else 's'}"
-    return f"Spent: {dollars(usage.cost)} for {usage.tokens:,} tokens in {requests}{unknown}{saved}."
+    work = f"{counted(usage.tokens, 'token')} in {counted(usage.requests, 'request')}"
+    return f"Spent: {dollars(usage.cost)} for {work}{unknown}{saved}."

@@ -74,9 +74,10 @@ def command(
     output = Output(as_json=as_json)
     locations = ", ".join(map(str, files))
     if found.project and by != "tag":
-        output.line(f"The project {project}", style="bold")
-        _show(output, by, found.project)
-        output.line("All", style="bold")
+        if found.project != found.rows:
+            output.line(f"The project {project}", style="bold")
+            _show(output, by, found.project)
+        output.line("All" if found.project != found.rows else f"The project {project}, and no other", style="bold")
     elif project in found.rows:
         output.line(f"The project {project}: {found.rows[project]}", style="bold")
     if found.rows:

@@ -20,12 +20,13 @@ from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import typer
 
-from .._display import data_size
+from .._display import counted, data_size, shown_name
 from ..errors import ConfigError
 from ..retrieval.store_guard import Item, metadata
 from ..router import Router, wiring_of
 from ..stores._filling import filling
 from ..types import Vectors
+from ._console import complain, first_few
 from ._files import load_pyarrow, new_file, require_new
 from ._texts import LocatedText
 
@@ -65,12 +66,17 @@ def target(name: str, collection: str | None, *, replace: bool) -> Target:
     """Return what ``--to`` names.
 
     Raises:
-        ConfigError: it is no known file, and no store.
+        ConfigError: it is no file that is written, and no store.
     """
     if name == STDOUT:
         return _to_stdout
     suffix = next((suffix for suffix in FILES if name.lower().endswith(suffix)), None)
     if suffix is None:
+        if ":" not in name and not Path(name).expanduser().exists():
+            raise ConfigError(
+                f"{shown_name(name)} is no store that is there, and no file that embed writes: {', '.join(FILES)}. A "
+                f"new store is made by its kind: --to chroma:{name}, lancedb:{name} or qdrant:{name}."
+            )
         return lambda router, texts: _to_store(name, collection, router)
     if collection is not None:
         raise typer.BadParameter("--collection goes with a store.")
@@ -202,11 +208,24 @@ def _to_stdout(router: Router, texts: int) -> Iterator[Sink]:
 
 @contextmanager
 def _to_store(name: str, collection: str | None, router: Router) -> Iterator[Sink]:
+    seen: set[int] = set()
+    repeated: list[str] = []
     with filling(name, collection, router) as store:
 
         def write(texts: Sequence[LocatedText], vectors: Vectors) -> None:
-            rows = {item.id or item.location: (item, vector) for item, vector in zip(texts, vectors, strict=True)}
+            rows: dict[str, tuple[LocatedText, Any]] = {}
+            for item, vector in zip(texts, vectors, strict=True):
+                own = item.id or item.location
+                if hash(own) in seen:
+                    repeated.append(own)
+                seen.add(hash(own))
+                rows[own] = item, vector
             items = [Item(name, item.text, item.location) for name, (item, _) in rows.items()]
             store.put(items, np.asarray([vector for _, vector in rows.values()], np.float32))
 
         yield Sink(write, store.begin)
+    if repeated:
+        complain(
+            f"{counted(len(repeated), 'text')} had the id of an earlier one ({first_few(repeated)}): the store has the "
+            "last of each. Name a field whose values differ: --id FIELD."
+        )

@@ -306,19 +306,6 @@ def _located(
 # For other commands
 
 
-def read_files(root: Path, errors: str = "strict") -> Iterator[tuple[Path, str, str]]:
-    """Return the files of a folder in their order, each with its text, or with the reason why it is left out."""
-    for file in FileFinder([str(root)]).find():
-        if file.reason or format_of(file.path) != "text":
-            yield file.path, "", file.reason or f"a {file.path.suffix} file"
-            continue
-        try:
-            with opened(file.path) as content:
-                yield file.path, read_document(content, MAX_FILE_SIZE, errors).removeprefix(MARK), ""
-        except FileProblemError as problem:
-            yield file.path, "", str(problem)
-
-
 def located_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Return the lines of a file that are not blank, each after its location.
 
