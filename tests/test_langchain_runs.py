@@ -170,12 +170,15 @@ def test_what_langsmith_is_sent(asynchronous: bool) -> None:
         for runnable in (chain, with_tier(retriever), with_tier(retriever.with_config(tags=["a"]))):
             ask(asynchronous, runnable, "private 4")
         asyncio.run(stream()) if asynchronous else list(with_tier(retriever).stream("private 3"))
+        wrapped: Runnable[Any, Any] = RunnablePassthrough() | with_tier(retriever)
+        asyncio.run(wrapped.abatch(["private 5"])) if asynchronous else wrapped.batch(["private 5"])
         for what in (chain, retriever, with_tier(retriever), embeddings):
             asyncio.run(afunction(what)) if asynchronous else function(what)
 
     assert posted.paths() == [
         "RunnableSequence VectorStoreRetriever RouterEmbeddings",
         *["VectorStoreRetriever RouterEmbeddings"] * 3,
+        "RunnableSequence VectorStoreRetriever RouterEmbeddings",
         "function RunnableSequence VectorStoreRetriever RouterEmbeddings",
         *["function VectorStoreRetriever RouterEmbeddings"] * 2,
         "function RouterEmbeddings",
