@@ -51,11 +51,16 @@ TRACING = (
     "opentelemetry-sdk",
     "opentelemetry-exporter-prometheus",
     "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-distro",
+    "opentelemetry-instrumentation-fastapi",
+    "fastapi",
     "opentelemetry-instrumentation-httpx",
+    "opentelemetry-instrumentation-langchain",
     "opentelemetry-instrumentation-openai",
     "opentelemetry-instrumentation-openai-v2",
     "opentelemetry-util-genai<1",  # which openai-v2 2.4b0 does not fit
     "openinference-instrumentation-langchain",
+    "openinference-instrumentation-llama-index",
     "openinference-instrumentation-openai",
     "langchain-openai",
 )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import Any
 
 import pytest
+import requests
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 from langchain_core.vectorstores import InMemoryVectorStore
+from langsmith import Client, traceable, tracing_context
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from requests.adapters import BaseAdapter
 
 from embedrouter import Router
 from embedrouter.errors import NoModelAvailableError, UnavailableError
@@ -76,8 +80,25 @@ def test_a_run_is_the_child_of_its_retriever_or_chain(asynchronous: bool) -> Non
     assert (again["cached"], again["cost"], again["saved"]) == (1, 0, pytest.approx(3e-6))
     assert (first.extra or {})["metadata"]["ls_model_name"] == "model"
     assert "private" not in f"{first.inputs}{first.outputs}{first.extra}"
+    ask(asynchronous, with_tier(retriever.with_config(callbacks=[tracer])), "d")
     embeddings.embed_query("outside of chains")
-    assert len([item for root in tracer.roots for item in runs(root)]) == 4
+    assert len([item for root in tracer.roots for item in runs(root)]) == 5
+
+
+def test_a_handler_that_has_no_retrievers(asynchronous: bool) -> None:
+    """The run belongs to the chain around the retriever, and is not lost with a parent that the handler has never got.
+
+    Opik's tracer is of this kind without saying so, and logs an error for each child of a retriever.
+    """
+
+    class Blind(Tracer):
+        ignore_retriever = property(lambda _: True)
+
+    tracer = Blind()
+    chain: Runnable[Any, Any] = RunnablePassthrough() | InMemoryVectorStore(embedder()).as_retriever()
+    ask(asynchronous, chain, "a", tracer)
+
+    assert [where for root in tracer.roots for where, _ in runs(root)] == ["RunnableSequence"]
 
 
 def test_an_error_ends_the_run(asynchronous: bool) -> None:
@@ -90,6 +111,84 @@ def test_an_error_ends_the_run(asynchronous: bool) -> None:
 
     assert "NoModelAvailableError" in (run.error or "")
     assert "secret" not in (run.error or "")
+
+
+class LangSmith(BaseAdapter):
+    """Takes what a client of LangSmith's posts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: dict[str, dict[str, Any]] = {}
+        session = requests.Session()
+        session.mount("http://langsmith", self)
+        self.client = Client("http://langsmith", api_key="k", session=session, auto_batch_tracing=False)
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        run = json.loads(request.body or "{}")
+        named = run.get("id") or (request.url or "").rpartition("/")[2]
+        self.runs.setdefault(named, {}).update({key: value for key, value in run.items() if value is not None})
+        response = requests.Response()
+        response.status_code = 202
+        return response
+
+    def close(self) -> None:
+        """Needs nothing."""
+
+    def paths(self) -> list[str]:
+        """Return the names of the runs of embeddings, with those of the runs around each."""
+        found = sorted(self.runs.values(), key=lambda run: run["dotted_order"])
+        return [
+            " ".join(self.runs[part[-36:]]["name"] for part in run["dotted_order"].split("."))
+            for run in found
+            if run["run_type"] == "embedding"
+        ]
+
+
+def test_what_langsmith_is_sent(asynchronous: bool) -> None:
+    """Switched on for the process, from chains, wrapped retrievers and decorated functions; with usage, and no text.
+
+    https://docs.langchain.com/langsmith/cost-tracking: ``total_cost`` of runs that are not of LLMs is read from
+    ``usage_metadata``, in the outputs or in the metadata.
+    """
+    embeddings, posted = embedder(), LangSmith()
+    retriever = InMemoryVectorStore(embeddings).as_retriever()
+    chain: Runnable[Any, Any] = RunnablePassthrough() | retriever
+
+    @traceable(name="function")
+    def function(what: Runnable[Any, Any] | RouterEmbeddings) -> None:
+        what.invoke("private 1") if isinstance(what, Runnable) else what.embed_query("private 2")
+
+    @traceable(name="function")
+    async def afunction(what: Runnable[Any, Any] | RouterEmbeddings) -> None:
+        await (what.ainvoke("private 1") if isinstance(what, Runnable) else what.aembed_query("private 2"))
+
+    async def stream() -> None:
+        async for _ in with_tier(retriever).astream("private 3"):
+            pass
+
+    with tracing_context(enabled=True, client=posted.client):
+        for runnable in (chain, with_tier(retriever), with_tier(retriever.with_config(tags=["a"]))):
+            ask(asynchronous, runnable, "private 4")
+        asyncio.run(stream()) if asynchronous else list(with_tier(retriever).stream("private 3"))
+        wrapped: Runnable[Any, Any] = RunnablePassthrough() | with_tier(retriever)
+        asyncio.run(wrapped.abatch(["private 5"])) if asynchronous else wrapped.batch(["private 5"])
+        for what in (chain, retriever, with_tier(retriever), embeddings):
+            asyncio.run(afunction(what)) if asynchronous else function(what)
+
+    assert posted.paths() == [
+        "RunnableSequence VectorStoreRetriever RouterEmbeddings",
+        *["VectorStoreRetriever RouterEmbeddings"] * 3,
+        "RunnableSequence VectorStoreRetriever RouterEmbeddings",
+        "function RunnableSequence VectorStoreRetriever RouterEmbeddings",
+        *["function VectorStoreRetriever RouterEmbeddings"] * 2,
+        "function RouterEmbeddings",
+    ]
+    for run in posted.runs.values():
+        if run["run_type"] == "embedding":
+            usage = run["outputs"]["usage_metadata"]
+            assert usage == run["extra"]["metadata"]["usage_metadata"]
+            assert {"input_tokens", "total_tokens", "total_cost"} <= usage.keys()
+            assert "private" not in json.dumps(run)
 
 
 async def test_asynchronous_handlers_are_awaited() -> None:

@@ -2,7 +2,8 @@
 
 LangChain hands no callbacks to embedders. A chain keeps its own in a context variable. A retriever does not: a handler,
 which each callback manager gets through ``register_configure_hook``, notes which retriever is running, so that its run
-is the parent. A run has counts, names and money, and never a text or a vector. Outside of chains nothing is made.
+is the parent. Inside a function that LangSmith's ``traceable`` decorates, the function's run is. A run has counts,
+names and money, and never a text or a vector. Outside of all of these nothing is made.
 """
 
 from __future__ import annotations
@@ -11,16 +12,26 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager, CallbackManager
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManager,
+    Callbacks,
+)
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langchain_core.tracers.context import register_configure_hook
 from langchain_core.tracers.langchain import LangChainTracer
 
 from ..router import Router, wiring_of
 from ..types import EmbeddingResult, InputType
+
+if TYPE_CHECKING:
+    from langsmith import RunTree
 
 NAME = "RouterEmbeddings"
 
@@ -73,6 +84,18 @@ _hook: ContextVar[Any] = ContextVar("embedrouter_retrievals", default=retrievals
 register_configure_hook(_hook, inheritable=True)
 
 
+def switched_on(callbacks: Callbacks) -> list[BaseCallbackHandler]:
+    """Return the tracer of LangSmith for a call outside of chains, where it is switched on and not among the callbacks.
+
+    A retriever would make a tracer of its own, which no embedder can find.
+    """
+    if isinstance(callbacks, BaseCallbackManager) or var_child_runnable_config.get():
+        return []
+    given = callbacks or []
+    found = CallbackManager.configure(callbacks).handlers
+    return [item for item in found if isinstance(item, LangChainTracer) and item not in given]
+
+
 _called_with: ContextVar[Any] = ContextVar("embedrouter_callbacks", default=None)
 
 
@@ -87,10 +110,7 @@ def called_with(config: RunnableConfig | None) -> Iterator[None]:
 
 
 class Run:
-    """The run of one embedding call, in both forms; ``result`` is set where the call returns.
-
-    Nothing is made where no chain and no retriever with callbacks is running.
-    """
+    """The run of one embedding call, in both forms; ``result`` is set where the call returns."""
 
     def __init__(self, router: Router, texts: int, input_type: InputType, *tiers: str | None) -> None:
         self.result: EmbeddingResult | None = None
@@ -115,7 +135,7 @@ class Run:
         if self._given is not None and error is not None:
             self._run.on_chain_error(_without_words(error))
         elif self._given is not None and self.result is not None:
-            self._run.on_chain_end(outputs(self.result))
+            self._run.on_chain_end(_noted(self.result, self._run))
 
     async def __aenter__(self) -> Self:
         if self._given is not None:
@@ -130,7 +150,7 @@ class Run:
         if self._given is not None and error is not None:
             await self._arun.on_chain_error(_without_words(error))
         elif self._given is not None and self.result is not None:
-            await self._arun.on_chain_end(outputs(self.result))
+            await self._arun.on_chain_end(_noted(self.result, self._arun))
 
 
 def _enter_span(run_id: UUID) -> Callable[[], object]:
@@ -171,25 +191,39 @@ def outputs(result: EmbeddingResult) -> dict[str, Any]:
     }
 
 
+def _noted(result: EmbeddingResult, run: BaseRunManager) -> dict[str, Any]:
+    """Return the outputs of a run, with usage in its metadata as well: there LangSmith's tracer has that of LLMs."""
+    made = outputs(result)
+    for tracer in run.handlers:
+        if isinstance(tracer, LangChainTracer) and (found := tracer.run_map.get(str(run.run_id))) is not None:
+            found.metadata["usage_metadata"] = made["usage_metadata"]
+    return made
+
+
 def _given() -> dict[str, Any] | None:
     """Return what makes a manager, whose runs are children of the nearest chain or retriever, if that has callbacks."""
     config = var_child_runnable_config.get()
     given = config.get("callbacks") if config else _called_with.get()
     retrieval = _retrieval.get()
     retrieval = None if retrieval is None or retrieval.ended else retrieval
-    if given is None and retrieval is None:
+    function = _traced_function() if given is None else None
+    if given is None and retrieval is None and function is None:
         return None
     manager = CallbackManager.configure(given)
     handlers = [item for item in manager.handlers if item is not retrievals]
-    if given is None:  # what is switched on for the process; a new tracer of LangSmith's would not know the parent
-        handlers = [item for item in handlers if not isinstance(item, LangChainTracer)]
+    inside = retrieval is not None and (given is None or retrieval.parent == manager.parent_run_id)
+    if given is None and retrieval is not None:  # what is switched on for the process; LangSmith's tracer is a new one
+        handlers = [
+            item for item in handlers if not isinstance(item, LangChainTracer) or _introduced(item, retrieval, function)
+        ]
     if not handlers:
         return None
-    outer = given.parent_run_id if isinstance(given, BaseCallbackManager) else None
-    inside = retrieval is not None and (given is None or retrieval.parent == outer)
+    parent = manager.parent_run_id
+    if retrieval is not None and inside:
+        parent = retrieval.run_id if all(map(_has_retrievers, handlers)) else retrieval.parent
     return {
         "handlers": handlers,
-        "parent_run_id": retrieval.run_id if retrieval is not None and inside else manager.parent_run_id,
+        "parent_run_id": parent,
         "tags": manager.tags,
         "metadata": manager.metadata,
     }
@@ -199,3 +233,24 @@ def _without_words(error: BaseException) -> BaseException:
     """Return an error of the same class name without its message, which may repeat a text of the user's."""
     kind: type[Exception] = type(type(error).__name__, (Exception,), {})
     return kind()
+
+
+def _has_retrievers(handler: BaseCallbackHandler) -> bool:
+    """Return whether a handler takes a retriever as a parent; Opik's makes no span of it, and fails at its children."""
+    return not handler.ignore_retriever and not type(handler).__module__.startswith("opik.")
+
+
+def _traced_function() -> RunTree | None:
+    """Return the run of the function around, if LangSmith's ``traceable`` has decorated one."""
+    langsmith = sys.modules.get("langsmith.run_helpers")
+    return langsmith.get_current_run_tree() if langsmith else None
+
+
+def _introduced(tracer: LangChainTracer, retrieval: Retrieval, function: RunTree | None) -> bool:
+    """Give a tracer the run of a retriever, which is a child of a traced function's; return whether it is."""
+    for run in function.child_runs if function else ():
+        if run.id == retrieval.run_id:
+            tracer.run_map[str(run.id)] = run
+            tracer.order_map[run.id] = run.trace_id, run.dotted_order
+            return True
+    return False

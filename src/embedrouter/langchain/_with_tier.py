@@ -34,7 +34,7 @@ from ..errors import ConfigError
 from ..models import first_given, requested
 from ..models import tier as ask_for
 from ._asked import FIELD, running_tier, tier_of
-from ._runs import called_with
+from ._runs import called_with, switched_on
 
 if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
@@ -103,42 +103,54 @@ class _AtTier(Runnable[Input, Output]):
     tier: str | None
 
     def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
-        with self._asking(config), called_with(config):
+        config, merged = self._traced(config)
+        with self._asking(config), called_with(merged):
             return self.bound.invoke(input, config, **kwargs)
 
     async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
-        with self._asking(config), called_with(config):
+        config, merged = self._traced(config)
+        with self._asking(config), called_with(merged):
             return await self.bound.ainvoke(input, config, **kwargs)
 
     # The consumer of a stream runs between two chunks in the same context, so the block is entered for each chunk
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
+        config, merged = self._traced(config)
         asking = self._asking(config)
         with ExitStack() as stack:
-            with asking:
+            with asking, called_with(merged):
                 chunks = self.bound.stream(input, config, **kwargs)
             if close := getattr(chunks, "close", None):  # generators have it, other iterators need not
                 stack.callback(close)
             while True:
-                with asking:
+                with asking, called_with(merged):
                     chunk: Any = next(chunks, END)
                 if chunk is END:
                     return
                 yield chunk
 
     async def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
+        config, merged = self._traced(config)
         asking = self._asking(config)
         async with AsyncExitStack() as stack:
-            with asking:
+            with asking, called_with(merged):
                 chunks = self.bound.astream(input, config, **kwargs)
             if aclose := getattr(chunks, "aclose", None):
                 stack.push_async_callback(aclose)
             while True:
-                with asking:
+                with asking, called_with(merged):
                     chunk: Any = await anext(chunks, END)
                 if chunk is END:
                     return
                 yield chunk
+
+    def _traced(self, config: RunnableConfig | None) -> tuple[RunnableConfig | None, RunnableConfig]:
+        """Return the configuration of a call with the tracer that is switched on, and as merged with what is bound."""
+        merged = merged_configuration(self.bound, config)
+        if added := switched_on(merged.get("callbacks")):
+            also = RunnableConfig(callbacks=added)
+            return merge_configs(config, also), merge_configs(merged, also)
+        return config, merged
 
     def _asking(self, config: RunnableConfig | None) -> AbstractContextManager[object]:
         if self.tier is not None:
@@ -243,7 +255,12 @@ def configured_tier(runnable: Runnable[Any, Any], config: RunnableConfig | None)
     The nearest counts: the configuration of the call, merged with the configurations bound by ``with_config``; the
     chain or graph that is running, whose ``configurable`` a call's own may have replaced.
     """
+    return first_given(tier_of(ensure_config(merged_configuration(runnable, config))), running_tier())
+
+
+def merged_configuration(runnable: Runnable[Any, Any], config: RunnableConfig | None) -> RunnableConfig:
+    """Return the configuration of a call, merged with the configurations bound by ``with_config``."""
     while isinstance(runnable, RunnableBindingBase | DynamicRunnable):
         config = merge_configs(runnable.config, config)
         runnable = runnable.bound if isinstance(runnable, RunnableBindingBase) else runnable.default
-    return first_given(tier_of(ensure_config(config)), running_tier())
+    return config or {}
