@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 import embedrouter
 from embedrouter import Router
 from embedrouter.errors import ConfigError
 from embedrouter.spending import project_tag
+from embedrouter.spending._project import found
 from embedrouter.testing import FakeBackend
 from tests.either import embed
 
@@ -21,6 +24,7 @@ def _no_tag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EMBEDROUTER_TAG")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
+    found.clear()
 
 
 Make = Callable[[Path], object]
@@ -72,12 +76,12 @@ def test_the_project_of_a_folder(case: str, tmp_path: Path, monkeypatch: pytest.
     (folder / "src" / "deep").mkdir(parents=True)
     for place, make in files.items():
         make(folder / place)
-    found = []
+    names = []
     for here in (folder, folder / "src" / "deep"):
         monkeypatch.chdir(here)
-        found.append(project_tag())
+        names.append(project_tag())
 
-    assert found == [name, name]
+    assert names == [name, name]
 
 
 def test_a_folder_that_is_no_text_has_a_name_that_can_be_booked(
@@ -101,12 +105,12 @@ def test_neither_the_home_directory_nor_what_is_above_it_is_a_project(
     both(tmp_path)
     (tmp_path / "home" / "notes").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "home")
-    found = []
+    names = []
     for here in (tmp_path / "home", tmp_path / "home" / "notes", tmp_path / "link", Path("/")):
         monkeypatch.chdir(here)
-        found.append(project_tag())
+        names.append(project_tag())
 
-    assert found == [""] * 4
+    assert names == [""] * 4
 
 
 def test_a_working_directory_that_was_removed_is_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +164,28 @@ async def test_a_call_reads_no_file_for_the_project(tmp_path: Path, monkeypatch:
 
     assert list(router.ledger.totals("tag")) == ["shop"]
     await router.aclose()
+
+
+def test_a_further_router_that_is_built_on_an_event_loop_looks_at_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some programs build a router for each request."""
+    both(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def build() -> Router:
+        return Router([FakeBackend().model(price="1")], cache=None, ledger=":memory:")
+
+    async def build_on_loop() -> Router:
+        with blockbuster_ctx():
+            return build()
+
+    build().close()
+    router = asyncio.run(build_on_loop())
+    router.embed(["one"], input_type="document")
+
+    assert list(router.ledger.totals("tag")) == ["shop"]
+    router.close()
 
 
 def test_a_tag_of_no_characters_can_be_booked(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from threading import Lock
 
 from ._end import LAST_WAIT, at_worker_exit, is_barred, is_daemon_process, watch_end
 from ._forks import PerProcess, importing, watch_forks
-from ._loops import Closeable, PerLoop
+from ._loops import Closeable, PerLoop, running_loop
 from ._threads import Lane, ThreadPool, in_thread, threads
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "in_thread",
     "is_barred",
     "is_daemon_process",
+    "running_loop",
     "threads",
     "watch_end",
     "watch_forks",

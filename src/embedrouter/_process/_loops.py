@@ -60,3 +60,11 @@ class Closeable(ABC):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

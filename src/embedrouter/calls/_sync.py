@@ -6,14 +6,13 @@ the main thread stops and waits for. A second Ctrl-C ends the wait.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
-from .._process import Lane, threads
+from .._process import Lane, running_loop, threads
 from ..errors import OutOfThreadsError
 from ..models import Backend
 from ..types import Answer, InputType
@@ -75,7 +74,7 @@ class SyncEffects:
     def __init__(self, started: Started, sleep: Callable[[float], object] | None = None) -> None:
         self._started, self._sleep = started, sleep
         self._stop = threading.Event()
-        self.blocked_loop = _running_loop()
+        self.blocked_loop = running_loop()
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **settings: P.kwargs) -> T:
         return function(*args, **settings)
@@ -177,11 +176,3 @@ class SyncEffects:
 def _wait_for_begun(ends: Sequence[Future[None]]) -> None:
     """Wait for the threads that have begun; the others find nothing left to do."""
     wait([end for end in ends if not end.cancel()])
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

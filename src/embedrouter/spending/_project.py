@@ -16,11 +16,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from .._display import escaped
+from .._process import running_loop
 from ._tags import storable
 
 ENVIRONMENT = "EMBEDROUTER_TAG"
 LONGEST = 80
 """Characters of a project's name that are kept."""
+
+found: list[str] = []
+"""The project that was found last."""
 
 
 def project_tag() -> str:
@@ -28,10 +32,17 @@ def project_tag() -> str:
 
     That is the ``[project] name`` of the nearest ``pyproject.toml`` in the folder or above it, up to the root of its
     repository; otherwise the name of the repository's folder; otherwise ``""``. Neither the home directory nor the
-    folder of temporary files is a project.
+    folder of temporary files is a project. On an event loop no file is looked at again: it is the project that was
+    found before, if one was looked for.
     """
     if (named := os.environ.get(ENVIRONMENT)) is not None:
         return storable(named.strip())
+    if not found or running_loop() is None:
+        found[:] = [_find()]
+    return found[0]
+
+
+def _find() -> str:
     for folder in _folders():
         if name := _declared(folder / "pyproject.toml"):
             return escaped(name)[:LONGEST]
@@ -58,10 +69,10 @@ def _folders() -> Iterator[Path]:
 def _declared(file: Path) -> str:
     """Return the name of the project that a ``pyproject.toml`` declares; ``""`` where there is none."""
     try:
-        found = file.stat()
+        facts = file.stat()
     except OSError:
         return ""
-    return _read_name(file, found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else ""
+    return _read_name(file, facts.st_mtime_ns, facts.st_size) if stat.S_ISREG(facts.st_mode) else ""
 
 
 @lru_cache(maxsize=16)  # reading TOML takes milliseconds, and some programs build a router for each request
