@@ -17,7 +17,7 @@ from itertools import count
 from typing import TypeAlias, TypeVar
 
 from ..cache import disk_size, key_function
-from ..calls import Prepared, Question, SizedText, Wiring, fault, pack, unusable
+from ..calls import Prepared, Question, SizedText, Wiring, about, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
 from ..events import BatchCollected, BatchSubmitted, BudgetRefused
 from ..models import BatchEndpoint, plausible_count
@@ -141,10 +141,7 @@ class Batches:
             if isinstance(reservation, Refusal):
                 self._wiring.events.emit(
                     BudgetRefused,
-                    model=candidate.name,
-                    tier=candidate.tier,
-                    input_type=question.input_type,
-                    tag=question.tag,
+                    **about(candidate, question.input_type, question.tag),
                     cost=cost(tokens, candidate.price),
                     reason=reservation,
                 )
@@ -160,10 +157,7 @@ class Batches:
         tokens = sum(item.tokens for item in part.values())
         self._wiring.events.emit(
             BatchSubmitted,
-            model=candidate.name,
-            tier=candidate.tier,
-            input_type=question.input_type,
-            tag=question.tag,
+            **about(candidate, question.input_type, question.tag),
             texts=len(part),
             tokens=tokens,
             cost=cost(tokens, candidate.price),

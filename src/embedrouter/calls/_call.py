@@ -35,6 +35,11 @@ class About(TypedDict):
     tag: str
 
 
+def about(candidate: Candidate, input_type: InputType, tag: str) -> About:
+    """Return what an event about a model says of who has asked."""
+    return {"model": candidate.name, "tier": candidate.tier, "input_type": input_type, "tag": tag}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """The request that is passed down the stages."""
@@ -63,12 +68,7 @@ class Call:
 
     def about(self, candidate: Candidate) -> About:
         """Return what an event about a model says of the call."""
-        return {
-            "model": candidate.name,
-            "tier": candidate.tier,
-            "input_type": self.input_type,
-            "tag": self.tag,
-        }
+        return about(candidate, self.input_type, self.tag)
 
     def asks(self) -> About:
         """Return what an event that is about no model says of the call."""

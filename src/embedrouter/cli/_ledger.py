@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal, TypeAlias
 
 import typer
-from rich import filesize
 
-from .._display import escaped
+from .._display import data_size, escaped
 from .._sqlite import size_on_disk
 from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
@@ -51,7 +50,7 @@ def show(
             total = sum(opened.totals("model").values(), Account())
             unconfirmed, bills = opened.unconfirmed(), opened.implausible_bills()
     size = size_on_disk(file)
-    output.line(f"Ledger: {file}{f', {filesize.decimal(size)}' if file.exists() else ' (nothing is booked yet)'}")
+    output.line(f"Ledger: {file}{f', {data_size(size)}' if file.exists() else ' (nothing is booked yet)'}")
     output.line(f"Total: {total}")
     if unconfirmed:
         output.line(
@@ -108,8 +107,7 @@ def compact(
         removed = opened.compact(timedelta(days=older_than))
     after = size_on_disk(file)
     output.line(
-        f"The detail of {removed:,} requests was removed. {file}: {filesize.decimal(before)} before, "
-        f"{filesize.decimal(after)} now."
+        f"The detail of {removed:,} requests was removed. {file}: {data_size(before)} before, {data_size(after)} now."
     )
     output.json({"ledger": file, "removed": removed, "bytes_before": before, "bytes": after})
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +30,6 @@ from ._files import load_pyarrow, new_file, require_new
 from ._texts import LocatedText
 
 STDOUT = "-"
-CLOSED_PIPE = 141
-"""Exit code of a program that SIGPIPE ends."""
 FILES = (".parquet", ".jsonl", ".jsonl.gz", ".npy")
 JSON_BYTES = 20
 """Bytes of one number in JSON, about."""
@@ -196,12 +193,8 @@ def ids_beside(path: Path) -> Path:
 @contextmanager
 def _to_stdout(router: Router, texts: int) -> Iterator[Sink]:
     def write(items: Sequence[LocatedText], vectors: Vectors) -> None:
-        try:
-            _write_lines(sys.stdout.buffer, items, vectors)
-            sys.stdout.flush()
-        except BrokenPipeError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
-            raise typer.Exit(CLOSED_PIPE) from error
+        _write_lines(sys.stdout.buffer, items, vectors)
+        sys.stdout.flush()
 
     yield Sink(write)
 
