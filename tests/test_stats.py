@@ -210,7 +210,10 @@ def test_every_column_adds_up_as_it_is_shown(accounts: list[Account]) -> None:
     )
     for column in list(rows[0])[1:]:
         known: list[Any] = [row[column] for row in rows[:-1] if row[column] is not None]
-        assert rows[-1][column] == (sum(known) if known else None)
+        if rows[-1][column] is None:  # nothing of it is known: $0 beside an unknown amount is no total
+            assert not sum(known)
+        else:
+            assert rows[-1][column] == sum(known)
     for account, row in zip(accounts, rows, strict=False):
         assert (row["cost"] is None) == (0 < account.unpriced_tokens == account.tokens)
         columns = ("tokens", "paid tokens", "free tokens", "unpriced tokens")
