@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as running:
-        yield running
+def server() -> Iterator[PostgreSQL]:
+    # pytest closes its own folders to other users, and PostgreSQL is another user where the tests run as root
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)  # where the package keeps its lock
+        with PostgreSQL(Path(folder) / "data") as running:
+            yield running
 
 
 LIGHT = ("chroma", "qdrant", "llama-index", "jsonl", "parquet")
