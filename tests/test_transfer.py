@@ -147,6 +147,18 @@ def test_rows_that_are_added_while_pages_are_read_move_no_old_row(kind: str, tmp
     assert len(seen) == len(set(seen))
 
 
+def test_what_another_program_has_added_is_read_in_the_next_pass(tmp_path: Path) -> None:
+    """Also in a file, which is not watched while it is read."""
+    file = tmp_path / "pages.jsonl"
+    file.write_text('{"id": "a", "text": "One."}\n')
+    with readable(file) as found:
+        assert list(contents(found)) == ["a"]
+        with file.open("a") as more:
+            more.write('{"id": "b", "text": "Two.", "vector": [1.0]}\n')
+        assert list(contents(found)) == ["a", "b"]
+        assert [row.id for row, _ in found.fetch(["b"])] == ["b"]
+
+
 # A name for another collection
 
 
