@@ -131,6 +131,7 @@ class Comparison:
         pairs: each pair of variants.
         left_out: models that could not be compared, each with the reason.
         at: when.
+        notes: of the questions: sentences that belong beside every figure.
     """
 
     collection: str
@@ -143,3 +144,4 @@ class Comparison:
     pairs: Sequence[Pair]
     left_out: Mapping[str, str]
     at: datetime
+    notes: Sequence[str] = ()
