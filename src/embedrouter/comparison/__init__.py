@@ -3,5 +3,24 @@
 Every variant ranks against its own vectors only, by exact search.
 """
 
+from ._compare import acompare, compare, plan_comparison
 from ._comparison import MEASURES, Comparison, Hit, Interval, Measured, Pair, Speed, Variant
+from ._plan import Plan
 from ._questions import JudgedBy, Questions
+from ._reading import read_questions
+
+__all__ = [
+    "Comparison",
+    "Hit",
+    "Interval",
+    "Measured",
+    "Pair",
+    "Plan",
+    "Questions",
+    "Speed",
+    "Variant",
+    "acompare",
+    "compare",
+    "plan_comparison",
+    "read_questions",
+]

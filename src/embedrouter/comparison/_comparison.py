@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from ..types import OutputDtype, Vectors
 from ._questions import JudgedBy
@@ -43,6 +44,7 @@ class Variant:
         dtype: of the stored vectors; ``None`` for float32.
         prompts: of documents and of queries, where they are not the model's own.
         escalated: the share of the queries that a cascade asks its second model.
+        declared: the arguments of the ``Router``, of a cascade those of both, for ``Comparison.best_under``.
     """
 
     label: str
@@ -51,6 +53,7 @@ class Variant:
     dtype: OutputDtype | str | None = None
     prompts: Mapping[str, str] | None = None
     escalated: float | None = None
+    declared: tuple[Mapping[str, Any], ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,8 @@ class Comparison:
         pairs: each pair of variants.
         left_out: models that could not be compared, each with the reason.
         at: when.
-        notes: of the questions: sentences that belong beside every figure.
+        notes: sentences that belong beside every figure: those of the questions, and what models could not take.
+        spent: dollars paid in this comparison.
     """
 
     collection: str
@@ -145,3 +149,4 @@ class Comparison:
     left_out: Mapping[str, str]
     at: datetime
     notes: Sequence[str] = ()
+    spent: Decimal = Decimal(0)
