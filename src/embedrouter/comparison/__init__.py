@@ -3,6 +3,7 @@
 Every variant ranks against its own vectors only, by exact search.
 """
 
+from ._choice import Choice
 from ._compare import acompare, compare, plan_comparison
 from ._comparison import MEASURES, Comparison, Hit, Interval, Measured, Pair, Speed, Variant
 from ._plan import Plan
@@ -10,6 +11,7 @@ from ._questions import JudgedBy, Questions
 from ._reading import read_questions
 
 __all__ = [
+    "Choice",
     "Comparison",
     "Hit",
     "Interval",

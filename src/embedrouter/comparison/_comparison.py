@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..types import OutputDtype, Vectors
 from ._questions import JudgedBy
+
+if TYPE_CHECKING:
+    from ._choice import Choice
 
 MEASURES = ("nDCG@10", "recall@10", "recall@100", "MRR@10")
 """The measures, the one that decides first."""
@@ -119,7 +122,7 @@ class Pair:
     differs: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """The result of ``embedrouter.compare``.
 
@@ -150,3 +153,84 @@ class Comparison:
     at: datetime
     notes: Sequence[str] = ()
     spent: Decimal = Decimal(0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each variant, the best first: quality with intervals, dollars as ``Decimal``, speed, bytes.
+
+        What is not known is ``None``.
+        """
+        from . import _tables
+
+        return _tables.rows(self)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a data frame of pandas, dollars as floats.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        from . import _tables
+
+        return _tables.frame(self)
+
+    def to_dict(self, *, by_query: bool = False) -> dict[str, Any]:
+        """Return the comparison as JSON holds it: dollars as texts, which lose no digit, times in ISO 8601.
+
+        Args:
+            by_query: whether each variant has the measures and the answer of each query.
+        """
+        from . import _tables
+
+        return _tables.content(self, by_query=by_query)
+
+    def to_json(self, *, by_query: bool = False) -> str:
+        """Return ``to_dict`` as a text."""
+        from . import _tables
+
+        return _tables.as_json(self, by_query=by_query)
+
+    def frontier(self, by: Literal["queries_cost", "corpus_cost"] = "queries_cost") -> list[str]:
+        """Return the labels of the variants whose nDCG@10 no other reaches for as much money or less, cheapest first.
+
+        Args:
+            by: the money: dollars for a million queries, or for the documents. Variants of unknown price are left out.
+        """
+        from . import _frontier
+
+        return _frontier.frontier(self.variants, by)
+
+    def best_under(
+        self,
+        dollars_per_million: Decimal | str | float | None = None,
+        *,
+        corpus_dollars: Decimal | str | float | None = None,
+        index_bytes: int | None = None,
+    ) -> Choice:
+        """Return the variant with the highest nDCG@10 that costs no more, as a configuration.
+
+        Args:
+            dollars_per_million: for a million queries like those of the comparison.
+            corpus_dollars: for the documents of the comparison, once.
+            index_bytes: of the stored vectors of these documents.
+
+        Raises:
+            ConfigError: no variant keeps to the limits; the message names the one that takes least.
+        """
+        from . import _choice
+
+        return _choice.best_under(self.variants, dollars_per_million, corpus_dollars, index_bytes)
+
+    def __str__(self) -> str:
+        """Describe the comparison in a table."""
+        from . import _tables
+
+        return _tables.as_text(self)
+
+    def __repr__(self) -> str:
+        best = self.variants[0].variant.label
+        return f"<Comparison on {self.collection}: {len(self.variants)} variants, the best is {best}>"
+
+    def _repr_html_(self) -> str:
+        from . import _tables
+
+        return _tables.as_html(self)

@@ -138,7 +138,8 @@ class Plan:
             for place, subject in enumerate(subjects):
 
                 def told(kind: str, texts: int, label: str = subject.label, before: int = place * each) -> None:
-                    bar.reach(before + texts, sum((item.total for item in subjects), Usage()))
+                    usage = sum((item.total for item in subjects), Usage())
+                    bar.reach(before + texts, usage, cached=sum(item.recalled for item in subjects))
                     if advance is not None:
                         advance(f"{label}, {kind}", before + texts, each * len(subjects), self.spent)
 

@@ -39,6 +39,7 @@ class Subject:
         texts: that have a vector, by input type.
         usage: likewise.
         shortened: texts over the model's limit, likewise.
+        recalled: texts whose vectors were in the cache.
     """
 
     label: str
@@ -49,6 +50,8 @@ class Subject:
     texts: dict[InputType, int] = field(default_factory=lambda: {"document": 0, "query": 0})
     usage: dict[InputType, Usage] = field(default_factory=lambda: {"document": Usage(), "query": Usage()})
     shortened: dict[InputType, int] = field(default_factory=lambda: {"document": 0, "query": 0})
+
+    recalled: int = 0
 
     def __post_init__(self) -> None:
         wiring, first = wiring_of(self.router), self.candidate("query")
@@ -106,6 +109,7 @@ class Subject:
             self.measured.add(result, input_type, time.perf_counter() - began)
             self.usage[input_type] += result.usage
             self.shortened[input_type] += sum(result.shortened)
+            self.recalled += sum(result.cached)
             self.texts[input_type] += len(chunk)
             parts.append(result.vectors)
             advance(self.texts[input_type])
