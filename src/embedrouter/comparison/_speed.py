@@ -119,7 +119,7 @@ def speed_file(folder: Path | None, model: str, fingerprint: str, address: str) 
 
 def _read(path: Path) -> Known:
     """Return what is remembered; a damaged record is none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = read_record(path)
         parts = {name: (part["value"], datetime.fromisoformat(part["at"])) for name, part in content.items()}
         documents, queries = parts.get("documents"), parts.get("queries")
