@@ -192,6 +192,7 @@ def test_what_no_file_can_hold_is_named_and_the_router_is_built_all_the_same() -
     with pytest.raises(ConfigError, match=r"No file can hold the backend FakeBackend.*Use router\(\)"):
         choice.to_toml()
     with choice.router(cache=None) as router:
+        assert isinstance(router, Router)
         assert router.models == ("fake:model",)
 
 
