@@ -13,7 +13,7 @@ import pytest
 
 import embedrouter
 from embedrouter import Budget, Comparison, Model, Router
-from embedrouter.comparison import Questions, plan_comparison
+from embedrouter.comparison import Questions, plan_comparison, read_questions
 from embedrouter.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -516,3 +516,32 @@ def test_a_damaged_record_of_speed_is_none(emulator: Emulator, tmp_path: Path) -
     for content in ("", "[]", '{"queries": {"value": "x", "at": "2026-01-01"}}', '{"documents": 5}'):
         record.write_text(content)
         assert compare([of_openai(emulator)], cache=tmp_path, ledger=None).variants[0].speed is None
+
+
+# Real collections
+
+
+MEASURED = {
+    "squad-dev": ("qrels.tsv", 0.685, {"recall@10": 0.852, "recall@100": 0.983, "MRR@10": 0.633}),
+    "banking77": ("labels.json", 0.821, {"recall@10": 0.067, "recall@100": 0.383, "MRR@10": 0.917}),
+}
+"""Judgements of a collection, and what wordllama reaches there: ``../shared/facts/retrieval.md``, section a."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURED)
+def test_on_a_real_collection_it_finds_what_was_measured_before_by_other_code(name: str, shared: Path) -> None:
+    """On a sample of the queries, within its intervals. In float16 and int8 hardly anything changes (section f)."""
+    folder, (qrels, ndcg, others) = shared / "retrieval" / name, MEASURED[name]
+    files = (folder / "corpus.jsonl", folder / "queries.jsonl", folder / qrels)
+    questions = read_questions(*files, query_limit=1000)
+    found = embedrouter.compare(
+        questions, models=[WORDLLAMA], dtypes=["float16", "int8"], cache=None, ledger=":memory:", show_progress=False
+    )
+    by_label = {item.variant.label.removeprefix(WORDLLAMA): item.quality for item in found.variants}
+
+    for measure, value in {"nDCG@10": ndcg, **others}.items():
+        interval = by_label[""][measure]
+        assert interval.low - 0.001 <= value <= interval.high + 0.001, measure
+    assert by_label[", float16"]["nDCG@10"].mean == pytest.approx(by_label[""]["nDCG@10"].mean, abs=0.0015)
+    assert by_label[", int8"]["nDCG@10"].mean == pytest.approx(by_label[""]["nDCG@10"].mean, abs=0.004)

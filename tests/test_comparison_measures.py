@@ -14,7 +14,7 @@ from embedrouter.comparison import MEASURES
 from embedrouter.comparison._measures import Judge, intervals, pairs
 from embedrouter.comparison._ranking import Ranking, cascaded, cut, rank
 from embedrouter.retrieval.exact_search import highest, nearest, unit
-from embedrouter.retrieval.resampling import bootstrap_means, holm, interval, randomised_means, share_as_large
+from embedrouter.retrieval.resampling import bootstrap_means, chance_of, holm, interval, randomised_means
 from tests.properties import examples
 
 pytrec_eval = pytest.importorskip("pytrec_eval")
@@ -166,7 +166,7 @@ def test_the_chance_of_a_difference_is_that_of_scipys_permutation_test(shift: fl
     one = chance.random(200)
     other = one + shift + 0.2 * chance.standard_normal(200)
     table = randomised_means(np.column_stack([one, other]))
-    ours = share_as_large(float((one - other).mean()), table[:, 0] - table[:, 1])
+    ours = chance_of(one - other, table[:, 0] - table[:, 1])
 
     def mean_difference(x: Any, y: Any, axis: int) -> Any:
         return np.mean(x - y, axis=axis)
@@ -195,8 +195,29 @@ def test_a_clear_difference_is_found_and_its_interval_leaves_out_zero() -> None:
     (pair,) = pairs(["a", "b"], by_query)
 
     assert (pair.first, pair.second, pair.differs) == ("a", "b", True)
-    assert pair.p == pytest.approx(1 / 10_001)
+    assert pair.p < 1e-50
     assert 0.14 < pair.difference.low < pair.difference.mean < pair.difference.high < 0.16
+
+
+def test_many_variants_can_still_differ() -> None:
+    """Of 60 variants there are 1,770 pairs, and the smallest share of 10,000 rounds would never be small enough."""
+    chance = np.random.default_rng(0)
+    values = np.clip(chance.random((100, 60)) * 0.6, 0, 1)
+    values[:, 0] += 0.4
+    found = pairs([str(place) for place in range(60)], [{"nDCG@10": column} for column in values.T])
+
+    assert all(pair.differs for pair in found if pair.first == "0")
+    assert sum(pair.differs for pair in found if pair.first != "0") == 0
+
+
+def test_the_bound_of_the_chance_is_never_below_the_chance() -> None:
+    """Counted over all signs of twelve differences."""
+    chance = np.random.default_rng(1)
+    signs = np.array([[1 if number >> place & 1 else -1 for place in range(12)] for number in range(2**12)])
+    for _ in range(50):
+        differences = chance.standard_normal(12) + chance.uniform(0, 2)
+        exact = (np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9).mean()
+        assert chance_of(differences, np.zeros(0)) >= exact
 
 
 def test_holm_is_what_it_is_by_hand() -> None:

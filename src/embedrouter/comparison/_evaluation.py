@@ -81,7 +81,6 @@ def evaluated(
         left_out=left_out,
         at=datetime.now(UTC),
         notes=notes,
-        spent=sum((item.spent for item in subjects), Decimal(0)),
     )
 
 

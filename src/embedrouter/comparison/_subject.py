@@ -24,6 +24,8 @@ Advance: TypeAlias = Callable[[str, int, int, Decimal], object]
 
 STEP = 512
 """Texts in one call to a model of this machine."""
+PATIENCE = 30.0
+"""Seconds in which texts are embedded alone; a limit of the rate may make each of them wait."""
 VECTORS = 2**26
 """Bytes of vectors in one call."""
 
@@ -121,10 +123,12 @@ class Subject:
         alone = 1 + (ASKED_ALONE if input_type == "query" else 0)
         size = STEP if candidate.local else max(STEP, 2 * candidate.limits.texts * candidate.concurrency)
         size = min(size, max(1, VECTORS // (4 * candidate.dimensions)))
-        for text in texts[:alone]:
-            yield [text]
-        for start in range(alone, len(texts), size):
-            yield texts[start : start + size]
+        began, start = time.monotonic(), 0
+        while start < min(alone, len(texts)) and time.monotonic() - began < PATIENCE:
+            yield [texts[start]]
+            start += 1
+        for place in range(start, len(texts), size):
+            yield texts[place : place + size]
 
     # Prices of work like this, whether it was paid for now or before
 
