@@ -65,7 +65,8 @@ class Speed:
 
     Attributes:
         documents_per_second: while documents were embedded.
-        query_median: seconds from a query to its vector, asked alone. Of a cascade, of both models where both are asked.
+        query_median: seconds from a query to its vector, asked alone; of a cascade also to the second one's, where it
+            is asked.
         query_95th: the same, for the slowest of twenty.
         at: when it was measured: in this run, or in an earlier one where all vectors were in the cache.
     """

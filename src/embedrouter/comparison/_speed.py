@@ -109,6 +109,9 @@ class Known:
         return content
 
 
+NOTHING = Known(None, None)
+
+
 def speed_file(folder: Path | None, model: str, fingerprint: str, address: str) -> Path | None:
     """Return the file of a model's speed at one address."""
     if folder is None:
@@ -127,7 +130,7 @@ def _read(path: Path) -> Known:
             documents and (float(documents[0]), documents[1]),
             queries and ([float(seconds) for seconds in queries[0]], queries[1]),
         )
-    return Known(None, None)
+    return NOTHING
 
 
 def _speed(one: Known, other: Known, seconds: Any, weights: Any, rate: float | None) -> Speed | None:

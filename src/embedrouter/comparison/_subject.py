@@ -17,7 +17,7 @@ from ..providers import address_of, require_connectable
 from ..router import Router, wiring_of
 from ..spending import cost
 from ..types import Candidate, Estimate, InputType, Usage, Vectors
-from ._speed import ASKED_ALONE, Measurements, speed_file
+from ._speed import ASKED_ALONE, NOTHING, Known, Measurements, speed_file
 
 Advance: TypeAlias = Callable[[str, int, int, Decimal], object]
 """Is told how far a comparison is: what is embedded, texts done, all texts, dollars spent."""
@@ -37,6 +37,7 @@ class Subject:
     Attributes:
         label: of the variant with the router's own vectors.
         owned: whether the comparison built the router, and closes it.
+        speed: what is known of it when its texts have vectors.
         estimates: of the documents and of the queries.
         texts: that have a vector, by input type.
         usage: likewise.
@@ -48,6 +49,7 @@ class Subject:
     router: Router
     owned: bool
     measured: Measurements = field(init=False)
+    speed: Known = NOTHING
     estimates: tuple[Estimate, Estimate] | None = None
     texts: dict[InputType, int] = field(default_factory=lambda: {"document": 0, "query": 0})
     usage: dict[InputType, Usage] = field(default_factory=lambda: {"document": Usage(), "query": Usage()})
@@ -115,6 +117,7 @@ class Subject:
             self.texts[input_type] += len(chunk)
             parts.append(result.vectors)
             advance(self.texts[input_type])
+        self.speed = self.measured.result()
         return comparable(np.concatenate(parts), self.candidate(input_type).output_dtype)
 
     def _chunks(self, texts: Sequence[str], input_type: InputType) -> Iterator[Sequence[str]]:
