@@ -75,8 +75,29 @@ def _opener(store: str) -> tuple[Any, str]:
     )
 
 
+def is_store(path: Path) -> bool:
+    """Return whether the files at a path are those of a store, by their names; any .json may be a dumped one."""
+    return _known(path) is not None
+
+
 def _of_path(path: Path) -> Any:
-    """Return what opens the files at a path, by their names."""
+    """Return what opens the files at a path.
+
+    Raises:
+        ConfigError: they are of no store.
+    """
+    if (opener := _known(path)) is not None:
+        return opener
+    here = ", ".join(sorted(item.name for item in path.iterdir())[:5]) if path.is_dir() else ""
+    raise ConfigError(
+        f"{str(path)!r} is no store that is known here{f' (it holds {here})' if here else ''}. Name the folder of "
+        "Chroma, Qdrant, LanceDB, a FAISS store that LangChain saved or a storage context that LlamaIndex persisted, "
+        "the file of Milvus Lite or of a dumped InMemoryVectorStore."
+    )
+
+
+def _known(path: Path) -> Any:
+    """Return what opens the files at a path, by their names; ``None`` where they are of no store."""
     if path.name == "chroma.sqlite3" or (path / "chroma.sqlite3").is_file():
         return _chroma_folder
     if (path / "meta.json").is_file() and (path / "collection").is_dir():
@@ -87,14 +108,7 @@ def _of_path(path: Path) -> Any:
         return _folder
     if path.suffix == ".json" and path.is_file():
         return _dumped
-    if _is_milvus(path):
-        return _milvus_lite
-    here = ", ".join(sorted(item.name for item in path.iterdir())[:5]) if path.is_dir() else ""
-    raise ConfigError(
-        f"{str(path)!r} is no store that is known here{f' (it holds {here})' if here else ''}. Name the folder of "
-        "Chroma, Qdrant, LanceDB, a FAISS store that LangChain saved or a storage context that LlamaIndex persisted, "
-        "the file of Milvus Lite or of a dumped InMemoryVectorStore."
-    )
+    return _milvus_lite if _is_milvus(path) else None
 
 
 def chosen(names: Sequence[str], wanted: str | None, noun: str) -> str:
