@@ -35,8 +35,8 @@ PLACES = ("in Aldgate", "in Bristol", "in Carlisle")
 def article(subject: str, place: str) -> str:
     return (
         f"A page about {subject.lower()} {place} begins here. The guild of {subject} {place} was founded by "
-        f"A. Smith of the harbour. It met each week until the great fire. Some of its {subject.lower()} are still used {place}. "
-        "Nobody knows why the records end so early."
+        f"A. Smith of the harbour. It met each week until the great fire. Some of its {subject.lower()} are still "
+        f"used {place}. Nobody knows why the records end so early."
     )
 
 
