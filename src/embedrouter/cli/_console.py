@@ -38,7 +38,7 @@ FEW = 5
 WIDE = 100
 """Cells of a screen in which a moving bar has room."""
 NARROW = 70
-"""Cells below which the texts per second have none."""
+"""Cells below which a description and the texts per second have none."""
 
 
 class Output:
@@ -116,7 +116,8 @@ class Output:
     def progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
         """Show a bar with texts per second, money and the time left; give the function that sets texts and money."""
         wide = self._bars.width >= WIDE
-        columns = Progress.get_default_columns() if wide else (TextColumn("{task.description}"),)
+        name = (TextColumn("{task.description}"),) if self._bars.width >= NARROW else ()
+        columns = Progress.get_default_columns() if wide else name
         began = time.monotonic()
         with Progress(
             *columns,

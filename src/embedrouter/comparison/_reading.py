@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .._display import escaped, shown
+from .._files import DOCUMENTS as DOCUMENT_FORMATS
+from .._files import format_of
 from ..errors import ConfigError
 from ..stores._opening import is_store
 from ..stores._reading import readable
@@ -26,6 +28,8 @@ from ._texts import DOCUMENTS, QUERIES, Chosen, read_texts
 DATASET = ("corpus", "queries", "relevant_docs")
 """The three parts of LlamaIndex's ``EmbeddingQAFinetuneDataset``, in memory and in its JSON file."""
 UNNAMED = "collection"
+ABOUT = ("README", "LICENSE", "CHANGELOG")
+"""Files that say what a folder holds."""
 PAGE = 1000
 """Rows of a store in memory at once, beside their texts."""
 
@@ -158,6 +162,14 @@ def _from_path(given: str, place: Path, split: str, collection: str | None) -> A
         "JSON, CSV, TSV or Parquet, or a vector store. Write the texts to a file of JSON lines: "
         '{"id": …, "text": …}.'
     )
+
+
+def holds_questions(place: Path, split: str) -> bool:
+    """Return whether a folder is read here: one of a collection, of a store, or of files with rows and no others."""
+    if find_collection(place, split) is not None or is_store(place):
+        return True
+    pages = any(format_of(path) in DOCUMENT_FORMATS and path.stem.upper() not in ABOUT for path in place.iterdir())
+    return not pages and bool(shards(place, split))
 
 
 def _stored(store: Any, collection: str | None = None) -> dict[str, str]:

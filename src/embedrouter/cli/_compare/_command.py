@@ -111,7 +111,8 @@ def command(
     if choice is not None:
         show_choice(choice, output)
     best = {"best": choice and choice.measured.variant.label, "configuration": choice and _configuration(choice)}
-    output.json({**found.to_dict(by_query=True), **best})
+    if as_json:
+        output.json({**found.to_dict(), **best})
     if refusal is not None:
         raise refusal
 

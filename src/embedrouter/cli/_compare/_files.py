@@ -12,7 +12,7 @@ from .._files import new_file
 STDOUT = "-"
 BEGINNING = 2000
 """Characters in which a file says by what it was written."""
-GENERATOR = '<meta name="generator" content="embedrouter compare">'
+GENERATOR = 'content="embedrouter compare"'
 FIRST_COLUMNS = "variant,models,dimensions,dtype"
 
 
@@ -44,8 +44,10 @@ def write_html(path: Path, found: Comparison) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
+    from ...comparison._report import html_report
+
     with new_file(path, replace=True) as part:
-        part.write_text(found.to_html(), "utf-8")
+        part.write_text(html_report(found), "utf-8")
 
 
 def write_csv(path: str, found: Comparison) -> None:
@@ -62,7 +64,14 @@ def write_csv(path: str, found: Comparison) -> None:
 
 
 def _csv(found: Comparison) -> str:
-    rows = found.rows()
+    about = {
+        "collection": found.collection,
+        "judged_by": found.judged_by,
+        "documents": found.document_count,
+        "queries": len(found.queries),
+        "notes": " ".join(found.notes),
+    }
+    rows = [{**row, **about} for row in found.rows()]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

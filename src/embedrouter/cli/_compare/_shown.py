@@ -13,6 +13,8 @@ QUALITY = MEASURES[0]
 DIGITS = 3
 """Of an amount of money that is no bill."""
 CENTS = 2
+NAMED = 3
+"""Variants that a sentence names."""
 JUDGED = {
     "judgements": "with judgements",
     "known items": "known items, made from documents",
@@ -70,6 +72,7 @@ def show_comparison(found: Comparison, told: Sequence[str], output: Output) -> N
     Args:
         told: notes that were shown before.
     """
+    output.line()
     output.line(_heading(found.collection, found.document_count, len(found.queries), found.judged_by), "bold")
     output.table(_rows(found.variants))
     for sentence in (*_verdict(found), *_prices(found), *(note for note in found.notes if note not in told)):
@@ -136,15 +139,19 @@ def _aligned(cells: Sequence[str]) -> list[str]:
 
 
 def _verdict(found: Comparison) -> list[str]:
-    """Say which variant is best, and which others are as good as far as these queries can tell."""
-    best = found.variants[0].variant.label
+    """Say which variant is best, and which others are as good as far as these queries can tell, the cheapest first."""
+    best = found.best_under().measured.variant.label
     others = [_against(best, pair) for pair in found.pairs if best in (pair.first, pair.second)]
     if not others:
         return ["One variant was measured; name another one to compare it with: --model PROVIDER:NAME."]
-    equal = [(label, gap) for label, gap, differs in others if not differs]
+    equal = {label: gap for label, gap, differs in others if not differs}
     if equal:
-        listed = "; ".join(f"{label} ({_gap(gap)})" for label, gap in equal[:3])
-        more = f"; and {len(equal) - 3} more" if len(equal) > 3 else ""
+        cheapest = sorted(
+            found.variants, key=lambda item: (item.queries_cost is None, item.queries_cost, item.index_bytes)
+        )
+        names = [item.variant.label for item in cheapest if item.variant.label in equal]
+        listed = "; ".join(f"{name} ({_gap(equal[name])})" for name in names[:NAMED])
+        more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return [f"The best is {best}. As good, as far as these queries can tell: {listed}{more}."]
     label, gap, _ = min(others, key=lambda other: other[1].mean)
     return [f"The best is {best}, by more than chance. Next is {label} ({_gap(gap)})."]
@@ -159,7 +166,8 @@ def _against(best: str, pair: Pair) -> tuple[str, Interval, bool]:
 
 
 def _gap(gap: Interval) -> str:
-    return f"behind by {gap.mean:.3f} {QUALITY}, 95 %: {gap.low:.3f} to {gap.high:.3f}"
+    mean, low, high = (round(value, 3) + 0.0 for value in (gap.mean, gap.low, gap.high))  # and no -0.000
+    return f"behind by {mean:.3f} {QUALITY}, 95 %: {low:.3f} to {high:.3f}"
 
 
 def _prices(found: Comparison) -> list[str]:
