@@ -16,7 +16,7 @@ from .._files import format_of
 from ..errors import ConfigError
 from ..stores._opening import is_store
 from ..stores._reading import readable
-from ._folders import Collection, find_collection, shards
+from ._folders import CORPUS, Collection, find_collection, shards
 from ._judgements import Grades, read_judgements
 from ._known_items import COUNT, known_items
 from ._matching import matching
@@ -133,8 +133,8 @@ def _sources(corpus: Any, queries: Any, qrels: Any, split: str, collection: str 
                 queries, qrels = found.queries, qrels if qrels is not None else found.qrels or None
             elif not found.queries and found.qrels and qrels is None:
                 qrels = found.qrels
-            if place.is_file() or name in ("corpus", "documents", "docs", "collection"):
-                name = place.absolute().parent.name or name
+        if name in CORPUS:
+            name = place.absolute().parent.name or name
     elif not isinstance(corpus, Mapping | Sequence | Set | Iterator):
         corpus = _from_object(corpus)
     corpus, queries, qrels = _dataset(corpus, queries, qrels)
