@@ -130,7 +130,7 @@ def test_another_split_is_chosen_and_a_missing_one_is_told_with_those_that_are_t
     folder = write(tmp_path, FOLDERS["several splits"])
 
     assert read_questions(folder, split="dev").relevant == {"q1": {"d2": 1}}
-    with pytest.raises(ConfigError, match=r"has 'dev', 'test', 'train', and no 'best'\. Choose one: --split"):
+    with pytest.raises(ConfigError, match=r"has 'dev', 'test', 'train', and no 'best'\. Choose one: --subset"):
         read_questions(folder, split="best")
 
 

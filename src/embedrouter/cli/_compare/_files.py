@@ -44,10 +44,8 @@ def write_html(path: Path, found: Comparison) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    from ...comparison._report import html_report
-
     with new_file(path, replace=True) as part:
-        part.write_text(html_report(found), "utf-8")
+        part.write_text(found.to_html(), "utf-8")
 
 
 def write_csv(path: str, found: Comparison) -> None:
