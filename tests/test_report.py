@@ -28,8 +28,8 @@ from embedrouter.comparison import Comparison, Interval, JudgedBy
 from embedrouter.comparison._report import html_report
 from embedrouter.comparison._report._answers import disputes
 from embedrouter.comparison._report._figures import money, seconds
-from embedrouter.comparison._report._frontier import AXES, frontier
 from embedrouter.comparison._report._scale import log_ticks, round_steps, side_by_side
+from embedrouter.comparison._report._standing import AXES, frontier
 from embedrouter.comparison._report._tables import numbers
 from tests.browser import Page, chromium, program
 from tests.comparisons import USUAL, Told, comparison
@@ -169,7 +169,7 @@ def test_the_frontier_is_what_nothing_cheaper_reaches() -> None:
             )
             for place, cost in enumerate(costs)
         ]
-        assert sorted(frontier(found.variants, axis)) == [place for place, item in enumerate(beaten) if not item]
+        assert sorted(frontier(found, axis)) == [place for place, item in enumerate(beaten) if not item]
 
 
 def test_every_figure_of_every_variant_is_in_the_table() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..._display import escaped
 from .._comparison import Comparison, Measured
 from ._figures import between, difference, differences, money, score
-from ._frontier import AXES, QUALITY, Axis, difference_of, frontier, mean, pairs_by_labels
 from ._markup import Markup, element
+from ._standing import AXES, QUALITY, Axis, difference_of, frontier, mean, pairs_by_labels
 
 FEW = 50
 """Queries below which most differences cannot be told from chance."""
@@ -107,7 +107,7 @@ def _cheaper(comparison: Comparison) -> Markup | None:
 
 def _on_frontier(comparison: Comparison, axis: Axis) -> Markup | None:
     """List the numbers of the variants on the frontier, the cheapest first."""
-    places = frontier(comparison.variants, axis)
+    places = frontier(comparison, axis)
     if len(places) < 2:
         return None
     listed = ", ".join(str(place + 1) for place in places)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from .._comparison import MEASURES, Comparison, Interval, Measured, Pair
+from .._frontier import Cost
 
 QUALITY = MEASURES[0]
 
@@ -23,19 +24,22 @@ class Axis:
         key: names the axis in the page.
         title: what the dollars buy.
         short: the same in a heading.
+        cost_name: of the field that holds them.
     """
 
     key: Literal["queries", "corpus"]
     title: str
     short: str
+    cost_name: Cost
 
     def cost(self, measured: Measured) -> Decimal | None:
         """Return the dollars of a variant; ``None`` where they are unknown."""
-        return measured.queries_cost if self.key == "queries" else measured.corpus_cost
+        cost: Decimal | None = getattr(measured, self.cost_name)
+        return cost
 
 
-QUERIES = Axis("queries", "dollars for a million queries", "a million queries")
-CORPUS = Axis("corpus", "dollars to embed the documents once", "the documents, once")
+QUERIES = Axis("queries", "dollars for a million queries", "a million queries", "queries_cost")
+CORPUS = Axis("corpus", "dollars to embed the documents once", "the documents, once", "corpus_cost")
 AXES = (QUERIES, CORPUS)
 
 REACHED = {
@@ -46,25 +50,18 @@ REACHED = {
 """What the height of a variant in the chart is, by how it was judged."""
 
 
-def frontier(variants: Sequence[Measured], axis: Axis) -> list[int]:
-    """Return the places of the variants that are better than all cheaper ones, the cheapest first.
-
-    Of equal price and quality the first counts. An unknown price is not on the frontier.
-    """
-    priced = [(cost, place) for place, item in enumerate(variants) if (cost := axis.cost(item)) is not None]
-    found: list[int] = []
-    for _, place in sorted(priced, key=lambda item: (item[0], -mean(variants[item[1]]), item[1])):
-        if not found or mean(variants[place]) > mean(variants[found[-1]]):
-            found.append(place)
-    return found
+def frontier(comparison: Comparison, axis: Axis) -> list[int]:
+    """Return the places of the variants on the frontier, the cheapest first."""
+    places = {item.variant.label: place for place, item in enumerate(comparison.variants)}
+    return [places[label] for label in comparison.frontier(axis.cost_name)]
 
 
-def standings(variants: Sequence[Measured], axis: Axis) -> list[Standing]:
+def standings(comparison: Comparison, axis: Axis) -> list[Standing]:
     """Return where each variant stands by one price."""
-    on = set(frontier(variants, axis))
+    on = set(frontier(comparison, axis))
     return [
         "frontier" if place in on else "behind" if item.dominated_by is None else "dominated"
-        for place, item in enumerate(variants)
+        for place, item in enumerate(comparison.variants)
     ]
 
 
