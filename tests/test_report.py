@@ -35,7 +35,7 @@ from tests.browser import Page, chromium, program
 from tests.comparisons import USUAL, Told, comparison
 from tests.properties import examples
 
-VOID = {"meta", "link", "input", "br", "col"}
+VOID = {"meta", "link", "input", "wbr"}
 HOSTILE = (
     "<script>alert(1)</script>",
     "</style><script>alert(2)</script>",
@@ -145,6 +145,13 @@ def test_the_answer_names_the_best_and_the_cheapest_that_may_be_as_good() -> Non
         "The cheapest that is not worse by more than chance: 4 voyage:voyage-4-lite. nDCG@10 0.780, $0.30"
     )
     assert "−0.032 (−0.074 to +0.011) against the best" in cheapest.text
+
+
+def test_the_answer_names_the_smallest_index_that_may_be_as_good() -> None:
+    """Bytes are money, too, where the store is in memory."""
+    page = report([Told("whole", 0.8, "0"), Told("int8", 0.77, "0", dtype="int8"), Told("short", 0.2, "0", 64)])
+
+    assert "more than chance: 2 int8. 12.6 MB, in place of 25.3 MB." in page.one(class_="answer").text
 
 
 def test_where_every_cheaper_variant_is_worse_the_answer_says_so() -> None:

@@ -88,7 +88,7 @@ def _charts(comparison: Comparison) -> Markup:
 def _key() -> Markup:
     marks: tuple[tuple[Standing, str], ...] = (
         ("frontier", "on the frontier: better than all that cost less"),
-        ("behind", "behind it, perhaps by chance"),
+        ("behind", "not on it, and not dominated: perhaps by chance, or its index is smaller"),
         ("dominated", "dominated: another is not dearer, and better by more than chance"),
     )
     items = [element("li", key_glyph(standing), text, class_=standing) for standing, text in marks]
