@@ -88,6 +88,7 @@ def comparison(
         left_out=left_out or {},
         at=AT,
         notes=notes,
+        spent=sum((item.spent for item in measured), Decimal(0)),
     )
 
 

@@ -28,14 +28,14 @@ from embedrouter.comparison import Comparison, Interval, JudgedBy
 from embedrouter.comparison._report import html_report
 from embedrouter.comparison._report._answers import disputes
 from embedrouter.comparison._report._figures import money, seconds
-from embedrouter.comparison._report._frontier import AXES, frontier
 from embedrouter.comparison._report._scale import log_ticks, round_steps, side_by_side
+from embedrouter.comparison._report._standing import AXES, frontier
 from embedrouter.comparison._report._tables import numbers
 from tests.browser import Page, chromium, program
 from tests.comparisons import USUAL, Told, comparison
 from tests.properties import examples
 
-VOID = {"meta", "link", "input", "br", "col"}
+VOID = {"meta", "link", "input", "wbr"}
 HOSTILE = (
     "<script>alert(1)</script>",
     "</style><script>alert(2)</script>",
@@ -147,6 +147,13 @@ def test_the_answer_names_the_best_and_the_cheapest_that_may_be_as_good() -> Non
     assert "−0.032 (−0.074 to +0.011) against the best" in cheapest.text
 
 
+def test_the_answer_names_the_smallest_index_that_may_be_as_good() -> None:
+    """Bytes are money, too, where the store is in memory."""
+    page = report([Told("whole", 0.8, "0"), Told("int8", 0.77, "0", dtype="int8"), Told("short", 0.2, "0", 64)])
+
+    assert "more than chance: 2 int8. 12.6 MB, in place of 25.3 MB." in page.one(class_="answer").text
+
+
 def test_where_every_cheaper_variant_is_worse_the_answer_says_so() -> None:
     """The price buys quality."""
     page = report([Told("good", 0.9, "2"), Told("bad", 0.4, "1"), Told("free", 0.3, "0")])
@@ -169,7 +176,7 @@ def test_the_frontier_is_what_nothing_cheaper_reaches() -> None:
             )
             for place, cost in enumerate(costs)
         ]
-        assert sorted(frontier(found.variants, axis)) == [place for place, item in enumerate(beaten) if not item]
+        assert sorted(frontier(found, axis)) == [place for place, item in enumerate(beaten) if not item]
 
 
 def test_every_figure_of_every_variant_is_in_the_table() -> None:

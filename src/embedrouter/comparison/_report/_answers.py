@@ -11,8 +11,8 @@ import numpy as np
 from ..._display import escaped
 from .._comparison import Comparison, Hit, Measured
 from ._figures import score
-from ._frontier import QUALITY
 from ._markup import Child, Markup, clean, element
+from ._standing import QUALITY
 from ._summary import name, number_of_queries
 
 SHOWN = 12

@@ -7,12 +7,10 @@ free has no logarithm, and what has no known price no place on the axis: each st
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from ..._display import escaped
 from .._comparison import Comparison, Measured
 from ._figures import between, money, score
-from ._frontier import QUALITY, REACHED, Axis, Standing, frontier, mean, standings
 from ._markup import Markup, element
 from ._placement import (
     BRACKET,
@@ -31,12 +29,13 @@ from ._placement import (
     placed,
 )
 from ._scale import Box, log_ticks, round_steps, text_width
+from ._standing import QUALITY, REACHED, Axis, Standing, frontier, mean, standings
 
 
 def chart(comparison: Comparison, axis: Axis, layout: Layout) -> Markup:
     """Return the chart as SVG. Variants are numbered from 1, as in the tables."""
     variants = comparison.variants
-    standing = standings(variants, axis)
+    standing = standings(comparison, axis)
     at = placed(variants, axis, layout)
     boxes = numbers(variants, at)
     named = names(variants, standing, at, boxes, layout)
@@ -47,7 +46,7 @@ def chart(comparison: Comparison, axis: Axis, layout: Layout) -> Markup:
         element("desc", _description(comparison, axis), id=f"desc-{key}"),
         _measure(at, f"{REACHED[comparison.judged_by]}, with 95 % interval"),
         [_foot(panel, at, axis, layout) for panel in at.panels],
-        _frontier_line(variants, axis, at),
+        _frontier_line(comparison, axis, at),
         [_column(place, item, axis, standing[place], at) for place, item in enumerate(variants)],
         [_number(place, box, standing[place]) for place, box in boxes.items()],
         [_name(name, standing[place]) for place, name in named.items()],
@@ -141,9 +140,9 @@ def _dollars(factor: int, power: int) -> str:
     return f"${factor * 10**power:,}" if power >= 0 else f"${factor * 10.0**power:.{max(2, -power)}f}"
 
 
-def _frontier_line(variants: Sequence[Measured], axis: Axis, at: Placement) -> Markup | None:
+def _frontier_line(comparison: Comparison, axis: Axis, at: Placement) -> Markup | None:
     """Draw the best measure for each amount of money: to the right from each variant on the frontier, then up."""
-    places = frontier(variants, axis)
+    variants, places = comparison.variants, frontier(comparison, axis)
     if not places:
         return None
     corners = [(at.x(place), at.y(mean(variants[place]))) for place in places]
@@ -176,7 +175,7 @@ def _name(name: Name, standing: Standing) -> Markup:
 
 
 def _description(comparison: Comparison, axis: Axis) -> str:
-    on = [comparison.variants[place] for place in frontier(comparison.variants, axis)]
+    on = [comparison.variants[place] for place in frontier(comparison, axis)]
     steps = "; ".join(f"{escaped(item.variant.label)}, {score(mean(item))}, {money(axis.cost(item))}" for item in on)
     return f"Each variant's {QUALITY} over its price. On the frontier, the cheapest first: {steps or 'none'}."
 

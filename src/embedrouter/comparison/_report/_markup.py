@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
-VOID = frozenset({"br", "col", "input", "link", "meta"})
+VOID = frozenset({"input", "link", "meta", "wbr"})
 """Elements of HTML that have no end tag."""
 
 NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")

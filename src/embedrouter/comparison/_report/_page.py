@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from base64 import b64encode
 from datetime import UTC
-from decimal import Decimal
 from hashlib import sha256
 from importlib import metadata, resources
 
@@ -14,9 +13,9 @@ from .._comparison import Comparison
 from ._answers import answers
 from ._chart import chart, key_glyph
 from ._figures import money
-from ._frontier import AXES, QUALITY, Standing
 from ._markup import Markup, element
 from ._placement import LAYOUTS
+from ._standing import AXES, QUALITY, Standing
 from ._summary import answer, judged, number_of_queries
 from ._tables import figures, latency, left_out, pairs
 
@@ -89,7 +88,7 @@ def _charts(comparison: Comparison) -> Markup:
 def _key() -> Markup:
     marks: tuple[tuple[Standing, str], ...] = (
         ("frontier", "on the frontier: better than all that cost less"),
-        ("behind", "behind it, perhaps by chance"),
+        ("behind", "not on it, and not dominated: perhaps by chance, or its index is smaller"),
         ("dominated", "dominated: another is not dearer, and better by more than chance"),
     )
     items = [element("li", key_glyph(standing), text, class_=standing) for standing, text in marks]
@@ -121,8 +120,9 @@ def _footer(comparison: Comparison) -> Markup:
     facts = [f"Made on {comparison.at.astimezone(UTC):%Y-%m-%d} with {', '.join(versions)}."]
     if days:
         facts.append(f"Speed was measured on {days}.")
-    spent = sum((item.spent for item in comparison.variants), Decimal(0))
-    facts.append(f"The comparison cost {money(spent)}." if spent else "The comparison cost nothing.")
+    facts.append(
+        f"The comparison cost {money(comparison.spent)}." if comparison.spent else "The comparison cost nothing."
+    )
     return element("footer", element("p", " ".join(facts)))
 
 

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 from ..._display import escaped
 from .._comparison import Measured
-from ._frontier import QUALITY, Axis, Standing, mean
 from ._scale import Box, first_free, shortened, side_by_side, text_width
+from ._standing import QUALITY, Axis, Standing, mean
 
 SMALL, LABEL = 11.0, 12.0
 """Sizes of letters, in pixels; the style sheet has the same."""

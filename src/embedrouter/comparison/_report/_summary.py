@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ..._display import escaped
+import re
+
+from ..._display import data_size, escaped
 from .._comparison import Comparison, Measured
 from ._figures import between, difference, differences, money, score
-from ._frontier import AXES, QUALITY, Axis, difference_of, frontier, mean, pairs_by_labels
 from ._markup import Markup, element
+from ._standing import AXES, QUALITY, Axis, difference_of, frontier, mean, pairs_by_labels
 
 FEW = 50
 """Queries below which most differences cannot be told from chance."""
@@ -33,13 +35,15 @@ METHOD = (
     "Every variant ranks all documents by its own vectors, by exact search. Intervals hold 95 % of the means of "
     "samples of the queries (bootstrap). Two variants differ by more than chance where paired randomisation gives a "
     "difference as large in less than 5 %, corrected for the number of pairs (Holm). Dominated: another variant is not "
-    "dearer, and better by more than chance."
+    "dearer, and better by more than chance; of the variants of one model, one whose index is not larger."
 )
 
 
 def name(place: int, item: Measured) -> Markup:
     """Return the number and the label of a variant."""
-    label = element("bdi", escaped(item.variant.label), class_="label")
+    pieces = re.split(r"(?<=[:/_])(?=.)", escaped(item.variant.label))
+    broken = [part for piece in pieces for part in (element("wbr"), piece)][1:]
+    label = element("bdi", broken, class_="label")
     return element("span", element("b", str(place + 1), class_="place"), " ", label, class_="variant")
 
 
@@ -60,6 +64,7 @@ def answer(comparison: Comparison) -> Markup:
             f". {QUALITY} {score(mean(best))} ({between(best.quality[QUALITY])}), {_price(best)}.",
         ),
         _cheaper(comparison),
+        _smaller(comparison),
         [_on_frontier(comparison, axis) for axis in AXES],
     ]
     return element("ul", sentences, class_="answer")
@@ -105,9 +110,28 @@ def _cheaper(comparison: Comparison) -> Markup | None:
     )
 
 
+def _smaller(comparison: Comparison) -> Markup | None:
+    """Name the variant with the smallest index that is not worse than the best by more than chance."""
+    best, pairs = comparison.variants[0], pairs_by_labels(comparison)
+    alike = [
+        (item.index_bytes, place, item)
+        for place, item in enumerate(comparison.variants)
+        if (pair := pairs.get(frozenset((best.variant.label, item.variant.label)))) is not None and not pair.differs
+    ]
+    size, place, found = min(alike, default=(best.index_bytes, 0, best))
+    if size >= best.index_bytes:
+        return None
+    return element(
+        "li",
+        element("strong", "The smallest index that is not worse by more than chance: "),
+        name(place, found),
+        f". {data_size(size)}, in place of {data_size(best.index_bytes)}.",
+    )
+
+
 def _on_frontier(comparison: Comparison, axis: Axis) -> Markup | None:
     """List the numbers of the variants on the frontier, the cheapest first."""
-    places = frontier(comparison.variants, axis)
+    places = frontier(comparison, axis)
     if len(places) < 2:
         return None
     listed = ", ".join(str(place + 1) for place in places)

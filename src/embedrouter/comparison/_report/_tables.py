@@ -14,8 +14,8 @@ from ..._display import data_size, escaped
 from .._comparison import MEASURES, Comparison, Measured, Pair
 from ._chart import key_glyph
 from ._figures import UNKNOWN, between, difference, differences, money, rate, score, seconds, share
-from ._frontier import QUALITY, QUERIES, difference_of, standings, worse_by_more_than_chance
 from ._markup import Child, Markup, element
+from ._standing import QUALITY, QUERIES, difference_of, standings, worse_by_more_than_chance
 from ._summary import name
 
 OPEN_PAIRS = 15
@@ -81,7 +81,7 @@ def figures(comparison: Comparison) -> Markup:
         element("tr", [element("th", figure.title, scope="col", data_sort=True) for figure in FIGURES],
                 element("th", "better than", scope="col"), element("th", "dominated by", scope="col")),
     )  # fmt: skip
-    standing = standings(comparison.variants, QUERIES)
+    standing = standings(comparison, QUERIES)
     rows = []
     for place, item in enumerate(comparison.variants):
         cells = [element("td", figure.cell(item), data_value=_number(figure.value(item))) for figure in FIGURES]
@@ -137,7 +137,7 @@ def numbers(places: Sequence[int]) -> str:
 def latency(comparison: Comparison) -> Markup:
     """Return the variants with their marks in the chart, and the time of a query from median to 95th as a bar."""
     variants = comparison.variants
-    standing = standings(variants, QUERIES)
+    standing = standings(comparison, QUERIES)
     known = [
         time
         for item in variants
