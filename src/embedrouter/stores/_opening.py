@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
@@ -17,17 +17,19 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from .._display import masked, shown_name
+from .._display import shown_name
 from ..errors import ConfigError
 from ..retrieval.store_guard import Marked
 from . import _faiss_folder, _storage_context
-from ._chroma import ChromaCollection
+from ._chroma import ChromaDatabase
 from ._dumped import DumpedStore
+from ._failures import plain, told
 from ._folder import Folder
 from ._lance import LanceTable
 from ._milvus import MilvusCollection
 from ._postgres import LangChainCollection, PostgresTable, by_address, columns_of, quoted
 from ._qdrant import QdrantCollection
+from ._transfer import Database
 
 PATIENCE = 5.0
 """Seconds in which a server must say what it is."""
@@ -48,11 +50,11 @@ def opened(store: str, collection: str | None = None) -> Iterator[Marked]:
     opener, place = _opener(store)
     try:
         with opener(place, collection) as marked:
-            marked.place = shlex.quote(_plain(store))
+            marked.place = shlex.quote(plain(store))
             yield marked
     except ImportError as error:
         raise ConfigError(
-            f"Opening {shown_name(_plain(store))} needs {error.name or 'a package'}, which is not installed here. Run "
+            f"Opening {shown_name(plain(store))} needs {error.name or 'a package'}, which is not installed here. Run "
             "the command where the program runs that uses the store."
         ) from error
 
@@ -95,7 +97,7 @@ def _of_path(path: Path) -> Any:
     )
 
 
-def _chosen(names: Sequence[str], wanted: str | None, noun: str) -> str:
+def chosen(names: Sequence[str], wanted: str | None, noun: str) -> str:
     """Return the name of a collection: the one that is wanted, or the only one.
 
     Raises:
@@ -120,7 +122,7 @@ def _chosen(names: Sequence[str], wanted: str | None, noun: str) -> str:
 def _folder(place: str, collection: str | None) -> Iterator[Marked]:
     path = Path(place)
     names = _faiss_folder.stores_in(path) or _storage_context.stores_in(path)
-    yield Folder(path, _chosen(names, collection or names[0], "store"))
+    yield Folder(path, chosen(names, collection or names[0], "store"))
 
 
 @contextmanager
@@ -130,24 +132,16 @@ def _dumped(place: str, collection: str | None) -> Iterator[Marked]:
 
 @contextmanager
 def _chroma_folder(place: str, collection: str | None) -> Iterator[Marked]:
-    from chromadb import PersistentClient
-    from chromadb.config import Settings
-
     path = Path(place)
-    folder = path.parent if path.is_file() else path
-    # another version's files are not converted: that would change the store
-    settings = Settings(anonymized_telemetry=False, migrations="validate")
-    with _told("Chroma"):
-        client: Any = PersistentClient(str(folder.absolute()), settings=settings)
-    with client:
-        yield _chroma_collection(client, collection)
+    with closing(ChromaDatabase.in_folder(path.parent if path.is_file() else path)) as database:
+        yield _one_of(database, collection, "collection")
 
 
 @contextmanager
 def _qdrant_folder(place: str, collection: str | None) -> Iterator[Marked]:
     from qdrant_client import QdrantClient
 
-    with _told("Qdrant"):
+    with told("Qdrant"):
         client = QdrantClient(path=place)
     try:
         yield _qdrant_collection(client, collection)
@@ -163,8 +157,8 @@ def _lance(place: str, collection: str | None) -> Iterator[Marked]:
     if path.suffix == ".lance":
         path, collection = path.parent, path.stem
     names = sorted(item.stem for item in path.glob("*.lance"))
-    with _told("LanceDB"):
-        table = lancedb.connect(str(path)).open_table(_chosen(names, collection, "table"))
+    with told("LanceDB"):
+        table = lancedb.connect(str(path)).open_table(chosen(names, collection, "table"))
     yield LanceTable(table)
 
 
@@ -185,7 +179,7 @@ def _milvus_lite(place: str, collection: str | None) -> Iterator[Marked]:
             f"{place!r} was written by another version of Milvus Lite, which this one would convert. Run: pip install "
             f"'milvus-lite{wanted}'"
         )
-    with _told("Milvus Lite"):
+    with told("Milvus Lite"):
         client = MilvusClient(place)
     try:
         yield _milvus_collection(client, collection)
@@ -218,20 +212,8 @@ def _answer(url: str) -> str:
 
 @contextmanager
 def _chroma_server(address: str, collection: str | None) -> Iterator[Marked]:
-    from chromadb import HttpClient
-    from chromadb.config import Settings
-
-    parts = urlsplit(address)
-    secure = parts.scheme == "https"
-    with _told("Chroma"):
-        client: Any = HttpClient(
-            parts.hostname or "",
-            parts.port or (443 if secure else 80),
-            ssl=secure,
-            settings=Settings(anonymized_telemetry=False),
-        )
-    with client:
-        yield _chroma_collection(client, collection)
+    with closing(ChromaDatabase.at_address(address)) as database:
+        yield _one_of(database, collection, "collection")
 
 
 @contextmanager
@@ -240,7 +222,7 @@ def _qdrant_server(address: str, collection: str | None) -> Iterator[Marked]:
 
     parts = urlsplit(address)
     port = parts.port or (443 if parts.scheme == "https" else 6333)
-    with _told("Qdrant"):
+    with told("Qdrant"):
         client = QdrantClient(url=address, port=port, api_key=os.environ.get("QDRANT_API_KEY"), timeout=int(PATIENCE))
     try:
         yield _qdrant_collection(client, collection)
@@ -252,7 +234,7 @@ def _qdrant_server(address: str, collection: str | None) -> Iterator[Marked]:
 def _milvus_server(address: str, collection: str | None) -> Iterator[Marked]:
     from pymilvus import MilvusClient
 
-    with _told("server (neither Chroma nor Qdrant answers there, so Milvus was tried)"):
+    with told("server (neither Chroma nor Qdrant answers there, so Milvus was tried)"):
         client = MilvusClient(uri=address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=PATIENCE)
     try:
         yield _milvus_collection(client, collection)
@@ -260,23 +242,22 @@ def _milvus_server(address: str, collection: str | None) -> Iterator[Marked]:
         client.close()
 
 
-def _chroma_collection(client: Any, collection: str | None) -> Marked:
-    with _told("Chroma"):
-        names = sorted(one.name for one in client.list_collections())
-        return ChromaCollection(
-            client.get_collection(_chosen(names, collection, "collection"), embedding_function=None)
-        )
+def _one_of(database: Database, collection: str | None, noun: str) -> Marked:
+    with told(database.kind):
+        if collection is not None and database.leads_to(collection) is not None:
+            return database.open(collection)
+        return database.open(chosen(database.names(), collection, noun))
 
 
 def _qdrant_collection(client: Any, collection: str | None) -> Marked:
-    with _told("Qdrant"):
+    with told("Qdrant"):
         names = sorted(one.name for one in client.get_collections().collections)
-        return QdrantCollection(client, _chosen(names, collection, "collection"))
+        return QdrantCollection(client, chosen(names, collection, "collection"))
 
 
 def _milvus_collection(client: Any, collection: str | None) -> Marked:
-    with _told("Milvus"):
-        return MilvusCollection(client, _chosen(sorted(client.list_collections()), collection, "collection"))
+    with told("Milvus"):
+        return MilvusCollection(client, chosen(sorted(client.list_collections()), collection, "collection"))
 
 
 # PostgreSQL
@@ -285,7 +266,7 @@ def _milvus_collection(client: Any, collection: str | None) -> Marked:
 @contextmanager
 def _postgres(address: str, collection: str | None) -> Iterator[Marked]:
     run = by_address(address)
-    with _told("PostgreSQL"):
+    with told("PostgreSQL"):
         found = run(
             "SELECT n.nspname AS schema, c.relname AS table FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
             "JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid "
@@ -298,7 +279,7 @@ def _postgres(address: str, collection: str | None) -> Iterator[Marked]:
             collections = [one["name"] for one in run("SELECT name FROM langchain_pg_collection ORDER BY name")]
         if collection is not None and collection not in (*collections, *tables) and f"data_{collection}" in tables:
             collection = f"data_{collection}"  # as LlamaIndex calls the table
-        name = _chosen([*collections, *tables], collection, "collection")
+        name = chosen([*collections, *tables], collection, "collection")
         if name in collections:
             marked: Marked = LangChainCollection(run, name)
         else:
@@ -310,34 +291,6 @@ def _postgres(address: str, collection: str | None) -> Iterator[Marked]:
                 )
             marked = PostgresTable(run, tables[name], name, columns)
     yield marked
-
-
-# Errors of the stores
-
-
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Raise the errors of a store as one sentence.
-
-    Raises:
-        ConfigError: the store could not be opened; the message repeats what the store says, without secrets.
-    """
-    try:
-        yield
-    except (ConfigError, ImportError):
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            f"The {name} could not be opened ({type(error).__name__}: {masked(said)}). Check the path or address, and "
-            "whether another program has the store open."
-        ) from error
-
-
-def _plain(store: str) -> str:
-    """Return an address without user and password."""
-    scheme, found, rest = store.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else store
 
 
 __all__ = ["opened"]

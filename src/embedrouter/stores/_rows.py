@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..retrieval.store_guard import Row
+from ._transfer import StoredText
 
 TEXT_FIELDS = ("page_content", "text", "content", "document", "chunk", "body")
 """Fields in which frameworks and people keep the text of a vector, the likeliest first."""
@@ -36,6 +37,14 @@ def row(identifier: object, text: object, vector: Any, metadata: Mapping[str, An
         bare = bare or node_text(node)
     embedded = embedded_text(node, bare) if node and bare else bare
     return Row(str(identifier), embedded, None if vector is None else np.asarray(vector), bare)
+
+
+def stored_text(
+    identifier: object, content: object, metadata: Mapping[str, Any] | None, columns: Mapping[str, Any] | None = None
+) -> StoredText:
+    """Return one row of a store without its vector; see ``row`` for its two texts."""
+    found = row(identifier, content, None, metadata)
+    return StoredText(found.id, found.text or "", found.bare or "", metadata or {}, columns or {})
 
 
 def text_in(fields: Mapping[str, Any]) -> str | None:
