@@ -56,10 +56,8 @@ class Migration:
                 stack.callback(self.router.close)
             try:
                 first = stack.enter_context(_readable(self.source, self.collection))
-            except ConfigError:
-                if self.into is not None or not self._renamed():
-                    raise
-                first = stack.enter_context(_readable(self.source, self.collection))
+            except ConfigError as error:
+                first = stack.enter_context(_readable(self.source, self._found_again(error)))
             entry = read_entry(first)
             if entry is not None and entry.switched and recorded_space(first) == self.router.space:
                 yield _since_the_switch(self, first, entry)
@@ -67,19 +65,33 @@ class Migration:
             database = first.database if self.into is None else stack.enter_context(_database(self.into))
             yield _before_a_switch(self, first, entry, database)
 
-    def _renamed(self) -> bool:
-        """Finish a switch, or the way back, that was killed between two names; return whether there was one."""
-        with _database(self.source) as database:
-            for name in database.names():
-                if "--" in name or name == self.name:
-                    entry = read_entry(database.open(name))
-                    if entry is None or entry.aside is None or self.collection not in (None, entry.alias):
-                        continue
-                    if entry.state in ("switching", "undoing") and entry.alias not in database.names():
-                        names = (entry.name, entry.aside)
-                        database.switch(entry.alias, *(names if entry.state == "switching" else reversed(names)))
-                        return True
-        return False
+    def _found_again(self, error: ConfigError) -> str:
+        """Return the name of the old collection where migrations explain why it was not found.
+
+        There are several collections because one is the new one; or a switch was killed between two names, and is
+        finished here.
+
+        Raises:
+            ConfigError: that is not the reason; it is ``error``.
+        """
+        with ExitStack() as stack:
+            try:
+                database = stack.enter_context(_database(self.source))
+            except ConfigError:
+                raise error from None
+            names = set(database.names())
+            made = {name: entry for name in names if (entry := read_entry(database.open(name))) is not None}
+            for entry in made.values():
+                between = entry.state in ("switching", "undoing") and entry.aside and entry.alias not in names
+                if between and self.collection in (None, entry.alias):
+                    pair = (entry.name, str(entry.aside))
+                    database.switch(entry.alias, *(pair if entry.state == "switching" else reversed(pair)))
+                    return entry.alias
+            asides = {entry.aside for entry in made.values() if entry.switched}
+            left = names - asides - {name for name, entry in made.items() if not entry.switched or entry.name == name}
+            if self.collection is None and len(left) == 1:
+                return left.pop()
+        raise error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,9 +241,9 @@ def _readable(source: Any, collection: str | None) -> Iterator[Readable]:
     if isinstance(source, Database) and collection is not None:
         yield source.open(collection)
         return
-    from ..stores._opening import opened_readable
+    from ..stores._reading import readable
 
-    with opened_readable(source, collection) as found:
+    with readable(source, collection) as found:
         yield found
 
 
@@ -240,7 +252,7 @@ def _database(into: Any) -> Iterator[Database]:
     if isinstance(into, Database):
         yield into
         return
-    from ..stores._opening import database
+    from ..stores._reading import database
 
     with database(into) as found:
         yield found

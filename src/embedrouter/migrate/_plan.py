@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from html import escape
@@ -204,7 +204,7 @@ def examine(asked: Migration, opened: Opened) -> Plan:
         hours=_hours(router, whole),
         index_bytes=size + texts * router.space.dimensions * 4,
         left_out=left_out.by_reason,
-        migration=asked,
+        migration=replace(asked, collection=opened.alias),
     )
 
 
