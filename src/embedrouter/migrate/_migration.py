@@ -146,7 +146,7 @@ def migration(
     Raises:
         ConfigError: the router cannot be built, or none is named.
     """
-    if isinstance(planned := getattr(source, "migration", None), Migration):
+    if isinstance(planned := getattr(source, "migration", source), Migration):
         return planned
     if target is None:
         raise ConfigError(

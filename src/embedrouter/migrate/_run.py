@@ -133,6 +133,8 @@ def run(
         left_out.require_none()
         left_out.require_few()
         router, before = asked.router, asked.router.usage
+        if batch:
+            router.estimate(["a"], input_type="document", batch=True)  # refuses a model without a batch endpoint
         cache, must_keep = router.cache, router.cache.must_keep
         wiring_of(router).require_affordable(found.cost(batch=batch))
         if found.estimate.cost != 0 and found.estimate.unique > found.estimate.cached:

@@ -32,7 +32,8 @@ class Switched:
         line: what to change by hand; empty where the name leads to the collection already.
         old: the name of the other collection now.
         records: names of ``index=`` whose records follow.
-        verification: on which it was done; ``None`` on the way back.
+        undone: whether it was the way back.
+        verification: on which it was done; ``None`` on the way back, and where it was forced.
     """
 
     alias: str
@@ -40,11 +41,13 @@ class Switched:
     line: str
     old: str
     records: tuple[str, ...] = ()
+    undone: bool = False
     verification: Verification | None = None
 
     def __str__(self) -> str:
         """Describe the switch, with the line to change."""
-        what = self.line or f"{shown_name(self.alias)} leads to {self.name} now; the other one is {self.old}."
+        ours, other = ("old", "new") if self.undone else ("new", "old")
+        what = self.line or f"{shown_name(self.alias)} is the {ours} collection now; the {other} one is {self.old}."
         if self.records:
             what += f" The record of the index {', '.join(map(shown_name, self.records))} follows."
         return what
@@ -118,7 +121,7 @@ def _forth(opened: Opened, new: Writable, entry: Entry, index: str, verification
     elif entry.aside is None:
         line = _elsewhere(opened) or f"Programs are to open {shown_name(opened.name)}; no name was changed."
     old_name = entry.aside or opened.source.name
-    return Switched(opened.alias, new.name, line, old_name, tuple(entry.records), verification)
+    return Switched(opened.alias, new.name, line, old_name, tuple(entry.records), verification=verification)
 
 
 def _back(opened: Opened, new: Writable, entry: Entry) -> Switched:
@@ -133,7 +136,7 @@ def _back(opened: Opened, new: Writable, entry: Entry) -> Switched:
         new = database.open(entry.name)
     _set_records(opened.router, entry.spaces())
     write_entry(new, replace(entry, state="filled", aside=None, records={}))
-    return Switched(opened.alias, opened.alias, line, entry.name, tuple(entry.records))
+    return Switched(opened.alias, opened.alias, line, entry.name, tuple(entry.records), undone=True)
 
 
 def drop_old(
@@ -158,10 +161,15 @@ def drop_old(
     asked = migration(source, target, collection, into, name, settings)
     with asked.opened() as opened:
         new, entry = require_droppable(opened, force=force)
-        old, title = opened.source, f"{opened.source.title}, {counted(opened.source.count(), 'row')}"
+        old, title = opened.source, described(opened)
         old.database.open(old.name).drop()
         write_entry(new, replace(entry, state="ended", aside=None))
         return title
+
+
+def described(opened: Opened) -> str:
+    """Return what ``drop_old`` removes."""
+    return f"{opened.source.title} in {opened.source.database.place}, {counted(opened.source.count(), 'row')}"
 
 
 def require_droppable(opened: Opened, *, force: bool) -> tuple[Writable, Entry]:
