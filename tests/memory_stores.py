@@ -62,12 +62,9 @@ class Collection:
     def __init__(self, database: MemoryDatabase, name: str) -> None:
         self.database = database
         self.name = name
+        self.title = f"The collection {name!r}"
         self.rows: dict[str, tuple[StoredText, Vectors]] = {}
         self.entries: dict[str, Any] = {}
-
-    @property
-    def title(self) -> str:
-        return f"The collection {self.name!r}"
 
     def read(self) -> Mapping[str, Any]:
         return dict(self.entries)
@@ -112,7 +109,8 @@ class Collection:
         return [self.rows[one] for one in ids if one in self.rows]
 
     def search(self, vector: Vectors, count: int) -> Sequence[str]:
-        scores = {name: float(row @ vector / np.linalg.norm(row)) for name, (_, row) in self.rows.items()}
+        alike = {name: row for name, (_, row) in self.rows.items() if len(row) == len(vector)}
+        scores = {name: float(row @ vector / np.linalg.norm(row)) for name, row in alike.items()}
         return sorted(scores, key=lambda name: -scores[name])[:count]
 
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
@@ -191,5 +189,5 @@ class MemoryDatabase:
 
     def _rename(self, name: str, to: str) -> None:
         found = self.collections.pop(name)
-        found.name = to
+        found.name, found.title = to, f"The collection {to!r}"
         self.collections[to] = found

@@ -144,7 +144,7 @@ def move(name: str, space: Space, *folders: Path) -> None:
     Raises:
         OSError: the record cannot be written.
     """
-    first, *others = folders
+    first, *others = dict.fromkeys(folders)
     write_again(_path(first, name), {"index": name, **asdict(space)})
     for folder in others:
         _path(folder, name).unlink(missing_ok=True)
