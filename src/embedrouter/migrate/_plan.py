@@ -82,10 +82,7 @@ class Plan:
             ("from", f"{self.title}, {self.old or 'of an unknown space'}"),
             ("to", f"{self.name}, {self.space}, in {self.place}"),
             ("texts", f"{self.texts:,}, {self.distinct:,} distinct"),
-            (
-                "done",
-                f"{counted(self.done, 'row')} moved, {counted(estimate.cached, 'text')} of the others in the cache",
-            ),
+            ("done", f"{counted(self.done, 'row')}; of the other texts {estimate.cached:,} in the cache"),
             ("to embed", f"{to_do} in {counted(estimate.requests, 'request')} to {estimate.model}"),
             ("cost", _range(estimate.likely_cost, estimate.cost, bound=estimate.is_bound)),
         ]
@@ -93,10 +90,8 @@ class Plan:
             facts.append(("by batch", _range(self.likely_batch_cost, self.batch_cost, bound=estimate.is_bound)))
         if estimate.unique > estimate.cached:
             facts.append(("time", _time(self.hours)))
-        disk = f"about {data_size(self.index_bytes)} for the new collection"
-        facts.append(
-            ("disk", disk + (f", {data_size(estimate.cache_bytes)} for the cache" if estimate.cache_bytes else ""))
-        )
+        in_cache = f", {data_size(estimate.cache_bytes)} for the cache" if estimate.cache_bytes else ""
+        facts.append(("disk", f"about {data_size(self.index_bytes)} for the new collection{in_cache}"))
         if estimate.too_long:
             count = counted(estimate.too_long, "text")
             what = LONG_POLICIES[wiring_of(self.migration.router).on_too_long]
@@ -240,7 +235,7 @@ def _range(likely: Decimal | None, at_most: Decimal | None, *, bound: bool) -> s
 
 def _time(hours: float | None) -> str:
     if hours is None:
-        return "unknown: the model declares no limits (requests_per_minute, tokens_per_minute)"
+        return "unknown, because the model declares no limits (requests_per_minute, tokens_per_minute)"
     if hours < 1:
         return f"at least {counted(max(1, round(hours * 60)), 'minute')}, at the declared limits"
     return f"at least {hours:,.1f} hours, at the declared limits"
