@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -113,7 +115,10 @@ def test_what_is_moved_or_in_the_cache_counts_as_done(
     assert sum(len(call.texts) for call in backend.calls) == len(PAGES)
 
 
-def test_the_package_leads_to_it(database: MemoryDatabase, router: Router) -> None:
+def test_the_package_leads_to_it_and_loads_it_when_it_is_used(database: MemoryDatabase, router: Router) -> None:
+    code = "import embedrouter, sys; before = set(sys.modules); embedrouter.migrate.plan; print(*before)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in loaded if name.startswith("embedrouter.migrate")]
     assert embedrouter.migrate.plan(database, router, collection="handbook").texts == len(PAGES)
     assert asyncio.run(_in_a_loop(database, router)).settled
 

@@ -81,6 +81,7 @@ def test_the_cost_is_asked_for_before_anything_is_called_or_made(index: Path, em
         call(*MIGRATE, "--switch", "--yes")
 
 
+@pytest.mark.slow
 def test_a_failure_says_how_it_goes_on_and_the_same_command_pays_nothing_twice(
     index: Path, emulator: Emulator, place: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_failure_says_how_it_goes_on_and_the_same_command_pays_nothing_twice(
     assert sorted(texts) == sorted([*PAGES, *emulator.received[2].texts]), "one request was refused, and not billed"
 
 
+@pytest.mark.slow
 def test_a_failed_verification_is_exit_code_1_and_switches_nothing(index: Path) -> None:
     answer(*MIGRATE, "--yes")
     with readable(str(index), "handbook") as old:
@@ -113,6 +115,7 @@ def test_a_failed_verification_is_exit_code_1_and_switches_nothing(index: Path) 
     assert names(index) == ["handbook", "handbook--old"]
 
 
+@pytest.mark.slow
 def test_queries_with_judgements_are_compared_before_and_after(index: Path, place: Path) -> None:
     queries = [{"id": f"q{number}", "text": page.split(".")[0]} for number, page in enumerate(PAGES)]
     (place / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
@@ -129,7 +132,7 @@ def test_steps_exclude_each_other_and_qrels_need_queries(index: Path) -> None:
     assert call(*MIGRATE, "--qrels", "x").exit_code == 2
 
 
-@pytest.mark.parametrize("columns", [40, 60, 100])
+@pytest.mark.parametrize("columns", [40, 80])
 def test_it_fits_a_narrow_window(columns: int, index: Path) -> None:
     """All but names and the commands that are to be copied."""
     done = run(*MIGRATE, "--plan", columns=columns, typed="")
@@ -151,6 +154,7 @@ def test_interrupted_it_says_how_it_goes_on(index: Path, emulator: Emulator) -> 
     assert "To go on: embedrouter migrate index" in complaint
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_readers_find_the_new_collection(index: Path) -> None:
     """LangChain's Chroma opens the same name, with the new model and its guard."""
     from langchain_chroma import Chroma

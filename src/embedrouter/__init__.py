@@ -9,7 +9,7 @@
 frameworks expect an embedder. Importing this package imports no SDK, no framework and no torch.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .batches import BatchJob
 from .cache import Cache
@@ -20,6 +20,9 @@ from .router import Router
 from .spending import Account, BookedRequest, Budget, CapLeft, tag
 from .tiered import TieredRouter
 from .types import EmbeddingResult, Estimate, InputType, Space, Usage
+
+if TYPE_CHECKING:
+    from . import migrate
 
 __all__ = [
     "Account",
@@ -46,7 +49,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return the version of the installed package, as its metadata have it."""
+    """Return what is imported when it is used, and the version of the installed package, as its metadata have it."""
+    if name == "migrate":
+        from importlib import import_module
+
+        return import_module(".migrate", __name__)
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version
