@@ -228,7 +228,8 @@ def test_too_long_texts_follow_the_policy_of_the_router(database: MemoryDatabase
     for policy, rows in (("mean", 8), ("truncate", 8)):
         router = Router([model], cache=MemoryCache(), ledger=":memory:", on_too_long=policy)  # type: ignore[arg-type]
         moved = migrate.run(database, router, collection="handbook", name=f"by-{policy}")
-        assert (moved.rows, moved.left_out) == (rows, {})
+        assert (moved.rows, moved.left_out, moved.shortened) == (rows, {}, ("long",))
+        assert "Shortened to the model's limit: 1 (long)" in str(moved)
 
 
 def test_the_budget_covers_all_or_nothing_is_called(database: MemoryDatabase, backend: FakeBackend) -> None:
@@ -343,6 +344,7 @@ SPOILED: dict[str, tuple[str, Callable[[Collection], object]]] = {
     "metadata differ": ("texts and metadata", lambda new: _spoil(new, text("id-1", PAGES[1], page=2), None)),
     "a vector is shorter": ("vectors", lambda new: _spoil(new, None, np.ones(7))),
     "a vector is not finite": ("vectors", lambda new: _spoil(new, None, np.full(8, np.nan))),
+    "a vector is scaled in another way": ("vectors", lambda new: _spoil(new, None, 3 * new.rows["id-1"][1])),
     "a vector is of another model": (
         "the model's",
         lambda new: _spoil(new, None, FakeBackend(space="x", dimensions=8).vector(PAGES[1], "document")),

@@ -22,7 +22,7 @@ from .tiered import TieredRouter
 from .types import EmbeddingResult, Estimate, InputType, Space, Usage
 
 if TYPE_CHECKING:
-    from . import migrate
+    from . import migrate as migrate
 
 __all__ = [
     "Account",

@@ -52,6 +52,7 @@ class Moved:
         settled: whether it did; otherwise the old collection changes faster than it is read.
         usage: what the run has used.
         left_out: ids of the rows that could not be moved, by the reason.
+        shortened: ids of the rows of which the beginning, or the mean of the parts, was embedded (``on_too_long``).
         seconds: of the run.
     """
 
@@ -64,6 +65,7 @@ class Moved:
     settled: bool
     usage: Usage
     left_out: dict[str, tuple[str, ...]]
+    shortened: tuple[str, ...]
     seconds: float
 
     def __str__(self) -> str:
@@ -76,6 +78,8 @@ class Moved:
             f"The old collection was read {counted(self.passes, 'time')}"
             + ("; the last time nothing was new." if self.settled else " and keeps changing: run again."),
         ]
+        if self.shortened:
+            parts.append(f"Shortened to the model's limit: {len(self.shortened):,} ({first_ids(self.shortened)}).")
         parts += [f"Left out: {'; '.join(told(self.left_out))}."] if self.left_out else []
         return " ".join(parts)
 
@@ -161,6 +165,7 @@ def run(
             settled=settled,
             usage=since(router.usage, before),
             left_out=done,
+            shortened=tuple(work.shortened),
             seconds=time.monotonic() - began,
         )
 
@@ -194,6 +199,7 @@ class _Work:
     removed: int = 0
     passes: int = 0
     recalled: int = 0
+    shortened: dict[str, None] = field(default_factory=dict)
     _last: dict[str, int] = field(default_factory=dict)
     """What the pass before has written: a hash of each row by its id."""
 
@@ -257,6 +263,7 @@ class _Work:
         if result is None:
             return []
         self.recalled += sum(result.cached)
+        self.shortened |= {row.id: None for row, cut in zip(usable, result.shortened, strict=True) if cut}
         self.target.write_rows(usable, np.asarray(result.vectors, np.float32))
         return usable
 

@@ -24,6 +24,11 @@ from ._search import Queries, compare_answers, finds_itself
 SAMPLE = 100
 """Rows whose vectors are compared with those of the router, and that are searched for."""
 
+ONE_LENGTH = 0.01
+"""The share of its length by which a vector may differ from the others of a model that scales all to one length."""
+FEW_ODD = 0.2
+"""The share of vectors of other lengths from which a model is taken for one that does not scale them."""
+
 
 def verify(
     source: Any,
@@ -106,6 +111,7 @@ class _Rows:
     other: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     equal: list[str] = field(default_factory=list)
+    lengths: dict[str, float] = field(default_factory=dict)
     surplus: list[str] = field(default_factory=list)
 
     def checks(self, target: Writable, router: Router, entry: Entry) -> list[Check]:
@@ -123,14 +129,20 @@ class _Rows:
             texts = Check("texts and metadata", False, f"differ: {first_ids(self.other)}.", again)
         shape = f"{router.space.dimensions:,} numbers each, all finite"
         vectors = Check("vectors", True, f"{shape}.")
-        if self.bad:
-            vectors = Check(
-                "vectors",
-                False,
-                f"not of {shape}: {first_ids(self.bad)}.",
-                "Something else has written them: remove these rows from the new collection, and run again.",
-            )
+        wrong = [f"not of {shape}: {first_ids(self.bad)}"] if self.bad else []
+        wrong += [f"not of the length of the others: {first_ids(odd)}"] if (odd := self._odd()) else []
+        if wrong:
+            advice = "Something else has written them: remove these rows from the new collection, and run again."
+            vectors = Check("vectors", False, f"{'; '.join(wrong)}.", advice)
         return [ids, texts, vectors]
+
+    def _odd(self) -> list[str]:
+        """Return the rows whose vectors have another length than the others, where a model gives one length to all."""
+        lengths = np.asarray(list(self.lengths.values()))
+        if not len(lengths):
+            return []
+        odd = np.abs(lengths - np.median(lengths)) > ONE_LENGTH * np.median(lengths)
+        return [one for one, is_odd in zip(self.lengths, odd, strict=True) if is_odd] if odd.mean() < FEW_ODD else []
 
 
 def _compare_rows(opened: Opened, target: Writable, entry: Entry) -> _Rows:
@@ -149,7 +161,9 @@ def _compare_rows(opened: Opened, target: Writable, entry: Entry) -> _Rows:
                 found.other.append(row.id)
             elif _usable(vector, opened.router):
                 found.equal.append(row.id)
-            if not _usable(vector, opened.router):
+            if _usable(vector, opened.router):
+                found.lengths[row.id] = float(np.linalg.norm(vector))
+            else:
                 found.bad.append(row.id)
     found.surplus = [one for one in target.ids() if one not in found.ids]
     return found
