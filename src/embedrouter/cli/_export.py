@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal, TypeAlias, cast
 
+from .._files import load_pyarrow
 from ..cache import CHUNK_ROWS, chunked
 from ..errors import ConfigError
-from ._files import load_pyarrow, new_file
+from ._files import new_file
 from ._signature import Signer
 
 FORMAT = "embedrouter-cache"

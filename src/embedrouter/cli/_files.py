@@ -1,13 +1,10 @@
-"""New files that commands write, and the package for Parquet."""
+"""New files that commands write."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError, EmbedRouterError
-from ..providers.versions import check_versions
 
 
 def require_new(path: Path, *, replace: bool = False) -> None:
@@ -45,20 +42,4 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}). Check the path and the free disk space."
-        ) from error
-
-
-def load_pyarrow(otherwise: str) -> tuple[Any, Any]:
-    """Return ``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        ConfigError: the package is not installed; ``otherwise`` names a format that needs no package.
-    """
-    check_versions("A Parquet file", "parquet")
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError(
-            f"Parquet files need {error.name or 'pyarrow'}, which is not installed. "
-            f"Run: pip install 'embedrouter[parquet]'; or use {otherwise}, which needs no package."
         ) from error

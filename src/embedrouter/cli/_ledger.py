@@ -14,12 +14,13 @@ from typing import IO, Annotated, Any, Literal, TypeAlias
 import typer
 
 from .._display import data_size, escaped
+from .._files import load_pyarrow
 from .._sqlite import size_on_disk
 from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
 from ..spending import Account, Ledger, Unconfirmed
 from ._console import Output, say
-from ._files import load_pyarrow, new_file
+from ._files import new_file
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive
 from ._routers import AnyRouter, find_router, separate_routers
 

@@ -20,13 +20,14 @@ import numpy as np
 import typer
 
 from .._display import counted, data_size, shown_name
+from .._files import load_pyarrow
 from ..errors import ConfigError
 from ..retrieval.store_guard import Item, metadata
 from ..router import Router, wiring_of
 from ..stores._filling import filling
 from ..types import Vectors
 from ._console import complain, first_few
-from ._files import load_pyarrow, new_file, require_new
+from ._files import new_file, require_new
 from ._texts import LocatedText
 
 STDOUT = "-"

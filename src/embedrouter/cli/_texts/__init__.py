@@ -1,6 +1,5 @@
 """The texts of commands: which files are taken, how each is read, and which parts of it are the texts."""
 
-from ._formats import SUFFIXES as SUFFIXES
 from ._list import list_texts as list_texts
 from ._options import TextOptions as TextOptions
 from ._skipped import Skipped as Skipped

@@ -7,7 +7,7 @@ release of a library, and what is wanted is small.
 import json
 from html.parser import HTMLParser
 
-from ._formats import FileProblemError
+from ..._files import FileProblemError
 
 INVISIBLE = {"script", "style", "template", "noscript", "head", "svg", "math", "iframe", "object", "select", "textarea"}
 """Elements without visible text. The title is taken from the head."""

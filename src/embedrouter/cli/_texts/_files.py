@@ -8,8 +8,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeAlias
 
+from ..._files import format_of
 from ...errors import ConfigError
-from ._formats import format_of
 from ._ignore import Rules, compile_patterns, is_ignored, is_installed, is_secret, rules_above, rules_in
 from ._options import STDIN
 

@@ -1,12 +1,13 @@
 """The options that say what the texts are, shared by all commands that read texts."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import typer
 
+from ..._files import Format
+
 STDIN = "-"
-Format: TypeAlias = Literal["text", "lines", "html", "ipynb", "csv", "tsv", "json", "jsonl", "parquet"]
 
 
 @dataclass(frozen=True, slots=True)

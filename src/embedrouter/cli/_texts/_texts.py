@@ -18,24 +18,30 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from ...errors import ConfigError, InputRejectedError, InvalidInputError
-from .._console import first_few
-from ._documents import langchain_notebook_text, notebook_text, visible_text
-from ._fields import Fields, RowProblemError
-from ._files import FileFinder, FoundFile, name_of
-from ._formats import (
+from ..._files import (
     DOCUMENTS,
     GZIP,
     MAX_FILE_SIZE,
     MAX_NAMED_SIZE,
+    Fields,
     FileProblemError,
+    Format,
     Row,
+    RowProblemError,
     format_of,
     opened,
     read_document,
+    read_json,
+    read_json_lines,
+    read_lines,
+    read_parquet,
+    read_table,
 )
-from ._options import STDIN, Format, TextOptions
-from ._rows import read_json, read_json_lines, read_lines, read_parquet, read_table
+from ...errors import ConfigError, InputRejectedError, InvalidInputError
+from .._console import first_few
+from ._documents import langchain_notebook_text, notebook_text, visible_text
+from ._files import FileFinder, FoundFile, name_of
+from ._options import STDIN, TextOptions
 from ._skipped import Skipped
 from ._split import Splitter
 

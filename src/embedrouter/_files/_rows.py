@@ -12,8 +12,8 @@ from itertools import chain
 from shutil import copyfileobj
 from typing import BinaryIO
 
-from .._files import load_pyarrow
 from ._formats import MAX_PART_SIZE, FileProblemError, Row
+from ._pyarrow import load_pyarrow
 
 STEP = 65_536
 """Characters of a JSON list read at once."""

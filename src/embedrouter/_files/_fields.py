@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from ..._display import shown_name
+from .._display import shown_name
 
 DEFAULT = "text"
 EACH = "*"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast, get_args
+from typing import IO, BinaryIO, Literal, TypeAlias, cast
 
-from ._options import Format
+Format: TypeAlias = Literal["text", "lines", "html", "ipynb", "csv", "tsv", "json", "jsonl", "parquet"]
 
 SUFFIXES = {
     **dict.fromkeys((".txt", ".text", ".md", ".mdx", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"), "text"),
@@ -25,7 +25,6 @@ SUFFIXES = {
 """The format of files, by suffix; a file of another suffix is text, where the user named it."""
 DOCUMENTS = {"text", "html", "ipynb"}
 """Formats of which a file is one text."""
-FORMATS = get_args(Format)
 GZIP = ".gz"
 MAX_FILE_SIZE = 5_000_000
 """Bytes of a file that is one text; a larger one is most likely no prose."""
