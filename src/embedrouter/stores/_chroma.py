@@ -17,13 +17,13 @@ import numpy as np
 
 from .._display import shown_name
 from ..errors import ConfigError, EmbedRouterError, InvalidInputError
-from ..retrieval.store_guard import DIMENSIONS, SPACE, Item, Row, hold, metadata
+from ..retrieval.store_guard import Row, hold, metadata
 from ..router import Router, wiring_of
 from ..types import Estimate, Vectors, dollars
 from ._failures import plain, told
 from ._metadata import fitted, is_text, restored, unkeepable
 from ._renaming import rename_both
-from ._rows import row, spread, stored_text
+from ._rows import others, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class ChromaCollection:
     @property
     def configuration(self) -> Mapping[str, Any]:
         """The settings of the index of vectors."""
-        found = self._collection.configuration_json
+        found: Any = self._collection.configuration_json
         return {name: value for name in ("hnsw", "spann") if (value := found.get(name))}
 
     def distance(self) -> Distance | None:
@@ -172,12 +172,14 @@ class ChromaCollection:
             part = rows[start : start + PUT]
             ids = [one.id for one in part]
             before: Any = self._collection.get(ids=ids, include=["metadatas"])
-            old: dict[str, Any] = dict(zip(before["ids"], before["metadatas"], strict=True))
+            old: dict[str, Any] = {
+                name: found for name, found in zip(before["ids"], before["metadatas"], strict=True) if found
+            }
             entries: list[Any] = []
             for one in part:
                 new = fitted(one.entries(), _holds)
                 # Chroma keeps the entries of a replaced row that are not named
-                entries.append({**dict.fromkeys(old.get(one.id) or {}), **new} or None)
+                entries.append({**dict.fromkeys(old.get(one.id) or ()), **new} or None)
             self._collection.upsert(
                 ids=ids,
                 embeddings=np.asarray(vectors[start : start + PUT], np.float32),
@@ -188,9 +190,6 @@ class ChromaCollection:
     def remove(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), PUT):
             self._collection.delete(ids=list(ids[start : start + PUT]))
-
-    def put(self, items: Sequence[Item], vectors: Any) -> None:
-        self.write_rows([StoredText(one.id, one.text, one.text, {"source": one.location}) for one in items], vectors)
 
     def finish(self) -> None:
         """Do nothing: Chroma keeps each row when it is written."""
@@ -280,7 +279,7 @@ class ChromaDatabase:
         entries: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         if isinstance(like, ChromaCollection):
-            entries = {key: value for key, value in like.read().items() if key not in (SPACE, DIMENSIONS)}
+            entries = others(like.read())
             settings = dict(like.configuration)
         elif like is not None and (distance := like.distance()):
             settings = {"hnsw": {"space": distance}}

@@ -18,6 +18,8 @@ from ._metadata import packed, unpacked
 from ._rows import stored_text
 from ._transfer import StoredText
 
+OF_FORMAT = "format:"
+"""The beginning of entries that only the format needs, which are not written into the store."""
 AT_ONCE = 500
 """Ids in one statement."""
 

@@ -12,20 +12,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError
 from ..retrieval.store_guard import DIMENSIONS, SPACE, Row, Unreadable
 from ..router import Router
 from ..types import Vectors
+from ._beside import beside_file, read_beside, write_beside
 from ._draft import Draft
 from ._exact import nearest
 from ._metadata import fitted, is_json, restored
 from ._rows import TEXT_FIELDS, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
-from ._whole import WholeDatabase
+
+if TYPE_CHECKING:
+    from ._whole import WholeDatabase
 
 ID_FIELDS, VECTOR_FIELDS = ("id", "_id"), ("vector", "embedding")
 OWN = "text"
@@ -39,17 +41,18 @@ class JsonLines:
 
     kind, keeps = "JSON lines", "each line (`embedrouter:space`)"
 
-    def __init__(self, path: Path, database: WholeDatabase) -> None:
-        self.path, self.name, self.database = path, path.name, database
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
         self.title = f"The file {str(path)!r}"
         self.place = shlex.quote(str(path))
 
     def read(self) -> Mapping[str, Any]:
         first = next((fields for _, fields in self._lines()), {})
-        return {name: first[name] for name in (SPACE, DIMENSIONS) if name in first}
+        own = {name: first[name] for name in (SPACE, DIMENSIONS) if name in first}
+        return {**own, **read_beside(beside_file(self.path))}
 
     def write(self, entries: Mapping[str, str | int]) -> None:
-        raise ConfigError(f"{self.title} is not marked afterwards. Write a new one: embedrouter migrate {self.place}")
+        write_beside(beside_file(self.path), entries)
 
     def settings(self) -> Mapping[str, Any]:
         return {}
@@ -148,8 +151,11 @@ class JsonLinesFormat:
 
     kind, suffix = "JSON lines", ".jsonl"
 
+    def is_saved_in(self, path: Path) -> bool:
+        return path.is_file() and path.suffix == self.suffix
+
     def read(self, path: Path, database: WholeDatabase) -> JsonLines:
-        return JsonLines(path, database)
+        return JsonLines(path)
 
     def settings(self, like: Readable | None, router: Router) -> Mapping[str, Any]:
         return {}

@@ -10,16 +10,23 @@ from typing import Any
 from .._display import shown_name
 from ..errors import ConfigError
 from ._chroma import ChromaDatabase
-from ._json_lines import JsonLinesFormat
-from ._opening import opened
+from ._faiss_folder import FaissFormat
+from ._lance import LanceDatabase
+from ._opening import FILES, StoresInFolder, format_of, located, opened
+from ._qdrant import QdrantDatabase
 from ._recognition import recognised
+from ._storage_context import ContextFormat
 from ._transfer import Database, Readable, Writable
 from ._whole import WholeDatabase
 
-FILES: dict[str, Any] = {".jsonl": JsonLinesFormat()}
-"""Formats of files, by the ends of their names."""
-MAKERS: dict[str, Callable[[Path], Any]] = {"chroma": ChromaDatabase.in_folder}
-"""What makes a new store of each kind, by the word before the colon."""
+MAKERS: dict[str, Callable[[Path], Any]] = {
+    "chroma": ChromaDatabase.in_folder,
+    "qdrant": QdrantDatabase.in_folder,
+    "lancedb": LanceDatabase.in_folder,
+    "faiss": lambda path: WholeDatabase(path.absolute().parent, FaissFormat(), path.name),
+    "llama-index": lambda path: WholeDatabase(path.absolute().parent, ContextFormat(), path.name),
+}
+"""What makes a new store of each kind, by the word before the colon; the last two are a folder for one store."""
 
 
 @contextmanager
@@ -33,11 +40,11 @@ def readable(store: Any, collection: str | None = None) -> Iterator[Readable]:
     Raises:
         ConfigError: there is no such store, it cannot be opened, or is of a kind that cannot be read to its end.
     """
-    if not isinstance(store, str | Path):
+    if isinstance(store, str | Path):
+        with opened(str(store), collection) as marked:
+            yield _required(marked)
+    else:
         yield _required(recognised(getattr(store, "vector_store", store)))
-        return
-    with opened(str(store), collection) as marked:
-        yield _required(marked)
 
 
 @contextmanager
@@ -55,23 +62,45 @@ def database(place: Any) -> Iterator[Database]:
     if not isinstance(place, str | Path):
         yield _required(recognised(getattr(place, "vector_store", place))).database
         return
-    kind, found, rest = str(place).partition(":")
-    path = Path(rest if found and kind in MAKERS else place).expanduser()
-    form = next((form for suffix, form in FILES.items() if path.name.lower().endswith(suffix)), None)
-    if form is not None:
-        made: Any = WholeDatabase(path.parent, form, path.name)
-    elif found and kind in MAKERS:
-        made = MAKERS[kind](path)
-    else:
-        raise ConfigError(f"{shown_name(str(place))} is no store that can be written.")
+    made: Any = _made(str(place))
     try:
         yield made
     finally:
         made.close()
 
 
+def _made(place: str) -> Any:
+    kind, found, rest = place.partition(":")
+    if found and kind in MAKERS:
+        return MAKERS[kind](Path(rest).expanduser())
+    path = Path(place).expanduser()
+    if "://" not in place and (form := format_of(path)) is not None:
+        return WholeDatabase(path.parent, form, path.name)
+    if "://" not in place and not path.exists():
+        raise ConfigError(
+            f"{shown_name(place)} is no store that is there, and no file that is written ({', '.join(FILES)}). A new "
+            f"store is made by its kind: {', '.join(f'{kind}:{place}' for kind in MAKERS)}."
+        )
+    made, named = located(place)
+    if isinstance(made, StoresInFolder):
+        return made.database(named or "")
+    if not isinstance(made, Database):
+        raise ConfigError(f"A store of {made.kind} is only read. Name one of another kind, or a file: FILE.jsonl.")
+    if isinstance(made, LanceDatabase):
+        made.named = named
+    return made
+
+
 def _required(marked: Any) -> Any:
+    """Return a store that is read to its end.
+
+    Raises:
+        ConfigError: it is of another kind.
+    """
     if not isinstance(marked, Writable):
-        title = getattr(marked, "title", "This")
-        raise ConfigError(f"{title} is of a kind that is not read to its end.")
+        title = getattr(marked, "title", "This store")
+        raise ConfigError(
+            f"{title} is of a kind that is only checked. Read its texts with the framework, and write them into a file "
+            "of JSON lines with the fields id, text and metadata."
+        )
     return marked

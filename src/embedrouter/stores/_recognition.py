@@ -11,7 +11,7 @@ from ._chroma import find as find_chroma
 from ._folder import Folder
 from ._lance import LanceTable, find_table
 from ._milvus import MilvusCollection
-from ._postgres_stores import find as find_postgres
+from ._postgres import find_postgres
 from ._qdrant import QdrantCollection
 
 

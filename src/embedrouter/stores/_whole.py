@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +18,11 @@ import numpy as np
 
 from .._display import shown_name
 from ..errors import ConfigError
-from ..retrieval.store_guard import Row, hold, metadata
+from ..retrieval.store_guard import Marked, Row, hold, metadata
 from ..router import Router
 from ..types import Vectors
-from ._draft import Draft, has_begun
+from ._beside import beside_file, in_folder, write_beside
+from ._draft import OF_FORMAT, Draft, has_begun
 from ._exact import nearest
 from ._metadata import unkeepable
 from ._renaming import rename_both
@@ -30,10 +32,17 @@ PAGE = 500
 """Rows of a draft in memory at once."""
 
 
-class Saved(Readable, Protocol):
-    """A store as it is on disk, which is read alone."""
+class Saved(Marked, Protocol):
+    """A store as it is on disk, which is only read; see ``Readable``."""
 
     path: Path
+
+    def distance(self) -> Distance | None: ...
+    def count(self) -> int: ...
+    def pages(self, size: int) -> Iterator[Sequence[StoredText]]: ...
+    def ids(self) -> Iterator[str]: ...
+    def fetch(self, ids: Sequence[str]) -> Sequence[tuple[StoredText, Vectors]]: ...
+    def search(self, vector: Vectors, count: int) -> Sequence[str]: ...
 
     def settings(self) -> Mapping[str, Any]:
         """Return what a new store of the same layout is written with."""
@@ -46,6 +55,10 @@ class Format(Protocol):
     kind: str
     suffix: str
     """Of the names; empty for folders."""
+
+    def is_saved_in(self, path: Path) -> bool:
+        """Return whether a store of this format is at a path."""
+        ...
 
     def read(self, path: Path, database: WholeDatabase) -> Saved:
         """Return the store at a path."""
@@ -66,52 +79,61 @@ class WholeStore:
     keeps = "with the store"
 
     def __init__(self, path: Path, form: Format, database: WholeDatabase) -> None:
-        self.path, self.kind, self.name, self._form, self.database = path, form.kind, path.name, form, database
-        self.title = f"{str(path)!r}"
+        self.kind, self.name, self._form, self.database = form.kind, path.name, form, database
+        self.path = path.resolve() if path.is_symlink() else path
+        self.title = f"The {'file' if form.suffix else 'folder'} {str(path)!r}"
         self.place = shlex.quote(str(path))
-        self._draft: Draft | None = Draft(draft_of(path)) if has_begun(draft_of(path)) else None
+        self._draft: Draft | None = Draft(draft) if has_begun(draft := draft_of(self.path)) else None
+
+    @cached_property
+    def saved(self) -> Saved:
+        """The store as it is on disk."""
+        return self._form.read(self.path, self.database)
 
     # The mark
 
     def read(self) -> Mapping[str, Any]:
-        return self._draft.entries() if self._draft else self._saved().read()
+        return _kept(self._draft.entries()) if self._draft else self.saved.read()
 
     def write(self, entries: Mapping[str, str | int]) -> None:
-        self._writing().write_entries(entries)
+        if self._draft:
+            self._draft.write_entries(entries)
+        else:
+            self.saved.write(entries)
 
     def dimensions(self) -> int | None:
-        return self._saved().dimensions() if self._draft is None else 0 if self._draft.count() else None
+        return self.saved.dimensions() if self._draft is None else 0 if self._draft.count() else None
 
     def again(self, router: Router) -> str:
         return "embed the texts again, into a store of another name, or after it was removed."
 
     def sample(self, count: int) -> Sequence[Row]:
-        return self._saved().sample(count)
+        return self.saved.sample(count)
 
     # Reading
 
     def distance(self) -> Distance | None:
-        return None if self._draft else self._saved().distance()
+        return None if self._draft else self.saved.distance()
 
     def count(self) -> int:
-        return self._draft.count() if self._draft else self._saved().count()
+        return self._draft.count() if self._draft else self.saved.count()
 
     def ids(self) -> Iterator[str]:
-        yield from (self._draft or self._saved()).ids()
+        yield from (self._draft or self.saved).ids()
 
     def pages(self, size: int) -> Iterator[Sequence[StoredText]]:
         if self._draft is None:
-            yield from self._saved().pages(size)
+            yield from self.saved.pages(size)
             return
         for page in self._draft.pages(size):
             yield [row for row, _ in page]
 
     def fetch(self, ids: Sequence[str]) -> Sequence[tuple[StoredText, Vectors]]:
-        return (self._draft or self._saved()).fetch(ids)
+        return (self._draft or self.saved).fetch(ids)
 
     def search(self, vector: Vectors, count: int) -> Sequence[str]:
         if self._draft is None:
-            return self._saved().search(vector, count)
+            return self.saved.search(vector, count)
         pages = (([row.id for row, _ in page], np.array([one for _, one in page])) for page in self._draft.pages(PAGE))
         return nearest(pages, vector, count)
 
@@ -135,6 +157,8 @@ class WholeStore:
         part = self.path.with_name(f".part-{self.path.name}")
         _remove(part)
         self._form.save(part, self._draft)
+        entries = self._entries(self.path if self._form.suffix else part)
+        write_beside(entries, _kept(self._draft.entries()))
         put_on_disk(part)
         if self.path.is_dir():  # a folder is not replaced in one step: the draft stays until the new one is there
             old = self.path.with_name(f".old-{self.path.name}")
@@ -147,24 +171,27 @@ class WholeStore:
         put_on_disk(self.path.parent, alone=True)
         self._draft.discard()
         self._draft = None
+        self.__dict__.pop("saved", None)
+
+    def _entries(self, path: Path) -> Path:
+        return beside_file(path) if self._form.suffix else in_folder(path)
 
     def drop(self) -> None:
         if self._draft:
             self._draft.discard()
             self._draft = None
         _remove(self.path)
+        if self._form.suffix:
+            _remove(beside_file(self.path))
 
     def close(self) -> None:
         if self._draft:
             self._draft.close()
 
-    def _saved(self) -> Saved:
-        return self._form.read(self.path, self.database)
-
     def _writing(self) -> Draft:
         """Return the draft; of a store that was saved it is made from what was saved."""
         if self._draft is None:
-            saved = self._saved()
+            saved = self.saved
             whole = Draft(unfinished := self.path.with_name(f".part-{draft_of(self.path).name.lstrip('.')}"))
             try:
                 for page in saved.pages(PAGE):
@@ -195,9 +222,7 @@ class WholeDatabase:
         return sorted(name for name in there if self._is_ours(self._folder / name))
 
     def _is_ours(self, path: Path) -> bool:
-        return has_begun(draft_of(path)) or (
-            (path.is_file() if self._form.suffix else path.is_dir()) and (path.suffix == self._form.suffix)
-        )
+        return self._form.is_saved_in(path) or has_begun(draft_of(path))
 
     def fitting_name(self, wanted: str) -> str:
         name = "".join("-" if sign in '/\\:*?"<>|' or not sign.isprintable() else sign for sign in wanted).strip(" .-")
@@ -239,8 +264,18 @@ class WholeDatabase:
             turned.symlink_to(to)
             turned.replace(link)
         else:
-            rename_both(self.names, lambda old, new: (self._folder / old).rename(self._folder / new), alias, to, aside)
+            rename_both(self.names, self._rename, alias, to, aside)
         put_on_disk(self._folder, alone=True)
+
+    def _rename(self, old: str, new: str) -> None:
+        """Give a store another name; that of a file's entries first, because they count only beside the file."""
+        before, after = self._folder / old, self._folder / new
+        pairs = [(draft_of(before), draft_of(after)), (before, after)]
+        if self._form.suffix:
+            pairs.insert(0, (beside_file(before), beside_file(after)))
+        for one, other in pairs:
+            if one.exists():
+                one.rename(other)
 
     def close(self) -> None:
         for store in self._open:
@@ -249,6 +284,11 @@ class WholeDatabase:
     def _opened(self, path: Path) -> WholeStore:
         self._open.append(store := WholeStore(path, self._form, self))
         return store
+
+
+def _kept(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that are written into the store."""
+    return {name: value for name, value in entries.items() if not name.startswith(OF_FORMAT)}
 
 
 def draft_of(path: Path) -> Path:
