@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,10 +55,12 @@ class Kind:
     Attributes:
         new: what names a new one.
         there: what names it since.
+        collection: the name of the collection; ``None`` where ``there`` names it.
     """
 
     new: str
     there: str
+    collection: str | None = NAME
 
     def at(self, folder: Path, *, made: bool) -> str:
         return (self.there if made else self.new).format(folder)
@@ -67,8 +70,10 @@ KINDS = {
     "chroma": Kind("chroma:{}/db", "{}/db"),
     "qdrant": Kind("qdrant:{}/db", "{}/db"),
     "lancedb": Kind("lancedb:{}/db", "{}/db"),
-    "jsonl": Kind("{}/handbook.jsonl", "{}/handbook.jsonl"),
-    "parquet": Kind("{}/handbook.parquet", "{}/handbook.parquet"),
+    "jsonl": Kind("{}/handbook.jsonl", "{}/handbook.jsonl", None),
+    "parquet": Kind("{}/handbook.parquet", "{}/handbook.parquet", None),
+    "faiss": Kind("faiss:{}/handbook", "{}/handbook", None),
+    "llama-index": Kind("llama-index:{}/handbook", "{}/handbook", None),
 }
 
 
@@ -115,11 +120,14 @@ class Campaign:
         old, _, new = pair.partition(":")
         self.pair, self.emulator, self.batch_size = pair, emulator, batch_size
         self.chance = random.Random(f"{pair}/{seed}")
+        self.kind, self.new_kind = KINDS[old], KINDS.get(new)
         self.source = KINDS[old].at(folder / "old", made=True)
         self._new_source = KINDS[old].at(folder / "old", made=False)
         self.into = KINDS[new].at(folder / "new", made=False) if new else None
         self._into_there = KINDS[new].at(folder / "new", made=True) if new else self.source
         self.folder = folder
+        self.said: dict[str, Any] = {}
+        """What the last run has said."""
         self.texts, self.numbers = texts, iter(range(10**9))
         self.ever: dict[str, None] = {}
         """All texts that ever were."""
@@ -149,14 +157,14 @@ class Campaign:
     def fill(self) -> None:
         """Fill the old store."""
         with database(self._new_source) as place:
-            made = place.create(NAME, self.old)
+            made = place.create(place.named or NAME, self.old)
             for start in range(0, self.texts, 1_000):
                 self._write(made, [self.row() for _ in range(min(1_000, self.texts - start))])
             made.finish()
 
     def change(self) -> None:
         """Add, change and delete rows, as the user's program does."""
-        with readable(self.source, NAME) as old:
+        with readable(self.source, self.kind.collection) as old:
             made = old.database.open(old.name)
             ids = self.chance.sample(sorted(made.ids()), 2 * CHANGED)
             self._write(made, [self.row() for _ in range(CHANGED)] + [self.row(one) for one in ids[:CHANGED]])
@@ -170,7 +178,8 @@ class Campaign:
         """Start the command."""
         target = into or self.into
         where = ["--into", target] if target else []
-        given = ["migrate", self.source, "--to", str(self.folder / "embedrouter.toml"), "--collection", NAME, *where]
+        named = ["--collection", self.kind.collection] if self.kind.collection else []
+        given = ["migrate", self.source, "--to", str(self.folder / "embedrouter.toml"), *named, *where]
         variables = {"CAMPAIGN_KEY": "k", "XDG_DATA_HOME": str(self.folder / "data")}
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *given, "--yes", "--json", *options],
@@ -178,7 +187,7 @@ class Campaign:
             env={**environment(), **variables},
         )  # fmt: skip
 
-    def end(self, *options: str, into: str | None = None) -> dict[str, object]:
+    def end(self, *options: str, into: str | None = None) -> dict[str, Any]:
         """Run the command to its end; return what it says.
 
         Raises:
@@ -187,7 +196,7 @@ class Campaign:
         with self.start(*options, into=into) as process:
             said, complaint = process.communicate(timeout=3600)
         assert process.returncode == 0, f"{self.pair}: {complaint}\n{said}"
-        facts: dict[str, object] = json.loads(said)
+        facts: dict[str, Any] = json.loads(said)
         return facts
 
     def clean_run(self) -> float:
@@ -214,13 +223,13 @@ class Campaign:
                     process.communicate()
                     killed += 1
             self.change()
-        self.end()
+        self.said = self.end()
         self.look()
         asked = Counter(one for call in self.emulator.received[before[0] :] for one in call.texts)
         again = sum(times - 1 for times in asked.values())
         most = killed * CONCURRENCY * self.batch_size
         assert again <= most, f"{again} texts were embedded twice, at most {most} were under way"
-        assert self.end()["run"]["usage"]["cost"] == "0", "another run pays nothing"  # type: ignore[index]
+        assert self.end()["run"]["usage"]["cost"] == "0", "another run pays nothing"
         with closing(Ledger(self.folder / "kept" / "ledger.db")) as ledger:
             unconfirmed = len(ledger.unconfirmed())
         return Report(
@@ -237,7 +246,7 @@ class Campaign:
 
     def look(self) -> None:
         """Compare both collections, row by row, and each vector with a fresh one."""
-        with self._opened_new() as new, readable(self.source, NAME) as old:
+        with self._opened_new() as new, readable(self.source, self.kind.collection) as old:
             rows = {row.id: row for page in old.pages(1_000) for row in page}
             assert sorted(new.ids()) == sorted(rows)
             assert new.count() == len(rows)
@@ -253,11 +262,14 @@ class Campaign:
 
     @contextmanager
     def _opened_new(self) -> Iterator[Readable]:
-        name = f"{NAME}--{MODEL}-{DIMENSIONS}"
-        if self.into is not None and self.into.endswith((".jsonl", ".parquet")):
-            name = Path(self.into).name.partition(".")[0]
-        with readable(self._into_there, name) as found:
-            yield found
+        """Open the new collection as the last run has named it."""
+        name = str(self.said["plan"]["name"])
+        if self.new_kind is None:
+            with readable(self.source, self.kind.collection) as old:
+                yield old.database.open(name)
+        else:
+            with readable(self._into_there, name if self.new_kind.collection else None) as found:
+                yield found
 
 
 def play(pair: str, texts: int, kills: int, *, seed: int = 0, batch_size: int = 128, latency: float = 0.05) -> Report:

@@ -214,9 +214,7 @@ class _Steps:
         """Print the commands that come next."""
         lines = [self._line(step) for step in steps]
         if lines:
-            self.output.line(
-                "Next:" if len(lines) == 1 else "Next, when the new one has proved itself; or the way back:"
-            )
+            self.output.line("Next:" if len(lines) == 1 else "When the new one has proved itself, or the way back:")
         for line in lines:
             self.output.code(f"  {line}")
         self.facts["next"] = lines

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from .._display import shown_name
@@ -244,7 +245,11 @@ def _readable(source: Any, collection: str | None) -> Iterator[Readable]:
     from ..stores._reading import readable
 
     with readable(source, collection) as found:
-        yield found
+        wanted, database = collection or found.name, found.database
+        if isinstance(source, str | Path) or (wanted not in database.names() and database.leads_to(wanted) is None):
+            yield found
+        else:  # what a store object has open may have another name since a switch
+            yield database.open(wanted)
 
 
 @contextmanager
