@@ -132,6 +132,7 @@ async def _in_a_loop(database: MemoryDatabase, router: Router) -> migrate.Moved:
     [
         ("handbook", None, "handbook--text-embedding-3-small-1536"),
         ("handbook--old-4", OLD_SPACE, "handbook--text-embedding-3-small-1536"),
+        ("handbook.jsonl", None, "handbook--text-embedding-3-small-1536"),
         ("The Handbook (2026)", None, "The-Handbook-2026--text-embedding-3-small-1536"),
         ("Ж", None, "index--text-embedding-3-small-1536"),
     ],

@@ -166,6 +166,7 @@ def new_name(alias: str, space: Space, old: Space | None = None) -> str:
         alias: the name of the old collection; the space that an earlier migration has put at its end is replaced.
         old: the space of the old collection.
     """
+    alias = without_ending(alias)
     if old is not None:
         alias = alias.removesuffix(f"--{_slug(old)}")
     base = re.sub(r"[^A-Za-z0-9_.-]+", "-", alias).strip("-_.") or "index"
@@ -174,6 +175,13 @@ def new_name(alias: str, space: Space, old: Space | None = None) -> str:
         digest = blake2b(f"{alias}\0{space}".encode(), digest_size=4).hexdigest()
         name = f"{name[: LONGEST_NAME - 9].rstrip('-_.')}-{digest}"
     return name
+
+
+def without_ending(alias: str) -> str:
+    """Return the name of a collection without the ending that it has as a file."""
+    from ..stores._opening import FILES
+
+    return next((alias.removesuffix(end) for end in FILES if alias.endswith(end)), alias)
 
 
 def _slug(space: Space) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..stores._transfer import Database, NotSwitchable, Writable
 from ..types import Space
 from ._check import Verification
 from ._entry import Entry, write_entry
-from ._migration import Opened, migration
+from ._migration import Opened, migration, without_ending
 from ._rows import first_ids
 from ._verify import verified
 
@@ -104,7 +105,7 @@ def _forth(opened: Opened, new: Writable, entry: Entry, index: str, verification
             folders, old = _folders(opened.router), recorded_space(opened.source)
             known = {one: space for one, space in recorded(*folders).items() if one == index}
             moved = {one: (space.name, space.dimensions) for one, space in known.items() if old in (None, space)}
-            aside = database.leads_to(opened.alias) or _free_name(database, f"{opened.alias}--old")
+            aside = database.leads_to(opened.alias) or _free_name(database, f"{without_ending(opened.alias)}--old")
             entry = replace(entry, state="switching", name=opened.name, aside=aside, records=moved)
         line = _elsewhere(opened)
         entry = write_entry(new, replace(entry, aside=None) if line else entry)
@@ -169,7 +170,9 @@ def drop_old(
 
 def described(opened: Opened) -> str:
     """Return what ``drop_old`` removes."""
-    return f"{opened.source.title} in {opened.source.database.place}, {counted(opened.source.count(), 'row')}"
+    source = opened.source
+    place = "" if os.sep in source.title else f" in {source.database.place}"  # a file's title has its path
+    return f"{source.title}{place}, {counted(source.count(), 'row')}"
 
 
 def require_droppable(opened: Opened, *, force: bool) -> tuple[Writable, Entry]:
@@ -202,9 +205,10 @@ def _elsewhere(opened: Opened) -> str:
     """Return the line to change where the new collection is in another store; empty where it is in the old one's."""
     if opened.source.database is opened.database or opened.source.database.place == opened.database.place:
         return ""
+    named = "" if opened.database.place.endswith(opened.name) else f"{shown_name(opened.name)} in "
     return (
-        f"Programs are to open {shown_name(opened.name)} in {opened.database.place} ({opened.database.kind}) in place "
-        f"of {shown_name(opened.alias)}, with the router of {opened.router.models[0]}."
+        f"Programs are to open {named}{opened.database.place} ({opened.database.kind}) in place of "
+        f"{shown_name(opened.alias)}, with the router of {opened.router.models[0]}."
     )
 
 
