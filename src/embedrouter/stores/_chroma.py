@@ -130,7 +130,8 @@ class ChromaCollection:
         return {name: value for name in ("hnsw", "spann") if (value := found.get(name))}
 
     def distance(self) -> Distance | None:
-        found = next(iter(self.configuration.values()), {}).get("space")
+        settings: Any = next(iter(self.configuration.values()), None) or {}
+        found = settings.get("space")
         return found if found in ("cosine", "l2", "ip") else None
 
     def count(self) -> int:

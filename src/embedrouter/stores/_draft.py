@@ -65,12 +65,13 @@ class Draft:
             yield [_row(one) for one in found]
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
-        rows: list[tuple[StoredText, Vectors]] = []
+        found: dict[str, tuple[StoredText, Vectors]] = {}
         for start in range(0, len(ids), AT_ONCE):
             part = ids[start : start + AT_ONCE]
             marks = ",".join("?" * len(part))
-            rows += [_row(one) for one in self._file.execute(f"SELECT * FROM rows WHERE id IN ({marks})", part)]
-        return rows
+            for one in self._file.execute(f"SELECT * FROM rows WHERE id IN ({marks})", part):
+                found[one[1]] = _row(one)
+        return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def write(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
         """Write rows, in place of those that have the same ids."""

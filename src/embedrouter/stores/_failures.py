@@ -22,6 +22,11 @@ def told(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:300]
+        if "already exists for" in said:  # Chroma opens a folder once in a process
+            raise ConfigError(
+                f"The {name} is open in this process with other settings. Pass the open store in place of its path, or "
+                "close it first."
+            ) from error
         raise ConfigError(
             f"The {name} could not be opened ({type(error).__name__}: {masked(said)}). Check the path or address, and "
             "whether another program has the store open."

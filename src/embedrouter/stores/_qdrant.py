@@ -41,7 +41,7 @@ DISTANCES: Mapping[str, Distance] = {"Cosine": "cosine", "Euclid": "l2", "Dot": 
 
 
 class QdrantCollection:
-    """One collection, by its name or by an alias."""
+    """One collection."""
 
     kind, keeps = "Qdrant", "the collection's metadata; servers from 1.16 on have it"
     place = "STORE"
@@ -53,7 +53,7 @@ class QdrantCollection:
             raise ConfigError(
                 "guard takes a store with a synchronous client. Open the collection with one to guard it."
             )
-        if not client.collection_exists(name) and not (database and database.leads_to(name)):
+        if not client.collection_exists(name):
             raise ConfigError(
                 f"There is no collection {name!r} in Qdrant yet. Create it with its mark: client.create_collection("
                 f"{name!r}, vectors_config=…, metadata=metadata(router))."
@@ -267,7 +267,7 @@ class QdrantDatabase:
         return unkeepable(row)
 
     def open(self, name: str) -> QdrantCollection:
-        return QdrantCollection(self.client, name, self)
+        return QdrantCollection(self.client, self.leads_to(name) or name, self)
 
     def create(self, name: str, router: Router, like: Readable | None = None) -> QdrantCollection:
         source = like if isinstance(like, QdrantCollection) else None

@@ -85,7 +85,10 @@ def _made(place: str) -> Any:
     if isinstance(made, StoresInFolder):
         return made.database(named or "")
     if not isinstance(made, Database):
-        raise ConfigError(f"A store of {made.kind} is only read. Name one of another kind, or a file: FILE.jsonl.")
+        raise ConfigError(
+            f"A store of {made.kind} is only read. Name one of another kind, or write a file, and load that: "
+            "FILE.parquet."
+        )
     if isinstance(made, LanceDatabase):
         made.named = named
     return made
