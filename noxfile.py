@@ -244,6 +244,13 @@ def telemetry(session: nox.Session) -> None:
     _tests(session, "-n0", "-m", "", "tests/test_otel.py", "tests/test_dashboard.py", "tests/test_tracing_tools.py")
 
 
+@nox.session(python=MAIN)
+def migrations(session: nox.Session) -> None:
+    """Kill migrations of 20,000 texts between each pair of real stores; arguments name pairs, such as chroma:jsonl."""
+    install(session, "-e", ".[dev]")
+    session.run("python", "-m", "tests.migration_campaign", *session.posargs)
+
+
 def _lowest(session: nox.Session, extras: Sequence[str], *, but: Sequence[str] = ()) -> str:
     """Write constraints that hold every stated lower bound; return the file."""
     stated = [*PROJECT["dependencies"], *(requirement for extra in extras for requirement in EXTRAS[extra])]

@@ -23,6 +23,7 @@ from . import (
     _embed,
     _estimate,
     _ledger,
+    _migrate,
     _models,
     _stats,
     _warm,
@@ -64,6 +65,7 @@ app.command("demo")(_demo.command)
 app.command("doctor")(_doctor.command)
 app.command("embed")(_embed.command)
 app.command("estimate")(_estimate.command)
+app.command("migrate")(_migrate.command)
 app.command("models")(_models.command)
 app.command("stats")(_stats.command)
 app.command("warm")(_warm.command)
