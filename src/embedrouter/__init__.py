@@ -9,7 +9,7 @@
 frameworks expect an embedder. Importing this package imports no SDK, no framework and no torch.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .batches import BatchJob
 from .cache import Cache
@@ -21,6 +21,10 @@ from .spending import Account, BookedRequest, Budget, CapLeft, tag
 from .tiered import TieredRouter
 from .types import EmbeddingResult, Estimate, InputType, Space, Usage
 
+if TYPE_CHECKING:
+    from . import migrate as migrate
+    from .comparison import Comparison, acompare, compare
+
 __all__ = [
     "Account",
     "Backend",
@@ -29,6 +33,7 @@ __all__ = [
     "Budget",
     "Cache",
     "CapLeft",
+    "Comparison",
     "EmbeddingResult",
     "Estimate",
     "InputType",
@@ -40,13 +45,23 @@ __all__ = [
     "TieredRouter",
     "Usage",
     "VectorCheck",
+    "acompare",
+    "compare",
     "tag",
     "tier",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Return the version of the installed package, as its metadata have it."""
+    """Return what is imported when it is used, and the version of the installed package, as its metadata have it."""
+    if name in ("Comparison", "acompare", "compare"):
+        from . import comparison
+
+        return getattr(comparison, name)
+    if name == "migrate":
+        from importlib import import_module
+
+        return import_module(".migrate", __name__)
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version

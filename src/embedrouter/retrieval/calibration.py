@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Vectors
+from . import resampling
 from ._cascade import DEPTH, Cascade, gap
+from .exact_search import nearest
 
 _Floats = NDArray[np.float64]
 
 SHARES = [number / 10 for number in range(11)]
-BLOCK = 256
-"""Queries whose scores against all documents are in memory at once."""
 BOOTSTRAP_SAMPLES = 500
 
 
@@ -82,24 +82,7 @@ def calibrate(
 
 def nearest_documents(documents: Vectors, queries: Vectors) -> tuple[NDArray[np.intp], Vectors]:
     """Return the indices of each query's nearest documents and their cosines, both (queries, at most 10)."""
-    documents, queries = _unit(documents), _unit(queries)
-    count = min(DEPTH, len(documents))
-    found = np.empty((len(queries), count), np.intp)
-    scores = np.empty((len(queries), count), np.float32)
-    for start in range(0, len(queries), BLOCK):
-        block = queries[start : start + BLOCK] @ documents.T
-        best = np.argpartition(-block, count - 1, axis=1)[:, :count]
-        values = np.take_along_axis(block, best, axis=1)
-        order = np.lexsort((best, -values), axis=1)
-        found[start : start + BLOCK] = np.take_along_axis(best, order, axis=1)
-        scores[start : start + BLOCK] = np.take_along_axis(values, order, axis=1)
-    return found, scores
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    if vectors.dtype == np.bool_:  # the signs of floats
-        vectors = 2.0 * vectors - 1
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+    return nearest(documents, queries, DEPTH)
 
 
 def ndcg(found: NDArray[np.intp], relevant: Sequence[Mapping[int, float]]) -> _Floats:
@@ -156,11 +139,10 @@ def measure(gaps: _Floats, cheap: _Floats, good: _Floats, share: float) -> Calib
 def _confidence_interval(gaps: _Floats, gains: _Floats, share: float) -> tuple[float, float] | None:
     """Return the 95 % interval of the gap closed, from samples of the queries drawn with replacement."""
     ordered = gains[np.argsort(gaps, kind="stable")]
-    chosen = np.random.default_rng(0).integers(len(ordered), size=(BOOTSTRAP_SAMPLES, len(ordered)))
+    chosen = np.concatenate(list(resampling.samples(len(ordered), BOOTSTRAP_SAMPLES)))
     samples = ordered[np.sort(chosen, axis=1)]
     samples = samples[samples.sum(axis=1) > 0]
     if len(samples) < BOOTSTRAP_SAMPLES * 0.95:
         return None
     closed = samples[:, : round(share * len(ordered))].sum(axis=1) / samples.sum(axis=1)
-    low, high = np.quantile(closed, (0.025, 0.975))
-    return float(low), float(high)
+    return resampling.interval(closed)
