@@ -164,7 +164,7 @@ class WholeStore:
         write_beside(entries, _kept(self._draft.entries()))
         put_on_disk(part)
         if self.path.is_dir():  # a folder is not replaced in one step: the draft stays until the new one is there
-            old = self.path.with_name(f".old-{self.path.name}")
+            old = _replaced(self.path)
             _remove(old)
             self.path.replace(old)
             part.replace(self.path)
@@ -242,6 +242,8 @@ class WholeDatabase:
 
     def create(self, name: str, router: Router, like: Readable | None = None) -> WholeStore:
         path = self._folder / name
+        if not path.exists() and (old := _replaced(path)).exists():
+            old.replace(path)  # the run was killed while it replaced a folder
         if path.exists() or has_begun(draft_of(path)):
             made = self._opened(path)
             hold(made, router, adopt=False)
@@ -286,6 +288,11 @@ class WholeDatabase:
     def _opened(self, path: Path) -> WholeStore:
         self._open.append(store := WholeStore(path, self._form, self))
         return store
+
+
+def _replaced(path: Path) -> Path:
+    """Return the name of a folder while another takes its place."""
+    return path.with_name(f".old-{path.name}")
 
 
 def _stamp(path: Path) -> object:
