@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedrouter
-from embedrouter import Account, Budget, CapLeft, Router
+from embedrouter import Account, Budget, CapLeft, Router, TieredRouter
 from embedrouter.cli._accounts import WELL_KNOWN, account_rows
 from embedrouter.errors import ConfigError
 from embedrouter.models import load_catalogue
@@ -129,6 +129,24 @@ def test_the_estimate_of_a_request_stays_beside_its_bill(ledger: Ledger) -> None
     ledger.settle(int(reservation), 60, Decimal("0.60"))
 
     assert (ledger.requests(1)[0].tokens, ledger.requests(1)[0].estimate) == (60, 100)
+
+
+def test_a_tiered_router_tells_what_is_left_of_the_caps_of_each_tier(tmp_path: Path, asynchronous: bool) -> None:
+    """A ledger that both share, and a budget of each: the same spending is counted against both."""
+    low, high = (
+        Router([FakeBackend(space=tier).model(price="1")], cache=None, ledger=tmp_path / "l.db", budget=budget)
+        for tier, budget in (
+            ("low", Budget(per_day="3", tags={"a": Budget(per_month="1")})),
+            ("high", Budget(total="5")),
+        )
+    )
+    with TieredRouter({"low": low, "high": high}) as router:
+        router.embed(["one two"], input_type="document", tier="low")
+        left = asyncio.run(router.abudget_left()) if asynchronous else router.budget_left()
+
+    assert list(left) == ["low: per_day", "low: per_month of a", "high: total"]
+    assert left["low: per_day"].counted == left["high: total"].counted == Decimal("0.000002")
+    assert "high: total" in repr(left)
 
 
 def test_what_is_left_of_each_cap_and_when_it_resets(tmp_path: Path, asynchronous: bool) -> None:
