@@ -133,12 +133,10 @@ def test_the_estimate_of_a_request_stays_beside_its_bill(ledger: Ledger) -> None
 
 def test_a_tiered_router_tells_what_is_left_of_the_caps_of_each_tier(tmp_path: Path, asynchronous: bool) -> None:
     """A ledger that both share, and a budget of each: the same spending is counted against both."""
+    own = Budget(per_day="3", tags={"a": Budget(per_month="1")})
     low, high = (
         Router([FakeBackend(space=tier).model(price="1")], cache=None, ledger=tmp_path / "l.db", budget=budget)
-        for tier, budget in (
-            ("low", Budget(per_day="3", tags={"a": Budget(per_month="1")})),
-            ("high", Budget(total="5")),
-        )
+        for tier, budget in (("low", own), ("high", Budget(total="5")))
     )
     with TieredRouter({"low": low, "high": high}) as router:
         router.embed(["one two"], input_type="document", tier="low")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -126,6 +126,21 @@ class EmbeddingResult:
             rows += [[what, "", f"{sum(marks):,}"]] if any(marks) else []
         title = html.escape(f"{counted(len(self), 'vector')} in {self.space}")
         return f"<p>{title}</p>{html_table(rows)}{self.usage._repr_html_()}"
+
+
+def figures(results: Sequence[EmbeddingResult]) -> dict[str, Any]:
+    """Return what was answered and what it cost, as plain data for tracing: neither texts nor vectors."""
+    usage = sum((result.usage for result in results), Usage())
+    return {
+        "model": ", ".join(dict.fromkeys(model for result in results for model in result.models)),
+        "texts": sum(map(len, results)),
+        "cached": sum(sum(result.cached) for result in results),
+        "degraded": sum(sum(result.degraded) for result in results),
+        "requests": usage.requests,
+        "tokens": usage.tokens,
+        "cost": None if usage.unpriced_tokens else float(usage.cost),
+        "saved": float(usage.saved),
+    }
 
 
 @dataclass(frozen=True, slots=True)
