@@ -87,7 +87,7 @@ def test_qdrant(pages: Path) -> None:
         (found,) = store.as_retriever(search_kwargs={"k": 1}).invoke(ASKED)
         points, _ = store.client.scroll("documents", limit=100, with_vectors=True)
         store.client.close()
-    assert (found.page_content, found.metadata["id"]) == (LUNCH, "2")
+    assert (found.page_content, found.metadata["_id"]) == (LUNCH, 2)
     assert len(points) == len(PAGES)
     texts = [(point.payload or {})["page_content"] for point in points]
     assert np.allclose(np.array([point.vector for point in points]), _scaled(vectors(texts)), atol=1e-6)
@@ -128,7 +128,7 @@ def test_what_is_no_store_and_what_is_not_filled_is_told(pages: Path) -> None:
 
     with Router([FREE], cache=None, ledger=":memory:") as router:
         InMemoryVectorStore(RouterEmbeddings(router)).dump("memory.json")
-    for to, told in (("missing", "chroma:missing"), ("memory.json", "--to FILE.parquet"), ("out.csv", ".jsonl.gz")):
+    for to, told in (("missing", "chroma:missing"), ("memory.json", "FILE.parquet"), ("out.csv", ".jsonl.gz")):
         done = call("embed", pages, "--to", to)
         assert isinstance(done.exception, ConfigError)
         assert told in str(done.exception)

@@ -22,6 +22,7 @@ from .tiered import TieredRouter
 from .types import EmbeddingResult, Estimate, InputType, Space, Usage
 
 if TYPE_CHECKING:
+    from . import migrate as migrate
     from .comparison import Comparison, acompare, compare
 
 __all__ = [
@@ -57,6 +58,10 @@ def __getattr__(name: str) -> Any:
         from . import comparison
 
         return getattr(comparison, name)
+    if name == "migrate":
+        from importlib import import_module
+
+        return import_module(".migrate", __name__)
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version

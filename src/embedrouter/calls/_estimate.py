@@ -5,6 +5,7 @@ share of such counts that was billed for the model before, as far as the ledger 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..cache import disk_size
 from ..spending import Learned
@@ -53,3 +54,17 @@ async def estimate(
         cache_bytes=size,
         too_long=len(sized.parts) or sum(item.tokens > input_limit(model) for item in sized.texts),
     )
+
+
+def total(wiring: Wiring, parts: Sequence[Estimate], texts: int, *, batch: bool = False) -> Estimate:
+    """Return the sum of the estimates of parts. Free tokens apply once to all, so the costs cannot be added.
+
+    Args:
+        parts: at least one.
+        texts: how many there are in all, with those that are in no part because they are repeated.
+    """
+    names = ("unique", "cached", "tokens", "likely_tokens", "requests", "cache_bytes", "too_long")
+    counts = {name: sum(getattr(part, name) for part in parts) for name in names}
+    cost, likely_cost = (wiring.cost(parts[0].model, counts[name], batch=batch) for name in ("tokens", "likely_tokens"))
+    exact, is_bound = all(part.exact for part in parts), all(part.is_bound for part in parts)
+    return replace(parts[0], texts=texts, cost=cost, likely_cost=likely_cost, exact=exact, is_bound=is_bound, **counts)

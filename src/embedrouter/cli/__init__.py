@@ -12,7 +12,22 @@ from typing import Annotated
 import typer
 
 from ..errors import EmbedRouterError
-from . import _batch, _cache, _calibrate, _check, _demo, _doctor, _embed, _estimate, _ledger, _models, _stats, _warm
+from . import (
+    _batch,
+    _cache,
+    _calibrate,
+    _check,
+    _compare,
+    _demo,
+    _doctor,
+    _embed,
+    _estimate,
+    _ledger,
+    _migrate,
+    _models,
+    _stats,
+    _warm,
+)
 from ._completion import completing
 from ._console import Commands, complain, say
 from ._streams import standard_streams
@@ -45,10 +60,12 @@ def options(
 
 app.command("calibrate")(_calibrate.command)
 app.command("check")(_check.command)
+app.command("compare")(_compare.command)
 app.command("demo")(_demo.command)
 app.command("doctor")(_doctor.command)
 app.command("embed")(_embed.command)
 app.command("estimate")(_estimate.command)
+app.command("migrate")(_migrate.command)
 app.command("models")(_models.command)
 app.command("stats")(_stats.command)
 app.command("warm")(_warm.command)

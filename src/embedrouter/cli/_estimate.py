@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from hashlib import blake2b
 from typing import Annotated
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .._display import data_size
+from ..calls import total
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
@@ -91,7 +92,7 @@ def estimate_tiers(
                     refused[tier] += len(new) - found.texts
     if not count:
         raise ConfigError(f"There is no text to embed. {texts.skipped.summary()}Pass files, folders, or - for stdin.")
-    return {tier: _sum(parts[tier], asked[tier][0], count - refused[tier], batch=batch) for tier in tiers}
+    return {tier: total(wiring_of(asked[tier][0]), parts[tier], count - refused[tier], batch=batch) for tier in tiers}
 
 
 def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output: Output) -> None:
@@ -135,14 +136,3 @@ def _shown(estimate: Estimate) -> dict[str, object]:
 
 def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _sum(parts: list[Estimate], router: Router, texts: int, *, batch: bool) -> Estimate:
-    """Sum the estimates of the chunks. Free tokens apply once to all chunks, so the costs cannot be added."""
-    names = ("unique", "cached", "tokens", "likely_tokens", "requests", "cache_bytes", "too_long")
-    counts = {name: sum(getattr(part, name) for part in parts) for name in names}
-    cost, likely_cost = (
-        wiring_of(router).cost(parts[0].model, counts[name], batch=batch) for name in ("tokens", "likely_tokens")
-    )
-    exact, is_bound = all(part.exact for part in parts), all(part.is_bound for part in parts)
-    return replace(parts[0], texts=texts, cost=cost, likely_cost=likely_cost, exact=exact, is_bound=is_bound, **counts)

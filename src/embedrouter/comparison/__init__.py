@@ -8,6 +8,7 @@ from ._compare import acompare, compare, plan_comparison
 from ._comparison import MEASURES, Comparison, Hit, Interval, Measured, Pair, Speed, Variant
 from ._plan import Plan
 from ._questions import JudgedBy, Questions
+from ._reading import holds_questions as holds_questions
 from ._reading import read_questions
 
 __all__ = [

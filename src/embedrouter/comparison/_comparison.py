@@ -65,7 +65,8 @@ class Speed:
 
     Attributes:
         documents_per_second: while documents were embedded.
-        query_median: seconds from a query to its vector.
+        query_median: seconds from a query to its vector, asked alone; of a cascade also to the second one's, where it
+            is asked.
         query_95th: the same, for the slowest of twenty.
         at: when it was measured: in this run, or in an earlier one where all vectors were in the cache.
     """
@@ -84,12 +85,14 @@ class Measured:
         quality: each of ``MEASURES``.
         by_query: for each measure the values, in the order of ``Comparison.queries``.
         answers: for each query the ten nearest documents.
-        corpus_cost: dollars to embed the documents; ``None`` where the price is unknown.
+        corpus_cost: dollars to embed the documents, by the list price, of a cascade with both models; ``None`` where
+            the price is unknown.
         corpus_batch_cost: the same by the batch endpoint; ``None`` where there is none.
         queries_cost: dollars for a million queries like those of the collection.
         index_bytes: of the stored vectors, without the store's own structures.
         spent: dollars paid in this comparison; what was in the cache costs nothing.
-        dominated_by: the label of a variant that is not dearer and better by more than chance, if there is one.
+        dominated_by: the label of a variant that is not dearer, of the documents and of the queries, and better by more
+            than chance, if there is one. Between variants of one model the larger index is the dearer.
     """
 
     variant: Variant
@@ -111,7 +114,8 @@ class Pair:
 
     Attributes:
         difference: nDCG@10 of the first minus that of the second, with its interval.
-        p: the chance of a difference as large between equal variants, by paired randomisation.
+        p: the chance of a difference as large between equal variants, by paired randomisation, or by Hoeffding's bound
+            where that is lower.
         differs: whether that is below 5 %, corrected for the number of pairs (Holm).
     """
 
@@ -188,6 +192,12 @@ class Comparison:
         from . import _tables
 
         return _tables.as_json(self, by_query=by_query)
+
+    def to_html(self) -> str:
+        """Return one page for a browser, with charts and answers side by side, that needs no other file."""
+        from ._report import html_report
+
+        return html_report(self)
 
     def frontier(self, by: Literal["queries_cost", "corpus_cost"] = "queries_cost") -> list[str]:
         """Return the labels of the variants whose nDCG@10 no other reaches for as much money or less, cheapest first.

@@ -18,7 +18,6 @@ from ._frontier import ndcg, with_dominated
 from ._measures import Judge, intervals, pairs
 from ._questions import Questions
 from ._ranking import Ranking, cascaded, index_bytes
-from ._speed import Known
 from ._subject import Subject
 from ._variants import Pairing, Single
 
@@ -60,9 +59,8 @@ def evaluated(
 
     judge = Judge(relevant, documents)
     by_query = [judge.by_query(item.ranking) for item in whole]
-    speeds = {item.label: item.measured.result() for item in subjects}
     measured = [
-        replace(item.measured(documents, speeds), quality=found, by_query=values)
+        replace(item.measured(documents), quality=found, by_query=values)
         for item, found, values in zip(whole, intervals(by_query), by_query, strict=True)
     ]
     measured.sort(key=ndcg, reverse=True)
@@ -81,7 +79,6 @@ def evaluated(
         left_out=left_out,
         at=datetime.now(UTC),
         notes=notes,
-        spent=sum((item.spent for item in subjects), Decimal(0)),
     )
 
 
@@ -93,14 +90,14 @@ class _Ranked:
     ranking: Ranking
     escalated: NDArray[np.bool_] | None
 
-    def measured(self, documents: Sequence[str], speeds: Mapping[str, Known]) -> Measured:
+    def measured(self, documents: Sequence[str]) -> Measured:
         """Return the variant's row of the result, without its quality."""
         item = self.item
         parts = [item] if isinstance(item, Single) else [item.first, item.second]
         subjects = list({part.subject.label: part.subject for part in parts}.values())
         share = 1.0 if self.escalated is None else float(self.escalated.mean())
         asked = [subjects[0].queries_cost(), *(_times(subject.queries_cost(), share) for subject in subjects[1:])]
-        known = [speeds[subject.label] for subject in subjects]
+        speeds = [subject.speed for subject in subjects]
         each = [index_bytes(part.subject.candidate("document"), part.dimensions, part.stored) for part in parts]
         return Measured(
             variant=item.variant,
@@ -111,7 +108,7 @@ class _Ranked:
             corpus_batch_cost=total([subject.corpus_cost(batch=True) for subject in subjects]),
             queries_cost=total(asked),
             index_bytes=len(documents) * sum(each),
-            speed=known[0].speed() if len(known) == 1 else known[0].then(known[1], share),
+            speed=speeds[0].speed() if len(speeds) == 1 else speeds[0].then(speeds[1], share),
             spent=sum((subject.spent for subject in subjects), Decimal(0)),
         )
 

@@ -76,5 +76,5 @@ def shards(folder: Path, split: str, suffixes: Sequence[str] = TABLES) -> list[P
         return [path for path in splits[split] if path.suffix == splits[split][0].suffix]
     there = ", ".join(shown_name(name) for name in list(splits)[:20])
     raise ConfigError(
-        f"{shown_path(folder)} has {there}, and no {shown_name(split)}. Choose one: --split (in Python: split=)."
+        f"{shown_path(folder)} has {there}, and no {shown_name(split)}. Choose one: --subset (in Python: split=)."
     )

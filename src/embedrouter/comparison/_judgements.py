@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .._display import shown, shown_name
-from .._files import FileProblemError, format_of
+from .._files import format_of
 from ..errors import ConfigError
 from ._rows import LocatedRow, cells, first_row, is_paths, read_json_file, rows, shown_path
 from ._texts import id_of
@@ -84,18 +84,18 @@ def read_judgements(source: Any) -> Judgements:
     else:
         _add_rows(found, rows(source, [*QUERY, *DOCUMENT, *GRADE]))
     if not found.asked and found.labels is None:
-        raise ConfigError("The judgements are empty. A line has a query id, a document id and a grade.")
+        where = ", ".join(map(shown_path, source)) if is_paths(source) else "The judgements"
+        raise ConfigError(
+            f"{where}: there is no judgement. A line has a query id, a document id and a grade. Or pass documents and "
+            "queries alone: then the best model is the measure."
+        )
     return found
 
 
 def _add_file(found: Judgements, path: Path) -> None:
     format = format_of(path)
     if format == "json":
-        try:
-            content = read_json_file(path)
-        except FileProblemError as problem:
-            where = f", {problem.where}" if problem.where else ""
-            raise ConfigError(f"{shown_path(path)}{where}: {problem}. {problem.hint or 'Check the file.'}") from problem
+        content = read_json_file(path)
         if isinstance(content, Mapping):
             _add_mapping(found, content, shown_path(path))
             return

@@ -114,7 +114,8 @@ def _taken(text: str, seen: Mapping[str, int], random: Random) -> tuple[str, str
     sentence = random.choice(fitting)
     before, _, after = text.partition(sentence)
     rest = f"{before.rstrip()} {after.lstrip()}".strip()
-    return None if sentence.casefold() in rest.casefold() else (sentence, rest)
+    query = " ".join(sentence.split())
+    return None if query.casefold() in " ".join(rest.casefold().split()) else (query, rest)
 
 
 def _sentences(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from .._display import escaped
 from ..errors import ConfigError
 from ._judgements import Grades, Judgements
-from ._texts import Texts, named, number_of
+from ._texts import Texts, named, plural
 
 EXAMPLES = 2
 LONG = 60
@@ -26,7 +26,7 @@ def matching(judged: Judgements, documents: Texts, queries: Texts) -> tuple[Grad
     for texts, option in ((documents, "--id"), (queries, "--query-id")):
         if not texts.has_ids:
             raise ConfigError(
-                f"The {_plural(texts)} have no ids, which judgements need. Name the field with the id: {option} NAME."
+                f"The {plural(texts.kind.noun)} have no ids, which judgements need. Name the field: {option} NAME."
             )
     grades: Grades = {}
     unknown: dict[str, None] = {}
@@ -45,20 +45,14 @@ def _notes(judged: Judgements, queries: Texts, grades: Grades, unknown: Sequence
     strangers = [query for query in judged.asked if query not in queries.items]
     without = [query for query in queries.items if query not in grades]
     if strangers:
-        yield (
-            f"The judgements are also about {number_of(len(strangers), 'query')} that are not among the queries: "
-            f"{named(strangers)}."
-        )
+        yield f"Judgements about queries that are not there ({len(strangers):,}), left out: {named(strangers)}."
     if unknown:
-        yield (
-            f"The judgements also name {number_of(len(unknown), 'document')} that are not in the corpus, and cannot be "
-            f"found: {named(unknown)}."
-        )
+        yield f"Relevant documents that are not in the corpus ({len(unknown):,}), left out: {named(unknown)}."
     if without:
-        yield f"{number_of(len(without), 'query')} without a relevant document, left out: {named(without)}."
+        yield f"Queries without a relevant document ({len(without):,}), left out: {named(without)}."
     if judged.disputed:
         pairs = [f"{query} and {document}" for query, document in judged.disputed]
-        yield f"{len(pairs):,} judgements stand there with several grades, of which the highest counts: {named(pairs)}."
+        yield f"Judgements with several grades ({len(pairs):,}), of which the highest counts: {named(pairs)}."
 
 
 def _by_labels(judged: Judgements, documents: Texts, queries: Texts) -> tuple[Grades, tuple[str, ...]]:
@@ -78,7 +72,7 @@ def _by_labels(judged: Judgements, documents: Texts, queries: Texts) -> tuple[Gr
         both = f"documents are called {_examples(documents.items)}, labelled are {_examples(of_documents)}"
         raise ConfigError(f"No query has the label of a document ({both}). Check that the ids are those of both files.")
     without = [query for query in queries.items if query not in grades]
-    note = f"{number_of(len(without), 'query')} without a relevant document, left out: {named(without)}."
+    note = f"Queries without a relevant document ({len(without):,}), left out: {named(without)}."
     return grades, (note,) if without else ()
 
 
@@ -108,7 +102,3 @@ def _overlap(some: Collection[str], others: Collection[str]) -> bool:
 def _examples(names: Iterable[str]) -> str:
     few = [name for name, _ in zip(names, range(EXAMPLES + 1), strict=False)]
     return ", ".join(f"'{escaped(name[:LONG])}'" for name in few[:EXAMPLES]) + (" …" if len(few) > EXAMPLES else "")
-
-
-def _plural(texts: Texts) -> str:
-    return "queries" if texts.kind.noun == "query" else "documents"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..retrieval.resampling import Floats, bootstrap_means, holm, interval, randomised_means, share_as_large
+from ..retrieval.resampling import Floats, bootstrap_means, chance_of, holm, interval, randomised_means
 from ..types import Vectors
 from ._comparison import MEASURES, Interval, Pair
 from ._ranking import Ranking
@@ -84,8 +84,7 @@ def pairs(labels: Sequence[str], by_query: Sequence[Mapping[str, Vectors]]) -> l
     places = list(combinations(range(len(labels)), 2))
     differences = [float(observed[one] - observed[other]) for one, other in places]
     chances = [
-        share_as_large(difference, by_chance[:, one] - by_chance[:, other])
-        for difference, (one, other) in zip(differences, places, strict=True)
+        chance_of(columns[:, one] - columns[:, other], by_chance[:, one] - by_chance[:, other]) for one, other in places
     ]
     return [
         Pair(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -150,7 +150,8 @@ class Plan:
                 except EmbedRouterError as error:
                     self.left_out[subject.label] = str(error)
         self._require_any(rankings)
-        return evaluated(self.questions, self._documents, self._singles, self._pairings, rankings, self.left_out)
+        found = evaluated(self.questions, self._documents, self._singles, self._pairings, rankings, self.left_out)
+        return replace(found, spent=self.spent)
 
     def _rankings(self, subject: Subject, told: _Told) -> dict[str, Ranking]:
         """Embed with one router, and rank with each of its variants."""

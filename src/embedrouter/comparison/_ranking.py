@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..retrieval import DEPTH, Cascade
-from ..retrieval.exact_search import highest, nearest, unit
+from ..retrieval.exact_search import blocks, highest, nearest, unit
 from ..types import PACKED, Candidate, Vectors
 
 StoredDtype: TypeAlias = Literal["float16", "int8", "binary"]
@@ -24,8 +24,6 @@ DEEP = 100
 """Documents in a ranking: as many as the deepest measure counts."""
 OVERSAMPLED = 4
 """Documents that are found in few bits for each one that is wanted."""
-GATHERED = 2**26
-"""Bytes of document vectors beside each other while queries are scored again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,8 @@ def _scored_again(documents: Vectors, queries: Vectors, rough: NDArray[np.intp])
     count = min(DEEP, rough.shape[1])
     found = np.empty((len(queries), count), np.intp)
     scores = np.empty((len(queries), count), np.float32)
-    block = max(1, GATHERED // (4 * documents.shape[1] * rough.shape[1]))
-    for start in range(0, len(queries), block):
-        part = slice(start, start + block)
-        cosines = (documents[rough[part]] @ queries[part, :, None])[:, :, 0]
+    for part in blocks(len(queries), len(documents)):
+        cosines = np.take_along_axis(queries[part] @ documents.T, rough[part], axis=1)
         places, scores[part] = highest(cosines, count)
         found[part] = np.take_along_axis(rough[part], places, axis=1)
     return Ranking(found, scores)

@@ -6,13 +6,17 @@ judgement of a document that is not there, is a note, which stands beside every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from .._display import shown
+from .._display import escaped, shown
+from .._files import DOCUMENTS as DOCUMENT_FORMATS
+from .._files import format_of
 from ..errors import ConfigError
-from ._folders import Collection, find_collection, shards
+from ..stores._opening import is_store
+from ..stores._reading import readable
+from ._folders import CORPUS, Collection, find_collection, shards
 from ._judgements import Grades, read_judgements
 from ._known_items import COUNT, known_items
 from ._matching import matching
@@ -24,6 +28,10 @@ from ._texts import DOCUMENTS, QUERIES, Chosen, read_texts
 DATASET = ("corpus", "queries", "relevant_docs")
 """The three parts of LlamaIndex's ``EmbeddingQAFinetuneDataset``, in memory and in its JSON file."""
 UNNAMED = "collection"
+ABOUT = ("README", "LICENSE", "CHANGELOG")
+"""Files that say what a folder holds."""
+PAGE = 1000
+"""Rows of a store in memory at once, beside their texts."""
 
 
 def read_questions(
@@ -125,8 +133,10 @@ def _sources(corpus: Any, queries: Any, qrels: Any, split: str, collection: str 
                 queries, qrels = found.queries, qrels if qrels is not None else found.qrels or None
             elif not found.queries and found.qrels and qrels is None:
                 qrels = found.qrels
-            if place.is_file() or name in ("corpus", "documents", "docs", "collection"):
-                name = place.absolute().parent.name or name
+        if name in CORPUS:
+            name = place.absolute().parent.name or name
+    elif not isinstance(corpus, Mapping | Sequence | Set | Iterator):
+        corpus = _from_object(corpus)
     corpus, queries, qrels = _dataset(corpus, queries, qrels)
     if queries is None and qrels is not None:
         raise ConfigError("There are judgements, and no queries. Pass the queries, too; or leave out the judgements.")
@@ -135,16 +145,52 @@ def _sources(corpus: Any, queries: Any, qrels: Any, split: str, collection: str 
 
 def _from_path(given: str, place: Path, split: str, collection: str | None) -> Any:
     if "://" in given:
-        raise ConfigError("Stores come later.")
+        return _stored(given, collection)
     if not place.exists():
         raise ConfigError(f"There is no {shown_path(place)}. Check the path.")
+    if place.is_dir() and (found := find_collection(place, split)):
+        return found
+    if place.suffix.lower() != ".json" and is_store(place):
+        return _stored(str(place), collection)
     if place.is_file():
         return Collection([place], [], [])
-    if found := find_collection(place, split):
-        return found
     if files := shards(place, split):
         return Collection(files, [], [])
-    raise ConfigError(f"{shown_path(place)} has no corpus.")
+    here = ", ".join(sorted(escaped(item.name) for item in place.iterdir())[:5]) or "nothing"
+    raise ConfigError(
+        f"{shown_path(place)} holds {here}, and no documents: corpus.jsonl as BEIR has it, other files of JSON lines, "
+        "JSON, CSV, TSV or Parquet, or a vector store. Write the texts to a file of JSON lines: "
+        '{"id": …, "text": …}.'
+    )
+
+
+def holds_questions(place: Path, split: str) -> bool:
+    """Return whether a folder is read here: one of a collection, of a store, or of files with rows and no others."""
+    if find_collection(place, split) is not None or is_store(place):
+        return True
+    pages = any(format_of(path) in DOCUMENT_FORMATS and path.stem.upper() not in ABOUT for path in place.iterdir())
+    return not pages and bool(shards(place, split))
+
+
+def _stored(store: Any, collection: str | None = None) -> dict[str, str]:
+    """Return the texts of a store by id."""
+    with readable(store, collection) as opened:
+        return {row.id: row.text for page in opened.pages(PAGE) for row in page}
+
+
+def _from_object(corpus: Any) -> Any:
+    """Return the texts of a vector store, or of ``InMemoryVectorStore``, and anything else as it is."""
+    kept = getattr(corpus, "store", None)
+    if isinstance(kept, Mapping):
+        return kept
+    if all(hasattr(corpus, part) for part in DATASET):
+        return corpus
+    try:
+        return _stored(corpus)
+    except ConfigError:
+        if isinstance(corpus, Iterable):
+            return corpus
+        raise
 
 
 def _paths(source: Any, split: str) -> Any:

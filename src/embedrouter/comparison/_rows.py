@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -77,7 +79,7 @@ def is_paths(source: object) -> bool:
 
 def _file_rows(path: Path, columns: Sequence[str]) -> Iterator[LocatedRow]:
     name = shown_path(path)
-    try:
+    with _told(path):
         for row in _rows_by_format(path, columns):
             if isinstance(row, LocatedRow):
                 yield row
@@ -86,9 +88,17 @@ def _file_rows(path: Path, columns: Sequence[str]) -> Iterator[LocatedRow]:
             if row.problem:
                 raise ConfigError(f"{location}: {row.problem}. Mend or remove it, and run this again.")
             yield LocatedRow(location, row.value)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raise what is wrong with a file as a sentence with its path."""
+    try:
+        yield
     except FileProblemError as problem:
         where = f", {problem.where}" if problem.where else ""
-        raise ConfigError(f"{name}{where}: {problem}. {problem.hint or 'Check the file.'}") from problem
+        hint = problem.hint.rstrip(".") or "Check the file"
+        raise ConfigError(f"{shown_path(path)}{where}: {problem}. {escaped(hint)}.") from problem
 
 
 def _rows_by_format(path: Path, columns: Sequence[str]) -> Iterator[Row | LocatedRow]:
@@ -158,18 +168,19 @@ def read_json_file(path: Path) -> object:
     """Return what a JSON file holds; ``None`` for one that holds several values, one after the other.
 
     Raises:
-        FileProblemError: it cannot be read, or is no JSON.
+        ConfigError: it cannot be read, or is no JSON.
     """
-    with opened(path) as content:
-        text = read_document(content, MAX_OBJECT).removeprefix("\ufeff")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            return None
-        raise FileProblemError("broken JSON", f"line {error.lineno}") from None
-    except (ValueError, RecursionError):
-        raise FileProblemError("JSON with too long a number, or nested too deeply") from None
+    with _told(path):
+        with opened(path) as content:
+            text = read_document(content, MAX_OBJECT).removeprefix("\ufeff")
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            if error.msg == "Extra data":
+                return None
+            raise FileProblemError("broken JSON", f"line {error.lineno}") from None
+        except (ValueError, RecursionError):
+            raise FileProblemError("JSON with too long a number, or nested too deeply") from None
 
 
 # Lines of cells
@@ -181,23 +192,19 @@ def cells(path: Path) -> Iterator[LocatedRow]:
     Raises:
         ConfigError: the file cannot be read.
     """
-    import csv
-
     name = shown_path(path)
     is_csv = format_of(path) == "csv"
-    try:
-        with opened(path) as content:
-            for row in read_lines(content):
-                location = f"{name}, line {row.number}"
-                if row.problem:
-                    raise ConfigError(f"{location}: {row.problem}. Save the file as UTF-8.")
-                line = str(row.value)
+    with _told(path), opened(path) as content:
+        for row in read_lines(content):
+            location = f"{name}, line {row.number}"
+            if row.problem:
+                raise ConfigError(f"{location}: {row.problem}. Save the file as UTF-8.")
+            line = str(row.value)
+            try:
                 found = line.split("\t") if "\t" in line else next(csv.reader([line]), []) if is_csv else line.split()
-                yield LocatedRow(location, [cell.strip() for cell in found])
-    except FileProblemError as problem:
-        raise ConfigError(f"{name}: {problem}. {problem.hint or 'Check the path.'}") from problem
-    except csv.Error as error:
-        raise ConfigError(f"{name}: {error}. Check the file.") from error
+            except csv.Error as error:
+                raise ConfigError(f"{location}: {error}. Check the file.") from None
+            yield LocatedRow(location, [cell.strip() for cell in found])
 
 
 def first_row(found: Iterator[LocatedRow]) -> tuple[LocatedRow | None, Iterator[LocatedRow]]:

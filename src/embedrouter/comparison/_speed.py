@@ -109,6 +109,9 @@ class Known:
         return content
 
 
+NOTHING = Known(None, None)
+
+
 def speed_file(folder: Path | None, model: str, fingerprint: str, address: str) -> Path | None:
     """Return the file of a model's speed at one address."""
     if folder is None:
@@ -119,7 +122,7 @@ def speed_file(folder: Path | None, model: str, fingerprint: str, address: str) 
 
 def _read(path: Path) -> Known:
     """Return what is remembered; a damaged record is none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = read_record(path)
         parts = {name: (part["value"], datetime.fromisoformat(part["at"])) for name, part in content.items()}
         documents, queries = parts.get("documents"), parts.get("queries")
@@ -127,7 +130,7 @@ def _read(path: Path) -> Known:
             documents and (float(documents[0]), documents[1]),
             queries and ([float(seconds) for seconds in queries[0]], queries[1]),
         )
-    return Known(None, None)
+    return NOTHING
 
 
 def _speed(one: Known, other: Known, seconds: Any, weights: Any, rate: float | None) -> Speed | None:

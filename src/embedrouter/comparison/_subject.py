@@ -17,13 +17,15 @@ from ..providers import address_of, require_connectable
 from ..router import Router, wiring_of
 from ..spending import cost
 from ..types import Candidate, Estimate, InputType, Usage, Vectors
-from ._speed import ASKED_ALONE, Measurements, speed_file
+from ._speed import ASKED_ALONE, NOTHING, Known, Measurements, speed_file
 
 Advance: TypeAlias = Callable[[str, int, int, Decimal], object]
 """Is told how far a comparison is: what is embedded, texts done, all texts, dollars spent."""
 
 STEP = 512
 """Texts in one call to a model of this machine."""
+PATIENCE = 30.0
+"""Seconds in which texts are embedded alone; a limit of the rate may make each of them wait."""
 VECTORS = 2**26
 """Bytes of vectors in one call."""
 
@@ -35,6 +37,7 @@ class Subject:
     Attributes:
         label: of the variant with the router's own vectors.
         owned: whether the comparison built the router, and closes it.
+        speed: what is known of it when its texts have vectors.
         estimates: of the documents and of the queries.
         texts: that have a vector, by input type.
         usage: likewise.
@@ -46,6 +49,7 @@ class Subject:
     router: Router
     owned: bool
     measured: Measurements = field(init=False)
+    speed: Known = NOTHING
     estimates: tuple[Estimate, Estimate] | None = None
     texts: dict[InputType, int] = field(default_factory=lambda: {"document": 0, "query": 0})
     usage: dict[InputType, Usage] = field(default_factory=lambda: {"document": Usage(), "query": Usage()})
@@ -113,6 +117,7 @@ class Subject:
             self.texts[input_type] += len(chunk)
             parts.append(result.vectors)
             advance(self.texts[input_type])
+        self.speed = self.measured.result()
         return comparable(np.concatenate(parts), self.candidate(input_type).output_dtype)
 
     def _chunks(self, texts: Sequence[str], input_type: InputType) -> Iterator[Sequence[str]]:
@@ -121,10 +126,12 @@ class Subject:
         alone = 1 + (ASKED_ALONE if input_type == "query" else 0)
         size = STEP if candidate.local else max(STEP, 2 * candidate.limits.texts * candidate.concurrency)
         size = min(size, max(1, VECTORS // (4 * candidate.dimensions)))
-        for text in texts[:alone]:
-            yield [text]
-        for start in range(alone, len(texts), size):
-            yield texts[start : start + size]
+        began, start = time.monotonic(), 0
+        while start < min(alone, len(texts)) and time.monotonic() - began < PATIENCE:
+            yield [texts[start]]
+            start += 1
+        for place in range(start, len(texts), size):
+            yield texts[place : place + size]
 
     # Prices of work like this, whether it was paid for now or before
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
-from .._display import counted, escaped, shown_name
+from .._display import escaped, shown_name
 from .._files import values_at
 from ..errors import ConfigError
 from ._rows import LocatedRow, rows
@@ -75,7 +75,7 @@ class Texts:
     def notes(self) -> list[str]:
         """Return a sentence for each reason."""
         return [
-            f"{number_of(len(names), self.kind.noun)} {reason}: {named(names)}."
+            f"{plural(self.kind.noun).capitalize()} {reason} ({len(names):,}): {named(names)}."
             for reason, names in self.left_out.items()
         ]
 
@@ -129,7 +129,7 @@ def _add(found: Texts, name: str, item: Item, location: str) -> None:
     elif there is None:
         found.items[name] = item
     elif there == item:
-        found.leave_out("came twice and is used once" if found.kind.noun != "query" else "came twice", name)
+        found.leave_out("that are there twice, used once", name)
     else:
         raise ConfigError(
             f"{location}: the id {shown_name(name)} is there already, with another text. "
@@ -228,11 +228,14 @@ def _fields_of(value: object) -> str:
 # Sentences
 
 
+def plural(noun: str) -> str:
+    """Return more than one of a noun."""
+    return "queries" if noun == "query" else f"{noun}s"
+
+
 def number_of(count: int, noun: str) -> str:
-    """Return a number with its noun; ``counted`` knows no queries."""
-    if noun == "query":
-        return f"{count:,} {'query' if count == 1 else 'queries'}"
-    return counted(count, noun)
+    """Return a number with its noun."""
+    return f"{count:,} {noun if count == 1 else plural(noun)}"
 
 
 def named(names: Sequence[str]) -> str:

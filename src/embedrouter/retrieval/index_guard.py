@@ -30,7 +30,7 @@ from urllib.parse import quote, unquote
 import platformdirs
 
 from .._process import in_thread
-from ..cache import read_record, write_once
+from ..cache import read_record, write_again, write_once
 from ..calls import ShowProgress, one_text
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
 from ..events import IndexUnrecorded
@@ -136,6 +136,18 @@ def forget(name: str, *folders: Path) -> Space:
     for folder in folders:
         _path(folder, name).unlink(missing_ok=True)
     return known[name]
+
+
+def move(name: str, space: Space, *folders: Path) -> None:
+    """Record the space of an index in place of what is recorded: the index was moved to another space.
+
+    Raises:
+        OSError: the record cannot be written.
+    """
+    first, *others = dict.fromkeys(folders)
+    write_again(_path(first, name), {"index": name, **asdict(space)})
+    for folder in others:
+        _path(folder, name).unlink(missing_ok=True)
 
 
 def _path(folder: Path, name: str) -> Path:

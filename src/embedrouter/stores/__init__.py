@@ -20,7 +20,6 @@ Stores are recognised by their methods, so this module imports neither a store n
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypeVar
 
 from .._process import in_thread
@@ -32,12 +31,12 @@ from ._chroma import ChromaCollection
 from ._chroma import find as find_chroma
 from ._dumped import DumpedStore
 from ._folder import Folder
-from ._lance import LanceTable, find_table
+from ._lance import LanceTable
 from ._milvus import MilvusCollection
 from ._opening import opened
 from ._postgres import LangChainCollection, PostgresTable
-from ._postgres_stores import find as find_postgres
 from ._qdrant import QdrantCollection
+from ._recognition import recognised
 
 __all__ = ["aguard", "guard", "metadata"]
 
@@ -87,26 +86,5 @@ def hold_store(store: Any, marked: Marked | None, router: Router, adopt: Adopt) 
     """Hold a store to the router's space, in its own metadata and under the name of its index."""
     inner = getattr(store, "vector_store", store)
     require_same_router(inner, router)
-    hold(marked or _marked(inner), router, adopt=adopt)
+    hold(marked or recognised(inner), router, adopt=adopt)
     record_index(store, embedder_of(inner))
-
-
-def _marked(store: Any) -> Marked:
-    """Return the adapter of a store, by what the store can do."""
-    if isinstance(store, str | Path):
-        return Folder(Path(store).expanduser())
-    if (postgres := find_postgres(store)) is not None:
-        return postgres
-    client = getattr(store, "client", None)
-    if hasattr(store, "collection_name") and hasattr(client, "update_collection"):
-        return QdrantCollection(client, store.collection_name)
-    if hasattr(store, "collection_name") and hasattr(client, "alter_collection_properties"):
-        return MilvusCollection(client, store.collection_name)
-    if (table := find_table(store)) is not None:
-        return LanceTable(table)
-    if (collection := find_chroma(store)) is not None:
-        return collection
-    raise ConfigError(
-        f"guard knows no place for a mark in {type(store).__name__}. Name the store with index= of the adapter, which "
-        "guards every store on one machine; a store that is saved to a folder is guarded by the folder: guard(path, …)."
-    )

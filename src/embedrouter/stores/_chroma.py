@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
+import numpy as np
+
+from .._display import shown_name
 from ..errors import ConfigError, EmbedRouterError, InvalidInputError
-from ..retrieval.store_guard import Item, Row
+from ..retrieval.store_guard import Row, hold, metadata
 from ..router import Router, wiring_of
-from ..types import Estimate, dollars
-from ._rows import row, spread
+from ..types import Estimate, Vectors, dollars
+from ._failures import plain, told
+from ._metadata import fitted, is_text, restored, unkeepable
+from ._renaming import rename_both
+from ._rows import others, row, spread, stored_text
+from ._transfer import Distance, Readable, StoredText
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -19,6 +32,8 @@ if TYPE_CHECKING:
 DISTANCE = "hnsw:space"
 """The entry that Chroma refuses to write again. Chroma copies the entry to the configuration at the creation."""
 
+FILE = "chroma.sqlite3"
+"""The file that a folder of Chroma has."""
 PUT = 1_000
 """Rows in one request; Chroma takes some thousand."""
 READ = 10_000
@@ -34,8 +49,14 @@ def find(store: Any) -> ChromaCollection | None:
                 raise ConfigError(
                     "guard takes a collection of a synchronous client. Open the collection with one to guard it."
                 )
-            return ChromaCollection(found)
+            return ChromaCollection(found, ChromaDatabase(lambda: client) if (client := _client_of(store)) else None)
     return None
+
+
+def _client_of(store: Any) -> Any:
+    """Return the client behind LangChain's store, which has no public name for it; ``None`` for other stores."""
+    kept = getattr(store, "__dict__", {}).values()
+    return next((one for one in kept if hasattr(one, "list_collections") and hasattr(one, "set_tenant")), None)
 
 
 class ChromaCollection:
@@ -44,8 +65,9 @@ class ChromaCollection:
     kind, keeps = "Chroma", "the collection's metadata"
     place = "STORE"
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, collection: Collection, database: ChromaDatabase | None = None) -> None:
+        self._collection, self._database = collection, database
+        self.name = collection.name
         self.title = f"The collection {collection.name!r}"
 
     def read(self) -> Mapping[str, Any]:
@@ -90,16 +112,209 @@ class ChromaCollection:
                 rows.append(row(found["ids"][0], found["documents"][0], found["embeddings"][0], found["metadatas"][0]))
         return rows
 
-    def put(self, items: Sequence[Item], vectors: Any) -> None:
-        """Write rows as LangChain's store does; a row whose id is there is replaced."""
-        for start in range(0, len(items), PUT):
-            part = items[start : start + PUT]
-            self._collection.upsert(
-                ids=[item.id for item in part],
-                embeddings=vectors[start : start + PUT],
-                documents=[item.text for item in part],
-                metadatas=[{"source": item.location} for item in part],
+    # What a migration needs
+
+    @property
+    def database(self) -> ChromaDatabase:
+        if self._database is None:
+            raise ConfigError(
+                f"{self.title} does not show its client, in which a new collection could be made. Name the folder or "
+                "address of the store instead, or pass the new store."
             )
+        return self._database
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The settings of the index of vectors."""
+        found: Any = self._collection.configuration_json
+        return {name: value for name in ("hnsw", "spann") if (value := found.get(name))}
+
+    def distance(self) -> Distance | None:
+        settings: Any = next(iter(self.configuration.values()), None) or {}
+        found = settings.get("space")
+        return found if found in ("cosine", "l2", "ip") else None
+
+    def count(self) -> int:
+        return int(self._collection.count())
+
+    def ids(self) -> Iterator[str]:
+        yield from self._collection.get(include=[])["ids"]
+
+    def pages(self, size: int) -> Iterator[list[StoredText]]:
+        """Read by ids that are listed once: Chroma's own pages move when rows are removed."""
+        listed = list(self.ids())
+        for start in range(0, len(listed), size):
+            yield [text for text, _ in self._fetched(listed[start : start + size], ["documents", "metadatas"])]
+
+    def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
+        return self._fetched(ids, ["documents", "metadatas", "embeddings"])
+
+    def _fetched(self, ids: Sequence[str], include: Any) -> list[tuple[StoredText, Any]]:
+        asked = list(dict.fromkeys(one for one in ids if one))
+        rows: dict[str, tuple[StoredText, Any]] = {}
+        for start in range(0, len(asked), PUT):
+            found: Any = self._collection.get(ids=asked[start : start + PUT], include=include)
+            vectors = found["embeddings"] if "embeddings" in include else [None] * len(found["ids"])
+            for name, text, entries, vector in zip(
+                found["ids"], found["documents"], found["metadatas"], vectors, strict=True
+            ):
+                rows[name] = stored_text(name, text, restored(entries or {})), vector
+        return [rows[name] for name in asked if name in rows]
+
+    def search(self, vector: Vectors, count: int) -> list[str]:
+        if not (total := self.count()):
+            return []
+        return list(
+            self._collection.query(query_embeddings=[vector], n_results=min(count, total), include=[])["ids"][0]
+        )
+
+    def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
+        for start in range(0, len(rows), PUT):
+            part = rows[start : start + PUT]
+            ids = [one.id for one in part]
+            before: Any = self._collection.get(ids=ids, include=["metadatas"])
+            old: dict[str, Any] = {
+                name: found for name, found in zip(before["ids"], before["metadatas"], strict=True) if found
+            }
+            entries: list[Any] = []
+            for one in part:
+                new = fitted(one.entries(), _holds)
+                # Chroma keeps the entries of a replaced row that are not named
+                entries.append({**dict.fromkeys(old.get(one.id) or ()), **new} or None)
+            self._collection.upsert(
+                ids=ids,
+                embeddings=np.asarray(vectors[start : start + PUT], np.float32),
+                documents=[one.content for one in part],
+                metadatas=entries,
+            )
+
+    def remove(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), PUT):
+            self._collection.delete(ids=list(ids[start : start + PUT]))
+
+    def finish(self) -> None:
+        """Do nothing: Chroma keeps each row when it is written."""
+
+    def drop(self) -> None:
+        self.database.client.delete_collection(self.name)
+
+
+class ChromaDatabase:
+    """The collections of one client: a folder, or a server."""
+
+    kind = "Chroma"
+    named: str | None = None
+
+    def __init__(self, connect: Callable[[], Any], place: str = "STORE", folder: Path | None = None) -> None:
+        self._connect, self.place, self._folder = connect, place, folder
+        self.title = f"The Chroma store {place}" if place != "STORE" else "The Chroma store"
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Self:
+        """Return the collections in a folder; the folder is made with the first collection."""
+
+        def connect() -> Any:
+            from chromadb import PersistentClient
+            from chromadb.config import Settings
+
+            # another version's files are not converted: that would change the store
+            migrations: Any = "validate" if (folder / FILE).is_file() else "apply"
+            settings = Settings(anonymized_telemetry=False, migrations=migrations)
+            return PersistentClient(str(folder.absolute()), settings=settings)
+
+        return cls(connect, shlex.quote(str(folder)), folder)
+
+    @classmethod
+    def at_address(cls, address: str) -> Self:
+        """Return the collections of a server."""
+
+        def connect() -> Any:
+            from chromadb import HttpClient
+            from chromadb.config import Settings
+
+            parts = urlsplit(address)
+            secure = parts.scheme == "https"
+            return HttpClient(
+                parts.hostname or "",
+                parts.port or (443 if secure else 80),
+                ssl=secure,
+                settings=Settings(anonymized_telemetry=False),
+            )
+
+        return cls(connect, shlex.quote(plain(address)))
+
+    @cached_property
+    def client(self) -> Any:
+        """Chroma's own client."""
+        with told("Chroma"):
+            return self._connect()
+
+    def close(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+
+    def names(self) -> list[str]:
+        if self._folder is not None and not (self._folder / FILE).is_file():
+            return []
+        return sorted(one.name for one in self.client.list_collections())
+
+    def fitting_name(self, wanted: str) -> str:
+        name = re.sub(r"[^a-zA-Z0-9._-]+", "-", wanted).strip("._-")[:512]
+        return name if len(name) >= 3 else f"{name or 'index'}-index"
+
+    def refusal(self, row: StoredText) -> str | None:
+        if not row.id:
+            return "its id is empty, which Chroma does not take"
+        return unkeepable(row)
+
+    def open(self, name: str) -> ChromaCollection:
+        if name not in self.names():
+            raise ConfigError(f"{self.title} has no collection {shown_name(name)}.")
+        return ChromaCollection(self.client.get_collection(name, embedding_function=None), self)
+
+    def create(self, name: str, router: Router, like: Readable | None = None) -> ChromaCollection:
+        if name in self.names():
+            made = self.open(name)
+            hold(made, router, adopt=False)
+            return made
+        entries: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
+        if isinstance(like, ChromaCollection):
+            entries = others(like.read())
+            settings = dict(like.configuration)
+        elif like is not None and (distance := like.distance()) is not None:
+            settings = {"hnsw": {"space": distance}}
+        collection = self.client.create_collection(
+            name, embedding_function=None, metadata={**entries, **metadata(router)}, configuration=settings or None
+        )
+        return ChromaCollection(collection, self)
+
+    def leads_to(self, alias: str) -> str | None:
+        return None
+
+    def switch(self, alias: str, to: str, aside: str) -> None:
+        """Rename both collections; programs that are running keep the old one until they open it again."""
+        rename_both(
+            self.names, lambda old, new: self.client.get_collection(old, embedding_function=None).modify(name=new),
+            alias, to, aside,
+        )  # fmt: skip
+
+
+def _holds(name: str, value: Any) -> bool:
+    """Return whether Chroma gives an entry back as it was: some it drops silently, and large integers it rounds."""
+    if not name or name[0] in "#$" or name.startswith("chroma:") or not is_text(name):
+        return False
+    if type(value) is list:
+        return bool(value) and len({type(one) for one in value}) == 1 and all(_is_scalar(one) for one in value)
+    return _is_scalar(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) is bool or (type(value) is str and is_text(value))
 
 
 # The price of embedding a collection again

@@ -1,50 +1,179 @@
-"""LangChain's FAISS store in a folder: ``index.faiss`` with the vectors, ``index.pkl`` with the texts.
+"""LangChain's FAISS store in a folder: ``index.faiss`` with the vectors, ``index.pkl`` with the texts."""
 
-A pickle can run any code when it is read, which is why LangChain asks for ``allow_dangerous_deserialization``. Here it
-is read without running anything: the classes that it names are replaced by empty ones that only keep what is put into
-them, and a pickle that names any other is refused.
-"""
+from __future__ import annotations
 
-import io
-import pickle
-from collections.abc import Callable, Mapping
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..retrieval.store_guard import Row, Unreadable
-from ._rows import row, spread
+import numpy as np
 
-DOCSTORES = {"InMemoryDocstore", "Document"}
-"""Classes that LangChain writes, in whichever of its packages they stood when the store was saved."""
-LANGCHAIN = ("langchain", "langchain_core", "langchain_community", "langchain_classic", "langchain_schema")
-OPAQUE = {("uuid", "UUID"), ("uuid", "SafeUUID"), ("copyreg", "_reconstructor")}
-"""Classes of metadata whose value nothing here needs."""
-PLAIN = {"datetime": ("datetime", "date", "time", "timedelta", "timezone"), "decimal": ("Decimal",)}
-"""Immutable types that are built from plain data alone."""
-PLAIN_BUILTINS: Mapping[str, type] = {kind.__name__: kind for kind in (set, frozenset, bytearray, complex)}
+from ..errors import ConfigError
+from ..retrieval.store_guard import DIMENSIONS, Row, Unreadable
+from ..router import Router
+from ..types import Vectors
+from ._beside import in_folder, read_beside, write_beside
+from ._draft import OF_FORMAT, Draft
+from ._faiss_pickle import read_documents
+from ._rows import row, spread, stored_text
+from ._transfer import Distance, Readable, StoredText
+
+if TYPE_CHECKING:
+    from ._whole import WholeDatabase
+
+METRIC, LINKS = f"{OF_FORMAT}metric", f"{OF_FORMAT}links"
+"""Entries of a draft: how the index compares vectors, and for HNSW the links of each vector."""
+PAGE = 500
+"""Vectors that are added to an index at once."""
+USUAL = "index"
+"""The name of LangChain's files, where no other is given."""
+
+
+class FaissFolder:
+    """A folder that is read. The documents are in one file, which is read as a whole."""
+
+    kind, keeps = "FAISS", "the file `embedrouter.json`"
+
+    def __init__(self, path: Path, index: str = USUAL) -> None:
+        self.path, self.name, self._index_name = path, path.name, index
+        self.title = f"The folder {str(path)!r}"
+        self.place = shlex.quote(str(path))
+
+    def read(self) -> Mapping[str, Any]:
+        return read_beside(in_folder(self.path))
+
+    def write(self, entries: Mapping[str, str | int]) -> None:
+        write_beside(in_folder(self.path), entries)
+
+    def settings(self) -> Mapping[str, Any]:
+        index = self._index
+        links = {LINKS: index.hnsw.nb_neighbors(1)} if hasattr(index, "hnsw") else {}
+        return {METRIC: int(index.metric_type), **links}
+
+    def dimensions(self) -> int | None:
+        return int(self._index.d) if self._index.ntotal else None
+
+    def again(self, router: Router) -> str:
+        return "embed the texts again, into another folder, or into this one after its files were removed."
+
+    def sample(self, count: int) -> list[Row]:
+        documents, ids = self._documents
+        rows: list[Row] = []
+        for position in spread(min(self._index.ntotal, len(ids)), count):
+            found = documents.get(ids.get(position), {})
+            metadata = found.get("metadata")
+            rows.append(row(ids.get(position), found.get("page_content"), vector_at(self._index, position),
+                            metadata if isinstance(metadata, dict) else None))  # fmt: skip
+        return rows
+
+    @cached_property
+    def _documents(self) -> tuple[dict[Any, dict[str, Any]], dict[int, Any]]:
+        return read_documents(self.path / f"{self._index_name}.pkl")
+
+    @cached_property
+    def _index(self) -> Any:
+        return read_index(self.path / f"{self._index_name}.faiss")
+
+    @cached_property
+    def _positions(self) -> Mapping[str, int]:
+        """The position of the vector of each id, in the order of the vectors."""
+        return {str(name): position for position, name in sorted(self._documents[1].items())}
+
+    def _stored(self, name: str) -> StoredText:
+        documents, ids = self._documents
+        found = documents.get(ids[self._positions[name]], {})
+        return stored_text(name, found.get("page_content"), found.get("metadata") or {})
+
+    def distance(self) -> Distance | None:
+        return {0: "ip", 1: "l2"}.get(int(self._index.metric_type))  # type: ignore[return-value]
+
+    def count(self) -> int:
+        return len(self._positions)
+
+    def ids(self) -> Iterator[str]:
+        yield from self._positions
+
+    def pages(self, size: int) -> Iterator[list[StoredText]]:
+        names = list(self._positions)
+        for start in range(0, len(names), size):
+            yield [self._stored(name) for name in names[start : start + size]]
+
+    def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
+        names = [name for name in dict.fromkeys(ids) if name in self._positions]
+        return [(self._stored(name), vector_at(self._index, self._positions[name])) for name in names]
+
+    def search(self, vector: Vectors, count: int) -> list[str]:
+        _, found = self._index.search(np.asarray([vector], np.float32), count)
+        ids = self._documents[1]
+        return [str(ids[int(position)]) for position in found[0] if int(position) in ids]
+
+
+class FaissFormat:
+    """Writes folders as LangChain's ``FAISS.save_local`` does, through that method."""
+
+    kind, suffix = "FAISS", ""
+
+    def __init__(self, index: str = USUAL) -> None:
+        self._index_name = index
+
+    def is_saved_in(self, path: Path) -> bool:
+        return bool(stores_in(path))
+
+    def read(self, path: Path, database: WholeDatabase) -> FaissFolder:
+        return FaissFolder(path, self._index_name)
+
+    def settings(self, like: Readable | None, router: Router) -> Mapping[str, Any]:
+        _packages()
+        if isinstance(saved := getattr(like, "saved", None), FaissFolder):
+            return saved.settings()
+        return {METRIC: 0 if like is not None and like.distance() == "ip" else 1}
+
+    def save(self, path: Path, draft: Draft) -> None:
+        faiss, store, docstore, document, no_embedder = _packages()
+        entries = draft.entries()
+        size, metric = int(entries[DIMENSIONS]), int(entries.get(METRIC, 1))
+        links = entries.get(LINKS)
+        index = faiss.IndexHNSWFlat(size, int(links), metric) if links else faiss.IndexFlat(size, metric)
+        documents: dict[str, Any] = {}
+        for page in draft.pages(PAGE):
+            index.add(np.array([vector for _, vector in page], np.float32))
+            for one, _ in page:
+                documents[one.id] = document(id=one.id, page_content=one.content, metadata=one.entries())
+        made = store(no_embedder, index, docstore(documents), dict(enumerate(documents)))
+        made.save_local(str(path), self._index_name)
 
 
 def stores_in(folder: Path) -> list[str]:
     """Return the names of the stores in a folder, LangChain's usual one first."""
     names = sorted(file.stem for file in folder.glob("*.faiss") if file.with_suffix(".pkl").exists())
-    return sorted(names, key=lambda name: name != "index")
+    return sorted(names, key=lambda name: name != USUAL)
 
 
-def sample(folder: Path, name: str, count: int) -> list[Row]:
-    """Return rows from all over the store.
+def _packages() -> tuple[Any, Any, Any, Any, Any]:
+    """Return faiss, LangChain's classes of the store, docstore and document, and what embeds nothing.
 
     Raises:
-        Unreadable: a file cannot be read, or the pickle would run code; the message says which.
+        ConfigError: one of them is not installed.
     """
-    documents, ids = _texts(folder / f"{name}.pkl")
-    index = read_index(folder / f"{name}.faiss")
-    rows: list[Row] = []
-    for position in spread(min(index.ntotal, len(ids)), count):
-        found = documents.get(ids.get(position), {})
-        metadata = found.get("metadata")
-        rows.append(row(ids.get(position), found.get("page_content"), vector_at(index, position),
-                        metadata if isinstance(metadata, dict) else None))  # fmt: skip
-    return rows
+    try:
+        import faiss
+
+        with warnings.catch_warnings():
+            # The package says at import that it will be given up; LangChain's FAISS store is nowhere else yet
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from langchain_community.docstore.in_memory import InMemoryDocstore
+            from langchain_community.vectorstores import FAISS
+            from langchain_core.documents import Document
+            from langchain_core.embeddings import FakeEmbeddings
+    except ImportError as error:
+        raise ConfigError(
+            f"A FAISS folder of LangChain is written with {error.name}, which is not installed here. Run: pip install "
+            "faiss-cpu langchain-community"
+        ) from error
+    return faiss, FAISS, InMemoryDocstore, Document, FakeEmbeddings(size=1)
 
 
 def read_index(file: Path) -> Any:
@@ -75,62 +204,3 @@ def vector_at(index: Any, position: int) -> Any:
         return index.reconstruct(position)
     except RuntimeError as error:
         raise Unreadable(f"its index ({type(index).__name__}) does not give its vectors back") from error
-
-
-def _texts(file: Path) -> tuple[dict[Any, dict[str, Any]], dict[int, Any]]:
-    """Return the documents by id, each as its fields, and the ids by the position of the vector."""
-    try:
-        content = _PlainData(io.BytesIO(file.read_bytes())).load()
-        docstore, ids = content
-        kept = next(value for value in docstore.fields().values() if isinstance(value, dict))
-        documents = {name: document.fields() for name, document in kept.items()}
-        return documents, {int(position): name for position, name in ids.items()}
-    except Unreadable:
-        raise
-    except Exception as error:
-        raise Unreadable(
-            f"{file.name} is not what LangChain's FAISS.save_local writes ({type(error).__name__})"
-        ) from error
-
-
-class _PlainData(pickle.Unpickler):
-    """Reads the docstore's own classes and plain data, and runs no code of the file's choice."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
-        self._made: dict[str, type] = {}
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        """Return what stands for a class.
-
-        Raises:
-            Unreadable: the pickle asks for anything else, which might run code.
-        """
-        ours = module.partition(".")[0] in LANGCHAIN and name in DOCSTORES
-        if ours or (module, name) in OPAQUE or module.partition(".")[0] == "pathlib":
-            return self._made.setdefault(name, _empty_class(name))
-        if module == "builtins" and name in PLAIN_BUILTINS:
-            return PLAIN_BUILTINS[name]
-        if name in PLAIN.get(module, ()):
-            return super().find_class(module, name)
-        raise Unreadable(
-            f"its pickle asks for {module}.{name}, which is no part of LangChain's docstore and might run code, so "
-            "nothing of it was read. Embed the texts again from their source"
-        )
-
-
-def _empty_class(name: str) -> type:
-    """Return a class that keeps what it is given; a new one for each file, because a pickle may change classes."""
-
-    def keep(self: Any, state: Any) -> None:
-        object.__setattr__(self, "kept", state)
-
-    def fields(self: Any) -> dict[str, Any]:
-        state = getattr(self, "kept", {})
-        return state.get("__dict__", state) if isinstance(state, dict) else {}
-
-    def create(kind: type, *_: Any, **__: Any) -> Any:
-        return object.__new__(kind)
-
-    methods: dict[str, Callable[..., Any]] = {"__new__": create, "__setstate__": keep, "fields": fields}
-    return type(name, (), {**methods, "__init__": lambda self, *_, **__: None})

@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ..errors import ConfigError
-from ..retrieval.store_guard import Item, Marked, hold, metadata
+from ..retrieval.store_guard import Item, hold
 from ..router import Router
-from ._chroma import ChromaCollection
-from ._lance import LanceTable
-from ._opening import opened
-from ._qdrant import QdrantCollection
+from ..types import Vectors
+from ._reading import MAKERS, database
+from ._transfer import Database, StoredText, Writable
 
 COLLECTION = "documents"
 """The name of a new collection, where none is given."""
 
 
-@runtime_checkable
-class Fillable(Marked, Protocol):
-    """A store that takes rows by their ids."""
-
-    def put(self, items: Sequence[Item], vectors: Any) -> None:
-        """Write rows, in place of those that have the same ids."""
-        ...
-
-
 class Filling:
     """One store that is being filled; a new one is made by ``begin``, so that a run that is refused makes none."""
 
-    def __init__(self, stack: ExitStack, store: Fillable | None, make: Callable[[], Any]) -> None:
-        self._stack, self._store, self._make = stack, store, make
+    def __init__(self, place: Database, name: str, router: Router) -> None:
+        self._place, self._name, self._router = place, name, router
+        self._store: Writable | None = None
+        if name in place.names():
+            self._store = place.open(name)
+            hold(self._store, router, adopt=False)
 
     def begin(self) -> None:
         """Make the store, if there is none."""
         if self._store is None:
-            self._store = self._stack.enter_context(self._make())
+            self._store = self._place.create(self._name, self._router)
 
-    def put(self, items: Sequence[Item], vectors: Any) -> None:
-        """Write rows, in place of those that have the same ids."""
+    def put(self, items: Sequence[Item], vectors: Vectors) -> None:
+        """Write rows, in place of those that have the same ids.
+
+        Raises:
+            ConfigError: the store cannot keep one of them.
+        """
         assert self._store is not None, "it has begun"
-        self._store.put(items, vectors)
+        rows = [StoredText(one.id, one.text, one.text, {"source": one.location}) for one in items]
+        for row in rows:
+            if (reason := self._place.refusal(row)) is not None:
+                raise ConfigError(f"The text {row.id!r} is not written: {reason}.")
+        self._store.write_rows(rows, vectors)
+
+    def finish(self) -> None:
+        """Put everything on disk."""
+        if self._store is not None:
+            self._store.finish()
 
 
 @contextmanager
@@ -50,7 +55,7 @@ def filling(store: str, collection: str | None, router: Router) -> Iterator[Fill
     """Open a store that is held to the router's space.
 
     Args:
-        store: a path or an address, or ``chroma:PATH``, ``lancedb:PATH`` or ``qdrant:PATH``, which may be made.
+        store: a path or an address, or a new one by its kind, such as ``chroma:PATH``.
         collection: the name of a collection or table.
         router: gives the vectors.
 
@@ -58,76 +63,13 @@ def filling(store: str, collection: str | None, router: Router) -> Iterator[Fill
         SpaceMismatchError: the store is in another space.
         ConfigError: the store cannot be opened, or is of a kind that is not written.
     """
-    kind, found, place = store.partition(":")
-    known = bool(found) and kind in MAKERS
-    path = Path(place if known else store).expanduser().absolute()
-    with ExitStack() as stack:
-        if known:
-            marked = stack.enter_context(MAKERS[kind](path, collection or COLLECTION, None)) if path.exists() else None
-        else:
-            marked = stack.enter_context(opened(store, collection))
-        if marked is not None:
-            if not isinstance(marked, Fillable):
-                raise ConfigError(
-                    f"{marked.title} cannot be filled by this command. Name a folder or a server of Chroma or Qdrant, "
-                    "or a folder of LanceDB; or write a file, and load that: --to FILE.parquet."
-                )
-            hold(marked, router, adopt=False)
-        yield Filling(stack, marked, lambda: MAKERS[kind](path, collection or COLLECTION, router))
-
-
-@contextmanager
-def _chroma(path: Path, name: str, router: Router | None) -> Iterator[Marked | None]:
-    """Give a collection; where there is none, a new one for ``router``, and nothing without a router."""
-    from chromadb import PersistentClient
-    from chromadb.config import Settings
-
-    client: Any = PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
-    with client:
-        if name in [one.name for one in client.list_collections()]:
-            yield ChromaCollection(client.get_collection(name, embedding_function=None))
-        elif router is None:
-            yield None
-        else:
-            yield ChromaCollection(client.create_collection(name, embedding_function=None, metadata=metadata(router)))
-
-
-@contextmanager
-def _qdrant(path: Path, name: str, router: Router | None) -> Iterator[Marked | None]:
-    from qdrant_client import QdrantClient, models
-
-    client = QdrantClient(path=str(path))
-    try:
-        if router is not None and not client.collection_exists(name):
-            vectors = models.VectorParams(size=router.space.dimensions, distance=models.Distance.COSINE)
-            client.create_collection(name, vectors_config=vectors, metadata=dict(metadata(router)))
-        yield QdrantCollection(client, name) if client.collection_exists(name) else None
-    finally:
-        client.close()
-
-
-@contextmanager
-def _lance(path: Path, name: str, router: Router | None) -> Iterator[Marked | None]:
-    import lancedb
-    import pyarrow
-
-    connection = lancedb.connect(str(path))
-    if (path / f"{name}.lance").exists():
-        yield LanceTable(connection.open_table(name))
-    elif router is None:
-        yield None
-    else:
-        schema = pyarrow.schema(
-            [
-                ("id", pyarrow.string()),
-                ("text", pyarrow.string()),
-                ("vector", pyarrow.list_(pyarrow.float32(), router.space.dimensions)),
-                ("metadata", pyarrow.struct([("source", pyarrow.string())])),
-            ],
-            metadata={key: str(value) for key, value in metadata(router).items()},
-        )
-        yield LanceTable(connection.create_table(name, schema=schema))
-
-
-MAKERS: dict[str, Callable[[Path, str, Router | None], Any]] = {"chroma": _chroma, "lancedb": _lance, "qdrant": _qdrant}
-"""What makes a new store of each kind."""
+    kind, found, _ = store.partition(":")
+    new = bool(found) and kind in MAKERS
+    with database(store) as place:
+        names = place.names()
+        name = place.named or collection or (COLLECTION if new or len(names) != 1 else names[0])
+        if not new and name not in names and collection is None and names:
+            raise ConfigError(f"There are several collections: {', '.join(names)}. Name one: --collection {names[0]}")
+        made = Filling(place, name if name in names else place.fitting_name(name), router)
+        yield made
+        made.finish()

@@ -1,4 +1,4 @@
-"""Open a store that a path or an address names, to read it: nothing is created, converted or changed.
+"""Find the store that a path or an address names, to read it: nothing is created, converted or changed.
 
 A path that does not exist is an error, because most stores would create an empty one there.
 """
@@ -7,31 +7,45 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from .._display import masked, shown_name
+from .._display import shown_name
 from ..errors import ConfigError
 from ..retrieval.store_guard import Marked
 from . import _faiss_folder, _storage_context
-from ._chroma import ChromaCollection
+from ._chroma import ChromaDatabase
 from ._dumped import DumpedStore
-from ._folder import Folder
-from ._lance import LanceTable
-from ._milvus import MilvusCollection
-from ._postgres import LangChainCollection, PostgresTable, by_address, columns_of, quoted
-from ._qdrant import QdrantCollection
+from ._failures import plain, told
+from ._json_lines import JsonLinesFormat
+from ._lance import LanceDatabase
+from ._milvus import MilvusDatabase, is_milvus_lite
+from ._parquet import ParquetFormat
+from ._postgres import PostgresDatabase
+from ._qdrant import QdrantDatabase
+from ._whole import Format, WholeDatabase
 
 PATIENCE = 5.0
 """Seconds in which a server must say what it is."""
 POSTGRES = ("postgresql", "postgres")
+FILES: dict[str, Format] = {form.suffix: form for form in (JsonLinesFormat(), ParquetFormat())}
+"""Formats of files, by the ends of their names."""
+
+
+class Collections(Protocol):
+    """What a path or an address names: one or several collections. ``Database`` has more."""
+
+    kind: str
+
+    def names(self) -> Sequence[str]: ...
+    def leads_to(self, alias: str) -> str | None: ...
+    def open(self, name: str) -> Marked: ...
+    def close(self) -> None: ...
 
 
 @contextmanager
@@ -45,64 +59,149 @@ def opened(store: str, collection: str | None = None) -> Iterator[Marked]:
     Raises:
         ConfigError: there is no such store, or it cannot be opened; the message has the next action.
     """
-    opener, place = _opener(store)
     try:
-        with opener(place, collection) as marked:
-            marked.place = shlex.quote(_plain(store))
+        found, named = located(store)
+        try:
+            with told(found.kind):
+                if collection is not None and found.leads_to(collection) is not None:
+                    marked = found.open(collection)
+                else:
+                    marked = found.open(_chosen(found, collection or named))
+            marked.place = shlex.quote(plain(store))
             yield marked
+        finally:
+            found.close()
     except ImportError as error:
         raise ConfigError(
-            f"Opening {shown_name(_plain(store))} needs {error.name or 'a package'}, which is not installed here. Run "
+            f"Opening {shown_name(plain(store))} needs {error.name or 'a package'}, which is not installed here. Run "
             "the command where the program runs that uses the store."
         ) from error
 
 
-def _opener(store: str) -> tuple[Any, str]:
+def located(store: str) -> tuple[Any, str | None]:
+    """Return what a path or an address names, and the collection where it names one of several.
+
+    Raises:
+        ConfigError: there is no such store, or none that is known.
+    """
     scheme, found, _ = store.partition("://")
     if not found:
         path = Path(store).expanduser()
         if not path.exists():
             raise ConfigError(f"There is no {str(path)!r}. Nothing was created; check the path.")
-        return _of_path(path), str(path)
+        return _at_path(path)
     if scheme.partition("+")[0] in POSTGRES:
-        return _postgres, store
+        return PostgresDatabase.at_address(store), None
     if scheme in ("http", "https"):
-        return _server(store), store
+        return _server(store), None
     raise ConfigError(
         f"Addresses begin with http://, https:// or postgresql://, not {shown_name(scheme)}. Name a folder by its path."
     )
 
 
-def _of_path(path: Path) -> Any:
-    """Return what opens the files at a path, by their names."""
-    if path.name == "chroma.sqlite3" or (path / "chroma.sqlite3").is_file():
-        return _chroma_folder
-    if (path / "meta.json").is_file() and (path / "collection").is_dir():
-        return _qdrant_folder
-    if path.suffix == ".lance" or (path.is_dir() and any(path.glob("*.lance"))):
-        return _lance
-    if path.is_dir() and (_faiss_folder.stores_in(path) or _storage_context.stores_in(path)):
-        return _folder
-    if path.suffix == ".json" and path.is_file():
-        return _dumped
-    if _is_milvus(path):
-        return _milvus_lite
+def is_store(path: Path) -> bool:
+    """Return whether the files at a path are those of a vector store, by their names; files of rows are none."""
+    return format_of(path) is None and _known(path) is not None
+
+
+def _at_path(path: Path) -> tuple[Any, str | None]:
+    """Return what reads the files at a path.
+
+    Raises:
+        ConfigError: they are of no store.
+    """
+    if path.is_file() and (form := format_of(path)) is not None:
+        return WholeDatabase(path.parent, form, path.name), path.name
+    if (known := _known(path)) is not None:
+        return known()
     here = ", ".join(sorted(item.name for item in path.iterdir())[:5]) if path.is_dir() else ""
     raise ConfigError(
         f"{str(path)!r} is no store that is known here{f' (it holds {here})' if here else ''}. Name the folder of "
         "Chroma, Qdrant, LanceDB, a FAISS store that LangChain saved or a storage context that LlamaIndex persisted, "
-        "the file of Milvus Lite or of a dumped InMemoryVectorStore."
+        "the file of Milvus Lite or of a dumped InMemoryVectorStore, JSON lines or Parquet."
     )
 
 
-def _chosen(names: Sequence[str], wanted: str | None, noun: str) -> str:
+def _known(path: Path) -> Callable[[], tuple[Any, str | None]] | None:
+    """Return what opens the files at a path, by their names; ``None`` where they are of no store."""
+    if path.name == "chroma.sqlite3" or (path / "chroma.sqlite3").is_file():
+        return lambda: (ChromaDatabase.in_folder(path.parent if path.is_file() else path), None)
+    if (path / "meta.json").is_file() and (path / "collection").is_dir():
+        return lambda: (QdrantDatabase.in_folder(path), None)
+    if path.suffix == ".lance":
+        return lambda: (LanceDatabase.in_folder(path.parent), path.stem)
+    if path.is_dir() and any(path.glob("*.lance")):
+        return lambda: (LanceDatabase.in_folder(path), None)
+    if path.is_dir() and (faiss := _faiss_folder.stores_in(path)):
+        return lambda: (StoresInFolder(path, faiss, _faiss_folder.FaissFormat), faiss[0])
+    if path.is_dir() and (contexts := _storage_context.stores_in(path)):
+        return lambda: (StoresInFolder(path, contexts, _storage_context.ContextFormat), contexts[0])
+    if path.suffix == ".json" and path.is_file():
+        return lambda: (_Dump(path), None)
+    return (lambda: (MilvusDatabase.in_file(path), None)) if is_milvus_lite(path) else None
+
+
+def format_of(path: Path) -> Format | None:
+    """Return the format of a file, by the end of its name."""
+    return FILES.get(path.suffix.lower())
+
+
+class StoresInFolder:
+    """The stores in one folder of files, of which there may be several with names of their own."""
+
+    def __init__(self, path: Path, names: Sequence[str], form: Any) -> None:
+        self._path, self._names, self._form = path, names, form
+        self.kind = form().kind
+
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def leads_to(self, alias: str) -> str | None:
+        return None
+
+    def database(self, name: str) -> WholeDatabase:
+        """Return the folder above, in which new folders are made."""
+        return WholeDatabase(self._path.absolute().parent, self._form(name), self._path.name)
+
+    def open(self, name: str) -> Marked:
+        return self.database(name).open(self._path.absolute().name)
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+
+class _Dump:
+    """The one store in a dump."""
+
+    kind = DumpedStore.kind
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> Sequence[str]:
+        return [self._path.name]
+
+    def leads_to(self, alias: str) -> str | None:
+        return alias
+
+    def open(self, name: str) -> Marked:
+        return DumpedStore(self._path)
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+
+def _chosen(found: Collections, wanted: str | None) -> str:
     """Return the name of a collection: the one that is wanted, or the only one.
 
     Raises:
         ConfigError: there is none, or no such one, or there are several.
     """
+    names, noun = found.names(), NOUNS.get(found.kind, "collection")
     if wanted in names:
         return str(wanted)
+    if wanted is not None and isinstance(found, PostgresDatabase) and found.knows(wanted):
+        return wanted
     listed = ", ".join(map(shown_name, names[:20])) + (" …" if len(names) > 20 else "")
     if not names:
         raise ConfigError(f"The store has no {noun}.")
@@ -113,96 +212,16 @@ def _chosen(names: Sequence[str], wanted: str | None, noun: str) -> str:
     return names[0]
 
 
-# Folders and files
+NOUNS = {"LanceDB": "table", "FAISS": "store", "LlamaIndex's storage context": "store"}
 
 
-@contextmanager
-def _folder(place: str, collection: str | None) -> Iterator[Marked]:
-    path = Path(place)
-    names = _faiss_folder.stores_in(path) or _storage_context.stores_in(path)
-    yield Folder(path, _chosen(names, collection or names[0], "store"))
-
-
-@contextmanager
-def _dumped(place: str, collection: str | None) -> Iterator[Marked]:
-    yield DumpedStore(Path(place))
-
-
-@contextmanager
-def _chroma_folder(place: str, collection: str | None) -> Iterator[Marked]:
-    from chromadb import PersistentClient
-    from chromadb.config import Settings
-
-    path = Path(place)
-    folder = path.parent if path.is_file() else path
-    # another version's files are not converted: that would change the store
-    settings = Settings(anonymized_telemetry=False, migrations="validate")
-    with _told("Chroma"):
-        client: Any = PersistentClient(str(folder.absolute()), settings=settings)
-    with client:
-        yield _chroma_collection(client, collection)
-
-
-@contextmanager
-def _qdrant_folder(place: str, collection: str | None) -> Iterator[Marked]:
-    from qdrant_client import QdrantClient
-
-    with _told("Qdrant"):
-        client = QdrantClient(path=place)
-    try:
-        yield _qdrant_collection(client, collection)
-    finally:
-        client.close()
-
-
-@contextmanager
-def _lance(place: str, collection: str | None) -> Iterator[Marked]:
-    import lancedb
-
-    path = Path(place)
-    if path.suffix == ".lance":
-        path, collection = path.parent, path.stem
-    names = sorted(item.stem for item in path.glob("*.lance"))
-    with _told("LanceDB"):
-        table = lancedb.connect(str(path)).open_table(_chosen(names, collection, "table"))
-    yield LanceTable(table)
-
-
-def _is_milvus(path: Path) -> bool:
-    if path.is_dir():
-        return (path / "collections").is_dir() and (path / "LOCK").exists()
-    return path.suffix == ".db" and path.read_bytes()[:15] == b"SQLite format 3"
-
-
-@contextmanager
-def _milvus_lite(place: str, collection: str | None) -> Iterator[Marked]:
-    from pymilvus import MilvusClient
-
-    folders = int(metadata.version("milvus-lite").partition(".")[0]) >= 3
-    if folders != Path(place).is_dir():
-        wanted = "<3" if folders else ">=3"
-        raise ConfigError(
-            f"{place!r} was written by another version of Milvus Lite, which this one would convert. Run: pip install "
-            f"'milvus-lite{wanted}'"
-        )
-    with _told("Milvus Lite"):
-        client = MilvusClient(place)
-    try:
-        yield _milvus_collection(client, collection)
-    finally:
-        client.close()
-
-
-# Servers
-
-
-def _server(address: str) -> Any:
-    """Return what opens a server, after asking the server what it is."""
+def _server(address: str) -> Collections:
+    """Return what reads a server, after asking the server what it is."""
     if "heartbeat" in _answer(f"{address.rstrip('/')}/api/v2/heartbeat"):
-        return _chroma_server
+        return ChromaDatabase.at_address(address)
     if "qdrant" in _answer(address.rstrip("/") + "/") or "QDRANT_API_KEY" in os.environ:
-        return _qdrant_server
-    return _milvus_server
+        return QdrantDatabase.at_address(address)
+    return MilvusDatabase.at_address(address)
 
 
 def _answer(url: str) -> str:
@@ -214,130 +233,6 @@ def _answer(url: str) -> str:
             return str(error.read(4096), "utf-8", "replace").lower()
     except (OSError, ValueError, HTTPException):  # such as a server of another protocol
         return ""
-
-
-@contextmanager
-def _chroma_server(address: str, collection: str | None) -> Iterator[Marked]:
-    from chromadb import HttpClient
-    from chromadb.config import Settings
-
-    parts = urlsplit(address)
-    secure = parts.scheme == "https"
-    with _told("Chroma"):
-        client: Any = HttpClient(
-            parts.hostname or "",
-            parts.port or (443 if secure else 80),
-            ssl=secure,
-            settings=Settings(anonymized_telemetry=False),
-        )
-    with client:
-        yield _chroma_collection(client, collection)
-
-
-@contextmanager
-def _qdrant_server(address: str, collection: str | None) -> Iterator[Marked]:
-    from qdrant_client import QdrantClient
-
-    parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 6333)
-    with _told("Qdrant"):
-        client = QdrantClient(url=address, port=port, api_key=os.environ.get("QDRANT_API_KEY"), timeout=int(PATIENCE))
-    try:
-        yield _qdrant_collection(client, collection)
-    finally:
-        client.close()
-
-
-@contextmanager
-def _milvus_server(address: str, collection: str | None) -> Iterator[Marked]:
-    from pymilvus import MilvusClient
-
-    with _told("server (neither Chroma nor Qdrant answers there, so Milvus was tried)"):
-        client = MilvusClient(uri=address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=PATIENCE)
-    try:
-        yield _milvus_collection(client, collection)
-    finally:
-        client.close()
-
-
-def _chroma_collection(client: Any, collection: str | None) -> Marked:
-    with _told("Chroma"):
-        names = sorted(one.name for one in client.list_collections())
-        return ChromaCollection(
-            client.get_collection(_chosen(names, collection, "collection"), embedding_function=None)
-        )
-
-
-def _qdrant_collection(client: Any, collection: str | None) -> Marked:
-    with _told("Qdrant"):
-        names = sorted(one.name for one in client.get_collections().collections)
-        return QdrantCollection(client, _chosen(names, collection, "collection"))
-
-
-def _milvus_collection(client: Any, collection: str | None) -> Marked:
-    with _told("Milvus"):
-        return MilvusCollection(client, _chosen(sorted(client.list_collections()), collection, "collection"))
-
-
-# PostgreSQL
-
-
-@contextmanager
-def _postgres(address: str, collection: str | None) -> Iterator[Marked]:
-    run = by_address(address)
-    with _told("PostgreSQL"):
-        found = run(
-            "SELECT n.nspname AS schema, c.relname AS table FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid "
-            "WHERE t.typname IN ('vector', 'halfvec') AND c.relkind IN ('r', 'p') AND NOT a.attisdropped "
-            "ORDER BY c.relname"
-        )
-        tables = {one["table"]: one["schema"] for one in found}
-        collections: list[str] = []
-        if tables.pop("langchain_pg_embedding", None) is not None:
-            collections = [one["name"] for one in run("SELECT name FROM langchain_pg_collection ORDER BY name")]
-        if collection is not None and collection not in (*collections, *tables) and f"data_{collection}" in tables:
-            collection = f"data_{collection}"  # as LlamaIndex calls the table
-        name = _chosen([*collections, *tables], collection, "collection")
-        if name in collections:
-            marked: Marked = LangChainCollection(run, name)
-        else:
-            columns = columns_of(run, tables[name], name)
-            if columns is None:
-                raise ConfigError(
-                    f"The table {quoted(name)} has no column of texts, or several columns of vectors. Read its texts "
-                    "and vectors, and compare them with router.check_vectors(texts, vectors)."
-                )
-            marked = PostgresTable(run, tables[name], name, columns)
-    yield marked
-
-
-# Errors of the stores
-
-
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Raise the errors of a store as one sentence.
-
-    Raises:
-        ConfigError: the store could not be opened; the message repeats what the store says, without secrets.
-    """
-    try:
-        yield
-    except (ConfigError, ImportError):
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            f"The {name} could not be opened ({type(error).__name__}: {masked(said)}). Check the path or address, and "
-            "whether another program has the store open."
-        ) from error
-
-
-def _plain(store: str) -> str:
-    """Return an address without user and password."""
-    scheme, found, rest = store.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else store
 
 
 __all__ = ["opened"]

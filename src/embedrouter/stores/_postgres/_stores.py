@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ConfigError
-from ..retrieval.store_guard import Marked
-from ._postgres import Columns, LangChainCollection, PostgresTable, by_address, by_session
+from ...errors import ConfigError
+from ...retrieval.store_guard import Marked
+from ._collection import LangChainCollection
+from ._statements import by_address, by_session
+from ._table import Columns, PostgresTable
 
 
 def find(store: Any) -> Marked | None:
