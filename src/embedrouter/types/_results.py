@@ -164,7 +164,7 @@ class Estimate:
     """The share of ``tokens`` that bills of the model had before, or usually have; all, where the count is exact."""
     likely_cost: Decimal | None
     is_bound: bool
-    """Whether ``tokens`` and ``cost`` are bounds: no bill in the ledger was over such an estimate."""
+    """Whether ``tokens`` and ``cost`` are bounds: no recent bill in the ledger was over such an estimate."""
     cache_bytes: int
     """The disk that the vectors will take in the cache."""
     too_long: int = 0
