@@ -18,7 +18,7 @@ from ._frontier import ndcg, with_dominated
 from ._measures import Judge, intervals, pairs
 from ._questions import Questions
 from ._ranking import Ranking, cascaded, index_bytes
-from ._subject import Subject
+from ._subject import DECIMALS, Subject
 from ._variants import Pairing, Single
 
 
@@ -156,4 +156,4 @@ def total(amounts: Sequence[Decimal | None]) -> Decimal | None:
 
 
 def _times(amount: Decimal | None, share: float) -> Decimal | None:
-    return None if amount is None else amount * Decimal(repr(share))
+    return None if amount is None else round(amount * Decimal(repr(share)), DECIMALS)

@@ -24,6 +24,8 @@ Advance: TypeAlias = Callable[[str, int, int, Decimal], object]
 
 STEP = 512
 """Texts in one call to a model of this machine."""
+DECIMALS = 9
+"""Of dollars for a million queries."""
 PATIENCE = 30.0
 """Seconds in which texts are embedded alone; a limit of the rate may make each of them wait."""
 VECTORS = 2**26
@@ -145,7 +147,7 @@ class Subject:
     def queries_cost(self) -> Decimal | None:
         """Return the dollars for a million queries like the ones that were embedded; ``None`` for an unknown price."""
         tokens, price = self._tokens("query"), self.candidate("query").price
-        return None if price is None or tokens is None else tokens * price / self.texts["query"]
+        return None if price is None or tokens is None else round(tokens * price / self.texts["query"], DECIMALS)
 
     def _tokens(self, input_type: InputType) -> int | None:
         """Return the tokens of all texts, also of those that the cache had; ``None`` where the price is unknown."""
