@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -100,6 +101,8 @@ def test_the_cost_is_known_before_and_nothing_is_called_for_it(emulator: Emulato
         told: list[tuple[str, int, int, Decimal]] = []
         found = plan.run(advance=lambda *facts: told.append(facts))
         assert plan.spent == found.spent <= known(plan.cost)
+        again = plan.run()
+        assert (again.spent, again.variants[0].corpus_cost) == (found.spent, found.variants[0].corpus_cost)
     assert told[0][:3] == (f"{SMALL}, documents", 1, 144)
     assert told[-1][1:] == (144, 144, found.spent)
     assert [done for _, done, _, _ in told] == sorted(done for _, done, _, _ in told)
@@ -145,14 +148,15 @@ def test_an_unknown_price_is_told_as_unknown() -> None:
 def test_a_model_without_a_key_or_a_package_is_left_out_and_named_before_anything_is_paid(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "voyageai", None)
-    monkeypatch.setitem(__import__("sys").modules, "boto3", None)
-    models = [of_openai(emulator), "voyage:voyage-4", "bedrock:amazon.titan-embed-text-v2:0", WORDLLAMA]
-    found = compare(models)
+    for package in ("boto3", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, package, None)
+    titan, local = "bedrock:amazon.titan-embed-text-v2:0", "sentence-transformers:all-MiniLM-L6-v2"
+    found = compare([of_openai(emulator), "voyage:voyage-4", titan, local, WORDLLAMA])
 
     assert set(labels(found)) == {SMALL, WORDLLAMA}
     assert "VOYAGE_API_KEY" in found.left_out["voyage:voyage-4"]
-    assert "embedrouter[bedrock]" in found.left_out["bedrock:amazon.titan-embed-text-v2:0"]
+    assert "embedrouter[bedrock]" in found.left_out[titan]
+    assert "embedrouter[sentence-transformers]" in found.left_out[local]
     assert "VOYAGE_API_KEY" in str(found)
 
 

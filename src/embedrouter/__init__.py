@@ -22,8 +22,8 @@ from .tiered import TieredRouter
 from .types import EmbeddingResult, Estimate, InputType, Space, Usage
 
 if TYPE_CHECKING:
-    from .comparison import Comparison, acompare, compare
     from . import migrate as migrate
+    from .comparison import Comparison, acompare, compare
 
 __all__ = [
     "Account",
