@@ -129,13 +129,14 @@ class Answers(Sequence[Sequence[Hit]]):
     def __getitem__(self, place: int | slice) -> Sequence[Hit] | Sequence[Sequence[Hit]]:
         if isinstance(place, slice):
             return [self[number] for number in range(*place.indices(len(self)))]
-        row, scores = self._found[place].tolist(), self._scores[place].tolist()
+        row: list[int] = self._found[place].tolist()
+        scores: list[float] = self._scores[place].tolist()
         return [Hit(self._documents[number], score) for number, score in zip(row, scores, strict=True)]
 
 
 def _agreed(questions: Questions, documents: Sequence[str], ranking: Ranking) -> dict[str, dict[str, int]]:
     """Return the nearest documents of each query as the relevant ones."""
-    rows = ranking.found[:, :DEPTH].tolist()
+    rows: list[list[int]] = ranking.found[:, :DEPTH].tolist()
     return {query: {documents[place]: 1 for place in row} for query, row in zip(questions.queries, rows, strict=True)}
 
 
