@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from .._display import escaped, shown
+from .._display import escaped, shown, shown_name
 from .._files import DOCUMENTS as DOCUMENT_FORMATS
 from .._files import format_of
 from ..errors import ConfigError
 from ..stores._opening import is_store
 from ..stores._reading import readable
 from ._folders import CORPUS, Collection, find_collection, shards
-from ._judgements import Grades, read_judgements
+from ._judgements import Grades, inline_judgements, read_judgements
 from ._known_items import COUNT, known_items
 from ._matching import matching
 from ._questions import Questions
@@ -43,6 +43,7 @@ def read_questions(
     query_fields: Sequence[str] | None = None,
     id_field: str | None = None,
     query_id_field: str | None = None,
+    relevant_field: str | None = None,
     join: str = " ",
     split: str = "test",
     collection: str | None = None,
@@ -66,6 +67,8 @@ def read_questions(
         query_fields: the same for queries.
         id_field: the field with the id of a document; by default ``_id``, ``id`` and the like.
         query_id_field: the same for queries.
+        relevant_field: the field of a query with the ids of the documents that answer it, where ``qrels`` is ``None``;
+            by default ``relevant_docs`` and the like.
         join: is put between several fields.
         split: which judgements of a folder, such as ``qrels/test.tsv``.
         collection: of several in a store.
@@ -91,12 +94,15 @@ def read_questions(
         made = known_items(kept, min(known or COUNT, query_limit or COUNT), seed)
         notes = (made.note, *documents.notes(), *notes)
         return Questions(name, made.documents, made.queries, made.relevant, "known items", notes)
-    asked = read_texts(queries, QUERIES, Chosen(query_fields, query_id_field, join))
+    asked = read_texts(queries, QUERIES, Chosen(query_fields, query_id_field, join, relevant_field))
     notes = (*documents.notes(), *asked.notes())
     relevant: Grades = {}
-    if qrels is not None:
-        relevant, left_out = matching(read_judgements(qrels), documents, asked)
+    judged = inline_judgements(asked, documents.items) if qrels is None else read_judgements(qrels)
+    if judged is not None:
+        relevant, left_out = matching(judged, documents, asked)
         notes += left_out
+    elif relevant_field is not None:
+        raise ConfigError(f"No query names a document in the field {shown_name(relevant_field)}. Check --relevant.")
     names, more = sampled_queries(list(relevant or asked.items), query_limit, seed)
     relevant = {name: relevant[name] for name in names if name in relevant}
     kept, others = sampled_documents(documents.items, relevant, limit, seed)
