@@ -1,8 +1,9 @@
 """Run the checks of the project: ``nox`` runs the quick ones, ``nox -s NAME`` one of them, ``nox -l`` lists them.
 
-``lint``, ``types``, ``fast`` and ``full`` need what ``pip install -e ".[dev]"`` installs; in an environment that has it
-they run as they are with ``nox --no-venv -s lint types full``, which is what ``.ci/run`` does. The other sessions make
-environments of their own: the lowest and the highest versions, each Python, each extra alone, and the built wheel.
+``lint``, ``mypy``, ``pyright``, ``fast`` and ``full`` need what ``pip install -e ".[dev]"`` installs; in an environment
+that has it they run as they are with ``nox --no-venv -s lint mypy pyright full``, which is what ``.ci/run`` does. The
+other sessions make environments of their own: the lowest and the highest versions, each Python, each extra alone, and
+the built wheel.
 ``frameworks`` runs the tests of LangChain, LangGraph and LlamaIndex around our adapters.
 ``resolve`` installs nothing: it asks uv what would be installed beside the packages that RAG teams use.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import nox
 from nox.virtualenv import PassthroughEnv
 
-nox.options.sessions = ["lint", "types", "fast"]
+nox.options.sessions = ["lint", "mypy", "pyright", "fast"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
@@ -156,10 +157,16 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
-def types(session: nox.Session) -> None:
-    """Check the types of source and tests with mypy and pyright."""
+def mypy(session: nox.Session) -> None:
+    """Check the types of source and tests with mypy."""
     install(session, "-e", ".[dev]")
     session.run("mypy")
+
+
+@nox.session(python=MAIN)
+def pyright(session: nox.Session) -> None:
+    """Check the types of source and tests with pyright."""
+    install(session, "-e", ".[dev]")
     session.run("pyright")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -414,6 +415,13 @@ def test_both_frameworks_stores_of_lancedb_are_marked(tmp_path: Path) -> None:
         RouterEmbedding(router=router(SMALL), index="of LlamaIndex")
 
 
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collect what stores leave open while the test's filters hold; a later test would be blamed for it."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """A real PostgreSQL with pgvector, in a folder that the user it runs as may enter."""
@@ -429,6 +437,7 @@ def database() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("collected")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # pools of langchain-postgres and LlamaIndex
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_stores_in_postgresql_are_told_apart_and_marked(database: str, tmp_path: Path) -> None:
@@ -505,6 +514,7 @@ def started(program: str, *arguments: str) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("collected")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Chroma's client leaves its connections open
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_running_servers_are_asked(tmp_path: Path) -> None:

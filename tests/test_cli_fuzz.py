@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from embedrouter.cli import app
@@ -123,7 +123,8 @@ def try_line(line: list[str], place: Path, encoding: str | None, screen: str) ->
 
 
 @given(lines(), ENCODINGS, SCREENS)
-@settings(examples(300), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@example(["cache", "import", "deep.jsonl", "--cache", "day"], None, "")
+@settings(examples(120), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_any_line_ends_with_an_exit_code_and_sentences(
     place: Path, line: list[str], encoding: str | None, screen: str
 ) -> None:

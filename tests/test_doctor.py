@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from importlib import metadata
@@ -32,10 +32,11 @@ from embedrouter.errors import (
 from embedrouter.models import Catalogue, load_catalogue
 from embedrouter.models.agreement import PROBE_TEXTS, PROBE_VERSION, SAME_MODEL_COSINE, lowest_cosine
 from embedrouter.providers import address_of
+from embedrouter.retrieval.index_guard import IndexGuard, users_folder
 from embedrouter.router import embed_alone, wiring_of
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
-from embedrouter.types import Answer, Entry, InputType, Vectors
+from embedrouter.types import Answer, Entry, InputType, Space, Vectors
 from tests import own_metadata
 from tests.emulator import Emulator, Fault, count_tokens
 
@@ -658,19 +659,134 @@ def test_the_address_of_a_users_own_client_is_shown_without_its_password() -> No
     own.close()
 
 
-@pytest.mark.parametrize(("days", "words"), [(30, "is retired on"), (89, "is retired on"), (-1, "was retired on")])
+VERTEX = "google_vertexai:text-embedding-005"
+"""Google stops serving it on 2027-04-01, and names no successor."""
+
+
+def ending(name: str, retired: date, *, space: str = "", successor: str = "") -> str:
+    """Return a row of a catalogue whose model has a last day."""
+    return (
+        f'[[models]]\nmodel = "{name}"\nspace = "{space or name.partition(":")[2]}"\ndimensions = 1536\ntexts = 9\n'
+        f'price = "0.02"\nsource = "https://example.com"\nretired = {retired}\nsuccessor = "{successor}"\n'
+    )
+
+
+def retirements(
+    *uses: str, today: date, rows: str = "", indexes: Mapping[str, Space] | None = None
+) -> dict[str, doctor.Finding]:
+    """Return what the check finds on a day, by the model."""
+    cards = load_catalogue().with_rows(rows, "rows")
+    named = {name: ["this configuration"] for name in uses}
+    return {item.subject: item for item in doctor.check_retirement(named, indexes or {}, cards, today)}
+
+
+@pytest.mark.parametrize(("days", "words"), [(30, "is retired on"), (179, "is retired on"), (-1, "was retired on")])
 def test_a_model_that_is_soon_retired_is_a_warning(place: Path, emulator: Emulator, days: int, words: str) -> None:
     """The documents must be embedded again before the day."""
     retired = datetime.now(UTC).date() + timedelta(days=days)
-    Path("own.toml").write_text(
-        '[[models]]\nmodel = "openai:text-embedding-3-small"\nspace = "text-embedding-3-small"\ndimensions = 1536\n'
-        f'texts = 9\nprice = "0.02"\nsource = "https://example.com"\nretired = {retired}\n'
-    )
+    Path("own.toml").write_text(ending(SMALL, retired, space="own"))
     configure(small(emulator), top='catalog = "own.toml"')
+
     warned = found(examine(), "retirement")
 
-    assert warned["level"] == "warning"
+    assert (warned["level"], warned["subject"]) == ("warning", SMALL)
     assert f"{words} {retired}" in warned["story"]
+    assert warned["facts"]["uses"] == ["this configuration"]
+
+
+def test_retirement_is_told_half_a_year_before_the_day_and_ever_after() -> None:
+    """Six months are time to compare, to embed again, and to change programs."""
+    last = date(2027, 4, 1)
+
+    assert retirements(VERTEX, today=last - timedelta(days=181)) == {}
+    for days in (180, 1):
+        (warned,) = retirements(VERTEX, today=last - timedelta(days=days)).values()
+        assert f"the model is retired on 2027-04-01, in {days} days; in use: this configuration" in warned.story
+        assert f"embedrouter compare CORPUS --model {VERTEX} --model MODEL, then: embedrouter migrate" in warned.advice
+    (warned,) = retirements(VERTEX, today=last).values()
+    assert warned.story.startswith("the model was retired on 2027-04-01; in use")
+    assert "--model google" not in warned.advice  # which answers no more
+    assert "then run: embedrouter migrate INDEX --to MODEL. See https://docs.cloud.google.com/" in warned.advice
+
+
+def test_the_lines_to_run_name_the_successor() -> None:
+    """What the maker recommends is what is compared, and what the index is moved to."""
+    (warned,) = retirements("voyage:voyage-3.5-lite", today=date(2027, 8, 1)).values()
+
+    assert warned.facts["successor"] == "voyage:voyage-4-lite"
+    assert "embedrouter compare CORPUS --model voyage:voyage-3.5-lite --model voyage:voyage-4-lite" in warned.advice
+    assert "embedrouter migrate INDEX --to voyage:voyage-4-lite." in warned.advice
+
+
+def test_where_another_model_has_the_same_space_nothing_has_to_be_embedded_again() -> None:
+    """Azure ends its deployment of a model that OpenAI goes on serving."""
+    (warned,) = retirements("azure_openai:text-embedding-3-large", today=date(2028, 2, 1)).values()
+
+    assert "Write openai:text-embedding-3-large in its place: its vectors are comparable" in warned.advice
+    assert "migrate" not in warned.advice
+
+
+def test_an_index_is_told_of_where_no_model_of_its_space_is_left() -> None:
+    """Beside the model in use, or alone; an index that another model can search is not in danger."""
+    indexes = {
+        "handbook": Space("text-embedding-005", 768),
+        "letters": Space("text-embedding-005+prompts-1a2b3c4d", 768),
+        "photos": Space("text-multilingual-embedding-002", 768),
+        "mails": Space("text-embedding-3-small", 1536),
+        "own": Space("a model of nobody's", 7),
+    }
+
+    warned = retirements(VERTEX, today=date(2027, 1, 1), indexes=indexes)
+
+    assert list(warned) == [VERTEX, "google_vertexai:text-multilingual-embedding-002"]
+    uses = [item.facts["uses"] for item in warned.values()]
+    assert uses == [["this configuration", "the index 'handbook'", "the index 'letters'"], ["the index 'photos'"]]
+    assert retirements(today=date(2028, 3, 1), indexes={"mails": indexes["mails"]}) == {}
+
+
+def test_a_model_that_no_router_can_use_any_more_is_told_with_the_reason() -> None:
+    """Programs of this project may have used it last week."""
+    (warned,) = retirements("cohere:embed-english-v2.0", today=date(2026, 11, 30)).values()
+
+    assert "Cohere retired it on 2026-04-04" in warned.story
+    assert "embedrouter migrate INDEX --to MODEL" in warned.advice
+
+
+def test_models_of_the_project_s_last_requests_and_of_indexes_are_in_use(
+    place: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script beside the configuration, another project, and a store that was filled long ago."""
+    soon = datetime.now(UTC).date() + timedelta(days=100)
+    other, third = "openai:text-embedding-ada-002", "azure_openai:text-embedding-ada-002"
+    rows = ending(other, soon, successor=SMALL) + ending(third, soon, space="third")
+    Path("own.toml").write_text(rows)
+    configure(small(emulator), top='catalog = "own.toml"\nledger = "kept/ledger.db"')
+    for project, name in (("harbour", other), ("elsewhere", third)):
+        monkeypatch.setenv("EMBEDROUTER_TAG", project)
+        url = emulator.openai_url if name == other else emulator.azure_url
+        version = None if name == other else "2024-10-21"
+        model = Model(name, api_key=SECRET, base_url=url, api_version=version)
+        with Router([model], cache=None, ledger="kept/ledger.db") as router:
+            router.embed(["a"], input_type="document")
+    IndexGuard(users_folder(), "handbook", Space("text-embedding-ada-002", 1536)).record()
+    monkeypatch.setenv("EMBEDROUTER_TAG", "harbour")
+
+    warned = found(examine(), "retirement")
+
+    assert warned["subject"] == other
+    assert warned["facts"]["uses"] == ["requests of harbour in the last 30 days", "the index 'handbook'"]
+    assert f"--model {other} --model {SMALL}, then: embedrouter migrate INDEX --to {SMALL}" in warned["advice"]
+
+
+def test_every_successor_is_a_model_of_the_catalogue_that_lasts_longer() -> None:
+    """A line that is to be copied must work."""
+    cards = load_catalogue()
+    pairs = [(card, cards[card.successor]) for card in cards.values() if card.successor]
+
+    assert len(pairs) >= 6
+    for card, successor in pairs:
+        assert card.retired is not None
+        assert successor.retired is None or successor.retired > card.retired
 
 
 def test_an_old_price_is_a_warning_with_its_source(place: Path, emulator: Emulator) -> None:
@@ -772,7 +888,7 @@ def test_a_cache_that_others_may_read_is_a_warning(place: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As root these tests may write everywhere, so the answer of the system is changed."""
-    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
 
     assert problems(examine("--cache", "kept", code=1)) == ["folder"]
 

@@ -30,6 +30,9 @@ HEAVY = {
     "langchain_core",
     "llama_index",
     "pydantic",
+    "pandas",
+    "ir_measures",
+    "pytrec_eval",
     "typer",
     "rich",
 }
@@ -52,6 +55,7 @@ def test_the_public_names_are_these() -> None:
         "Budget",
         "Cache",
         "CapLeft",
+        "Comparison",
         "EmbeddingResult",
         "Estimate",
         "InputType",
@@ -63,6 +67,8 @@ def test_the_public_names_are_these() -> None:
         "TieredRouter",
         "Usage",
         "VectorCheck",
+        "acompare",
+        "compare",
         "tag",
         "tier",
     ]
@@ -84,7 +90,9 @@ def test_the_package_runs_as_a_program() -> None:
 
 def test_importing_the_package_loads_no_sdk_no_framework_and_no_torch() -> None:
     """A service that only asks its cache should not pay seconds for torch."""
-    assert loaded_by("import embedrouter") & HEAVY == set()
+    loaded = loaded_by("import embedrouter")
+    assert loaded & HEAVY == set()
+    assert "embedrouter.comparison" not in loaded, "it is imported when it is used"
 
 
 def test_building_routers_for_every_provider_loads_no_sdk() -> None:

@@ -23,6 +23,7 @@ from .types import EmbeddingResult, Estimate, InputType, Space, Usage
 
 if TYPE_CHECKING:
     from . import migrate as migrate
+    from .comparison import Comparison, acompare, compare
 
 __all__ = [
     "Account",
@@ -32,6 +33,7 @@ __all__ = [
     "Budget",
     "Cache",
     "CapLeft",
+    "Comparison",
     "EmbeddingResult",
     "Estimate",
     "InputType",
@@ -43,6 +45,8 @@ __all__ = [
     "TieredRouter",
     "Usage",
     "VectorCheck",
+    "acompare",
+    "compare",
     "tag",
     "tier",
 ]
@@ -50,6 +54,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Return what is imported when it is used, and the version of the installed package, as its metadata have it."""
+    if name in ("Comparison", "acompare", "compare"):
+        from . import comparison
+
+        return getattr(comparison, name)
     if name == "migrate":
         from importlib import import_module
 

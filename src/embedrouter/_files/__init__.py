@@ -2,6 +2,7 @@
 
 from ._fields import Fields as Fields
 from ._fields import RowProblemError as RowProblemError
+from ._fields import values_at as values_at
 from ._formats import DOCUMENTS as DOCUMENTS
 from ._formats import GZIP as GZIP
 from ._formats import MAX_FILE_SIZE as MAX_FILE_SIZE

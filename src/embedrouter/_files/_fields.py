@@ -80,7 +80,7 @@ class Fields:
         """
         if self._id_name is None or not isinstance(row, dict | list):
             return ""
-        value = next(_find(row, self._id_name), None)
+        value = next(values_at(row, self._id_name), None)
         if value is None or value == "":
             return ""
         if isinstance(value, bool) or not isinstance(value, str | int):
@@ -88,7 +88,7 @@ class Fields:
         return _checked(str(value))
 
     def _values(self, row: object, name: str, *, optional: bool = False) -> list[str]:
-        found = list(_find(row, name))
+        found = list(values_at(row, name))
         shown = shown_name(name)
         if not found:
             raise RowProblemError(f"the field {shown} is missing", _fields_of(row), foreign=True)
@@ -105,7 +105,7 @@ class Fields:
         return texts
 
 
-def _find(value: object, name: str) -> Iterator[object]:
+def values_at(value: object, name: str) -> Iterator[object]:
     """Return what a name leads to: one value, several with ``*``, none where a part of the name is missing."""
     if isinstance(value, dict) and name in value:
         yield value[name]
@@ -120,7 +120,7 @@ def _find(value: object, name: str) -> Iterator[object]:
         inside = [value[int(first)]]
     for element in inside:
         if others:
-            yield from _find(element, others)
+            yield from values_at(element, others)
         else:
             yield element
 

@@ -238,7 +238,8 @@ def _warn_if_retired(card: Card) -> None:
     if (retirement := card.retirement(datetime.now(UTC).date())) is not None:
         warnings.warn(
             f"{card.model} {retirement}. Vectors of another model are not comparable: choose one, and embed the "
-            f"documents again in time. See {card.source}, or correct the row with catalog=….",
+            f"documents again in time; embedrouter doctor shows how. See {card.source}, or correct the row with "
+            "catalog=….",
             RetirementWarning,
             stacklevel=6,
         )

@@ -17,6 +17,7 @@ from . import (
     _cache,
     _calibrate,
     _check,
+    _compare,
     _demo,
     _doctor,
     _embed,
@@ -59,6 +60,7 @@ def options(
 
 app.command("calibrate")(_calibrate.command)
 app.command("check")(_check.command)
+app.command("compare")(_compare.command)
 app.command("demo")(_demo.command)
 app.command("doctor")(_doctor.command)
 app.command("embed")(_embed.command)

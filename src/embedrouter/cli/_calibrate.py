@@ -128,7 +128,7 @@ def read_texts(path: Path) -> Texts:
             row = json.loads(line)
             name = str(row.get("id", row.get("_id", "")))
             text = " ".join(part for part in (row.get("title"), row["text"]) if part).strip()
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise ConfigError(f'{location}: expected {{"id": …, "text": …}}.') from None
         if not name or not text:
             raise ConfigError(f"{location}: the {'text' if name else 'id'} is missing.")

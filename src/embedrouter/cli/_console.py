@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, TextIO
 
@@ -37,6 +37,8 @@ STEP = 512
 FEW = 5
 WIDE = 100
 """Cells of a screen in which a moving bar has room."""
+NARROW = 70
+"""Cells below which a description and the texts per second have none."""
 
 
 class Output:
@@ -113,7 +115,9 @@ class Output:
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int, Decimal], None]]:
         """Show a bar with texts per second, money and the time left; give the function that sets texts and money."""
-        columns = Progress.get_default_columns() if self._bars.width >= WIDE else (TextColumn("{task.description}"),)
+        wide = self._bars.width >= WIDE
+        name = (TextColumn("{task.description}"),) if self._bars.width >= NARROW else ()
+        columns = Progress.get_default_columns() if wide else name
         began = time.monotonic()
         with Progress(
             *columns,
@@ -126,7 +130,9 @@ class Output:
 
             def advance(done: int, spent: Decimal) -> None:
                 speed = done / max(time.monotonic() - began, 1e-6)
-                facts = f"{done:,}/{total:,}, {speed:,.0f} texts/s, {dollars(spent)}"
+                left = "" if wide else f", {timedelta(seconds=round((total - done) / max(speed, 1e-6)))} left"
+                pace = f", {speed:,.0f} texts/s" if self._bars.width >= NARROW else ""
+                facts = f"{done:,}/{total:,}{pace}, {dollars(spent)}{left}"
                 bar.update(task, completed=done, facts=facts)
 
             yield advance

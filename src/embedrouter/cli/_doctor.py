@@ -5,27 +5,31 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import typer
 
 from ..doctor import (
     PROBE_FOLDER,
+    RECENT,
     Finding,
     ProbeRecords,
     check_budget,
     check_cache,
     check_ledger,
     check_models,
+    check_retirement,
     installed,
+    recent_models,
 )
 from ..errors import EmbedRouterError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Catalogue, load_catalogue
 from ..models.agreement import PROBE_VERSION
+from ..retrieval.index_guard import FOLDER, recorded, users_folder
 from ..router import Router, wiring_of
-from ..spending import tag
+from ..spending import project_tag, tag
 from ..types import Usage, dollars
 from ._console import Output
 from ._options import AsJson, CacheFolder, ConfigFile, ModelName
@@ -87,7 +91,22 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
             findings += _check_budget(router)
             usage += router.usage
             extras |= {_extra(cards, name) for name in router.models}
+    findings += _check_retirement(routers, today)
     return [*findings, *files, *installed(extras)], usage
+
+
+def _check_retirement(routers: list[tuple[Router, Catalogue]], today: date) -> list[Finding]:
+    """Check the models of the routers, of the project's last requests, and of the indexes on this machine."""
+    project = project_tag()
+    ledgers = {router.ledger.file: router.ledger for router, _ in routers}
+    uses = {name: ["this configuration"] for router, _ in routers for name in router.models}
+    for name in sorted({name for ledger in ledgers.values() for name in recent_models(ledger, project, today)}):
+        uses.setdefault(name, []).append(f"requests of {project or 'no project'} in the last {RECENT.days} days")
+    folders = [users_folder(), *(wiring_of(router).folder / FOLDER for router, _ in routers)]
+    catalogues = [cards for _, cards in routers] or [load_catalogue()]
+    cards = {name: card for catalogue in reversed(catalogues) for name, card in catalogue.items()}
+    known = Catalogue(cards, catalogues[0].servers, catalogues[0].refused)
+    return list(check_retirement(uses, recorded(*dict.fromkeys(folders)), known, today))
 
 
 def _check_budget(router: Router) -> list[Finding]:

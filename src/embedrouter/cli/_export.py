@@ -113,7 +113,7 @@ def _line(content: object) -> bytes:
 def _read_lines(path: Path, announce: Callable[[str | None], object]) -> Iterator[SignedRow | None]:
     with _open_lines(path, "rb") as file:
         first: object = None
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             first = json.loads(file.readline(MAX_LINE))
         mark = first.pop(MARK, None) if isinstance(first, dict) else None
         if first != HEADER or not isinstance(mark, str | None):
@@ -124,7 +124,7 @@ def _read_lines(path: Path, announce: Callable[[str | None], object]) -> Iterato
                 fields = json.loads(line)
                 signature = bytes.fromhex(fields.get("signature", ""))
                 yield bytes.fromhex(fields["key"]), base64.b64decode(fields["row"], validate=True), signature
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 yield None
 
 

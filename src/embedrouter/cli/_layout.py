@@ -72,7 +72,7 @@ def table_lines(
         return
     for number, name in enumerate(names.cells):
         yield name, True
-        known = ((column.name.replace("_", " "), column.cells[number]) for column in facts)
+        known = ((column.name.replace("_", " "), column.cells[number].strip()) for column in facts)
         text = "; ".join(f"{fact}: {cell}" for fact, cell in known if cell)
         yield from ((line, False) for line in wrap(f"{INDENT}{text}", width))
 

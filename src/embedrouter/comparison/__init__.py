@@ -3,5 +3,27 @@
 Every variant ranks against its own vectors only, by exact search.
 """
 
+from ._choice import Choice
+from ._compare import acompare, compare, plan_comparison
 from ._comparison import MEASURES, Comparison, Hit, Interval, Measured, Pair, Speed, Variant
+from ._plan import Plan
 from ._questions import JudgedBy, Questions
+from ._reading import holds_questions as holds_questions
+from ._reading import read_questions
+
+__all__ = [
+    "Choice",
+    "Comparison",
+    "Hit",
+    "Interval",
+    "Measured",
+    "Pair",
+    "Plan",
+    "Questions",
+    "Speed",
+    "Variant",
+    "acompare",
+    "compare",
+    "plan_comparison",
+    "read_questions",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -24,6 +24,7 @@ class Questions:
         queries: the text of each query; a query without a relevant document is in no measure.
         relevant: for each query the relevant documents and their grades, all above 0; empty for ``"agreement"``.
         judged_by: who says so.
+        notes: sentences that belong beside every figure: a sample in place of the whole, what was left out, and why.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Questions:
     queries: Mapping[str, str]
     relevant: Mapping[str, Mapping[str, int]]
     judged_by: JudgedBy = "judgements"
+    notes: Sequence[str] = ()

@@ -76,7 +76,6 @@ def check_models(
             probed.append(agreement.ProbeVectors.of(candidate, name, vectors))
             yield from _answered(name, candidate, probed[-1].vectors, seconds)
         card = _card(cards, candidate.name)
-        yield from _retirement(card, name, today)
         yield _price(router, candidate, name, card, today)
         yield from _counting(card, name)
     compared = agreement.compare_models(probed)
@@ -96,12 +95,6 @@ def _address(router: Router, candidate: Candidate, name: str) -> Iterator[Findin
     if (address := address_of(wiring_of(router).backends[candidate.index])) is not None:
         origin = f", from {address.variable}" if address.variable else ""
         yield fine(name, "address", f"{address}{origin}", url=str(address), variable=address.variable)
-
-
-def _retirement(card: models.Card | None, name: str, today: date) -> Iterator[Finding]:
-    if card is not None and (retirement := card.retirement(today)) is not None:
-        advice = f"Choose another model and embed the documents again in time. See {card.source}."
-        yield warning(name, "retirement", f"the model {retirement}", advice, retired=card.retired)
 
 
 def _failure(name: str, input_type: InputType, error: errors.EmbedRouterError) -> Finding:

@@ -87,6 +87,8 @@ class Card:
     """Price through the provider's batch endpoint."""
     retired: date | None = None
     """The day on which the maker stops serving the model, where one is announced."""
+    successor: str = ""
+    """The model that the maker recommends in its place."""
     tokenizer: str | None = None
     """Name of a tiktoken encoding, or ``None``."""
     same_as: str = ""
@@ -107,9 +109,9 @@ class Card:
         """The name under which the model's vectors are cached."""
         return self.same_as or self.model
 
-    def retirement(self, today: date) -> str | None:
-        """Return when the model is or was retired, within ``RETIREMENT_NOTICE`` before the day and ever after."""
-        if self.retired is None or today < self.retired - RETIREMENT_NOTICE:
+    def retirement(self, today: date, notice: timedelta = RETIREMENT_NOTICE) -> str | None:
+        """Return when the model is or was retired, from ``notice`` before the day on."""
+        if self.retired is None or today < self.retired - notice:
             return None
         return f"is retired on {self.retired}" if today < self.retired else f"was retired on {self.retired}"
 

@@ -32,6 +32,7 @@ __all__ = [
     "encoding",
     "format_of",
     "never_sent",
+    "require_connectable",
 ]
 
 TAKE_FIELDS = ("openai", "ollama")
@@ -112,6 +113,20 @@ def _require_numbers(model: Model, known: Description) -> None:
         raise ConfigError(
             f"{model.name} does not offer output_dtype={model.output_dtype!r}. {choice} output_dtype= out for float32."
         )
+
+
+def require_connectable(backend: Backend) -> None:
+    """Make the client of a provider, which takes its package and a key, and make no request.
+
+    Raises:
+        ConfigError: the package, or a setting, is missing.
+        AuthenticationError: the key is missing.
+    """
+    from ._remote import RemoteBackend  # imports what only requests need
+
+    if isinstance(backend, RemoteBackend):
+        with backend.clients.lease():
+            pass
 
 
 def address_of(backend: Backend) -> Address | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,11 +35,16 @@ def nearest(documents: Vectors, queries: Vectors, count: int) -> tuple[NDArray[n
     count = min(count, len(documents))
     found = np.empty((len(queries), count), np.intp)
     scores = np.empty((len(queries), count), np.float32)
-    block = max(1, BLOCK_BYTES // (4 * max(1, len(documents))))
-    for start in range(0, len(queries), block):
-        part = slice(start, start + block)
+    for part in blocks(len(queries), len(documents)):
         found[part], scores[part] = highest(queries[part] @ documents.T, count)
     return found, scores
+
+
+def blocks(queries: int, documents: int) -> Iterator[slice]:
+    """Yield the queries in parts whose scores of all documents are in memory together."""
+    size = max(1, BLOCK_BYTES // (4 * max(1, documents)))
+    for start in range(0, queries, size):
+        yield slice(start, start + size)
 
 
 def highest(scores: Vectors, count: int) -> tuple[NDArray[np.intp], Vectors]:

@@ -6,6 +6,7 @@ query by query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -56,10 +57,20 @@ def randomised_means(values: Floats, count: int = 10_000) -> Floats:
     return np.concatenate(parts)
 
 
-def share_as_large(observed: float, by_chance: Floats) -> float:
-    """Return the chance of a difference at least as large as the observed one, in either direction; never 0."""
-    as_large = np.count_nonzero(np.abs(by_chance) >= abs(observed) - ROUNDING)
-    return (1 + int(as_large)) / (1 + len(by_chance))
+def chance_of(differences: Floats, by_chance: Floats) -> float:
+    """Return the chance of a mean difference at least as large, in either direction, where signs are random.
+
+    It is the share of the rounds; where hardly any round comes near, Hoeffding's bound is lower, which holds for any
+    differences. So the chance has no floor, and many comparisons can be corrected for.
+
+    Args:
+        differences: one for each query.
+        by_chance: the means with random signs, shape (rounds,).
+    """
+    observed, squares = abs(float(differences.sum())), float((differences**2).sum())
+    as_large = int(np.count_nonzero(np.abs(by_chance) * len(differences) >= observed - ROUNDING * len(differences)))
+    bound = 2 * math.exp(-(observed**2) / (2 * squares)) if squares else 1.0
+    return min((1 + as_large) / (1 + len(by_chance)), bound)
 
 
 def interval(means: Floats) -> tuple[float, float]:

@@ -282,7 +282,7 @@ class ChromaDatabase:
         if isinstance(like, ChromaCollection):
             entries = others(like.read())
             settings = dict(like.configuration)
-        elif like is not None and (distance := like.distance()):
+        elif like is not None and (distance := like.distance()) is not None:
             settings = {"hnsw": {"space": distance}}
         collection = self.client.create_collection(
             name, embedding_function=None, metadata={**entries, **metadata(router)}, configuration=settings or None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -99,32 +99,46 @@ def located(store: str) -> tuple[Any, str | None]:
     )
 
 
+def is_store(path: Path) -> bool:
+    """Return whether the files at a path are those of a vector store, by their names; files of rows are none."""
+    return format_of(path) is None and _known(path) is not None
+
+
 def _at_path(path: Path) -> tuple[Any, str | None]:
-    """Return what reads the files at a path, by their names."""
-    if path.name == "chroma.sqlite3" or (path / "chroma.sqlite3").is_file():
-        return ChromaDatabase.in_folder(path.parent if path.is_file() else path), None
-    if (path / "meta.json").is_file() and (path / "collection").is_dir():
-        return QdrantDatabase.in_folder(path), None
-    if path.suffix == ".lance":
-        return LanceDatabase.in_folder(path.parent), path.stem
-    if path.is_dir() and any(path.glob("*.lance")):
-        return LanceDatabase.in_folder(path), None
-    if path.is_dir() and (names := _faiss_folder.stores_in(path)):
-        return StoresInFolder(path, names, _faiss_folder.FaissFormat), names[0]
-    if path.is_dir() and (names := _storage_context.stores_in(path)):
-        return StoresInFolder(path, names, _storage_context.ContextFormat), names[0]
+    """Return what reads the files at a path.
+
+    Raises:
+        ConfigError: they are of no store.
+    """
     if path.is_file() and (form := format_of(path)) is not None:
         return WholeDatabase(path.parent, form, path.name), path.name
-    if path.suffix == ".json" and path.is_file():
-        return _Dump(path), None
-    if is_milvus_lite(path):
-        return MilvusDatabase.in_file(path), None
+    if (known := _known(path)) is not None:
+        return known()
     here = ", ".join(sorted(item.name for item in path.iterdir())[:5]) if path.is_dir() else ""
     raise ConfigError(
         f"{str(path)!r} is no store that is known here{f' (it holds {here})' if here else ''}. Name the folder of "
         "Chroma, Qdrant, LanceDB, a FAISS store that LangChain saved or a storage context that LlamaIndex persisted, "
         "the file of Milvus Lite or of a dumped InMemoryVectorStore, JSON lines or Parquet."
     )
+
+
+def _known(path: Path) -> Callable[[], tuple[Any, str | None]] | None:
+    """Return what opens the files at a path, by their names; ``None`` where they are of no store."""
+    if path.name == "chroma.sqlite3" or (path / "chroma.sqlite3").is_file():
+        return lambda: (ChromaDatabase.in_folder(path.parent if path.is_file() else path), None)
+    if (path / "meta.json").is_file() and (path / "collection").is_dir():
+        return lambda: (QdrantDatabase.in_folder(path), None)
+    if path.suffix == ".lance":
+        return lambda: (LanceDatabase.in_folder(path.parent), path.stem)
+    if path.is_dir() and any(path.glob("*.lance")):
+        return lambda: (LanceDatabase.in_folder(path), None)
+    if path.is_dir() and (faiss := _faiss_folder.stores_in(path)):
+        return lambda: (StoresInFolder(path, faiss, _faiss_folder.FaissFormat), faiss[0])
+    if path.is_dir() and (contexts := _storage_context.stores_in(path)):
+        return lambda: (StoresInFolder(path, contexts, _storage_context.ContextFormat), contexts[0])
+    if path.suffix == ".json" and path.is_file():
+        return lambda: (_Dump(path), None)
+    return (lambda: (MilvusDatabase.in_file(path), None)) if is_milvus_lite(path) else None
 
 
 def format_of(path: Path) -> Format | None:

@@ -333,8 +333,9 @@ def _settings(router: Router, like: Readable | None) -> dict[str, Any]:
 
     size = router.space.dimensions
     if not isinstance(like, QdrantCollection):
-        asked = (like.distance() if like else None) or "cosine"
-        distance = next(models.Distance(name) for name, ours in DISTANCES.items() if ours == asked)
+        # l2 is what other stores take where nobody chooses, and LangChain's class opens no collection with it
+        dot = like is not None and like.distance() == "ip"
+        distance = models.Distance.DOT if dot else models.Distance.COSINE
         return {
             "vectors_config": models.VectorParams(size=size, distance=distance),
             "metadata": dict(metadata(router)),

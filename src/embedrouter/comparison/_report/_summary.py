@@ -1,0 +1,155 @@
+"""What the report says first: the answer in sentences, and what the measures mean for these queries."""
+
+from __future__ import annotations
+
+import re
+
+from ..._display import data_size, escaped
+from .._comparison import Comparison, Measured
+from ._figures import between, difference, differences, money, score
+from ._markup import Markup, element
+from ._standing import AXES, QUALITY, Axis, difference_of, frontier, mean, pairs_by_labels
+
+FEW = 50
+"""Queries below which most differences cannot be told from chance."""
+
+JUDGED = {
+    "judgements": (
+        "Judgements",
+        "People or labels said which documents answer which query.",
+    ),
+    "known items": (
+        "Known items, no judgements",
+        "Each query was made from one document, and that document alone counts as right. The measures say how well a "
+        "model finds a text again from a part of it. Other documents that would answer as well count as wrong, and "
+        "queries of users have other words: the order of the models may differ on them.",
+    ),
+    "agreement": (
+        "Agreement, no judgements",
+        "What the first model has among its ten nearest counts as right. The measures say how much a model ranks like "
+        "the first, not which model is better: one that is better than the first would score lower, too.",
+    ),
+}
+
+METHOD = (
+    "Every variant ranks all documents by its own vectors, by exact search. Intervals hold 95 % of the means of "
+    "samples of the queries (bootstrap). Two variants differ by more than chance where paired randomisation gives a "
+    "difference as large in less than 5 %, corrected for the number of pairs (Holm). Dominated: another variant is not "
+    "dearer, and better by more than chance; of the variants of one model, one whose index is not larger."
+)
+
+
+def name(place: int, item: Measured) -> Markup:
+    """Return the number and the label of a variant."""
+    pieces = re.split(r"(?<=[:/_])(?=.)", escaped(item.variant.label))
+    broken = [part for piece in pieces for part in (element("wbr"), piece)][1:]
+    label = element("bdi", broken, class_="label")
+    return element("span", element("b", str(place + 1), class_="place"), " ", label, class_="variant")
+
+
+def number_of_queries(number: int) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {'query' if number == 1 else 'queries'}"
+
+
+def answer(comparison: Comparison) -> Markup:
+    """Say which variant is best, which cheaper one may do, and which are on the frontier."""
+    variants = comparison.variants
+    best = variants[0]
+    sentences = [
+        element(
+            "li",
+            element("strong", "The best: "),
+            name(0, best),
+            f". {QUALITY} {score(mean(best))} ({between(best.quality[QUALITY])}), {_price(best)}.",
+        ),
+        _cheaper(comparison),
+        _smaller(comparison),
+        [_on_frontier(comparison, axis) for axis in AXES],
+    ]
+    return element("ul", sentences, class_="answer")
+
+
+def _price(item: Measured) -> str:
+    if item.queries_cost is None:
+        return "of unknown price"
+    if not item.queries_cost:
+        return "free of charge"
+    return f"{money(item.queries_cost)} for a million queries"
+
+
+def _cheaper(comparison: Comparison) -> Markup | None:
+    """Name the cheapest variant that is not worse than the best by more than chance."""
+    variants, pairs = comparison.variants, pairs_by_labels(comparison)
+    best = variants[0]
+    if best.queries_cost is None:
+        return None
+    cheaper = [
+        (item.queries_cost, place)
+        for place, item in enumerate(variants)
+        if item.queries_cost is not None and item.queries_cost < best.queries_cost
+    ]
+    if not cheaper:
+        return None
+
+    compared = [
+        (cost, place, pairs.get(frozenset((best.variant.label, variants[place].variant.label))))
+        for cost, place in sorted(cheaper)
+    ]
+    as_good = next(((place, pair) for _, place, pair in compared if pair is not None and not pair.differs), None)
+    if as_good is None:
+        return element("li", "Every variant whose queries cost less is worse by more than chance.")
+    place, pair = as_good
+    found = difference_of(pair, variants[place].variant.label)
+    return element(
+        "li",
+        element("strong", "The cheapest that is not worse by more than chance: "),
+        name(place, variants[place]),
+        f". {QUALITY} {score(mean(variants[place]))}, {_price(variants[place])}; "
+        f"{difference(found.mean)} ({differences(found)}) against the best.",
+    )
+
+
+def _smaller(comparison: Comparison) -> Markup | None:
+    """Name the variant with the smallest index that is not worse than the best by more than chance."""
+    best, pairs = comparison.variants[0], pairs_by_labels(comparison)
+    alike = [
+        (item.index_bytes, place, item)
+        for place, item in enumerate(comparison.variants)
+        if (pair := pairs.get(frozenset((best.variant.label, item.variant.label)))) is not None and not pair.differs
+    ]
+    size, place, found = min(alike, default=(best.index_bytes, 0, best))
+    if size >= best.index_bytes:
+        return None
+    return element(
+        "li",
+        element("strong", "The smallest index that is not worse by more than chance: "),
+        name(place, found),
+        f". {data_size(size)}, in place of {data_size(best.index_bytes)}.",
+    )
+
+
+def _on_frontier(comparison: Comparison, axis: Axis) -> Markup | None:
+    """List the numbers of the variants on the frontier, the cheapest first."""
+    places = frontier(comparison, axis)
+    if len(places) < 2:
+        return None
+    listed = ", ".join(str(place + 1) for place in places)
+    return element("li", f"On the frontier by {axis.title}, the cheapest first: ", element("b", listed), ".")
+
+
+def judged(comparison: Comparison) -> Markup:
+    """Say who decided which documents answer a query, and what that means for the measures."""
+    title, meaning = JUDGED[comparison.judged_by]
+    number = len(comparison.queries)
+    few = f"With only {number_of_queries(number)} the intervals are wide, and few differences can be told from chance."
+    return element(
+        "section",
+        element("h2", "How it was judged: ", title[0].lower() + title[1:], id="judged"),
+        element("p", meaning),
+        element("p", few) if number < FEW else None,
+        [element("p", escaped(note)) for note in comparison.notes],
+        element("p", METHOD),
+        class_="judged" if comparison.judged_by == "judgements" else "judged caution",
+        aria_labelledby="judged",
+    )
