@@ -21,8 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from embedrouter.stores._reading import database, readable
 from embedrouter.stores._transfer import Readable, StoredText, Writable
 from tests.command_line import environment
 from tests.emulator import Emulator, count_tokens, vector
+from tests.vector_stores import PostgreSQL
 
 NAME = "handbook"
 MODEL = "text-embedding-3-small"
@@ -45,6 +46,8 @@ CHANGED = 10
 """Rows that are added, changed and deleted after each kill."""
 PATIENCE = 600.0
 """Seconds after which a process is killed that makes no more requests."""
+UNDER_WAY = 10.0
+"""Seconds that a request may be under way, on a busy machine: what was sent before that is in the cache."""
 TOLERANCE = 1e-6
 """Between numbers of vectors: stores that compare by cosine scale them to length 1."""
 
@@ -57,17 +60,21 @@ class Kind:
         new: what names a new one.
         there: what names it since.
         collection: the name of the collection; ``None`` where ``there`` names it.
+        shared: whether programs may write while another one reads, so that rows change during a run, too.
     """
 
     new: str
     there: str
     collection: str | None = NAME
+    shared: bool = False
 
-    def at(self, folder: Path, *, made: bool) -> str:
-        return (self.there if made else self.new).format(folder)
+    def at(self, place: Path | str, *, made: bool) -> str:
+        return (self.there if made else self.new).format(place)
 
 
+POSTGRES = "pgvector"
 KINDS = {
+    POSTGRES: Kind("{}", "{}", shared=True),
     "chroma": Kind("chroma:{}/db", "{}/db"),
     "qdrant": Kind("qdrant:{}/db", "{}/db"),
     "lancedb": Kind("lancedb:{}/db", "{}/db"),
@@ -117,16 +124,29 @@ class Campaign:
         batch_size: texts in one request.
     """
 
-    def __init__(self, folder: Path, pair: str, texts: int, emulator: Emulator, seed: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pair: str,
+        texts: int,
+        emulator: Emulator,
+        seed: int,
+        batch_size: int,
+        new_database: Callable[[], str] = str,
+    ) -> None:
         old, _, new = pair.partition(":")
+        folders = {new: folder / "new", old: folder / "old"}
+        places = {name: new_database() if name == POSTGRES else folders[name] for name in folders}
         self.pair, self.emulator, self.batch_size = pair, emulator, batch_size
         self.chance = random.Random(f"{pair}/{seed}")
         self.kind, self.new_kind = KINDS[old], KINDS.get(new)
-        self.source = KINDS[old].at(folder / "old", made=True)
-        self._new_source = KINDS[old].at(folder / "old", made=False)
-        self.into = KINDS[new].at(folder / "new", made=False) if new else None
-        self._into_there = KINDS[new].at(folder / "new", made=True) if new else self.source
+        self.source = KINDS[old].at(places[old], made=True)
+        self._new_source = KINDS[old].at(places[old], made=False)
+        self.into = KINDS[new].at(places[new], made=False) if new else None
+        self._into_there = KINDS[new].at(places[new], made=True) if new else self.source
         self.folder = folder
+        self.kills: list[float] = []
+        """When the process was killed."""
         self.said: dict[str, Any] = {}
         """What the last run has said."""
         self.texts, self.numbers = texts, iter(range(10**9))
@@ -204,10 +224,13 @@ class Campaign:
                 if time.monotonic() - looked > PATIENCE:
                     break
                 time.sleep(0.02)
+                if self.kind.shared and self.chance.random() < 0.01:
+                    self.change()
             time.sleep(self.chance.uniform(0, 0.5))
             running = process.poll() is None
             if running:
                 os.kill(process.pid, signal.SIGKILL)
+                self.kills.append(time.monotonic())
             process.communicate()
             return running
 
@@ -225,7 +248,7 @@ class Campaign:
         seconds = time.monotonic() - began
         self.look()
         asked = Counter(one for call in self.emulator.received for one in call.texts)
-        again = sum(times - 1 for times in asked.values())
+        again = self._billed_again()
         most = killed * CONCURRENCY * self.batch_size
         assert again <= most, f"{again} texts were embedded twice, at most {most} were under way"
         return Report(
@@ -239,6 +262,23 @@ class Campaign:
             most=most,
             passes=self.said["run"]["passes"],
         )
+
+    def _billed_again(self) -> int:
+        """Return how many texts were sent a second time.
+
+        Raises:
+            AssertionError: the first request with one was not under way at a kill.
+        """
+        first: dict[str, float] = {}
+        again = 0
+        for call in self.emulator.received:
+            for one in call.texts:
+                if one in first:
+                    again += 1
+                    late = [moment for moment in self.kills if first[one] <= moment <= first[one] + UNDER_WAY]
+                    assert late, f"{one!r} was answered long before each kill"
+                first[one] = call.at
+        return again
 
     def look(self) -> None:
         """Compare both collections, row by row, and each vector with a fresh one."""
@@ -268,10 +308,15 @@ class Campaign:
                 yield found
 
 
-def play(pair: str, texts: int, kills: int, *, seed: int = 0, batch_size: int = 256, latency: float = 0.05) -> Report:
+def play(pair: str, texts: int, kills: int, *, seed: int = 0, batch_size: int = 64, latency: float = 0.05) -> Report:
     """Play one pair, in a folder that vanishes."""
-    with tempfile.TemporaryDirectory() as folder, Emulator(latency=latency) as emulator:
-        return Campaign(Path(folder), pair, texts, emulator, seed, batch_size).play(kills)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # PostgreSQL is another user where this one is root
+        emulator = stack.enter_context(Emulator(latency=latency))
+        server = stack.enter_context(PostgreSQL(folder / "data")) if POSTGRES in pair else None
+        address = server.new_database if server else str
+        return Campaign(folder / "stores", pair, texts, emulator, seed, batch_size, address).play(kills)
 
 
 def main() -> None:
