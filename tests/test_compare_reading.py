@@ -132,6 +132,15 @@ def test_another_split_is_chosen_and_a_missing_one_is_told_with_those_that_are_t
     assert read_questions(folder, split="dev").relevant == {"q1": {"d2": 1}}
     with pytest.raises(ConfigError, match=r"has 'dev', 'test', 'train', and no 'best'\. Choose one: --subset"):
         read_questions(folder, split="best")
+    write(tmp_path / "one", FOLDERS["BEIR"])
+    with pytest.raises(ConfigError, match=r"has 'test', and no 'dev'\."):
+        read_questions(tmp_path / "one", split="dev")
+
+
+def test_the_only_judgements_are_used_whatever_they_are_called(tmp_path: Path) -> None:
+    files = {name.replace("test", "dev"): content for name, content in FOLDERS["BEIR"].items()}
+
+    assert everything(read_questions(write(tmp_path, files))) == ALL
 
 
 def test_a_folder_of_one_part_is_read_as_such(tmp_path: Path) -> None:

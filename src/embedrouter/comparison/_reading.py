@@ -45,7 +45,7 @@ def read_questions(
     query_id_field: str | None = None,
     relevant_field: str | None = None,
     join: str = " ",
-    split: str = "test",
+    split: str | None = None,
     collection: str | None = None,
     limit: int | None = None,
     query_limit: int | None = None,
@@ -70,7 +70,7 @@ def read_questions(
         relevant_field: the field of a query with the ids of the documents that answer it, where ``qrels`` is ``None``;
             by default ``relevant_docs`` and the like.
         join: is put between several fields.
-        split: which judgements of a folder, such as ``qrels/test.tsv``.
+        split: which judgements of a folder, as ``"dev"`` of ``qrels/dev.tsv``; by default ``"test"``.
         collection: of several in a store.
         limit: at most so many documents, those first that answer a query.
         query_limit: at most so many queries.
@@ -126,7 +126,9 @@ def read_questions(
 # Where things are
 
 
-def _sources(corpus: Any, queries: Any, qrels: Any, split: str, collection: str | None) -> tuple[str, Any, Any, Any]:
+def _sources(
+    corpus: Any, queries: Any, qrels: Any, split: str | None, collection: str | None
+) -> tuple[str, Any, Any, Any]:
     """Return a name, and what documents, queries and judgements are read from: lists of paths, or objects."""
     name = UNNAMED
     if isinstance(corpus, str | Path):
@@ -149,7 +151,7 @@ def _sources(corpus: Any, queries: Any, qrels: Any, split: str, collection: str 
     return name, corpus, _paths(queries, split), _paths(qrels, split)
 
 
-def _from_path(given: str, place: Path, split: str, collection: str | None) -> Any:
+def _from_path(given: str, place: Path, split: str | None, collection: str | None) -> Any:
     if "://" in given:
         return _stored(given, collection)
     if not place.exists():
@@ -170,7 +172,7 @@ def _from_path(given: str, place: Path, split: str, collection: str | None) -> A
     )
 
 
-def holds_questions(place: Path, split: str) -> bool:
+def holds_questions(place: Path, split: str | None) -> bool:
     """Return whether a folder is read here: one of a collection, of a store, or of files with rows and no others."""
     if find_collection(place, split) is not None or is_store(place):
         return True
@@ -199,7 +201,7 @@ def _from_object(corpus: Any) -> Any:
         raise
 
 
-def _paths(source: Any, split: str) -> Any:
+def _paths(source: Any, split: str | None) -> Any:
     """Return the files that a path names, and anything else as it is."""
     if not isinstance(source, str | Path):
         return source

@@ -59,8 +59,8 @@ class QuestionOptions:
         typer.Option("--join", metavar="TEXT", help="What is put between several fields; a blank.", show_default=False),
     ] = " "
     subset: Annotated[
-        str, typer.Option("--subset", metavar="NAME", help="Which judgements of a folder: qrels/NAME.tsv.")
-    ] = "test"
+        str | None, typer.Option("--subset", metavar="NAME", help="Which judgements of a folder, qrels/NAME.tsv; test.")
+    ] = None
     collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")] = (
         None
     )
@@ -129,4 +129,6 @@ class QuestionOptions:
         )
         with closing(Texts(options)) as texts:
             found = {item.id: item.text for item in texts}
+            if not found:
+                return self.corpus, ()  # of which the message says what is there
             return found, [f"{line[0].upper()}{line[1:]}." for line in texts.skipped.lines()]
