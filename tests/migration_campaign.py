@@ -3,10 +3,10 @@
     python -m tests.migration_campaign --texts 20000 --kills 5 chroma:jsonl jsonl:chroma
 
 Each pair is an old store in WordLlama's space, and ``embedrouter migrate`` in a process of its own that embeds with the
-emulator's text-embedding-3-small. The process is killed (SIGKILL) at random moments; after each kill rows are added,
-changed and deleted in the old store, and the command is given again. In the end the new collection has exactly the old
-one's rows, every vector is that of its text, and the emulator has billed each text once, but for requests that were
-under way at a kill: their answers were paid and never arrived.
+emulator's text-embedding-3-small. The process is killed (SIGKILL) at random moments, which are told by the number of
+requests so far; after each kill rows are added, changed and deleted in the old store, and the command is given again.
+In the end the new collection has exactly the old one's rows, every vector is that of its text, and the emulator has
+billed each text once, but for requests that were under way at a kill: their answers were paid and never arrived.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from embedrouter import Router
-from embedrouter.spending import Ledger
 from embedrouter.stores._reading import database, readable
 from embedrouter.stores._transfer import Readable, StoredText, Writable
 from tests.command_line import environment
 from tests.emulator import Emulator, count_tokens, vector
+from tests.vector_stores import PostgreSQL
 
 NAME = "handbook"
 MODEL = "text-embedding-3-small"
@@ -44,6 +44,10 @@ PROGRAM = "from embedrouter.cli import main; main()"
 WORDS = ("harbour", "tea", "rain", "ship", "crane", "quay", "rope", "salt", "gull", "mast")
 CHANGED = 10
 """Rows that are added, changed and deleted after each kill."""
+PATIENCE = 600.0
+"""Seconds after which a process is killed that makes no more requests."""
+UNDER_WAY = 10.0
+"""Seconds that a request may be under way, on a busy machine: what was sent before that is in the cache."""
 TOLERANCE = 1e-6
 """Between numbers of vectors: stores that compare by cosine scale them to length 1."""
 
@@ -56,17 +60,21 @@ class Kind:
         new: what names a new one.
         there: what names it since.
         collection: the name of the collection; ``None`` where ``there`` names it.
+        shared: whether programs may write while another one reads, so that rows change during a run, too.
     """
 
     new: str
     there: str
     collection: str | None = NAME
+    shared: bool = False
 
-    def at(self, folder: Path, *, made: bool) -> str:
-        return (self.there if made else self.new).format(folder)
+    def at(self, place: Path | str, *, made: bool) -> str:
+        return (self.there if made else self.new).format(place)
 
 
+POSTGRES = "pgvector"
 KINDS = {
+    POSTGRES: Kind("{}", "{}", shared=True),
     "chroma": Kind("chroma:{}/db", "{}/db"),
     "qdrant": Kind("qdrant:{}/db", "{}/db"),
     "lancedb": Kind("lancedb:{}/db", "{}/db"),
@@ -82,7 +90,7 @@ class Report:
     """What happened.
 
     Attributes:
-        seconds: of one clean run.
+        seconds: of the last run, which was not killed.
         billed: tokens that the emulator has billed, and those of one clean run of all texts that ever were.
         again: texts that were billed a second time.
         most: how many that may be: those of the requests under way at the kills.
@@ -96,13 +104,13 @@ class Report:
     clean: int
     again: int
     most: int
-    left_to_be_confirmed: int
+    passes: int
 
     def __str__(self) -> str:
         return (
             f"{self.pair}: {self.rows:,} rows, killed {self.killed} times; billed {self.billed:,} tokens, a clean run "
-            f"{self.clean:,}; {self.again:,} texts billed twice (at most {self.most:,}); requests to be confirmed in "
-            f"the ledger: {self.left_to_be_confirmed}; a clean run takes {self.seconds:.0f} s"
+            f"{self.clean:,}; {self.again:,} texts billed twice (at most {self.most:,}); {self.passes} passes in the "
+            f"last run, {self.seconds:.0f} s"
         )
 
 
@@ -116,16 +124,29 @@ class Campaign:
         batch_size: texts in one request.
     """
 
-    def __init__(self, folder: Path, pair: str, texts: int, emulator: Emulator, seed: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pair: str,
+        texts: int,
+        emulator: Emulator,
+        seed: int,
+        batch_size: int,
+        new_database: Callable[[], str] = str,
+    ) -> None:
         old, _, new = pair.partition(":")
+        folders = {new: folder / "new", old: folder / "old"}
+        places = {name: new_database() if name == POSTGRES else folders[name] for name in folders}
         self.pair, self.emulator, self.batch_size = pair, emulator, batch_size
         self.chance = random.Random(f"{pair}/{seed}")
         self.kind, self.new_kind = KINDS[old], KINDS.get(new)
-        self.source = KINDS[old].at(folder / "old", made=True)
-        self._new_source = KINDS[old].at(folder / "old", made=False)
-        self.into = KINDS[new].at(folder / "new", made=False) if new else None
-        self._into_there = KINDS[new].at(folder / "new", made=True) if new else self.source
+        self.source = KINDS[old].at(places[old], made=True)
+        self._new_source = KINDS[old].at(places[old], made=False)
+        self.into = KINDS[new].at(places[new], made=False) if new else None
+        self._into_there = KINDS[new].at(places[new], made=True) if new else self.source
         self.folder = folder
+        self.kills: list[float] = []
+        """When the process was killed."""
         self.said: dict[str, Any] = {}
         """What the last run has said."""
         self.texts, self.numbers = texts, iter(range(10**9))
@@ -134,13 +155,10 @@ class Campaign:
         (folder / "old").mkdir(parents=True)
         (folder / "new").mkdir()
         self.old = Router(["wordllama:l2_supercat_256"], dimensions=64, cache=None, ledger=":memory:")
-        self._configure("kept")
-
-    def _configure(self, cache: str) -> None:
-        (self.folder / "embedrouter.toml").write_text(
-            f'cache = "{self.folder / cache}"\ndimensions = {DIMENSIONS}\n[[models]]\nmodel = "openai:{MODEL}"\n'
-            f'base_url = "{self.emulator.openai_url}"\napi_key_env = "CAMPAIGN_KEY"\n'
-            f"max_concurrency = {CONCURRENCY}\nbatch_size = {self.batch_size}\n"
+        (folder / "embedrouter.toml").write_text(
+            f'cache = "{folder / "kept"}"\ndimensions = {DIMENSIONS}\n[[models]]\nmodel = "openai:{MODEL}"\n'
+            f'base_url = "{emulator.openai_url}"\napi_key_env = "CAMPAIGN_KEY"\n'
+            f"max_concurrency = {CONCURRENCY}\nbatch_size = {batch_size}\n"
         )
 
     def row(self, identifier: str | None = None) -> StoredText:
@@ -174,75 +192,93 @@ class Campaign:
     def _write(self, made: Writable, rows: Sequence[StoredText]) -> None:
         made.write_rows(rows, self.old.embed([row.text for row in rows], input_type="document").vectors)
 
-    def start(self, *options: str, into: str | None = None) -> subprocess.Popen[str]:
+    def start(self) -> subprocess.Popen[str]:
         """Start the command."""
-        target = into or self.into
-        where = ["--into", target] if target else []
+        where = ["--into", self.into] if self.into else []
         named = ["--collection", self.kind.collection] if self.kind.collection else []
         given = ["migrate", self.source, "--to", str(self.folder / "embedrouter.toml"), *named, *where]
         variables = {"CAMPAIGN_KEY": "k", "XDG_DATA_HOME": str(self.folder / "data")}
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *given, "--yes", "--json", *options],
+            [sys.executable, "-c", PROGRAM, *given, "--yes", "--json"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**environment(), **variables},
         )  # fmt: skip
 
-    def end(self, *options: str, into: str | None = None) -> dict[str, Any]:
+    def end(self) -> dict[str, Any]:
         """Run the command to its end; return what it says.
 
         Raises:
             AssertionError: it failed.
         """
-        with self.start(*options, into=into) as process:
+        with self.start() as process:
             said, complaint = process.communicate(timeout=3600)
         assert process.returncode == 0, f"{self.pair}: {complaint}\n{said}"
         facts: dict[str, Any] = json.loads(said)
         return facts
 
-    def clean_run(self) -> float:
-        """Return the seconds of a run that is not killed, with another cache and into a file."""
-        self._configure("clean")
-        began = time.monotonic()
-        self.end(into=str(self.folder / "clean.jsonl"))
-        self._configure("kept")
-        return time.monotonic() - began
+    def killed(self, requests: int) -> bool:
+        """Start the command, and kill it when the emulator has seen so many requests; return whether it still ran."""
+        with self.start() as process:
+            looked = time.monotonic()
+            while process.poll() is None and len(self.emulator.received) < requests:
+                if time.monotonic() - looked > PATIENCE:
+                    break
+                time.sleep(0.02)
+                if self.kind.shared and self.chance.random() < 0.01:
+                    self.change()
+            time.sleep(self.chance.uniform(0, 0.5))
+            running = process.poll() is None
+            if running:
+                os.kill(process.pid, signal.SIGKILL)
+                self.kills.append(time.monotonic())
+            process.communicate()
+            return running
 
     def play(self, kills: int) -> Report:
         """Fill, kill, change, run to the end, and look."""
         self.fill()
-        seconds = self.clean_run()
-        before = len(self.emulator.received), self.emulator.billed["openai", MODEL]
+        requests = self.texts // self.batch_size
+        moments = sorted(self.chance.randrange(requests + 2) for _ in range(kills))
         killed = 0
-        for _ in range(kills):
-            with self.start() as process:
-                with_luck = self.chance.uniform(0.15, 1.0) * max(2.0, 2 * seconds / (kills + 1))
-                try:
-                    process.communicate(timeout=with_luck)
-                except subprocess.TimeoutExpired:
-                    os.kill(process.pid, signal.SIGKILL)
-                    process.communicate()
-                    killed += 1
+        for moment in moments:
+            killed += self.killed(moment)
             self.change()
+        began = time.monotonic()
         self.said = self.end()
+        seconds = time.monotonic() - began
         self.look()
-        asked = Counter(one for call in self.emulator.received[before[0] :] for one in call.texts)
-        again = sum(times - 1 for times in asked.values())
+        asked = Counter(one for call in self.emulator.received for one in call.texts)
+        again = self._billed_again()
         most = killed * CONCURRENCY * self.batch_size
         assert again <= most, f"{again} texts were embedded twice, at most {most} were under way"
-        assert self.end()["run"]["usage"]["cost"] == "0", "another run pays nothing"
-        with closing(Ledger(self.folder / "kept" / "ledger.db")) as ledger:
-            unconfirmed = len(ledger.unconfirmed())
         return Report(
             pair=self.pair,
             rows=self.texts,
             seconds=seconds,
             killed=killed,
-            billed=self.emulator.billed["openai", MODEL] - before[1],
+            billed=self.emulator.billed["openai", MODEL],
             clean=sum(count_tokens("openai", one) for one in asked),
             again=again,
             most=most,
-            left_to_be_confirmed=unconfirmed,
+            passes=self.said["run"]["passes"],
         )
+
+    def _billed_again(self) -> int:
+        """Return how many texts were sent a second time.
+
+        Raises:
+            AssertionError: the first request with one was not under way at a kill.
+        """
+        first: dict[str, float] = {}
+        again = 0
+        for call in self.emulator.received:
+            for one in call.texts:
+                if one in first:
+                    again += 1
+                    late = [moment for moment in self.kills if first[one] <= moment <= first[one] + UNDER_WAY]
+                    assert late, f"{one!r} was answered long before each kill"
+                first[one] = call.at
+        return again
 
     def look(self) -> None:
         """Compare both collections, row by row, and each vector with a fresh one."""
@@ -272,10 +308,15 @@ class Campaign:
                 yield found
 
 
-def play(pair: str, texts: int, kills: int, *, seed: int = 0, batch_size: int = 128, latency: float = 0.05) -> Report:
+def play(pair: str, texts: int, kills: int, *, seed: int = 0, batch_size: int = 64, latency: float = 0.05) -> Report:
     """Play one pair, in a folder that vanishes."""
-    with tempfile.TemporaryDirectory() as folder, Emulator(latency=latency) as emulator:
-        return Campaign(Path(folder), pair, texts, emulator, seed, batch_size).play(kills)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # PostgreSQL is another user where this one is root
+        emulator = stack.enter_context(Emulator(latency=latency))
+        server = stack.enter_context(PostgreSQL(folder / "data")) if POSTGRES in pair else None
+        address = server.new_database if server else str
+        return Campaign(folder / "stores", pair, texts, emulator, seed, batch_size, address).play(kills)
 
 
 def main() -> None:

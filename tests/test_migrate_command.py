@@ -132,7 +132,7 @@ def test_steps_exclude_each_other_and_qrels_need_queries(index: Path) -> None:
     assert call(*MIGRATE, "--qrels", "x").exit_code == 2
 
 
-@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("columns", [40])
 def test_it_fits_a_narrow_window(columns: int, index: Path) -> None:
     """All but names and the commands that are to be copied."""
     done = run(*MIGRATE, "--plan", columns=columns, typed="")

@@ -140,8 +140,8 @@ def read_texts(path: Path) -> Texts:
     return found
 
 
-def read_judgements(path: Path, queries: Texts, documents: Texts | None) -> Judgements:
-    """Read the relevance of documents, by query, for the given queries and documents (``None``: for all).
+def read_judgements(path: Path, queries: Texts, documents: Texts) -> Judgements:
+    """Read the relevance of documents, by query, for the given queries and documents.
 
     A line holds query, document and relevance, separated by tabs or blanks; the second of TREC's four columns is
     ignored. Without a number the relevance is 1. The first line may be a heading.
@@ -159,8 +159,7 @@ def read_judgements(path: Path, queries: Texts, documents: Texts | None) -> Judg
             if number == 1:
                 continue
             raise ConfigError(f"{location}: expected a query id, a document id and a number.") from None
-        known = documents is None or columns[document] in documents
-        if relevance > 0 and columns[query] in queries and known:
+        if relevance > 0 and columns[query] in queries and columns[document] in documents:
             found.setdefault(columns[query], {})[columns[document]] = relevance
     if not found:
         raise ConfigError(

@@ -12,14 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from .. import migrate
-from ..errors import EmbedRouterError
+from ..comparison._judgements import read_judgements
+from ..comparison._texts import QUERIES, Chosen, read_texts
+from ..errors import ConfigError, EmbedRouterError
 from ..migrate import Plan, Verification
 from ..migrate._migration import Migration, migration
 from ..migrate._switch import described, require_droppable
 from ..types import OverlongPolicy
 from . import _completion
 from ._batch import PollInterval
-from ._calibrate import read_judgements, read_texts
 from ._console import Output, exit_on_interrupt
 from ._options import AsJson, CacheFolder, Yes, exclusive, expand_bundles
 from ._routers import cache_location, settings_for
@@ -77,7 +78,7 @@ def command(
     every: PollInterval = 60.0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be embedded.")] = False,
     queries: Annotated[
-        Path | None, typer.Option(metavar="FILE", help='Compare answers to these: JSON lines {"id", "text"}.')
+        Path | None, typer.Option(metavar="FILE", help="Compare answers to these: JSON lines, CSV …")
     ] = None,
     qrels: Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements for them: nDCG before, after.")] = None,
     old_model: Annotated[
@@ -130,9 +131,19 @@ def _asked(where: Where) -> Migration:
 
 
 def _answers(queries: Path | None, qrels: Path | None, old: str | None) -> dict[str, Any]:
-    """Return what ``verify`` is given for the comparison of answers."""
-    texts = None if queries is None else read_texts(queries)
-    judged = None if qrels is None or texts is None else read_judgements(qrels, texts, None)
+    """Return what ``verify`` is given for the comparison of answers.
+
+    Raises:
+        ConfigError: a file cannot be read, or no judgement is about the queries.
+    """
+    if queries is None:
+        return {"old": old}
+    texts = {name: item.text for name, item in read_texts([queries], QUERIES, Chosen()).items.items()}
+    judged = None if qrels is None else read_judgements([qrels]).grades
+    if judged is not None and not judged.keys() & texts.keys():
+        raise ConfigError(
+            f"No line of {qrels} is about a query of {queries}. Check that the ids are those of the file."
+        )
     return {"queries": texts, "qrels": judged, "old": old}
 
 

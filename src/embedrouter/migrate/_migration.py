@@ -56,15 +56,15 @@ class Migration:
             if self.own:
                 stack.callback(self.router.close)
             try:
-                first = stack.enter_context(_readable(self.source, self.collection))
+                first, alias = stack.enter_context(_readable(self.source, self.collection))
             except ConfigError as error:
-                first = stack.enter_context(_readable(self.source, self._found_again(error)))
+                first, alias = stack.enter_context(_readable(self.source, self._found_again(error)))
             entry = read_entry(first)
             if entry is not None and entry.switched and recorded_space(first) == self.router.space:
-                yield _since_the_switch(self, first, entry)
+                yield _since_the_switch(self, first, alias, entry)
                 return
             database = first.database if self.into is None else stack.enter_context(_database(self.into))
-            yield _before_a_switch(self, first, entry, database)
+            yield _before_a_switch(self, first, alias, entry, database)
 
     def _found_again(self, error: ConfigError) -> str:
         """Return the name of the old collection where migrations explain why it was not found.
@@ -189,9 +189,9 @@ def _slug(space: Space) -> str:
     return f"{plain or 'space'}-{space.dimensions}"
 
 
-def _since_the_switch(asked: Migration, first: Readable, entry: Entry) -> Opened:
+def _since_the_switch(asked: Migration, first: Readable, alias: str, entry: Entry) -> Opened:
     """Return the collections where the user's name leads to the new one."""
-    database, alias = first.database, first.name
+    database = first.database
     name = database.leads_to(alias) or alias
     if entry.aside is None or entry.aside not in database.names():
         raise ConfigError(
@@ -202,7 +202,7 @@ def _since_the_switch(asked: Migration, first: Readable, entry: Entry) -> Opened
     return Opened(database.open(entry.aside), database, asked.router, name, alias, target, entry, renamed=True)
 
 
-def _before_a_switch(asked: Migration, first: Readable, entry: Entry | None, database: Database) -> Opened:
+def _before_a_switch(asked: Migration, first: Readable, alias: str, entry: Entry | None, database: Database) -> Opened:
     """Return the collections where the user's name leads to the old one."""
     router, old = asked.router, recorded_space(first)
     if entry is not None and not entry.switched and entry.state != "ended":
@@ -210,20 +210,20 @@ def _before_a_switch(asked: Migration, first: Readable, entry: Entry | None, dat
             f"{first.title} is itself being filled from {entry.alias!r}. Name that collection as the one to migrate."
         )
     name = asked.name or (database.named if asked.into is not None else None)
-    name = name or database.fitting_name(new_name(first.name, router.space, old))
+    name = name or database.fitting_name(new_name(alias, router.space, old))
     inside = asked.into is None
-    if inside and (name == first.name or old == router.space):
+    if inside and (name in (alias, first.name) or old == router.space):
         raise ConfigError(
             f"{first.title} is in the space {router.space} already. Name the model to change to."
             if old == router.space
             else f"The new collection needs another name than {shown_name(name)}, which is the old one's."
         )
     target = database.open(name) if name in database.names() else None
-    known = None if target is None else _checked(target, first, router)
-    return Opened(first, database, router, name, first.name, target, known)
+    known = None if target is None else _checked(target, alias, first.kind, router)
+    return Opened(first, database, router, name, alias, target, known)
 
 
-def _checked(target: Writable, source: Readable, router: Router) -> Entry | None:
+def _checked(target: Writable, alias: str, kind: str, router: Router) -> Entry | None:
     """Return the entry of a collection in the new one's place.
 
     Raises:
@@ -238,26 +238,28 @@ def _checked(target: Writable, source: Readable, router: Router) -> Entry | None
         if target.count():
             raise ConfigError(f"{target.title} holds rows that no migration has written. {other}")
         return None
-    if (entry.alias, entry.origin) != (source.name, source.kind):
+    if (entry.alias, entry.origin) != (alias, kind):
         raise ConfigError(
-            f"{target.title} is filled from {entry.alias!r} ({entry.origin}), not from {source.name!r}. {other}"
+            f"{target.title} is filled from {entry.alias!r} ({entry.origin}), not from {alias!r}. {other}"
         )
     return entry
 
 
 @contextmanager
-def _readable(source: Any, collection: str | None) -> Iterator[Readable]:
+def _readable(source: Any, collection: str | None) -> Iterator[tuple[Readable, str]]:
+    """Give the collection that programs open, and the name by which they do: an alias, where the store has them."""
     if isinstance(source, Database) and collection is not None:
-        yield source.open(collection)
+        yield source.open(collection), collection
         return
     from ..stores._reading import readable
 
     with readable(source, collection) as found:
         wanted, database = collection or found.name, found.database
-        if isinstance(source, str | Path) or (wanted not in database.names() and database.leads_to(wanted) is None):
-            yield found
+        aliased = database.leads_to(wanted) is not None
+        if isinstance(source, str | Path) or not (aliased or wanted in database.names()):
+            yield found, wanted if aliased else found.name
         else:  # what a store object has open may have another name since a switch
-            yield database.open(wanted)
+            yield database.open(wanted), wanted
 
 
 @contextmanager

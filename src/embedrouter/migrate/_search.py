@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,14 @@ from ._rows import first_ids
 
 FOUND = 0.9
 """The share of stored texts that have to find themselves: approximate indexes miss some among many similar texts."""
+
+
+LONGEST = 15.0
+"""Seconds after which no more of a sample is searched for: files have no index, and each search reads all of one."""
+LEAST = 5
+"""Of a sample is searched for in any case."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +49,15 @@ class Queries:
 
 def finds_itself(target: Writable, rows: Sequence[tuple[StoredText, Vectors]]) -> Check:
     """Search for stored texts by their own vectors."""
-    lost = []
-    for row, vector in rows:
+    lost, searched = [], 0
+    for row, vector in _in_time(rows):
+        searched += 1
         nearest = target.search(vector, DEPTH)
         if row.id not in nearest:
             equal = {found.text for found, _ in target.fetch(nearest)}
             lost += [] if row.text in equal else [row.id]
-    share = 1 - len(lost) / len(rows)
-    found = f"{len(rows) - len(lost):,} of {counted(len(rows), 'stored text')} find themselves"
+    share = 1 - len(lost) / searched
+    found = f"{searched - len(lost):,} of {counted(searched, 'stored text')} find themselves"
     found += f", not {first_ids(lost)}." if lost else "."
     if share >= FOUND:
         return Check("search", True, found)
@@ -94,7 +104,7 @@ def _overlap_of_stored(source: Readable, target: Writable, sample: Sequence[str]
         old = {row.id: vector for row, vector in source.fetch(sample)}
         new = {row.id: vector for row, vector in target.fetch(sample)}
         both = [one for one in sample if one in old and one in new]
-        pairs = [(_others(source, one, old[one]), _others(target, one, new[one])) for one in both]
+        pairs = [(_others(source, one, old[one]), _others(target, one, new[one])) for one in _in_time(both)]
     except Unreadable as reason:
         return Check("answers", None, f"not compared: of the old collection, {reason}.")
     if not pairs or not any(before for before, _ in pairs):
@@ -103,6 +113,15 @@ def _overlap_of_stored(source: Readable, target: Writable, sample: Sequence[str]
         [len(before & after) / max(1, len(before)) for before, after in pairs],
         f"{counted(len(pairs), 'stored text')} as queries",
     )
+
+
+def _in_time(items: Sequence[T]) -> Iterator[T]:
+    """Yield items until the time is up, but at least a few."""
+    began = time.monotonic()
+    for number, item in enumerate(items):
+        if number >= LEAST and time.monotonic() - began > LONGEST:
+            return
+        yield item
 
 
 def _others(collection: Readable, identifier: str, vector: Vectors) -> set[str]:
