@@ -88,7 +88,7 @@ class Plan:
         ]
         if self.batch_cost is not None:
             facts.append(("by batch", _range(self.likely_batch_cost, self.batch_cost, bound=estimate.is_bound)))
-        if estimate.unique > estimate.cached:
+        if estimate.unique > estimate.cached and (self.hours is not None or estimate.cost != 0):
             facts.append(("time", _time(self.hours)))
         in_cache = f", {data_size(estimate.cache_bytes)} for the cache" if estimate.cache_bytes else ""
         facts.append(("disk", f"about {data_size(self.index_bytes)} for the new collection{in_cache}"))
