@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -208,17 +208,19 @@ def test_a_literal_key_is_written_nowhere(emulator: Emulator) -> None:
 
 
 @pytest.fixture(scope="module")
-def found() -> Comparison:
-    return embedrouter.compare(
-        DOCUMENTS,
-        QUERIES,
-        JUDGED,
-        [WORDLLAMA, FakeBackend().model(price="2"), "openai:text-embedding-3-small"],
-        dimensions=[64],
-        cache=MemoryCache(),
-        ledger=":memory:",
-        show_progress=False,
-    )
+def found() -> Iterator[Comparison]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OPENAI_API_KEY", raising=False)  # other tests' programs may have set it
+        yield embedrouter.compare(
+            DOCUMENTS,
+            QUERIES,
+            JUDGED,
+            [WORDLLAMA, FakeBackend().model(price="2"), "openai:text-embedding-3-small"],
+            dimensions=[64],
+            cache=MemoryCache(),
+            ledger=":memory:",
+            show_progress=False,
+        )
 
 
 def test_a_data_frame_has_a_row_for_each_variant_and_money_as_numbers(found: Comparison) -> None:

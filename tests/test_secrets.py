@@ -810,7 +810,7 @@ def test_the_package_starts_no_process() -> None:
             )
         }
 
-        known = {"pickle"} if file.name == "_faiss_folder.py" else set()  # reads plain data, see test_check_stores
+        known = {"pickle"} if file.name == "_faiss_pickle.py" else set()  # reads plain data, see test_check_stores
         assert not imported & {"subprocess", "multiprocessing", "pickle", "shelve", "marshal", "dill"} - known, file
 
 
