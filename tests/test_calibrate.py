@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from embedrouter import Router, TieredRouter
 from embedrouter.cli import app
-from embedrouter.cli._calibrate import read_judgements, read_texts, run_calibration
+from embedrouter.cli._calibrate import run_calibration
 from embedrouter.cli._console import Output
+from embedrouter.comparison import read_questions
 from embedrouter.errors import ConfigError
 from embedrouter.retrieval.calibration import TierVectors, calibrate, measure, ndcg, nearest_documents, overlap
 from embedrouter.testing import FakeBackend, MemoryCache
@@ -164,41 +165,6 @@ def test_the_running_cascade_comes_near_the_sorted_one_and_its_figures_begin_ano
     assert found.gaps == pytest.approx([(number + 0.5) / 20 for number in range(20)], abs=0.02)
 
 
-# The files
-
-
-def test_texts_have_their_title_before_them(tmp_path: Path) -> None:
-    """As is usual for these collections; BEIR writes ``_id``."""
-    path = write(tmp_path / "a.jsonl", [{"id": 1, "text": "b", "title": "a"}, {"_id": "2", "text": "c", "title": ""}])
-
-    assert read_texts(path) == {"1": "a b", "2": "c"}
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        "q1\td1\t2\nq2\td9\t1\nq1\td2\t0\n",
-        "query-id\tcorpus-id\tscore\nq1\td1\t2\n",
-        "q1 0 d1 2\nq1 0 d2 0\nq9 0 d1 1\n",
-        "q1\tQ0\td1\t2.0\n",
-        "\nq1 d1 2\n",
-    ],
-)
-def test_judgements_come_in_the_usual_forms(lines: str, tmp_path: Path) -> None:
-    """BEIR with or without heading, TREC; what is not relevant or about other texts is left out."""
-    path = tmp_path / "qrels"
-    path.write_text(lines)
-
-    assert read_judgements(path, {"q1": "", "q2": ""}, {"d1": "", "d2": ""}) == {"q1": {"d1": 2.0}}
-
-
-def test_two_columns_say_that_the_document_is_relevant(tmp_path: Path) -> None:
-    path = tmp_path / "qrels"
-    path.write_text("q 1\td1\n")
-
-    assert read_judgements(path, {"q 1": ""}, {"d1": ""}) == {"q 1": {"d1": 1.0}}
-
-
 # The command
 
 
@@ -280,8 +246,8 @@ def test_a_pair_of_models_is_named_on_the_command_line(place: Path) -> None:
 
 def run_here(place: Path, router: TieredRouter, *, yes: bool = False) -> None:
     """Run the command's work in this process, with routers that no configuration can describe."""
-    documents, queries = read_texts(place / "corpus.jsonl"), read_texts(place / "queries.jsonl")
-    run_calibration(router, documents, queries, None, 0.3, Output(as_json=True, yes=yes))
+    questions = read_questions(place / "corpus.jsonl", place / "queries.jsonl")
+    run_calibration(router, questions, 0.3, Output(as_json=True, yes=yes))
 
 
 def test_money_is_spent_only_when_the_user_agrees(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,47 +293,12 @@ def test_ctrl_c_says_what_is_kept(
     assert str(cache or "") in printed
 
 
-BAD = {
-    "empty": ("", "empty holds no texts"),
-    "no-json": ("{}\n", 'line 1: expected {"id": …, "text": …}'),
-    "number": ('{"id": "a", "text": 5}\n', "line 1: expected"),
-    "list": ("[1]\n", "line 1: expected"),
-    "no-id": ('{"id": "a", "text": "b"}\n\n{"text": "b"}\n', "line 3: the id is missing"),
-    "no-text": ('{"id": "a", "text": " "}\n', "line 1: the text is missing"),
-    "twice": ('{"id": "a", "text": "b"}\n' * 2, "line 2: the id 'a' is there twice"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_line_is_named(name: str, tmp_path: Path) -> None:
-    content, says = BAD[name]
-    (tmp_path / name).write_text(content)
-
-    with pytest.raises(ConfigError, match=says.replace("{", r"\{")):
-        read_texts(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ("q0\td0\t1\nq0\td1\tx\n", "line 2: expected a query id"),
-        ("a b c d e\n" * 2, "line 2"),
-        ("q\td\t1\n", "No line"),
-    ],
-)
-def test_a_bad_judgement_is_named(lines: str, says: str, tmp_path: Path) -> None:
-    path = tmp_path / "qrels"
-    path.write_text(lines)
-
-    with pytest.raises(ConfigError, match=says):
-        read_judgements(path, {"q0": ""}, {"d0": "", "d1": ""})
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere", "queries.jsonl"], "nowhere cannot be read"),
-        (["corpus.jsonl", "queries.jsonl", "--qrels", "nowhere"], "nowhere cannot be read"),
+        (["nowhere", "queries.jsonl"], "There is no nowhere. Check the path."),
+        (["corpus.jsonl", "bad.jsonl"], "bad.jsonl, line 2"),
+        (["corpus.jsonl", "queries.jsonl", "--qrels", "nowhere"], "There is no nowhere. Check the path."),
         (["corpus.jsonl", "queries.jsonl", "--config", "single.toml"], "[routers.low]"),
         (["corpus.jsonl", "queries.jsonl", "--good", "openai:text-embedding-3-small"], "Agree with --yes"),
         (["corpus.jsonl", "queries.jsonl", "--good", "openai:text-embedding-3-small", "--yes"], "OPENAI_API_KEY"),
@@ -375,6 +306,7 @@ def test_a_bad_judgement_is_named(lines: str, says: str, tmp_path: Path) -> None
 )
 def test_errors_are_one_paragraph_and_exit_code_1(place: Path, arguments: list[str], says: str) -> None:
     """They say what to do next, and there is no traceback."""
+    (place / "bad.jsonl").write_text('{"id": "a", "text": "b"}\n[1]\n')
     (place / "single.toml").write_text('cache = false\n[[models]]\nmodel = "wordllama:l2_supercat_256"\n')
 
     done = run("calibrate", *arguments, cwd=place)

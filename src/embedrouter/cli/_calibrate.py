@@ -3,15 +3,14 @@
 The command embeds documents and queries with both tiers and prints what ``retrieval.calibrate`` computes.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, TypeAlias
+from dataclasses import asdict, replace
+from typing import Annotated
 
 import numpy as np
 import typer
 
+from ..comparison import Questions, read_questions
 from ..errors import ConfigError
 from ..models.agreement import comparable
 from ..retrieval.calibration import Calibration, Point, TierVectors, calibrate
@@ -21,20 +20,15 @@ from ..types import InputType, Vectors
 from ._console import STEP, Output, exit_on_interrupt, interrupt_message
 from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, build_router, cache_location, separate_routers, settings_for
-from ._texts import located_lines
-
-Texts: TypeAlias = dict[str, str]
-Judgements: TypeAlias = dict[str, dict[str, float]]
-"""The relevance of documents, by query."""
 
 MINILM = "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"
 CHART_WIDTH = 50
 
 
 def command(
-    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help='Documents: JSON lines {"id", "text", "title"?}.')],
-    queries: Annotated[Path, typer.Argument(metavar="QUERIES", help='Queries: JSON lines {"id", "text"}.')],
-    qrels: Annotated[Path | None, typer.Option(metavar="FILE", help="Judgements, as BEIR or TREC writes them.")] = None,
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="Documents, as embedrouter compare reads them.")],
+    queries: Annotated[str, typer.Argument(metavar="QUERIES", help="Queries: a file, one a line or as documents.")],
+    qrels: Annotated[str | None, typer.Option(metavar="FILE", help="Judgements, as BEIR or TREC writes them.")] = None,
     cheap: Annotated[str | None, typer.Option(metavar="MODEL", help=f"The tier to search first; {WORDLLAMA}.")] = None,
     good: Annotated[str | None, typer.Option(metavar="MODEL", help="The better tier; all-MiniLM-L6-v2.")] = None,
     config: ConfigFile = None,
@@ -55,35 +49,33 @@ def command(
     router = build_router(config, {"routers": tiers}, cache, no_cache)
     if not isinstance(router, TieredRouter):
         raise ConfigError(f"{config} describes a single router. A cascade needs two: [routers.low], [routers.high].")
-    documents, asked = read_texts(corpus), read_texts(queries)
-    if limit is not None and limit < len(asked):
-        every = list(asked.items())
-        asked = dict(every[number * len(every) // limit] for number in range(limit))
-    relevant = read_judgements(qrels, asked, documents) if qrels else None
-    run_calibration(router, documents, asked, relevant, share, Output(as_json=as_json, yes=yes))
+    questions = read_questions(corpus, queries, qrels)
+    if limit is not None and limit < len(questions.queries):
+        every = list(questions.queries.items())
+        kept = dict(every[number * len(every) // limit] for number in range(limit))
+        questions = replace(questions, queries=kept)
+    run_calibration(router, questions, share, Output(as_json=as_json, yes=yes))
 
 
-def run_calibration(
-    router: TieredRouter, documents: Texts, queries: Texts, relevant: Judgements | None, share: float, output: Output
-) -> None:
+def run_calibration(router: TieredRouter, questions: Questions, share: float, output: Output) -> None:
     """Embed documents and queries with the lowest and the highest tier, and show the calibration.
 
     Args:
-        relevant: the judgements; without any the good tier is the measure.
+        questions: what to measure on; without judgements the good tier is the measure.
         share: the share of escalated queries to report on.
 
     Raises:
         ConfigError: the tiers are one router, or the user did not agree to the price.
     """
     with router, exit_on_interrupt(lambda: interrupt_message(cache_location(router))):
-        asked = queries if relevant is None else {name: queries[name] for name in queries if name in relevant}
-        unjudged = len(queries) - len(asked)
+        documents, asked, relevant = questions.documents, questions.queries, questions.relevant
         tiers = separate_routers(router)
         pair = tiers[0], tiers[-1]
         if len(tiers) == 1:
             raise ConfigError("The tiers are one router. A cascade needs two, each with an index of its own.")
-        left_out = f"; {unjudged:,} more have no judgement" if unjudged else ""
-        output.line(f"{len(documents):,} documents, {len(asked):,} queries{left_out}", style="bold")
+        output.line(f"{len(documents):,} documents, {len(asked):,} queries", style="bold")
+        for note in questions.notes:
+            output.line(note)
         texts: dict[InputType, list[str]] = {"document": list(documents.values()), "query": list(asked.values())}
         with output.busy("counting tokens"):
             estimates = [single.estimate(texts[kind], input_type=kind) for single in pair for kind in texts]
@@ -91,16 +83,16 @@ def run_calibration(
 
         vectors = [TierVectors(*(_embed(single, texts[kind], kind, output) for kind in texts)) for single in pair]
         judgements = None
-        if relevant is not None:
+        if relevant:
             positions = {name: index for index, name in enumerate(documents)}
             judgements = [{positions[document]: value for document, value in relevant[name].items()} for name in asked]
         found = calibrate(*vectors, share=share, relevant=judgements)
-        quality = "nDCG@10" if relevant is not None else "agreement with the good tier's ten best"
-        counts = {"documents": len(documents), "queries": len(asked), "queries_without_judgement": unjudged}
+        quality = "nDCG@10" if relevant else "agreement with the good tier's ten best"
+        counts = {"documents": len(documents), "queries": len(asked), "notes": list(questions.notes)}
         compared = [{"models": single.models, "space": str(single.space)} for single in pair]
         output.json({**counts, "tiers": compared, "quality": quality, **asdict(found), "usage": router.usage})
         _show(found, pair, quality, share, output)
-        if found.at.closed is not None and relevant is None:
+        if found.at.closed is not None and not relevant:
             output.line("Agreement shows where the tiers differ, not which tier is right; use judgements (--qrels).")
 
 
@@ -111,62 +103,6 @@ def _embed(router: Router, texts: list[str], input_type: InputType, output: Outp
             parts.append(part.vectors)
             advance(sum(map(len, parts)), router.usage.cost)
     return comparable(np.concatenate(parts), wiring_of(router).candidates[0].output_dtype)
-
-
-# Files
-
-
-def read_texts(path: Path) -> Texts:
-    """Read the texts of a JSON lines file, by id, each after its title if there is one.
-
-    Raises:
-        ConfigError: the file cannot be read, or a line has another form; the message names the line.
-    """
-    found: Texts = {}
-    for location, line in located_lines(path):
-        try:
-            row = json.loads(line)
-            name = str(row.get("id", row.get("_id", "")))
-            text = " ".join(part for part in (row.get("title"), row["text"]) if part).strip()
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            raise ConfigError(f'{location}: expected {{"id": …, "text": …}}.') from None
-        if not name or not text:
-            raise ConfigError(f"{location}: the {'text' if name else 'id'} is missing.")
-        if name in found:
-            raise ConfigError(f"{location}: the id {name!r} is there twice.")
-        found[name] = text
-    if not found:
-        raise ConfigError(f"{path} holds no texts.")
-    return found
-
-
-def read_judgements(path: Path, queries: Texts, documents: Texts) -> Judgements:
-    """Read the relevance of documents, by query, for the given queries and documents.
-
-    A line holds query, document and relevance, separated by tabs or blanks; the second of TREC's four columns is
-    ignored. Without a number the relevance is 1. The first line may be a heading.
-
-    Raises:
-        ConfigError: the file cannot be read, a line has another form, or no line is about these queries.
-    """
-    found: Judgements = {}
-    for number, (location, line) in enumerate(located_lines(path), 1):
-        columns = line.split("\t") if "\t" in line else line.split()
-        try:
-            relevance = float(columns[-1]) if len(columns) > 2 else 1.0
-            query, document = {2: (0, 1), 3: (0, 1), 4: (0, 2)}[len(columns)]
-        except (ValueError, KeyError):
-            if number == 1:
-                continue
-            raise ConfigError(f"{location}: expected a query id, a document id and a number.") from None
-        if relevance > 0 and columns[query] in queries and columns[document] in documents:
-            found.setdefault(columns[query], {})[columns[document]] = relevance
-    if not found:
-        raise ConfigError(
-            f"No line of {path} says that a document of the corpus is relevant to one of the queries. Check that the "
-            "ids are those of both files."
-        )
-    return found
 
 
 # Output

@@ -7,5 +7,4 @@ from ._skipped import Skipped as Skipped
 from ._texts import LocatedText as LocatedText
 from ._texts import Texts as Texts
 from ._texts import chunks as chunks
-from ._texts import located_lines as located_lines
 from ._texts import usable_texts as usable_texts

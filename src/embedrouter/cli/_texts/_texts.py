@@ -40,7 +40,7 @@ from ..._files import (
 from ...errors import ConfigError, InputRejectedError, InvalidInputError
 from .._console import first_few
 from ._documents import langchain_notebook_text, notebook_text, visible_text
-from ._files import FileFinder, FoundFile, name_of
+from ._files import FileFinder, FoundFile
 from ._options import STDIN, TextOptions
 from ._skipped import Skipped
 from ._split import Splitter
@@ -307,23 +307,3 @@ def _located(
         error.add_note(where)
         return error
     return InvalidInputError(f"{error} {where}", indices=error.indices)
-
-
-# For other commands
-
-
-def located_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Return the lines of a file that are not blank, each after its location.
-
-    Raises:
-        ConfigError: the file or a line cannot be read.
-    """
-    name = name_of(path)
-    try:
-        with opened(path.expanduser()) as content:
-            for row in read_lines(content):
-                if row.problem:
-                    raise ConfigError(f"{name}, line {row.number} is {row.problem}. Convert the file to UTF-8.")
-                yield f"{name}, line {row.number}", str(row.value)
-    except FileProblemError as problem:
-        raise ConfigError(f"{name} cannot be read ({problem}). Check the path.") from problem
