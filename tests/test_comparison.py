@@ -14,6 +14,7 @@ import pytest
 import embedrouter
 from embedrouter import Comparison, Model, Router
 from embedrouter.comparison import Questions, plan_comparison, read_questions
+from embedrouter.comparison._labels import short_names, with_short_names
 from embedrouter.errors import (
     ConfigError,
     InvalidInputError,
@@ -211,6 +212,24 @@ def test_without_queries_known_items_are_measured_and_labelled() -> None:
 
 
 # What it is given
+
+
+def test_folders_are_shown_by_the_parts_that_tell_them_apart_and_named_by_their_whole_paths(tmp_path: Path) -> None:
+    names = {}
+    for place in ("home/ann/fine-tuned/model", "home/ben/fine-tuned/model", "hub/models--a--b/snapshots/1f0c"):
+        (tmp_path / place).mkdir(parents=True)
+        names[place] = f"sentence-transformers:{tmp_path / place}"
+
+    short = short_names([*names.values(), WORDLLAMA, "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"])
+
+    assert list(short.values()) == [
+        "sentence-transformers:…/ann/fine-tuned/model",
+        "sentence-transformers:…/ben/fine-tuned/model",
+        "sentence-transformers:…/models--a--b/snapshots/1f0c",
+    ]
+    assert short_names([names["home/ann/fine-tuned/model"]]).popitem()[1] == "sentence-transformers:…/fine-tuned/model"
+    whole = f"{names['home/ben/fine-tuned/model']} at 64, int8"
+    assert with_short_names(whole, short) == "sentence-transformers:…/ben/fine-tuned/model at 64, int8"
 
 
 def test_data_frames_are_read_by_the_usual_names_of_their_columns(tmp_path: Path) -> None:

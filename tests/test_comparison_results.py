@@ -18,7 +18,7 @@ import pytest
 import embedrouter
 from embedrouter import Comparison, Model, Router, TieredRouter
 from embedrouter.comparison import MEASURES, Choice, Interval, Measured, Pair, Variant
-from embedrouter.comparison._frontier import with_dominated
+from embedrouter.comparison._frontier import as_good, cheapest_as_good, smallest_as_good, with_dominated
 from embedrouter.errors import ConfigError
 from embedrouter.router import settings_of
 from embedrouter.testing import FakeBackend, MemoryCache
@@ -49,6 +49,31 @@ def differing(*labels: str) -> tuple[Pair, ...]:
 
 
 # Worth its price
+
+
+def test_as_good_is_what_neither_chance_nor_the_interval_tells_from_the_best() -> None:
+    """With many pairs the correction leaves a clear difference that is not "more than chance"; that is not as good."""
+    found = comparison(
+        measured("best", 0.9, "3", size=400),
+        measured("cheap", 0.89, "1", size=300),
+        measured("small", 0.88, "2", size=100),
+        measured("nearly", 0.8, "0.5", size=10),
+        measured("worse", 0.5, "0.1", size=5),
+        pairs=(
+            Pair("best", "cheap", Interval(0.01, -0.02, 0.03), 0.4, False),
+            Pair("small", "best", Interval(-0.02, -0.03, 0.02), 0.3, False),
+            Pair("best", "nearly", Interval(0.1, 0.02, 0.2), 0.02, False),
+            Pair("best", "worse", Interval(0.4, 0.3, 0.5), 0.001, True),
+        ),
+    )
+
+    assert [item.variant.label for item in as_good(found)] == ["cheap", "small"]
+    cheapest, smallest = cheapest_as_good(found), smallest_as_good(found)
+    assert cheapest is not None
+    assert smallest is not None
+    assert (cheapest.variant.label, smallest.variant.label) == ("cheap", "small")
+    alone = comparison(measured("best", 0.9))
+    assert (as_good(alone), cheapest_as_good(alone), smallest_as_good(alone)) == ([], None, None)
 
 
 def test_the_frontier_is_what_nobody_beats_for_the_same_money_or_less() -> None:

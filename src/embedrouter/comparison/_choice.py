@@ -19,7 +19,7 @@ from ..retrieval import Cascade
 from ..router import Router
 from ..tiered import TieredRouter
 from ._comparison import MEASURES, Measured
-from ._frontier import ndcg
+from ._frontier import by_merit, ndcg
 
 Amount: TypeAlias = Decimal | str | int | float
 
@@ -146,8 +146,7 @@ def best_under(
         fitting = [item for item in known if getattr(item, name) <= limit]
         if not fitting:
             raise ConfigError(_nothing_fits(name, what, limit, known))
-    best = min(fitting, key=lambda item: (-ndcg(item), item.queries_cost or 0, item.index_bytes))
-    return Choice(best)
+    return Choice(min(fitting, key=by_merit))
 
 
 def _nothing_fits(name: str, what: str, limit: Decimal, known: Sequence[Measured]) -> str:

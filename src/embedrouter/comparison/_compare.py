@@ -109,13 +109,13 @@ def plan_comparison(
     require_library()
     sizes, numbers, questions = known_dimensions(dimensions), known_dtypes(dtypes), _usable(questions)
     given = {"on_too_long": "truncate", **settings, "cache": cache, "budget": budget}
-    routers, left_out = subjects(models, prompts, given)
+    routers, left_out, short = subjects(models, prompts, given)
     variants: list[Single] = []
     for subject in routers:
         found, refused = singles(subject, sizes, numbers)
         variants += found
         left_out |= refused
-    both, missing = pairings(cascades, variants, left_out)
+    both, missing = pairings(cascades, variants, left_out, short)
     plan = Plan(questions, routers, variants, both, left_out | missing)
     try:
         plan.estimate()

@@ -137,7 +137,7 @@ class Comparison:
         document_count: how many documents were searched.
         queries: the text of each query with a relevant document.
         relevant: for each query its relevant documents and their grades.
-        variants: by nDCG@10, the best first.
+        variants: by nDCG@10, the best first; of equal ones the cheapest, then the one with the smallest index.
         pairs: each pair of variants.
         left_out: models that could not be compared, each with the reason.
         at: when.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..retrieval import DEPTH
 from ..types import Vectors
 from ._comparison import Comparison, Hit, Measured
-from ._frontier import ndcg, with_dominated
+from ._frontier import by_merit, with_dominated
 from ._measures import Judge, intervals, pairs
 from ._questions import Questions
 from ._ranking import Ranking, cascaded, index_bytes
@@ -63,7 +63,7 @@ def evaluated(
         replace(item.measured(documents), quality=found, by_query=values)
         for item, found, values in zip(whole, intervals(by_query), by_query, strict=True)
     ]
-    measured.sort(key=ndcg, reverse=True)
+    measured.sort(key=by_merit)
     compared = pairs([item.variant.label for item in measured], [item.by_query for item in measured])
     shown = {documents[place] for item in whole for place in np.unique(item.ranking.found[:, :DEPTH]).tolist()}
     shown |= {document for judged in relevant.values() for document in judged}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from ._comparison import MEASURES, Measured, Pair
+from ._comparison import MEASURES, Comparison, Measured, Pair
 
 Cost: TypeAlias = Literal["queries_cost", "corpus_cost"]
 """Dollars for a million queries, or for the documents."""
@@ -30,6 +31,41 @@ def frontier(measured: Sequence[Measured], by: Cost) -> list[str]:
 def ndcg(measured: Measured) -> float:
     """Return the nDCG@10 of a variant."""
     return measured.quality[MEASURES[0]].mean
+
+
+def by_merit(measured: Measured) -> tuple[float, bool, Decimal, int]:
+    """Return what variants are sorted by, the best first: nDCG@10; of equal ones the cheapest, then the smallest."""
+    cost = measured.queries_cost
+    return -ndcg(measured), cost is None, cost or Decimal(0), measured.index_bytes
+
+
+def as_good(found: Comparison) -> list[Measured]:
+    """Return the variants that are not worse than the best by more than chance, without the best.
+
+    Nor are they by the interval of the difference alone: with many pairs the correction leaves hardly any that differ.
+    """
+    best = found.variants[0].variant.label
+    alike = {
+        frozenset((pair.first, pair.second))
+        for pair in found.pairs
+        if not pair.differs and pair.difference.low <= 0 <= pair.difference.high
+    }
+    return [item for item in found.variants[1:] if frozenset((best, item.variant.label)) in alike]
+
+
+def cheapest_as_good(found: Comparison) -> Measured | None:
+    """Return of the variants that are as good as the best the one whose queries cost least, if they cost less."""
+    limit = found.variants[0].queries_cost
+    priced = [(item.queries_cost, item) for item in as_good(found) if item.queries_cost is not None]
+    cost, item = min(priced, key=lambda pair: pair[0], default=(None, None))
+    return item if cost is not None and limit is not None and cost < limit else None
+
+
+def smallest_as_good(found: Comparison) -> Measured | None:
+    """Return of the variants that are as good as the best the one with the smallest index, if it is smaller."""
+    best = found.variants[0]
+    item = min(as_good(found), key=lambda item: item.index_bytes, default=best)
+    return item if item.index_bytes < best.index_bytes else None
 
 
 def with_dominated(measured: Sequence[Measured], pairs: Sequence[Pair], reference: str | None) -> list[Measured]:

@@ -14,6 +14,7 @@ from ..retrieval.given_router import GivenRouter, as_router
 from ..router import Router, settings_of, wiring_of
 from ..types import Candidate
 from ._comparison import Variant
+from ._labels import short_names, with_short_names
 from ._ranking import STORED_DTYPES, StoredDtype
 from ._subject import Subject
 
@@ -59,26 +60,31 @@ class Pairing:
 
 def subjects(
     given: Sequence[GivenRouter], prompts: Sequence[Mapping[str, str]], settings: Mapping[str, Any]
-) -> tuple[list[Subject], dict[str, str]]:
-    """Return a router for each model, and one more for each of the prompts; and what no model offers, with the reason.
+) -> tuple[list[Subject], dict[str, str], dict[str, str]]:
+    """Return a router for each model, and one more for each of the prompts.
+
+    Then what no model offers, with the reason; and the short names of models in folders, which are in the labels.
 
     Raises:
         ConfigError: a model is not known, or a setting is wrong.
     """
     if isinstance(given, str | Model | Router | Mapping) or not isinstance(given, Iterable):
         raise ConfigError("models= is a list, such as ['openai:text-embedding-3-small', 'wordllama:l2_supercat_256'].")
-    found: list[Subject] = []
+    routers: list[tuple[Router, bool]] = []
     left_out: dict[str, str] = {}
     for item in given:
         owned = not isinstance(item, Router)
         try:
-            router = as_router(item, settings if owned else {})
+            routers.append((as_router(item, settings if owned else {}), owned))
         except ConfigError as error:
             if not isinstance(error.__cause__, ImportError):
                 raise
             left_out[item.name if isinstance(item, Model) else str(item)] = str(error)
-            continue
-        label = _unique(_label(router), found)
+    short = short_names([*left_out, *(item.name for router, _ in routers for item in wiring_of(router).candidates)])
+    left_out = {with_short_names(name, short): reason for name, reason in left_out.items()}
+    found: list[Subject] = []
+    for router, owned in routers:
+        label = _unique(with_short_names(_label(router), short), found)
         found.append(Subject(label, router, owned))
         for prompt in prompts:
             prompted = f"{label}, {_shown_prompts(prompt)}"
@@ -88,7 +94,7 @@ def subjects(
                 left_out[prompted] = str(error)
     if not found and not left_out:
         raise ConfigError("Name the models to compare: compare(corpus, queries, models=['provider:name', …]).")
-    return found, left_out
+    return found, left_out, short
 
 
 def _label(router: Router) -> str:
@@ -215,9 +221,15 @@ def known_dimensions(given: Sequence[int]) -> list[int]:
 
 
 def pairings(
-    given: Sequence[tuple[str, str, float]], available: Sequence[Single], left_out: Mapping[str, str]
+    given: Sequence[tuple[str, str, float]],
+    available: Sequence[Single],
+    left_out: Mapping[str, str],
+    short: Mapping[str, str],
 ) -> tuple[list[Pairing], dict[str, str]]:
     """Return the cascades; and those of which a part is left out, with the reason.
+
+    Args:
+        short: the short names of models, in place of which a cascade may have the whole ones.
 
     Raises:
         ConfigError: a part is no variant of this comparison, or a share is no number from 0 to 1.
@@ -230,7 +242,8 @@ def pairings(
             raise ConfigError(
                 "cascades= is a list of (first, second, share), such as ('wordllama:…', 'openai:…', 0.3)."
             )
-        first, second, share = item
+        first, second = (with_short_names(part, short) if isinstance(part, str) else part for part in item[:2])
+        share = item[2]
         Cascade(share)
         label = f"{first}, then {second} for {share:.0%}"
         absent = [part for part in (first, second) if part not in by_label]

@@ -32,7 +32,7 @@ def contestants(
         if config is not None:
             for settings in read_config(config).routers().values():
                 found.append(routers.enter_context(Router(**{**settings, **override})))
-        found += models
+        found += dict.fromkeys(models)
         yield found or list(usual_models())
 
 

@@ -1,10 +1,21 @@
 """What people read: what will be paid, the figures, what they mean, and the configuration of the best."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
 from ..._display import cost_shown, data_size
-from ...comparison import MEASURES, Choice, Comparison, Interval, Measured, Pair, Plan
+from ...comparison import (
+    MEASURES,
+    Choice,
+    Comparison,
+    Interval,
+    Measured,
+    Pair,
+    Plan,
+    as_good,
+    cheapest_as_good,
+    smallest_as_good,
+)
 from ...errors import ConfigError
 from ...types import Estimate
 from .._console import Output, first_few
@@ -140,21 +151,32 @@ def _aligned(cells: Sequence[str]) -> list[str]:
 
 def _verdict(found: Comparison) -> list[str]:
     """Say which variant is best, and which others are as good as far as these queries can tell, the cheapest first."""
-    best = found.best_under().measured.variant.label
+    best = found.variants[0].variant.label
     others = [_against(best, pair) for pair in found.pairs if best in (pair.first, pair.second)]
     if not others:
         return ["One variant was measured; name another one to compare it with: --model PROVIDER:NAME."]
-    equal = {label: gap for label, gap, differs in others if not differs}
-    if equal:
-        cheapest = sorted(
-            found.variants, key=lambda item: (item.queries_cost is None, item.queries_cost, item.index_bytes)
-        )
-        names = [item.variant.label for item in cheapest if item.variant.label in equal]
-        listed = "; ".join(f"{name} ({_gap(equal[name])})" for name in names[:NAMED])
+    gaps = {label: gap for label, gap, _ in others}
+    if equal := as_good(found):
+        equal.sort(key=lambda item: (item.queries_cost is None, item.queries_cost, item.index_bytes))
+        names = [item.variant.label for item in equal]
+        listed = "; ".join(f"{name} ({_gap(gaps[name])})" for name in names[:NAMED])
         more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return [f"The best is {best}. As good, as far as these queries can tell: {listed}{more}."]
+        return [f"The best is {best}. As good, as far as these queries can tell: {listed}{more}.", *_instead(found)]
     label, gap, _ = min(others, key=lambda other: other[1].mean)
-    return [f"The best is {best}, by more than chance. Next is {label} ({_gap(gap)})."]
+    certain = ", by more than chance" if all(differs for *_, differs in others) else ""
+    return [f"The best is {best}{certain}. Next is {label} ({_gap(gap)})."]
+
+
+def _instead(found: Comparison) -> Iterator[str]:
+    """Name the cheapest and the smallest of the variants that are as good as the best, as the page does."""
+    best = found.variants[0]
+    if item := cheapest_as_good(found):
+        cost, before = (cost_shown(_rounded(one.queries_cost)) for one in (item, best))
+        price = f"{cost} for 1M queries, not {before}"
+        yield f"The cheapest that is not worse by more than chance: {item.variant.label}, {price}."
+    if item := smallest_as_good(found):
+        sizes = f"{data_size(item.index_bytes)}, not {data_size(best.index_bytes)}"
+        yield f"The smallest index that is not worse by more than chance: {item.variant.label}, {sizes}."
 
 
 def _against(best: str, pair: Pair) -> tuple[str, Interval, bool]:

@@ -6,6 +6,7 @@ import re
 
 from ..._display import data_size, escaped
 from .._comparison import Comparison, Measured
+from .._frontier import cheapest_as_good, smallest_as_good
 from ._figures import between, difference, differences, money, score
 from ._markup import Markup, element
 from ._standing import AXES, QUALITY, Axis, difference_of, frontier, mean, pairs_by_labels
@@ -80,52 +81,34 @@ def _price(item: Measured) -> str:
 
 def _cheaper(comparison: Comparison) -> Markup | None:
     """Name the cheapest variant that is not worse than the best by more than chance."""
-    variants, pairs = comparison.variants, pairs_by_labels(comparison)
-    best = variants[0]
-    if best.queries_cost is None:
-        return None
-    cheaper = [
-        (item.queries_cost, place)
-        for place, item in enumerate(variants)
-        if item.queries_cost is not None and item.queries_cost < best.queries_cost
-    ]
-    if not cheaper:
-        return None
-
-    compared = [
-        (cost, place, pairs.get(frozenset((best.variant.label, variants[place].variant.label))))
-        for cost, place in sorted(cheaper)
-    ]
-    as_good = next(((place, pair) for _, place, pair in compared if pair is not None and not pair.differs), None)
-    if as_good is None:
-        return element("li", "Every variant whose queries cost less is worse by more than chance.")
-    place, pair = as_good
-    found = difference_of(pair, variants[place].variant.label)
+    best, found = comparison.variants[0], cheapest_as_good(comparison)
+    if found is None:
+        limit = best.queries_cost
+        costs = [item.queries_cost for item in comparison.variants if item.queries_cost is not None]
+        if limit is None or min(costs) >= limit:
+            return None
+        return element("li", "No variant whose queries cost less is as good, as far as these queries can tell.")
+    pair = pairs_by_labels(comparison)[frozenset((best.variant.label, found.variant.label))]
+    gap = difference_of(pair, found.variant.label)
     return element(
         "li",
         element("strong", "The cheapest that is not worse by more than chance: "),
-        name(place, variants[place]),
-        f". {QUALITY} {score(mean(variants[place]))}, {_price(variants[place])}; "
-        f"{difference(found.mean)} ({differences(found)}) against the best.",
+        name(comparison.variants.index(found), found),
+        f". {QUALITY} {score(mean(found))}, {_price(found)}; "
+        f"{difference(gap.mean)} ({differences(gap)}) against the best.",
     )
 
 
 def _smaller(comparison: Comparison) -> Markup | None:
     """Name the variant with the smallest index that is not worse than the best by more than chance."""
-    best, pairs = comparison.variants[0], pairs_by_labels(comparison)
-    alike = [
-        (item.index_bytes, place, item)
-        for place, item in enumerate(comparison.variants)
-        if (pair := pairs.get(frozenset((best.variant.label, item.variant.label)))) is not None and not pair.differs
-    ]
-    size, place, found = min(alike, default=(best.index_bytes, 0, best))
-    if size >= best.index_bytes:
+    found = smallest_as_good(comparison)
+    if found is None:
         return None
     return element(
         "li",
         element("strong", "The smallest index that is not worse by more than chance: "),
-        name(place, found),
-        f". {data_size(size)}, in place of {data_size(best.index_bytes)}.",
+        name(comparison.variants.index(found), found),
+        f". {data_size(found.index_bytes)}, in place of {data_size(comparison.variants[0].index_bytes)}.",
     )
 
 
