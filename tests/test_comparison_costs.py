@@ -219,9 +219,33 @@ def test_speed_is_measured_on_requests_and_remembered_for_runs_that_make_none(
     assert elsewhere.variants[0].speed is None, "another address has another speed"
 
 
+def test_the_speed_of_a_run_that_was_stopped_is_remembered(tmp_path: Path) -> None:
+    """Stopped at the last query: the next run finds all others in the cache, and can measure nothing."""
+
+    class Stopping(FakeBackend):
+        stops = True
+
+        def embed(self, texts: Sequence[str], input_type: InputType, **settings: Any) -> Answer:
+            if self.stops and list(QUERIES.values())[-1] in texts:
+                raise KeyboardInterrupt
+            return super().embed(texts, input_type, **settings)
+
+    backend = Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        compare([backend.model()], cache=tmp_path, ledger=None)
+    backend.stops = False
+    speed = compare([backend.model()], cache=tmp_path, ledger=None).variants[0].speed
+
+    assert speed is not None
+    assert speed.documents_per_second
+    assert speed.query_median
+
+
 def test_a_damaged_record_of_speed_is_none(emulator: Emulator, tmp_path: Path) -> None:
     compare([of_openai(emulator)], cache=tmp_path, ledger=None)
     (record,) = (tmp_path / "speed").iterdir()
     for content in ("", "[]", '{"queries": {"value": "x", "at": "2026-01-01"}}', '{"documents": 5}'):
         record.write_text(content)
-        assert compare([of_openai(emulator)], cache=tmp_path, ledger=None).variants[0].speed is None
+        found = compare([of_openai(emulator)], cache=tmp_path, ledger=None)
+        assert found.variants[0].speed is None
+        assert found.notes[-1].startswith(f"The speed of {SMALL} is not known: its vectors were in the cache")

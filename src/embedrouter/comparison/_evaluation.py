@@ -55,7 +55,7 @@ def evaluated(
             "say how far the others agree with it, not which is right."
         )
     subjects = list({item.subject.label: item.subject for item in single}.values())
-    notes += _shortened(subjects)
+    notes += [*_shortened(subjects), *_unmeasured(subjects)]
 
     judge = Judge(relevant, documents)
     by_query = [judge.by_query(item.ranking) for item in whole]
@@ -148,6 +148,16 @@ def _shortened(subjects: Sequence[Subject]) -> Iterator[str]:
                 plural = {"document": "documents", "query": "queries"}[kind]
                 what = f"{number:,} {kind} was" if number == 1 else f"{number:,} {plural} were"
                 yield f"{what} longer than {subject.label} takes, and embedded in part."
+
+
+def _unmeasured(subjects: Sequence[Subject]) -> Iterator[str]:
+    """Yield a sentence for each model whose speed nobody has measured, because its vectors were there."""
+    for subject in subjects:
+        if subject.speed.speed() is None and not subject.total.requests:
+            yield (
+                f"The speed of {subject.label} is not known: its vectors were in the cache already, and no comparison "
+                "has embedded them there. One without the cache measures it (--no-cache)."
+            )
 
 
 def total(amounts: Sequence[Decimal | None]) -> Decimal | None:

@@ -107,18 +107,20 @@ class Subject:
         """
         parts: list[Vectors] = []
         self.texts[input_type], self.shortened[input_type], self.usage[input_type] = 0, 0, Usage()
-        for chunk in self._chunks(texts, input_type):
-            began = time.perf_counter()
-            result = self.router.embed(chunk, input_type=input_type)
-            self.measured.add(result, input_type, time.perf_counter() - began)
-            self.usage[input_type] += result.usage
-            self.spent += result.usage.cost
-            self.shortened[input_type] += sum(result.shortened)
-            self.recalled += sum(result.cached)
-            self.texts[input_type] += len(chunk)
-            parts.append(result.vectors)
-            advance(self.texts[input_type])
-        self.speed = self.measured.result()
+        try:
+            for chunk in self._chunks(texts, input_type):
+                began = time.perf_counter()
+                result = self.router.embed(chunk, input_type=input_type)
+                self.measured.add(result, input_type, time.perf_counter() - began)
+                self.usage[input_type] += result.usage
+                self.spent += result.usage.cost
+                self.shortened[input_type] += sum(result.shortened)
+                self.recalled += sum(result.cached)
+                self.texts[input_type] += len(chunk)
+                parts.append(result.vectors)
+                advance(self.texts[input_type])
+        finally:  # of a run that is stopped, too: the next one finds these vectors in the cache
+            self.speed = self.measured.result()
         return comparable(np.concatenate(parts), self.candidate(input_type).output_dtype)
 
     def _chunks(self, texts: Sequence[str], input_type: InputType) -> Iterator[Sequence[str]]:
