@@ -520,7 +520,7 @@ files = st.tuples(
 
 
 @given(files, st.none() | files, st.none() | files)
-@settings(examples(800), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(500), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_files_end_in_questions_or_in_one_sentence(
     tmp_path: Path, corpus: tuple[str, bytes], queries: tuple[str, bytes] | None, qrels: tuple[str, bytes] | None
 ) -> None:

@@ -25,7 +25,7 @@ from tests.emulator import Emulator
 WORDLLAMA = "wordllama:l2_supercat_256"
 SMALL = "openai:text-embedding-3-small"
 SUBJECTS = ("cats", "dogs", "horses", "trains", "ships", "planes", "bread", "cheese", "apples", "rain", "snow", "wind")
-VERBS = ("like", "need", "fear")
+VERBS = ("like", "need")
 PAIRS = [(subject, verb) for subject in SUBJECTS for verb in VERBS]
 DOCUMENTS = {f"d{place}": f"A page about what {subject} {verb}." for place, (subject, verb) in enumerate(PAIRS)}
 QUERIES = {f"q{place}": f"What do {subject} {verb} most?" for place, (subject, verb) in enumerate(PAIRS)}
@@ -94,7 +94,7 @@ def test_shorter_vectors_are_what_the_provider_returns_and_cost_nothing_more(emu
     by_label = {item.variant.label: item for item in cut.variants}
     own, short = by_label[SMALL], by_label[f"{SMALL} at 64"]
     assert short.by_query["nDCG@10"].tolist() == asked.variants[0].by_query["nDCG@10"].tolist()
-    assert (own.index_bytes, short.index_bytes) == (36 * 1536 * 4, 36 * 64 * 4)
+    assert (own.index_bytes, short.index_bytes) == (24 * 1536 * 4, 24 * 64 * 4)
     assert own.corpus_cost == short.corpus_cost == asked.variants[0].corpus_cost
     assert labels(asked) == [f"{SMALL} at 64"]
 
@@ -114,7 +114,7 @@ def test_vectors_that_the_maker_does_not_call_cuttable_are_not_cut(emulator: Emu
 
 def test_number_types_of_a_store_are_variants_of_every_length() -> None:
     found = compare([WORDLLAMA], dimensions=[64], dtypes=["float16", "int8", "binary"])
-    sizes = {item.variant.label.removeprefix(WORDLLAMA): item.index_bytes / 36 for item in found.variants}
+    sizes = {item.variant.label.removeprefix(WORDLLAMA): item.index_bytes / 24 for item in found.variants}
 
     assert sizes == {
         "": 1024,
@@ -133,7 +133,7 @@ def test_numbers_that_the_provider_makes_are_a_model_of_their_own(emulator: Emul
     found = compare([model], dtypes=["int8"])
 
     assert labels(found) == ["cohere:embed-v4.0, ubinary of the provider"]
-    assert (found.variants[0].index_bytes, found.variants[0].variant.dimensions) == (36 * 192, 1536)
+    assert (found.variants[0].index_bytes, found.variants[0].variant.dimensions) == (24 * 192, 1536)
     assert list(found.left_out) == ["cohere:embed-v4.0, ubinary of the provider, int8"]
     assert found.variants[0].quality["recall@100"].mean == 1
 
@@ -163,7 +163,7 @@ def test_a_cascade_costs_both_models_and_is_no_variant_of_its_own_texts(emulator
     assert cascade.corpus_cost == known(one.corpus_cost) + known(other.corpus_cost)
     assert cascade.index_bytes == one.index_bytes + other.index_bytes
     share = (known(cascade.queries_cost) - known(one.queries_cost)) / known(other.queries_cost)
-    assert 0.2 < share < 0.4
+    assert 0.1 < share < 0.4
     assert cascade.spent == found.spent
 
 

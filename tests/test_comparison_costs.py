@@ -34,7 +34,7 @@ def test_the_prices_are_those_of_the_bill_also_where_nothing_is_paid_any_more(
 
     (one,), (other,) = first.variants, again.variants
     assert one.spent == first.spent == billed * Decimal("0.06") / 10**6
-    assert round(known(one.corpus_cost) + known(one.queries_cost) * 36 / 10**6, 12) == one.spent
+    assert round(known(one.corpus_cost) + known(one.queries_cost) * 24 / 10**6, 12) == one.spent
     assert known(one.corpus_batch_cost) / known(one.corpus_cost) == Decimal("0.0402") / Decimal("0.06")
     assert emulator.calls == calls
     assert (other.spent, again.spent) == (0, 0)
@@ -73,15 +73,15 @@ def test_a_run_that_is_stopped_goes_on_without_paying_twice(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         compare([model], cache=tmp_path, ledger=None)
     paid = [text for call in backend.calls for text in call.texts]
-    assert 0 < len(paid) < 36
+    assert 0 < len(paid) < 24
     backend.left = 1000
     found = compare([model], cache=tmp_path, ledger=None)
 
     sent = [text for call in backend.calls for text in call.texts]
-    assert len(sent) == len(set(sent)) == 72
+    assert len(sent) == len(set(sent)) == 48
     with Router([model], cache=tmp_path) as router:
         (item,) = found.variants
-        whole = round(known(item.corpus_cost) + known(item.queries_cost) * 36 / 10**6, 12)
+        whole = round(known(item.corpus_cost) + known(item.queries_cost) * 24 / 10**6, 12)
         assert router.ledger.totals("model")["fake:model"].cost == whole
 
 
@@ -92,19 +92,19 @@ def test_the_cost_is_known_before_and_nothing_is_called_for_it(emulator: Emulato
         assert emulator.calls == 0
         assert list(plan.estimates) == [SMALL, WORDLLAMA]
         documents, queries = plan.estimates[SMALL]
-        assert (documents.unique, queries.unique) == (36, 36)
+        assert (documents.unique, queries.unique) == (24, 24)
         assert known(plan.cost) == known(documents.cost) + known(queries.cost) > 0
         assert known(plan.likely_cost) <= known(plan.cost)
         assert [variant.label for variant in plan.variants] == [SMALL, WORDLLAMA]
-        assert "36 documents, 36 queries" in str(plan)
+        assert "24 documents, 24 queries" in str(plan)
         assert "CO_API_KEY" in plan.left_out["cohere:embed-v4.0"]
         told: list[tuple[str, int, int, Decimal]] = []
         found = plan.run(advance=lambda *facts: told.append(facts))
         assert plan.spent == found.spent <= known(plan.cost)
         again = plan.run()
         assert (again.spent, again.variants[0].corpus_cost) == (found.spent, found.variants[0].corpus_cost)
-    assert told[0][:3] == (f"{SMALL}, documents", 1, 144)
-    assert told[-1][1:] == (144, 144, found.spent)
+    assert told[0][:3] == (f"{SMALL}, documents", 1, 96)
+    assert told[-1][1:] == (96, 96, found.spent)
     assert [done for _, done, _, _ in told] == sorted(done for _, done, _, _ in told)
 
 
@@ -115,7 +115,7 @@ def test_a_budget_that_does_not_cover_all_models_together_refuses_before_anythin
     """Each of the two would fit alone."""
     cheap, dear = FakeBackend(space="a"), FakeBackend(space="b")
     models = [cheap.model("fake:a", price="1"), dear.model("fake:b", price="1")]
-    each = 36 * 6 + 36 * 5
+    each = 24 * 6 + 24 * 5
     assert each < 400 < 2 * each
 
     with pytest.raises(BudgetExceededError, match="Nothing was called"):
@@ -214,7 +214,7 @@ def test_speed_is_measured_on_requests_and_remembered_for_runs_that_make_none(
     assert first.query_95th is not None
     assert first.documents_per_second is not None
     assert 0.02 <= first.query_median <= first.query_95th
-    assert 35 / 2 < first.documents_per_second < 35 / 0.02
+    assert 23 / 2 < first.documents_per_second < 23 / 0.02
     assert again == first
     assert elsewhere.variants[0].speed is None, "another address has another speed"
 

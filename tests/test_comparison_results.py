@@ -254,10 +254,10 @@ def test_a_data_frame_has_a_row_for_each_variant_and_money_as_numbers(found: Com
 
     assert frame["variant"].tolist() == [item.variant.label for item in found.variants]
     row = frame.set_index("variant").loc["fake:model"]
-    assert row["corpus_dollars"] == pytest.approx(36 * 6 * 2 / 1e6)
+    assert row["corpus_dollars"] == pytest.approx(24 * 6 * 2 / 1e6)
     assert row["dollars_per_million_queries"] == pytest.approx(10)
     assert row["nDCG@10 low"] <= row["nDCG@10"] <= row["nDCG@10 high"]
-    assert row["index_bytes"] == 36 * 8 * 4
+    assert row["index_bytes"] == 24 * 8 * 4
     assert frame["nDCG@10"].is_monotonic_decreasing
 
 
@@ -265,10 +265,10 @@ def test_json_holds_all_and_loses_no_digit(found: Comparison) -> None:
     content = json.loads(found.to_json(by_query=True))
 
     assert content == found.to_dict(by_query=True)
-    assert (content["documents"], content["queries"], content["judged_by"]) == (36, 36, "judgements")
+    assert (content["documents"], content["queries"], content["judged_by"]) == (24, 24, "judgements")
     assert "OPENAI_API_KEY" in content["left_out"]["openai:text-embedding-3-small"]
     fake = next(row for row in content["variants"] if row["variant"] == "fake:model")
-    assert fake["corpus_dollars"] == "0.000432"
+    assert fake["corpus_dollars"] == "0.000288"
     assert set(fake["by_query"]) == set(QUERIES)
     assert len(fake["by_query"]["q0"]["answer"]) == 10
     assert np.mean([row["nDCG@10"] for row in fake["by_query"].values()]) == pytest.approx(fake["nDCG@10"])
@@ -280,7 +280,7 @@ def test_json_holds_all_and_loses_no_digit(found: Comparison) -> None:
 def test_printing_shows_a_line_for_each_variant_and_what_was_left_out(found: Comparison) -> None:
     lines = str(found).splitlines()
 
-    assert lines[0].startswith("collection: 36 documents, 36 queries, judged")
+    assert lines[0].startswith("collection: 24 documents, 24 queries, judged")
     assert lines[2].split()[:4] == list(MEASURES)
     assert [line.split("  ")[0] for line in lines[3:6]] == [item.variant.label for item in found.variants]
     assert "$10.00" in next(line for line in lines if line.startswith("fake:model"))
@@ -290,7 +290,7 @@ def test_printing_shows_a_line_for_each_variant_and_what_was_left_out(found: Com
 
 def test_a_notebook_shows_a_table_in_which_names_are_escaped(found: Comparison) -> None:
     shown = found._repr_html_()
-    assert shown.startswith("<p>collection: 36 documents")
+    assert shown.startswith("<p>collection: 24 documents")
     assert f"<th style='text-align: left'>{WORDLLAMA}</th>" in shown
 
     evil = replace(found, collection="<script>", left_out={"<b>": "<i>"}, notes=["<u>"])._repr_html_()
