@@ -126,6 +126,7 @@ def test_a_budget_that_does_not_suffice_ends_the_command_before_anything_is_call
 
     assert (done.returncode, emulator.calls) == (1, 0)
     assert "0.000001" in done.stderr
+    assert "Here per_call is --budget." in done.stderr
     assert compare("things", "-m", PAID, "--yes", "--budget", "0.01").returncode == 0
 
 

@@ -9,7 +9,8 @@ import typer
 
 from ...cache import DEFAULT, default_folder
 from ...comparison import Choice, Comparison, Plan, plan_comparison
-from ...errors import ConfigError, EmbedRouterError
+from ...errors import BudgetExceededError, ConfigError, EmbedRouterError
+from ...spending import Budget
 from ...types import dollars
 from .. import _completion
 from .._console import Output, exit_on_interrupt
@@ -78,7 +79,7 @@ def command(
         questions = source.read()
     kept = None if no_cache else cache or DEFAULT
     with contestants(models or [], config, kept, cap) as given:
-        with output.busy("counting tokens"):
+        with output.busy("counting tokens"), _named(cap):
             plan = plan_comparison(
                 questions,
                 given,
@@ -141,6 +142,17 @@ def _goes_on(plan: Plan, place: object) -> str:
         f"{spent} What was answered is in the cache ({place}): the same command continues from there and pays for "
         "nothing twice."
     )
+
+
+@contextmanager
+def _named(cap: Budget | None) -> Iterator[None]:
+    """Name the option of a cap that does not suffice."""
+    try:
+        yield
+    except BudgetExceededError as error:
+        if cap is not None and cap.per_call is not None:
+            error.add_note("Here per_call is --budget. A sample costs less: --limit 1000 --query-limit 300.")
+        raise
 
 
 @contextmanager
