@@ -156,7 +156,7 @@ def _unmeasured(subjects: Sequence[Subject]) -> Iterator[str]:
         if subject.speed.speed() is None and not subject.total.requests:
             yield (
                 f"The speed of {subject.label} is not known: its vectors were in the cache already, and no comparison "
-                "has embedded them there. One without the cache measures it (--no-cache)."
+                "has left its speed in a folder beside them. One without the cache measures it (--no-cache)."
             )
 
 
