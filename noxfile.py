@@ -33,7 +33,8 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """A Python that is not on this machine is left out."""
 TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startswith("torch=="))
 
-LIGHT = ("openai", "cohere", "voyage", "google", "bedrock", "wordllama", "langchain", "llama-index", "parquet")
+LIGHT = ("openai", "cohere", "voyage", "google", "bedrock", "wordllama", "langchain", "llama-index", "parquet",
+         "compare")  # fmt: skip
 """The extras that install on every Python without torch."""
 PLACES = ("chroma", "lancedb", "haystack", "dspy", "sklearn", "txtai")
 """The extras of other places that take an embedder."""

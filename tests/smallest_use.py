@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+import embedrouter
 from embedrouter import Model, Router
 from embedrouter.testing import FakeBackend
 from tests.emulator import Emulator
@@ -93,6 +94,14 @@ def parquet() -> None:
             subprocess.run([command, "cache", *arguments], cwd=folder, check=True)
 
 
+def compare() -> None:
+    """Compare two models on two pages."""
+    pages = {"a": "cats sleep", "b": "dogs bark"}
+    models = [FakeBackend(space=name).model(f"fake:{name}", price="0") for name in ("one", "other")]
+    found = embedrouter.compare(pages, {"q": "who sleeps"}, {"q": ["a"]}, models, cache=None, show_progress=False)
+    print(found)
+
+
 PLACES = {
     "chroma": "RouterEmbeddingFunction",
     "lancedb": "RouterEmbeddings",
@@ -119,6 +128,7 @@ USES: dict[str, Callable[[], None]] = {
     "langchain": langchain,
     "llama-index": llama_index,
     "parquet": parquet,
+    "compare": compare,
     **{name: lambda name=name: place(name) for name in PLACES},  # type: ignore[misc]
 }
 

@@ -220,12 +220,15 @@ def test_batches_are_told(emulator: Emulator, build: Build) -> None:
     emulator.batches.automatic = True
     seen: list[Event] = []
     router = build(on_event=seen.append)
-    router.submit_batch(TEXTS).wait(every=0.01)
+    with embedrouter.tag("harbour"):
+        batch = router.submit_batch(TEXTS, input_type="query")
+    batch.wait(every=0.01)
     router.close()
     sent, collected = seen
 
     assert isinstance(sent, BatchSubmitted)
     assert isinstance(collected, BatchCollected)
+    assert (sent.tag, sent.input_type) == (collected.tag, collected.input_type) == ("harbour", "query")
     assert (sent.texts, collected.texts, collected.failed) == (len(TEXTS), len(TEXTS), 0)
     assert collected.tokens == billed(emulator)
     assert collected.cost == router.usage.cost

@@ -132,6 +132,15 @@ def test_another_split_is_chosen_and_a_missing_one_is_told_with_those_that_are_t
     assert read_questions(folder, split="dev").relevant == {"q1": {"d2": 1}}
     with pytest.raises(ConfigError, match=r"has 'dev', 'test', 'train', and no 'best'\. Choose one: --subset"):
         read_questions(folder, split="best")
+    write(tmp_path / "one", FOLDERS["BEIR"])
+    with pytest.raises(ConfigError, match=r"has 'test', and no 'dev'\."):
+        read_questions(tmp_path / "one", split="dev")
+
+
+def test_the_only_judgements_are_used_whatever_they_are_called(tmp_path: Path) -> None:
+    files = {name.replace("test", "dev"): content for name, content in FOLDERS["BEIR"].items()}
+
+    assert everything(read_questions(write(tmp_path, files))) == ALL
 
 
 def test_a_folder_of_one_part_is_read_as_such(tmp_path: Path) -> None:
@@ -334,6 +343,34 @@ def test_a_text_that_comes_twice_is_used_once_and_the_highest_of_two_grades_coun
     assert "Judgements with several grades (1), of which the highest counts: q1 and d1." in found.notes
 
 
+INLINE: dict[str, Any] = {
+    "lists of ids": {"q1": ["d1"], "q2": ["d2", "d3"]},
+    "grades": {"q1": {"d1": 1, "d2": 0}, "q2": {"d2": 1, "d3": 1}},
+    "objects": {"q1": [{"doc_id": "d1", "grade": 1}], "q2": [{"id": "d2"}, {"id": "d3", "score": 1}]},
+    "one text": {"q1": "d1", "q2": "d2; d3"},
+    "a list as a text": {"q1": "['d1']", "q2": "['d2', 'd3']"},
+}
+
+
+@pytest.mark.parametrize("name", INLINE)
+def test_queries_that_name_their_documents_need_no_other_file(tmp_path: Path, name: str) -> None:
+    """As hand-made test sets of retrieval have it."""
+    for field in ("relevant_docs", "expected"):
+        write(tmp_path, {"set.jsonl": lines([{"query": QUERIES[one], field: INLINE[name][one]} for one in QUERIES])})
+
+        found = read_questions(
+            DOCUMENTS, tmp_path / "set.jsonl", relevant_field=None if field == "relevant_docs" else field
+        )
+
+        assert found.relevant == {"1": {"d1": 1}, "2": {"d2": 1, "d3": 1}}
+        assert (found.judged_by, found.notes) == ("judgements", ())
+
+
+def test_a_field_in_which_no_query_names_a_document_is_refused() -> None:
+    with pytest.raises(ConfigError, match="No query names a document in the field 'expected'"):
+        read_questions(DOCUMENTS, [{"query": "what burns", "answer": "oil"}], relevant_field="expected")
+
+
 # Sentences
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -464,7 +501,7 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["id", "text", "title", "q1", ""]), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["id", "text", "title", "relevant_docs", "q1", ""]), inner, max_size=3)
     ),
     max_leaves=6,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_the_prices_are_those_of_the_bill_also_where_nothing_is_paid_any_more(
 
     (one,), (other,) = first.variants, again.variants
     assert one.spent == first.spent == billed * Decimal("0.06") / 10**6
-    assert known(one.corpus_cost) + known(one.queries_cost) * 36 / 10**6 == one.spent
+    assert round(known(one.corpus_cost) + known(one.queries_cost) * 36 / 10**6, 12) == one.spent
     assert known(one.corpus_batch_cost) / known(one.corpus_cost) == Decimal("0.0402") / Decimal("0.06")
     assert emulator.calls == calls
     assert (other.spent, again.spent) == (0, 0)
@@ -80,7 +81,7 @@ def test_a_run_that_is_stopped_goes_on_without_paying_twice(tmp_path: Path) -> N
     assert len(sent) == len(set(sent)) == 72
     with Router([model], cache=tmp_path) as router:
         (item,) = found.variants
-        whole = known(item.corpus_cost) + known(item.queries_cost) * 36 / 10**6
+        whole = round(known(item.corpus_cost) + known(item.queries_cost) * 36 / 10**6, 12)
         assert router.ledger.totals("model")["fake:model"].cost == whole
 
 
@@ -100,6 +101,8 @@ def test_the_cost_is_known_before_and_nothing_is_called_for_it(emulator: Emulato
         told: list[tuple[str, int, int, Decimal]] = []
         found = plan.run(advance=lambda *facts: told.append(facts))
         assert plan.spent == found.spent <= known(plan.cost)
+        again = plan.run()
+        assert (again.spent, again.variants[0].corpus_cost) == (found.spent, found.variants[0].corpus_cost)
     assert told[0][:3] == (f"{SMALL}, documents", 1, 144)
     assert told[-1][1:] == (144, 144, found.spent)
     assert [done for _, done, _, _ in told] == sorted(done for _, done, _, _ in told)
@@ -145,14 +148,15 @@ def test_an_unknown_price_is_told_as_unknown() -> None:
 def test_a_model_without_a_key_or_a_package_is_left_out_and_named_before_anything_is_paid(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "voyageai", None)
-    monkeypatch.setitem(__import__("sys").modules, "boto3", None)
-    models = [of_openai(emulator), "voyage:voyage-4", "bedrock:amazon.titan-embed-text-v2:0", WORDLLAMA]
-    found = compare(models)
+    for package in ("boto3", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, package, None)
+    titan, local = "bedrock:amazon.titan-embed-text-v2:0", "sentence-transformers:all-MiniLM-L6-v2"
+    found = compare([of_openai(emulator), "voyage:voyage-4", titan, local, WORDLLAMA])
 
     assert set(labels(found)) == {SMALL, WORDLLAMA}
     assert "VOYAGE_API_KEY" in found.left_out["voyage:voyage-4"]
-    assert "embedrouter[bedrock]" in found.left_out["bedrock:amazon.titan-embed-text-v2:0"]
+    assert "embedrouter[bedrock]" in found.left_out[titan]
+    assert "embedrouter[sentence-transformers]" in found.left_out[local]
     assert "VOYAGE_API_KEY" in str(found)
 
 

@@ -113,6 +113,21 @@ def test_binary_search_finds_by_equal_signs_and_scores_the_found_again_by_the_wh
         assert scores == pytest.approx([again[place] for place in expected], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_binary_search_finds_what_that_of_sentence_transformers_finds() -> None:
+    """In the same order, by faiss with rescoring. Loads torch."""
+    pytest.importorskip("faiss")
+    quantization = pytest.importorskip("sentence_transformers.util.quantization")
+    documents, queries = vectors(0, 2000), vectors(1, 50)
+    packed = quantization.quantize_embeddings(documents, precision="ubinary")
+    theirs, _ = quantization.semantic_search_faiss(
+        queries, corpus_embeddings=packed, corpus_precision="ubinary", top_k=100, rescore=True, rescore_multiplier=4
+    )
+
+    found = rank(documents, queries, "binary").found[:, :10].tolist()
+    assert found == [[hit["corpus_id"] for hit in row[:10]] for row in theirs]
+
+
 def test_int8_has_one_scale_for_each_vector_and_ranks_nearly_as_floats_do() -> None:
     documents, queries = vectors(0, 500), vectors(1, 20)
     exact, ranking = rank(documents, queries, None), rank(documents, queries, "int8")
@@ -178,14 +193,14 @@ def test_the_chance_of_a_difference_is_that_of_scipys_permutation_test(shift: fl
 
 
 def test_of_equal_variants_hardly_any_pair_is_found_to_differ() -> None:
-    """At 5 %, corrected for all pairs together: 40 sets of six equal variants, and few with any finding."""
+    """At 5 %, corrected for all pairs together: 20 sets of six equal variants, and few with any finding."""
     wrong = 0
-    for seed in range(40):
+    for seed in range(20):
         values = np.random.default_rng(seed).random((60, 6))
         by_query = [{"nDCG@10": column} for column in values.T]
         wrong += any(pair.differs for pair in pairs(list("abcdef"), by_query))
 
-    assert wrong <= 5
+    assert wrong <= 3
 
 
 def test_a_clear_difference_is_found_and_its_interval_leaves_out_zero() -> None:

@@ -32,8 +32,8 @@ def measured(
     """Return a variant of a model of its own name."""
     variant = Variant(label, (label.partition(" ")[0],), 8, declared=({"models": [f"voyage:{label}"]},))
     prices = [None if price is None else Decimal(price) for price in (corpus, queries)]
-    quality = {measure: Interval(ndcg, ndcg - 0.01, ndcg + 0.01) for measure in MEASURES}
-    by_query = dict.fromkeys(MEASURES, np.array([ndcg]))
+    quality: dict[str, Interval] = {measure: Interval(ndcg, ndcg - 0.01, ndcg + 0.01) for measure in MEASURES}
+    by_query: dict[str, Any] = {measure: np.array([ndcg]) for measure in MEASURES}
     made = Measured(variant, quality, by_query, [[]], prices[0], None, prices[1], size, None, Decimal(0))
     return replace(made, **facts)
 

@@ -13,11 +13,14 @@ import pytest
 from embedrouter import Router
 from embedrouter.errors import ConfigError, SpaceMismatchError
 from embedrouter.langchain import RouterEmbeddings
+from embedrouter.llama_index import RouterEmbedding
 from tests.emulator import Emulator
 from tests.filled_stores import PAGES
 from tests.test_cli_money import answer, call, offline, place
+from tests.test_transfer_frameworks import langchain_table, server
+from tests.vector_stores import PostgreSQL
 
-__all__ = ["offline", "place"]
+__all__ = ["offline", "place", "server"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -93,11 +96,48 @@ def test_qdrant(pages: Path) -> None:
     assert np.allclose(np.array([point.vector for point in points]), _scaled(vectors(texts)), atol=1e-6)
 
 
+def test_faiss(pages: Path) -> None:
+    from langchain_community.vectorstores import FAISS
+
+    answer("embed", pages, "--id", "page", "--to", "faiss:db")
+    changed = pages.with_name("changed.jsonl")
+    changed.write_text(pages.read_text().replace("Bicycles", "Scooters"))
+    answer("embed", changed, "--id", "page", "--to", "db")
+    with Router([FREE], cache=None, ledger=":memory:") as router:
+        store = FAISS.load_local("db", RouterEmbeddings(router), allow_dangerous_deserialization=True)
+        (found,) = store.similarity_search(ASKED, k=1)
+        assert (found.id, found.page_content) == ("2", LUNCH)
+        assert store.index.ntotal == len(PAGES)
+        assert "Scooters" in store.get_by_ids(["5"])[0].page_content
+
+
+def test_a_storage_context(pages: Path) -> None:
+    from llama_index.core import StorageContext, load_index_from_storage
+
+    answer("embed", pages, "--id", "page", "--to", "llama-index:db")
+    with Router([FREE], cache=None, ledger=":memory:") as router:
+        index: Any = load_index_from_storage(
+            StorageContext.from_defaults(persist_dir="db"), embed_model=RouterEmbedding(router)
+        )
+        (found,) = index.as_retriever(similarity_top_k=1).retrieve(ASKED)
+    assert (found.node_id, found.text) == ("2", LUNCH)
+
+
+def test_postgresql(pages: Path, server: PostgreSQL) -> None:
+    address = server.new_database()
+    for _ in range(2):
+        answer("embed", pages, "--id", "page", "--to", address, "--collection", "documents")
+    with langchain_table(address, "documents", 256) as store:
+        (found,) = store.similarity_search(ASKED, k=1)
+        assert (found.id, found.page_content, found.metadata) == ("2", LUNCH, {"source": f"{pages}, line 3"})
+        assert len(store.get_by_ids([str(number) for number in range(len(PAGES))])) == len(PAGES)
+
+
 def _scaled(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(array / np.linalg.norm(array, axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize("kind", ["chroma", "lancedb", "qdrant"])
+@pytest.mark.parametrize("kind", ["chroma", "faiss", "lancedb", "llama-index", "qdrant"])
 def test_a_store_of_another_space_is_refused_before_anything_is_paid(
     kind: str, place: Path, emulator: Emulator
 ) -> None:

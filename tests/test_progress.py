@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from embedrouter import Model, Router, TieredRouter
+from embedrouter._process import at_worker_exit, is_daemon_process
 from embedrouter.batches import BatchJob, BatchStatus
 from embedrouter.errors import AuthenticationError, ConfigError
 from embedrouter.langchain import RouterEmbeddings
@@ -191,3 +194,14 @@ def test_a_batch_that_is_waited_for_has_a_bar(emulator: Emulator, tmp_path: Path
 
 async def _wait(job: BatchJob, **settings: Any) -> BatchStatus:
     return await job.wait_async(**settings)
+
+
+def test_a_call_beside_the_import_of_multiprocessing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first bar imports tqdm in a thread, and tqdm multiprocessing, of which a module is then half there."""
+    half = ModuleType("multiprocessing.process")
+    exec("def current_process(): return _current_process", half.__dict__)
+    monkeypatch.setitem(sys.modules, "multiprocessing.process", half)
+    monkeypatch.setitem(sys.modules, "multiprocessing.util", ModuleType("multiprocessing.util"))
+
+    assert not is_daemon_process()
+    at_worker_exit(lambda: None)

@@ -331,7 +331,7 @@ def things_told(draw: st.DrawFn) -> tuple[list[Told], dict[str, Any]]:
 
 
 @given(things_told())
-@examples(100)
+@examples(60)
 def test_any_comparison_is_a_page_whose_labels_do_not_overlap(told: tuple[list[Told], dict[str, Any]]) -> None:
     """One variant or thirty, of any name, price and quality."""
     found = comparison(told[0], **told[1])

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedrouter
-from embedrouter import Account, Budget, CapLeft, Router
+from embedrouter import Account, Budget, CapLeft, Router, TieredRouter
 from embedrouter.cli._accounts import WELL_KNOWN, account_rows
 from embedrouter.errors import ConfigError
 from embedrouter.models import load_catalogue
-from embedrouter.spending import Ledger
+from embedrouter.spending import Learned, Ledger
 from embedrouter.testing import FakeBackend
 from tests.command_line import run
 from tests.hammer import spending
@@ -129,6 +129,48 @@ def test_the_estimate_of_a_request_stays_beside_its_bill(ledger: Ledger) -> None
     ledger.settle(int(reservation), 60, Decimal("0.60"))
 
     assert (ledger.requests(1)[0].tokens, ledger.requests(1)[0].estimate) == (60, 100)
+
+
+def test_a_bill_over_its_estimate_is_forgotten_after_many_that_are_not(ledger: Ledger) -> None:
+    """Otherwise no estimate of the model would be "at most" for as long as the ledger lives."""
+
+    def bill(tokens: int) -> None:
+        reservation = ledger.reserve(Budget(), spending("1.00", tokens=100, exact=False))
+        ledger.settle(int(reservation), tokens, Decimal("1.00"))
+
+    def learned() -> Learned:
+        found = ledger.requests(1)[0]
+        return ledger.learned(found.model, "document", exact=False)
+
+    bill(120)
+    for _ in range(150):
+        bill(60)
+    remembered = learned()
+    for _ in range(100):
+        bill(60)
+
+    assert (remembered.requests, remembered.exceeded) == (151, 1)
+    assert (learned().exceeded, learned().likely(1000, 0.6)) == (0, pytest.approx(600, abs=5))
+    for _ in range(300):
+        bill(90)
+    assert learned().requests <= 200
+    assert learned().likely(1000, 0.6) > 800  # what is billed now counts more than what was
+
+
+def test_a_tiered_router_tells_what_is_left_of_the_caps_of_each_tier(tmp_path: Path, asynchronous: bool) -> None:
+    """A ledger that both share, and a budget of each: the same spending is counted against both."""
+    own = Budget(per_day="3", tags={"a": Budget(per_month="1")})
+    low, high = (
+        Router([FakeBackend(space=tier).model(price="1")], cache=None, ledger=tmp_path / "l.db", budget=budget)
+        for tier, budget in (("low", own), ("high", Budget(total="5")))
+    )
+    with TieredRouter({"low": low, "high": high}) as router:
+        router.embed(["one two"], input_type="document", tier="low")
+        left = asyncio.run(router.abudget_left()) if asynchronous else router.budget_left()
+
+    assert list(left) == ["low: per_day", "low: per_month of a", "high: total"]
+    assert left["low: per_day"].counted == left["high: total"].counted == Decimal("0.000002")
+    assert "high: total" in repr(left)
 
 
 def test_what_is_left_of_each_cap_and_when_it_resets(tmp_path: Path, asynchronous: bool) -> None:

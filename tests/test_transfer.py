@@ -18,7 +18,7 @@ from embedrouter.stores._json_lines import JsonLinesFormat
 from embedrouter.stores._reading import database, readable
 from embedrouter.stores._transfer import Database, NotSwitchable, StoredText
 from embedrouter.stores._whole import WholeDatabase
-from tests.transfers import PLACES, contents, created, made, move, router, vectors_of
+from tests.transfers import NAME, PLACES, contents, created, made, move, router, vectors_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -55,7 +55,7 @@ ROWS = [
 ]
 
 
-HEAVY = ("lancedb", "faiss")
+HEAVY = ("lancedb", "faiss", "qdrant")
 """Packages that take seconds to import."""
 
 
@@ -147,6 +147,18 @@ def test_rows_that_are_added_while_pages_are_read_move_no_old_row(kind: str, tmp
     assert len(seen) == len(set(seen))
 
 
+def test_what_another_program_has_added_is_read_in_the_next_pass(tmp_path: Path) -> None:
+    """Also in a file, which is not watched while it is read."""
+    file = tmp_path / "pages.jsonl"
+    file.write_text('{"id": "a", "text": "One."}\n')
+    with readable(file) as found:
+        assert list(contents(found)) == ["a"]
+        with file.open("a") as more:
+            more.write('{"id": "b", "text": "Two.", "vector": [1.0]}\n')
+        assert list(contents(found)) == ["a", "b"]
+        assert [row.id for row, _ in found.fetch(["b"])] == ["b"]
+
+
 # A name for another collection
 
 
@@ -207,6 +219,7 @@ def test_a_folder_behind_a_link_is_switched_by_turning_the_link(tmp_path: Path) 
         assert place.open("handbook").count() == 1
 
 
+@pytest.mark.slow
 def test_an_alias_of_qdrant_is_turned_and_a_collection_of_its_own_is_not(tmp_path: Path) -> None:
     with made("qdrant", tmp_path) as place:
         for name in ("first", "second"):
@@ -251,6 +264,21 @@ def test_a_run_that_is_killed_while_it_saves_leaves_the_last_whole_store_and_goe
     with readable(file) as found:
         assert list(found.ids()) == [row.id for row in ROWS[:4]]
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, f"{file.name}.embedrouter.json"]
+
+
+def test_a_folder_is_there_again_after_a_kill_between_the_two_steps_of_its_replacement(tmp_path: Path) -> None:
+    with made("llama-index", tmp_path) as place:
+        target = created(place)
+        target.write_rows(ROWS[:2], vectors_of(ROWS[:2]))
+        target.finish()
+        target.write_rows(ROWS[2:3], vectors_of(ROWS[2:3]))
+    (tmp_path / NAME).rename(tmp_path / f".old-{NAME}")
+
+    with made("llama-index", tmp_path) as place:
+        target = created(place)
+        target.finish()
+        assert list(target.ids()) == [row.id for row in ROWS[:3]]
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
 # What others have written, and what cannot be kept

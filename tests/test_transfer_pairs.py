@@ -30,7 +30,7 @@ def server() -> Iterator[PostgreSQL]:
             yield running
 
 
-LIGHT = ("chroma", "qdrant", "llama-index", "jsonl", "parquet")
+LIGHT = ("chroma", "llama-index", "jsonl", "parquet")
 
 
 def moved(source: str, target: str, folder: Path, address: Any) -> None:

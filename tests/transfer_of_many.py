@@ -65,7 +65,8 @@ def play(kind: str, folder: Path, address: str | None, count: int) -> dict[str, 
         found = timed("fetch 500", lambda: store.fetch([f"row-{one}" for one in range(0, count, count // 500)]))
         assert len(found) >= 500
         nearest = timed("search 20", lambda: [store.search(numbers[one], 10) for one in range(20)])
-        assert [one[0] for one in nearest] == [f"row-{one}" for one in range(20)]
+        # an approximate index misses a few of random vectors, which are the hardest
+        measured["found themselves"] = sum(ids[:1] == [f"row-{one}"] for one, ids in enumerate(nearest))
     return measured
 
 

@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, 
 from pathlib import Path
 
 from ._display import escaped, explained, shown_name
-from ._process import Closeable
+from ._process import Closeable, in_thread
 from .calls import ShowProgress, require_same_embedder
 from .errors import ConfigError, NoModelAvailableError
 from .models import TIERS, NoEmbedder, SetOnce, choose_tier, rank
 from .router import Router, wiring_of
-from .types import EmbeddingResult, Estimate, InputType, Usage
+from .spending import CapLeft
+from .types import EmbeddingResult, Estimate, InputType, Table, Usage
 
 __all__ = ["TieredRouter", "default_tier", "require_single_space"]
 
@@ -184,6 +185,21 @@ class TieredRouter(NoEmbedder, SetOnce, Closeable):
     def usage(self) -> Usage:
         """Tokens, requests and money spent and saved by all routers since their construction."""
         return sum((router.usage for router in self._routers.values()), Usage())
+
+    def budget_left(self) -> Table[str, CapLeft]:
+        """Return what is left of each cap of the routers' budgets; the keys are such as ``"high: per_day"``.
+
+        Routers that share a ledger count the same spending, each against the caps of its own budget.
+
+        Raises:
+            LedgerError: the file of a ledger failed.
+        """
+        left = {tier: router.budget_left() for tier, router in self._routers.items()}
+        return Table({f"{tier}: {name}": cap for tier, caps in left.items() for name, cap in caps.items()})
+
+    async def abudget_left(self) -> Table[str, CapLeft]:
+        """Do what ``budget_left`` does without blocking the event loop."""
+        return await in_thread(self.budget_left)
 
     def close(self) -> None:
         for router in self._routers.values():

@@ -15,6 +15,7 @@ from ._arguments import explained as explained
 from ._arguments import hint_for as hint_for
 from ._tables import Table as Table
 from ._tables import amounts as amounts
+from ._tables import cells as cells
 from ._tables import cost_shown as cost_shown
 from ._tables import counted as counted
 from ._tables import data_size as data_size

@@ -95,14 +95,33 @@ class Table(dict[K, V]):
         shown = [
             name for name in columns if any(facts.get(name) not in (None, "", 0, row) for row, facts in records.items())
         ]
-        cells = [_cells([facts.get(name) for facts in records.values()]) for name in shown]
+        formatted = [cells(facts.get(name) for facts in records.values()) for name in shown]
         heading = ["", *(name.replace("_", " ") for name in shown)]
-        return [heading, *([name or "(none)", *row] for name, *row in zip(records, *cells, strict=True))]
+        return [heading, *([name or "(none)", *row] for name, *row in zip(records, *formatted, strict=True))]
 
 
-def _cells(column: Sequence[object]) -> list[str]:
-    money = iter(amounts(value for value in column if isinstance(value, Decimal)))
-    return [next(money) if isinstance(value, Decimal) else cell(value) for value in column]
+def cells(column: Iterable[object], *, unknown: str = "", total: bool = False) -> list[str]:
+    """Format the values of one column: money with the same number of decimals, as ``amounts`` does it.
+
+    Args:
+        unknown: what stands for ``None``.
+        total: whether the last value is the sum of the others.
+    """
+    values = list(column)
+    money = iter(amounts((value for value in values if isinstance(value, Decimal)), total=total))
+    return [next(money) if isinstance(value, Decimal) else _cell(value, unknown) for value in values]
+
+
+def _cell(value: object, unknown: str) -> str:
+    if value is None:
+        return unknown
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _facts(record: Any) -> Mapping[str, Any]:
@@ -113,17 +132,6 @@ def _facts(record: Any) -> Mapping[str, Any]:
         facts = {item.name: getattr(record, item.name) for item in fields(record)}
         return facts if priced(facts) else {**facts, "cost": "unknown"}
     return {"value": record}
-
-
-def cell(value: object) -> str:
-    """Return a value as a table shows it: money in dollars, numbers with commas, nothing where there is none."""
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return dollars(value)
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if type(value) is int else str(value)
 
 
 def html_table(rows: Iterable[Sequence[str]], heading: Sequence[str] = ()) -> str:

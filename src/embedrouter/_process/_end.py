@@ -9,9 +9,12 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Protocol
 
+HALF_IMPORTED = (AttributeError, NameError)
+"""Errors of ``multiprocessing`` while another thread imports it: then it has not started this process."""
 LAST_WAIT = 1.0
 """Seconds that the end of the interpreter waits for threads that are at work."""
 
@@ -58,11 +61,14 @@ def at_worker_exit(function: Callable[[], object]) -> None:
     Such a process, where it was forked, skips ``atexit``.
     """
     process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, function, exitpriority=0)
+    with suppress(*HALF_IMPORTED):
+        if process is not None and util is not None and process.parent_process() is not None:
+            util.Finalize(None, function, exitpriority=0)
 
 
 def is_daemon_process() -> bool:
     """Return whether this process is a daemon of ``multiprocessing``, as in its pools: a signal ends such a process."""
     process = sys.modules.get("multiprocessing.process")
-    return process is not None and bool(process.current_process().daemon)
+    with suppress(*HALF_IMPORTED):
+        return process is not None and bool(process.current_process().daemon)
+    return False

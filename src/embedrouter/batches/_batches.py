@@ -291,8 +291,7 @@ class Batches:
             self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
         self._wiring.events.emit(
             BatchCollected,
-            model=candidate.name,
-            tier=candidate.tier,
+            **about(candidate, record.input_type, record.tag),
             texts=len(texts),
             failed=sum(reason is not None for reason in failures.values()),
             tokens=tokens,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from ..errors import ConfigError, UnavailableError
 from ..spending import Ledger
-from ..types import Candidate
+from ..types import Candidate, InputType
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS batches (
@@ -37,7 +37,11 @@ SCHEMA = (
     ) WITHOUT ROWID""",
 )
 
-ALL = "SELECT mark, at, provider_id, ended, model, fingerprint, reservation, texts FROM batches ORDER BY at, mark"
+ALL = (
+    "SELECT b.mark, b.at, b.provider_id, b.ended, b.model, b.fingerprint, b.reservation, b.texts,"
+    " r.input_type, COALESCE(r.tag, '')"
+    " FROM batches AS b LEFT JOIN requests AS r ON r.id = b.reservation ORDER BY b.at, b.mark"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class BatchRecord:
     fingerprint: str
     reservation: int
     texts: int
+    input_type: InputType | None
+    """As booked; ``None`` where the batch has ended and the detail of its booking is no longer kept."""
+    tag: str
+    """Under which it is booked."""
 
     def is_of(self, candidate: Candidate) -> bool:
         """Check whether the batch was submitted to this model."""

@@ -31,11 +31,11 @@ class About(TypedDict):
 
     model: str
     tier: str
-    input_type: InputType
+    input_type: InputType | None
     tag: str
 
 
-def about(candidate: Candidate, input_type: InputType, tag: str) -> About:
+def about(candidate: Candidate, input_type: InputType | None, tag: str) -> About:
     """Return what an event about a model says of who has asked."""
     return {"model": candidate.name, "tier": candidate.tier, "input_type": input_type, "tag": tag}
 

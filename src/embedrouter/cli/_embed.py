@@ -35,7 +35,7 @@ def command(
             "--to",
             metavar="FILE|STORE",
             help="A .parquet, .jsonl, .jsonl.gz or .npy file, - for JSON lines on stdout, or a store: the folder or "
-            "address of one, or a new one: chroma:DIR, lancedb:DIR, qdrant:DIR.",
+            "address of one, or a new one: chroma:DIR, faiss:DIR, lancedb:DIR, llama-index:DIR, qdrant:DIR.",
         ),
     ],
     collection: Annotated[

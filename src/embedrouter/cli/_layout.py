@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from rich.cells import cell_len
 
-from .._display import amounts, escaped, priced
+from .._display import cells, escaped, priced
 
 GAP = "  "
 """Between two columns."""
@@ -124,25 +124,11 @@ def _columns(rows: Sequence[Mapping[str, object]], *, total: bool) -> list[_Colu
     found = []
     for name in rows[0]:
         values = [None if name == "cost" and not priced(row) else row[name] for row in rows]
-        money = iter(amounts([value for value in values if isinstance(value, Decimal)], total=total))
-        cells = [next(money) if isinstance(value, Decimal) else _cell(value) for value in values]
+        shown = list(map(escaped, cells(values, unknown="unknown", total=total)))
         right = any(isinstance(value, int | float | Decimal) for value in values)
         empty = all(value == 0 or value == "" for value in values)
-        found.append(_Column(name, cells, right, empty))
+        found.append(_Column(name, shown, right, empty))
     return found
-
-
-def _cell(value: object) -> str:
-    """Format numbers, unknown facts (``None``) and lists; everything else is its string."""
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.3f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return escaped(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _grid(columns: Sequence[_Column], *, several_lines: bool) -> tuple[list[str], list[str]]:

@@ -22,9 +22,10 @@ import typer
 from .._display import counted, data_size, shown_name
 from .._files import load_pyarrow
 from ..errors import ConfigError
-from ..retrieval.store_guard import Item, metadata
+from ..retrieval.store_guard import metadata
 from ..router import Router, wiring_of
-from ..stores._filling import filling
+from ..stores._filling import MAKERS, filling
+from ..stores._transfer import StoredText
 from ..types import Vectors
 from ._console import complain, first_few
 from ._files import new_file, require_new
@@ -73,7 +74,7 @@ def target(name: str, collection: str | None, *, replace: bool) -> Target:
         if ":" not in name and not Path(name).expanduser().exists():
             raise ConfigError(
                 f"{shown_name(name)} is no store that is there, and no file that embed writes: {', '.join(FILES)}. A "
-                f"new store is made by its kind: --to chroma:{name}, lancedb:{name} or qdrant:{name}."
+                f"new store is made by its kind: --to {', '.join(f'{kind}:{name}' for kind in MAKERS)}."
             )
         return lambda router, texts: _to_store(name, collection, router)
     if collection is not None:
@@ -214,8 +215,8 @@ def _to_store(name: str, collection: str | None, router: Router) -> Iterator[Sin
                     repeated.append(own)
                 seen.add(hash(own))
                 rows[own] = item, vector
-            items = [Item(name, item.text, item.location) for name, (item, _) in rows.items()]
-            store.put(items, np.asarray([vector for _, vector in rows.values()], np.float32))
+            kept = [StoredText(name, one.text, one.text, {"source": one.location}) for name, (one, _) in rows.items()]
+            store.put(kept, np.asarray([vector for _, vector in rows.values()], np.float32))
 
         yield Sink(write, store.begin)
     if repeated:

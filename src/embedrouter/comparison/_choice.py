@@ -88,12 +88,12 @@ class Choice:
             plain = {key: value for key, value in table.items() if not _is_nested(value)}
             lines += ["", f"[{prefix}]"] if prefix else []
             lines += [f"{_key(key)} = {_toml(value)}" for key, value in plain.items()]
-            for key, value in table.items():
-                for part in value if isinstance(value, list) and _is_nested(value) else [value]:
-                    if _is_nested(value):
-                        place = ".".join(filter(None, (prefix, _key(key))))
-                        lines += ["", f"[[{place}]]" if isinstance(value, list) else f"[{place}]"]
-                        lines += [f"{_key(inner)} = {_toml(item)}" for inner, item in part.items()]
+            for key in sorted(table.keys() - plain.keys()):
+                place, value = ".".join(filter(None, (prefix, _key(key)))), table[key]
+                parts: list[Mapping[str, Any]] = value if isinstance(value, list) else [value]
+                for part in parts:
+                    lines += ["", f"[[{place}]]" if isinstance(value, list) else f"[{place}]"]
+                    lines += [f"{_key(inner)} = {_toml(item)}" for inner, item in part.items()]
         return "\n".join(lines) + "\n"
 
     def __str__(self) -> str:

@@ -77,7 +77,7 @@ class Speed:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Measured:
     """What one variant reaches and costs.
 
@@ -126,7 +126,7 @@ class Pair:
     differs: bool
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Comparison:
     """The result of ``embedrouter.compare``.
 
@@ -217,6 +217,8 @@ class Comparison:
         index_bytes: int | None = None,
     ) -> Choice:
         """Return the variant with the highest nDCG@10 that costs no more, as a configuration.
+
+        Where agreement is measured, that is the first model wherever its price allows.
 
         Args:
             dollars_per_million: for a million queries like those of the comparison.

@@ -18,7 +18,7 @@ from ._frontier import ndcg, with_dominated
 from ._measures import Judge, intervals, pairs
 from ._questions import Questions
 from ._ranking import Ranking, cascaded, index_bytes
-from ._subject import Subject
+from ._subject import DECIMALS, Subject
 from ._variants import Pairing, Single
 
 
@@ -129,13 +129,14 @@ class Answers(Sequence[Sequence[Hit]]):
     def __getitem__(self, place: int | slice) -> Sequence[Hit] | Sequence[Sequence[Hit]]:
         if isinstance(place, slice):
             return [self[number] for number in range(*place.indices(len(self)))]
-        row, scores = self._found[place].tolist(), self._scores[place].tolist()
+        row: list[int] = self._found[place].tolist()
+        scores: list[float] = self._scores[place].tolist()
         return [Hit(self._documents[number], score) for number, score in zip(row, scores, strict=True)]
 
 
 def _agreed(questions: Questions, documents: Sequence[str], ranking: Ranking) -> dict[str, dict[str, int]]:
     """Return the nearest documents of each query as the relevant ones."""
-    rows = ranking.found[:, :DEPTH].tolist()
+    rows: list[list[int]] = ranking.found[:, :DEPTH].tolist()
     return {query: {documents[place]: 1 for place in row} for query, row in zip(questions.queries, rows, strict=True)}
 
 
@@ -156,4 +157,4 @@ def total(amounts: Sequence[Decimal | None]) -> Decimal | None:
 
 
 def _times(amount: Decimal | None, share: float) -> Decimal | None:
-    return None if amount is None else amount * Decimal(repr(share))
+    return None if amount is None else round(amount * Decimal(repr(share)), DECIMALS)

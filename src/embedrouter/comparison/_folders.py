@@ -19,6 +19,7 @@ CORPUS = ("corpus", "documents", "docs", "collection", "passages")
 QUERIES = ("queries", "topics", "questions")
 QRELS = ("qrels", "default", "judgements", "judgments")
 LABELS = "labels.json"
+TEST = "test"
 SHARD = re.compile(r"-\d+-of-\d+$")
 
 
@@ -31,7 +32,7 @@ class Collection:
     qrels: list[Path]
 
 
-def find_collection(folder: Path, split: str) -> Collection | None:
+def find_collection(folder: Path, split: str | None) -> Collection | None:
     """Return the files of a folder with a corpus; ``None`` where there is none.
 
     Raises:
@@ -41,7 +42,7 @@ def find_collection(folder: Path, split: str) -> Collection | None:
     if not corpus:
         return None
     queries = _part(folder, QUERIES, split)
-    qrels = _part(folder, QRELS, split, GRADED)
+    qrels = _part(folder, QRELS, split, GRADED, strict=True)
     if not qrels and (labels := folder / LABELS).is_file():
         qrels = [labels]
     if not qrels and queries and (folder / "data").is_dir():
@@ -49,18 +50,24 @@ def find_collection(folder: Path, split: str) -> Collection | None:
     return Collection(corpus, queries, qrels)
 
 
-def _part(folder: Path, names: Sequence[str], split: str, suffixes: Sequence[str] = TABLES) -> list[Path]:
+def _part(
+    folder: Path, names: Sequence[str], split: str | None, suffixes: Sequence[str] = TABLES, *, strict: bool = False
+) -> list[Path]:
     for name in names:
         for suffix in suffixes:
             if (file := folder / f"{name}{suffix}").is_file():
                 return [file]
-        if (inside := folder / name).is_dir() and (found := shards(inside, split, suffixes)):
+        if (inside := folder / name).is_dir() and (found := shards(inside, split, suffixes, strict=strict)):
             return found
     return []
 
 
-def shards(folder: Path, split: str, suffixes: Sequence[str] = TABLES) -> list[Path]:
+def shards(folder: Path, split: str | None, suffixes: Sequence[str] = TABLES, *, strict: bool = False) -> list[Path]:
     """Return the files of a folder whose rows belong together, such as ``test-00000-of-00002.parquet``.
+
+    Args:
+        split: which of several; by default ``test``.
+        strict: whether the only one has to be the one that is named.
 
     Raises:
         ConfigError: the files are of several splits, and not of the one that is wanted.
@@ -70,11 +77,12 @@ def shards(folder: Path, split: str, suffixes: Sequence[str] = TABLES) -> list[P
         suffix = next((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), None)
         if suffix and path.is_file() and not path.name.startswith("."):
             splits.setdefault(SHARD.sub("", path.name[: -len(suffix)]), []).append(path)
-    if len(splits) <= 1:
+    wanted = split or TEST
+    if len(splits) <= 1 and not (strict and splits and split and split not in splits):
         return [path for paths in splits.values() for path in paths]
-    if split in splits:
-        return [path for path in splits[split] if path.suffix == splits[split][0].suffix]
+    if wanted in splits:
+        return [path for path in splits[wanted] if path.suffix == splits[wanted][0].suffix]
     there = ", ".join(shown_name(name) for name in list(splits)[:20])
     raise ConfigError(
-        f"{shown_path(folder)} has {there}, and no {shown_name(split)}. Choose one: --subset (in Python: split=)."
+        f"{shown_path(folder)} has {there}, and no {shown_name(wanted)}. Choose one: --subset (in Python: split=)."
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -12,7 +13,7 @@ from .._display import shown, shown_name
 from .._files import format_of
 from ..errors import ConfigError
 from ._rows import LocatedRow, cells, first_row, is_paths, read_json_file, rows, shown_path
-from ._texts import id_of
+from ._texts import DOCUMENTS, Texts, id_of
 
 Grades: TypeAlias = dict[str, dict[str, int]]
 
@@ -30,6 +31,8 @@ DOCUMENT = (
     "pid",
 )
 GRADE = ("score", "relevance", "rel", "grade", "label", "judgement", "judgment")
+SEPARATOR = re.compile(r"[,;|\s]+")
+"""Between ids in one text."""
 TREC_COLUMNS = 4
 RUN_COLUMNS = 6
 
@@ -90,6 +93,40 @@ def read_judgements(source: Any) -> Judgements:
             "queries alone: then the best model is the measure."
         )
     return found
+
+
+def inline_judgements(asked: Texts, documents: Container[str]) -> Judgements | None:
+    """Return what the rows of queries say of their documents; ``None`` where none says anything.
+
+    A row has a list of ids, or of objects with an id and a grade; grades by id; or one text with ids.
+    """
+    found = Judgements()
+    for query, answers in asked.answers.items():
+        where = f"the query {shown_name(query)}"
+        found.asked.setdefault(query)
+        for document, grade in _pairs(answers, documents, where):
+            found.add(query, id_of(document, where), grade, where)
+    return found if found.grades else None
+
+
+def _pairs(answers: object, documents: Container[str], where: str) -> Iterator[tuple[object, object]]:
+    if isinstance(answers, str):
+        listed = [answers] if answers in documents else SEPARATOR.split(answers.strip("[] "))
+        yield from ((name.strip("'\" "), 1) for name in listed if name.strip("'\" "))
+    elif isinstance(answers, Mapping):
+        yield from answers.items()
+    elif isinstance(answers, Iterable):
+        for one in answers:
+            if not isinstance(one, Mapping):
+                yield one, 1
+                continue
+            name = _first(one, (*DOCUMENT, *DOCUMENTS.ids))
+            if name is None:
+                raise ConfigError(f"{where}: an answer has no id. An id stands in a field such as {DOCUMENT[3]}.")
+            grade = _first(one, GRADE)
+            yield name, 1 if grade is None else grade
+    elif answers is not None:
+        yield answers, 1
 
 
 def _add_file(found: Judgements, path: Path) -> None:

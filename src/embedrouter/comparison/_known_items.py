@@ -91,7 +91,8 @@ def _from_sentences(items: Mapping[str, Item], count: int, random: Random) -> Kn
     if len(found) < min(FEWEST, count):
         raise ConfigError(
             f"Only {len(found):,} of {len(documents):,} documents have a title of their own, or several sentences of "
-            "which one can be the query. Pass queries: a file with one on each line is enough."
+            f"which one can be the query, and fewer than {FEWEST} queries tell nothing. Pass queries: a file with one "
+            "on each line is enough. Or split long pages as your program does: --split."
         )
     queries = {f"sentence of {name}": sentence for name, (sentence, _) in found.items()}
     documents |= {name: rest for name, (_, rest) in found.items()}

@@ -24,7 +24,7 @@ def matching(judged: Judgements, documents: Texts, queries: Texts) -> tuple[Grad
     if judged.labels is not None:
         return _by_labels(judged, documents, queries)
     for texts, option in ((documents, "--id"), (queries, "--query-id")):
-        if not texts.has_ids:
+        if not (texts.has_ids or texts.answers):
             raise ConfigError(
                 f"The {plural(texts.kind.noun)} have no ids, which judgements need. Name the field: {option} NAME."
             )

@@ -59,10 +59,11 @@ class Judge:
     def _run(self, ranking: Ranking, depth: int) -> dict[str, dict[str, float]]:
         """Return a ranking as trec_eval reads it: higher scores are better."""
         scores = [float(-place) for place in range(ranking.found.shape[1])]
+        rows: list[list[int]] = ranking.found[:, :depth].tolist()
         documents = self._documents
         return {
-            query: {documents[place]: score for place, score in zip(row[:depth], scores, strict=False)}
-            for query, row in zip(self._queries, ranking.found.tolist(), strict=True)
+            query: {documents[place]: score for place, score in zip(row, scores, strict=False)}
+            for query, row in zip(self._queries, rows, strict=True)
         }
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from .._display import escaped, shown
+from .._display import escaped, shown, shown_name
 from .._files import DOCUMENTS as DOCUMENT_FORMATS
 from .._files import format_of
 from ..errors import ConfigError
 from ..stores._opening import is_store
 from ..stores._reading import readable
 from ._folders import CORPUS, Collection, find_collection, shards
-from ._judgements import Grades, read_judgements
+from ._judgements import Grades, inline_judgements, read_judgements
 from ._known_items import COUNT, known_items
 from ._matching import matching
 from ._questions import Questions
@@ -43,8 +43,9 @@ def read_questions(
     query_fields: Sequence[str] | None = None,
     id_field: str | None = None,
     query_id_field: str | None = None,
+    relevant_field: str | None = None,
     join: str = " ",
-    split: str = "test",
+    split: str | None = None,
     collection: str | None = None,
     limit: int | None = None,
     query_limit: int | None = None,
@@ -66,8 +67,10 @@ def read_questions(
         query_fields: the same for queries.
         id_field: the field with the id of a document; by default ``_id``, ``id`` and the like.
         query_id_field: the same for queries.
+        relevant_field: the field of a query with the ids of the documents that answer it, where ``qrels`` is ``None``;
+            by default ``relevant_docs`` and the like.
         join: is put between several fields.
-        split: which judgements of a folder, such as ``qrels/test.tsv``.
+        split: which judgements of a folder, as ``"dev"`` of ``qrels/dev.tsv``; by default ``"test"``.
         collection: of several in a store.
         limit: at most so many documents, those first that answer a query.
         query_limit: at most so many queries.
@@ -91,12 +94,15 @@ def read_questions(
         made = known_items(kept, min(known or COUNT, query_limit or COUNT), seed)
         notes = (made.note, *documents.notes(), *notes)
         return Questions(name, made.documents, made.queries, made.relevant, "known items", notes)
-    asked = read_texts(queries, QUERIES, Chosen(query_fields, query_id_field, join))
+    asked = read_texts(queries, QUERIES, Chosen(query_fields, query_id_field, join, relevant_field))
     notes = (*documents.notes(), *asked.notes())
     relevant: Grades = {}
-    if qrels is not None:
-        relevant, left_out = matching(read_judgements(qrels), documents, asked)
+    judged = inline_judgements(asked, documents.items) if qrels is None else read_judgements(qrels)
+    if judged is not None:
+        relevant, left_out = matching(judged, documents, asked)
         notes += left_out
+    elif relevant_field is not None:
+        raise ConfigError(f"No query names a document in the field {shown_name(relevant_field)}. Check --relevant.")
     names, more = sampled_queries(list(relevant or asked.items), query_limit, seed)
     relevant = {name: relevant[name] for name in names if name in relevant}
     kept, others = sampled_documents(documents.items, relevant, limit, seed)
@@ -120,7 +126,9 @@ def read_questions(
 # Where things are
 
 
-def _sources(corpus: Any, queries: Any, qrels: Any, split: str, collection: str | None) -> tuple[str, Any, Any, Any]:
+def _sources(
+    corpus: Any, queries: Any, qrels: Any, split: str | None, collection: str | None
+) -> tuple[str, Any, Any, Any]:
     """Return a name, and what documents, queries and judgements are read from: lists of paths, or objects."""
     name = UNNAMED
     if isinstance(corpus, str | Path):
@@ -143,7 +151,7 @@ def _sources(corpus: Any, queries: Any, qrels: Any, split: str, collection: str 
     return name, corpus, _paths(queries, split), _paths(qrels, split)
 
 
-def _from_path(given: str, place: Path, split: str, collection: str | None) -> Any:
+def _from_path(given: str, place: Path, split: str | None, collection: str | None) -> Any:
     if "://" in given:
         return _stored(given, collection)
     if not place.exists():
@@ -164,7 +172,7 @@ def _from_path(given: str, place: Path, split: str, collection: str | None) -> A
     )
 
 
-def holds_questions(place: Path, split: str) -> bool:
+def holds_questions(place: Path, split: str | None) -> bool:
     """Return whether a folder is read here: one of a collection, of a store, or of files with rows and no others."""
     if find_collection(place, split) is not None or is_store(place):
         return True
@@ -193,7 +201,7 @@ def _from_object(corpus: Any) -> Any:
         raise
 
 
-def _paths(source: Any, split: str) -> Any:
+def _paths(source: Any, split: str | None) -> Any:
     """Return the files that a path names, and anything else as it is."""
     if not isinstance(source, str | Path):
         return source

@@ -24,6 +24,8 @@ Advance: TypeAlias = Callable[[str, int, int, Decimal], object]
 
 STEP = 512
 """Texts in one call to a model of this machine."""
+DECIMALS = 9
+"""Of dollars for a million queries."""
 PATIENCE = 30.0
 """Seconds in which texts are embedded alone; a limit of the rate may make each of them wait."""
 VECTORS = 2**26
@@ -43,6 +45,7 @@ class Subject:
         usage: likewise.
         shortened: texts over the model's limit, likewise.
         recalled: texts whose vectors were in the cache.
+        spent: dollars paid in this comparison, of earlier runs of the same plan, too.
     """
 
     label: str
@@ -56,6 +59,7 @@ class Subject:
     shortened: dict[InputType, int] = field(default_factory=lambda: {"document": 0, "query": 0})
 
     recalled: int = 0
+    spent: Decimal = Decimal(0)
 
     def __post_init__(self) -> None:
         wiring, first = wiring_of(self.router), self.candidate("query")
@@ -68,11 +72,6 @@ class Subject:
         """Return the model that embeds texts of an input type."""
         wiring = wiring_of(self.router)
         return wiring.first(self.router.tiers.index(wiring.default_tiers[input_type]))
-
-    @property
-    def spent(self) -> Decimal:
-        """Dollars paid in this comparison."""
-        return self.total.cost
 
     @property
     def total(self) -> Usage:
@@ -107,11 +106,13 @@ class Subject:
             advance: is called with the number of texts that have a vector.
         """
         parts: list[Vectors] = []
+        self.texts[input_type], self.shortened[input_type], self.usage[input_type] = 0, 0, Usage()
         for chunk in self._chunks(texts, input_type):
             began = time.perf_counter()
             result = self.router.embed(chunk, input_type=input_type)
             self.measured.add(result, input_type, time.perf_counter() - began)
             self.usage[input_type] += result.usage
+            self.spent += result.usage.cost
             self.shortened[input_type] += sum(result.shortened)
             self.recalled += sum(result.cached)
             self.texts[input_type] += len(chunk)
@@ -145,7 +146,7 @@ class Subject:
     def queries_cost(self) -> Decimal | None:
         """Return the dollars for a million queries like the ones that were embedded; ``None`` for an unknown price."""
         tokens, price = self._tokens("query"), self.candidate("query").price
-        return None if price is None or tokens is None else tokens * price / self.texts["query"]
+        return None if price is None or tokens is None else round(tokens * price / self.texts["query"], DECIMALS)
 
     def _tokens(self, input_type: InputType) -> int | None:
         """Return the tokens of all texts, also of those that the cache had; ``None`` where the price is unknown."""

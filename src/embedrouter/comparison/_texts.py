@@ -25,6 +25,8 @@ class Kind:
     ids: tuple[str, ...]
     option: str
     """The option that names the field of the text."""
+    answers: tuple[str, ...] = ()
+    """Fields of a query with the documents that answer it."""
 
 
 DOCUMENTS = Kind(
@@ -38,6 +40,7 @@ QUERIES = Kind(
     ("text", "query", "question", "title"),
     ("_id", "id", "query_id", "query-id", "qid"),
     "--query-field (in Python: query_fields=)",
+    ("relevant_docs", "relevant_doc_ids", "relevant_documents", "relevant_ids", "relevant"),
 )
 
 
@@ -61,12 +64,14 @@ class Texts:
     Attributes:
         has_ids: whether ids are the rows' own, and not numbers that were given here.
         left_out: ids or locations by the reason.
+        answers: what rows say of the documents that answer them, by their ids.
     """
 
     kind: Kind
     items: dict[str, Item] = field(default_factory=dict)
     has_ids: bool = True
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    answers: dict[str, object] = field(default_factory=dict)
 
     def leave_out(self, reason: str, name: str) -> None:
         """Remember that a row is not used."""
@@ -88,11 +93,13 @@ class Chosen:
         texts: fields with the text, joined where there are several; without any, the usual ones.
         id: the field with the id.
         join: is put between several.
+        answers: the field of a query with the documents that answer it; by default one of the usual ones.
     """
 
     texts: Sequence[str] | None = None
     id: str | None = None
     join: str = " "
+    answers: str | None = None
 
 
 def read_texts(source: object, kind: Kind, chosen: Chosen) -> Texts:
@@ -103,6 +110,7 @@ def read_texts(source: object, kind: Kind, chosen: Chosen) -> Texts:
     """
     found = Texts(kind)
     columns = [*(chosen.texts or (*kind.texts, TITLE)), *([chosen.id] if chosen.id else kind.ids)]
+    columns += [chosen.answers] if chosen.answers else kind.answers
     columns += [name.partition(".")[0] for name in columns if "." in name]
     for number, row in enumerate(rows(source, dict.fromkeys(columns)), 1):
         item = _item(row, kind, chosen)
@@ -114,7 +122,10 @@ def read_texts(source: object, kind: Kind, chosen: Chosen) -> Texts:
                 f"{row.location}: {'no id' if found.has_ids else 'an id, and the rows above have none'}. "
                 "Give all rows an id, or none."
             )
-        _add(found, name or str(number), item, row.location)
+        name = name or str(number)
+        _add(found, name, item, row.location)
+        if (answers := _answers(row, kind, chosen)) is not None:
+            found.answers[name] = answers
     if not found.items:
         why = f" ({'; '.join(found.notes())})" if found.left_out else ""
         raise ConfigError(f"There is no {kind.noun} with a text{why}. Check the file, and {kind.option}.")
@@ -193,6 +204,14 @@ def _id(row: LocatedRow, kind: Kind, chosen: Chosen) -> str:
         return ""
     name = next((name for name in kind.ids if name in row.value), None)
     return "" if name is None else id_of(row.value[name], row.location)
+
+
+def _answers(row: LocatedRow, kind: Kind, chosen: Chosen) -> object:
+    if chosen.answers is not None:
+        return next(values_at(row.value, chosen.answers), None) if isinstance(row.value, Mapping | list) else None
+    if not isinstance(row.value, Mapping):
+        return None
+    return next((row.value[name] for name in kind.answers if name in row.value), None)
 
 
 def id_of(value: object, location: str) -> str:

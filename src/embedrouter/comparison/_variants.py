@@ -71,7 +71,13 @@ def subjects(
     left_out: dict[str, str] = {}
     for item in given:
         owned = not isinstance(item, Router)
-        router = as_router(item, settings if owned else {})
+        try:
+            router = as_router(item, settings if owned else {})
+        except ConfigError as error:
+            if not isinstance(error.__cause__, ImportError):
+                raise
+            left_out[item.name if isinstance(item, Model) else str(item)] = str(error)
+            continue
         label = _unique(_label(router), found)
         found.append(Subject(label, router, owned))
         for prompt in prompts:
@@ -80,7 +86,7 @@ def subjects(
                 found.append(Subject(_unique(prompted, found), _altered(router, prompts=dict(prompt)), owned=True))
             except ConfigError as error:
                 left_out[prompted] = str(error)
-    if not found:
+    if not found and not left_out:
         raise ConfigError("Name the models to compare: compare(corpus, queries, models=['provider:name', …]).")
     return found, left_out
 
@@ -246,4 +252,4 @@ def pairings(
             declared=(*one.variant.declared, *other.variant.declared),
         )
         found.append(Pairing(one, other, share, variant))
-    return found, missing
+    return list({pairing.label: pairing for pairing in found}.values()), missing

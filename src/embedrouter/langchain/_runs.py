@@ -28,7 +28,7 @@ from langchain_core.tracers.context import register_configure_hook
 from langchain_core.tracers.langchain import LangChainTracer
 
 from ..router import Router, wiring_of
-from ..types import EmbeddingResult, InputType
+from ..types import EmbeddingResult, InputType, figures
 
 if TYPE_CHECKING:
     from langsmith import RunTree
@@ -174,20 +174,14 @@ def _nothing() -> None:
 
 def outputs(result: EmbeddingResult) -> dict[str, Any]:
     """Return what a run says of its result, with usage as LangSmith and Langfuse read it."""
-    usage = result.usage
-    cost = float(usage.cost)
-    priced = {} if usage.unpriced_tokens else {"input_cost": cost, "total_cost": cost}
+    told = figures([result])
+    cost, tokens = told["cost"], told.pop("tokens")
+    priced = {} if cost is None else {"input_cost": cost, "total_cost": cost}
     return {
-        "model": ", ".join(dict.fromkeys(result.models)),
-        "texts": len(result),
-        "cached": sum(result.cached),
-        "degraded": sum(result.degraded),
-        "requests": usage.requests,
-        "cost": None if usage.unpriced_tokens else cost,
-        "saved": float(usage.saved),
+        **told,
         "space": result.space.name,
         "dimensions": result.space.dimensions,
-        "usage_metadata": {"input_tokens": usage.tokens, "output_tokens": 0, "total_tokens": usage.tokens, **priced},
+        "usage_metadata": {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens, **priced},
     }
 
 

@@ -15,7 +15,7 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayloa
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 
-from ..types import EmbeddingResult, Usage
+from ..types import EmbeddingResult, figures
 
 dispatcher = get_dispatcher(__name__)
 
@@ -70,17 +70,9 @@ async def observed(
 
 def summary(results: list[EmbeddingResult], tier_of: Callable[[str], str]) -> dict[str, Any]:
     """Return what was answered, as plain data."""
-    usage = sum((result.usage for result in results), Usage())
-    models = list(dict.fromkeys(model for result in results for model in result.models))
+    models = dict.fromkeys(model for result in results for model in result.models)
     return {
-        "model": ", ".join(models),
+        **figures(results),
         "tier": ", ".join(dict.fromkeys(map(tier_of, models))),
         "space": ", ".join(dict.fromkeys(str(result.space) for result in results)),
-        "texts": sum(map(len, results)),
-        "cached": sum(sum(result.cached) for result in results),
-        "degraded": sum(sum(result.degraded) for result in results),
-        "requests": usage.requests,
-        "tokens": usage.tokens,
-        "cost": None if usage.unpriced_tokens else float(usage.cost),
-        "saved": float(usage.saved),
     }

@@ -7,6 +7,7 @@ query by query.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -70,7 +71,7 @@ def chance_of(differences: Floats, by_chance: Floats) -> float:
     observed, squares = abs(float(differences.sum())), float((differences**2).sum())
     as_large = int(np.count_nonzero(np.abs(by_chance) * len(differences) >= observed - ROUNDING * len(differences)))
     bound = 2 * math.exp(-(observed**2) / (2 * squares)) if squares else 1.0
-    return min((1 + as_large) / (1 + len(by_chance)), bound)
+    return min((1 + as_large) / (1 + len(by_chance)), max(bound, sys.float_info.min))
 
 
 def interval(means: Floats) -> tuple[float, float]:

@@ -45,15 +45,6 @@ class Row:
     """The text as it is stored, without the metadata with which LlamaIndex embeds it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One text that is put into a store, with its vector."""
-
-    id: str
-    text: str
-    location: str
-
-
 class Marked(Protocol):
     """One vector store that can hold entries of others."""
 

@@ -1,7 +1,8 @@
 """What the bills of a model say about its estimates: how far these are above, on the average, and whether always above.
 
 The sums are in the ledger, for each model and input type, apart for the counts of the model's own tokenizer. Compared
-are requests of which the provider reported the tokens, counted for the model that answered.
+are requests of which the provider reported the tokens, counted for the model that answered. Recent bills count most: a
+model, or the texts it is given, may change.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 PRIOR = 2_000
 """Estimated tokens whose weight the usual share has: bills of a few short texts say little."""
+REMEMBERED = 200
+"""Requests at which all sums are halved. So one bill over its estimate counts for at most so many further requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Learned:
     billed: int = 0
     """Tokens."""
     exceeded: int = 0
-    """Requests that were billed over their estimates."""
+    """Requests that were billed over their estimates, among the last ones."""
 
     def __add__(self, other: Learned) -> Learned:
         return Learned(
@@ -50,9 +53,11 @@ def learn(database: sqlite3.Connection, reservation: int, billed: int) -> None:
         "INSERT INTO estimates"
         " SELECT model, input_type, exact, 1, estimate, :billed, :billed > estimate FROM requests"
         " WHERE id = :reservation AND exact IS NOT NULL AND estimate > 0"
-        " ON CONFLICT DO UPDATE SET requests = requests + 1, estimated = estimated + excluded.estimated,"
-        " billed = billed + excluded.billed, exceeded = exceeded + excluded.exceeded",
-        {"reservation": reservation, "billed": billed},
+        " ON CONFLICT DO UPDATE SET requests = requests / (1 + (requests >= :most)) + 1,"
+        " estimated = estimated / (1 + (requests >= :most)) + excluded.estimated,"
+        " billed = billed / (1 + (requests >= :most)) + excluded.billed,"
+        " exceeded = exceeded / (1 + (requests >= :most)) + excluded.exceeded",
+        {"reservation": reservation, "billed": billed, "most": REMEMBERED},
     )
 
 

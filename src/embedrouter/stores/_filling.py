@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..errors import ConfigError
-from ..retrieval.store_guard import Item, hold
+from ..retrieval.store_guard import hold
 from ..router import Router
 from ..types import Vectors
 from ._reading import MAKERS, database
@@ -31,14 +31,13 @@ class Filling:
         if self._store is None:
             self._store = self._place.create(self._name, self._router)
 
-    def put(self, items: Sequence[Item], vectors: Vectors) -> None:
+    def put(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
         """Write rows, in place of those that have the same ids.
 
         Raises:
             ConfigError: the store cannot keep one of them.
         """
         assert self._store is not None, "it has begun"
-        rows = [StoredText(one.id, one.text, one.text, {"source": one.location}) for one in items]
         for row in rows:
             if (reason := self._place.refusal(row)) is not None:
                 raise ConfigError(f"The text {row.id!r} is not written: {reason}.")

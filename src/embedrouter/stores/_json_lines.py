@@ -21,7 +21,7 @@ from ..router import Router
 from ..types import Vectors
 from ._beside import beside_file, read_beside, write_beside
 from ._draft import Draft
-from ._exact import nearest
+from ._exact import ExactSearch
 from ._metadata import fitted, is_json, restored
 from ._rows import TEXT_FIELDS, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
@@ -103,7 +103,11 @@ class JsonLines:
         return found
 
     def search(self, vector: Vectors, count: int) -> list[str]:
-        return nearest(self._vectors(), vector, count)
+        return self._search.nearest(vector, count)
+
+    @cached_property
+    def _search(self) -> ExactSearch:
+        return ExactSearch(self._vectors, 4 * self.count() * (self.dimensions() or 0))
 
     def _vectors(self) -> Iterator[tuple[list[str], Vectors]]:
         rows = ((_identifier(fields, number), self._vector(fields)) for number, (_, fields) in enumerate(self._lines()))

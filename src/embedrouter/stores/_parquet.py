@@ -21,7 +21,7 @@ from ..router import Router
 from ..types import Vectors
 from ._beside import beside_file, read_beside, write_beside
 from ._draft import OF_FORMAT, Draft
-from ._exact import nearest
+from ._exact import ExactSearch
 from ._json_lines import ID_FIELDS, VECTOR_FIELDS
 from ._metadata import packed, unpacked
 from ._rows import TEXT_FIELDS, row, spread, stored_text
@@ -133,15 +133,17 @@ class ParquetFile:
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def search(self, vector: Vectors, count: int) -> list[str]:
+        return self._search.nearest(vector, count)
+
+    @cached_property
+    def _search(self) -> ExactSearch:
+        return ExactSearch(self._vectors, 4 * self.count() * (self.dimensions() or 0))
+
+    def _vectors(self) -> Iterator[tuple[list[str], Vectors]]:
         columns = [name for name in (self._id or self._text, self._vector) if name]
-        pages = (
-            (
-                [self._identifier(fields, number) for number, fields in enumerate(page, start)],
-                np.array([self._numbers(fields) for fields in page]),
-            )
-            for start, page in self._batches(columns, PAGE)
-        )
-        return nearest(pages, vector, count)
+        for start, page in self._batches(columns, PAGE):
+            ids = [self._identifier(fields, number) for number, fields in enumerate(page, start)]
+            yield ids, np.array([self._numbers(fields) for fields in page])
 
     def _pieces(self, columns: Sequence[str] | None, size: int) -> Iterator[tuple[int, Any]]:
         start = 0

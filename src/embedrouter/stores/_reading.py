@@ -14,9 +14,9 @@ from ._faiss_folder import FaissFormat
 from ._lance import LanceDatabase
 from ._opening import FILES, StoresInFolder, format_of, located, opened
 from ._qdrant import QdrantDatabase
-from ._recognition import recognised
+from ._recognition import UnknownStore, recognised
 from ._storage_context import ContextFormat
-from ._transfer import Database, Readable, Writable
+from ._transfer import Database, Readable
 from ._whole import WholeDatabase
 
 MAKERS: dict[str, Callable[[Path], Any]] = {
@@ -44,7 +44,7 @@ def readable(store: Any, collection: str | None = None) -> Iterator[Readable]:
         with opened(str(store), collection) as marked:
             yield _required(marked)
     else:
-        yield _required(recognised(getattr(store, "vector_store", store)))
+        yield _behind(store)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def database(place: Any) -> Iterator[Database]:
         ConfigError: it is of a kind that is not written.
     """
     if not isinstance(place, str | Path):
-        yield _required(recognised(getattr(place, "vector_store", place))).database
+        yield _behind(place).database
         return
     made: Any = _made(str(place))
     try:
@@ -94,13 +94,31 @@ def _made(place: str) -> Any:
     return made
 
 
+def _behind(store: Any) -> Any:
+    """Return what reads an open store of a framework.
+
+    Raises:
+        ConfigError: it is of a kind that is not read.
+    """
+    inner = getattr(store, "vector_store", store)
+    try:
+        found = recognised(inner)
+    except UnknownStore as error:
+        raise ConfigError(
+            f"A {type(inner).__name__} is not read to its end. If it is kept in memory, save it and name the folder: "
+            "store.save_local('DIR') of LangChain's FAISS, storage_context.persist('DIR') of LlamaIndex; otherwise "
+            "name the folder or address of its database."
+        ) from error
+    return _required(found)
+
+
 def _required(marked: Any) -> Any:
     """Return a store that is read to its end.
 
     Raises:
         ConfigError: it is of another kind.
     """
-    if not isinstance(marked, Writable):
+    if not hasattr(marked, "write_rows"):
         title = getattr(marked, "title", "This store")
         raise ConfigError(
             f"{title} is of a kind that is only checked. Read its texts with the framework, and write them into a file "

@@ -15,6 +15,10 @@ from ._postgres import find_postgres
 from ._qdrant import QdrantCollection
 
 
+class UnknownStore(ConfigError):
+    """A store is of a kind that is not known here."""
+
+
 def recognised(store: Any) -> Marked:
     """Return the adapter of a store.
 
@@ -34,7 +38,7 @@ def recognised(store: Any) -> Marked:
         return LanceTable(table)
     if (collection := find_chroma(store)) is not None:
         return collection
-    raise ConfigError(
+    raise UnknownStore(
         f"guard knows no place for a mark in {type(store).__name__}. Name the store with index= of the adapter, which "
         "guards every store on one machine; a store that is saved to a folder is guarded by the folder: guard(path, …)."
     )

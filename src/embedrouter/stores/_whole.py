@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,12 +82,16 @@ class WholeStore:
         self.path = path.resolve() if path.is_symlink() else path
         self.title = f"The {'file' if form.suffix else 'folder'} {str(path)!r}"
         self.place = shlex.quote(str(path))
+        self._read: tuple[object, Saved] | None = None
         self._draft: Draft | None = Draft(draft) if has_begun(draft := draft_of(self.path)) else None
 
-    @cached_property
+    @property
     def saved(self) -> Saved:
-        """The store as it is on disk."""
-        return self._form.read(self.path, self.database)
+        """The store as it is on disk; read again when another program has changed it."""
+        stamp = _stamp(self.path)
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, self._form.read(self.path, self.database)
+        return self._read[1]
 
     # The mark
 
@@ -161,7 +164,7 @@ class WholeStore:
         write_beside(entries, _kept(self._draft.entries()))
         put_on_disk(part)
         if self.path.is_dir():  # a folder is not replaced in one step: the draft stays until the new one is there
-            old = self.path.with_name(f".old-{self.path.name}")
+            old = _replaced(self.path)
             _remove(old)
             self.path.replace(old)
             part.replace(self.path)
@@ -171,7 +174,6 @@ class WholeStore:
         put_on_disk(self.path.parent, alone=True)
         self._draft.discard()
         self._draft = None
-        self.__dict__.pop("saved", None)
 
     def _entries(self, path: Path) -> Path:
         return beside_file(path) if self._form.suffix else in_folder(path)
@@ -240,6 +242,8 @@ class WholeDatabase:
 
     def create(self, name: str, router: Router, like: Readable | None = None) -> WholeStore:
         path = self._folder / name
+        if not path.exists() and (old := _replaced(path)).exists():
+            old.replace(path)  # the run was killed while it replaced a folder
         if path.exists() or has_begun(draft_of(path)):
             made = self._opened(path)
             hold(made, router, adopt=False)
@@ -284,6 +288,17 @@ class WholeDatabase:
     def _opened(self, path: Path) -> WholeStore:
         self._open.append(store := WholeStore(path, self._form, self))
         return store
+
+
+def _replaced(path: Path) -> Path:
+    """Return the name of a folder while another takes its place."""
+    return path.with_name(f".old-{path.name}")
+
+
+def _stamp(path: Path) -> object:
+    """Return what changes when a file or the files of a folder are written."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    return [(file.name, (found := file.stat()).st_mtime_ns, found.st_size, found.st_ino) for file in files]
 
 
 def _kept(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,3 +25,4 @@ from ._domain import plain as plain
 from ._results import EmbeddingResult as EmbeddingResult
 from ._results import Estimate as Estimate
 from ._results import Usage as Usage
+from ._results import figures as figures

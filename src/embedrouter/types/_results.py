@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -128,6 +128,21 @@ class EmbeddingResult:
         return f"<p>{title}</p>{html_table(rows)}{self.usage._repr_html_()}"
 
 
+def figures(results: Sequence[EmbeddingResult]) -> dict[str, Any]:
+    """Return what was answered and what it cost, as plain data for tracing: neither texts nor vectors."""
+    usage = sum((result.usage for result in results), Usage())
+    return {
+        "model": ", ".join(dict.fromkeys(model for result in results for model in result.models)),
+        "texts": sum(map(len, results)),
+        "cached": sum(sum(result.cached) for result in results),
+        "degraded": sum(sum(result.degraded) for result in results),
+        "requests": usage.requests,
+        "tokens": usage.tokens,
+        "cost": None if usage.unpriced_tokens else float(usage.cost),
+        "saved": float(usage.saved),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """The expected tokens, requests and cost of a call, for the texts that are not cached: at most, and likely."""
@@ -149,7 +164,7 @@ class Estimate:
     """The share of ``tokens`` that bills of the model had before, or usually have; all, where the count is exact."""
     likely_cost: Decimal | None
     is_bound: bool
-    """Whether ``tokens`` and ``cost`` are bounds: no bill in the ledger was over such an estimate."""
+    """Whether ``tokens`` and ``cost`` are bounds: no recent bill in the ledger was over such an estimate."""
     cache_bytes: int
     """The disk that the vectors will take in the cache."""
     too_long: int = 0

@@ -50,13 +50,17 @@ class QuestionOptions:
     query_id_field: Annotated[
         str | None, typer.Option("--query-id", metavar="NAME", help="The field with the id of a query.")
     ] = None
+    relevant_field: Annotated[
+        str | None,
+        typer.Option("--relevant", metavar="NAME", help="The field of a query with the ids of its documents."),
+    ] = None
     join: Annotated[
         str,
         typer.Option("--join", metavar="TEXT", help="What is put between several fields; a blank.", show_default=False),
     ] = " "
     subset: Annotated[
-        str, typer.Option("--subset", metavar="NAME", help="Which judgements of a folder: qrels/NAME.tsv.")
-    ] = "test"
+        str | None, typer.Option("--subset", metavar="NAME", help="Which judgements of a folder, qrels/NAME.tsv; test.")
+    ] = None
     collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")] = (
         None
     )
@@ -94,6 +98,7 @@ class QuestionOptions:
             query_fields=self.query_fields,
             id_field=self.id_field if documents is self.corpus else None,
             query_id_field=self.query_id_field,
+            relevant_field=self.relevant_field,
             join=self.join.replace(r"\n", "\n").replace(r"\t", "\t"),
             split=self.subset,
             collection=self.collection,
@@ -124,4 +129,6 @@ class QuestionOptions:
         )
         with closing(Texts(options)) as texts:
             found = {item.id: item.text for item in texts}
+            if not found:
+                return self.corpus, ()  # of which the message says what is there
             return found, [f"{line[0].upper()}{line[1:]}." for line in texts.skipped.lines()]

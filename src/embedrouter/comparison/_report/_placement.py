@@ -139,7 +139,9 @@ def _widths(kinds: dict[Kind, list[int]], layout: Layout) -> tuple[float, dict[K
     whole = layout.width - LEFT - RIGHT - BETWEEN * (len(kinds) - 1)
     gap = layout.gap
     while True:
-        widths = {kind: max(layout.panel, 2 * INSET + gap * (len(places) - 1)) for kind, places in kinds.items()}
+        widths: dict[Kind, float] = {
+            kind: max(layout.panel, 2 * INSET + gap * (len(places) - 1)) for kind, places in kinds.items()
+        }
         left = whole - sum(widths.values())
         if left >= 0 or gap < 1:
             widths["priced" if "priced" in kinds else next(iter(kinds))] += left

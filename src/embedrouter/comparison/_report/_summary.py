@@ -20,9 +20,9 @@ JUDGED = {
     ),
     "known items": (
         "Known items, no judgements",
-        "Each query was made from one document, and that document alone counts as right. The measures say how well a "
-        "model finds a text again from a part of it. Other documents that would answer as well count as wrong, and "
-        "queries of users have other words: the order of the models may differ on them.",
+        "Each query was made from one document, and that document alone counts as right: others that would answer as "
+        "well count as wrong. The measures say how well a model finds a text again from a part of it, not how well it "
+        "answers questions.",
     ),
     "agreement": (
         "Agreement, no judgements",

@@ -105,7 +105,7 @@ def _made_of(item: Measured) -> str:
     parts = [f"{variant.dimensions:,} dimensions", str(variant.dtype or "float32")]
     if len(variant.models) > 1:
         parts.append(f"{escaped(variant.models[0])}, then {escaped(variant.models[1])}")
-    elif variant.models and variant.models[0] != variant.label:
+    elif variant.models and variant.models[0] not in variant.label:
         parts.append(escaped(variant.models[0]))
     if variant.escalated is not None:
         parts.append(f"{share(variant.escalated)} of the queries to the second")

@@ -81,7 +81,7 @@ class LangChainCollection:
 
     # What a migration needs
 
-    @property
+    @cached_property
     def uuid(self) -> str:
         """The collection's own id."""
         return str(self._row()["uuid"])

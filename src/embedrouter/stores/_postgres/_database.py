@@ -45,7 +45,7 @@ class PostgresDatabase:
         self._run.close()
 
     def names(self) -> list[str]:
-        return sorted([*self._collections(), *self._tables()])
+        return [*self._collections(), *self._tables()]
 
     def _collections(self) -> list[str]:
         if ROWS not in self._with_vectors():
