@@ -58,7 +58,8 @@ def test_the_whole_way_and_back_in_json(index: Path, emulator: Emulator) -> None
     paid = emulator.billed.copy()
 
     switched = answer(*MIGRATE, "--switch", "--yes")
-    assert switched["switch"]["line"] == ""
+    assert (switched["switch"]["line"], switched["switch"]["model"]) == ("", "openai:text-embedding-3-small")
+    assert [step.rpartition(" ")[2] for step in answer(*MIGRATE, "--plan")["next"]] == ["--drop-old", "--undo"]
     assert names(index) == ["handbook", "handbook--old"]
     assert answer(*MIGRATE, "--undo")["switch"]["undone"]
     assert names(index) == ["handbook", NEW]

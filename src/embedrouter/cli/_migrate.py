@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from ..comparison._judgements import read_judgements
 from ..comparison._texts import QUERIES, Chosen, read_texts
 from ..errors import ConfigError, EmbedRouterError
 from ..migrate import Plan, Verification
-from ..migrate._migration import Migration, migration
+from ..migrate._migration import Migration, migration, require_unswitched
 from ..migrate._switch import described, require_droppable
 from ..types import OverlongPolicy
 from . import _completion
@@ -104,8 +105,7 @@ def command(
     steps = _Steps(where, _asked(where), Output(as_json=as_json, yes=yes))
     answers = _answers(queries, qrels, old_model)
     if plan_only:
-        steps.plan()
-        steps.next("")
+        steps.next(*(("--drop-old", "--undo") if steps.plan().switched else ("",)))
     elif undo:
         steps.undo(index)
     elif drop_old:
@@ -169,6 +169,7 @@ class _Steps:
     def run(self, batch: bool, every: float, skip_bad: bool) -> None:
         """Ask, and fill the new collection."""
         plan, output = self.plan(), self.output
+        require_unswitched(plan.alias, plan.switched)
         estimate = plan.estimate
         if batch:
             estimate = replace(estimate, cost=plan.batch_cost, likely_cost=plan.likely_batch_cost)
@@ -194,6 +195,7 @@ class _Steps:
         self._show(verification)
         if self.failed and not force:
             self.output.line("Nothing was switched. --force switches all the same.")
+            self.next("")
             return
         self.failed = False
         question = "This lets programs open the new collection, which are to embed queries by the new model from now on"
@@ -201,6 +203,9 @@ class _Steps:
         done = migrate.switch(self._asked, verification=verification, force=force, index=index)
         self.output.line(str(done), style="bold")
         self.facts["switch"] = {**asdict(done), "verification": None}
+        self.output.line("In your programs, with LangChain or LlamaIndex:")
+        for adapter in ("RouterEmbeddings", "RouterEmbedding"):
+            self.output.code(f"  {adapter}({json.dumps(self._where.to, ensure_ascii=False)})")
         self.next("--drop-old", "--undo")
 
     def undo(self, index: str | None) -> None:

@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from .._display import counted, dollars, shown_name
+from .._display import counted, dollars
 from ..calls import Progress, ShowProgress
 from ..errors import ConfigError, UnavailableError
 from ..retrieval.given_router import GivenRouter
 from ..retrieval.store_guard import hold
 from ..router import Router, wiring_of
 from ..stores._transfer import Database, Readable, StoredText, Writable
-from ..types import Usage
+from ..types import OverlongPolicy, Usage
 from ._entry import Entry, read_entry, write_entry
 from ._lock import one_at_a_time
-from ._migration import Migration, Opened, migration
-from ._plan import Plan, examine, rows_at_once
+from ._migration import Migration, Opened, migration, require_unswitched
+from ._plan import LONG_POLICIES, Plan, examine, rows_at_once
 from ._rows import LeftOut, facts, first_ids, same, told
 
 MOST_PASSES = 20
@@ -52,7 +52,8 @@ class Moved:
         settled: whether it did; otherwise the old collection changes faster than it is read.
         usage: what the run has used.
         left_out: ids of the rows that could not be moved, by the reason.
-        shortened: ids of the rows of which the beginning, or the mean of the parts, was embedded (``on_too_long``).
+        shortened: ids of the rows of which the beginning, or the mean of the parts, was embedded .
+        on_too_long: which of the two.
         seconds: of the run.
     """
 
@@ -66,6 +67,7 @@ class Moved:
     usage: Usage
     left_out: dict[str, tuple[str, ...]]
     shortened: tuple[str, ...]
+    on_too_long: OverlongPolicy
     seconds: float
 
     def __str__(self) -> str:
@@ -79,7 +81,10 @@ class Moved:
             + ("; the last time nothing was new." if self.settled else " and keeps changing: run again."),
         ]
         if self.shortened:
-            parts.append(f"Shortened to the model's limit: {len(self.shortened):,} ({first_ids(self.shortened)}).")
+            parts.append(
+                f"Longer than the model takes: {len(self.shortened):,} ({first_ids(self.shortened)}); "
+                f"{LONG_POLICIES[self.on_too_long]}."
+            )
         parts += [f"Left out: {'; '.join(told(self.left_out))}."] if self.left_out else []
         return " ".join(parts)
 
@@ -124,11 +129,7 @@ def run(
     asked = migration(source, target, collection, into, name, settings)
     began = time.monotonic()
     with asked.opened() as opened, one_at_a_time(opened.database.place, opened.name):
-        if opened.entry is not None and opened.entry.switched:
-            raise ConfigError(
-                f"{shown_name(opened.alias)} was switched to the new collection, and a run would remove what was added "
-                "there since. Go back first: switch(…, undo=True), --undo."
-            )
+        require_unswitched(opened.alias, opened.entry is not None and opened.entry.switched)
         found = given or examine(asked, opened)
         left_out = LeftOut(allowed=skip_bad)
         for reason, ids in found.left_out.items():
@@ -166,6 +167,7 @@ def run(
             usage=since(router.usage, before),
             left_out=done,
             shortened=tuple(work.shortened),
+            on_too_long=wiring_of(router).on_too_long,
             seconds=time.monotonic() - began,
         )
 
