@@ -284,6 +284,21 @@ def test_a_collection_that_changes_all_the_time_is_told(database: MemoryDatabase
     assert "keeps changing" in str(moved)
 
 
+def test_a_store_that_cannot_write_is_told_with_the_next_action(
+    database: MemoryDatabase, router: Router, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "write_rows", full)
+        with pytest.raises(ConfigError, match=r"no space left on device.*run the same again"):
+            migrate.run(database, router, collection="handbook")
+    assert migrate.run(database, router, collection="handbook").rows == len(PAGES)
+    asked = [one for call in backend.calls for one in call.texts]
+    assert len(asked) == len(set(asked)), "no text is paid twice"
+
+
 # What is in the new one's place
 
 

@@ -204,7 +204,7 @@ def examine(asked: Migration, opened: Opened) -> Plan:
         index_bytes=size + texts * router.space.dimensions * 4,
         left_out=left_out.by_reason,
         switched=opened.entry is not None and opened.entry.switched,
-        migration=replace(asked, collection=opened.alias),
+        migration=replace(asked, collection=asked.collection or (None if source.database.named else opened.alias)),
     )
 
 

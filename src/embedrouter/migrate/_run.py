@@ -9,16 +9,17 @@ the cache are the only state.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .._display import counted, dollars
+from .._display import counted, dollars, masked, shown_name
 from ..calls import Progress, ShowProgress
-from ..errors import ConfigError, UnavailableError
+from ..errors import ConfigError, EmbedRouterError, UnavailableError
 from ..retrieval.given_router import GivenRouter
 from ..retrieval.store_guard import hold
 from ..router import Router, wiring_of
@@ -174,13 +175,33 @@ def run(
 
 def _begun(asked: Migration, opened: Opened) -> tuple[Writable, Entry]:
     """Return the new collection, which is made where there is none, and the entry of a migration that goes on."""
-    target = opened.target or opened.database.create(opened.name, asked.router, opened.source)
-    hold(target, asked.router, adopt=False)
-    entry = read_entry(target)
-    if entry is None or entry.state != "filling":
-        fresh = Entry(alias=opened.alias, origin=opened.source.kind, name=opened.name)
-        entry = write_entry(target, fresh if entry is None else replace(entry, state="filling"))
+    with _written(opened.name):
+        target = opened.target or opened.database.create(opened.name, asked.router, opened.source)
+        hold(target, asked.router, adopt=False)
+        entry = read_entry(target)
+        if entry is None or entry.state != "filling":
+            fresh = Entry(alias=opened.alias, origin=opened.source.kind, name=opened.name)
+            entry = write_entry(target, fresh if entry is None else replace(entry, state="filling"))
     return target, entry
+
+
+@contextmanager
+def _written(name: str) -> Iterator[None]:
+    """Tell what a store says when it cannot write.
+
+    Raises:
+        ConfigError: it cannot; the message has the next action.
+    """
+    try:
+        yield
+    except EmbedRouterError:
+        raise
+    except Exception as error:
+        said = masked(" ".join(str(error).split())[:300])
+        raise ConfigError(
+            f"The store cannot write into {shown_name(name)} ({type(error).__name__}: {said}). Look for the cause: is "
+            "the disk full, may you write there? Then run the same again: it goes on, and pays nothing twice."
+        ) from error
 
 
 def since(now: Usage, before: Usage) -> Usage:
@@ -231,9 +252,10 @@ class _Work:
                 progress.reach(read, since(self.router.usage, before), cached=self.recalled)
         ids = set(self.source.ids())
         gone = [one for one in self.target.ids() if one not in ids or one in self.left_out]
-        if gone:
-            self.target.remove(gone)
-        self.target.finish()
+        with _written(self.target.name):
+            if gone:
+                self.target.remove(gone)
+            self.target.finish()
         self._last = wrote
         self.written += changes
         self.removed += len(gone)
@@ -266,7 +288,8 @@ class _Work:
             return []
         self.recalled += sum(result.cached)
         self.shortened |= {row.id: None for row, cut in zip(usable, result.shortened, strict=True) if cut}
-        self.target.write_rows(usable, np.asarray(result.vectors, np.float32))
+        with _written(self.target.name):
+            self.target.write_rows(usable, np.asarray(result.vectors, np.float32))
         return usable
 
     # By the batch endpoint

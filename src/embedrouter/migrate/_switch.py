@@ -142,6 +142,8 @@ def _back(opened: Opened, new: Writable, entry: Entry) -> Switched:
     if not entry.switched:
         raise ConfigError(f"{shown_name(opened.alias)} was not switched: there is nothing to undo.")
     database, line = opened.database, ""
+    held = set(opened.source.ids())
+    surplus = tuple(one for one in new.ids() if one not in held)
     entry = write_entry(new, replace(entry, state="undoing"))
     if entry.aside is None:
         line = f"Programs are to open {shown_name(opened.source.name)} again: no name was changed."
@@ -150,8 +152,6 @@ def _back(opened: Opened, new: Writable, entry: Entry) -> Switched:
         new = database.open(entry.name)
     _set_records(opened.router, entry.spaces())
     write_entry(new, replace(entry, state="filled", aside=None, records={}))
-    held = set(opened.source.ids())
-    surplus = tuple(one for one in new.ids() if one not in held)
     moved = tuple(entry.records)
     return Switched(opened.alias, opened.alias, line, entry.name, "", moved, undone=True, surplus=surplus)
 
