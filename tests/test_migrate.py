@@ -333,6 +333,14 @@ def test_a_collection_of_this_space_needs_no_migration(database: MemoryDatabase,
         migrate.plan(database, router, collection="handbook")
 
 
+def test_a_name_that_the_store_does_not_take_is_refused_by_the_plan(
+    database: MemoryDatabase, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryDatabase, "fitting_name", lambda _, wanted: wanted.lower())
+    with pytest.raises(ConfigError, match="takes no name like 'New'; it takes 'new'"):
+        migrate.plan(database, router, collection="handbook", name="New")
+
+
 def test_a_switch_says_what_programs_embed_with_and_the_way_back_what_the_old_one_lacks(
     database: MemoryDatabase, router: Router
 ) -> None:

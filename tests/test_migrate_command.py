@@ -145,7 +145,7 @@ def test_it_fits_a_narrow_window(columns: int, index: Path) -> None:
 @pytest.mark.slow
 def test_interrupted_it_says_how_it_goes_on(index: Path, emulator: Emulator) -> None:
     emulator.latency = 2
-    with start(*MIGRATE, "--yes") as process:
+    with start(*MIGRATE, "--yes", "--skip-bad") as process:
         while not emulator.received:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -153,6 +153,7 @@ def test_interrupted_it_says_how_it_goes_on(index: Path, emulator: Emulator) -> 
     assert process.returncode == 130
     assert "Stopped. Rows that were written are in" in complaint
     assert "To go on: embedrouter migrate index" in complaint
+    assert complaint.rstrip().endswith("--skip-bad"), "the same command"
 
 
 @pytest.mark.slow

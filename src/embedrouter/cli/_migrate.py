@@ -175,7 +175,8 @@ class _Steps:
             estimate = replace(estimate, cost=plan.batch_cost, likely_cost=plan.likely_batch_cost)
         if estimate.unique > estimate.cached:
             output.confirm_cost([estimate], "Agree with --yes.")
-        with self._resumable(plan):
+        given = [option for option, on in (("--batch", batch), ("--skip-bad", skip_bad)) if on]
+        with self._resumable(plan, " ".join(given)):
             moved = migrate.run(plan, batch=batch, every=every, skip_bad=skip_bad, show_progress="auto")
         output.line(str(moved), style="bold")
         self.facts["run"] = asdict(moved)
@@ -251,11 +252,11 @@ class _Steps:
         self.facts["verification"] = {"passed": verification.passed, "checks": list(map(asdict, verification.checks))}
 
     @contextmanager
-    def _resumable(self, plan: Plan) -> Iterator[None]:
+    def _resumable(self, plan: Plan, given: str) -> Iterator[None]:
         """Say how it goes on, where a run is stopped or fails."""
         location = cache_location(self._asked.router)
         kept = f"what was paid for is in the cache ({location})" if location else "no cache is in use"
-        again = f"Rows that were written are in {plan.name}, and {kept}. To go on: {self._line('')}"
+        again = f"Rows that were written are in {plan.name}, and {kept}. To go on: {self._line(given)}"
         with exit_on_interrupt(lambda: f"Stopped. {again}"):
             try:
                 yield

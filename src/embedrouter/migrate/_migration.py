@@ -235,7 +235,10 @@ def _before_a_switch(asked: Migration, first: Readable, alias: str, entry: Entry
             if old == router.space
             else f"The new collection needs another name than {shown_name(name)}, which is the old one's."
         )
-    target = database.open(name) if name in database.names() else None
+    there = name in database.names()
+    if asked.name and not there and (fitting := database.fitting_name(name)) != name:
+        raise ConfigError(f"A store of {database.kind} takes no name like {shown_name(name)}; it takes {fitting!r}.")
+    target = database.open(name) if there else None
     known = None if target is None else _checked(target, alias, first.kind, router)
     return Opened(first, database, router, name, alias, target, known)
 
