@@ -132,8 +132,13 @@ def _changing(change: str, at: int) -> Scene:
 LAST_PASS = 12
 """Effects of the pass that finds nothing to do: four pages, three comparisons, the ids of both, the end, the entry."""
 
+FAST = ("added", "deleted and added")
+"""Changes that are tried at every effect in the fast suite, too."""
 
-@pytest.mark.parametrize("change", CHANGES)
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(one, marks=[] if one in FAST else [pytest.mark.slow]) for one in CHANGES]
+)
 def test_a_change_during_the_run_is_found_by_a_later_pass(change: str) -> None:
     """At each effect before the last pass, which begins anew after it."""
     for at in range(effects(Scene, Scene.run) - LAST_PASS):
