@@ -226,11 +226,12 @@ def test_too_long_texts_follow_the_policy_of_the_router(database: MemoryDatabase
     model = Model(SMALL, base_url=emulator.openai_url, api_key="k", dimensions=8)
     with pytest.raises(InvalidInputError, match=r"longer than the model takes: 1 \(long\).*on_too_long='mean'"):
         migrate.run(database, [model], collection="handbook", cache=MemoryCache(), ledger=":memory:")
-    for policy, rows in (("mean", 8), ("truncate", 8)):
+    how = {"mean": "the vectors of their parts are averaged", "truncate": "only their beginning is embedded"}
+    for policy, told in how.items():
         router = Router([model], cache=MemoryCache(), ledger=":memory:", on_too_long=policy)  # type: ignore[arg-type]
         moved = migrate.run(database, router, collection="handbook", name=f"by-{policy}")
-        assert (moved.rows, moved.left_out, moved.shortened) == (rows, {}, ("long",))
-        assert "Shortened to the model's limit: 1 (long)" in str(moved)
+        assert (moved.rows, moved.left_out, moved.shortened) == (8, {}, ("long",))
+        assert f"Longer than the model takes: 1 (long); {told}." in str(moved)
 
 
 def test_the_budget_covers_all_or_nothing_is_called(database: MemoryDatabase, backend: FakeBackend) -> None:
@@ -283,6 +284,21 @@ def test_a_collection_that_changes_all_the_time_is_told(database: MemoryDatabase
     assert "keeps changing" in str(moved)
 
 
+def test_a_store_that_cannot_write_is_told_with_the_next_action(
+    database: MemoryDatabase, router: Router, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "write_rows", full)
+        with pytest.raises(ConfigError, match=r"no space left on device.*run the same again"):
+            migrate.run(database, router, collection="handbook")
+    assert migrate.run(database, router, collection="handbook").rows == len(PAGES)
+    asked = [one for call in backend.calls for one in call.texts]
+    assert len(asked) == len(set(asked)), "no text is paid twice"
+
+
 # What is in the new one's place
 
 
@@ -315,6 +331,28 @@ def test_a_collection_of_this_space_needs_no_migration(database: MemoryDatabase,
     database.collections["handbook"].entries |= metadata(router)
     with pytest.raises(ConfigError, match="in the space new"):
         migrate.plan(database, router, collection="handbook")
+
+
+def test_a_name_that_the_store_does_not_take_is_refused_by_the_plan(
+    database: MemoryDatabase, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryDatabase, "fitting_name", lambda _, wanted: wanted.lower())
+    with pytest.raises(ConfigError, match="takes no name like 'New'; it takes 'new'"):
+        migrate.plan(database, router, collection="handbook", name="New")
+
+
+def test_a_switch_says_what_programs_embed_with_and_the_way_back_what_the_old_one_lacks(
+    database: MemoryDatabase, router: Router
+) -> None:
+    migrate.run(database, router, collection="handbook")
+    done = migrate.switch(database, router, collection="handbook")
+    assert "have to embed queries and further texts with new:model from now on" in str(done)
+    assert migrate.plan(database, router, collection="handbook").switched
+    fill(database, [text("added since", "a text")])
+    back = migrate.switch(database, router, collection="handbook", undo=True)
+    assert "with the old model again" in str(back)
+    assert back.surplus == ("added since",)
+    assert "Put them into the old one: the next run removes them." in str(back)
 
 
 def test_another_store_may_take_the_new_collection(database: MemoryDatabase, router: Router) -> None:

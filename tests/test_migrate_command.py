@@ -58,7 +58,8 @@ def test_the_whole_way_and_back_in_json(index: Path, emulator: Emulator) -> None
     paid = emulator.billed.copy()
 
     switched = answer(*MIGRATE, "--switch", "--yes")
-    assert switched["switch"]["line"] == ""
+    assert (switched["switch"]["line"], switched["switch"]["model"]) == ("", "openai:text-embedding-3-small")
+    assert [step.rpartition(" ")[2] for step in answer(*MIGRATE, "--plan")["next"]] == ["--drop-old", "--undo"]
     assert names(index) == ["handbook", "handbook--old"]
     assert answer(*MIGRATE, "--undo")["switch"]["undone"]
     assert names(index) == ["handbook", NEW]
@@ -144,7 +145,7 @@ def test_it_fits_a_narrow_window(columns: int, index: Path) -> None:
 @pytest.mark.slow
 def test_interrupted_it_says_how_it_goes_on(index: Path, emulator: Emulator) -> None:
     emulator.latency = 2
-    with start(*MIGRATE, "--yes") as process:
+    with start(*MIGRATE, "--yes", "--skip-bad") as process:
         while not emulator.received:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -152,6 +153,7 @@ def test_interrupted_it_says_how_it_goes_on(index: Path, emulator: Emulator) -> 
     assert process.returncode == 130
     assert "Stopped. Rows that were written are in" in complaint
     assert "To go on: embedrouter migrate index" in complaint
+    assert complaint.rstrip().endswith("--skip-bad"), "the same command"
 
 
 @pytest.mark.slow

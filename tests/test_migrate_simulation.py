@@ -98,7 +98,7 @@ def test_killed_at_each_effect_it_goes_on_and_pays_nothing_twice() -> None:
 
 def test_killed_again_and_again_it_still_arrives() -> None:
     chance = random.Random(21)
-    for _ in range(15):
+    for _ in range(8):
         scene = Scene()
         for _ in range(5):
             scene.world.restart(kill_at=chance.randrange(36))
@@ -132,8 +132,13 @@ def _changing(change: str, at: int) -> Scene:
 LAST_PASS = 12
 """Effects of the pass that finds nothing to do: four pages, three comparisons, the ids of both, the end, the entry."""
 
+FAST = ("added", "deleted and added")
+"""Changes that are tried at every effect in the fast suite, too."""
 
-@pytest.mark.parametrize("change", CHANGES)
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(one, marks=[] if one in FAST else [pytest.mark.slow]) for one in CHANGES]
+)
 def test_a_change_during_the_run_is_found_by_a_later_pass(change: str) -> None:
     """At each effect before the last pass, which begins anew after it."""
     for at in range(effects(Scene, Scene.run) - LAST_PASS):
@@ -146,7 +151,7 @@ def test_a_change_during_the_run_is_found_by_a_later_pass(change: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_and_a_kill_at_each_pair_of_effects(change: str) -> None:
-    for at in range(0, effects(Scene, Scene.run), 13):
+    for at in range(0, effects(Scene, Scene.run), 29):
         for scene in killed_everywhere(partial(_changing, change, at), Scene.run):
             for make in scene.world.at.values():
                 make()

@@ -93,6 +93,21 @@ def test_an_alias_of_qdrant_is_turned_in_one_step(tmp_path: Path) -> None:
         assert found.database.names() == ["pages--new-8"]
 
 
+@pytest.mark.parametrize("kind", ["langchain/faiss", "llama_index/simple"])
+def test_a_folder_that_is_saved_as_a_whole_goes_the_whole_way_and_back(kind: str, tmp_path: Path) -> None:
+    folder, router = tmp_path / "pages", new_router()
+    FOLDERS[kind](folder, embedder(kind), PAGES)
+    plan = migrate.plan(str(folder), router)
+    assert migrate.run(plan).rows == len(PAGES)
+    migrate.switch(plan)
+    assert migrate.switch(plan, undo=True).surplus == ()
+    migrate.switch(str(folder), router)
+    migrate.drop_old(plan)
+    assert not list(tmp_path.glob("pages-*"))
+    with readable(str(folder)) as found:
+        assert (found.dimensions(), found.count()) == (8, len(PAGES))
+
+
 @pytest.mark.parametrize("pair", ["chroma:"])
 def test_a_process_that_is_killed_goes_on(pair: str) -> None:
     """While it embeds: after the second of six requests or so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from ..comparison._judgements import read_judgements
 from ..comparison._texts import QUERIES, Chosen, read_texts
 from ..errors import ConfigError, EmbedRouterError
 from ..migrate import Plan, Verification
-from ..migrate._migration import Migration, migration
+from ..migrate._migration import Migration, migration, require_unswitched
 from ..migrate._switch import described, require_droppable
 from ..types import OverlongPolicy
 from . import _completion
@@ -104,8 +105,7 @@ def command(
     steps = _Steps(where, _asked(where), Output(as_json=as_json, yes=yes))
     answers = _answers(queries, qrels, old_model)
     if plan_only:
-        steps.plan()
-        steps.next("")
+        steps.next(*(("--drop-old", "--undo") if steps.plan().switched else ("",)))
     elif undo:
         steps.undo(index)
     elif drop_old:
@@ -169,12 +169,14 @@ class _Steps:
     def run(self, batch: bool, every: float, skip_bad: bool) -> None:
         """Ask, and fill the new collection."""
         plan, output = self.plan(), self.output
+        require_unswitched(plan.alias, plan.switched)
         estimate = plan.estimate
         if batch:
             estimate = replace(estimate, cost=plan.batch_cost, likely_cost=plan.likely_batch_cost)
         if estimate.unique > estimate.cached:
             output.confirm_cost([estimate], "Agree with --yes.")
-        with self._resumable(plan):
+        given = [option for option, on in (("--batch", batch), ("--skip-bad", skip_bad)) if on]
+        with self._resumable(plan, " ".join(given)):
             moved = migrate.run(plan, batch=batch, every=every, skip_bad=skip_bad, show_progress="auto")
         output.line(str(moved), style="bold")
         self.facts["run"] = asdict(moved)
@@ -194,6 +196,7 @@ class _Steps:
         self._show(verification)
         if self.failed and not force:
             self.output.line("Nothing was switched. --force switches all the same.")
+            self.next("")
             return
         self.failed = False
         question = "This lets programs open the new collection, which are to embed queries by the new model from now on"
@@ -201,6 +204,9 @@ class _Steps:
         done = migrate.switch(self._asked, verification=verification, force=force, index=index)
         self.output.line(str(done), style="bold")
         self.facts["switch"] = {**asdict(done), "verification": None}
+        self.output.line("In your programs, with LangChain or LlamaIndex:")
+        for adapter in ("RouterEmbeddings", "RouterEmbedding"):
+            self.output.code(f"  {adapter}({json.dumps(self._where.to, ensure_ascii=False)})")
         self.next("--drop-old", "--undo")
 
     def undo(self, index: str | None) -> None:
@@ -246,11 +252,11 @@ class _Steps:
         self.facts["verification"] = {"passed": verification.passed, "checks": list(map(asdict, verification.checks))}
 
     @contextmanager
-    def _resumable(self, plan: Plan) -> Iterator[None]:
+    def _resumable(self, plan: Plan, given: str) -> Iterator[None]:
         """Say how it goes on, where a run is stopped or fails."""
         location = cache_location(self._asked.router)
         kept = f"what was paid for is in the cache ({location})" if location else "no cache is in use"
-        again = f"Rows that were written are in {plan.name}, and {kept}. To go on: {self._line('')}"
+        again = f"Rows that were written are in {plan.name}, and {kept}. To go on: {self._line(given)}"
         with exit_on_interrupt(lambda: f"Stopped. {again}"):
             try:
                 yield

@@ -125,7 +125,10 @@ class Opened:
             ConfigError: no run has begun, or none has ended.
         """
         if self.target is None or self.entry is None:
-            raise ConfigError(f"There is no collection {shown_name(self.name)} yet: the migration has not run.")
+            raise ConfigError(
+                f"There is no collection {shown_name(self.name)} yet: the migration has not run. First: run(…), "
+                "embedrouter migrate without a step."
+            )
         if self.entry.state == "filling":
             raise ConfigError(
                 f"The migration into {shown_name(self.name)} has not ended. Run it again: it goes on, and pays nothing "
@@ -157,6 +160,19 @@ def migration(
         into = None
     router = as_router(target, settings)
     return Migration(source, router, not isinstance(target, Router | TieredRouter), collection, into, name)
+
+
+def require_unswitched(alias: str, switched: bool) -> None:
+    """Refuse to fill a collection that programs write to.
+
+    Raises:
+        ConfigError: they were switched to it.
+    """
+    if switched:
+        raise ConfigError(
+            f"{shown_name(alias)} was switched to the new collection, and a run would remove what was added there "
+            "since. Go back first: switch(…, undo=True), --undo."
+        )
 
 
 def new_name(alias: str, space: Space, old: Space | None = None) -> str:
@@ -214,11 +230,15 @@ def _before_a_switch(asked: Migration, first: Readable, alias: str, entry: Entry
     inside = asked.into is None
     if inside and (name in (alias, first.name) or old == router.space):
         raise ConfigError(
-            f"{first.title} is in the space {router.space} already. Name the model to change to."
+            f"{first.title} is in the space {router.space} already: there is nothing to do. To change it, name "
+            "another model: --to."
             if old == router.space
             else f"The new collection needs another name than {shown_name(name)}, which is the old one's."
         )
-    target = database.open(name) if name in database.names() else None
+    there = name in database.names()
+    if asked.name and not there and (fitting := database.fitting_name(name)) != name:
+        raise ConfigError(f"A store of {database.kind} takes no name like {shown_name(name)}; it takes {fitting!r}.")
+    target = database.open(name) if there else None
     known = None if target is None else _checked(target, alias, first.kind, router)
     return Opened(first, database, router, name, alias, target, known)
 

@@ -48,6 +48,7 @@ class Plan:
             none. Servers may allow less.
         index_bytes: of texts, metadata and vectors in the new collection, without the store's own structures.
         left_out: ids of the rows that cannot be embedded or kept, by the reason.
+        switched: whether programs open the new collection already, so that a run is refused.
         migration: what was asked for.
     """
 
@@ -66,6 +67,7 @@ class Plan:
     hours: float | None
     index_bytes: int
     left_out: Mapping[str, tuple[str, ...]]
+    switched: bool
     migration: Migration = field(repr=False)
 
     def cost(self, *, batch: bool = False) -> Decimal | None:
@@ -96,6 +98,8 @@ class Plan:
             count = counted(estimate.too_long, "text")
             what = LONG_POLICIES[wiring_of(self.migration.router).on_too_long]
             facts.append(("too long", f"{count}{'' if estimate.exact else ', perhaps'}: {what}"))
+        if self.switched:
+            facts.append(("switched", "programs open the new collection already"))
         if kept:
             facts.append(("unusable", "; ".join(told(self.left_out))))
         return facts
@@ -199,7 +203,8 @@ def examine(asked: Migration, opened: Opened) -> Plan:
         hours=_hours(router, whole),
         index_bytes=size + texts * router.space.dimensions * 4,
         left_out=left_out.by_reason,
-        migration=replace(asked, collection=opened.alias),
+        switched=opened.entry is not None and opened.entry.switched,
+        migration=replace(asked, collection=asked.collection or (None if source.database.named else opened.alias)),
     )
 
 

@@ -9,25 +9,26 @@ the cache are the only state.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .._display import counted, dollars, shown_name
+from .._display import counted, dollars, masked, shown_name
 from ..calls import Progress, ShowProgress
-from ..errors import ConfigError, UnavailableError
+from ..errors import ConfigError, EmbedRouterError, UnavailableError
 from ..retrieval.given_router import GivenRouter
 from ..retrieval.store_guard import hold
 from ..router import Router, wiring_of
 from ..stores._transfer import Database, Readable, StoredText, Writable
-from ..types import Usage
+from ..types import OverlongPolicy, Usage
 from ._entry import Entry, read_entry, write_entry
 from ._lock import one_at_a_time
-from ._migration import Migration, Opened, migration
-from ._plan import Plan, examine, rows_at_once
+from ._migration import Migration, Opened, migration, require_unswitched
+from ._plan import LONG_POLICIES, Plan, examine, rows_at_once
 from ._rows import LeftOut, facts, first_ids, same, told
 
 MOST_PASSES = 20
@@ -52,7 +53,8 @@ class Moved:
         settled: whether it did; otherwise the old collection changes faster than it is read.
         usage: what the run has used.
         left_out: ids of the rows that could not be moved, by the reason.
-        shortened: ids of the rows of which the beginning, or the mean of the parts, was embedded (``on_too_long``).
+        shortened: ids of the rows of which the beginning, or the mean of the parts, was embedded .
+        on_too_long: which of the two.
         seconds: of the run.
     """
 
@@ -66,6 +68,7 @@ class Moved:
     usage: Usage
     left_out: dict[str, tuple[str, ...]]
     shortened: tuple[str, ...]
+    on_too_long: OverlongPolicy
     seconds: float
 
     def __str__(self) -> str:
@@ -79,7 +82,10 @@ class Moved:
             + ("; the last time nothing was new." if self.settled else " and keeps changing: run again."),
         ]
         if self.shortened:
-            parts.append(f"Shortened to the model's limit: {len(self.shortened):,} ({first_ids(self.shortened)}).")
+            parts.append(
+                f"Longer than the model takes: {len(self.shortened):,} ({first_ids(self.shortened)}); "
+                f"{LONG_POLICIES[self.on_too_long]}."
+            )
         parts += [f"Left out: {'; '.join(told(self.left_out))}."] if self.left_out else []
         return " ".join(parts)
 
@@ -124,11 +130,7 @@ def run(
     asked = migration(source, target, collection, into, name, settings)
     began = time.monotonic()
     with asked.opened() as opened, one_at_a_time(opened.database.place, opened.name):
-        if opened.entry is not None and opened.entry.switched:
-            raise ConfigError(
-                f"{shown_name(opened.alias)} was switched to the new collection, and a run would remove what was added "
-                "there since. Go back first: switch(…, undo=True), --undo."
-            )
+        require_unswitched(opened.alias, opened.entry is not None and opened.entry.switched)
         found = given or examine(asked, opened)
         left_out = LeftOut(allowed=skip_bad)
         for reason, ids in found.left_out.items():
@@ -166,19 +168,40 @@ def run(
             usage=since(router.usage, before),
             left_out=done,
             shortened=tuple(work.shortened),
+            on_too_long=wiring_of(router).on_too_long,
             seconds=time.monotonic() - began,
         )
 
 
 def _begun(asked: Migration, opened: Opened) -> tuple[Writable, Entry]:
     """Return the new collection, which is made where there is none, and the entry of a migration that goes on."""
-    target = opened.target or opened.database.create(opened.name, asked.router, opened.source)
-    hold(target, asked.router, adopt=False)
-    entry = read_entry(target)
-    if entry is None or entry.state != "filling":
-        fresh = Entry(alias=opened.alias, origin=opened.source.kind, name=opened.name)
-        entry = write_entry(target, fresh if entry is None else replace(entry, state="filling"))
+    with _written(opened.name):
+        target = opened.target or opened.database.create(opened.name, asked.router, opened.source)
+        hold(target, asked.router, adopt=False)
+        entry = read_entry(target)
+        if entry is None or entry.state != "filling":
+            fresh = Entry(alias=opened.alias, origin=opened.source.kind, name=opened.name)
+            entry = write_entry(target, fresh if entry is None else replace(entry, state="filling"))
     return target, entry
+
+
+@contextmanager
+def _written(name: str) -> Iterator[None]:
+    """Tell what a store says when it cannot write.
+
+    Raises:
+        ConfigError: it cannot; the message has the next action.
+    """
+    try:
+        yield
+    except EmbedRouterError:
+        raise
+    except Exception as error:
+        said = masked(" ".join(str(error).split())[:300])
+        raise ConfigError(
+            f"The store cannot write into {shown_name(name)} ({type(error).__name__}: {said}). Look for the cause: is "
+            "the disk full, may you write there? Then run the same again: it goes on, and pays nothing twice."
+        ) from error
 
 
 def since(now: Usage, before: Usage) -> Usage:
@@ -229,9 +252,10 @@ class _Work:
                 progress.reach(read, since(self.router.usage, before), cached=self.recalled)
         ids = set(self.source.ids())
         gone = [one for one in self.target.ids() if one not in ids or one in self.left_out]
-        if gone:
-            self.target.remove(gone)
-        self.target.finish()
+        with _written(self.target.name):
+            if gone:
+                self.target.remove(gone)
+            self.target.finish()
         self._last = wrote
         self.written += changes
         self.removed += len(gone)
@@ -264,7 +288,8 @@ class _Work:
             return []
         self.recalled += sum(result.cached)
         self.shortened |= {row.id: None for row, cut in zip(usable, result.shortened, strict=True) if cut}
-        self.target.write_rows(usable, np.asarray(result.vectors, np.float32))
+        with _written(self.target.name):
+            self.target.write_rows(usable, np.asarray(result.vectors, np.float32))
         return usable
 
     # By the batch endpoint

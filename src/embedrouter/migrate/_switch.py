@@ -32,8 +32,11 @@ class Switched:
         name: the collection that the programs are to open now.
         line: what to change by hand; empty where the name leads to the collection already.
         old: the name of the other collection now.
+        model: what programs embed queries and further texts with from now on; empty on the way back, where it is the
+            old one again.
         records: names of ``index=`` whose records follow.
         undone: whether it was the way back.
+        surplus: on the way back, ids of rows of the new collection that the old one lacks.
         verification: on which it was done; ``None`` on the way back, and where it was forced.
     """
 
@@ -41,16 +44,25 @@ class Switched:
     name: str
     line: str
     old: str
+    model: str = ""
     records: tuple[str, ...] = ()
     undone: bool = False
+    surplus: tuple[str, ...] = ()
     verification: Verification | None = None
 
     def __str__(self) -> str:
         """Describe the switch, with the line to change."""
         ours, other = ("old", "new") if self.undone else ("new", "old")
         what = self.line or f"{shown_name(self.alias)} is the {ours} collection now; the {other} one is {self.old}."
+        with_ = f"with {self.model} from now on" if self.model else "with the old model again"
+        what += f" Programs have to embed queries and further texts {with_}."
         if self.records:
             what += f" The record of the index {', '.join(map(shown_name, self.records))} follows."
+        if self.surplus:
+            what += (
+                f" The new one holds {counted(len(self.surplus), 'row')} that the old one lacks: "
+                f"{first_ids(self.surplus)}. Put them into the old one: the next run removes them."
+            )
         return what
 
 
@@ -122,22 +134,26 @@ def _forth(opened: Opened, new: Writable, entry: Entry, index: str, verification
     elif entry.aside is None:
         line = _elsewhere(opened) or f"Programs are to open {shown_name(opened.name)}; no name was changed."
     old_name = entry.aside or opened.source.name
-    return Switched(opened.alias, new.name, line, old_name, tuple(entry.records), verification=verification)
+    model = opened.router.models[0]
+    return Switched(opened.alias, new.name, line, old_name, model, tuple(entry.records), verification=verification)
 
 
 def _back(opened: Opened, new: Writable, entry: Entry) -> Switched:
     if not entry.switched:
         raise ConfigError(f"{shown_name(opened.alias)} was not switched: there is nothing to undo.")
     database, line = opened.database, ""
+    held = set(opened.source.ids())
+    surplus = tuple(one for one in new.ids() if one not in held)
     entry = write_entry(new, replace(entry, state="undoing"))
     if entry.aside is None:
-        line = f"Programs are to open {shown_name(opened.source.name)} again, with the old model: no name was changed."
+        line = f"Programs are to open {shown_name(opened.source.name)} again: no name was changed."
     elif opened.renamed:
         database.switch(opened.alias, entry.aside, entry.name)
         new = database.open(entry.name)
     _set_records(opened.router, entry.spaces())
     write_entry(new, replace(entry, state="filled", aside=None, records={}))
-    return Switched(opened.alias, opened.alias, line, entry.name, tuple(entry.records), undone=True)
+    moved = tuple(entry.records)
+    return Switched(opened.alias, opened.alias, line, entry.name, "", moved, undone=True, surplus=surplus)
 
 
 def drop_old(
@@ -208,7 +224,7 @@ def _elsewhere(opened: Opened) -> str:
     named = "" if opened.database.place.endswith(opened.name) else f"{shown_name(opened.name)} in "
     return (
         f"Programs are to open {named}{opened.database.place} ({opened.database.kind}) in place of "
-        f"{shown_name(opened.alias)}, with the router of {opened.router.models[0]}."
+        f"{shown_name(opened.alias)}."
     )
 
 

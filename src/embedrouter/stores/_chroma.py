@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,6 +220,11 @@ class ChromaDatabase:
 
             # another version's files are not converted: that would change the store
             migrations: Any = "validate" if (folder / FILE).is_file() else "apply"
+            if folder.exists() and not os.access(folder, os.W_OK):
+                raise ConfigError(
+                    f"Chroma opens no folder that cannot be written to, and that is so of {str(folder)!r}. Copy it to "
+                    "another place, and name the copy."
+                )
             settings = Settings(anonymized_telemetry=False, migrations=migrations)
             return PersistentClient(str(folder.absolute()), settings=settings)
 
