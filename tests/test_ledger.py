@@ -1023,12 +1023,12 @@ def test_a_ledger_is_read_while_another_process_writes(ledger: Ledger, file: Pat
     assert all(account.cost == account.requests * Decimal("0.01") for account in [*seen, last])
 
 
-def test_reading_waits_for_no_writer(ledger: Ledger, file: Path) -> None:
+def test_reading_waits_for_no_writer(ledger: Ledger, file: Path, clock: Clock) -> None:
     """A service that pays all the time holds up no ``stats``; and ``stats`` holds up no service: it takes no lock."""
     budget = Budget(total="1.00")
     paid(ledger, "0.60", tokens=70)
     reserved(ledger, "0.10", tokens=100, free_tokens=100)
-    late = Ledger(file)
+    late = Ledger(file, now=clock)
     with closing(sqlite3.connect(file, isolation_level=None)) as process:
         process.execute("BEGIN IMMEDIATE")
         process.execute("DELETE FROM requests")

@@ -187,8 +187,11 @@ def test_failures_and_what_was_done_about_them(seen: Seen, asynchronous: bool) -
 def test_a_cancelled_call_and_a_late_one(seen: Seen) -> None:
     """The call ends at once; its request goes on, and ends as its child."""
 
+    begun = asyncio.Event()
+
     class Slow(FakeBackend):
         async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+            begun.set()
             await asyncio.sleep(0.1)
             return await super().aembed(texts, input_type, timeout=timeout)
 
@@ -196,7 +199,7 @@ def test_a_cancelled_call_and_a_late_one(seen: Seen) -> None:
         made = router(Slow().model())
         for timeout in (None, 0.01):
             task = asyncio.create_task(made.aembed(["a"], input_type="query", timeout=timeout))
-            await asyncio.sleep(0.03)
+            await (begun.wait() if timeout is None else asyncio.sleep(0.03))
             task.cancel()
             with suppress(asyncio.CancelledError, EmbedRouterError):
                 await task
