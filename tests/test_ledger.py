@@ -910,6 +910,7 @@ def _agrees(ledger: Ledger, books: Books) -> None:
                 texts=account.texts + 1,
                 tokens=account.tokens + 1,
                 cost=account.cost + item.amount,
+                free_tokens=account.free_tokens + (item.amount == 0),
             )
         else:
             account = replace(account, unconfirmed=account.unconfirmed + item.amount)
