@@ -359,7 +359,7 @@ def test_a_real_collection_gains_more_than_half_over_random_escalation(shared: P
         *("--qrels", folder / "qrels.tsv", "--good", f"sentence-transformers:{minilm}"),
         *("--limit", 1200, "--share", 0.3, "--cache", tmp_path / "cache", "--json"),
     )
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
 
     assert process.returncode == 0, err
     facts = json.loads(out)

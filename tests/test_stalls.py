@@ -114,9 +114,9 @@ def test_the_interpreter_ends_while_daemon_threads_embed(kind: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["warm", "cold", "task", "closing"])
-def test_the_interpreter_ends_fifteen_times_while_daemon_threads_embed(kind: str, tmp_path: Path) -> None:
+def test_the_interpreter_ends_eight_times_while_daemon_threads_embed(kind: str, tmp_path: Path) -> None:
     """A crash is a matter of chance."""
-    end_often(kind, tmp_path, 15)
+    end_often(kind, tmp_path, 8)
 
 
 @pytest.mark.slow
