@@ -13,12 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from .. import migrate
-from ..comparison._judgements import read_judgements
-from ..comparison._texts import QUERIES, Chosen, read_texts
+from ..comparison import QUERIES, Chosen, read_judgements, read_texts
 from ..errors import ConfigError, EmbedRouterError
-from ..migrate import Plan, Verification
-from ..migrate._migration import Migration, migration, require_unswitched
-from ..migrate._switch import described, require_droppable
+from ..migrate import Migration, Plan, Verification, described, migration, require_droppable, require_unswitched
 from ..types import OverlongPolicy
 from . import _completion
 from ._batch import PollInterval

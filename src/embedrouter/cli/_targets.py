@@ -24,8 +24,7 @@ from .._files import load_pyarrow
 from ..errors import ConfigError
 from ..retrieval.store_guard import metadata
 from ..router import Router, wiring_of
-from ..stores._filling import MAKERS, filling
-from ..stores._transfer import StoredText
+from ..stores import MAKERS, StoredText, filling
 from ..types import Vectors
 from ._console import complain, first_few
 from ._files import new_file, require_new

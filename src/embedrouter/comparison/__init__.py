@@ -9,10 +9,14 @@ from ._comparison import MEASURES, Comparison, Hit, Interval, Measured, Pair, Sp
 from ._frontier import as_good as as_good
 from ._frontier import cheapest_as_good as cheapest_as_good
 from ._frontier import smallest_as_good as smallest_as_good
+from ._judgements import read_judgements as read_judgements
 from ._plan import Plan
 from ._questions import JudgedBy, Questions
 from ._reading import holds_questions as holds_questions
 from ._reading import read_questions
+from ._texts import QUERIES as QUERIES
+from ._texts import Chosen as Chosen
+from ._texts import read_texts as read_texts
 
 __all__ = [
     "Choice",

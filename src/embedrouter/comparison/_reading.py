@@ -14,8 +14,7 @@ from .._display import escaped, shown, shown_name
 from .._files import DOCUMENTS as DOCUMENT_FORMATS
 from .._files import format_of
 from ..errors import ConfigError
-from ..stores._opening import is_store
-from ..stores._reading import readable
+from ..stores import is_store, readable
 from ._folders import CORPUS, Collection, find_collection, shards
 from ._judgements import Grades, inline_judgements, read_judgements
 from ._known_items import COUNT, known_items

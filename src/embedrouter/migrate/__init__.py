@@ -15,9 +15,14 @@ in a thread: ``await asyncio.to_thread(migrate.run, plan)``.
 """
 
 from ._check import Check, Verification
+from ._migration import Migration as Migration
+from ._migration import migration as migration
+from ._migration import require_unswitched as require_unswitched
 from ._plan import Plan, plan
 from ._run import Moved, run
 from ._switch import Switched, drop_old, switch
+from ._switch import described as described
+from ._switch import require_droppable as require_droppable
 from ._verify import verify
 
 __all__ = ["Check", "Moved", "Plan", "Switched", "Verification", "drop_old", "plan", "run", "switch", "verify"]

@@ -15,7 +15,7 @@ from ..errors import ConfigError, SpaceMismatchError
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.store_guard import recorded_space
 from ..router import Router
-from ..stores._transfer import Database, Readable, Writable
+from ..stores import Database, Readable, Writable
 from ..tiered import TieredRouter
 from ..types import Space
 from ._entry import Entry, read_entry
@@ -195,7 +195,7 @@ def new_name(alias: str, space: Space, old: Space | None = None) -> str:
 
 def without_ending(alias: str) -> str:
     """Return the name of a collection without the ending that it has as a file."""
-    from ..stores._opening import FILES
+    from ..stores import FILES
 
     return next((alias.removesuffix(end) for end in FILES if alias.endswith(end)), alias)
 
@@ -271,7 +271,7 @@ def _readable(source: Any, collection: str | None) -> Iterator[tuple[Readable, s
     if isinstance(source, Database) and collection is not None:
         yield source.open(collection), collection
         return
-    from ..stores._reading import readable
+    from ..stores import readable
 
     with readable(source, collection) as found:
         wanted, database = collection or found.name, found.database
@@ -287,7 +287,7 @@ def _database(into: Any) -> Iterator[Database]:
     if isinstance(into, Database):
         yield into
         return
-    from ..stores._reading import database
+    from ..stores import database
 
     with database(into) as found:
         yield found

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from ..errors import ConfigError, InputRejectedError, InvalidInputError
-from ..stores._transfer import Database, StoredText
+from ..stores import Database, StoredText
 
 EMPTY = "no text"
 LONG = "longer than the model takes"

@@ -23,7 +23,7 @@ from ..errors import ConfigError, EmbedRouterError, UnavailableError
 from ..retrieval.given_router import GivenRouter
 from ..retrieval.store_guard import hold
 from ..router import Router, wiring_of
-from ..stores._transfer import Database, Readable, StoredText, Writable
+from ..stores import Database, Readable, StoredText, Writable
 from ..types import OverlongPolicy, Usage
 from ._entry import Entry, read_entry, write_entry
 from ._lock import one_at_a_time

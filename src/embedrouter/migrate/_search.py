@@ -15,7 +15,7 @@ from ..retrieval import DEPTH, resampling
 from ..retrieval.calibration import ndcg
 from ..retrieval.store_guard import Unreadable, compare
 from ..router import Router
-from ..stores._transfer import Readable, StoredText, Writable
+from ..stores import Readable, StoredText, Writable
 from ..types import Vectors
 from ._check import Check
 from ._rows import first_ids

@@ -14,7 +14,7 @@ from ..retrieval.given_router import GivenRouter
 from ..retrieval.index_guard import FOLDER, move, recorded, users_folder
 from ..retrieval.store_guard import recorded_space
 from ..router import Router, wiring_of
-from ..stores._transfer import Database, NotSwitchable, Writable
+from ..stores import Database, NotSwitchable, Writable
 from ..types import Space
 from ._check import Verification
 from ._entry import Entry, write_entry

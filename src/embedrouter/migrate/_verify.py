@@ -12,7 +12,7 @@ from ..errors import EmbedRouterError, InvalidInputError
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.store_guard import LONG, recorded_space
 from ..router import Router, check_vectors
-from ..stores._transfer import Writable
+from ..stores import Writable
 from ..types import Vectors
 from ._check import Check, Verification
 from ._entry import Entry

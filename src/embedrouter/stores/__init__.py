@@ -30,13 +30,24 @@ from ..router import Router
 from ._chroma import ChromaCollection
 from ._chroma import find as find_chroma
 from ._dumped import DumpedStore
+from ._filling import MAKERS as MAKERS
+from ._filling import filling as filling
 from ._folder import Folder
 from ._lance import LanceTable
 from ._milvus import MilvusCollection
+from ._opening import FILES as FILES
+from ._opening import is_store as is_store
 from ._opening import opened
 from ._postgres import LangChainCollection, PostgresTable
 from ._qdrant import QdrantCollection
+from ._reading import database as database
+from ._reading import readable as readable
 from ._recognition import recognised
+from ._transfer import Database as Database
+from ._transfer import NotSwitchable as NotSwitchable
+from ._transfer import Readable as Readable
+from ._transfer import StoredText as StoredText
+from ._transfer import Writable as Writable
 
 __all__ = ["aguard", "guard", "metadata"]
 
