@@ -13,6 +13,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 import tests.properties  # noqa: F401 - before any property is tested, so that its number of examples counts
+from embedrouter.providers._taken import dialect, reached
 from tests.emulator import Emulator
 
 KEYS = (
@@ -75,6 +76,13 @@ def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("NO_GCE_CHECK", "true")  # Google's SDK would look for a server of Google's own machines
+
+
+@pytest.fixture(autouse=True)
+def _servers_are_strangers() -> None:
+    """Forget what this process has learned of servers: a later one may listen on the port of an earlier one."""
+    dialect.clear()
+    reached.clear()
 
 
 SYNCHRONOUS = {

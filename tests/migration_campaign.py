@@ -238,7 +238,7 @@ class Campaign:
         """Fill, kill, change, run to the end, and look."""
         self.fill()
         requests = self.texts // self.batch_size
-        moments = sorted(self.chance.randrange(requests + 2) for _ in range(kills))
+        moments = sorted(self.chance.randrange(requests) for _ in range(kills))
         killed = 0
         for moment in moments:
             killed += self.killed(moment)
