@@ -282,8 +282,9 @@ class Campaign:
 
     def look(self) -> None:
         """Compare both collections, row by row, and each vector with a fresh one."""
-        with self._opened_new() as new, readable(self.source, self.kind.collection) as old:
+        with readable(self.source, self.kind.collection) as old:
             rows = {row.id: row for page in old.pages(1_000) for row in page}
+        with self._opened_new() as new:  # one after the other: a folder of Qdrant can be opened once
             assert sorted(new.ids()) == sorted(rows)
             assert new.count() == len(rows)
             for start in range(0, len(rows), 1_000):

@@ -34,6 +34,7 @@ from .events import Event
 from .limits import RetryPolicy
 from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, choose_tier, preset
 from .models.agreement import Agreement
+from .redis import RedisState
 from .spending import Budget, Ledger
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space
 
@@ -70,6 +71,8 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         cache_memory: bytes of memory for the vectors of recent queries; 0 keeps none.
         micro_batch_window: seconds that a small call waits for other small calls, to be sent as one request; 0 sends
             each call alone. A call waits only while another small call is in flight.
+        state: the address of a Redis or Valkey server, ``"redis://…"``, or a ``RedisState``, on which routers of many
+            processes and machines share cache, ledger, budget, limits and records.
         catalog: a TOML file whose rows override or extend the catalogue.
         on_event: receives the events (``embedrouter.events``) in a thread; pickles keep a function of a module alone.
         clock: returns monotonic seconds; for tests and simulations, like ``sleep`` and ``random``.
@@ -98,6 +101,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         cache_dtype: Literal["float32", "float16"] = "float32",
         cache_memory: int = 64 * 2**20,
         micro_batch_window: float = 0.01,
+        state: str | RedisState | None = None,
         catalog: str | Path | None = None,
         on_event: Callable[[Event], object] | None = None,
         clock: Callable[[], float] | None = None,
@@ -119,6 +123,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
             cache_dtype=cache_dtype,
             cache_memory=cache_memory,
             micro_batch_window=micro_batch_window,
+            state=state,
             catalog=catalog,
             on_event=on_event,
             clock=clock,

@@ -17,6 +17,7 @@ from ..cache import DEFAULT, CacheLike, Default
 from ..errors import ConfigError
 from ..events import Event
 from ..limits import RetryPolicy
+from ..redis import RedisState
 from ..spending import Budget
 from ..types import OverlongPolicy
 from ._declaration import Model, framework_methods, has_name
@@ -74,6 +75,7 @@ class RouterSettings:
     cache_dtype: Literal["float32", "float16"] = "float32"
     cache_memory: int = 64 * 2**20
     micro_batch_window: float = 0.01
+    state: str | RedisState | None = None
     catalog: str | Path | None = None
     on_event: Callable[[Event], object] | None = None
     clock: Callable[[], float] | None = None
@@ -83,6 +85,9 @@ class RouterSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", _models(self.models))
         object.__setattr__(self, "budget", Budget.of(self.budget))
+        if isinstance(self.state, str):
+            object.__setattr__(self, "state", RedisState(self.state))
+        require_type(self.state, RedisState, "state", "the address of a Redis server, or a RedisState")
         if isinstance(self.catalog, str | Path):  # as the folders of the cache and the ledger
             object.__setattr__(self, "catalog", Path(self.catalog).expanduser().absolute())
         object.__setattr__(self, "dimensions", as_number(self.dimensions, "dimensions"))
