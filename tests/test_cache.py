@@ -24,6 +24,7 @@ from embedrouter.cache import DEFAULT, Cache, VectorCache, open_cache
 from embedrouter.cache._codec import decode, encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import ConfigError
+from embedrouter.redis import open_caches
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
 
@@ -264,7 +265,7 @@ def test_a_store_travels_to_another_process_by_its_path(tmp_path: Path) -> None:
 
 def test_the_default_is_the_users_cache_folder() -> None:
     """$XDG_CACHE_HOME on Linux."""
-    cache = open_cache(DEFAULT)
+    (cache,) = open_caches(DEFAULT)
 
     assert isinstance(cache, DiskCache)
     assert cache.folder == Path(os.environ["XDG_CACHE_HOME"]) / "embedrouter"
@@ -278,11 +279,11 @@ def test_a_home_folder_is_expanded() -> None:
     assert cache.folder == Path.home() / "vectors"
 
 
-@pytest.mark.parametrize("wrong", ["redis://localhost", 7, object()])
+@pytest.mark.parametrize("wrong", ["nothing://localhost", 7, object(), [], [7]])
 def test_anything_else_is_refused_at_construction(wrong: object) -> None:
     """An error at start, not at the first paid answer."""
     with pytest.raises(ConfigError, match="cache"):
-        open_cache(wrong)  # type: ignore[call-overload]
+        open_caches(wrong)  # type: ignore[arg-type]
 
 
 def test_without_a_cache_nothing_is_kept() -> None:

@@ -25,7 +25,7 @@ LIVE: WeakValueDictionary[str, Router] = WeakValueDictionary()
 
 def described(router: Router, *, strict: bool = False) -> dict[str, Any]:
     """Return a router as a configuration file does; see ``description.describe``."""
-    places = {"cache": getattr(router.cache.store, "folder", None), "ledger": router.ledger.file}
+    places = {"cache": router.cache.folder, "ledger": router.ledger.file}
     given = {name: place for name, place in places.items() if place is not None}
     return describe(settings_of(router), given, strict=strict)
 
