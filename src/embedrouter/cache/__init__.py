@@ -8,13 +8,25 @@ cache folder.
 
 from ._failing import StoreError, failing
 from ._foreign import ForeignRows
-from ._keys import key_function, mark
+from ._keys import KEY_BYTES, key_function, mark
 from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
 from ._records import read_record, write_again, write_once
 from ._served import ServedNames, same_name
 from ._size import disk_size
-from ._store import DEFAULT, Cache, CacheLike, Default, OneCache, as_list, default_folder, is_address, open_cache
+from ._store import (
+    DEFAULT,
+    Cache,
+    CacheLike,
+    Default,
+    OneCache,
+    as_list,
+    default_folder,
+    has_secret,
+    is_address,
+    open_cache,
+    without_password,
+)
 from ._vectors import VectorCache
 
 __all__ = ["Cache"]

@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from .._display import masked
-from .._process import PerProcess
+from .._process import PerProcess, importing
 from ..errors import ConfigError
 from ._failing import failing
 from ._keys import split_key
+from ._store import without_password
 
 MOST_AT_ONCE = 500
 """Objects in one call of the file system."""
@@ -45,6 +46,7 @@ class FileSystemCache:
                 f"cache={address.partition('://')[0]}://… needs fsspec, which is not installed. Run: "
                 "pip install 'embedrouter[fsspec]'"
             )
+        _require_known(address)
         self._address = address
         self._opened = PerProcess(lambda: _open(address))
 
@@ -57,9 +59,7 @@ class FileSystemCache:
     @property
     def place(self) -> str:
         """The address without user and password, for messages."""
-        scheme, _, path = self._address.partition("://")
-        host, slash, rest = path.partition("/")
-        return f"{scheme}://{host.rpartition('@')[2]}{slash}{rest}"
+        return without_password(self._address)
 
     @property
     def persistent(self) -> bool:
@@ -89,19 +89,25 @@ class FileSystemCache:
         """Do nothing: fsspec keeps its file systems, and their connections, for the process."""
 
 
+def _require_known(address: str) -> None:
+    """Refuse a kind of file system that there is not, or whose package is not installed."""
+    with importing:
+        from fsspec import get_filesystem_class
+
+        try:
+            for part in address.split("::"):  # "simplecache::s3://bucket"
+                get_filesystem_class(part.partition("://")[0])
+        except (ValueError, ImportError) as error:  # "Protocol not known", "Install s3fs to access S3"
+            scheme = address.partition("://")[0]
+            raise ConfigError(f"cache={scheme}://… cannot be opened by fsspec: {masked(str(error))}.") from error
+
+
 def _open(address: str) -> tuple[Any, str]:
-    """Return the file system of an address, and the folder in it.
+    """Return the file system of an address, and the folder in it."""
+    with importing:
+        from fsspec.core import url_to_fs
 
-    Raises:
-        ConfigError: there is no such kind, or its package is not installed.
-    """
-    from fsspec.core import url_to_fs
-
-    try:
         system, root = url_to_fs(address)
-    except (ValueError, ImportError) as error:  # "Protocol not known", "Please install s3fs"
-        scheme = address.partition("://")[0]
-        raise ConfigError(f"cache={scheme}://… cannot be opened by fsspec: {masked(str(error))}") from error
     return system, root.rstrip("/")
 
 

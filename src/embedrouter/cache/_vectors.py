@@ -63,7 +63,12 @@ class VectorCache:
     @property
     def place(self) -> str:
         """The folders and addresses of the stores, for messages."""
-        return ", ".join(dict.fromkeys(tier.place for tier in self._tiers))
+        return ", ".join(self.places)
+
+    @property
+    def places(self) -> dict[str, Cache]:
+        """The stores by folder or address."""
+        return {tier.place: tier.store for tier in self._tiers}
 
     @property
     def failures(self) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
-from .._process import Lock, PerProcess
+from .._process import Lock, PerProcess, importing
+from ..cache import without_password
 from ..errors import ConfigError
 
 CONNECT_TIMEOUT = 2.0
@@ -65,8 +65,7 @@ class Server:
         """The address without user, password and options, for messages."""
         if not isinstance(self._address, str):
             return type(self._address).__name__
-        parts = urlsplit(self._address)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return without_password(self._address)
 
     def key(self, *parts: str | bytes) -> bytes:
         """Return a key under the prefix: its parts, joined by colons."""
@@ -124,9 +123,10 @@ def _require_usable(client: Any) -> None:
 
 
 def _connect(address: str, _: str, timeout: float, cluster: bool) -> Any:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
+    with importing:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
     options: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT,

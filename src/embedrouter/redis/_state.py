@@ -31,6 +31,8 @@ class RedisState:
     """
 
     def __init__(self, address: str | Any, *, prefix: str | None = None, ttl: float | None = None) -> None:
+        self.address: str | None = address if isinstance(address, str) else None
+        """As it was given, password and all."""
         own: dict[str, str] = {}
         if isinstance(address, str):
             address, own = _without_own(address)

@@ -17,7 +17,7 @@ from ..description import describe
 from ..errors import ConfigError, SpaceMismatchError
 from ..router import Router, settings_of
 
-OF_A_MACHINE = ("cache", "ledger")
+OF_A_MACHINE = ("cache", "ledger", "state")
 """Settings that a vector store, which travels, does not keep."""
 LIVE: WeakValueDictionary[str, Router] = WeakValueDictionary()
 """The routers of this process that a store keeps, by the mark in what is kept."""
