@@ -19,8 +19,8 @@ ROWS = "vector"
 """In the keys of all rows."""
 MOST_KEYS = 500
 """In one command that reads: 3 MB of vectors of 1,536 dimensions."""
-MOST_BYTES = 4_000_000
-"""Of the values in one command that writes."""
+MOST_BYTES = 1_000_000
+"""Of the values in one command that writes: a server without room for the command removes no older rows for it."""
 ADVICE = "Look whether the server runs and can be reached; until then texts are paid for that it would have."
 
 
