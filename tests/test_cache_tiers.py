@@ -206,7 +206,7 @@ def test_no_password_is_written_or_shown(tmp_path: Path) -> None:
     """Not in messages, not in what a vector store keeps of a router."""
     address = "rediss://me:hunter22@cache:6379/0?password=hunter22"
     for settings in ({"cache": address}, {"cache": [tmp_path, address]}, {"state": address}):
-        router = Router([FakeBackend().model()], **settings)  # type: ignore[arg-type]
+        router = Router([FakeBackend().model()], **settings)
         written = json.dumps(describe(settings_of(router), {}))
         shown = f"{router.cache.place} {router.cache.stores!r} {written}"
         assert "hunter22" not in shown

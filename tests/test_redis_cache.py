@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -135,12 +137,15 @@ def test_a_cluster_has_keys_on_all_of_its_nodes(tmp_path: Path) -> None:
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, buses[0])
         wait_until(lambda: all(_is_complete(client) for client in clients))
 
-        assert works(on(f"{nodes[1].address}?cluster=true"))
+        store = on(f"{nodes[1].address}?cluster=true")
+        assert works(store)
+        store.close()
+        assert works(store)
         assert all(client.dbsize() for client in clients)
         assert works(on(f"{nodes[1].address}?cluster=true&ttl=60&prefix=other"))
-        client = redis.RedisCluster(host="127.0.0.1", port=nodes[2].port)
-        assert works(RedisState(client, prefix="third").cache())
-        client.close()
+        cluster = redis.RedisCluster(host="127.0.0.1", port=nodes[2].port)
+        assert works(RedisState(cluster, prefix="third").cache())
+        cluster.close()
 
 
 def _is_complete(client: redis.Redis) -> bool:
@@ -197,6 +202,65 @@ def test_a_suspended_server_delays_few_queries_and_each_for_a_bounded_time(serve
     assert longest < 2
     assert took < 3
     wait_until(lambda: asks(router, 3)[1] == 3)
+
+
+def test_no_answer_is_taken_for_that_of_another_question(server: RedisServer) -> None:
+    """Commands are given up in the middle, from many threads, and their answers come later."""
+    store = on(f"{server.address}?socket_timeout=0.02")
+    keys = list(ROWS)[:200]
+    store.put_many({key: ROWS[key] for key in keys})
+    ends = time.monotonic() + 2
+    wrong, failed, read = [], Counter[str](), Counter[str]()
+
+    def work(own: list[bytes]) -> None:
+        while time.monotonic() < ends:
+            try:
+                found = store.get_many(own[:5])
+            except StoreError as error:
+                failed[error.kind.__name__] += 1
+            else:
+                read["rows"] += len(found)
+                wrong.extend(key for key, row in found.items() if row != ROWS[key])
+            own.append(own.pop(0))
+
+    threads = [threading.Thread(target=work, args=(keys[number::8],)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < ends:
+        time.sleep(0.05)
+        server.suspend()
+        time.sleep(0.05)
+        server.resume()
+    for thread in threads:
+        thread.join()
+
+    assert not wrong
+    assert failed["TimeoutError"] > 5
+    assert read["rows"] > 1_000
+
+
+async def test_calls_of_an_event_loop_block_it_nowhere(server: RedisServer) -> None:
+    """They run in threads, also where the server is slow."""
+    router = router_on(f"{server.address}?socket_timeout=0.3")
+    await router.aembed(["a", "b"], input_type="query")
+    assert (await router.aembed(["a", "b"], input_type="query")).cached == (True, True)
+    server.suspend()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    with pytest.warns(CacheWarning):
+        await router.aembed(["a", "b"], input_type="query")
+    ticking.cancel()
+    server.resume()
+    await router.aclose()
+
+    assert ticks > 5
 
 
 @BESIDE

@@ -26,7 +26,21 @@ def redis(tmp_path: Path) -> Iterator[str]:
 
 
 def test_queries(contest: Contest, redis: str) -> None:
-    """The first time that a worker meets a query which another has asked before."""
+    """As it comes: what the process has read once is in its memory."""
+    contest.ours("ours:warm_query_lists", number=QUERIES, redis=redis)
+    contest.peer(
+        "LangChain, Redis store",
+        "langchain_redis:warm_queries",
+        goals={RATE: 3},
+        at_home=True,
+        number=QUERIES,
+        redis=redis,
+    )
+    contest.run("Warm query over Redis, list out", rounds=7)
+
+
+def test_queries_from_the_server(contest: Contest, redis: str) -> None:
+    """The first time that a process meets a query which another has asked before."""
     contest.ours("ours:warm_query_lists", number=QUERIES, cache_memory=0, redis=redis)
     contest.limit("MGET + tolist", "limits:redis_queries", number=QUERIES, redis=redis)
     contest.peer(

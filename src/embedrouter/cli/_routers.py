@@ -107,7 +107,7 @@ def cache_place(cache: str | None, file: str | None) -> str | Path:
     """
     places = _cache_places(cache, file)
     if len(places) == 1 and is_address(places[0]):
-        return places[0]
+        return str(places[0])
     return cache_folder(cache, file)
 
 
