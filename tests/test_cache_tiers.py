@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from embedrouter.cache import VectorCache
 from embedrouter.cache._disk import DiskCache
 from embedrouter.config import load
 from embedrouter.description import describe
+from embedrouter.doctor import check_caches
 from embedrouter.errors import CacheError, CacheWarning, ConfigError
 from embedrouter.redis import RedisCache, RedisState, open_caches
 from embedrouter.router import settings_of
@@ -232,3 +234,33 @@ def test_commands_say_what_they_do_with_a_cache_that_is_no_folder(tmp_path: Path
     refused = run("cache", "verify", "--cache", "redis://cache:1")
     assert refused.returncode == 1
     assert "redis-cli --scan" in refused.stderr
+
+
+@pytest.mark.parametrize(("address", "package"), [("redis://cache", "redis"), ("s3://bucket", "fsspec")])
+def test_a_package_that_is_missing_is_named_with_the_command(
+    address: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the router is built, before anything is paid."""
+    monkeypatch.setitem(sys.modules, package, None)
+
+    with pytest.raises(ConfigError, match=rf"pip install 'embedrouter\[{package}\]'"):
+        Router([FakeBackend().model()], cache=["folder", address])
+
+
+def test_a_kind_of_file_system_without_its_package_is_refused_in_fsspecs_words() -> None:
+    """It knows the package."""
+    with pytest.raises(ConfigError, match=r"cache=gs://… cannot be opened by fsspec: .*gcsfs"):
+        Router([FakeBackend().model()], cache="gs://bucket")
+
+
+def test_doctor_says_whether_each_store_can_be_used(tmp_path: Path) -> None:
+    """A server that is gone is a problem, with what to do."""
+    stores = open_caches([tmp_path, "memory://here", "redis://127.0.0.1:1/0"])
+
+    findings = {finding.story: finding for finding in check_caches([VectorCache(stores), VectorCache(stores)])}
+
+    assert findings["memory://here can be read"].level == "ok"
+    (problem,) = [finding for finding in findings.values() if finding.level == "problem"]
+    assert problem.story.startswith("redis://127.0.0.1:1/0 cannot be used: ConnectionError")
+    assert "server runs" in problem.advice
+    assert any(str(tmp_path) in story for story in findings)
