@@ -671,11 +671,16 @@ def test_a_key_in_a_configuration_file_is_not_repeated(line: str, tmp_path: Path
 
 
 def test_a_cache_address_with_a_password_is_not_repeated() -> None:
-    """Redis addresses hold one."""
+    """Redis addresses hold one: where the server is gone, where the address is wrong, and in what shows a router."""
+    router = Router(["openai:text-embedding-3-small"], cache=f"redis://:{KEY}@127.0.0.1:1/0")
+    with pytest.warns(CacheWarning) as warned:
+        router.estimate(["a"], input_type="query")
     with pytest.raises(ConfigError) as caught:
-        Router(["openai:text-embedding-3-small"], cache=f"redis://:{KEY}@host/0")
+        Router(["openai:text-embedding-3-small"], cache=f"redis://host:{KEY}/0").estimate(["a"], input_type="query")
 
+    assert clean(str(warned[0].message))
     assert clean(told(caught.value))
+    assert clean(repr(router.cache.stores) + router.cache.place)
 
 
 class Tracer(BaseCallbackHandler):

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -85,7 +86,7 @@ def sqlite_queries(number: int) -> Work:
             yield lambda: sum(len(next(_read(connection, [key])).tolist()) > 0 for key in keys * ROUNDS)
 
 
-def _on_redis(keys: Sequence[bytes], address: str) -> redis.Redis:
+def _on_redis(keys: Sequence[bytes], address: str) -> Any:
     """Return a client of a server that has the vectors."""
     client = redis.Redis.from_url(address)
     client.mset({key: row.tobytes() for key, row in zip(keys, matrix(len(keys)), strict=True)})
