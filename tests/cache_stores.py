@@ -87,7 +87,7 @@ def _simple_kv_store() -> Any:
 
 
 def _redis_kv_store(place: Place) -> Any:
-    from llama_index.storage.kvstore.redis import RedisKVStore
+    from llama_index.storage.kvstore.redis import RedisKVStore  # pyright: ignore[reportMissingImports]
 
     return RedisKVStore(redis_uri=place.redis)
 
@@ -151,7 +151,7 @@ def s3_server() -> Iterator[str]:
         yield ""
         return
     import boto3
-    from moto.server import ThreadedMotoServer
+    from moto.server import ThreadedMotoServer  # pyright: ignore[reportMissingImports]
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()

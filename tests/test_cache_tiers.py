@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,7 +208,8 @@ def test_a_file_that_was_found_puts_no_cache_on_a_server(
 def test_no_password_is_written_or_shown(tmp_path: Path) -> None:
     """Not in messages, not in what a vector store keeps of a router."""
     address = "rediss://me:hunter22@cache:6379/0?password=hunter22"
-    for settings in ({"cache": address}, {"cache": [tmp_path, address]}, {"state": address}):
+    given: list[dict[str, Any]] = [{"cache": address}, {"cache": [tmp_path, address]}, {"state": address}]
+    for settings in given:
         router = Router([FakeBackend().model()], **settings)
         written = json.dumps(describe(settings_of(router), {}))
         shown = f"{router.cache.place} {router.cache.stores!r} {written}"

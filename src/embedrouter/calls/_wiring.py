@@ -133,7 +133,7 @@ def wire(settings: RouterSettings) -> Wiring:
     clock = settings.clock or time.monotonic
     events = Events(settings.on_event, clock)
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
-    cache = VectorCache(open_caches(settings.cache, settings.state), settings.cache_dtype, names, events, clock)
+    cache = VectorCache(open_caches(settings.cache, settings.state), settings.cache_dtype, names, events)
     budget = Budget.of(settings.budget) or Budget()
     served = ServedNames(cache.folder)
     folder = cache.folder or Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
