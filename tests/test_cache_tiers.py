@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from embedrouter import Router
-from embedrouter.cache import VectorCache
+from embedrouter.cache import CacheLike, VectorCache
 from embedrouter.cache._disk import DiskCache
 from embedrouter.config import load
 from embedrouter.description import describe
@@ -168,9 +168,8 @@ def test_the_files_of_a_router_are_in_the_first_folder_of_the_list(tmp_path: Pat
 def test_the_server_of_the_state_is_the_cache_or_comes_after_what_is_named(tmp_path: Path) -> None:
     """Unless the list names a Redis server itself; and no cache stays no cache."""
     state = RedisState("redis://localhost:1/0?prefix=team&ttl=60")
-    kinds = [
-        [type(store) for store in open_caches(cache, state)] for cache in (tmp_path, None, [tmp_path, "redis://x"])
-    ]
+    named: list[CacheLike] = [tmp_path, None, [tmp_path, "redis://x"]]
+    kinds = [[type(store) for store in open_caches(cache, state)] for cache in named]
 
     assert [type(store) for store in Router([FakeBackend().model()], state=state).cache.stores] == [RedisCache]
     assert kinds == [[DiskCache, RedisCache], [], [DiskCache, RedisCache]]

@@ -210,7 +210,8 @@ def test_no_answer_is_taken_for_that_of_another_question(server: RedisServer) ->
     keys = list(ROWS)[:200]
     store.put_many({key: ROWS[key] for key in keys})
     ends = time.monotonic() + 2
-    wrong, failed, read = [], Counter[str](), Counter[str]()
+    wrong: list[bytes] = []
+    failed, read = Counter[str](), Counter[str]()
 
     def work(own: list[bytes]) -> None:
         while time.monotonic() < ends:
