@@ -98,6 +98,7 @@ _Router = _table(
     retry=(_Retry, None),
     tiers=(list[str], None),
     catalog=(str, None),
+    state=(str, None),
 )
 
 
