@@ -1,0 +1,109 @@
+"""Processes of this machine that embed, each with a model of its own.
+
+They are started anew (``spawn``), so that neither threads nor libraries of this process are copied. Each writes its
+vectors to the cache itself, so that a process which is killed loses the request that it was at.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from ..errors import EmbedRouterError
+from ..types import EmbeddingResult
+from ._worker import Worker
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Variables that say how many threads numerical libraries start."""
+
+_worker: Worker
+"""The worker of a process that was started here."""
+
+
+class Processes:
+    """Embed lists of texts in several processes. Used as a context manager; at the end all are stopped at once.
+
+    Args:
+        worker: what each process has. Its cache has to be one that processes share.
+        number: of processes.
+    """
+
+    def __init__(self, worker: Worker, number: int) -> None:
+        self.number = number
+        self._executor = ProcessPoolExecutor(
+            number,
+            multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(worker, worker.router.cache.must_keep, max(1, cores() // number)),
+        )
+
+    def submit(self, texts: list[str]) -> Future[EmbeddingResult]:
+        """Have the next free process embed texts; its errors are those of ``Router.embed``."""
+        try:
+            return self._executor.submit(_embed, texts)
+        except BrokenProcessPool as error:
+            raise _ended() from error
+
+    @staticmethod
+    def result(future: Future[EmbeddingResult]) -> EmbeddingResult:
+        """Wait for the result of ``submit``.
+
+        Raises:
+            EmbedRouterError: an error of ``Router.embed``, or a process was killed.
+        """
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise _ended() from error
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if kind is not None:
+            for process in multiprocessing.active_children():  # they are at work on texts that are not wanted any more
+                process.terminate()
+        self._executor.shutdown()
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ended() -> EmbedRouterError:
+    return EmbedRouterError(
+        "A worker process was killed, perhaps because memory is short: each worker holds a model of its own. What was "
+        "embedded is in the cache. Run the command again with fewer workers."
+    )
+
+
+# In the processes
+
+
+def _begin(worker: Worker, must_keep: bool, threads: int) -> None:
+    """Prepare a process: its share of the cores, the end by Ctrl-C, and the end of the process that started it."""
+    global _worker
+    for name in THREADS:
+        os.environ.setdefault(name, str(threads))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C, which reaches the whole group, ends it without a traceback
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker.router.cache.must_keep = must_keep
+    _worker = worker
+
+
+def _embed(texts: list[str]) -> EmbeddingResult:
+    return _worker.embed(texts)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
