@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "ray_bulk.py"
 SMALL = "text-embedding-3-small"
-ROWS, FILES, IN_REQUEST = 80, 4, 10
-PATIENCE = 90.0
+ROWS, FILES, IN_REQUEST = 320, 1, 10
+PATIENCE = 240.0
 """Seconds for one run."""
 
 
@@ -46,6 +46,7 @@ class Cluster:
             "RAY_AUTH_MODE": "disabled",
             "RAY_ADDRESS": f"127.0.0.1:{_free_port()}",
             "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place),
+            "OPENAI_API_KEY": "k",  # the actors have the environment of the node
             "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         }
         self._ray(
@@ -132,7 +133,7 @@ def start(cluster: Cluster, tmp_path: Path, config: Path) -> subprocess.Popen[st
     arguments = [tmp_path / "documents", tmp_path / "vectors", "--config", config, "--batch-size", 40]
     return subprocess.Popen(
         [sys.executable, str(EXAMPLE), *map(str, arguments)],
-        env={**cluster.environment, "OPENAI_API_KEY": "k"},
+        env=cluster.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -156,7 +157,7 @@ def finished(job: subprocess.Popen[str]) -> str:
 def test_a_job_that_is_killed_and_run_again_pays_for_the_rest_only_and_equals_one_process(
     cluster: Cluster, emulator: Emulator, documents: Path, tmp_path: Path
 ) -> None:
-    """First an actor is killed while it embeds, which Ray starts again; then the job; what was in flight is repeated."""
+    """An actor is killed while it embeds, and Ray starts it again; then the job. What was in flight is repeated."""
     config = configuration(tmp_path, emulator, "1/day")
     job = start(cluster, tmp_path, config)
     wait_for(emulator, 4, job)
@@ -176,7 +177,8 @@ def test_a_job_that_is_killed_and_run_again_pays_for_the_rest_only_and_equals_on
     repeated = sum(sent.values()) - ROWS * FILES
     assert set(sent) == {text for file in documents.iterdir() for text in pq.read_table(file)["text"].to_pylist()}
     assert repeated <= 3 * IN_REQUEST  # one request of the actor, and one of each of two
-    assert f"{ROWS * FILES:,} texts" in printed or "texts, " in printed
+    assert f"{FILES} files, " in printed
+    assert "texts, " in printed
 
     written = pq.read_table(tmp_path / "vectors").sort_by("id")
     given = pq.read_table(documents).sort_by("id")
