@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 from ..errors import EmbedRouterError
 from ..types import EmbeddingResult
@@ -34,20 +36,28 @@ class Processes:
     """
 
     def __init__(self, worker: Worker, number: int) -> None:
-        self.number = number
         self._executor = ProcessPoolExecutor(
             number,
             multiprocessing.get_context("spawn"),
             initializer=_begin,
             initargs=(worker, worker.router.cache.must_keep, max(1, cores() // number)),
         )
+        self._started: list[BaseProcess] = []
 
     def submit(self, texts: list[str]) -> Future[EmbeddingResult]:
-        """Have the next free process embed texts; its errors are those of ``Router.embed``."""
-        try:
-            return self._executor.submit(_embed, texts)
-        except BrokenProcessPool as error:
-            raise _ended() from error
+        """Have the next free process embed texts; its errors are those of ``Router.embed``.
+
+        Raises:
+            EmbedRouterError: a process was killed.
+        """
+        with _translated():
+            if self._started:
+                return self._executor.submit(_embed, texts)
+            others = multiprocessing.active_children()
+            with _without_interrupts():  # which the processes inherit
+                future = self._executor.submit(_embed, texts)
+            self._started = [process for process in multiprocessing.active_children() if process not in others]
+            return future
 
     @staticmethod
     def result(future: Future[EmbeddingResult]) -> EmbeddingResult:
@@ -56,20 +66,41 @@ class Processes:
         Raises:
             EmbedRouterError: an error of ``Router.embed``, or a process was killed.
         """
-        try:
+        with _translated():
             return future.result()
-        except BrokenProcessPool as error:
-            raise _ended() from error
 
     def __enter__(self) -> Processes:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        if kind is not None:
-            for process in multiprocessing.active_children():  # they are at work on texts that are not wanted any more
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # the processes are at work on texts that are not wanted any more
+            for process in self._started:
                 process.terminate()
-        self._executor.shutdown()
+        self._executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise EmbedRouterError(
+            "A worker process was killed, perhaps because memory is short: each worker holds a model of its own. What "
+            "was embedded is in the cache. Run the command again with fewer workers."
+        ) from error
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C, where signals are handled: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cores() -> int:
@@ -77,22 +108,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _ended() -> EmbedRouterError:
-    return EmbedRouterError(
-        "A worker process was killed, perhaps because memory is short: each worker holds a model of its own. What was "
-        "embedded is in the cache. Run the command again with fewer workers."
-    )
-
-
 # In the processes
 
 
 def _begin(worker: Worker, must_keep: bool, threads: int) -> None:
-    """Prepare a process: its share of the cores, the end by Ctrl-C, and the end of the process that started it."""
+    """Prepare a process: its share of the cores, and the end together with the process that started it."""
     global _worker
     for name in THREADS:
         os.environ.setdefault(name, str(threads))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C, which reaches the whole group, ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker.router.cache.must_keep = must_keep
     _worker = worker
