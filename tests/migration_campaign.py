@@ -231,7 +231,8 @@ class Campaign:
             if running:
                 os.kill(process.pid, signal.SIGKILL)
                 self.kills.append(time.monotonic())
-            process.communicate()
+            said, complaint = process.communicate()
+            assert running or process.returncode == 0, f"{self.pair}: {complaint}\n{said}"
             return running
 
     def play(self, kills: int) -> Report:
@@ -276,7 +277,7 @@ class Campaign:
                 if one in first:
                     again += 1
                     late = [moment for moment in self.kills if first[one] <= moment <= first[one] + UNDER_WAY]
-                    assert late, f"{one!r} was answered long before each kill"
+                    assert late, f"{one!r} was answered at {first[one]:.2f}, again at {call.at:.2f}: kills {self.kills}"
                 first[one] = call.at
         return again
 

@@ -406,6 +406,8 @@ class Door:
     url: Callable[[ExitStack, Emulator], str]
     error: type[BackendError]
     tries: int = 2
+    timeout: float = 10.0
+    """Seconds; short where the time passes."""
     booked: dict[str, Booked] = field(default_factory=dict)
     """Where it is not free: by provider, or by provider and form."""
 
@@ -440,7 +442,7 @@ DOORS = [
     Door("nothing listens", not_listening, UnavailableError),
     Door("no such host", no_such_host, UnavailableError, tries=1),
     Door("no TLS where it is expected", no_tls, UnavailableError, tries=1),
-    Door("connect timeout", never_accepted, RequestTimeoutError),
+    Door("connect timeout", never_accepted, RequestTimeoutError, timeout=0.2),
 ]
 """What may be there a moment later is tried again; then the next model is asked."""
 
@@ -460,7 +462,7 @@ def test_what_follows_when_no_connection_is_made(
     """The request was never sent, so it was not billed."""
     first, second = MODELS[provider]
     policy = Remembering(attempts=2)
-    shut = declare(emulator, first, base_url=door.url(stack, emulator), timeout=0.2)
+    shut = declare(emulator, first, base_url=door.url(stack, emulator), timeout=door.timeout)
     models = [shut, declare(emulator, second, price="2")]
     router = Router(models, cache=None, ledger=":memory:", retry=policy, **clock.settings)
     result = embed(router, asynchronous, TEXTS, input_type="document")

@@ -642,6 +642,10 @@ def counted(scene: Scene, emulator: Emulator) -> tuple[str, str]:
     return kept, (BILLED if tokens + lost >= billed >= tokens else f"{tokens} of {billed}") + number
 
 
+BUSY = 2.0
+"""Seconds by which a machine with other work may be late."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("row", OUTAGES, ids=str)
 def test_an_outage_ends_as_its_row_says(row: Outage, tmp_path: Path, asynchronous: bool, emulator: Emulator) -> None:
@@ -656,7 +660,7 @@ def test_an_outage_ends_as_its_row_says(row: Outage, tmp_path: Path, asynchronou
     assert seen == expected[0]
     assert kept == expected[1] or expected[1] == WHAT_CAME
     assert booked == expected[2] or expected[2] == WHAT_CAME
-    assert scene.seconds <= row.after
+    assert scene.seconds <= row.after + BUSY
 
 
 @pytest.mark.slow
