@@ -5,6 +5,7 @@ Any object with the three methods of ``Cache`` can be passed to a router. ``Cach
 cache folder.
 """
 
+from ._codec import row_size
 from ._foreign import ForeignRows
 from ._keys import key_function, mark
 from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
