@@ -252,6 +252,14 @@ def migrations(session: nox.Session) -> None:
     session.run("python", "-m", "tests.migration_campaign", *session.posargs)
 
 
+@nox.session(python=MAIN)
+def engines(session: nox.Session) -> None:
+    """Run the examples for Daft and Spark, each in an environment of its own; Spark needs Java."""
+    install(session, "-e", ".[dev]")
+    session.run("python", "-m", "tests.environments", "tests/engines/daft.txt", "tests/engines/spark.txt")
+    session.run("python", "-m", "pytest", "-n0", "-m", "slow", "tests/test_engines.py", *session.posargs)
+
+
 def _lowest(session: nox.Session, extras: Sequence[str], *, but: Sequence[str] = ()) -> str:
     """Write constraints that hold every stated lower bound; return the file."""
     stated = [*PROJECT["dependencies"], *(requirement for extra in extras for requirement in EXTRAS[extra])]

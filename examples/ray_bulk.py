@@ -72,9 +72,7 @@ def main() -> None:
             unfinished.rename(complete)
             print(f"{file.name} is complete. {bill(router, job)}", flush=True)
     except ray.exceptions.RayTaskError as error:
-        if "BudgetExceededError" not in str(error):
-            raise
-        raise SystemExit(f"{error.cause}\n") from None
+        raise SystemExit(f"{error}\nWhat was answered is kept. Then the same command pays for the rest only.") from None
     finally:
         print(bill(router, job))
 

@@ -49,7 +49,8 @@ def test_an_engine_embeds_parquet_with_the_router_alone_and_pays_once(engine: st
         pq.write_table(pa.table(columns), tmp_path / "documents" / f"{part}.parquet")
     with Emulator() as emulator:
         (tmp_path / "embedrouter.toml").write_text(
-            f'cache = "cache"\n[[models]]\nmodel = "openai:{SMALL}"\ndimensions = 8\nbase_url = "{emulator.openai_url}"\n'
+            f'cache = "cache"\n[[models]]\nmodel = "openai:{SMALL}"\ndimensions = 8\n'
+            f'base_url = "{emulator.openai_url}"\n'
         )
         command = [python, str(ROOT / "examples" / f"{engine}_bulk.py")]
         command += [str(tmp_path / name) for name in ("documents", "vectors", "embedrouter.toml")]

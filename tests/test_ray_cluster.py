@@ -196,3 +196,17 @@ def test_a_job_that_is_killed_and_run_again_pays_for_the_rest_only_and_equals_on
     finished(start(cluster, tmp_path, config))
     assert emulator.calls == after
     assert pq.read_table(tmp_path / "vectors").num_rows == ROWS * FILES
+
+
+def test_a_budget_that_is_used_up_ends_the_job_and_says_so(
+    cluster: Cluster, emulator: Emulator, documents: Path, tmp_path: Path
+) -> None:
+    """Other errors of the router look the same: the whole story of the actor's traceback is in it."""
+    job = start(cluster, tmp_path, configuration(tmp_path, emulator, "0.00001/day"))
+    printed, _ = job.communicate(timeout=PATIENCE)
+
+    assert job.returncode == 1
+    assert "embedrouter.errors.BudgetExceededError: " in printed
+    assert "per_day" in printed
+    assert "What was answered is kept." in printed
+    assert not list((tmp_path / "vectors").glob("*.parquet"))

@@ -1,4 +1,4 @@
-"""``docs/scale.md`` says what ``docs/scale.py`` computes, and its formulas are true to a real server and to the cache."""
+"""``docs/scale.md`` says what ``docs/scale.py`` computes, and its formulas are true to a real server and the cache."""
 
 from __future__ import annotations
 

@@ -107,10 +107,10 @@ def children(parent: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_process_and_goes_on(number: signal.Signals, place: Path) -> None:
     """Ctrl-C goes to the whole group, as of a terminal; a kill reaches the first process alone."""
-    corpus(place, 12_000)
+    corpus(place, 6_000)
     began = time.monotonic()
-    with start("warm", "corpus.jsonl", "--workers", 2, "--cache", "kept", "--yes", group=True) as process:
-        while rows(place / "kept") < 600:
+    with start("warm", "corpus.jsonl", "--workers", 2, "--cache", "kept", "--chunk-size", 128, group=True) as process:
+        while rows(place / "kept") < 256:
             assert process.poll() is None
             assert time.monotonic() - began < 60
             time.sleep(0.05)
@@ -126,19 +126,19 @@ def test_a_run_that_is_ended_leaves_no_process_and_goes_on(number: signal.Signal
         time.sleep(0.05)
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     kept = rows(place / "kept")
-    assert 600 <= kept < 12_000
+    assert 256 <= kept < 6_000
 
-    facts = answer(run("warm", "corpus.jsonl", "--workers", 2, "--cache", "kept", "--json"))
+    facts = answer(run("warm", "corpus.jsonl", "--cache", "kept", "--json"))
 
-    assert (facts["done"], facts["embedded"], facts["recalled"]) == (12_000, 12_000 - kept, kept)
+    assert (facts["done"], facts["embedded"], facts["recalled"]) == (6_000, 6_000 - kept, kept)
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_with_what_to_do(place: Path) -> None:
-    corpus(place, 12_000)
+    corpus(place, 6_000)
     began = time.monotonic()
-    with start("warm", "corpus.jsonl", "--workers", 2, "--cache", "kept", "--yes") as process:
-        while rows(place / "kept") < 600:
+    with start("warm", "corpus.jsonl", "--workers", 2, "--cache", "kept", "--chunk-size", 128) as process:
+        while rows(place / "kept") < 256:
             assert time.monotonic() - began < 60
             time.sleep(0.05)
         os.kill(children(process.pid)[-1], signal.SIGKILL)
