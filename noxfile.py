@@ -254,10 +254,11 @@ def migrations(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def engines(session: nox.Session) -> None:
-    """Run the examples for Daft and Spark, each in an environment of its own; Spark needs Java."""
+    """Run the examples for Ray, Daft and Spark, the last two in environments of their own; Spark needs Java."""
     install(session, "-e", ".[dev]")
     session.run("python", "-m", "tests.environments", "tests/engines/daft.txt", "tests/engines/spark.txt")
-    session.run("python", "-m", "pytest", "-n0", "-m", "slow", "tests/test_engines.py", *session.posargs)
+    tests = ("tests/test_engines.py", "tests/test_ray_cluster.py", *session.posargs)
+    session.run("python", "-m", "pytest", "-n0", "-m", "slow", *tests, env={"EMBEDROUTER_ENGINES": "1"})
 
 
 def _lowest(session: nox.Session, extras: Sequence[str], *, but: Sequence[str] = ()) -> str:

@@ -223,7 +223,7 @@ def state(assumed: Assumptions) -> str:
 def redis_bytes(row: int) -> int:
     """Return the memory that a row takes in Redis: its allocator gives out four sizes between powers of two."""
     wanted = row + (9 if row >= 256 else 4)  # the header of a string, and the zero at its end
-    step = max(16, 2 ** ((wanted - 1).bit_length() - 3))
+    step = max(16, 1 << max(0, (wanted - 1).bit_length() - 3))
     return ceil(wanted / step) * step + KEY
 
 

@@ -6,7 +6,7 @@ after the requests in flight.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -152,14 +152,14 @@ class Run:
 
     # Chunks, in order
 
-    def _here(self, parts: Iterable[list[LocatedText]]) -> Iterator[Answered]:
+    def _here(self, parts: Iterable[list[LocatedText]]) -> Generator[Answered]:
         embed = partial(self.router.embed, input_type=self.input_type, tier=self.tier)
         for chunk in parts:
             self._at = chunk
             yield usable_texts(chunk, self._skipped, embed)
             self._at = ()
 
-    def _in_processes(self, parts: Iterable[list[LocatedText]]) -> Iterator[Answered]:
+    def _in_processes(self, parts: Iterable[list[LocatedText]]) -> Generator[Answered]:
         """Have processes embed the chunks, and yield them in the order of the texts."""
         rest = iter(parts)
         begun: deque[tuple[list[LocatedText], Future[EmbeddingResult]]] = deque()
