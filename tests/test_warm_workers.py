@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from embedrouter import Router
+from embedrouter.workers import shares
 from tests.command_line import Ended, run, start
 
 WORDLLAMA = "wordllama:l2_supercat_256"
@@ -64,6 +65,15 @@ def test_the_cache_holds_what_one_process_writes(place: Path) -> None:
         assert all(kept.cached)
         assert (kept.vectors == alone.embed(lines, input_type="document").vectors).all()
         assert router.ledger.totals("tag")["job"].texts == 1500
+
+
+@pytest.mark.parametrize(
+    ("cores", "number", "expected"),
+    [([0, 1], 2, [[0], [1]]), ([0, 1, 4, 5, 6], 2, [[0, 4, 6], [1, 5]]), ([3], 2, [[3], [3]]), ([0, 1], 1, [[0, 1]])],
+)
+def test_processes_share_the_cores(cores: list[int], number: int, expected: list[list[int]]) -> None:
+    """Two models on all cores each would wait for each other."""
+    assert shares(cores, number) == expected
 
 
 def test_an_error_is_that_of_one_process(place: Path) -> None:

@@ -125,7 +125,7 @@ class Run:
                 except StopIteration:
                     break
                 except EmbedRouterError as error:
-                    if self._at and self.usage.requests:
+                    if self.usage.requests and not isinstance(error, ConfigError):  # of texts that cannot be read
                         error.add_note(self._note(done + self._kept, error))
                     raise
                 receive(usable, result)
@@ -186,6 +186,8 @@ class Run:
     @property
     def _kept(self) -> int:
         """The texts of the current chunk that are in the cache."""
+        if not self._at:
+            return 0
         wanted = [item.text for item in self._at]
         return self.router.estimate(wanted, input_type=self.input_type, tier=self.tier).cached
 

@@ -3,7 +3,7 @@
 ``embedrouter.ray`` has the same worker in each actor of a cluster.
 """
 
-from ._processes import Processes
+from ._processes import Processes, shares
 from ._worker import Worker
 
-__all__ = ["Processes", "Worker"]
+__all__ = ["Processes", "Worker", "shares"]

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from ..errors import EmbedRouterError
 from ..types import EmbeddingResult
@@ -36,11 +37,12 @@ class Processes:
     """
 
     def __init__(self, worker: Worker, number: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
         self._executor = ProcessPoolExecutor(
             number,
-            multiprocessing.get_context("spawn"),
+            spawn,
             initializer=_begin,
-            initargs=(worker, worker.router.cache.must_keep, max(1, cores() // number)),
+            initargs=(worker, worker.router.cache.must_keep, shares(cores(), number), spawn.Value("i", 0)),
         )
         self._started: list[BaseProcess] = []
 
@@ -103,19 +105,35 @@ def _without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> list[int]:
+    """Return the processor cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+
+
+def shares(cores: list[int], number: int) -> list[list[int]]:
+    """Distribute cores over processes; where there are more processes than cores, each has one."""
+    if number >= len(cores):
+        return [[cores[process % len(cores)]] for process in range(number)]
+    return [cores[process::number] for process in range(number)]
 
 
 # In the processes
 
 
-def _begin(worker: Worker, must_keep: bool, threads: int) -> None:
-    """Prepare a process: its share of the cores, and the end together with the process that started it."""
+def _begin(worker: Worker, must_keep: bool, shares: list[list[int]], started: Any) -> None:
+    """Prepare a process: its share of the cores, and the end together with the process that started it.
+
+    Libraries count the cores that their process may use. Where a system has no such limit, and for those that count all
+    the same, variables say how many threads to start.
+    """
     global _worker
+    with started.get_lock():
+        own = shares[started.value % len(shares)]
+        started.value += 1
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, own)
     for name in THREADS:
-        os.environ.setdefault(name, str(threads))
+        os.environ.setdefault(name, str(len(own)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker.router.cache.must_keep = must_keep
