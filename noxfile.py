@@ -49,6 +49,7 @@ TOOLS = (
     "vcrpy",
     "langchain-tests",
 )
+STORES = ("s3fs", "moto[server]", "llama-index-storage-kvstore-redis")
 TRACING = (
     "opentelemetry-sdk",
     "opentelemetry-exporter-prometheus",
@@ -243,6 +244,14 @@ def telemetry(session: nox.Session) -> None:
     """Try other tracing tools beside ours, and the dashboard in the Prometheus of this machine."""
     session.install("-e", ".[openai,voyage,langchain,llama-index,otel]", *from_dev(*TOOLS, "langgraph"), *TRACING)
     _tests(session, "-n0", "-m", "", "tests/test_otel.py", "tests/test_dashboard.py", "tests/test_tracing_tools.py")
+
+
+@nox.session(python=MAIN)
+def caches(session: nox.Session) -> None:
+    """Try every kind of store of the cache, also those whose packages hold back ours: S3, LlamaIndex's Redis store."""
+    extras = "redis,fsspec,langchain,llama-index"
+    session.install("-e", f".[{extras}]", *from_dev(*TOOLS, "langchain-classic", "langchain-community"), *STORES)
+    _tests(session, "-n0", "tests/test_cache_contract.py")
 
 
 @nox.session(python=MAIN)

@@ -48,6 +48,8 @@ PATIENCE = 600.0
 """Seconds after which a process is killed that makes no more requests."""
 UNDER_WAY = 10.0
 """Seconds that a request may be under way, on a busy machine: what was sent before that is in the cache."""
+ARRIVING = 1.0
+"""Seconds in which a request that was sent may arrive after its process is gone."""
 TOLERANCE = 1e-6
 """Between numbers of vectors: stores that compare by cosine scale them to length 1."""
 
@@ -276,7 +278,9 @@ class Campaign:
             for one in call.texts:
                 if one in first:
                     again += 1
-                    late = [moment for moment in self.kills if first[one] <= moment <= first[one] + UNDER_WAY]
+                    late = [
+                        moment for moment in self.kills if first[one] - ARRIVING <= moment <= first[one] + UNDER_WAY
+                    ]
                     assert late, f"{one!r} was answered at {first[one]:.2f}, again at {call.at:.2f}: kills {self.kills}"
                 first[one] = call.at
         return again

@@ -1,4 +1,4 @@
-"""The cache: one contract for every store, rows that are checked, and a folder that cannot run code."""
+"""The cache: rows that are checked, and a folder that cannot run code. Of stores: test_cache_contract.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,75 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from embedrouter import Router
-from embedrouter.cache import DEFAULT, Cache, VectorCache, open_cache
+from embedrouter.cache import DEFAULT, VectorCache, open_cache
 from embedrouter.cache._codec import decode, encode
 from embedrouter.cache._disk import DiskCache
 from embedrouter.errors import ConfigError
+from embedrouter.redis import open_caches
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
-
-STORES: dict[str, Callable[[Path], Cache]] = {"disk": DiskCache, "memory": lambda _: MemoryCache()}
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Cache:
-    return STORES[request.param](tmp_path / "cache")
-
-
-# The contract of every store
-
-
-def test_a_store_gives_back_what_was_put(store: Cache) -> None:
-    """Bytes are bytes: NUL, empty and large values included."""
-    values = {b"a": b"1", b"\x00\xff": b"\x00" * 100_000, b"empty": b""}
-    store.put_many(values)
-
-    assert dict(store.get_many([*values, b"absent"])) == values
-
-
-def test_a_later_value_replaces_an_earlier_one(store: Cache) -> None:
-    """A damaged row is written again under its key."""
-    store.put_many({b"a": b"1"})
-    store.put_many({b"a": b"2"})
-
-    assert dict(store.get_many([b"a"])) == {b"a": b"2"}
-
-
-def test_a_store_takes_thousands_of_keys_at_once(store: Cache) -> None:
-    """SQL has a limit on parameters, users have none on texts."""
-    values = {number.to_bytes(20, "big"): str(number).encode() for number in range(2_500)}
-    store.put_many(values)
-
-    assert dict(store.get_many(list(values))) == values
-    assert dict(store.get_many([])) == {}
-
-
-def test_a_closed_store_opens_again(store: Cache) -> None:
-    """Closing is polite, never required, and loses nothing."""
-    store.put_many({b"a": b"1"})
-    store.close()
-    store.close()
-
-    assert dict(store.get_many([b"a"])) == {b"a": b"1"}
-
-
-def test_threads_share_a_store(store: Cache) -> None:
-    """Chains call from thread pools."""
-
-    def work(worker: int) -> None:
-        for number in range(20):
-            key = bytes([worker, number])
-            store.put_many({key: key})
-            assert dict(store.get_many([key])) == {key: key}
-
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(store.get_many([bytes([worker, number]) for worker in range(8) for number in range(20)])) == 160
-
 
 # Rows
 
@@ -264,7 +200,7 @@ def test_a_store_travels_to_another_process_by_its_path(tmp_path: Path) -> None:
 
 def test_the_default_is_the_users_cache_folder() -> None:
     """$XDG_CACHE_HOME on Linux."""
-    cache = open_cache(DEFAULT)
+    (cache,) = open_caches(DEFAULT)
 
     assert isinstance(cache, DiskCache)
     assert cache.folder == Path(os.environ["XDG_CACHE_HOME"]) / "embedrouter"
@@ -278,11 +214,11 @@ def test_a_home_folder_is_expanded() -> None:
     assert cache.folder == Path.home() / "vectors"
 
 
-@pytest.mark.parametrize("wrong", ["redis://localhost", 7, object()])
+@pytest.mark.parametrize("wrong", ["nothing://localhost", 7, object(), [], [7]])
 def test_anything_else_is_refused_at_construction(wrong: object) -> None:
     """An error at start, not at the first paid answer."""
     with pytest.raises(ConfigError, match="cache"):
-        open_cache(wrong)  # type: ignore[call-overload]
+        open_caches(wrong)  # type: ignore[arg-type]
 
 
 def test_without_a_cache_nothing_is_kept() -> None:

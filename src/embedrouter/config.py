@@ -11,14 +11,15 @@
     tier = "low"
 
 A tiered configuration has a table ``[routers.NAME]`` of the same form for each tier instead. Keys are the arguments of
-``Router`` and ``Model``; ``cache = false`` means no cache; relative paths start at the file's folder. A misspelt key is
-an error. API keys are not written here: ``api_key_env`` names the environment variable.
+``Router`` and ``Model``; ``cache = false`` means no cache, and a list several, the fastest first; relative paths start
+at the file's folder. A misspelt key is an error. API keys are not written here: ``api_key_env`` names the environment
+variable.
 
 A file that was found by search, rather than named, may be part of a repository from an untrusted author. So it may not
 let a model run code with ``trust_remote_code``. It may read a key from the variables of the model's own provider alone,
 and has to name the variable where it names an address, ``base_url``; then the log says once where texts and key go. Its
 files (cache, ledger, catalogue, a model's folder) are in the file's folder or in the user's cache folder, also after
-links are followed.
+links are followed, and no cache or state is on a server.
 
 A variable such as ``OPENAI_BASE_URL`` applies to models of such a file too: like the key it is the user's own, and no
 file can set it. To ignore it would be the leak, because the key of a gateway and the texts would go to the vendor.
@@ -36,7 +37,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from ._display import get_logger, hint_for, masked, shown_name
-from .cache import default_folder
+from .cache import default_folder, is_address, without_password
 from .errors import ConfigError
 from .limits import RetryPolicy
 from .models import NO_FOLDERS, Model, RouterSettings, load_catalogue
@@ -92,7 +93,7 @@ _Router = _table(
     RouterSettings,
     without=("on_event", "clock", "sleep", "random"),
     models=(Annotated[list[_Model], BeforeValidator(_named)], Field(min_length=1)),  # type: ignore[valid-type]
-    cache=(str | bool, None),
+    cache=(str | bool | list[str], None),
     budget=(Annotated[_Budget, BeforeValidator(_caps)], None),
     ledger=(str, None),
     retry=(_Retry, None),
@@ -222,14 +223,22 @@ class Config:
                 "declares servers in its catalog, which may have keys and texts sent to them", "Read it, then name it"
             )
         if (cache := given.pop("cache", True)) is not True:  # True is the default folder
+            several = isinstance(cache, list)
             given["cache"] = (
-                None
-                if cache is False
-                else cache
-                if "://" in cache or cache in NO_FOLDERS
-                else self._located(cache, "cache")
+                None if cache is False else [self._cache(item) for item in cache] if several else self._cache(cache)
             )
+        if not self.named and "state" in given:
+            raise self._refused("keeps vectors and accounts on a server", "Read it, then name it")
         return given
+
+    def _cache(self, place: str) -> str | Path:
+        if place in NO_FOLDERS:
+            return place
+        if not is_address(place):
+            return self._located(place, "cache")
+        if not self.named:
+            raise self._refused(f"takes vectors from {without_password(place)}", "Read it, then name it")
+        return place
 
     def _model(self, row: dict[str, Any]) -> Model:
         model: Model = self._built(Model, row.pop("model"), **row)

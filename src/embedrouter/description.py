@@ -1,20 +1,22 @@
 """Describe a router as a configuration file does: what ``config`` reads, this module writes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from .cache import has_secret, is_address
 from .config import MISSING, ONLY_IN_CODE
 from .limits import RetryPolicy
 from .models import Model, RouterSettings, is_secret, load_catalogue
+from .redis import RedisState
 from .spending import Budget
 
 __all__ = ["describe"]
 
 
-OF_A_PROGRAM = ("cache", "on_event", "clock", "sleep", "random")
+OF_A_PROGRAM = ("cache", "state", "on_event", "clock", "sleep", "random")
 """Settings that may be objects, and decide no vector."""
 
 
@@ -39,6 +41,18 @@ def describe(settings: RouterSettings, places: Mapping[str, Path], *, strict: bo
             continue
         if item.name == "cache" and value is None:
             content["cache"] = False
+        elif item.name == "cache" and isinstance(value, list | tuple):
+            if (own := _caches(value)) is not None:
+                content["cache"] = own
+            elif strict:
+                missing.append("the list of caches, of which one is an object or has a password: Router(…, cache=…)")
+        elif isinstance(value, RedisState) and value.address is not None and not has_secret(value.address):
+            content[item.name] = value.address
+        elif item.name == "cache" and is_address(value) and has_secret(str(value)):
+            if strict:
+                missing.append("the address of the cache, which has a password: Router(…, cache=…)")
+        elif item.name == "cache" and is_address(value):
+            content["cache"] = value
         elif isinstance(value, Budget | RetryPolicy):
             content[item.name] = _described(asdict(value))
         elif isinstance(value, str | Path) and item.name in ("cache", "ledger", "catalog"):
@@ -48,6 +62,13 @@ def describe(settings: RouterSettings, places: Mapping[str, Path], *, strict: bo
         elif strict or item.name not in OF_A_PROGRAM:
             missing.append(f"the {item.name} {type(value).__name__}: Router(…, {item.name}=…)")
     return {**content, **({MISSING: missing} if missing else {})}
+
+
+def _caches(given: Sequence[Any]) -> list[str] | None:
+    """Return a list of caches as a file has it, or ``None`` where one is an object or its address has a password."""
+    if any(has_secret(item) if is_address(item) else not isinstance(item, str | Path) for item in given):
+        return None
+    return [item if is_address(item) else str(Path(item).expanduser().absolute()) for item in given]
 
 
 def _describe_model(given: str | Model, missing: list[str], strict: bool) -> dict[str, Any]:

@@ -53,8 +53,10 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
     Args:
         models: names (``"openai:text-embedding-3-small"``) or ``Model`` declarations; all must share one space.
         dimensions: the number of dimensions of every vector; by default each model's own number.
-        cache: a folder, an object with the methods of ``embedrouter.cache.Cache``, or ``None`` for no cache; by default
-            the user's cache folder.
+        cache: a folder; an address, ``"redis://host:6379/0"`` or one of fsspec such as ``"s3://bucket/folder"``; a
+            ``BaseStore[str, bytes]`` of LangChain; a ``BaseKVStore`` of LlamaIndex; an object with the methods of
+            ``embedrouter.cache.Cache``; a list of these, the fastest first; or ``None`` for no cache. By default the
+            user's cache folder, with ``state`` the server of that.
         budget: caps on spending, of everything and of tags; all routers and processes that share the ledger count.
         ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"``
             keeps accounts in memory, for this router alone.

@@ -24,7 +24,7 @@ def disk_size(cache: VectorCache, rows: int, candidate: Candidate) -> int:
     if cache.store is None or not rows:
         return 0
     value = row_size(candidate.space.dimensions, cache.dtype if candidate.number == "float32" else candidate.number)
-    if not isinstance(cache.store, DiskCache):
+    if not any(isinstance(store, DiskCache) for store in cache.stores):
         return rows * value
     size, own_pages = value + AROUND, 0
     if size > MOST_ON_PAGE:

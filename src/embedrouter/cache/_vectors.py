@@ -1,92 +1,107 @@
-"""Read and write vectors in a store of bytes, checking every row that is read.
+"""Read and write vectors in stores of bytes, checking every row that is read.
 
-A store that fails fails no call: rows that cannot be read count as absent, rows that cannot be written are not kept. A
-programming error in a user's own store is raised, so that its author sees it.
+Stores are read in order, the fastest first: each for what those before it do not have, and what it has is written into
+these. New vectors are written to all. A store that fails fails no call: rows that cannot be read count as absent, rows
+that cannot be written are not kept. A programming error in a user's own store is raised, so that its author sees it.
 """
 
-import errno
-import warnings
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from .._sqlite import ForeignError, failure
-from ..errors import CacheError, CacheWarning
-from ..events import CacheFailed, CacheRowsDamaged, Events
+from ..errors import CacheError
+from ..events import CacheRowsDamaged, Events
 from ..types import Entry, Vectors
 from ._codec import decode, encode, is_vector, rounded
-from ._keys import MARK_BYTES
-from ._names import record_name
 from ._store import Cache
-
-PROGRAMMING_ERRORS = (
-    TypeError,
-    ValueError,
-    AttributeError,
-    NameError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    ImportError,
-)
-"""Raised by wrong code, not by a failing disk or server."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from ._tier import PROGRAMMING_ERRORS, Tier, advice
 
 
 class VectorCache:
     """Reads and writes entries. Without a store every read is empty and nothing is kept.
 
     Args:
-        names: the models' names by the mark in their keys, to be recorded beside a store that has a folder.
+        store: keeps the rows; or several stores, the fastest first.
+        names: the models' names by the mark in their keys, to be recorded beside stores that have a folder.
+        clock: seconds, monotonic.
 
     Attributes:
-        store: keeps the rows.
+        stores: keep the rows.
         dtype: the number type of the floats in rows that are written. Rows of every type are read.
         damaged: rows found damaged so far; each counted as absent.
-        failures: how often the store could not be read, written or closed so far.
-        must_keep: whether a call whose new vectors cannot be kept ends with ``CacheError`` after that request.
+        must_keep: whether a call whose new vectors no store can keep ends with ``CacheError`` after that request.
     """
 
     def __init__(
         self,
-        store: Cache | None,
+        store: Cache | Sequence[Cache] | None,
         dtype: str = "float32",
         names: Mapping[bytes, str] | None = None,
         events: Events | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.store = store
+        stores = store if isinstance(store, Sequence) else [] if store is None else [store]
+        self.stores: tuple[Cache, ...] = tuple(stores)
         self.dtype = dtype
         self._events = events or Events()
+        self._tiers = [Tier(item, self._events, names or {}, clock) for item in self.stores]
         self.damaged = 0
-        self.failures = 0
         self.must_keep = False
-        self._unrecorded = dict(names or {})
-        self._reported: set[tuple[object, ...]] = set()
-        """What was done and why it failed, until it works again."""
-        self._last: Exception | None = None
-        """Why it failed last."""
+
+    @property
+    def store(self) -> Cache | None:
+        """The first store."""
+        return self.stores[0] if self.stores else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The first folder among the stores."""
+        return next((tier.folder for tier in self._tiers if tier.folder is not None), None)
+
+    @property
+    def place(self) -> str:
+        """The folders and addresses of the stores, for messages."""
+        return ", ".join(self.places)
+
+    @property
+    def places(self) -> dict[str, Cache]:
+        """The stores by folder or address."""
+        return {tier.place: tier.store for tier in self._tiers}
+
+    @property
+    def failures(self) -> int:
+        """How often a store could not be read, written or closed so far."""
+        return sum(tier.failures for tier in self._tiers)
 
     def read(self, keys: Sequence[bytes], dimensions: int, number: str = "float32") -> dict[bytes, Entry]:
         """Return the sound entries that exist, by key; a row of another length or number type is damaged."""
-        store = self.store
-        if store is None:
-            return {}
-        rows: dict[bytes, bytes] = {}
-        consequence = "its texts are embedded, and paid for, as if it were empty"
-        self._attempt(lambda: rows.update(store.get_many(keys)), "read", consequence)
         entries: dict[bytes, Entry] = {}
-        damaged, expected = self.damaged, np.dtype(number)
-        for key, row in rows.items():
-            own = row if type(row) is bytes else bytes(memoryview(row))  # a user's store may use its buffer again
-            entry = decode(own, dimensions)
-            if entry is None or entry.vector.dtype != expected or not is_vector(entry.vector):
-                self.damaged += 1
-            else:
-                entries[key] = entry
+        lacking: list[Tier] = []
+        missing, damaged = keys, self.damaged
+        alone = len(self._tiers) == 1
+        consequence = f"its texts are {'' if alone else 'looked for in the other caches, or '}embedded, and paid for"
+        for tier in self._tiers:
+            rows = tier.read(missing, consequence + (", as if it were empty" if alone else ""))
+            if rows is None:
+                continue
+            sound: dict[bytes, bytes] = {}
+            for key, row in rows.items():
+                own = row if type(row) is bytes else bytes(memoryview(row))  # a user's store may use its buffer again
+                entry = decode(own, dimensions)
+                if entry is None or entry.vector.dtype != np.dtype(number) or not is_vector(entry.vector):
+                    self.damaged += 1
+                else:
+                    entries[key], sound[key] = entry, own
+            for other in lacking if sound else ():
+                other.write(sound, "vectors of the other caches are not copied into it")
+            lacking.append(tier)
+            missing = [key for key in keys if key not in entries]
+            if not missing:
+                break
         if self.damaged > damaged == 0:
-            self._events.emit(CacheRowsDamaged, place=self._place, rows=self.damaged)
+            self._events.emit(CacheRowsDamaged, place=self.place, rows=self.damaged)
         return entries
 
     def rounded(self, vectors: Vectors) -> Vectors:
@@ -96,22 +111,26 @@ class VectorCache:
         return rounded(vectors, self.dtype)
 
     def write(self, entries: Mapping[bytes, Entry]) -> bool:
-        """Write entries and return whether they are kept."""
-        store = self.store
-        if store is None or not entries:
-            return store is not None
+        """Write entries to all stores and return whether one keeps them that outlives the process, if there is one."""
+        if not self._tiers or not entries:
+            return bool(self._tiers)
         rows = {key: encode(entry, self.dtype) for key, entry in entries.items()}
-        consequence = "vectors that are paid for are returned, but not kept"
-        kept = self._attempt(lambda: store.put_many(rows), "written", consequence)
-        folder = getattr(store, "folder", None)
-        if kept and self._unrecorded and isinstance(folder, Path):
-            for beginning in {key[:MARK_BYTES] for key in rows}:
-                if (model := self._unrecorded.pop(beginning, None)) is not None:
-                    record_name(folder, beginning, model)
-        return kept
+        alone = len(self._tiers) == 1
+        where = "but not kept" if alone else "and kept in the other caches alone"
+        keeping = [
+            tier
+            for tier in self._tiers
+            if tier.write(
+                rows,
+                f"vectors that are paid for are returned, {where}",
+                always=self.must_keep,
+                warn=not (alone and self.must_keep),  # then it is an error
+            )
+        ]
+        return any(tier.persistent for tier in keeping) or (bool(keeping) and not self._persistent)
 
     def require_keeping(self, size: int = 0) -> None:
-        """Refuse a store that cannot keep new vectors, before they are paid for.
+        """Refuse stores of which none can keep new vectors, before these are paid for.
 
         A store of a user's own is asked only if it has the method ``require_room`` of ``DiskCache``.
 
@@ -119,84 +138,43 @@ class VectorCache:
             size: bytes that the vectors take (``disk_size``).
 
         Raises:
-            CacheError: there is no store, or it cannot be written, or its disk is too small for them.
+            CacheError: there is no store, or none can be written, or their disks are too small for them.
         """
-        if self.store is None:
-            raise CacheError("There is no cache to keep vectors in, so nothing was called. Set cache=… to a folder.")
-        require_room = getattr(self.store, "require_room", None)
-        if require_room is None:
-            return
-        try:
-            require_room(size)
-        except PROGRAMMING_ERRORS:
-            raise
-        except Exception as error:
-            raise self.refusal(error, "nothing was called") from error
+        if not self._persistent:
+            what = "no cache" if not self._tiers else "no cache that outlives the process"
+            raise CacheError(f"There is {what} to keep vectors in, so nothing was called. Set cache=… to a folder.")
+        problem: CacheError | None = None
+        for tier in self._persistent:
+            require_room = getattr(tier.store, "require_room", None)
+            try:
+                if require_room is not None:
+                    require_room(size)
+                return
+            except PROGRAMMING_ERRORS:
+                raise
+            except Exception as error:  # noqa: BLE001 - a user's store may raise errors of its own
+                problem = problem or _refusal(tier.place, error, "nothing was called")
+                problem.__cause__ = error
+        if problem is not None:
+            raise problem
 
-    def refusal(self, error: Exception | None = None, consequence: str = "nothing more is called") -> CacheError:
-        """Return the error for a store that keeps nothing, by default for the last failure."""
-        cause = error or self._last
-        reason = f" ({cause})" if cause is not None else ""
-        advice = f" {_advice(cause, self._place)}" if cause is not None else ""
-        return CacheError(f"The cache {self._place} cannot keep new vectors{reason}: {consequence}.{advice}")
+    def refusal(self) -> CacheError:
+        """Return the error for stores of which none keeps new vectors."""
+        failed = [(tier.last, tier.place) for tier in self._tiers if tier.last is not None]
+        last, place = max(failed, key=lambda item: item[0][0], default=(None, self.place))
+        return _refusal(place, last[1] if last else None, "nothing more is called")
 
     def close(self) -> None:
-        """Close the store; a later call opens it again."""
-        if self.store is not None:
-            self._attempt(self.store.close, "closed", "what was written before is kept")
+        """Close the stores; a later call opens them again."""
+        for tier in self._tiers:
+            tier.close()
 
     @property
-    def _place(self) -> str:
-        return str(getattr(self.store, "folder", None) or type(self.store).__name__)
-
-    def _attempt(
-        self, action: Callable[[], None], what: Literal["read", "written", "closed"], consequence: str
-    ) -> bool:
-        """Run an action of the store and return whether it works. If not, count it and warn once for each cause."""
-        try:
-            action()
-        except PROGRAMMING_ERRORS:
-            raise
-        except Exception as error:  # noqa: BLE001 - a user's store may raise errors of its own
-            self.failures += 1
-            self._last = error.with_traceback(None)
-            cause: tuple[object, ...] = (
-                ("foreign",)
-                if isinstance(error, ForeignError)
-                else (what, type(error), getattr(error, "sqlite_errorcode", None), getattr(error, "errno", None))
-            )
-            if cause not in self._reported:
-                self._reported.add(cause)
-                event = CacheFailed(
-                    place=self._place,
-                    action=what,
-                    reason=str(error),
-                    consequence=consequence,
-                    advice=_advice(error, self._place),
-                )
-                self._events.report(event)
-                if what != "written" or not self.must_keep:  # then it is an error
-                    warnings.warn(str(event), CacheWarning, stacklevel=3)
-            return False
-        if self._reported and what != "closed":
-            self._reported = {cause for cause in list(self._reported) if cause[0] not in (what, "foreign")}
-        return True
+    def _persistent(self) -> list[Tier]:
+        return [tier for tier in self._tiers if tier.persistent]
 
 
-def _advice(error: Exception, place: object) -> str:
-    match "full" if getattr(error, "errno", None) in DISK_FULL else failure(error):
-        case "damaged":
-            return f"Check it with: embedrouter cache verify --cache {place}; or move it away, and a new one is made."
-        case "busy":
-            return "Another process has locked it: wait until that process has finished, or end it."
-        case "foreign":
-            return "Another program made or changed it: move it away, and a new one is made; or name another: cache=…."
-        case "slow":
-            return "It took too long: give it a faster disk, or name another: cache=…, or None for no cache."
-        case "full":
-            return "Free space on its disk."
-        case "read-only":
-            return "Give the right to write it and its folder; or copy the folder, and name the copy: cache=…."
-        case "no locks":
-            return "Name a folder on a disk of this machine: cache=…, or None for no cache."
-    return "Give the right to read and write it and space on its disk, or name another: cache=…, or None for no cache."
+def _refusal(place: str, error: Exception | None, consequence: str) -> CacheError:
+    reason = f" ({error})" if error is not None else ""
+    what_to_do = f" {advice(error, place)}" if error is not None else ""
+    return CacheError(f"The cache {place} cannot keep new vectors{reason}: {consequence}.{what_to_do}")

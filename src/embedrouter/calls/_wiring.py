@@ -12,12 +12,13 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import QueryMemory, ServedNames, VectorCache, mark, open_cache
+from ..cache import QueryMemory, ServedNames, VectorCache, mark
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
+from ..redis import open_caches
 from ..spending import Budget, Ledger, UsageTotals, cost, current_tag, project_tag
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
@@ -132,12 +133,10 @@ def wire(settings: RouterSettings) -> Wiring:
     clock = settings.clock or time.monotonic
     events = Events(settings.on_event, clock)
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
-    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, names, events)
+    cache = VectorCache(open_caches(settings.cache, settings.state), settings.cache_dtype, names, events, clock)
     budget = Budget.of(settings.budget) or Budget()
-    folder = getattr(cache.store, "folder", None)
-    served = ServedNames(folder if isinstance(folder, Path) else None)
-    if not isinstance(folder, Path):
-        folder = Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
+    served = ServedNames(cache.folder)
+    folder = cache.folder or Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
     ledger = Ledger(_ledger_file(settings.ledger, folder), required=budget.has_caps, events=events)
     return Wiring(
         candidates=candidates,

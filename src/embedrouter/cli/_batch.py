@@ -11,7 +11,7 @@ from ..batches import BatchJob, BatchRecord
 from ..calls import Progress, format_positions
 from ..errors import ConfigError
 from ._console import Output, exit_on_interrupt, say
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName
+from ._options import AsJson, CachePlace, ConfigFile, ModelName
 from ._routers import AnyRouter, find_router, separate_routers
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ BatchId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The batch
 
 @app.command("list")
 def list_batches(
-    model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None, as_json: AsJson = False
+    model: ModelName = None, config: ConfigFile = None, cache: CachePlace = None, as_json: AsJson = False
 ) -> None:
     """Show the recorded batches: those under way, and ended ones with their failures. No request is made."""
     output = Output(as_json=as_json)
@@ -48,7 +48,7 @@ def list_batches(
 def wait(
     model: ModelName = None,
     config: ConfigFile = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     every: PollInterval = 60.0,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +64,7 @@ def wait(
 
 
 @app.command("cancel")
-def cancel(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None) -> None:
+def cancel(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CachePlace = None) -> None:
     """Ask the provider to stop a batch. Texts answered before the stop are billed; wait collects them."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).cancel()
@@ -72,7 +72,7 @@ def cancel(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None
 
 
 @app.command("forget")
-def forget(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CacheFolder = None) -> None:
+def forget(batch_id: BatchId, model: ModelName = None, config: ConfigFile = None, cache: CachePlace = None) -> None:
     """Drop a batch that cannot be collected. Its estimated cost stays counted as unconfirmed."""
     with find_router(model, config, cache) as router:
         _find_job(router, batch_id).forget()

@@ -13,13 +13,24 @@ from typing import Annotated
 import typer
 
 from .._display import data_size
-from ..cache import CacheDatabase, ForeignRows, StoredRow, chunked, default_folder, is_sound, open_cache
+from ..cache import (
+    CacheDatabase,
+    ForeignRows,
+    StoredRow,
+    StoreError,
+    chunked,
+    default_folder,
+    is_sound,
+    open_cache,
+    without_password,
+)
 from ..errors import ConfigError
+from ..redis import SERVERS
 from ..retrieval.index_guard import FOLDER, forget, recorded, users_folder
 from ._console import Output, complain, say
 from ._export import CacheRow, export_rows, import_rows
-from ._options import AsJson, CacheFolder, ConfigFile, Yes
-from ._routers import cache_folder
+from ._options import AsJson, CachePlace, ConfigFile, Yes
+from ._routers import cache_folder, cache_place
 from ._signature import Signer, read_signer
 
 DAY = 86_400.0
@@ -28,7 +39,7 @@ app = typer.Typer(no_args_is_help=True, help="Inspect and clean the cache, and t
 
 
 @app.command("info")
-def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def info(cache: CachePlace = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the folder, the number and size of the rows of each model, and the recorded indexes."""
     database, output = CacheDatabase(cache_folder(cache, config)), Output(as_json=as_json)
     sizes = database.sizes() if database.exists else {}
@@ -56,7 +67,7 @@ def info(cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson =
 
 @app.command("verify")
 def verify(
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     config: ConfigFile = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove damaged rows; the exit code is then 0.")] = False,
     as_json: AsJson = False,
@@ -89,7 +100,7 @@ def prune(
     ] = None,
     model: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="Rows of a model; may be repeated.")] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Rows that fail their checksum, of any age.")] = False,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     config: ConfigFile = None,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -136,7 +147,7 @@ def export(
     sign: Annotated[
         str | None, typer.Option("--sign", metavar="NAME", help="Sign each row with the key in this variable or file.")
     ] = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -167,20 +178,21 @@ def import_(
         str | None,
         typer.Option("--key", metavar="NAME", help="Take only rows signed with the key in this variable or file."),
     ] = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     config: ConfigFile = None,
     any_length: Annotated[
         bool, typer.Option("--any-length", help="Also take vectors whose length is unlike that of the others.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add the rows of an exported file. Sound rows of the folder stay unchanged.
+    """Add the rows of an exported file, to a folder or an address. Sound rows that are there stay unchanged.
 
     Every row is verified: its checksum, its numbers (finite, not all zero), and its length where all other vectors of
     as many dimensions have length 1. No check can find out which text a vector belongs to: import only files that you
     trust, or files that were exported with --sign, with --key.
     """
-    path, output, signer = cache_folder(cache, config), Output(as_json=as_json), read_signer(key)
+    place, output, signer = cache_place(cache, config), Output(as_json=as_json), read_signer(key)
+    path = without_password(str(place))
     marks: list[str | None] = []
 
     def announce(mark: str | None) -> None:
@@ -189,8 +201,9 @@ def import_(
 
     added = known = damaged = unfit = 0
     try:
-        with output.busy("reading rows"), closing(open_cache(path)) as store:
-            foreign = ForeignRows(_first_values(path), any_length=any_length)
+        with output.busy("reading rows"), closing(open_cache(place, SERVERS)) as store:
+            known_values = _first_values(place) if isinstance(place, Path) else []
+            foreign = ForeignRows(known_values, any_length=any_length)
             for number, page in enumerate(chunked(import_rows(file.expanduser(), signer, announce))):
                 checked = [row for row in page if row is not None and foreign.is_sound(*row)]
                 sound = dict(checked)
@@ -203,10 +216,10 @@ def import_(
                 unfit += len(sound) - len(rows)
                 known += len(existing)
                 added += len(rows) - len(existing)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, StoreError) as error:
         raise ConfigError(
-            f"{path} cannot be written ({error}). {added:,} rows were added before. Check the folder's permissions and "
-            "the free disk space, and import again: a second import adds no row twice."
+            f"{path} cannot be written ({error}). {added:,} rows were added before. Check its permissions and the "
+            "free space, and import again: a second import adds no row twice."
         ) from error
     left = f", {damaged:,} damaged rows were left out" if damaged else ""
     output.line(f"{added:,} rows were added to {path}, {known:,} were there already{left}.")

@@ -18,7 +18,7 @@ from ..router import Router, wiring_of
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors
 from ._console import STEP, Output, exit_on_interrupt, interrupt_message
-from ._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive
+from ._options import AsJson, CachePlace, ConfigFile, NoCache, Yes, exclusive
 from ._routers import WORDLLAMA, build_router, cache_location, separate_routers, settings_for
 
 MINILM = "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"
@@ -34,7 +34,7 @@ def command(
     config: ConfigFile = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="The share of escalated queries to report on.")] = 0.3,
     limit: Annotated[int | None, typer.Option(min=2, help="Use so many queries, evenly from the file.")] = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     no_cache: NoCache = False,
     yes: Yes = False,
     as_json: AsJson = False,

@@ -25,7 +25,7 @@ from ..router import Router
 from ..spending import Account, cost, tag
 from ._console import STEP, Output, exit_on_interrupt, interrupt_message
 from ._ledger import open_ledger
-from ._options import AsJson, CacheFolder, NoCache, exclusive
+from ._options import AsJson, CachePlace, NoCache, exclusive
 from ._routers import WORDLLAMA, cache_location
 from ._texts import Skipped, TextOptions, Texts
 
@@ -53,7 +53,7 @@ Fill: TypeAlias = Callable[[Router], tuple[Add, Search]]
 def command(
     folder: Annotated[Path | None, typer.Argument(help="Your texts, not Python's docstrings.")] = None,
     ask: Annotated[list[str] | None, typer.Option(help="A question of your own; can be repeated.")] = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:

@@ -16,7 +16,7 @@ from ..doctor import (
     Finding,
     ProbeRecords,
     check_budget,
-    check_cache,
+    check_caches,
     check_ledger,
     check_models,
     check_retirement,
@@ -32,7 +32,7 @@ from ..router import Router, wiring_of
 from ..spending import project_tag, tag
 from ..types import Usage, dollars
 from ._console import Output
-from ._options import AsJson, CacheFolder, ConfigFile, ModelName
+from ._options import AsJson, CachePlace, ConfigFile, ModelName
 from ._routers import find_config
 
 TAG = "doctor"
@@ -45,7 +45,7 @@ STYLES = {"ok": None, "warning": "magenta", "problem": "bold red"}
 def command(
     model: ModelName = None,
     config: ConfigFile = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     accept: Annotated[bool, typer.Option("--accept", help="Replace stored vectors that differ with today's.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,9 +79,8 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
         except EmbedRouterError as error:
             subject = f"router {name}".strip()
             findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
-    caches = {None if router.cache.store is None else wiring_of(router).folder for router, _ in routers}
     ledgers = {router.ledger.file: router.ledger for router, _ in routers}
-    files = [finding for cache in caches for finding in check_cache(cache)]
+    files = check_caches([router.cache for router, _ in routers])
     files += [finding for ledger in ledgers.values() for finding in check_ledger(ledger)]
     usage, extras, today = Usage(), set(), datetime.now(UTC).date()
     for router, cards in routers:

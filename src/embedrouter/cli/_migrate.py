@@ -20,7 +20,7 @@ from ..types import OverlongPolicy
 from . import _completion
 from ._batch import PollInterval
 from ._console import Output, exit_on_interrupt
-from ._options import AsJson, CacheFolder, Yes, exclusive, expand_bundles
+from ._options import AsJson, CachePlace, Yes, exclusive, expand_bundles
 from ._routers import cache_location, settings_for
 
 FIELDS = ("collection", "into", "name", "budget", "cache", "on_too_long")
@@ -57,7 +57,7 @@ class Where:
         typer.Option("--name", metavar="NAME", help="Of the new collection; by default the old name with the space."),
     ] = None
     budget: Annotated[str | None, typer.Option("--budget", metavar="USD/PERIOD", help='Such as "5.00/day".')] = None
-    cache: CacheFolder = None
+    cache: CachePlace = None
     on_too_long: Annotated[
         OverlongPolicy | None,
         typer.Option("--on-too-long", help="Texts over the model's limit; by default the mean of their parts."),

@@ -23,6 +23,12 @@ ConfigFile: TypeAlias = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="This embedrouter.toml; 'auto' searches for the file.")
 ]
 CacheFolder: TypeAlias = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Another cache folder.")]
+CachePlace: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", metavar="PLACE", help="Another cache: a folder, or an address such as redis://host:6379/0."
+    ),
+]
 InputTypeName: TypeAlias = Annotated[InputType, typer.Option("--input-type", help="The purpose of the texts.")]
 NoCache: TypeAlias = Annotated[bool, typer.Option("--no-cache", help="Compute all vectors again and store none.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -35,7 +41,7 @@ class RouterOptions:
 
     model: ModelName = None
     config: ConfigFile = None
-    cache: CacheFolder = None
+    cache: CachePlace = None
     on_too_long: Annotated[
         OverlongPolicy | None,
         typer.Option("--on-too-long", help="Texts over the model's limit; without it what the configuration says."),

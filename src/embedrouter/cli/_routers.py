@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..cache import default_folder
+from ..cache import DEFAULT, as_list, is_address
 from ..config import Config, load
 from ..errors import ConfigError
-from ..router import Router, wiring_of
+from ..router import Router
 from ..tiered import TieredRouter, default_tier
 from ..types import InputType, OverlongPolicy
 from ._options import exclusive
@@ -50,14 +50,14 @@ def settings_for(model: str) -> dict[str, Any]:
 
 
 def find_router(
-    model: str | None, config: str | None, cache: Path | None, on_too_long: OverlongPolicy | None = None
+    model: str | None, config: str | None, cache: str | Path | None, on_too_long: OverlongPolicy | None = None
 ) -> AnyRouter:
     """Build the router of ``find_config``, with what further options say in place of the configuration."""
     override = {"cache": cache, "on_too_long": on_too_long}
     return _build(find_config(model, config), {name: value for name, value in override.items() if value is not None})
 
 
-def build_router(file: str | None, otherwise: Mapping[str, Any], cache: Path | None, no_cache: bool) -> AnyRouter:
+def build_router(file: str | None, otherwise: Mapping[str, Any], cache: str | None, no_cache: bool) -> AnyRouter:
     """Build the router of a named configuration, or of the content that a configuration would have.
 
     Raises:
@@ -76,27 +76,56 @@ def _build(config: Config, override: Mapping[str, Any]) -> AnyRouter:
 # Cache folders
 
 
-def cache_folder(cache: Path | None, file: str | None) -> Path:
+def cache_folder(cache: str | None, file: str | None) -> Path:
     """Return the cache folder that ``--cache`` and ``--config`` name, without opening the folder.
+
+    Of several stores of a router this is the first that is a folder.
+
+    Raises:
+        BadParameter: both options were given.
+        ConfigError: the configuration has no cache, or several, or one that is no folder.
+    """
+    places = _cache_places(cache, file)
+    folders = {Path(place).expanduser().absolute() for place in places if not is_address(place)}
+    if len(folders) == 1:
+        return folders.pop()
+    if places and not folders:
+        raise ConfigError(
+            "This command reads and changes a cache folder, and this cache is none. On a Redis server "
+            "redis-cli --scan --pattern 'embedrouter:vector:*' shows the rows, and ?ttl=SECONDS in its address removes "
+            "those that were not written for so long. Name a folder: --cache DIR."
+        )
+    raise ConfigError(f"The configuration has {len(folders) or 'no'} caches. Name the folder: --cache DIR.")
+
+
+def cache_place(cache: str | None, file: str | None) -> str | Path:
+    """Return the one cache that ``--cache`` and ``--config`` name, a folder or an address: of several the first folder.
 
     Raises:
         BadParameter: both options were given.
         ConfigError: the configuration has no cache, or several.
     """
+    places = _cache_places(cache, file)
+    if len(places) == 1 and is_address(places[0]):
+        return str(places[0])
+    return cache_folder(cache, file)
+
+
+def _cache_places(cache: str | None, file: str | None) -> list[Any]:
+    """Return the first folder, or else the first address, of each cache that the options name."""
     exclusive(cache=cache, config=file)
-    folders: set[Any] = {cache}
-    if cache is None:
-        tables = find_config(None, file).routers().values()
-        folders = {settings.get("cache", default_folder()) for settings in tables} - {None}
-    if len(folders) != 1:
-        raise ConfigError(f"The configuration has {len(folders) or 'no'} caches. Name the folder: --cache DIR.")
-    return Path(folders.pop()).expanduser().absolute()
+    if cache is not None:
+        return [cache]
+    caches = []
+    for settings in find_config(None, file).routers().values():
+        own = settings.get("cache", settings.get("state", DEFAULT))
+        caches.append(sorted(as_list(own), key=is_address)[:1])
+    return [place for places in caches for place in places]
 
 
 def cache_location(router: AnyRouter) -> str | None:
-    """Return the cache folders of a router that was built, or ``None``."""
-    caching = [single for single in separate_routers(router) if single.cache.store is not None]
-    return ", ".join(dict.fromkeys(str(wiring_of(single).folder) for single in caching)) or None
+    """Return the folders and addresses of a router's cache, or ``None``."""
+    return ", ".join(dict.fromkeys(single.cache.place for single in separate_routers(router))) or None
 
 
 # Tiers

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -63,10 +62,8 @@ class Subject:
 
     def __post_init__(self) -> None:
         wiring, first = wiring_of(self.router), self.candidate("query")
-        folder = getattr(wiring.cache.store, "folder", None)
         address = str(address_of(wiring.backends[first.index]) or "")
-        place = folder if isinstance(folder, Path) else None
-        self.measured = Measurements(speed_file(place, first.name, first.fingerprint, address))
+        self.measured = Measurements(speed_file(wiring.cache.folder, first.name, first.fingerprint, address))
 
     def candidate(self, input_type: InputType) -> Candidate:
         """Return the model that embeds texts of an input type."""

@@ -12,7 +12,7 @@ from ._finding import Finding
 from ._installation import installed
 from ._model_checks import check_models
 from ._retirement import RECENT, check_retirement, recent_models
-from ._storage import check_budget, check_cache, check_ledger
+from ._storage import check_budget, check_cache, check_caches, check_ledger
 
 __all__ = [
     "PROBE_FOLDER",
@@ -21,6 +21,7 @@ __all__ = [
     "ProbeRecords",
     "check_budget",
     "check_cache",
+    "check_caches",
     "check_ledger",
     "check_models",
     "check_retirement",

@@ -4,14 +4,14 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
 from .._display import data_size
 from .._sqlite import size_on_disk
-from ..cache import CacheDatabase
+from ..cache import KEY_BYTES, Cache, CacheDatabase, StoreError, VectorCache
 from ..errors import EmbedRouterError
 from ..spending import Account, CapLeft, Ledger
 from ..types import dollars
@@ -26,6 +26,31 @@ FREE_SPACE_PROBLEM = 50_000_000
 CACHE = "cache"
 LEDGER = "ledger"
 BUDGET = "budget"
+
+
+def check_caches(caches: Iterable[VectorCache]) -> list[Finding]:
+    """Check each store of these caches once, without writing rows."""
+    stores = {place: store for cache in caches for place, store in cache.places.items()}
+    findings: list[Finding] = []
+    for place, store in stores.items():
+        folder = getattr(store, "folder", None)
+        findings += check_cache(folder) if isinstance(folder, Path) else [_store(place, store)]
+    return findings or check_cache(None)
+
+
+def _store(place: str, store: Cache) -> Finding:
+    """Check a store that is no folder: whether it can be read, and written where it tells so."""
+    facts = {"place": place}
+    try:
+        store.get_many([bytes(KEY_BYTES)])
+        require_room = getattr(store, "require_room", None)
+        if require_room is not None:
+            require_room(0)
+    except Exception as error:  # noqa: BLE001 - a store may be of others
+        advice = error.advice if isinstance(error, StoreError) else "Look into the settings of that store."
+        return problem(CACHE, "store", f"{place} cannot be used: {error}", advice, **facts)
+    can = "read" if require_room is None else "read and written"
+    return fine(CACHE, "store", f"{place} can be {can}", **facts)
 
 
 def check_cache(path: Path | None, *, max_rows: int = MAX_ROWS) -> list[Finding]:

@@ -21,8 +21,8 @@ from ._check import Check
 from ._rows import first_ids
 
 FOUND = 0.8
-"""The share of stored texts that have to find themselves. Approximate indexes miss some among many similar texts: Chroma's
-finds 89 to 98 of 100 where one text in twenty is the same, and 99 where none is."""
+"""The share of stored texts that have to find themselves. Approximate indexes miss some among many similar texts:
+Chroma's finds 89 to 98 of 100 where one text in twenty is the same, and 99 where none is."""
 
 
 LONGEST = 15.0

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from .._display import shown, shown_name
 from .._values import as_bytes, as_number, require_type
-from ..cache import DEFAULT, CacheLike, Default
+from ..cache import DEFAULT, CacheLike, Default, as_list
 from ..errors import ConfigError
 from ..events import Event
 from ..limits import RetryPolicy
@@ -97,9 +97,11 @@ class RouterSettings:
         object.__setattr__(self, "micro_batch_window", as_number(self.micro_batch_window, "micro_batch_window", float))
         if isinstance(self.cache, bool):  # as in a TOML file
             object.__setattr__(self, "cache", DEFAULT if self.cache else None)
-        if isinstance(self.cache, str) and self.cache.lower() in NO_FOLDERS:
+        for item in as_list(self.cache):
+            if not isinstance(item, str) or item.lower() not in NO_FOLDERS:
+                continue
             raise ConfigError(
-                f"cache={shown(self.cache)} would be a folder of that name. Write cache=None for no cache, in TOML "
+                f"cache={shown(item)} would be a folder of that name. Write cache=None for no cache, in TOML "
                 "cache = false; or leave it out for the user's cache folder."
             )
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):

@@ -17,7 +17,7 @@ from ..description import describe
 from ..errors import ConfigError, SpaceMismatchError
 from ..router import Router, settings_of
 
-OF_A_MACHINE = ("cache", "ledger")
+OF_A_MACHINE = ("cache", "ledger", "state")
 """Settings that a vector store, which travels, does not keep."""
 LIVE: WeakValueDictionary[str, Router] = WeakValueDictionary()
 """The routers of this process that a store keeps, by the mark in what is kept."""
@@ -25,7 +25,7 @@ LIVE: WeakValueDictionary[str, Router] = WeakValueDictionary()
 
 def described(router: Router, *, strict: bool = False) -> dict[str, Any]:
     """Return a router as a configuration file does; see ``description.describe``."""
-    places = {"cache": getattr(router.cache.store, "folder", None), "ledger": router.ledger.file}
+    places = {"cache": router.cache.folder, "ledger": router.ledger.file}
     given = {name: place for name, place in places.items() if place is not None}
     return describe(settings_of(router), given, strict=strict)
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
+import redis
 from numpy.typing import NDArray
 
 from ..worker import Work
@@ -82,6 +83,28 @@ def sqlite_queries(number: int) -> Work:
     with _filled(keys) as connection:
         while True:
             yield lambda: sum(len(next(_read(connection, [key])).tolist()) > 0 for key in keys * ROUNDS)
+
+
+def _on_redis(keys: Sequence[bytes], address: str) -> redis.Redis:
+    """Return a client of a server that has the vectors."""
+    client = redis.Redis.from_url(address)
+    client.mset({key: row.tobytes() for key, row in zip(keys, matrix(len(keys)), strict=True)})
+    return client
+
+
+def redis_lists(number: int, redis: str) -> Work:
+    keys = _keys(documents(number))
+    client = _on_redis(keys, redis)
+    while True:
+        yield lambda: [np.frombuffer(row, np.float32).tolist() for row in client.mget(keys)]
+
+
+def redis_queries(number: int, redis: str) -> Work:
+    """One at a time."""
+    keys = _keys(queries(number))
+    client = _on_redis(keys, redis)
+    while True:
+        yield lambda: sum(len(np.frombuffer(client.get(key), np.float32).tolist()) > 0 for key in keys * ROUNDS)
 
 
 def dictionary_tolist(number: int) -> Work:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from embedrouter import Budget, Model, Router
@@ -37,23 +38,27 @@ class _Backend(Backend):
 
 
 @contextmanager
-def _warm(texts: list[str], input_type: InputType, **settings: Any) -> Iterator[Router]:
-    """Yield a router whose cache holds the texts, opened anew: nothing is left in memory from filling it."""
+def _warm(texts: list[str], input_type: InputType, redis: str | None = None, **settings: Any) -> Iterator[Router]:
+    """Yield a router whose cache holds the texts, opened anew: nothing is left in memory from filling it.
+
+    The cache is a folder, or on a Redis server.
+    """
     known = Known()
     model = Model(
         "benchmark:known", space="known", dimensions=DIMENSIONS, batch_size=2048, price="0.02", backend=_Backend(known)
     )
     with tempfile.TemporaryDirectory() as folder:
-        with Router([model], cache=folder) as router:
+        place, ledger = redis or folder, str(Path(folder) / "ledger.db")
+        with Router([model], cache=place, ledger=ledger) as router:
             router.embed(texts, input_type=input_type)
         known.filling = False
-        with Router([model], cache=folder, **settings) as router:
+        with Router([model], cache=place, ledger=ledger, **settings) as router:
             yield router
 
 
-def warm_lists(number: int) -> Work:
+def warm_lists(number: int, **settings: Any) -> Work:
     texts = documents(number)
-    with _warm(texts, "document") as router:
+    with _warm(texts, "document", **settings) as router:
         while True:
             yield partial(RouterEmbeddings(router).embed_documents, texts)
 

@@ -14,7 +14,7 @@ from ...spending import Budget
 from ...types import dollars
 from .. import _completion
 from .._console import Output, exit_on_interrupt
-from .._options import AsJson, CacheFolder, ConfigFile, NoCache, Yes, exclusive, expand_bundles
+from .._options import AsJson, CachePlace, ConfigFile, NoCache, Yes, exclusive, expand_bundles
 from ._files import STDOUT, require_replaceable, write_csv, write_html
 from ._models import contestants
 from ._options import QuestionOptions
@@ -54,7 +54,7 @@ def command(
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts.")] = None,
     csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write the figures; - is stdout.")] = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     no_cache: NoCache = False,
     yes: Yes = False,
     as_json: AsJson = False,
