@@ -22,6 +22,7 @@ import pytest
 
 from embedrouter import Model, Router
 from tests.emulator import Emulator
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
@@ -125,10 +126,10 @@ def documents(tmp_path: Path) -> Path:
     return folder
 
 
-def configuration(tmp_path: Path, emulator: Emulator, budget: str) -> Path:
+def configuration(tmp_path: Path, emulator: Emulator, budget: str, state: str = 'cache = "cache"') -> Path:
     file = tmp_path / "embedrouter.toml"
     file.write_text(
-        f'cache = "cache"\nbudget = "{budget}"\n[[models]]\nmodel = "openai:{SMALL}"\ndimensions = 8\n'
+        f'{state}\nbudget = "{budget}"\n[[models]]\nmodel = "openai:{SMALL}"\ndimensions = 8\n'
         f'base_url = "{emulator.openai_url}"\nbatch_size = {IN_REQUEST}\nmax_concurrency = 1\n'
     )
     return file
@@ -159,11 +160,22 @@ def finished(job: subprocess.Popen[str]) -> str:
     return printed
 
 
+SLOWER = pytest.mark.skipif("EMBEDROUTER_ENGINES" not in os.environ, reason="a quarter of a minute: nox -s engines")
+
+
+@pytest.mark.parametrize("shared", ["files", pytest.param("redis", marks=SLOWER)])
 def test_a_job_that_is_killed_and_run_again_pays_for_the_rest_only_and_equals_one_process(
-    cluster: Cluster, emulator: Emulator, documents: Path, tmp_path: Path
+    shared: str, cluster: Cluster, emulator: Emulator, documents: Path, tmp_path: Path
 ) -> None:
     """An actor is killed while it embeds, and Ray starts it again; then the job. What was in flight is repeated."""
-    config = configuration(tmp_path, emulator, "1/day")
+    with contextlib.ExitStack() as stack:
+        state = 'cache = "cache"'
+        if shared == "redis":
+            state = f'state = "{stack.enter_context(RedisServer(tmp_path)).address}"'
+        kill_and_repeat(cluster, emulator, documents, tmp_path, configuration(tmp_path, emulator, "1/day", state))
+
+
+def kill_and_repeat(cluster: Cluster, emulator: Emulator, documents: Path, tmp_path: Path, config: Path) -> None:
     job = start(cluster, tmp_path, config)
     wait_for(emulator, 4, job)
     actors = cluster.processes(b"ray::MapWorker")
@@ -203,7 +215,7 @@ def test_a_job_that_is_killed_and_run_again_pays_for_the_rest_only_and_equals_on
     assert pq.read_table(tmp_path / "vectors").num_rows == ROWS * FILES
 
 
-@pytest.mark.skipif("EMBEDROUTER_ENGINES" not in os.environ, reason="a quarter of a minute: nox -s engines")
+@SLOWER
 def test_a_budget_that_is_used_up_ends_the_job_and_says_so(
     cluster: Cluster, emulator: Emulator, documents: Path, tmp_path: Path
 ) -> None:

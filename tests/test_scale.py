@@ -59,7 +59,7 @@ def test_the_memory_of_a_key_is_that_of_a_real_server(row: int, scale: ModuleTyp
             pipeline.execute()
         measured = (client.info("memory")["used_memory"] - before) / 2000
 
-    assert scale.redis_bytes(row) == pytest.approx(measured, rel=0.03)
+    assert scale.redis_bytes(row) == pytest.approx(measured, rel=0.03, abs=32)  # of its table, which grows by doubling
 
 
 @pytest.mark.parametrize("dimensions", [384, 1024, 1536])
