@@ -290,7 +290,9 @@ def _light_tests(session: nox.Session, *options: str) -> None:
 
 
 @nox.session(python=MAIN)
-@nox.parametrize("extra", [*LIGHT, *PLACES, "sentence-transformers"], ids=[*LIGHT, *PLACES, "sentence-transformers"])
+@nox.parametrize(
+    "extra", [*LIGHT, *PLACES, "ray", "sentence-transformers"], ids=[*LIGHT, *PLACES, "ray", "sentence-transformers"]
+)
 def extras(session: nox.Session, extra: str) -> None:
     """Install one extra alone and do the smallest thing that it is for."""
     session.install(f".[{extra}]", *([TORCH] if extra == "sentence-transformers" else []))
