@@ -261,6 +261,15 @@ def migrations(session: nox.Session) -> None:
     session.run("python", "-m", "tests.migration_campaign", *session.posargs)
 
 
+@nox.session(python=MAIN)
+def engines(session: nox.Session) -> None:
+    """Run the examples for Ray, Daft and Spark, the last two in environments of their own; Spark needs Java."""
+    install(session, "-e", ".[dev]")
+    session.run("python", "-m", "tests.environments", "tests/engines/daft.txt", "tests/engines/spark.txt")
+    tests = ("tests/test_engines.py", "tests/test_ray_cluster.py", *session.posargs)
+    session.run("python", "-m", "pytest", "-n0", "-m", "slow", *tests, env={"EMBEDROUTER_ENGINES": "1"})
+
+
 def _lowest(session: nox.Session, extras: Sequence[str], *, but: Sequence[str] = ()) -> str:
     """Write constraints that hold every stated lower bound; return the file."""
     stated = [*PROJECT["dependencies"], *(requirement for extra in extras for requirement in EXTRAS[extra])]
@@ -281,7 +290,9 @@ def _light_tests(session: nox.Session, *options: str) -> None:
 
 
 @nox.session(python=MAIN)
-@nox.parametrize("extra", [*LIGHT, *PLACES, "sentence-transformers"], ids=[*LIGHT, *PLACES, "sentence-transformers"])
+@nox.parametrize(
+    "extra", [*LIGHT, *PLACES, "ray", "sentence-transformers"], ids=[*LIGHT, *PLACES, "ray", "sentence-transformers"]
+)
 def extras(session: nox.Session, extra: str) -> None:
     """Install one extra alone and do the smallest thing that it is for."""
     session.install(f".[{extra}]", *([TORCH] if extra == "sentence-transformers" else []))

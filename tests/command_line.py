@@ -78,8 +78,12 @@ def run(
     return Ended(code, printed.getvalue(), complaint.getvalue())
 
 
-def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """Start the program in a process of its own, with its output piped and warnings as errors."""
+def start(*arguments: object, cwd: Path | None = None, group: bool = False) -> subprocess.Popen[str]:
+    """Start the program in a process of its own, with its output piped and warnings as errors.
+
+    Args:
+        group: whether it leads a group of processes of its own, as a program does that is started in a terminal.
+    """
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -88,6 +92,7 @@ def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
         text=True,
         cwd=cwd,
         env=environment(),
+        process_group=0 if group else None,
     )
 
 

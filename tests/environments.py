@@ -22,8 +22,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emb
 
 def environment(requirements: Path) -> Path:
     """Return the folder of a virtual environment, made if it is not there yet (some minutes, and the network)."""
-    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = CACHE / f"{requirements.stem}-{wanted}"
+    folder = _folder(requirements)
     complete = folder / "complete"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{folder.name}.lock").open("w") as lock:
@@ -36,6 +35,17 @@ def environment(requirements: Path) -> Path:
             subprocess.run([interpreter(folder), *install], check=True)
             complete.touch()
     return folder
+
+
+def ready(requirements: Path) -> Path | None:
+    """Return the folder of a virtual environment that was made beforehand, or nothing."""
+    folder = _folder(requirements)
+    return folder if (folder / "complete").exists() else None
+
+
+def _folder(requirements: Path) -> Path:
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    return CACHE / f"{requirements.stem}-{wanted}"
 
 
 def interpreter(folder: Path) -> str:

@@ -51,6 +51,20 @@ def provider(name: str) -> None:
         embed(Router([Model(MODELS[name], base_url=getattr(emulator, f"{name}_url"), api_key="k")]))
 
 
+def ray() -> None:
+    """Embed a dataset of one row, with one actor."""
+    from ray import data, init
+
+    from embedrouter.ray import Embed
+
+    init(num_cpus=2, include_dashboard=False)
+    given = {"router": Router([FakeBackend().model()], cache=None)}
+    embedded = data.from_items([{"text": "a text"}]).map_batches(
+        Embed, fn_constructor_kwargs=given, batch_format="pyarrow", compute=data.ActorPoolStrategy(size=1), num_cpus=0.5
+    )
+    assert len(embedded.take_all()[0]["embedding"]) == 8
+
+
 def wordllama() -> None:
     """Embed with the model that the package ships."""
     embed(Router(["wordllama:l2_supercat_256"]))
@@ -129,6 +143,7 @@ USES: dict[str, Callable[[], None]] = {
     "llama-index": llama_index,
     "parquet": parquet,
     "compare": compare,
+    "ray": ray,
     **{name: lambda name=name: place(name) for name in PLACES},  # type: ignore[misc]
 }
 

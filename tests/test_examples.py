@@ -23,7 +23,9 @@ from tests.doc_environment import HUB_MODEL, ROOT, Ran, appear_in_order, execute
 from tests.emulator import Emulator, Fault, count_tokens, vector
 
 FOLDER = ROOT / "examples"
-EXAMPLES = sorted(path.name for path in FOLDER.glob("*.py"))
+ENGINES = {"daft_bulk.py", "ray_bulk.py", "spark_bulk.py"}
+"""They run on engines: ``test_ray_cluster.py``, ``test_engines.py``."""
+EXAMPLES = sorted({path.name for path in FOLDER.glob("*.py")} - ENGINES)
 KEY_OF = {"openai": "OPENAI_API_KEY", "cohere": "CO_API_KEY", "voyage": "VOYAGE_API_KEY"}
 
 SMALL = "text-embedding-3-small"
@@ -411,4 +413,4 @@ def test_an_example_says_what_it_shows_and_what_it_needs(name: str) -> None:
 
 
 def test_the_table_lists_no_file_that_is_gone() -> None:
-    assert sorted(re.findall(r"^\| \[([^]]+)\]", README, re.MULTILINE)) == EXAMPLES
+    assert sorted(re.findall(r"^\| \[([^]]+)\]", README, re.MULTILINE)) == sorted({*EXAMPLES, *ENGINES})

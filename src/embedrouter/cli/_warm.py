@@ -20,7 +20,7 @@ from ._batch import PollInterval, collect_batches
 from ._console import Output
 from ._options import AsJson, InputTypeName, RouterOptions, Yes, expand_bundles
 from ._routers import cache_location, find_router, router_at_tier
-from ._run import Run, format_usage
+from ._run import Run
 from ._texts import TextOptions, Texts, list_texts
 
 
@@ -40,6 +40,12 @@ def command(
     batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, which costs less.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --batch: submit, and do not wait.")] = False,
     every: PollInterval = 60.0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Embed in this many processes, each with a local model; they share the cores."
+        ),
+    ] = 1,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -50,6 +56,8 @@ def command(
     """
     if detach and not batch:
         raise typer.BadParameter("--detach goes with --batch.")
+    if workers > 1 and batch:
+        raise typer.BadParameter("--workers does not go with --batch: the provider does the work.")
     output, began = Output(as_json=as_json, yes=yes), time.monotonic()
     if source.list_only:
         with closing(Texts(source)) as texts:
@@ -65,8 +73,9 @@ def command(
     with router, closing(Texts(source)) as texts, booked_under(tag) if tag else nullcontext():
         if batch:
             collect_batches(router, every, wait=not detach, output=output)
-        run = Run(router, own_tier, input_type, texts, source, output)
+        run = Run(router, own_tier, input_type, texts, source, output, workers, tag or "")
         expected = run.expect(batch=batch)
+        run.require_processes_help()
         run.require_keeping()
         counted_rows = texts.skipped.rows()
         run.ask()
@@ -83,8 +92,8 @@ def command(
         texts.skipped.show(output)
     if facts.get("shortened"):
         output.line(f"Shortened to the model's limit: {counted(facts['shortened'], 'text')}.")
-    output.line(f"{format_usage(router)} Cache: {location}.")
-    facts |= {"texts": expected.texts, "distinct": expected.unique, "expected": expected.cost, "usage": router.usage}
+    output.line(f"{run.format_usage()} Cache: {location}.")
+    facts |= {"texts": expected.texts, "distinct": expected.unique, "expected": expected.cost, "usage": run.usage}
     facts |= {"tier": tier or default_tier(chosen, input_type), "tag": tag or "", "input_type": input_type}
     facts |= {"cache": location, "seconds": time.monotonic() - began, "skipped": texts.skipped.rows()}
     output.json(facts)
