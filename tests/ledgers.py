@@ -59,3 +59,11 @@ class Place:
         with closing(self.open(required=True)) as ledger:
             states = [item.state for item in ledger.requests(None)]
         return {state: states.count(state) for state in states}
+
+    def content(self) -> bytes:
+        """Return all that is kept."""
+        if self.file is not None:
+            return b"".join(item.read_bytes() for item in self.file.parent.glob(f"{self.file.name}*"))
+        client = self.state().server.client
+        hashes = [key for key in client.scan_iter(f"{self.prefix}:*") if client.type(key) == b"hash"]
+        return b"".join(part for key in hashes for pair in client.hgetall(key).items() for part in pair)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 from ..errors import ConfigError
 from ..spending import (
@@ -78,10 +78,14 @@ class RedisBooks:
 
     def __init__(self, server: Server, *, own_clock: bool = False) -> None:
         self.place = server.place
-        self._server, self._own_clock = server, own_clock
-        self._keys = [server.key(TAG, name) for name in scripts.KEYS]
+        self.server, self._own_clock = server, own_clock
+        self._keys = [self.key(name) for name in scripts.KEYS]
         self._opened = False
         self._bookings = 0
+
+    def key(self, name: str) -> bytes:
+        """Return a key beside those of the accounts, which a script may change together with them."""
+        return self.server.key(TAG, name)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -114,7 +118,7 @@ class RedisBooks:
     def close(self, *, replaced: bool = False) -> None:
         """Close the connections of this process to the server; others open again when they are used."""
         self._opened = False
-        self._server.close()
+        self.server.close()
 
     # Bookings
 
@@ -207,13 +211,13 @@ class RedisBooks:
         for name, content in zip(hashes, found, strict=True):
             rows |= ROWS[name](dict(zip(content[::2], content[1::2], strict=True)))
         if "requests" in tables:
-            rows["requests"] = _requests(dict(self._server.client.hscan_iter(self._keys[0], count=1000)))["requests"]
+            rows["requests"] = _requests(dict(self.server.client.hscan_iter(self._keys[0], count=1000)))["requests"]
         return query_rows(rows, query)
 
     # The server
 
     def _run(self, script: str, *arguments: str | float) -> Any:
-        return self._server.run(script, self._keys, arguments)
+        return self.server.run(script, self._keys, arguments)
 
     def _clock(self, now: float) -> str:
         return repr(now) if self._own_clock else ""
@@ -276,11 +280,11 @@ def _of_one(units: int | None, tokens: int) -> str:
 
 def _name(text: str) -> str:
     """Return a text that has no ``|``, and nothing that JSON would escape."""
-    return quote(text, safe=" /:@+", errors="surrogatepass")
+    return quote(text, safe=" /:@+", errors="strict")
 
 
 def _plain(name: str) -> str:
-    return unquote_to_bytes(name).decode("utf-8", "surrogatepass")
+    return unquote(name)
 
 
 # What hashes say, as rows of SQLite's tables

@@ -90,10 +90,10 @@ class Ledger(Readings):
         self._keep_detail = keep_detail_days * DAY
         self._busy_timeout = busy_timeout
         self._patience = busy_timeout if required else min(busy_timeout, PATIENCE)
-        self._books = books or SQLiteBooks(file, busy_timeout=self._patience)
-        self.file = self._books.file
+        self.books = books or SQLiteBooks(file, busy_timeout=self._patience)
+        self.file = self.books.file
         """The SQLite file, if it is one."""
-        self.place = self._books.place
+        self.place = self.books.place
         """Where the accounts are, as people are told."""
         self._unwritten = PerProcess(Unwritten)
         """A forked child begins with nothing: what the parent has in memory is the parent's to write."""
@@ -117,19 +117,26 @@ class Ledger(Readings):
             return None
         try:
             with self._reported(), self._reading():
-                return self._books.refusal(budget, amount, self._now(), tag)
+                return self.books.refusal(budget, amount, self._now(), tag)
         except (LedgerError, ConfigError):
             if not self._fails_open:
                 raise
             return None
 
-    def reserve(self, budget: Budget, spending: Spending) -> int | Refusal:
+    def new_number(self) -> int | None:
+        """Return the number of a reservation to come; ``None`` where it is known when it is made."""
+        return self.books.new_number()
+
+    def reserve(self, budget: Budget, spending: Spending, number: int | None = None) -> int | Refusal:
         """Set the cost of one request aside and return the reservation, or say why it does not fit.
+
+        Args:
+            number: one that ``new_number`` has given.
 
         Raises:
             LedgerError: the books fail under a budget.
         """
-        now, number = self._now(), self._books.new_number()
+        now, number = self._now(), number or self.books.new_number()
         waiting = number or -1 - secrets.randbits(62)  # no number that SQLite gives, and none of another process
 
         def later(books: Bookings) -> int:
@@ -227,7 +234,7 @@ class Ledger(Readings):
     def close(self) -> None:
         """Write what is in memory and close the file or connection; the next call opens it again."""
         self._flush(self._patience)
-        self._books.close()
+        self.books.close()
         self._failing = False
 
     def compact(self, older_than: timedelta = timedelta()) -> int:
@@ -247,8 +254,8 @@ class Ledger(Readings):
                     folded = books.fold(state, age, self._now())
                 removed += folded
         try:
-            self._books.vacuum()
-        except self._books.errors as error:
+            self.books.vacuum()
+        except self.books.errors as error:
             raise self._translated(error) from error
         return removed
 
@@ -257,10 +264,10 @@ class Ledger(Readings):
     @property
     def is_persistent(self) -> bool:
         """Whether accounts outlive this process, and not only in memory."""
-        return self._books.is_lasting and bool(self._read_books(lambda _: True, ()))
+        return self.books.is_lasting and bool(self._read_books(lambda _: True, ()))
 
     def _is_empty(self) -> bool:
-        return not self._unwritten.get() and self._books.is_empty()
+        return not self._unwritten.get() and self.books.is_empty()
 
     def _read(self, query: Callable[[sqlite3.Connection], T], *tables: TableName) -> list[T]:
         answers = self._read_books(query, tables)
@@ -274,7 +281,7 @@ class Ledger(Readings):
         """Ask the books; where they fail and no budget depends on them, log the error and return nothing."""
         try:
             with self._reading():
-                return [self._books.read(query, tables)]
+                return [self.books.read(query, tables)]
         except (LedgerError, ConfigError) as error:
             if self._required:
                 raise
@@ -303,14 +310,14 @@ class Ledger(Readings):
             patience: seconds to wait for another process that writes.
             savings: whether savings are written even where it is early for them.
         """
-        if self._books.is_writing:  # one inside another: the outer one translates errors
-            with self._books.writing(0) as books:
+        if self.books.is_writing:  # one inside another: the outer one translates errors
+            with self.books.writing(0) as books:
                 yield books
             return
         unwritten, taken, now = self._unwritten.get(), Unwritten(), self._now()
-        due = savings or now - self._saved >= self._books.savings_interval
+        due = savings or now - self._saved >= self.books.savings_interval
         try:
-            with self._books.writing(self._busy_timeout if patience is None else patience) as books:
+            with self.books.writing(self._busy_timeout if patience is None else patience) as books:
                 _waiting.get().discard(self)
                 taken = unwritten.take(savings=due)
                 taken.write(books)
@@ -319,7 +326,7 @@ class Ledger(Readings):
             unwritten.put_back(taken)
             if unwritten:
                 self._wait()
-            if not isinstance(error, self._books.errors):
+            if not isinstance(error, self.books.errors):
                 raise
             self._failing, self._tried = True, self._now()
             raise self._translated(error) from error
@@ -334,15 +341,15 @@ class Ledger(Readings):
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except self._books.errors as error:
-            if self._books.is_remote:  # which is not asked again at once
+        except self.books.errors as error:
+            if self.books.is_remote:  # which is not asked again at once
                 self._failing, self._tried = True, self._now()
             raise self._translated(error) from error
         self._opened = True
 
     def _book(self, booking: Callable[[Bookings], T], *, later: Booking | None = None, otherwise: T) -> T:
         """Book now; where the books fail, have ``later`` (or the booking) wait in memory and return ``otherwise``."""
-        if self._books.is_writing or self._may_try():
+        if self.books.is_writing or self._may_try():
             try:
                 with self.writing(patience=self._patience) as books:
                     outcome = booking(books)
@@ -370,14 +377,14 @@ class Ledger(Readings):
         """Write what is in memory and close the file, because the process ends; log what could not be written."""
         unwritten = self._unwritten.get()
         self._flush(seconds if unwritten.bookings else min(seconds, LAST_WAIT))
-        self._books.close()
+        self.books.close()
         if self._failing and unwritten.bookings:
-            advice = self._books.advice
+            advice = self.books.advice
             self._events.emit(BookingsLost, file=self.place, bookings=unwritten.bookings, advice=advice)
 
     def _wait(self) -> None:
         """Stay alive until what is in memory is written."""
-        if self._books.is_lasting:
+        if self.books.is_lasting:
             _waiting.get().add(self)
 
     def _may_try(self) -> bool:
@@ -390,10 +397,10 @@ class Ledger(Readings):
 
     def _translated(self, error: BaseException) -> LedgerError | ConfigError:
         if failure(error) == "replaced" and not self._required:
-            self._books.close()  # begin a new file the next time
-        failed = self._opened or self._books.is_remote
+            self.books.close()  # begin a new file the next time
+        failed = self._opened or self.books.is_remote
         kind, what = (LedgerError, "failed") if failed else (ConfigError, "cannot be opened")
-        return kind(f"The ledger {self.place} {what} ({error}), so no budget can hold. {self._books.advice}")
+        return kind(f"The ledger {self.place} {what} ({error}), so no budget can hold. {self.books.advice}")
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -411,9 +418,7 @@ class Ledger(Readings):
             story = "nothing is spent, and " if self._required else ""
             story = "no budget is checked, and " if self._fails_open else story
             story += "what is booked waits in memory"
-            self._events.emit(
-                LedgerFailed, file=self.place, reason=reason, consequence=story, advice=self._books.advice
-            )
+            self._events.emit(LedgerFailed, file=self.place, reason=reason, consequence=story, advice=self.books.advice)
 
 
 # Garbage, and the end of the interpreter
