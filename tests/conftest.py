@@ -92,7 +92,7 @@ SYNCHRONOUS = {
     "embedrouter/calls/_wiring.py": {"wire"},
     "embedrouter/providers/_remote.py": {"embed"},
     "embedrouter/router.py": {"batches", "check_agreement", "close", "submit_batch"},
-    "embedrouter/spending/_ledger.py": {"close", "transaction"},
+    "embedrouter/spending/_keeping.py": {"close", "writing"},
     "embedrouter/spending/_readings.py": {"left", "requests", "totals", "unconfirmed"},
     "tests/test_cancel.py": {
         "run_blocking"

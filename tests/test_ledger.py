@@ -42,9 +42,9 @@ from embedrouter.llama_index import RouterEmbedding
 from embedrouter.models import _catalogue as catalogue
 from embedrouter.models import load_catalogue
 from embedrouter.spending import Account, Ledger
-from embedrouter.spending import _ledger as ledger_module
+from embedrouter.spending import _keeping as ledger_module
 from embedrouter.spending._bookings import GRACE
-from embedrouter.spending._ledger import FLUSH_INTERVAL
+from embedrouter.spending._keeping import FLUSH_INTERVAL
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import shutil
 import signal
@@ -18,12 +19,14 @@ import pytest
 import redis
 
 from embedrouter import Budget, Router
+from embedrouter.doctor import check_ledger
 from embedrouter.errors import BudgetExceededError, ConfigError, LedgerError
 from embedrouter.events import Event, LedgerFailed
 from embedrouter.redis import RedisBooks, RedisState
 from embedrouter.spending import Account, Ledger
-from embedrouter.spending import _ledger as ledger_module
+from embedrouter.spending import _keeping as ledger_module
 from embedrouter.testing import FakeBackend
+from tests.command_line import run
 from tests.either import embed
 from tests.hammer import MODEL, spending
 from tests.ledgers import Place
@@ -291,8 +294,11 @@ def test_what_goes_out_meanwhile_is_booked_later(
         with failing(server, how):
             began = time.monotonic()
             for number in range(5):  # and not closed in between, which would try again each time
-                call = router.aembed([f"during {number}"]) if asynchronous else None
-                asyncio.run(call) if call else router.embed([f"during {number}"])
+                texts = [f"during {number}"]
+                if asynchronous:
+                    asyncio.run(router.aembed(texts, input_type="document"))
+                else:
+                    router.embed(texts, input_type="document")
             took = time.monotonic() - began
         time.sleep(0.6)
         embed(router, asynchronous, ["after that"], input_type="document")
@@ -446,7 +452,7 @@ def test_a_budget_holds_over_a_failover(tmp_path: Path, monkeypatch: pytest.Monk
         folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
         for folder in folders:
             folder.mkdir()
-        master = stack.enter_context(RedisServer(folders[0]))
+        master = stack.enter_context(RedisServer(folders[0], "--repl-diskless-sync-delay", "0"))
         replica = stack.enter_context(RedisServer(folders[1], "--replicaof", f"127.0.0.1 {master.port}"))
         watcher = stack.enter_context(Sentinel(folders[2], master.port))
         found: Any = redis.Sentinel([("127.0.0.1", watcher.port)], socket_timeout=1)  # type: ignore[no-untyped-call]
@@ -455,7 +461,7 @@ def test_a_budget_holds_over_a_failover(tmp_path: Path, monkeypatch: pytest.Monk
         wait_until(lambda: bool(found.discover_slaves("books")))
         ledger = stack.enter_context(closing(Ledger(books=RedisState(client).books(), required=True)))
         number = reserved(ledger, "0.60")
-        assert client.wait(1, 2000) == 1
+        wait_until(lambda: client.wait(1, 100) == 1)
         master.stop(signal.SIGKILL)
         wait_until(lambda: found.discover_master("books")[1] == replica.port)
         wait_until(lambda: ledger.settle(number, 100, Decimal("0.55")) is not None and written(ledger))
@@ -500,3 +506,90 @@ def written(ledger: Ledger) -> bool:
         return ledger.totals("model")[MODEL].requests == 1
     except (LedgerError, KeyError):
         return False
+
+
+# The command line, and the doctor
+
+
+def test_commands_take_an_address(redis_server: RedisServer, tmp_path: Path) -> None:
+    """They show, correct and export what is on the server as what is in a file."""
+    place, clock = Place(address=redis_server.address), time.time
+    with closing(place.open(now=lambda: clock() - 3 * 86_400)) as ledger:
+        ledger.settle(reserved(ledger, "0.60", tag="t"), 100, Decimal("0.60"))
+        for amount in ("0.10", "0.20", "0.03"):
+            ledger.mark_unconfirmed(reserved(ledger, amount))
+        numbers = {str(item.amount.normalize()): item.number for item in ledger.unconfirmed() if item.amount}
+    named = ["--ledger", place.named]
+    shown = json.loads(run("ledger", "show", *named, "--json").stdout)
+    unknown = run("ledger", "confirm", "77", *named)
+    confirmed = json.loads(run("ledger", "confirm", str(numbers["0.1"]), *named, "--json").stdout)
+    released = json.loads(run("ledger", "release", "--older-than", "1", *named, "--json").stdout)
+    exported = run("ledger", "export", *named).stdout
+    compacted = json.loads(run("ledger", "compact", "--older-than", "1", *named, "--json").stdout)
+    config = tmp_path / "embedrouter.toml"
+    config.write_text(
+        f'state = "{place.named}"\ncache = false\nbudget = "5/month"\nwhen_ledger_fails = "open"\n'
+        '[[models]]\nmodel = "openai:text-embedding-3-small"\napi_key_env = "KEY"\n'
+    )
+    stats = json.loads(run("stats", "--by", "tag", "--config", str(config), "--json").stdout)
+
+    assert shown["ledger"] == redis_server.address
+    assert (Decimal(shown["total"]["cost"]), len(shown["unconfirmed"])) == (Decimal("0.60"), 3)
+    assert "No unconfirmed request has the number 77, and nothing was changed" in unknown.stderr
+    assert [item["number"] for item in confirmed["confirmed"]] == [numbers["0.1"]]
+    assert {item["number"] for item in released["released"]} == {numbers["0.2"], numbers["0.03"]}
+    assert "0.6," in exported
+    assert compacted["removed"] == 4
+    assert {tag: Decimal(row["cost"]) for tag, row in stats["rows"].items()} == {
+        "": Decimal("0.10"),
+        "t": Decimal("0.60"),
+    }
+    assert [Decimal(cap["counted"]) for cap in stats["budget"]] == [Decimal("0.70")]
+
+
+def test_a_command_says_that_the_server_is_away(tmp_path: Path) -> None:
+    shown = run("ledger", "show", "--ledger", "redis://:hidden@127.0.0.1:9/0")
+
+    assert shown.returncode == 1
+    assert "redis://127.0.0.1:9/0 cannot be read as a ledger" in shown.stderr
+    assert "Start the server" in shown.stderr
+    assert "hidden" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"appendonly": "yes"}, {}),
+        ({}, {"on disk": "has forgotten all: budgets begin anew"}),
+        ({"save": "3600 1"}, {"on disk": "has forgotten what came after its last snapshot"}),
+        (
+            {"appendonly": "yes", "maxmemory-policy": "allkeys-lru"},
+            {"eviction": "a full server removes keys (allkeys-lru), perhaps the accounts"},
+        ),
+    ],
+    ids=["safe", "memory", "snapshots", "evicting"],
+)
+def test_the_doctor_warns_of_a_server_that_may_forget(
+    settings: dict[str, str], wrong: dict[str, str], tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path) as server:
+        with redis.Redis(port=server.port) as client:
+            for name, value in settings.items():
+                client.config_set(name, value)
+        with closing(on(server)) as ledger:
+            ledger.settle(reserved(ledger, "0.60"), 100, Decimal("0.60"))
+            findings = check_ledger(ledger)
+
+    assert findings[0].story.startswith(f"{server.address}, ")
+    assert "$0.60 spent" in findings[0].story
+    told = {finding.check: finding.story for finding in findings if finding.level == "warning"}
+    assert told.keys() == wrong.keys()
+    assert all(story in told[name] for name, story in wrong.items())
+
+
+def test_the_doctor_tells_of_a_server_that_is_away() -> None:
+    with closing(Ledger(books=RedisState("redis://127.0.0.1:9/0").books())) as ledger:
+        (finding,) = check_ledger(ledger)
+
+    assert (finding.level, finding.check) == ("problem", "server")
+    assert "Start the server" in (finding.advice or "")

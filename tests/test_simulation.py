@@ -182,7 +182,7 @@ BUGS = {
         (CAP,),
     ),
     "a reservation that waits in memory forgets its number": Bug(
-        "spending/_ledger.py",
+        "spending/_keeping.py",
         "self._keep(later or booking)",
         "self._keep(booking)",
         (RESERVED, BOOKED, FORGOTTEN),

@@ -5,6 +5,7 @@
 
 from ._books import RedisBooks
 from ._cache import RedisCache
+from ._durability import Durability, durability
 from ._opening import SERVERS, open_caches
 from ._server import SCHEMES
 from ._state import RedisState

@@ -96,6 +96,14 @@ class RedisBooks:
             return ()
         return (RedisError,)
 
+    def is_uncertain(self, error: BaseException | None) -> bool:
+        """Say no of a server that was not reached, or has refused the command."""
+        from redis.exceptions import ConnectionError as NotConnected
+        from redis.exceptions import TimeoutError as TooSlow
+
+        refused = isinstance(getattr(error, "__context__", None), ConnectionRefusedError)
+        return isinstance(error, (NotConnected, TooSlow)) and not refused
+
     def is_empty(self) -> bool:
         """Say nothing: the server would have to be asked."""
         return False
@@ -119,6 +127,25 @@ class RedisBooks:
         """Close the connections of this process to the server; others open again when they are used."""
         self._opened = False
         self.server.close()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same accounts."""
+        return isinstance(other, RedisBooks) and (self.place, self._keys) == (other.place, other._keys)
+
+    def __hash__(self) -> int:
+        return hash((self.place, *self._keys))
+
+    def __str__(self) -> str:
+        return self.place
+
+    def memory(self) -> int:
+        """Return about how many bytes of the server's memory the accounts take; 0 where this user may not ask."""
+        from redis.exceptions import ResponseError
+
+        try:
+            return sum(self.server.client.memory_usage(key) or 0 for key in self._keys)
+        except ResponseError:
+            return 0
 
     # Bookings
 

@@ -98,6 +98,9 @@ class Books(Protocol):
     def is_writing(self) -> bool:
         """Whether this thread is inside ``writing``, so that a further one waits for nothing."""
 
+    def is_uncertain(self, error: BaseException | None) -> bool:
+        """Say whether a booking that ended with this error may have been carried out all the same."""
+
     def is_empty(self) -> bool:
         """Say whether nothing was ever booked, as far as that can be said without touching a file or a server."""
 

@@ -90,6 +90,9 @@ class SQLiteBooks:
     def is_writing(self) -> bool:
         return self.database.is_writing
 
+    def is_uncertain(self, error: BaseException | None) -> bool:
+        return False  # what is not committed is not there
+
     def is_empty(self) -> bool:
         return self.file is not None and not self.file.exists()
 
