@@ -240,6 +240,24 @@ def _fork() -> int:
         return os.fork()
 
 
+def pay(file: str, times: int, pause: float) -> dict[str, Any]:
+    """Reserve and settle, with the time of a request between; return the milliseconds that each took."""
+    ledger, budget = _ledger(file, required=True), Budget(per_day="1000", per_month="10000")
+    reserving, settling = [], []
+    chance = random.Random(os.getpid())
+    for _ in range(times):
+        began = time.perf_counter()
+        reservation = ledger.reserve(budget, spending("0.0001", tag="team", exact=True))
+        reserving.append(1000 * (time.perf_counter() - began))
+        assert isinstance(reservation, int)
+        time.sleep(pause * 2 * chance.random())
+        began = time.perf_counter()
+        ledger.settle(reservation, 90, Decimal("0.00009"))
+        settling.append(1000 * (time.perf_counter() - began))
+    ledger.close()
+    return {"reserving": reserving, "settling": settling}
+
+
 def save(file: str, times: int, forgotten: bool) -> dict[str, Any]:
     """Save, and end without closing; ``forgotten`` lets go of the ledger before."""
     ledgers = [_ledger(file)]
@@ -586,6 +604,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         die,
         reserve,
         book_and_leave,
+        pay,
         save,
         warm_workers,
         fork,

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote
@@ -305,6 +306,7 @@ def _of_one(units: int | None, tokens: int) -> str:
     return str(units // tokens) if units % tokens == 0 else repr(units / tokens)
 
 
+@lru_cache(10_000)
 def _name(text: str) -> str:
     """Return a text that has no ``|``, and nothing that JSON would escape."""
     return quote(text, safe=" /:@+", errors="strict")
