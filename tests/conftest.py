@@ -15,6 +15,7 @@ from blockbuster import blockbuster_ctx
 import tests.properties  # noqa: F401 - before any property is tested, so that its number of examples counts
 from embedrouter.providers._taken import dialect, reached
 from tests.emulator import Emulator
+from tests.redis_server import RedisServer
 
 KEYS = (
     "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY", "GOOGLE_API_KEY",
@@ -91,7 +92,7 @@ SYNCHRONOUS = {
     "embedrouter/calls/_wiring.py": {"wire"},
     "embedrouter/providers/_remote.py": {"embed"},
     "embedrouter/router.py": {"batches", "check_agreement", "close", "submit_batch"},
-    "embedrouter/spending/_ledger.py": {"close", "transaction"},
+    "embedrouter/spending/_keeping.py": {"close", "writing"},
     "embedrouter/spending/_readings.py": {"left", "requests", "totals", "unconfirmed"},
     "tests/test_cancel.py": {
         "run_blocking"
@@ -141,3 +142,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the recordings and collections in {SHARED} are not published with the project")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server for all tests of this process, each of which has a prefix of its own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -36,6 +36,7 @@ from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.cache import Cache, open_cache
 from embedrouter.errors import BudgetExceededError, InputRejectedError, NoModelAvailableError
 from embedrouter.events import BookingsLost, CacheFailed, Event, LedgerFailed
+from embedrouter.redis import RedisState
 from embedrouter.spending import Ledger
 from embedrouter.testing import FakeBackend
 from embedrouter.types import Spending
@@ -191,12 +192,18 @@ def a_program(task: str, **settings: Any) -> None:
 KEPT: list[Ledger] = []
 """Ledgers that live as long as the process."""
 
-# Tasks that need a ledger alone
+# Tasks that need a ledger alone: in a file, or on the server of an address
+
+
+def _ledger(file: str, **settings: Any) -> Ledger:
+    if "://" in file:
+        return Ledger(books=RedisState(file).books(), **settings)
+    return Ledger(Path(file), **settings)
 
 
 def book(file: str, amounts: Sequence[str], tag: str = "") -> dict[str, Any]:
     """Book requests, each as it was estimated."""
-    ledger = Ledger(Path(file))
+    ledger = _ledger(file)
     for amount in amounts:
         reservation = ledger.reserve(Budget(), spending(amount, tag=tag))
         assert isinstance(reservation, int)
@@ -207,7 +214,7 @@ def book(file: str, amounts: Sequence[str], tag: str = "") -> dict[str, Any]:
 
 def die(file: str, amount: str, timeout: float) -> dict[str, Any]:
     """Die with a request in flight."""
-    Ledger(Path(file)).reserve(Budget(), spending(amount, timeout=timeout))
+    _ledger(file).reserve(Budget(), spending(amount, timeout=timeout))
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
@@ -216,7 +223,7 @@ def reserve(
     file: str, amount: str, total: str, times: int, tag: str = "", tags: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Set money aside as often as the budget lets it."""
-    ledger = Ledger(Path(file))
+    ledger = _ledger(file)
     outcomes = [
         ledger.reserve(
             _budget(total, tags),
@@ -233,9 +240,27 @@ def _fork() -> int:
         return os.fork()
 
 
+def pay(file: str, times: int, pause: float) -> dict[str, Any]:
+    """Reserve and settle, with the time of a request between; return the milliseconds that each took."""
+    ledger, budget = _ledger(file, required=True), Budget(per_day="1000", per_month="10000")
+    reserving, settling = [], []
+    chance = random.Random(os.getpid())
+    for _ in range(times):
+        began = time.perf_counter()
+        reservation = ledger.reserve(budget, spending("0.0001", tag="team", exact=True))
+        reserving.append(1000 * (time.perf_counter() - began))
+        assert isinstance(reservation, int)
+        time.sleep(pause * 2 * chance.random())
+        began = time.perf_counter()
+        ledger.settle(reservation, 90, Decimal("0.00009"))
+        settling.append(1000 * (time.perf_counter() - began))
+    ledger.close()
+    return {"reserving": reserving, "settling": settling}
+
+
 def save(file: str, times: int, forgotten: bool) -> dict[str, Any]:
     """Save, and end without closing; ``forgotten`` lets go of the ledger before."""
-    ledgers = [Ledger(Path(file))]
+    ledgers = [_ledger(file)]
     for _ in range(times):
         ledgers[0].save(MODEL, "warm", 1, 10, Decimal("0.01"))
     if not forgotten:
@@ -246,7 +271,7 @@ def save(file: str, times: int, forgotten: bool) -> dict[str, Any]:
 def book_and_leave(file: str, amounts: Sequence[str], quietly: bool) -> dict[str, Any]:
     """Book requests, and end without closing; ``quietly`` logs nothing of a file that fails."""
     logging.getLogger("embedrouter").setLevel(logging.CRITICAL if quietly else logging.NOTSET)
-    ledger = Ledger(Path(file), busy_timeout=0.1)
+    ledger = _ledger(file, busy_timeout=0.1)
     for amount in amounts:
         reservation = ledger.reserve(Budget(), spending(amount))
         assert isinstance(reservation, int)
@@ -257,7 +282,7 @@ def book_and_leave(file: str, amounts: Sequence[str], quietly: bool) -> dict[str
 
 def fork(file: str) -> dict[str, Any]:
     """Save in a forked child while a thread of the parent was inside the ledger."""
-    ledger = Ledger(Path(file))
+    ledger = _ledger(file)
     ledger.save(MODEL, "parent", 1, 10, Decimal("0.5"))
     inside, leave = threading.Event(), threading.Event()
 
@@ -284,7 +309,7 @@ def fork(file: str) -> dict[str, Any]:
 
 def inherit(file: str) -> dict[str, Any]:
     """Spend in a forked child while the parent, whose file was open, closes it."""
-    ledger = Ledger(Path(file))
+    ledger = _ledger(file)
 
     def pay(amount: str) -> None:
         reservation = ledger.reserve(Budget(), spending(amount))
@@ -374,7 +399,7 @@ def _router(settings: dict[str, Any], cache: Cache | None = None) -> Router:
     return Router(
         [model],
         cache=cache or Path(settings["folder"]),
-        ledger=Path(settings["folder"]) / "ledger.db",
+        ledger=settings.get("ledger") or Path(settings["folder"]) / "ledger.db",
         budget=_budget(settings["cap"], settings.get("tags")),
         retry=RetryPolicy(attempts=4, timeout=20, initial_wait=0.01, max_wait=0.05),
         micro_batch_window=0,  # many requests, each with money of its own
@@ -579,6 +604,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         die,
         reserve,
         book_and_leave,
+        pay,
         save,
         warm_workers,
         fork,

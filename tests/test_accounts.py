@@ -26,7 +26,7 @@ from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.errors import BudgetExceededError, ConfigError, NoModelAvailableError, RequestTimeoutError
 from embedrouter.models import plausible_count
 from embedrouter.spending import Account, Ledger
-from embedrouter.spending import _ledger as ledger_module
+from embedrouter.spending import _keeping as ledger_module
 from embedrouter.testing import FakeBackend
 from embedrouter.types import Answer, InputType
 from tests.command_line import Ended, run

@@ -23,7 +23,6 @@ import pytest
 import embedrouter
 from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.batches import Batches, BatchJob
-from embedrouter.batches._records import BatchRecords
 from embedrouter.errors import (
     AuthenticationError,
     BackendError,
@@ -37,12 +36,14 @@ from embedrouter.errors import (
 )
 from embedrouter.events import BatchCollected, BatchSubmitted, Event
 from embedrouter.providers.openai_batches import OpenAIBatches
+from embedrouter.redis import RedisBooks
 from embedrouter.router import wiring_of
 from embedrouter.spending import Account
 from embedrouter.testing import NO_WAITING, FakeBackend
 from embedrouter.types import dollars
 from tests.emulator import Emulator, Fault, Limits, Received, count_tokens
 from tests.hammer import MODEL, Process, text
+from tests.ledgers import Place
 from tests.virtual_time import VirtualTime
 
 SMALL = MODEL.partition(":")[2]
@@ -55,14 +56,22 @@ ONE_TRY = RetryPolicy(attempts=1)
 Build = Callable[..., Router]
 
 
+@pytest.fixture(params=["file", pytest.param("redis", marks=pytest.mark.slow)])
+def accounts(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where the accounts and the records are."""
+    if request.param == "file":
+        return Place(tmp_path / "shared" / "ledger.db")
+    return Place(address=request.getfixturevalue("redis_server").address)
+
+
 @pytest.fixture
-def build(emulator: Emulator, tmp_path: Path) -> Iterator[Build]:
+def build(emulator: Emulator, tmp_path: Path, accounts: Place) -> Iterator[Build]:
     """Build routers that share one cache and one ledger, as processes do."""
     with ExitStack() as stack:
 
         def router(model: dict[str, Any] | None = None, **settings: Any) -> Router:
             declared = {"base_url": emulator.openai_url, "api_key": "k", "dimensions": 8, **(model or {})}
-            told = {"cache": tmp_path / "shared", "retry": NO_WAITING, **settings}
+            told = {"cache": tmp_path / "shared", "ledger": accounts.named, "retry": NO_WAITING, **settings}
             return stack.enter_context(Router([Model(MODEL, **declared)], **told))
 
         yield router
@@ -87,15 +96,12 @@ def account(router: Router) -> Account:
 
 def set_aside(router: Router) -> Decimal:
     """Return what the budget counts, spent or not."""
-    with router.ledger.transaction() as database:
-        (units,) = database.execute("SELECT COALESCE(SUM(amount), 0) FROM days").fetchone()
-    return Decimal(units) / 10**12
+    return router.ledger.left(Budget(total=MILLION))["total"].counted
 
 
 def booked(router: Router) -> bool:
     """Say whether anything at all is on file."""
-    with router.ledger.transaction() as database:
-        return database.execute("SELECT COUNT(*) FROM requests").fetchone() != (0,)
+    return bool(router.ledger.requests())
 
 
 def on(method: str, end: str, *faults: Fault | None) -> Callable[[Received], Fault | None]:
@@ -153,8 +159,8 @@ def test_the_bill_is_half_to_the_last_digit(emulator: Emulator, build: Build) ->
     emulator.batches.finish()
     job.poll()
     job.poll()
-    with router.ledger.transaction() as database:
-        (row,) = database.execute("SELECT state, input_type, tier, tag, texts, tokens FROM requests")
+    (request,) = router.ledger.requests()
+    row = request.state, request.input_type, request.tier, request.tag, request.texts, request.tokens
 
     cost = billed(emulator) * HALF / MILLION
     assert cost == expected.cost == Decimal(tokens(*TEXTS)) / 100 / MILLION
@@ -372,9 +378,11 @@ def test_texts_under_way_are_not_submitted_again(emulator: Emulator, build: Buil
 
 
 @pytest.mark.slow
-def test_processes_at_the_same_moment_submit_each_text_once(emulator: Emulator, build: Build, tmp_path: Path) -> None:
+def test_processes_at_the_same_moment_submit_each_text_once(
+    emulator: Emulator, build: Build, tmp_path: Path, accounts: Place
+) -> None:
     """Two machines' nightly jobs may start with the same minute."""
-    settings = process(emulator, tmp_path, texts=30)
+    settings = process(emulator, tmp_path, accounts, texts=30)
     with ExitStack() as stack:
         crew = [stack.enter_context(Process("submit", first=first, **settings)) for first in (0, 0, 15)]
         for child in crew:
@@ -394,38 +402,41 @@ def test_processes_at_the_same_moment_submit_each_text_once(emulator: Emulator, 
 
 def test_no_other_call_comes_between_the_look_and_the_claim(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a text is under way is asked and answered in one step, or both would submit it."""
-    under_way = BatchRecords.under_way
     jobs: list[BatchJob] = []
     second = build()
+    kind = type(Batches(wiring_of(second)).records)
+    under_way = kind.under_way
     thread = threading.Thread(target=lambda: jobs.append(second.submit_batch(TEXTS)))
 
-    def slow(*told: Any) -> dict[bytes, str]:
+    def slow(*told: Any) -> tuple[dict[bytes, str], int]:
         found = under_way(*told)
-        monkeypatch.setattr(BatchRecords, "under_way", under_way)
+        monkeypatch.setattr(kind, "under_way", under_way)
         thread.start()
         thread.join(0.3)
         return found
 
-    monkeypatch.setattr(BatchRecords, "under_way", slow)
+    monkeypatch.setattr(kind, "under_way", slow)
     first = build().submit_batch(TEXTS)
     thread.join()
 
     assert jobs[0].ids == first.ids
 
 
-def process(emulator: Emulator, folder: Path, **settings: Any) -> dict[str, Any]:
+def process(emulator: Emulator, folder: Path, accounts: Place, **settings: Any) -> dict[str, Any]:
     """Return what a task in another process is told."""
     common = {"url": emulator.openai_url, "folder": str(folder / "shared"), "price": "0.02", "cap": "1", "timeout": 30}
-    return {**common, "words": 5, **settings}
+    return {**common, "ledger": accounts.named, "words": 5, **settings}
 
 
 # Restarts
 
 
 @pytest.mark.slow
-def test_a_new_process_finds_the_job_and_collects_it(emulator: Emulator, build: Build, tmp_path: Path) -> None:
+def test_a_new_process_finds_the_job_and_collects_it(
+    emulator: Emulator, build: Build, tmp_path: Path, accounts: Place
+) -> None:
     """A batch takes a day; laptops are closed meanwhile."""
-    Process.run("submit", first=0, **process(emulator, tmp_path, texts=12))
+    Process.run("submit", first=0, **process(emulator, tmp_path, accounts, texts=12))
     router = build()
     (job,) = router.batches()
     (record,) = job.records
@@ -442,10 +453,12 @@ def test_a_new_process_finds_the_job_and_collects_it(emulator: Emulator, build: 
 
 
 @pytest.mark.slow
-def test_a_process_killed_before_it_heard_of_its_batch(emulator: Emulator, build: Build, tmp_path: Path) -> None:
+def test_a_process_killed_before_it_heard_of_its_batch(
+    emulator: Emulator, build: Build, tmp_path: Path, accounts: Place
+) -> None:
     """Between the submission and its answer lies the only moment in which money could be spent unseen."""
     emulator.fault_for = on("POST", "/batches", Fault.lost().after(60), None)
-    with Process("submit", first=0, **process(emulator, tmp_path, texts=5)) as child:
+    with Process("submit", first=0, **process(emulator, tmp_path, accounts, texts=5)) as child:
         child.ready()
         child.begin()
         deadline = time.monotonic() + 30
@@ -468,12 +481,12 @@ def test_a_process_killed_before_it_heard_of_its_batch(emulator: Emulator, build
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_collects(emulator: Emulator, build: Build, tmp_path: Path) -> None:
+def test_a_process_killed_while_it_collects(emulator: Emulator, build: Build, tmp_path: Path, accounts: Place) -> None:
     """What it had read is kept, the rest is read again, and all is booked once."""
     texts = [f"text {number}" for number in range(1100)]
     job = build().submit_batch(texts)
     emulator.batches.finish()
-    with Process("die_collecting", **process(emulator, tmp_path)) as child:
+    with Process("die_collecting", **process(emulator, tmp_path, accounts)) as child:
         child.ready()
         child.begin()
         child.killed()
@@ -488,13 +501,15 @@ def test_a_process_killed_while_it_collects(emulator: Emulator, build: Build, tm
     assert router.estimate(texts, input_type="document").cached == len(texts)
 
 
-def test_two_processes_that_collect_at_once_book_once(emulator: Emulator, build: Build, tmp_path: Path) -> None:
+def test_two_processes_that_collect_at_once_book_once(
+    emulator: Emulator, build: Build, tmp_path: Path, accounts: Place
+) -> None:
     """Every team member may wait for the same batch."""
     router = build()
     jobs = [router.submit_batch(TEXTS[:5]), router.submit_batch(TEXTS[5:])]
     emulator.batches.finish()
     with ExitStack() as stack:
-        crew = [stack.enter_context(Process("collect", **process(emulator, tmp_path))) for _ in range(2)]
+        crew = [stack.enter_context(Process("collect", **process(emulator, tmp_path, accounts))) for _ in range(2)]
         for child in crew:
             child.ready()
         for child in crew:
@@ -895,6 +910,14 @@ def test_a_batch_that_may_have_been_submitted_stays_on_file(emulator: Emulator, 
 
 def grow_older(router: Router, *, hours: int) -> None:
     """Let the records of batches be as if they had been written so many hours ago."""
+    if router.ledger.file is None:
+        books = router.ledger.books
+        assert isinstance(books, RedisBooks)
+        for reference, content in books.server.client.hgetall(books.key("batches")).items():
+            record = json.loads(content)
+            older = {**record, "at": repr(float(record["at"]) - hours * 3600 - 1)}
+            books.server.client.hset(books.key("batches"), reference, json.dumps(older))
+        return
     with router.ledger.transaction() as database:
         database.execute("UPDATE batches SET at = at - ?", (hours * 3600 + 1,))
 
@@ -1265,13 +1288,14 @@ def test_texts_that_no_provider_accepts_are_refused_first(emulator: Emulator, bu
     assert not emulator.batches.received
 
 
-def test_a_router_of_another_model_does_not_see_a_batch(emulator: Emulator, build: Build) -> None:
+def test_a_router_of_another_model_does_not_see_a_batch(emulator: Emulator, build: Build, accounts: Place) -> None:
     """Its vectors are of another space, or of another length."""
     job = build().submit_batch(TEXTS)
     wider = build(model={"dimensions": 16})
     larger = Router(
         [Model("openai:text-embedding-3-large", dimensions=8, base_url=emulator.openai_url, api_key="k")],
         cache=wider.cache.store,
+        ledger=accounts.named,
     )
     same = build(model={"tier": "low", "api_key": "another"})
 
@@ -1296,7 +1320,7 @@ def test_a_missing_key_leaves_nothing(emulator: Emulator, build: Build) -> None:
 # Privacy
 
 
-def test_texts_and_keys_are_nowhere_on_disk(emulator: Emulator, build: Build, tmp_path: Path) -> None:
+def test_texts_and_keys_are_nowhere_on_disk(emulator: Emulator, build: Build, tmp_path: Path, accounts: Place) -> None:
     """The record of a batch is shown to people who may not read the documents, also where an error quotes them."""
     texts = ["confidential zebra", "confidential okapi in the file"]
     router = build(model={"api_key": "sk-0123456789abcdef"})
@@ -1318,7 +1342,7 @@ def test_texts_and_keys_are_nowhere_on_disk(emulator: Emulator, build: Build, tm
     failed = reasons(refused_job)
     stored = b"".join(item.read_bytes() for item in tmp_path.rglob("*") if item.is_file())
     router.close()
-    stored += b"".join(item.read_bytes() for item in tmp_path.rglob("*") if item.is_file())
+    stored += b"".join(item.read_bytes() for item in tmp_path.rglob("*") if item.is_file()) + accounts.content()
 
     assert failed == {0: "the batch was refused (invalid_json_line)"}
     assert job.ids[0].encode() in stored

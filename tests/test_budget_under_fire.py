@@ -21,6 +21,8 @@ from embedrouter import Model, Router
 from embedrouter.spending import Ledger
 from tests.emulator import Emulator, Fault, Received
 from tests.hammer import MODEL, Process, text
+from tests.ledgers import Place
+from tests.redis_server import RedisServer
 
 PRICE = Decimal(5)
 """US dollars per million tokens."""
@@ -83,27 +85,50 @@ def exact() -> None:
 
 
 @pytest.mark.usefixtures("exact")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "seed", "processes", "killed"),
-    [
-        pytest.param("threads", 3, 3, 1, marks=pytest.mark.slow),
-        pytest.param("threads", 1, 8, 3, marks=pytest.mark.slow),
-        pytest.param("tasks", 2, 8, 3, marks=pytest.mark.slow),
-    ],
+    ("kind", "seed", "processes", "killed"), [("threads", 3, 3, 1), ("threads", 1, 8, 3), ("tasks", 2, 8, 3)]
 )
 def test_processes_under_fire_stay_within_the_cap(
     kind: str, seed: int, processes: int, killed: int, emulator: Emulator, tmp_path: Path
 ) -> None:
     """The tokens are counted exactly, so the error of the estimate is 0 and not a token over the cap may be billed."""
+    play(kind, seed, processes, killed, emulator, tmp_path, Place(tmp_path / "ledger.db"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("exact")
+def test_sixteen_processes_stay_within_a_dollar_on_redis(
+    emulator: Emulator, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """Each with a cache of its own, as on sixteen machines; six of them are killed."""
+    play("threads", 4, 16, 6, emulator, tmp_path, Place(address=redis_server.address), workers=3, own_caches=True)
+
+
+def play(
+    kind: str,
+    seed: int,
+    processes: int,
+    killed: int,
+    emulator: Emulator,
+    tmp_path: Path,
+    place: Place,
+    *,
+    workers: int = WORKERS,
+    own_caches: bool = False,
+) -> None:
+    """Let processes embed until the money is gone, kill some, and compare the bill with the ledger."""
     fire = emulator.fault_for = Fire(seed)
     emulator.latency = 0.02
     began = time.monotonic()
-    of_process = {"workers": WORKERS, "seed": seed, "tags": {TEAM: str(TEAM_CAP)}}
+    of_process = {"workers": workers, "seed": seed, "tags": {TEAM: str(TEAM_CAP)}, "ledger": place.named}
+    folders = [tmp_path / str(number) if own_caches else tmp_path for number in range(processes)]
     with ExitStack() as stack:
         crew = [
             stack.enter_context(
                 Process(
-                    kind, **settings_for(emulator, tmp_path, **of_process, process=number, tag=f"team-{number % 2}")
+                    kind,
+                    **settings_for(emulator, folders[number], **of_process, process=number, tag=f"team-{number % 2}"),
                 )
             )
             for number in range(processes)
@@ -113,12 +138,12 @@ def test_processes_under_fire_stay_within_the_cap(
         for process in crew:
             process.begin()
         for number in range(killed):
-            _wait_for(emulator, 40 * (number + 1), crew[killed:])
+            _wait_for(emulator, 120 // killed * (number + 1), crew[killed:])
             crew[number].kill()
         stories = [process.outcome(within=90) for process in crew[killed:]]
 
     billed = sum(emulator.billed.values())
-    ledger = Ledger(tmp_path / "ledger.db", now=lambda: time.time() + LONG)
+    ledger = place.open(now=lambda: time.time() + LONG)
     (account,) = ledger.totals("model").values()
     team = ledger.totals("tag")[TEAM]
     unconfirmed = ledger.unconfirmed()

@@ -33,7 +33,7 @@ from embedrouter.cache._disk import DiskCache
 from embedrouter.cache._keys import HASH_BYTES, KEY_BYTES
 from embedrouter.errors import CacheWarning, ConfigError, LedgerError
 from embedrouter.spending import Ledger
-from embedrouter.spending._ledger import FLUSH_INTERVAL
+from embedrouter.spending._keeping import FLUSH_INTERVAL
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Entry
 from tests.cache_folders import KEYS, assert_complete, entry, fill, right

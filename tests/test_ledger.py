@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import pickle
 import sqlite3
 import tempfile
@@ -41,16 +42,18 @@ from embedrouter.llama_index import RouterEmbedding
 from embedrouter.models import _catalogue as catalogue
 from embedrouter.models import load_catalogue
 from embedrouter.spending import Account, Ledger
-from embedrouter.spending import _ledger as ledger_module
+from embedrouter.spending import _keeping as ledger_module
 from embedrouter.spending._bookings import GRACE
-from embedrouter.spending._ledger import FLUSH_INTERVAL
+from embedrouter.spending._keeping import FLUSH_INTERVAL
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
 from tests.either import embed
 from tests.emulator import Emulator, Fault
 from tests.hammer import MODEL, Process, a_program, spending
+from tests.ledgers import PLACES, Place
 from tests.properties import examples
 from tests.recordings import FOLDER, Exchange, Fate, exchanges, replayed, success
+from tests.redis_server import RedisServer
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
 """On the last day of a month."""
@@ -78,9 +81,21 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "money" / "ledger.db"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try what holds of a ledger in each place; a test that asks for the file is about the file."""
+    if "where" in metafunc.fixturenames:
+        is_about_file = "file" in inspect.signature(metafunc.function).parameters
+        metafunc.parametrize("where", PLACES[:1] if is_about_file else PLACES)
+
+
 @pytest.fixture
-def ledger(file: Path, clock: Clock) -> Iterator[Ledger]:
-    opened = Ledger(file, now=clock)
+def place(where: str, file: Path, request: pytest.FixtureRequest) -> Place:
+    return Place(file) if where == "file" else Place(address=request.getfixturevalue("redis_server").address)
+
+
+@pytest.fixture
+def ledger(place: Place, clock: Clock) -> Iterator[Ledger]:
+    opened = place.open(now=clock)
     yield opened
     opened.close()
 
@@ -111,24 +126,24 @@ def small(emulator: Emulator, **declared: object) -> Model:
 # What it keeps
 
 
-def test_a_ledger_survives_a_restart(file: Path, clock: Clock) -> None:
+def test_a_ledger_survives_a_restart(place: Place, clock: Clock) -> None:
     """Yesterday's spending counts against a total, also if its process was stopped since."""
-    first = Ledger(file, now=clock)
+    first = place.open(now=clock)
     paid(first, "0.40", tokens=700)
     before = first.totals("day")
     first.close()
-    second = Ledger(file, now=clock)
+    second = place.open(now=clock)
 
     assert second.totals("day") == before == {"2026-11-30": Account(1, 1, 700, Decimal("0.40"))}
     assert isinstance(second.reserve(Budget(total="0.50"), spending("0.11")), str)
     second.close()
 
 
-def test_a_ledger_that_was_never_closed_is_complete(file: Path, clock: Clock) -> None:
+def test_a_ledger_that_was_never_closed_is_complete(place: Place, clock: Clock) -> None:
     """Programs end without saying so."""
-    left = Ledger(file, now=clock)
+    left = place.open(now=clock)
     paid(left, "0.40")
-    reader = Ledger(file, now=clock)
+    reader = place.open(now=clock)
 
     assert reader.totals("day")["2026-11-30"].cost == Decimal("0.40")
     reader.close()
@@ -544,12 +559,6 @@ def test_a_ledger_of_an_earlier_version_is_brought_to_the_present_one(file: Path
 # Detail, and what stays of it
 
 
-def requests_in(file: Path) -> dict[str, int]:
-    """Return how many requests a file has the detail of, by their state."""
-    with closing(sqlite3.connect(file)) as database:
-        return dict(database.execute("SELECT state, COUNT(*) FROM requests GROUP BY state"))
-
-
 AMOUNTS = st.integers(0, 10**12).map(lambda units: Decimal(units).scaleb(-12))
 FATES = st.sampled_from(["settle", "mark_unconfirmed", "release", "leave"])
 TRAFFIC = st.lists(
@@ -570,33 +579,51 @@ TRAFFIC = st.lists(
 def test_folding_changes_nothing_that_is_shown(traffic: list[tuple[Any, ...]], days: int) -> None:
     """By day, month, model and tag, whenever detail is removed; what may have been billed keeps its detail."""
     with tempfile.TemporaryDirectory() as folder:
-        file, clock = Path(folder) / "ledger.db", Clock()
-        kept = Ledger(file.with_name("kept.db"), now=clock, keep_detail_days=1000)
-        for model, input_type, tag, amount, fate, pause in traffic:
-            folding = Ledger(file, now=clock, keep_detail_days=days)  # each folds with its first booking
-            for ledger in (kept, folding):
-                reservation = reserved(ledger, amount, model=model, input_type=input_type, tag=tag, tokens=10)
-                if fate == "settle":
-                    ledger.settle(reservation, 9, amount)
-                elif fate != "leave":
-                    getattr(ledger, fate)(reservation)
-                ledger.save(model, tag, 1, 5, Decimal("0.01"))
-            folding.close()
-            clock.now += pause * 24 * HOUR
-        with closing(Ledger(file, now=clock, keep_detail_days=0)) as last:
-            last.release(0)  # a booking of nothing, which folds
-            shown = [last.totals(by) for by in ("day", "month", "model", "tag")], last.unconfirmed()
-            caps = [last.refusal(capped(cap, "0.5"), Decimal("0.1")) for cap in ("per_day", "per_month", "total")]
-        with closing(kept):
-            expected = [kept.totals(by) for by in ("day", "month", "model", "tag")], kept.unconfirmed()
-            assert shown == expected
-            assert caps == [
-                kept.refusal(capped(cap, "0.5"), Decimal("0.1")) for cap in ("per_day", "per_month", "total")
-            ]
-        fates = [fate for *_, fate, _ in traffic]
-        left = requests_in(file)
-        assert left.get("unconfirmed", 0) == fates.count("mark_unconfirmed")
-        assert left.get("reserved", 0) == fates.count("leave")
+        _fold(Place(Path(folder) / "ledger.db"), Place(Path(folder) / "kept.db"), traffic, days)
+
+
+@examples(20)
+@given(TRAFFIC, st.integers(0, 9))
+def test_folding_on_redis_changes_nothing_that_is_shown(
+    redis_server: RedisServer, traffic: list[tuple[Any, ...]], days: int
+) -> None:
+    """All that is shown is what the ledger in a file shows, of which no detail is removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        _fold(Place(address=redis_server.address), Place(Path(folder) / "kept.db"), traffic, days)
+
+
+def _fold(place: Place, complete: Place, traffic: list[tuple[Any, ...]], days: int) -> None:
+    clock = Clock()
+    kept = complete.open(now=clock, keep_detail_days=1000)
+    for model, input_type, tag, amount, fate, pause in traffic:
+        folding = place.open(now=clock, keep_detail_days=days)  # each folds with its first booking
+        for ledger in (kept, folding):
+            reservation = reserved(ledger, amount, model=model, input_type=input_type, tag=tag, tokens=10, exact=True)
+            if fate == "settle":
+                ledger.settle(reservation, 9, amount)
+            elif fate != "leave":
+                getattr(ledger, fate)(reservation)
+            ledger.save(model, tag, 1, 5, Decimal("0.01"))
+        folding.close()
+        clock.now += pause * 24 * HOUR
+    with closing(place.open(now=clock, keep_detail_days=0)) as last:
+        last.release(0)  # a booking of nothing, which folds
+        shown = _shown(last)
+    with closing(kept):
+        assert shown == _shown(kept)
+    fates = [fate for *_, fate, _ in traffic]
+    left = place.requests()
+    may_be_billed = fates.count("mark_unconfirmed") + fates.count("leave")
+    assert left.get("unconfirmed", 0) + left.get("reserved", 0) == may_be_billed
+
+
+def _shown(ledger: Ledger) -> list[object]:
+    caps = [ledger.refusal(capped(cap, "0.5"), Decimal("0.1")) for cap in ("per_day", "per_month", "total")]
+    of_tag = Budget(tags={"t": Budget(per_day="0.5", per_month="0.9", total="1.5")})
+    caps.append(ledger.refusal(of_tag, Decimal("0.1"), "t"))
+    accounts = [ledger.totals(by) for by in ("day", "month", "model", "tag")]
+    learned = [ledger.learned(model, kind, exact=True) for model in ("a:1", "b:2") for kind in ("query", "document")]
+    return [accounts, ledger.unconfirmed(), caps, ledger.left(Budget(per_day="1", total="2")), learned]
 
 
 @pytest.mark.slow
@@ -610,7 +637,7 @@ def test_a_file_stops_growing_with_the_traffic(file: Path, clock: Clock) -> None
         clock.now += 24 * HOUR
         ledger.close()
         sizes.append(file.stat().st_size)
-        details.append(requests_in(file)["settled"])
+        details.append(Place(file).requests()["settled"])
     totals = ledger.totals("model")[MODEL]
     ledger.close()
 
@@ -867,36 +894,51 @@ class Books:
 def test_money_is_exact_in_any_sequence(steps: list[tuple[str, int, Decimal | None]]) -> None:
     """Several ledgers on one file against addition: every sum to the last digit, no reservation over a cap."""
     with tempfile.TemporaryDirectory() as folder:
-        file, clock, books = Path(folder) / "ledger.db", Clock(), Books()
-        ledgers = [Ledger(file, now=clock) for _ in range(3)]
-        for action, number, amount in steps:
-            day = datetime.fromtimestamp(clock.now, UTC).date().isoformat()
-            if action == "wait":
-                clock.now += number * HOUR
-            elif action == "reserve":
+        _play(Place(Path(folder) / "ledger.db"), steps)
+
+
+@examples(40)
+@given(st.lists(STEPS, max_size=40))
+def test_money_on_redis_is_exact_in_any_sequence(
+    redis_server: RedisServer, steps: list[tuple[str, int, Decimal | None]]
+) -> None:
+    """Several ledgers on one server against addition: every sum to the last digit, no reservation over a cap."""
+    _play(Place(address=redis_server.address), steps)
+
+
+def _play(place: Place, steps: list[tuple[str, int, Decimal | None]]) -> None:
+    clock, books = Clock(), Books()
+    ledgers = [place.open(now=clock) for _ in range(3)]
+    for action, number, amount in steps:
+        day = datetime.fromtimestamp(clock.now, UTC).date().isoformat()
+        if action == "wait":
+            clock.now += number * HOUR
+        elif action == "reserve":
+            assert amount is not None
+            fits = all(books.counted(name, day) + amount <= cap for name, cap in CAPS.items())
+            outcome = ledgers[number].reserve(CAPPED, spending(amount))
+            assert isinstance(outcome, int) is (fits or amount == 0), outcome
+            if isinstance(outcome, int):
+                books.booked[outcome] = Booked(number, day, amount)
+        elif (key := books.pick(number)) is not None:
+            item = books.booked[key]
+            if action == "settle":
                 assert amount is not None
-                fits = all(books.counted(name, day) + amount <= cap for name, cap in CAPS.items())
-                outcome = ledgers[number].reserve(CAPPED, spending(amount))
-                assert isinstance(outcome, int) is (fits or amount == 0), outcome
-                if isinstance(outcome, int):
-                    books.booked[outcome] = Booked(number, day, amount)
-            elif (key := books.pick(number)) is not None:
-                item = books.booked[key]
-                if action == "settle":
-                    assert amount is not None
-                    ledgers[item.ledger].settle(key, 1, amount)
-                    item.amount, item.state = amount, "settled"
-                elif action == "release":
-                    ledgers[item.ledger].release(key)
-                    del books.booked[key]
-                else:
-                    ledgers[item.ledger].mark_unconfirmed(key)
-                    item.state = "unconfirmed"
-        clock.now += HOUR  # what is in flight is lost by now
-        for ledger in ledgers:
-            _agrees(ledger, books)
-            ledger.close()
-        _days_agree(file, books)
+                ledgers[item.ledger].settle(key, 1, amount)
+                item.amount, item.state = amount, "settled"
+            elif action == "release":
+                ledgers[item.ledger].release(key)
+                del books.booked[key]
+            else:
+                ledgers[item.ledger].mark_unconfirmed(key)
+                item.state = "unconfirmed"
+    clock.now += HOUR  # what is in flight is lost by now
+    for ledger in ledgers:
+        _agrees(ledger, books)
+        ledger.close()
+    days = place.days()
+    for day in {*days, *(item.day for item in books.booked.values())}:
+        assert days.get(day, 0) == books.counted("per_day", day)
 
 
 def _agrees(ledger: Ledger, books: Books) -> None:
@@ -919,15 +961,6 @@ def _agrees(ledger: Ledger, books: Books) -> None:
     assert sorted(item.amount or 0 for item in ledger.unconfirmed()) == sorted(
         item.amount for item in books.booked.values() if item.state != "settled"
     )
-
-
-def _days_agree(file: Path, books: Books) -> None:
-    """Compare the sums that caps are held against."""
-    database = sqlite3.connect(file)
-    days = {day: Decimal(units).scaleb(-12) for day, units in database.execute("SELECT day, amount FROM days")}
-    database.close()
-    for day in {*days, *(item.day for item in books.booked.values())}:
-        assert days.get(day, 0) == books.counted("per_day", day)
 
 
 def test_a_thousand_amounts_of_no_round_number_add_up(ledger: Ledger) -> None:

@@ -158,8 +158,8 @@ BUGS = {
         (CAP, LISTED),
     ),
     "the cap of a tag is not checked before a request": Bug(
-        "spending/_ledger.py",
-        "amount, now, tag=tag, whole_call=False)",
+        "spending/_sqlite_books.py",
+        "amount, now, tag=spending.tag, whole_call=False)",
         'amount, now, tag="", whole_call=False)',
         (CAP,),
     ),
@@ -182,9 +182,9 @@ BUGS = {
         (CAP,),
     ),
     "a reservation that waits in memory forgets its number": Bug(
-        "spending/_ledger.py",
-        "self._unwritten.get().add(later or booking)",
-        "self._unwritten.get().add(booking)",
+        "spending/_keeping.py",
+        "self._keep(later or booking)",
+        "self._keep(booking)",
         (RESERVED, BOOKED, FORGOTTEN),
     ),
     "a text's key does not say the input type": Bug(

@@ -41,6 +41,7 @@ from .cache import default_folder, is_address, without_password
 from .errors import ConfigError
 from .limits import RetryPolicy
 from .models import NO_FOLDERS, Model, RouterSettings, load_catalogue
+from .redis import SCHEMES
 from .spending import Budget
 
 __all__ = ["ENVIRONMENT", "MISSING", "ONLY_IN_CODE", "Config", "given", "load"]
@@ -212,7 +213,7 @@ class Config:
             if name in given:
                 given[name] = self._built(kind, **given[name])
         for name in ("catalog", "ledger"):
-            if given.get(name, ":memory:") != ":memory:":
+            if given.get(name, ":memory:") != ":memory:" and not given[name].startswith(SCHEMES):
                 given[name] = self._located(given[name], name)
         if (
             not self.named

@@ -57,8 +57,9 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
             LlamaIndex, an ``embedrouter.cache.Cache``, or a list of these, the fastest first; ``None`` for no cache. By
             default the user's cache folder, or the server of ``state``.
         budget: caps on spending, of everything and of tags; all routers and processes that share the ledger count.
-        ledger: a SQLite file; by default beside the cache, without a cache in the user's data folder. ``":memory:"``
-            keeps accounts in memory, for this router alone.
+        ledger: a SQLite file, or a Redis or Valkey server (``"redis://…"``, ``RedisState``); by default on the server
+            of ``state``, else beside the cache, without a cache in the user's data folder. ``":memory:"`` keeps
+            accounts in memory, for this router alone.
         retry: the retry policy of requests.
         query_tier, document_tier: the tier of texts that request none; by default the highest tier of any model.
         tiers: the names of the tiers, lowest first.
@@ -67,6 +68,8 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         when_unavailable: the treatment of queries when every model at or above the requested tier is down: ``"raise"``,
             or ``"degrade"``, which lets lower tiers answer, marks the vectors in ``result.degraded`` and warns.
             Documents are never degraded.
+        when_ledger_fails: what happens under a budget while the ledger cannot be reached: ``"closed"`` refuses paid
+            requests with a ``LedgerError``; ``"open"`` sends them, warns, and books them when the ledger is back.
         cache_dtype: the number type of cached vectors: ``"float32"``, or ``"float16"``, which takes half the disk. New
             vectors are rounded before they are returned, so that a miss and a later hit are equal.
         cache_memory: bytes of memory for the vectors of recent queries; 0 keeps none.
@@ -92,13 +95,14 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         dimensions: int | None = None,
         cache: CacheLike | Default = DEFAULT,
         budget: Budget | str | None = None,
-        ledger: str | Path | None = None,
+        ledger: str | Path | RedisState | None = None,
         retry: RetryPolicy | None = None,
         query_tier: str | None = None,
         document_tier: str | None = None,
         tiers: Sequence[str] = TIERS,
         on_too_long: OverlongPolicy = "error",
         when_unavailable: Literal["raise", "degrade"] = "raise",
+        when_ledger_fails: Literal["closed", "open"] = "closed",
         cache_dtype: Literal["float32", "float16"] = "float32",
         cache_memory: int = 64 * 2**20,
         micro_batch_window: float = 0.01,
@@ -121,6 +125,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
             tiers=tiers,
             on_too_long=on_too_long,
             when_unavailable=when_unavailable,
+            when_ledger_fails=when_ledger_fails,
             cache_dtype=cache_dtype,
             cache_memory=cache_memory,
             micro_batch_window=micro_batch_window,
@@ -401,5 +406,5 @@ def check_vectors(
 
 def _altered(router: Router, models: Sequence[Model]) -> Router:
     """Return a router of other models with the budget and the ledger of this one, and without a cache."""
-    ledger = router.ledger.file or ":memory:"
+    ledger = router.ledger.file or router._settings.ledger
     return Router(**{**router._settings.arguments(), "models": models, "cache": None, "ledger": ledger})

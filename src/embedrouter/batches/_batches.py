@@ -8,23 +8,25 @@ the record is in the ledger's file (see ``_records``), and any router with the s
 import asyncio
 import inspect
 import json
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
-from typing import TypeAlias, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 from ..cache import disk_size, key_function
 from ..calls import Prepared, Question, SizedText, Wiring, about, fault, pack, unusable
 from ..errors import BackendError, BudgetExceededError, ConfigError, UnavailableError
 from ..events import BatchCollected, BatchSubmitted, BudgetRefused
 from ..models import BatchEndpoint, plausible_count
+from ..redis import RedisBooks
 from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, InputType, Limits, Spending, Usage
 from ._jobs import BatchJob, BatchStatus
-from ._records import BatchRecord, BatchRecords
+from ._records import BatchRecord, NewBatch, SQLiteBatchRecords
+from ._redis_records import RedisBatchRecords
 
 TRANSFER = 600.0
 """Seconds that the connection may be silent while a file is uploaded or downloaded."""
@@ -44,7 +46,8 @@ class Batches:
     def __init__(self, wiring: Wiring) -> None:
         self._wiring, self._cache, self._ledger = wiring, wiring.cache, wiring.ledger
         self.clock, self.sleep = wiring.clock, wiring.sleep or time.sleep
-        self.records = BatchRecords(wiring.ledger)
+        on_server = isinstance(wiring.ledger.books, RedisBooks)
+        self.records = RedisBatchRecords(wiring.ledger) if on_server else SQLiteBatchRecords(wiring.ledger)
 
     @property
     def usage(self) -> Usage:
@@ -93,14 +96,16 @@ class Batches:
         key = key_function(candidate, question.input_type, dtype=self._cache.dtype)
         texts = {key(item.text): item for item in prepared.texts}
         limits = Limits(texts=endpoint.max_texts, size=endpoint.max_bytes)
-        with self.records.transaction():
-            known = self.records.under_way(texts)
-            new = [(name, item) for name, item in texts.items() if name not in known]
-            sizes = [
-                len(json.dumps(item.text, ensure_ascii=False).encode()) + endpoint.bytes_per_text for _, item in new
-            ]
-            parts = [dict(new[part]) for part in pack([item.tokens for _, item in new], sizes, limits)]
-            unsent = self._reserve(question, prepared, parts)
+        unsent: dict[str, Part] | None = None
+        while unsent is None:
+            with self.records.transaction():
+                known, seen = self.records.under_way(texts)
+                new = [(name, item) for name, item in texts.items() if name not in known]
+                sizes = [
+                    len(json.dumps(item.text, ensure_ascii=False).encode()) + endpoint.bytes_per_text for _, item in new
+                ]
+                parts = [dict(new[part]) for part in pack([item.tokens for _, item in new], sizes, limits)]
+                unsent = self._reserve(question, prepared, parts, seen)
         job = BatchJob(self, [*dict.fromkeys(known.values()), *unsent])
         try:
             for reference in list(unsent):
@@ -112,46 +117,64 @@ class Batches:
                 self._discard(reference)
         return job
 
-    def _reserve(self, question: Question, prepared: Prepared, parts: Sequence[Part]) -> dict[str, Part]:
-        """Record batches and reserve their money, for all batches or for none; return the batches by reference."""
+    def _reserve(
+        self, question: Question, prepared: Prepared, parts: Sequence[Part], seen: int
+    ) -> dict[str, Part] | None:
+        """Record batches and reserve their money, for all batches or for none.
+
+        Args:
+            seen: what ``BatchRecords.under_way`` has returned.
+
+        Returns:
+            The batches by reference; ``None`` if another process has submitted some meanwhile.
+        """
         candidate = prepared.candidate
         whole = sum(item.tokens for part in parts for item in part.values())
         free = self._ledger.free_tokens(candidate.name, candidate.free_tokens)
         amount = cost(max(0, whole - free), candidate.price)
         refusal = self._ledger.refusal(self._wiring.budget, amount, question.tag)
-        reserved = {}
-        for part in parts:
-            tokens = sum(item.tokens for item in part.values())
-            reservation = refusal or self._ledger.reserve(
-                self._wiring.budget,
-                Spending(
-                    model=candidate.name,
-                    input_type=question.input_type,
-                    tier=candidate.tier,
-                    tag=question.tag,
-                    texts=len(part),
-                    pieces=sum(item.is_piece for item in part.values()),
-                    tokens=tokens,
-                    amount=cost(tokens, candidate.price),
-                    free_tokens=candidate.free_tokens,
-                    attempt=1,
-                    timeout=self._endpoint(candidate).window,
-                ),
+        if refusal is not None:
+            self._refuse(candidate, question, amount, refusal)
+        batches = [
+            NewBatch(
+                candidate,
+                self._spending(question, candidate, part),
+                [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()],
+                self._ledger.new_number(),
             )
+            for part in parts
+        ]
+        if not self.records.add(batches, seen):
+            return None
+        for new in batches:
+            reservation = self._ledger.reserve(self._wiring.budget, new.spending, new.reservation)
             if isinstance(reservation, Refusal):
-                self._wiring.events.emit(
-                    BudgetRefused,
-                    **about(candidate, question.input_type, question.tag),
-                    cost=cost(tokens, candidate.price),
-                    reason=reservation,
-                )
-                story = f"No batch was submitted to {candidate.name}: {reservation}"
-                raise BudgetExceededError(story, tag=reservation.tag)
-            reference = f"batch-{secrets.token_hex(6)}"
-            sent = [(name, prepared.positions[item.text], item.tokens) for name, item in part.items()]
-            self.records.add(reference, candidate, reservation, sent)
-            reserved[reference] = part
-        return reserved
+                for other in batches:
+                    self._discard(other.reference)
+                self._refuse(candidate, question, new.spending.amount, reservation)
+            self.records.set_reservation(new.reference, reservation)
+        return {new.reference: part for new, part in zip(batches, parts, strict=True)}
+
+    def _spending(self, question: Question, candidate: Candidate, part: Part) -> Spending:
+        tokens = sum(item.tokens for item in part.values())
+        return Spending(
+            model=candidate.name,
+            input_type=question.input_type,
+            tier=candidate.tier,
+            tag=question.tag,
+            texts=len(part),
+            pieces=sum(item.is_piece for item in part.values()),
+            tokens=tokens,
+            amount=cost(tokens, candidate.price),
+            free_tokens=candidate.free_tokens,
+            attempt=1,
+            timeout=self._endpoint(candidate).window,
+        )
+
+    def _refuse(self, candidate: Candidate, question: Question, amount: Decimal | None, refusal: Refusal) -> NoReturn:
+        told = about(candidate, question.input_type, question.tag)
+        self._wiring.events.emit(BudgetRefused, **told, cost=amount, reason=refusal)
+        raise BudgetExceededError(f"No batch was submitted to {candidate.name}: {refusal}", tag=refusal.tag)
 
     def _tell_submitted(self, candidate: Candidate, question: Question, part: Part) -> None:
         tokens = sum(item.tokens for item in part.values())
@@ -284,10 +307,10 @@ class Batches:
                 model=candidate.name,
             )
         with self.records.transaction():
-            if not self.records.end(record.reference, failures):
-                return
             price = cost(tokens, candidate.batch_price)
             amount = self._ledger.settle(record.reservation, tokens, price, implausible)
+            if not self.records.end(record.reference, failures):
+                return
             self._wiring.totals.add(usage_of([Charge(tokens, amount)]))
         self._wiring.events.emit(
             BatchCollected,
@@ -309,8 +332,8 @@ class Batches:
         """Close the record of a batch that was not billed."""
         with self.records.transaction():
             failures = dict.fromkeys(self.records.texts(record.reference), reason)
-            if self.records.end(record.reference, failures):
-                self._ledger.release(record.reservation)
+            self._ledger.release(record.reservation)
+            self.records.end(record.reference, failures)
 
     # Helpers
 

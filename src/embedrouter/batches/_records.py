@@ -1,20 +1,22 @@
-"""Record submitted batches in the ledger's file.
+"""Record submitted batches beside the accounts: in the ledger's file, or on its server (see ``_redis_records``).
 
 A record is written before its batch is submitted, under a client reference that the provider's batch has, too: so no
 batch is billed and unknown at any moment. Texts are recorded as cache keys alone, under which the answers are stored
 when the batch is collected, also after a restart.
 """
 
+import secrets
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..errors import ConfigError, UnavailableError
 from ..spending import Ledger
-from ..types import Candidate, InputType
+from ..types import Candidate, InputType, Spending
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS batches (
@@ -75,77 +77,71 @@ class BatchRecord:
         return (candidate.name, candidate.fingerprint) == (self.model, self.fingerprint)
 
 
-class BatchRecords:
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch that is about to be submitted."""
+
+    candidate: Candidate
+    spending: Spending
+    """Its cost, to be set aside."""
+    texts: Sequence[tuple[bytes, int, int]]
+    """Of each the cache key, the position in the texts of the call, and the estimated tokens."""
+    reservation: int | None
+    """The number of its reservation, where it is known before."""
+    reference: str = field(default_factory=lambda: f"batch-{secrets.token_hex(6)}")
+
+
+class BatchRecords(ABC):
     """The batch records of one ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the ledger's write lock, so that records and money change together.
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[object]:
+        """Change records and money together, as far as the place can.
+
+        On a server each step is for itself. So a record is there before its reservation, and is ended after it: what is
+        left undone by a process that is killed is found and done by the next ``poll``.
 
         Raises:
-            ConfigError: the ledger is not in a file.
+            ConfigError: the ledger is in memory.
         """
-        with self._ledger.transaction() as database:
-            if not self._ledger.is_persistent:
-                raise ConfigError(
-                    "A batch takes hours and is remembered in the ledger, which is in memory here. Build the "
-                    "router with a ledger in a file: ledger=…."
-                )
-            for statement in SCHEMA:
-                database.execute(statement)
-            yield database
 
-    def add(
-        self, reference: str, candidate: Candidate, reservation: int, texts: Sequence[tuple[bytes, int, int]]
-    ) -> None:
-        """Write the record of a batch that is about to be submitted.
+    @abstractmethod
+    def under_way(self, keys: Container[bytes]) -> tuple[dict[bytes, str], int]:
+        """Return the batch of each text that is in one that has not ended, by cache key; and a number for ``add``."""
+
+    @abstractmethod
+    def add(self, batches: Sequence[NewBatch], seen: int) -> bool:
+        """Write the records of batches that are about to be submitted.
 
         Args:
-            texts: of each the cache key, the position in the texts of the call, and the estimated tokens.
+            seen: what ``under_way`` has returned.
+
+        Returns:
+            ``False`` if another process has submitted or ended a batch since, and nothing was written.
         """
-        with self.transaction() as database:
-            database.execute(
-                "INSERT INTO batches VALUES (?, ?, NULL, 0, ?, ?, ?, ?)",
-                (reference, time.time(), candidate.name, candidate.fingerprint, reservation, len(texts)),
-            )
-            rows = [(reference, *text) for text in texts]
-            database.executemany("INSERT INTO batch_texts VALUES (?, ?, ?, ?, NULL)", rows)
 
-    def under_way(self, keys: Container[bytes]) -> dict[bytes, str]:
-        """Return the texts in batches that have not ended: the batch's reference by cache key."""
-        query = "SELECT key, mark FROM batches JOIN batch_texts USING (mark) WHERE NOT ended"
-        with self.transaction() as database:
-            return {key: mark for key, mark in database.execute(query) if key in keys}
+    @abstractmethod
+    def set_reservation(self, reference: str, reservation: int) -> None:
+        """Record the reservation of a batch, which was not known before."""
 
+    @abstractmethod
     def set_provider_id(self, reference: str, provider_id: str) -> None:
         """Record the provider's id of a batch."""
-        with self.transaction() as database:
-            database.execute("UPDATE batches SET provider_id = ? WHERE mark = ?", (provider_id, reference))
 
+    @abstractmethod
     def end(self, reference: str, failures: Mapping[bytes, str | None]) -> bool:
         """Record the end of a batch; return ``False`` if the end is on record already.
 
         Args:
             failures: why a text has no vector; ``None`` for a text that has one.
         """
-        with self.transaction() as database:
-            if not database.execute("UPDATE batches SET ended = 1 WHERE mark = ? AND NOT ended", (reference,)).rowcount:
-                return False
-            database.executemany(
-                "UPDATE batch_texts SET failure = ? WHERE mark = ? AND key = ?",
-                [(reason, reference, key) for key, reason in failures.items()],
-            )
-            database.execute("DELETE FROM batch_texts WHERE mark = ? AND failure IS NULL", (reference,))
-        return True
 
+    @abstractmethod
     def drop(self, reference: str) -> None:
         """Delete the record of a batch."""
-        with self.transaction() as database:
-            database.execute("DELETE FROM batches WHERE mark = ?", (reference,))
-            database.execute("DELETE FROM batch_texts WHERE mark = ?", (reference,))
 
     def get(self, reference: str) -> BatchRecord:
         """Return one record.
@@ -158,8 +154,74 @@ class BatchRecords:
                 return record
         raise UnavailableError(f"{reference} was never submitted. Submit its texts again.", retryable=False)
 
+    @abstractmethod
     def all(self) -> list[BatchRecord]:
         """Return all records, the oldest first."""
+
+    @abstractmethod
+    def texts(self, reference: str) -> dict[bytes, int]:
+        """Return the keys of a batch's texts with the estimated tokens."""
+
+    @abstractmethod
+    def failures(self, reference: str) -> list[BatchFailure]:
+        """Return the texts that failed, in the order of their positions."""
+
+
+class SQLiteBatchRecords(BatchRecords):
+    """Records in the ledger's file: what changes in one ``transaction`` is in the file as a whole, or not at all."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._ledger.transaction() as database:
+            if not self._ledger.is_persistent:
+                raise ConfigError(
+                    "A batch takes hours and is remembered in the ledger, which is in memory here. Build the "
+                    "router with a ledger in a file: ledger=…."
+                )
+            for statement in SCHEMA:
+                database.execute(statement)
+            yield database
+
+    def under_way(self, keys: Container[bytes]) -> tuple[dict[bytes, str], int]:
+        query = "SELECT key, mark FROM batches JOIN batch_texts USING (mark) WHERE NOT ended"
+        with self.transaction() as database:
+            return {key: mark for key, mark in database.execute(query) if key in keys}, 0
+
+    def add(self, batches: Sequence[NewBatch], seen: int) -> bool:
+        with self.transaction() as database:
+            for new in batches:
+                about = new.candidate.name, new.candidate.fingerprint, new.reservation or 0, len(new.texts)
+                row = (new.reference, time.time(), *about)
+                database.execute("INSERT INTO batches VALUES (?, ?, NULL, 0, ?, ?, ?, ?)", row)
+                rows = [(new.reference, *text) for text in new.texts]
+                database.executemany("INSERT INTO batch_texts VALUES (?, ?, ?, ?, NULL)", rows)
+        return True
+
+    def set_reservation(self, reference: str, reservation: int) -> None:
+        with self.transaction() as database:
+            database.execute("UPDATE batches SET reservation = ? WHERE mark = ?", (reservation, reference))
+
+    def set_provider_id(self, reference: str, provider_id: str) -> None:
+        with self.transaction() as database:
+            database.execute("UPDATE batches SET provider_id = ? WHERE mark = ?", (provider_id, reference))
+
+    def end(self, reference: str, failures: Mapping[bytes, str | None]) -> bool:
+        with self.transaction() as database:
+            if not database.execute("UPDATE batches SET ended = 1 WHERE mark = ? AND NOT ended", (reference,)).rowcount:
+                return False
+            database.executemany(
+                "UPDATE batch_texts SET failure = ? WHERE mark = ? AND key = ?",
+                [(reason, reference, key) for key, reason in failures.items()],
+            )
+            database.execute("DELETE FROM batch_texts WHERE mark = ? AND failure IS NULL", (reference,))
+        return True
+
+    def drop(self, reference: str) -> None:
+        with self.transaction() as database:
+            database.execute("DELETE FROM batches WHERE mark = ?", (reference,))
+            database.execute("DELETE FROM batch_texts WHERE mark = ?", (reference,))
+
+    def all(self) -> list[BatchRecord]:
         with self.transaction() as database:
             return [
                 BatchRecord(reference, datetime.fromtimestamp(at, UTC), provider_id, bool(ended), *others)
@@ -167,12 +229,10 @@ class BatchRecords:
             ]
 
     def texts(self, reference: str) -> dict[bytes, int]:
-        """Return the keys of a batch's texts with the estimated tokens."""
         with self.transaction() as database:
             return dict(database.execute("SELECT key, tokens FROM batch_texts WHERE mark = ?", (reference,)))
 
     def failures(self, reference: str) -> list[BatchFailure]:
-        """Return the texts that failed, in the order of their positions."""
         with self.transaction() as database:
             query = "SELECT position, failure FROM batch_texts WHERE mark = ? AND failure NOTNULL ORDER BY position"
             return [BatchFailure(*row) for row in database.execute(query, (reference,))]

@@ -18,7 +18,7 @@ from ..events import Events
 from ..limits import RetryPolicy
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
-from ..redis import open_caches
+from ..redis import RedisState, open_caches
 from ..spending import Budget, Ledger, UsageTotals, cost, current_tag, project_tag
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
@@ -137,7 +137,7 @@ def wire(settings: RouterSettings) -> Wiring:
     budget = Budget.of(settings.budget) or Budget()
     served = ServedNames(cache.folder)
     folder = cache.folder or Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
-    ledger = Ledger(_ledger_file(settings.ledger, folder), required=budget.has_caps, events=events)
+    ledger = _open_ledger(settings, folder, budget, events)
     return Wiring(
         candidates=candidates,
         backends=backends,
@@ -217,10 +217,20 @@ def require_same_embedder(name: str, own: object, first: object) -> None:
         )
 
 
-def _ledger_file(ledger: str | Path | None, folder: Path) -> Path | None:
-    if ledger == ":memory:":
-        return None
-    return folder / LEDGER_FILE if ledger is None else Path(ledger).expanduser().absolute()
+def _open_ledger(settings: RouterSettings, folder: Path, budget: Budget, events: Events) -> Ledger:
+    """Return the ledger on the server or in the file that the settings name; nothing is opened or made."""
+    place = settings.state if settings.ledger is None else settings.ledger
+    server = place if isinstance(place, RedisState) else None
+    file = None
+    if server is None and place != ":memory:":
+        file = folder / LEDGER_FILE if place is None else Path(str(place)).expanduser().absolute()
+    return Ledger(
+        file,
+        books=None if server is None else server.books(),
+        required=budget.has_caps,
+        fails_open=settings.when_ledger_fails == "open",
+        events=events,
+    )
 
 
 def _warn_if_stale(card: Card) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import wraps
 from io import StringIO
+from pathlib import Path
 
 from ._console import say
 
@@ -106,7 +107,7 @@ def tags() -> list[str]:
 
     found: set[str] = set()
     for file in find_ledgers(None, None):
-        if file.exists():
+        if isinstance(file, Path) and file.exists():  # a server may be far away
             with open_ledger(file) as ledger:
                 found |= set(ledger.totals("tag"))
     return sorted(found - {""})

@@ -79,7 +79,7 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
         except EmbedRouterError as error:
             subject = f"router {name}".strip()
             findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
-    ledgers = {router.ledger.file: router.ledger for router, _ in routers}
+    ledgers = {router.ledger.place: router.ledger for router, _ in routers}
     files = check_caches([router.cache for router, _ in routers])
     files += [finding for ledger in ledgers.values() for finding in check_ledger(ledger)]
     usage, extras, today = Usage(), set(), datetime.now(UTC).date()
@@ -97,7 +97,7 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
 def _check_retirement(routers: list[tuple[Router, Catalogue]], today: date) -> list[Finding]:
     """Check the models of the routers, of the project's last requests, and of the indexes on this machine."""
     project = project_tag()
-    ledgers = {router.ledger.file: router.ledger for router, _ in routers}
+    ledgers = {router.ledger.place: router.ledger for router, _ in routers}
     uses = {name: ["this configuration"] for router, _ in routers for name in router.models}
     for name in sorted({name for ledger in ledgers.values() for name in recent_models(ledger, project, today)}):
         uses.setdefault(name, []).append(f"requests of {project or 'no project'} in the last {RECENT.days} days")

@@ -18,6 +18,7 @@ from .._files import load_pyarrow
 from .._sqlite import size_on_disk
 from ..calls import LEDGER_FILE
 from ..errors import ConfigError, LedgerError
+from ..redis import SCHEMES, RedisBooks, RedisState
 from ..spending import Account, Ledger, Unconfirmed
 from ._console import Output, say
 from ._files import new_file
@@ -34,24 +35,28 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet would compute."""
 COLUMNS = ("day", "model", "tag")
 
-LedgerFile: TypeAlias = Annotated[Path | None, typer.Option("--ledger", metavar="FILE", help="This ledger file.")]
+LedgerName: TypeAlias = Annotated[
+    str | None, typer.Option("--ledger", metavar="FILE", help="This ledger file, or redis://… for that of a server.")
+]
+LedgerPlace: TypeAlias = Path | RedisBooks
+"""A file, or the accounts on a server."""
 Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers from: embedrouter ledger show.")]
 OlderThan: TypeAlias = Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="All that are so old.")]
 
 
 @app.command("show")
 def show(
-    ledger: LedgerFile = None, cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False
+    ledger: LedgerName = None, cache: CacheFolder = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> None:
     """Show the sums, the requests without an answer, and the bills that cannot be true."""
-    file, output = one_ledger(ledger, cache, config, must_exist=False), Output(as_json=as_json)
-    total, unconfirmed, bills = Account(), [], []
-    if file.exists():
-        with open_ledger(file) as opened:
+    place, output = one_ledger(ledger, cache, config, must_exist=False), Output(as_json=as_json)
+    total, unconfirmed, bills, size = Account(), [], [], 0
+    if exists(place):
+        with open_ledger(place) as opened:
             total = sum(opened.totals("model").values(), Account())
             unconfirmed, bills = opened.unconfirmed(), opened.implausible_bills()
-    size = size_on_disk(file)
-    output.line(f"Ledger: {file}{f', {data_size(size)}' if file.exists() else ' (nothing is booked yet)'}")
+            size = _size(place)
+    output.line(f"Ledger: {place}{f', {data_size(size)}' if exists(place) else ' (nothing is booked yet)'}")
     output.line(f"Total: {total}")
     if unconfirmed:
         output.line(
@@ -62,55 +67,57 @@ def show(
     if bills:
         output.line("Bills that cannot be true: the estimate is booked in their place.")
         _table(output, bills)
-    output.json({"ledger": file, "bytes": size, "total": total, "unconfirmed": unconfirmed, "implausible_bills": bills})
+    output.json(
+        {"ledger": str(place), "bytes": size, "total": total, "unconfirmed": unconfirmed, "implausible_bills": bills}
+    )
 
 
 @app.command("confirm", context_settings=NUMBERS)
 def confirm(
     numbers: Numbers = None,
     older_than: OlderThan = None,
-    ledger: LedgerFile = None,
+    ledger: LedgerName = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Book unconfirmed requests at their estimates, because the provider billed them."""
-    file = one_ledger(ledger, cache, config)
-    _report(file, "confirmed", _change(file, "confirm", numbers or [], older_than), as_json)
+    place = one_ledger(ledger, cache, config)
+    _report(place, "confirmed", _change(place, "confirm", numbers or [], older_than), as_json)
 
 
 @app.command("release", context_settings=NUMBERS)
 def release(
     numbers: Numbers = None,
     older_than: OlderThan = None,
-    ledger: LedgerFile = None,
+    ledger: LedgerName = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Count unconfirmed requests no longer, because the provider did not bill them."""
-    file = one_ledger(ledger, cache, config)
-    _report(file, "released", _change(file, "release", numbers or [], older_than), as_json)
+    place = one_ledger(ledger, cache, config)
+    _report(place, "released", _change(place, "release", numbers or [], older_than), as_json)
 
 
 @app.command("compact")
 def compact(
     older_than: Annotated[float, typer.Option(metavar="DAYS", min=0, help="Keep the detail of younger requests.")] = 30,
-    ledger: LedgerFile = None,
+    ledger: LedgerName = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove the detail of settled requests, and give unused room back to the disk. The sums stay."""
-    file, output = one_ledger(ledger, cache, config), Output(as_json=as_json)
-    before = size_on_disk(file)
-    with output.busy("compacting"), open_ledger(file) as opened:
+    place, output = one_ledger(ledger, cache, config), Output(as_json=as_json)
+    with output.busy("compacting"), open_ledger(place) as opened:
+        before = _size(place)
         removed = opened.compact(timedelta(days=older_than))
-    after = size_on_disk(file)
+        after = _size(place)
     output.line(
-        f"The detail of {removed:,} requests was removed. {file}: {data_size(before)} before, {data_size(after)} now."
+        f"The detail of {removed:,} requests was removed. {place}: {data_size(before)} before, {data_size(after)} now."
     )
-    output.json({"ledger": file, "removed": removed, "bytes_before": before, "bytes": after})
+    output.json({"ledger": str(place), "removed": removed, "bytes_before": before, "bytes": after})
 
 
 @app.command("export")
@@ -118,7 +125,7 @@ def export(
     file: Annotated[Path | None, typer.Argument(help="A new file; without it CSV is printed.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV, whatever the name of the file.")] = False,
     as_parquet: Annotated[bool, typer.Option("--parquet", help="Write Parquet, whatever the name.")] = False,
-    ledger: LedgerFile = None,
+    ledger: LedgerName = None,
     cache: CacheFolder = None,
     config: ConfigFile = None,
 ) -> None:
@@ -149,7 +156,7 @@ def export(
 # The file
 
 
-def find_ledgers(cache: Path | None, config: str | None) -> list[Path]:
+def find_ledgers(cache: Path | None, config: str | None) -> list[LedgerPlace]:
     """Return the ledger beside a cache folder, or those of the configured routers."""
     exclusive(cache=cache, config=config)
     if cache is not None:
@@ -157,57 +164,73 @@ def find_ledgers(cache: Path | None, config: str | None) -> list[Path]:
     return ledgers_of(find_router(None, config, None))
 
 
-def ledgers_of(router: AnyRouter) -> list[Path]:
+def ledgers_of(router: AnyRouter) -> list[LedgerPlace]:
     """Return the ledgers of a router that was built, each once."""
-    files = [single.ledger.file for single in separate_routers(router)]
-    return list(dict.fromkeys(file for file in files if file is not None))
+    found = [single.ledger for single in separate_routers(router)]
+    places = (item.books if isinstance(item.books, RedisBooks) else item.file for item in found)
+    return list(dict.fromkeys(place for place in places if place is not None))
 
 
-def one_ledger(ledger: Path | None, cache: Path | None, config: str | None, *, must_exist: bool = True) -> Path:
-    """Return the ledger's file that the options name.
+def exists(place: LedgerPlace) -> bool:
+    """Say whether something may have been booked."""
+    return isinstance(place, RedisBooks) or place.exists()
+
+
+def _size(place: LedgerPlace) -> int:
+    return place.memory() if isinstance(place, RedisBooks) else size_on_disk(place)
+
+
+def one_ledger(ledger: str | None, cache: Path | None, config: str | None, *, must_exist: bool = True) -> LedgerPlace:
+    """Return the ledger that the options name.
 
     Raises:
         BadParameter: several options were given.
         ConfigError: the configuration has no ledger, or several, or nothing was booked yet.
     """
     exclusive(ledger=ledger, cache=cache, config=config)
-    files = find_ledgers(cache, config) if ledger is None else [ledger.expanduser().absolute()]
-    if len(files) != 1:
-        raise ConfigError(f"The configuration has {len(files) or 'no'} ledgers. Name the file: --ledger FILE.")
-    if must_exist and not files[0].exists():
-        raise ConfigError(f"There is no ledger {files[0]}: nothing is booked yet. Name another: --ledger FILE.")
-    return files[0]
+    places = find_ledgers(cache, config) if ledger is None else [_named(ledger)]
+    if len(places) != 1:
+        raise ConfigError(f"The configuration has {len(places) or 'no'} ledgers. Name one: --ledger FILE.")
+    if must_exist and not exists(places[0]):
+        raise ConfigError(f"There is no ledger {places[0]}: nothing is booked yet. Name another: --ledger FILE.")
+    return places[0]
+
+
+def _named(ledger: str) -> LedgerPlace:
+    return RedisState(ledger).books() if ledger.startswith(SCHEMES) else Path(ledger).expanduser().absolute()
 
 
 @contextmanager
-def open_ledger(file: Path) -> Iterator[Ledger]:
-    """Open a ledger for a command, for which a failure of the file is an error.
+def open_ledger(place: LedgerPlace) -> Iterator[Ledger]:
+    """Open a ledger for a command, for which a failure is an error.
 
     Raises:
-        ConfigError: the file is no ledger, or cannot be used.
+        ConfigError: the file is no ledger, or cannot be used; or the server.
     """
+    server = place if isinstance(place, RedisBooks) else None
+    file = None if isinstance(place, RedisBooks) else place
     try:
-        with closing(Ledger(file, required=True)) as opened:
+        with closing(Ledger(file, books=server, required=True)) as opened:
             yield opened
     except (LedgerError, ConfigError, sqlite3.Error) as error:  # the ledger's own message is about budgets
         if error.__cause__ is None and isinstance(error, ConfigError):  # of a command
             raise
-        raise ConfigError(
-            f"{file} cannot be read as a ledger ({error.__cause__ or error}). End the process that locks the file, "
-            "restore a backup, or move the file."
-        ) from error
+        advice = "End the process that locks the file, restore a backup, or move the file."
+        if server is not None:
+            advice = "Start the server, or correct its address, password or the rights of its user."
+        raise ConfigError(f"{place} cannot be read as a ledger ({error.__cause__ or error}). {advice}") from error
 
 
 # Requests without an answer
 
 
 def _change(
-    file: Path, action: Literal["confirm", "release"], numbers: list[int], older_than: float | None
+    place: LedgerPlace, action: Literal["confirm", "release"], numbers: list[int], older_than: float | None
 ) -> list[Unconfirmed]:
-    """Confirm or release requests, all or none, and return them."""
+    """Confirm or release requests, all or none, and return them; on a server one after the other."""
     if bool(numbers) == (older_than is not None):
         raise typer.BadParameter("Name the requests: NUMBER …, or --older-than DAYS for all that are so old.")
-    with open_ledger(file) as opened, opened.transaction():
+    with open_ledger(place) as opened, opened.writing():
         waiting = opened.unconfirmed()
         unknown = set(numbers) - {request.number for request in waiting}
         if unknown:
@@ -222,13 +245,13 @@ def _change(
     return chosen
 
 
-def _report(file: Path, done: str, requests: list[Unconfirmed], as_json: bool) -> None:
+def _report(place: LedgerPlace, done: str, requests: list[Unconfirmed], as_json: bool) -> None:
     output = Output(as_json=as_json)
     amount = sum((request.amount or Decimal(0) for request in requests), Decimal(0))
-    output.line(f"{len(requests):,} requests were {done} in {file}.")
+    output.line(f"{len(requests):,} requests were {done} in {place}.")
     if requests:
         _table(output, requests)
-    output.json({"ledger": file, done: requests, "amount": amount})
+    output.json({"ledger": str(place), done: requests, "amount": amount})
 
 
 def _table(output: Output, requests: list[Any]) -> None:

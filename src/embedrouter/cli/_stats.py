@@ -14,7 +14,7 @@ from ..router import settings_of, wiring_of
 from ..spending import Account, BookedRequest, CapLeft, Heading, Period, Unconfirmed, project_tag, sum_accounts
 from ._accounts import account_rows, cap_rows, compare, csv_rows, dearest_first, request_rows
 from ._console import Output
-from ._ledger import find_ledgers, ledgers_of, open_ledger, print_csv
+from ._ledger import LedgerPlace, exists, find_ledgers, ledgers_of, open_ledger, print_csv
 from ._options import AsJson, CacheFolder, ConfigFile, exclusive
 from ._routers import AnyRouter, find_router, separate_routers
 
@@ -61,9 +61,9 @@ def command(
     Period.of(since, until, tag)  # a wrong day is an error before anything is booked, too
     exclusive(cache=cache, config=config)
     router = None if cache is not None else find_router(None, config, None)
-    files = find_ledgers(cache, None) if router is None else ledgers_of(router)
+    places = find_ledgers(cache, None) if router is None else ledgers_of(router)
     project = project_tag() if tag is None else ""
-    found = _read(files, by, tag, since, until, requests, project)
+    found = _read(places, by, tag, since, until, requests, project)
     if as_csv:
         print_csv(request_rows(found.requests) if requests else csv_rows(by, found.rows), [by, *asdict(Account())])
         return
@@ -72,7 +72,7 @@ def command(
     others = compare(found.total, _prices(router), compare_with or []) if wanted else []
 
     output = Output(as_json=as_json)
-    locations = ", ".join(map(str, files))
+    locations = ", ".join(map(str, places))
     if found.project and by != "tag":
         if found.project != found.rows:
             output.line(f"The project {project}", style="bold")
@@ -102,7 +102,13 @@ def command(
         output.table([asdict(request) for request in found.unconfirmed[-SHOWN:]])
         if len(found.unconfirmed) > SHOWN:
             output.line(f"{len(found.unconfirmed) - SHOWN:,} earlier requests are not shown; --json has all.")
-    facts: dict[str, Any] = {"ledgers": files, "by": by, "tag": tag, "since": since, "until": until}
+    facts: dict[str, Any] = {
+        "ledgers": [str(place) for place in places],
+        "by": by,
+        "tag": tag,
+        "since": since,
+        "until": until,
+    }
     facts |= {"project": {"tag": project, "rows": found.project}} if project else {}
     facts |= {"rows": found.rows, "total": found.total, "unconfirmed": found.unconfirmed}
     facts |= {"requests": found.requests} if requests else {}
@@ -111,7 +117,7 @@ def command(
 
 
 def _read(
-    files: list[Path],
+    places: list[LedgerPlace],
     by: Heading,
     tag: str | None,
     since: str | None,
@@ -123,8 +129,8 @@ def _read(
     rows: list[dict[str, Account]] = []
     of_project: list[dict[str, Account]] = []
     found = Found({}, Account())
-    for file in filter(Path.exists, files):
-        with open_ledger(file) as ledger:
+    for place in filter(exists, places):
+        with open_ledger(place) as ledger:
             rows.append(ledger.totals(by, since=since, until=until, tag=tag))
             if project:
                 of_project.append(ledger.totals(by, since=since, until=until, tag=project))
@@ -149,7 +155,7 @@ def _caps_left(router: AnyRouter | None) -> list[CapLeft]:
     for single in separate_routers(router) if router is not None else ():
         with single:
             for cap in single.budget_left().values():
-                left.setdefault((single.ledger.file, cap.tag, cap.cap, cap.limit), cap)
+                left.setdefault((single.ledger.place, cap.tag, cap.cap, cap.limit), cap)
     return list(left.values())
 
 

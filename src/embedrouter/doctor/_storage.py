@@ -13,6 +13,7 @@ from .._display import data_size
 from .._sqlite import size_on_disk
 from ..cache import KEY_BYTES, Cache, CacheDatabase, StoreError, VectorCache
 from ..errors import EmbedRouterError
+from ..redis import RedisBooks, durability
 from ..spending import Account, CapLeft, Ledger
 from ..types import dollars
 from ._finding import Finding, fine, problem, warning
@@ -137,25 +138,29 @@ def check_budget(left: Mapping[str, CapLeft]) -> list[Finding]:
 
 def check_ledger(ledger: Ledger) -> list[Finding]:
     """Check a ledger, before the run records anything in the ledger."""
+    what = "server" if ledger.books.is_remote else "file"
+    errors: tuple[type[Exception], ...] = (EmbedRouterError, sqlite3.Error, *ledger.books.errors)
     try:
-        if ledger.file is None:
+        if not ledger.books.is_lasting:
             story = "spending is counted in memory and forgotten with the process"
             return [warning(LEDGER, "file", story, "Name a file: ledger=…, or leave ledger= out.")]
         if not ledger.is_persistent:
-            story = f"{ledger.file} cannot be opened; spending is counted in memory only"
+            story = f"{ledger.place} cannot be opened; spending is counted in memory only"
             advice = "Make its folder writable, move the file, or name another file: ledger=…."
-            return [problem(LEDGER, "file", story, advice)]
+            return [problem(LEDGER, what, story, ledger.books.advice if what == "server" else advice)]
         months = ledger.totals("month")
         unconfirmed = ledger.unconfirmed()
-    except (EmbedRouterError, sqlite3.Error) as error:
-        story = f"{ledger.file} cannot be read as a ledger ({error.__cause__ or error})"
+        about_server = [] if ledger.file is not None else list(_durability(ledger))
+    except errors as error:
+        story = f"{ledger.place} cannot be read as a ledger ({error.__cause__ or error})"
         advice = "Restore a backup, move the file (a new ledger starts at zero), or name another file: ledger=…."
-        return [problem(LEDGER, "file", story, advice)]
+        return [problem(LEDGER, what, story, ledger.books.advice if what == "server" else advice)]
     total = sum(months.values(), Account())
     latest = next((f", of that {dollars(months[name].cost)} in {name}" for name in reversed(months)), "")
-    size = size_on_disk(ledger.file)
-    story = f"{ledger.file}, {data_size(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
-    findings = [fine(LEDGER, "file", story, file=str(ledger.file), months=months, bytes_on_disk=size)]
+    size = ledger.books.memory() if isinstance(ledger.books, RedisBooks) else size_on_disk(ledger.file or Path())
+    story = f"{ledger.place}, {data_size(size)}: {dollars(total.cost)} spent{latest}; {dollars(total.saved)} saved"
+    facts = {"file": ledger.place, "bytes_on_disk": size} if what == "file" else {"server": ledger.place, "bytes": size}
+    findings = [fine(LEDGER, what, story, **facts, months=months), *about_server]
     if unconfirmed:
         amount = sum((request.amount or Decimal(0) for request in unconfirmed), Decimal(0))
         story = (
@@ -168,3 +173,24 @@ def check_ledger(ledger: Ledger) -> list[Finding]:
         )
         findings.append(warning(LEDGER, "unconfirmed", story, advice, requests=len(unconfirmed), amount=amount))
     return findings
+
+
+def _durability(ledger: Ledger) -> Iterator[Finding]:
+    """Check whether the server of a ledger may forget what was spent."""
+    if not isinstance(ledger.books, RedisBooks):
+        return
+    found = durability(ledger.books.server)
+    facts = {"version": found.version, "on_disk": found.on_disk, "eviction": found.eviction}
+    if found.on_disk in ("", "snapshots"):
+        lost = "all" if not found.on_disk else "what came after its last snapshot"
+        story = f"after a restart the server has forgotten {lost}: budgets begin anew with what it still knows"
+        yield warning(LEDGER, "on disk", story, "Let it append to a file: CONFIG SET appendonly yes.", **facts)
+    elif found.on_disk is None:
+        story = "whether the server keeps its accounts on disk cannot be asked with the rights of this user"
+        yield fine(LEDGER, "on disk", story, **facts)
+    else:
+        yield fine(LEDGER, "on disk", f"the server ({found.version}) writes its accounts {found.on_disk}", **facts)
+    if found.eviction not in (None, "noeviction"):
+        story = f"a full server removes keys ({found.eviction}), perhaps the accounts, and budgets begin anew"
+        advice = "Set maxmemory-policy noeviction, or give ledger= a server of its own beside that of the cache."
+        yield warning(LEDGER, "eviction", story, advice, **facts)

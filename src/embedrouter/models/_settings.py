@@ -17,7 +17,7 @@ from ..cache import DEFAULT, CacheLike, Default, as_list
 from ..errors import ConfigError
 from ..events import Event
 from ..limits import RetryPolicy
-from ..redis import RedisState
+from ..redis import SCHEMES, RedisState
 from ..spending import Budget
 from ..types import OverlongPolicy
 from ._declaration import Model, framework_methods, has_name
@@ -65,13 +65,14 @@ class RouterSettings:
     dimensions: int | None = None
     cache: CacheLike | Default = DEFAULT
     budget: Budget | str | None = None
-    ledger: str | Path | None = None
+    ledger: str | Path | RedisState | None = None
     retry: RetryPolicy | None = None
     query_tier: str | None = None
     document_tier: str | None = None
     tiers: Sequence[str] = TIERS
     on_too_long: OverlongPolicy = "error"
     when_unavailable: Literal["raise", "degrade"] = "raise"
+    when_ledger_fails: Literal["closed", "open"] = "closed"
     cache_dtype: Literal["float32", "float16"] = "float32"
     cache_memory: int = 64 * 2**20
     micro_batch_window: float = 0.01
@@ -110,13 +111,17 @@ class RouterSettings:
             raise ConfigError(f"tiers must be a list of names, such as {[*TIERS]}, not {shown(self.tiers)}.")
         if len(set(self.tiers)) != len(self.tiers) or not self.tiers:
             raise ConfigError("tiers must be different names, in a list, lowest first.")
-        require_type(self.ledger, str | Path, "ledger", "a file, or ':memory:' for this router alone")
+        if isinstance(self.ledger, str) and self.ledger.startswith(SCHEMES):
+            object.__setattr__(self, "ledger", RedisState(self.ledger))
+        kinds = "a file, the address of a Redis server, or ':memory:' for this router alone"
+        require_type(self.ledger, str | Path | RedisState, "ledger", kinds)
         require_type(self.catalog, str | Path, "catalog", "a TOML file")
         for name in ("clock", "sleep", "random"):
             if (function := getattr(self, name)) is not None and not callable(function):
                 raise ConfigError(f"{name} must be a function, not {shown(function)}.")
         self._require_one_of("on_too_long", get_args(OverlongPolicy))
         self._require_one_of("when_unavailable", ("raise", "degrade"))
+        self._require_one_of("when_ledger_fails", ("closed", "open"))
         self._require_one_of("cache_dtype", ("float32", "float16"))
         if self.cache_memory < 0:
             raise ConfigError(f"cache_memory must be a number of bytes, 0 or more, not {shown(self.cache_memory)}.")

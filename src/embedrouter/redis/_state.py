@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..errors import ConfigError
+from ._books import RedisBooks
 from ._cache import TIMEOUT as CACHE_TIMEOUT
 from ._cache import RedisCache
 from ._server import Server
@@ -46,6 +47,10 @@ class RedisState:
     def cache(self) -> RedisCache:
         """Return the store of vectors, for ``cache=`` of a router. Its commands wait for a shorter time than others."""
         return RedisCache(self._caching, self.ttl)
+
+    def books(self) -> RedisBooks:
+        """Return the place of accounts, for ``Ledger(books=…)``."""
+        return RedisBooks(self.server)
 
     def close(self) -> None:
         """Close connections; the next call opens them again."""

@@ -64,25 +64,58 @@ def exceeded(
     if not scopes or amount == 0:
         return None
     if amount is None:
-        reason = "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
-        return Refusal(reason, scopes[0][0])
+        return unknown_price(scopes[0][0])
     day = current_day(database, now)
     for scope, caps in scopes:
-        under = f" under the tag {shown_name(scope)}" if scope else ""
         for name, cap in caps.items():
-            where = f"{name} of the tag {shown_name(scope)}" if scope else name
             if name == "per_call":
                 if whole_call and amount > cap:
-                    story = f"the call would cost about {dollars(amount)}{under}, over {name}={dollars(cap)}"
-                    return Refusal(f"{story}. Send fewer texts or raise {where}.", scope)
+                    return over_call(scope, cap, amount)
                 continue
             counted = spent(database, name, scope, day)
             if counted + amount > cap:
-                wait = "" if name == "total" else ", or wait for the next window"
-                story = f"{dollars(counted)} are spent or set aside{under}; {dollars(amount)} more would pass"
-                hints = _unanswered(database, name, scope, day, now) + _behind(day, now)
-                return Refusal(f"{story} {name}={dollars(cap)}. Raise {where}{wait}.{hints}", scope)
+                lost = _unanswered(database, name, scope, day, now)
+                return over_cap(scope, name, cap, counted=counted, amount=amount, unconfirmed=lost, day=day, now=now)
     return None
+
+
+def unknown_price(scope: str) -> Refusal:
+    """Refuse an amount that is not known, because no cap can hold."""
+    reason = "its price is unknown, so no budget can hold. Set Model(…, price=…), US dollars per million tokens."
+    return Refusal(reason, scope)
+
+
+def over_call(scope: str, cap: Decimal, amount: Decimal) -> Refusal:
+    """Refuse a whole call over ``per_call``."""
+    under, where = _named("per_call", scope)
+    story = f"the call would cost about {dollars(amount)}{under}, over per_call={dollars(cap)}"
+    return Refusal(f"{story}. Send fewer texts or raise {where}.", scope)
+
+
+def over_cap(
+    scope: str,
+    name: str,
+    cap: Decimal,
+    *,
+    counted: Decimal,
+    amount: Decimal,
+    unconfirmed: Decimal,
+    day: str,
+    now: float,
+) -> Refusal:
+    """Refuse an amount that would pass a cap of the window of a day, in which ``counted`` is counted already."""
+    under, where = _named(name, scope)
+    wait = "" if name == "total" else ", or wait for the next window"
+    story = f"{dollars(counted)} are spent or set aside{under}; {dollars(amount)} more would pass"
+    hints = _listed(unconfirmed) + _behind(day, now)
+    return Refusal(f"{story} {name}={dollars(cap)}. Raise {where}{wait}.{hints}", scope)
+
+
+def _named(cap: str, scope: str) -> tuple[str, str]:
+    """Return whose spending a cap counts, and the name of the cap, as a message says them."""
+    if not scope:
+        return "", cap
+    return f" under the tag {shown_name(scope)}", f"{cap} of the tag {shown_name(scope)}"
 
 
 def spent(database: sqlite3.Connection, cap: str, tag: str, day: str) -> Decimal:
@@ -98,17 +131,22 @@ def spent(database: sqlite3.Connection, cap: str, tag: str, day: str) -> Decimal
     return Decimal(units) * UNIT
 
 
-def _unanswered(database: sqlite3.Connection, cap: str, tag: str, day: str, now: float) -> str:
-    """Say how much of what a cap counts is unconfirmed, if any is."""
+def _unanswered(database: sqlite3.Connection, cap: str, tag: str, day: str, now: float) -> Decimal:
+    """Return how much of what a cap counts is unconfirmed."""
     counted = WINDOWS[cap] + (" AND tag = :tag" if tag else "")
     (units,) = database.execute(
         f"SELECT COALESCE(SUM(amount), 0) FROM requests WHERE {OPEN} AND {LOST} AND {counted}",
         {"day": day, "now": now, "tag": tag},
     ).fetchone()
-    if not units:
+    return Decimal(units) * UNIT
+
+
+def _listed(unconfirmed: Decimal) -> str:
+    """Say how much is unconfirmed, if any is."""
+    if not unconfirmed:
         return ""
     return (
-        f" {dollars(units * UNIT)} of them are unconfirmed: compare with the provider's bill, and release what was not "
+        f" {dollars(unconfirmed)} of them are unconfirmed: compare with the provider's bill, and release what was not "
         "billed: embedrouter ledger show."
     )
 
@@ -133,7 +171,7 @@ def price_without_free(database: sqlite3.Connection, spending: Spending) -> tupl
     """Return the cost of a request without its free tokens, and how many those are."""
     left = max(0, spending.free_tokens - free_tokens_used(database, spending.model)) if spending.free_tokens else 0
     free = min(left, spending.tokens)
-    return _without_free(spending.amount, spending.tokens, free), free
+    return without_free(spending.amount, spending.tokens, free), free
 
 
 def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: int | None = None) -> int:
@@ -142,7 +180,7 @@ def reserve(database: sqlite3.Connection, spending: Spending, now: float, late: 
     A request that is booked ``late``, under a number that it has already, belongs to the day on which it was made.
     """
     amount, free = price_without_free(database, spending)
-    units, day = _units(amount), current_day(database, now) if late is None else utc_day(now)
+    units, day = whole_units(amount), current_day(database, now) if late is None else utc_day(now)
     number = _next_number(database) if late is None else late
     row = (
         number, now, day, spending.model, spending.input_type, spending.tier, spending.tag,
@@ -179,8 +217,8 @@ def settle(
         return amount
     place, set_aside, free_set_aside = reserved
     free = min(free_set_aside, tokens)
-    amount = _without_free(amount, tokens, free)
-    units = _units(amount)
+    amount = without_free(amount, tokens, free)
+    units = whole_units(amount)
     _count(database, place, (units or 0) - set_aside, free - free_set_aside)
     if reported and bill is None:
         learn(database, reservation, tokens)
@@ -238,7 +276,7 @@ def write_savings(database: sqlite3.Connection, savings: Savings) -> None:
     database.executemany(
         "INSERT INTO savings VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (day, model, tag) DO UPDATE SET"
         " texts = texts + excluded.texts, tokens = tokens + excluded.tokens, amount = amount + excluded.amount",
-        [(*key, texts, tokens, _units(amount)) for key, (texts, tokens, amount) in savings.items()],
+        [(*key, texts, tokens, whole_units(amount)) for key, (texts, tokens, amount) in savings.items()],
     )
 
 
@@ -299,12 +337,12 @@ def _count(database: sqlite3.Connection, place: Place, units: int, free: int) ->
         )
 
 
-def _without_free(amount: Decimal | None, tokens: int, free: int) -> Decimal | None:
+def without_free(amount: Decimal | None, tokens: int, free: int) -> Decimal | None:
     """Return the part of an amount that is left when some of the tokens are free; exact, as prices are."""
     return amount if amount is None or not free else amount / tokens * (tokens - free)
 
 
-def _units(amount: Decimal | None) -> int | None:
+def whole_units(amount: Decimal | None) -> int | None:
     """Return an amount in whole units, rounded up where it has more decimals than there are."""
     if amount is None:
         return None

@@ -27,6 +27,7 @@ from ._accounts import (
     sum_accounts,
 )
 from ._bookings import current_day, free_tokens_used, spent
+from ._books import TableName
 from ._budget import Budget
 from ._learned import Learned, read_learned
 
@@ -58,8 +59,8 @@ class Readings(ABC):
     _now: Callable[[], float]
 
     @abstractmethod
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> list[T]:
-        """Query the file, and apart from it what is in memory."""
+    def _read(self, query: Callable[[sqlite3.Connection], T], *tables: TableName) -> list[T]:
+        """Query these tables of the books, and apart from them what is in memory."""
 
     @abstractmethod
     def _is_empty(self) -> bool:
@@ -90,7 +91,11 @@ class Readings(ABC):
         The other arguments are those of ``totals``.
         """
         period = Period.of(since, until, tag)
-        return sum_accounts(self._read(partial(read_accounts, by=by, now=self._now(), period=period)))
+        return sum_accounts(
+            self._read(
+                partial(read_accounts, by=by, now=self._now(), period=period), "totals", "open requests", "savings"
+            )
+        )
 
     def requests(
         self,
@@ -108,24 +113,24 @@ class Readings(ABC):
         The other arguments are those of ``totals``.
         """
         period = Period.of(since, until, tag)
-        found = self._read(partial(read_requests, now=self._now(), period=period, limit=limit))
+        found = self._read(partial(read_requests, now=self._now(), period=period, limit=limit), "requests")
         return sorted((item for part in found for item in part), key=lambda item: item.at, reverse=True)[:limit]
 
     def unconfirmed(self) -> list[Unconfirmed]:
         """Return the requests that may have been billed, oldest first."""
-        found = self._read(partial(read_unconfirmed, now=self._now()))
+        found = self._read(partial(read_unconfirmed, now=self._now()), "open requests")
         return sorted((request for part in found for request in part), key=lambda request: request.at)
 
     def implausible_bills(self) -> list[ImplausibleBill]:
         """Return the requests whose bill cannot be true, oldest first, as long as their detail is kept."""
-        found = self._read(read_implausible_bills)
+        found = self._read(read_implausible_bills, "requests")
         return sorted((request for part in found for request in part), key=lambda request: request.at)
 
     def free_tokens(self, model: str, allowance: int) -> int:
         """Return how many of a model's free tokens are left."""
         if not allowance:
             return 0
-        used = self._read(partial(free_tokens_used, model=model))
+        used = self._read(partial(free_tokens_used, model=model), "allowances")
         return max(0, allowance - sum(used))
 
     def left(self, budget: Budget) -> Table[str, CapLeft]:
@@ -140,7 +145,7 @@ class Readings(ABC):
             windows = [(name, tag) for tag, name, _ in caps]
             return day, [Decimal(0) if name == "per_call" else spent(database, name, tag, day) for name, tag in windows]
 
-        found = [] if self._is_empty() else self._read(query)
+        found = [] if self._is_empty() else self._read(query, "days", "tag_days")
         day = max((day for day, _ in found), default=datetime.fromtimestamp(now, UTC).date().isoformat())
         table: Table[str, CapLeft] = Table()
         for place, (tag, name, limit) in enumerate(caps):
@@ -161,7 +166,7 @@ class Readings(ABC):
             found = (
                 []
                 if self._is_empty()
-                else self._read(partial(read_learned, model=model, input_type=input_type, exact=exact))
+                else self._read(partial(read_learned, model=model, input_type=input_type, exact=exact), "estimates")
             )
         except (ConfigError, LedgerError):  # an estimate spends nothing
             found = []
