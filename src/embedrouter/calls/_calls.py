@@ -23,7 +23,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from secrets import token_hex
+from typing import Any, TypeVar
 
 from .._process import PerProcess, in_thread, is_daemon_process, threads
 from .._sqlite import ends_in
@@ -38,7 +39,7 @@ from ..errors import (
     RateLimitedError,
 )
 from ..events import CallBilled, numbered_call, watched
-from ..limits import ModelHealth, ModelLimits
+from ..limits import ModelHealth, ModelLimits, SharedModelLimits
 from ..types import Candidate, EmbeddingResult, Estimate, Found
 from ._account import CallAccount
 from ._afford import Afford
@@ -58,6 +59,7 @@ from ._recall import Recall
 from ._retries import Retries
 from ._send import Send
 from ._share import Share
+from ._shared_state import SharedState
 from ._single_flight import SingleFlight
 from ._size import Size, Sized
 from ._surroundings import surroundings
@@ -86,22 +88,12 @@ class _Stages:
         clock = wiring.clock
         self.started = Started(max(candidate.concurrency for candidate in wiring.candidates))
         self.tasks = Tasks()
-        self.limits = {
-            candidate.index: ModelLimits(
-                concurrency=candidate.concurrency,
-                requests=candidate.requests_per_minute,
-                texts=candidate.texts_per_minute,
-                tokens=candidate.tokens_per_minute,
-                cooldown=wiring.retry.cooldown,
-                lease=2 * candidate.timeout,
-                backoff=_backoff(wiring),
-            )
-            for candidate in wiring.candidates
-        }
+        state = None if wiring.shared is None else SharedState(wiring.events, "limits", NO_LIMITS, wiring.shared.place)
+        self.limits = {candidate.index: _limits(wiring, candidate, state) for candidate in wiring.candidates}
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
         self.learned = Learned(wiring.events)
-        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned)
+        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned, state)
         retries = Retries(wiring.retry, clock, wiring.random, wiring.events, attempt)
         send = Send(self.reader, wiring.degradation, wiring.events, Isolate(self.learned, retries))
         self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, wiring.events, send)
@@ -316,6 +308,26 @@ def _brief(error: EmbedRouterError) -> EmbedRouterError:
         cause.__traceback__, cause.__context__ = None, None
         cause = cause.__cause__
     return error.with_traceback(None)
+
+
+NO_LIMITS = "each process keeps the limits by itself"
+"""What follows where the server of the shared limits does not answer."""
+
+
+def _limits(wiring: Wiring, candidate: Candidate, state: SharedState | None) -> ModelLimits:
+    """Return the limits of a model in this process, which are part of those of all workers where state is shared."""
+    settings: dict[str, Any] = {
+        "concurrency": candidate.concurrency,
+        "requests": candidate.requests_per_minute,
+        "texts": candidate.texts_per_minute,
+        "tokens": candidate.tokens_per_minute,
+        "cooldown": wiring.retry.cooldown,
+        "lease": 2 * candidate.timeout,
+        "backoff": _backoff(wiring),
+    }
+    if wiring.shared is None or state is None or candidate.local:
+        return ModelLimits(**settings)
+    return SharedModelLimits(wiring.shared.limits[candidate.index], state.start, token_hex(8), **settings)
 
 
 def _backoff(wiring: Wiring) -> Callable[[int, RateLimitedError], float] | None:

@@ -4,6 +4,7 @@ import inspect
 import random
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,16 +16,26 @@ import platformdirs
 from ..cache import QueryMemory, ServedNames, VectorCache, mark
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
-from ..limits import RetryPolicy
+from ..limits import MINUTE, RetryPolicy, SharedLimits
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
-from ..redis import open_caches
+from ..redis import RedisState, open_caches
 from ..spending import Budget, Ledger, UsageTotals, cost, current_tag, project_tag
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
 
 LEDGER_FILE = "ledger.db"
 YEAR = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the workers share on a server, besides cache and ledger."""
+
+    place: str
+    """The server, for messages."""
+    limits: Mapping[int, SharedLimits]
+    """Of each model that is no local one, by its index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +64,8 @@ class Wiring:
     """Seconds; 0 sends each call alone."""
     embedders: Mapping[str, object] = field(default_factory=dict)
     """Each wrapped embedder, by the fingerprint of its model."""
+    shared: Shared | None = None
+    """What workers share, where ``state=`` names a server."""
     share: bool = True
     """Whether calls share texts (single flight) and are sent together (micro-batches)."""
     clock: Callable[[], float]
@@ -168,7 +181,26 @@ def wire(settings: RouterSettings) -> Wiring:
         events=events,
         tiers=settings.tiers,
         tag=project_tag(),
+        shared=_shared(settings, candidates),
     )
+
+
+def _shared(settings: RouterSettings, candidates: Sequence[Candidate]) -> Shared | None:
+    """Return what workers share. Of models with one name in a router, such as one behind two keys, each has its own."""
+    if not isinstance(state := settings.state, RedisState):
+        return None
+    limits: dict[int, SharedLimits] = {}
+    numbers: Counter[str] = Counter()
+    for item, entry in zip(candidates, settings.models, strict=True):
+        address = "" if isinstance(entry, str) else entry.base_url or ""
+        name = f"{item.name} {address}"
+        numbers[name] += 1
+        quotas = item.requests_per_minute, item.texts_per_minute, item.tokens_per_minute
+        declared = None if isinstance(entry, str) else entry.max_concurrency
+        if not item.local:
+            account = f"{name} {numbers[name]}"
+            limits[item.index] = state.limits(account, tuple((quota, MINUTE) for quota in quotas), declared)
+    return Shared(state.place, limits)
 
 
 def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend], dict[str, object]]:

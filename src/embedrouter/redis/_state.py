@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..errors import ConfigError
+from ..limits import Quotas
 from ._cache import TIMEOUT as CACHE_TIMEOUT
 from ._cache import RedisCache
+from ._limits import RedisLimits
 from ._server import Server
 
 PREFIX = "embedrouter"
@@ -46,6 +49,21 @@ class RedisState:
     def cache(self) -> RedisCache:
         """Return the store of vectors, for ``cache=`` of a router. Its commands wait for a shorter time than others."""
         return RedisCache(self._caching, self.ttl)
+
+    @property
+    def place(self) -> str:
+        """The server, for messages; without user and password."""
+        return self.server.place
+
+    def limits(self, account: str, quotas: Quotas, concurrency: int | None) -> RedisLimits:
+        """Return the limits of a model that the routers with this state share.
+
+        Args:
+            account: of the model; its routers share the limits.
+            quotas: the declared limits of requests, texts and tokens, each with its period in seconds.
+            concurrency: requests in flight at once, of all routers; ``None`` for no shared limit.
+        """
+        return RedisLimits(self.server, blake2b(account.encode(), digest_size=8).hexdigest(), quotas, concurrency)
 
     def close(self) -> None:
         """Close connections; the next call opens them again."""
