@@ -22,7 +22,7 @@ from ._wiring import Wiring
 
 LEASE = 10.0
 """Seconds beyond a request's timeout after which its worker counts as dead."""
-LONGEST_SLEEP = 5.0
+LONGEST_SLEEP = 15.0
 """Seconds after which a waiting request asks again, at the latest: it loses its place otherwise."""
 
 

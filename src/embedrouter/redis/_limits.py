@@ -15,8 +15,8 @@ from ._server import Server
 
 FORGOTTEN_AFTER = 900
 """Seconds without a request after which the server removes the state of a model; longer than any lease or hold."""
-PATIENCE = 10.0
-"""Seconds after which a ticket loses its place, if nothing was asked with it. Its worker asks at least every 5."""
+PATIENCE = 40.0
+"""Seconds after which a ticket loses its place, if it was not asked with again. No wait is longer than a third."""
 REASONS = {b"rate": "rate limit", b"slot": "concurrency limit", b"429": "HTTP 429"}
 
 

@@ -111,6 +111,7 @@ ADMIT = (
 local ticket, worker, texts, tokens, lease = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local patience, MINUTE, unknown = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local instant, concurrency = tonumber(ARGV[10]), tonumber(ARGV[11])
+local longest = patience / 3  -- that a ticket waits until it is asked with again, so that it keeps its place
 local refusals = get('refusals') or 0
 
 if call('ZSCORE', FLIGHT, ticket) then return {'0', '', refusals} end  -- admitted before; the answer was lost
@@ -191,7 +192,7 @@ local held = get('held')
 if held and held > now then hold(held - now, '429') end
 if refusals > 0 then
   local probe = text('probe')
-  if rank > 0 or (probe and call('ZSCORE', FLIGHT, probe)) then hold(math.min(1, 0.1 * (1 + rank)), '429') end
+  if probe and call('ZSCORE', FLIGHT, probe) then hold(math.min(1, 0.1 * (1 + rank)), '429') end
 end
 
 if concurrency and in_flight + rank >= concurrency then hold(math.min(1, 0.05 * (1 + rank)), 'slot') end
@@ -216,7 +217,7 @@ for quota = 1, 3 do
           end
         end
       end
-      hold(math.min(5, seconds * (1 + rank / 50)), 'rate')
+      hold(math.min(longest, seconds * (1 + rank / 20)), 'rate')
     end
   elseif quota == 3 and flight[3] > 0 and flight[3] + tokens > unknown and not get('answered') then
     hold(0.05, 'rate')  -- the first answer may report the limit
@@ -227,7 +228,7 @@ end
 if asked.pace > 0 then
   local share = asked.pace / asked.share / math.max(1, call('ZCARD', SEEN))
   local early = (get('pace') or 0) + ahead.pace - share - now
-  if early > 0 then hold(early <= 1 and early or math.min(5, math.max(1, early / 2)), 'rate') end
+  if early > 0 then hold(early <= 1 and early or math.min(longest, math.max(1, early / 2)), 'rate') end
 end
 
 if wait > instant then
