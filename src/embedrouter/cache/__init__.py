@@ -6,6 +6,7 @@ LlamaIndex and addresses of fsspec, for which there is a class each. ``CacheData
 cache folder.
 """
 
+from ._claims import Claims, ClaimState
 from ._failing import StoreError, failing
 from ._foreign import ForeignRows
 from ._keys import KEY_BYTES, key_function, mark

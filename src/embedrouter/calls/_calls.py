@@ -7,6 +7,7 @@ Texts are passed down the stages, and vectors are passed back up:
     micro-batch                  ``_micro_batch``: small calls as one request
     look up                      ``_look_up``: the cache
     share                        ``_share``: texts that another call is embedding
+    claim                        ``_claim``: texts that another process is embedding
     size                         ``_size``: count tokens, split texts over the limit
     afford                       ``_afford``: the budget, concurrent requests
     send                         ``_send``: the candidates, cheapest first
@@ -47,6 +48,7 @@ from ._assemble import assemble, savings, warn_if_degraded
 from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
 from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
+from ._claim import Claim
 from ._effects import Effects, Running
 from ._estimate import estimate
 from ._isolate import Isolate
@@ -100,10 +102,19 @@ class _Stages:
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
-            look_up: Stage = LookUp(self.reader, claims, Share(claims, self.reader, clock, wiring.events, self.size))
+            single = Share(claims, self.reader, clock, wiring.events, self._claimed(wiring))
+            look_up: Stage = LookUp(self.reader, claims, single)
             if wiring.micro_batch_window > 0 and not wiring.budget.caps_calls:
                 look_up = MicroBatch(wiring.micro_batch_window, clock, wiring.events, look_up)
             self.first = Recall(wiring.memory, look_up)
+
+    def _claimed(self, wiring: Wiring) -> Stage:
+        """Return the stage after the calls of this process: the other processes' where they share a cache."""
+        if wiring.shared is None or wiring.cache.store is None:
+            return self.size
+        state = SharedState(wiring.events, "claims", NO_CLAIMS, wiring.shared.place)
+        claims, dtype = wiring.shared.claims, wiring.cache.dtype
+        return Claim(claims, state, self.reader, dtype, wiring.clock, wiring.events, self.size)
 
 
 class Calls:
@@ -311,7 +322,8 @@ def _brief(error: EmbedRouterError) -> EmbedRouterError:
 
 
 NO_LIMITS = "each process keeps the limits by itself"
-"""What follows where the server of the shared limits does not answer."""
+NO_CLAIMS = "a text that two processes need at the same moment is paid for twice"
+"""What follows where the server of the shared limits, or claims, does not answer."""
 
 
 def _limits(wiring: Wiring, candidate: Candidate, state: SharedState | None) -> ModelLimits:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import QueryMemory, ServedNames, VectorCache, mark
+from ..cache import Claims, QueryMemory, ServedNames, VectorCache, mark
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
 from ..limits import MINUTE, RetryPolicy, SharedLimits
@@ -36,6 +36,8 @@ class Shared:
     """The server, for messages."""
     limits: Mapping[int, SharedLimits]
     """Of each model that is no local one, by its index."""
+    claims: Claims
+    """Of texts that are being embedded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,7 @@ def _shared(settings: RouterSettings, candidates: Sequence[Candidate]) -> Shared
         if not item.local:
             account = f"{name} {numbers[name]}"
             limits[item.index] = state.limits(account, tuple((quota, MINUTE) for quota in quotas), declared)
-    return Shared(state.place, limits)
+    return Shared(state.place, limits, state.claims())
 
 
 def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend], dict[str, object]]:

@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..limits import Quotas
 from ._cache import TIMEOUT as CACHE_TIMEOUT
 from ._cache import RedisCache
+from ._claims import RedisClaims
 from ._limits import RedisLimits
 from ._server import Server
 
@@ -64,6 +65,10 @@ class RedisState:
             concurrency: requests in flight at once, of all routers; ``None`` for no shared limit.
         """
         return RedisLimits(self.server, blake2b(account.encode(), digest_size=8).hexdigest(), quotas, concurrency)
+
+    def claims(self) -> RedisClaims:
+        """Return the claims of texts, with which one of several processes pays for a text."""
+        return RedisClaims(self.server)
 
     def close(self) -> None:
         """Close connections; the next call opens them again."""
