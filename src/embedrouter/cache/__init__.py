@@ -12,7 +12,7 @@ from ._foreign import ForeignRows
 from ._keys import KEY_BYTES, key_function, mark
 from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
-from ._records import read_record, write_again, write_once
+from ._records import FolderRecords, Records, as_records, read_record, write_again, write_once
 from ._served import ServedNames, same_name
 from ._size import disk_size
 from ._store import (

@@ -264,11 +264,11 @@ class OneAttempt:
             if same_name(name, allowed):
                 return None
         path = self._served.path(*model)
-        forget = f"; or embed everything again, and remove {path}." if path else "."
+        forget = f"remove {path}" if path else "run: embedrouter doctor --accept"
         return SpaceMismatchError(
             f"{candidate.name} was served as {first!r} before, and now as {name!r}: the vectors may be of another "
             "space, and were not kept. Load the former model; or, if both names mean one model, declare "
-            f"Model(…, served_as=[{name!r}]){forget}"
+            f"Model(…, served_as=[{name!r}]); or embed everything again, and {forget}."
         )
 
     def _keep(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import Claims, QueryMemory, ServedNames, VectorCache, mark
+from ..cache import Claims, QueryMemory, Records, ServedNames, VectorCache, mark
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
 from ..limits import MINUTE, RetryPolicy, SharedLimits
@@ -24,7 +24,7 @@ from ..spending import Budget, Ledger, UsageTotals, cost, current_tag, project_t
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
 
-LEDGER_FILE = "ledger.db"
+LEDGER_FILE, INDEXES = "ledger.db", "indexes"
 YEAR = timedelta(days=365)
 
 
@@ -38,6 +38,8 @@ class Shared:
     """Of each model that is no local one, by its index."""
     claims: Claims
     """Of texts that are being embedded."""
+    indexes: Records
+    """The spaces of indexes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +152,8 @@ def wire(settings: RouterSettings) -> Wiring:
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
     cache = VectorCache(open_caches(settings.cache, settings.state), settings.cache_dtype, names, events, clock)
     budget = Budget.of(settings.budget) or Budget()
-    served = ServedNames(cache.folder)
+    state = settings.state if isinstance(settings.state, RedisState) else None
+    served = ServedNames(cache.folder if state is None else state.records("served"))
     folder = cache.folder or Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
     ledger = Ledger(_ledger_file(settings.ledger, folder), required=budget.has_caps, events=events)
     return Wiring(
@@ -183,17 +186,15 @@ def wire(settings: RouterSettings) -> Wiring:
         events=events,
         tiers=settings.tiers,
         tag=project_tag(),
-        shared=_shared(settings, candidates),
+        shared=None if state is None else _shared(state, settings.models, candidates),
     )
 
 
-def _shared(settings: RouterSettings, candidates: Sequence[Candidate]) -> Shared | None:
+def _shared(state: RedisState, models: Sequence[str | Model], candidates: Sequence[Candidate]) -> Shared:
     """Return what workers share. Of models with one name in a router, such as one behind two keys, each has its own."""
-    if not isinstance(state := settings.state, RedisState):
-        return None
     limits: dict[int, SharedLimits] = {}
     numbers: Counter[str] = Counter()
-    for item, entry in zip(candidates, settings.models, strict=True):
+    for item, entry in zip(candidates, models, strict=True):
         address = "" if isinstance(entry, str) else entry.base_url or ""
         name = f"{item.name} {address}"
         numbers[name] += 1
@@ -202,7 +203,7 @@ def _shared(settings: RouterSettings, candidates: Sequence[Candidate]) -> Shared
         if not item.local:
             account = f"{name} {numbers[name]}"
             limits[item.index] = state.limits(account, tuple((quota, MINUTE) for quota in quotas), declared)
-    return Shared(state.place, limits, state.claims())
+    return Shared(state.place, limits, state.claims(), state.records(INDEXES))
 
 
 def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend], dict[str, object]]:

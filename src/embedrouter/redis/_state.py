@@ -12,6 +12,7 @@ from ._cache import TIMEOUT as CACHE_TIMEOUT
 from ._cache import RedisCache
 from ._claims import RedisClaims
 from ._limits import RedisLimits
+from ._records import RedisRecords
 from ._server import Server
 
 PREFIX = "embedrouter"
@@ -69,6 +70,10 @@ class RedisState:
     def claims(self) -> RedisClaims:
         """Return the claims of texts, with which one of several processes pays for a text."""
         return RedisClaims(self.server)
+
+    def records(self, kind: str) -> RedisRecords:
+        """Return the records of one kind, such as the spaces of indexes."""
+        return RedisRecords(self._caching, kind)
 
     def close(self) -> None:
         """Close connections; the next call opens them again."""
