@@ -91,6 +91,8 @@ class _Stages:
         self.started = Started(max(candidate.concurrency for candidate in wiring.candidates))
         self.tasks = Tasks()
         state = None if wiring.shared is None else SharedState(wiring.events, "limits", NO_LIMITS, wiring.shared.place)
+        self.states = [] if state is None else [state]
+        """Of which the background work is waited for."""
         self.limits = {candidate.index: _limits(wiring, candidate, state) for candidate in wiring.candidates}
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
@@ -113,6 +115,7 @@ class _Stages:
         if wiring.shared is None or wiring.cache.store is None:
             return self.size
         state = SharedState(wiring.events, "claims", NO_CLAIMS, wiring.shared.place)
+        self.states.append(state)
         claims, dtype = wiring.shared.claims, wiring.cache.dtype
         return Claim(claims, state, self.reader, dtype, wiring.clock, wiring.events, self.size)
 
@@ -299,7 +302,10 @@ class Calls:
 
     def finish(self) -> None:
         """Wait until paid answers of calls whose time was up are stored; no longer than one request may take."""
-        self._stages.get().started.finish(self._longest)
+        stages = self._stages.get()
+        stages.started.finish(self._longest)
+        for state in stages.states:
+            state.finish()
 
     async def afinish(self) -> None:
         """Do what ``finish`` does, also for cancelled calls of the running event loop."""

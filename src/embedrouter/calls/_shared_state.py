@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from functools import partial
-from typing import Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
-from .._process import Lane, Lock, threads
+from .._process import Future, Lane, Lock, threads, watch_end
 from ..errors import OutOfThreadsError
 from ..events import Events, SharedStateFailed
 from ._effects import Effects
@@ -19,8 +20,8 @@ from ._effects import Effects
 T = TypeVar("T")
 P = ParamSpec("P")
 
-PATIENCE = 1.0
-"""Seconds that a call waits for an answer."""
+PATIENCE, FIRST = 2.0, 5.0
+"""Seconds that a call waits for an answer, and for the first one: a client is imported, and connections are opened."""
 PAUSE = 3.0
 """Seconds without a question after a failure."""
 MOST_ASKING = 32
@@ -51,7 +52,10 @@ class SharedState:
         self._events, self._what, self._consequence, self._place = events, what, consequence, place
         self._lane = Lane(threads, MOST_ASKING)
         self._pause, self._lock = pause, Lock()
-        self._failed, self._silent_until = False, 0.0
+        self._answered = self._failed = False
+        self._silent_until = 0.0
+        self._started: set[Future[Any]] = set()
+        watch_end(self)
 
     async def ask(
         self, effects: Effects, within: float, function: Callable[P, T], *args: P.args, **settings: P.kwargs
@@ -59,7 +63,7 @@ class SharedState:
         """Return what a function answers; ``None`` where the server does not, or was not asked.
 
         Args:
-            within: seconds that the call may wait, and no longer than ``PATIENCE``.
+            within: seconds that the call may wait; it waits no longer than ``PATIENCE``.
 
         Raises:
             Stopped: the call was stopped; the function may have run all the same.
@@ -71,15 +75,16 @@ class SharedState:
             future = self._lane.submit(self._attempt, partial(function, *args, **settings))
         except OutOfThreadsError:
             return None
+        patience = PATIENCE if self._answered or self._failed else FIRST
         try:
-            await effects.wait_for([future], max(0.0, min(within, PATIENCE)))
+            await effects.wait_for([future], max(0.0, min(within, patience)))
         finally:
             late = not future.done()
             if late:
                 future.cancel()
         if late:
-            if within >= PATIENCE:
-                self._fail(f"no answer in {PATIENCE:g} s")
+            if within >= patience:
+                self._fail(f"no answer in {patience:g} s")
             return None
         return future.result()
 
@@ -88,9 +93,19 @@ class SharedState:
         if time.monotonic() < self._silent_until:
             return
         try:
-            self._lane.submit(self._attempt, partial(function, *args, **settings))
+            future = self._lane.submit(self._attempt, partial(function, *args, **settings))
         except OutOfThreadsError:
             return
+        self._started.add(future)
+        future.add_done_callback(self._started.discard)
+
+    def finish(self, seconds: float = PATIENCE) -> None:
+        """Wait for what was started, at most so many seconds."""
+        wait(list(self._started), max(0.0, seconds))
+
+    def at_end(self, deadline: float) -> None:
+        """Do the same when the interpreter ends: other processes need not wait for leases to end."""
+        self.finish(deadline - time.monotonic())
 
     def _attempt(self, function: Callable[[], T]) -> Asked[T] | None:
         try:
@@ -99,7 +114,7 @@ class SharedState:
             self._fail(str(error) or type(error).__name__)
             return None
         with self._lock:
-            self._failed, self._silent_until = False, 0.0
+            self._answered, self._failed, self._silent_until = True, False, 0.0
         return answer
 
     def _may_ask(self) -> bool:

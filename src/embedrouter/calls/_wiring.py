@@ -40,6 +40,8 @@ class Shared:
     """Of texts that are being embedded."""
     indexes: Records
     """The spaces of indexes."""
+    close: Callable[[], None]
+    """Closes connections; the next call opens them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,8 @@ class Wiring:
         self.memory.clear()
         self.cache.close()
         self.ledger.close()
+        if self.shared is not None:
+            self.shared.close()
         self.events.finish()
 
 
@@ -203,7 +207,7 @@ def _shared(state: RedisState, models: Sequence[str | Model], candidates: Sequen
         if not item.local:
             account = f"{name} {numbers[name]}"
             limits[item.index] = state.limits(account, tuple((quota, MINUTE) for quota in quotas), declared)
-    return Shared(state.place, limits, state.claims(), state.records(INDEXES))
+    return Shared(state.place, limits, state.claims(), state.records(INDEXES), state.close)
 
 
 def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend], dict[str, object]]:
