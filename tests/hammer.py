@@ -597,6 +597,7 @@ def share_limits(
     url: str, state: str, factor: float, tokens: int, process: int, seconds: float, calls: int
 ) -> dict[str, Any]:
     """Embed texts of its own for so many seconds, in calls that wait for the limits that all processes share."""
+    logging.getLogger("embedrouter.spending").setLevel(logging.CRITICAL)  # the last calls have no time left
     shared = FastState(state, factor)
     model = Model(MODEL, base_url=url, api_key="k", dimensions=8, tokens_per_minute=tokens)
     router = Router(

@@ -22,6 +22,7 @@ from embedrouter.events import Event, SharedStateFailed
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.redis import RedisState
 from embedrouter.redis._claims import RedisClaims
+from embedrouter.retrieval import index_guard
 from embedrouter.retrieval.index_guard import IndexGuard, forget, move, recorded
 from embedrouter.testing import NO_WAITING, FakeBackend
 from embedrouter.types import Answer, InputType
@@ -202,6 +203,7 @@ def test_calls_go_on_while_the_server_is_gone_and_share_again_afterwards(
 ) -> None:
     """It is told once, each call waits a bounded time, and no program is started again."""
     monkeypatch.setattr(_shared_state, "PATIENCE", 0.5)
+    monkeypatch.setattr(_shared_state, "PAUSE", 1.0)
     events: list[Event] = []
     fake = FakeBackend()
     router = worker(
@@ -216,7 +218,7 @@ def test_calls_go_on_while_the_server_is_gone_and_share_again_afterwards(
         seconds.append(time.monotonic() - began)
     gone = warned(events, "limits"), warned(events, "claims")
     redis.start() if trouble == "stop" else redis.resume()
-    time.sleep(_shared_state.PAUSE + 0.5)
+    time.sleep(1.1)
     embed(router, asynchronous, ["e"], input_type="document")
     again = RedisState(redis.address)
     keys = again.server.client.keys("embedrouter:limits:*state")
@@ -306,14 +308,17 @@ def test_workers_with_one_state_guard_an_index_together(
     embeddings(state, "two").embed_documents(["text"])
 
 
-def test_while_the_server_is_gone_queries_are_answered_and_new_workers_add_no_documents(redis: RedisServer) -> None:
+def test_while_the_server_is_gone_queries_are_answered_and_new_workers_add_no_documents(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that has seen the record goes on."""
+    monkeypatch.setattr(index_guard, "PAUSE", 0.2)
+    monkeypatch.setattr(index_guard, "FRESH", 0.0)
     state, events = RedisState(redis.address + "?socket_timeout=0.5"), list[Event]()
     old = embeddings(state, "one", on_event=events.append)
     old.embed_documents(["text"])
     old.embed_query("query")
     redis.stop()
-    time.sleep(1.1)
     new = embeddings(state, "one", on_event=events.append)
 
     assert len(old.embed_documents(["another"])[0]) == 8
@@ -322,5 +327,5 @@ def test_while_the_server_is_gone_queries_are_answered_and_new_workers_add_no_do
     with pytest.raises(ConfigError, match=r"handbook.*cannot be read"):
         new.embed_documents(["text"])
     redis.start()
-    time.sleep(3.1)
+    time.sleep(0.3)
     new.embed_documents(["text"])

@@ -46,12 +46,10 @@ class SharedState:
         place: where the server is, for messages.
     """
 
-    def __init__(
-        self, events: Events, what: Literal["limits", "claims"], consequence: str, place: str, pause: float = PAUSE
-    ) -> None:
+    def __init__(self, events: Events, what: Literal["limits", "claims"], consequence: str, place: str) -> None:
         self._events, self._what, self._consequence, self._place = events, what, consequence, place
         self._lane = Lane(threads, MOST_ASKING)
-        self._pause, self._lock = pause, Lock()
+        self._lock = Lock()
         self._answered = self._failed = False
         self._silent_until = 0.0
         self._started: set[Future[Any]] = set()
@@ -124,13 +122,13 @@ class SharedState:
             if now < self._silent_until:
                 return False
             if self._failed:
-                self._silent_until = now + self._pause
+                self._silent_until = now + PAUSE
             return True
 
     def _fail(self, reason: str) -> None:
         with self._lock:
             first, self._failed = not self._failed, True
-            self._silent_until = time.monotonic() + self._pause
+            self._silent_until = time.monotonic() + PAUSE
         if first:
             self._events.emit(
                 SharedStateFailed,
