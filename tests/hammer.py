@@ -599,7 +599,7 @@ def share_limits(
     """Embed texts of its own for so many seconds, in calls that wait for the limits that all processes share."""
     logging.getLogger("embedrouter.spending").setLevel(logging.CRITICAL)  # the last calls have no time left
     shared = FastState(state, factor)
-    model = Model(MODEL, base_url=url, api_key="k", dimensions=8, tokens_per_minute=tokens)
+    model = Model(MODEL, base_url=url, api_key="k", dimensions=8, tokens_per_minute=tokens, timeout=15 * factor)
     router = Router(
         [model],
         state=shared,
@@ -613,7 +613,7 @@ def share_limits(
 
     def work(worker: int) -> None:
         for number in itertools.count():
-            texts = [text(number * 100 + place, 250) + f" {process} {worker}" for place in range(8)]
+            texts = [text(number * 100 + place, 250) + f" {process} {worker}" for place in range(28)]
             left = (end - time.monotonic()) * factor
             if left <= 0:
                 return

@@ -197,7 +197,7 @@ def warned(events: Sequence[Event], what: str) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::embedrouter.errors.CacheWarning")
-@pytest.mark.parametrize("trouble", ["stop", "suspend"])
+@pytest.mark.parametrize("trouble", ["stop", "suspend", "full"])
 def test_calls_go_on_while_the_server_is_gone_and_share_again_afterwards(
     redis: RedisServer, trouble: str, asynchronous: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,19 +210,24 @@ def test_calls_go_on_while_the_server_is_gone_and_share_again_afterwards(
         fake, redis.address + "?socket_timeout=0.5", cache=tmp_path / "cache", on_event=events.append, retry=NO_WAITING
     )
     embed(router, asynchronous, ["a"], input_type="document")
-    getattr(redis, trouble)()
+    admin = RedisState(redis.address)
+    admin.server.client.config_set("maxmemory", "1" if trouble == "full" else "0")
+    if trouble != "full":
+        getattr(redis, trouble)()
     seconds = []
     for text in "bcd":
         began = time.monotonic()
         assert embed(router, asynchronous, [text], input_type="document").cached == (False,)
         seconds.append(time.monotonic() - began)
     gone = warned(events, "limits"), warned(events, "claims")
-    redis.start() if trouble == "stop" else redis.resume()
+    if trouble != "full":
+        redis.start() if trouble == "stop" else redis.resume()
+    admin.server.client.config_set("maxmemory", "0")
+    admin.server.client.flushall()
     time.sleep(1.1)
     embed(router, asynchronous, ["e"], input_type="document")
-    again = RedisState(redis.address)
-    keys = again.server.client.keys("embedrouter:limits:*state")
-    again.close()
+    keys = admin.server.client.keys("embedrouter:limits:*state")
+    admin.close()
 
     assert gone == (1, 1)
     assert max(seconds) < 8
