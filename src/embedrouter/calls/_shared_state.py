@@ -47,7 +47,8 @@ class SharedState:
     """
 
     def __init__(self, events: Events, what: Literal["limits", "claims"], consequence: str, place: str) -> None:
-        self._events, self._what, self._consequence, self._place = events, what, consequence, place
+        self._what: Literal["limits", "claims"] = what
+        self._events, self._consequence, self._place = events, consequence, place
         self._lane = Lane(threads, MOST_ASKING)
         self._lock = Lock()
         self._answered = self._failed = False
