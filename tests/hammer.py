@@ -613,7 +613,7 @@ def share_limits(
 
     def work(worker: int) -> None:
         for number in itertools.count():
-            texts = [text(number * 100 + place, 250) + f" {process} {worker}" for place in range(28)]
+            texts = [text(number * 100 + place, 250) + f" {process} {worker}" for place in range(12)]
             left = (end - time.monotonic()) * factor
             if left <= 0:
                 return

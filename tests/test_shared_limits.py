@@ -257,13 +257,12 @@ def play(server: Server, pace: Pace, workers: Sequence[Worker], minutes: float, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Sliding, Aligned, Bucket])
-def test_a_hundred_workers_use_a_limit_and_each_gets_its_share(server: Server, kind: type[Pace]) -> None:
+def test_a_hundred_workers_use_a_limit_and_each_gets_its_share(server: Server) -> None:
     """One comes late, and one is killed. The first minute, in which all begin at once, does not count."""
     workers = crowd(100)
     workers[3].begins, workers[7].killed = 70.0, 80.0
     end = 150.0
-    crew = play(server, kind(tokens=4_000_000), workers, end / 60)
+    crew = play(server, Sliding(tokens=4_000_000), workers, end / 60)
     shares = [crew.share(worker, worker.begins or 30, end) * 99 for worker in workers if worker is not workers[7]]
 
     assert crew.used(0, end) >= 0.9
@@ -271,10 +270,13 @@ def test_a_hundred_workers_use_a_limit_and_each_gets_its_share(server: Server, k
     assert crew.pace.provoked * 1000 < len(crew.pace.accepted)
 
 
-def test_ten_workers_use_a_limit_and_each_gets_its_share(server: Server) -> None:
-    """The same in two seconds."""
+@pytest.mark.parametrize(
+    "kind", [Sliding, pytest.param(Aligned, marks=pytest.mark.slow), pytest.param(Bucket, marks=pytest.mark.slow)]
+)
+def test_ten_workers_use_a_limit_and_each_gets_its_share(server: Server, kind: type[Pace]) -> None:
+    """However the provider counts its minutes."""
     workers = crowd(10)
-    crew = play(server, Sliding(tokens=600_000), workers, 2.5)
+    crew = play(server, kind(tokens=600_000), workers, 2.5)
 
     assert crew.used(0, 150) >= 0.9
     assert min(crew.share(worker, 20, 150) * 10 for worker in workers) >= 0.5

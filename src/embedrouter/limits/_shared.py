@@ -39,6 +39,8 @@ class Ticket:
     """Seconds after which the request counts as answered, because its worker may be dead."""
     refusals: int = 0
     """HTTP 429 in a row of all workers, when the request was admitted."""
+    place: str = ""
+    """The place in the queue, kept here as well: a worker that comes late with its next question does not lose it."""
 
 
 @dataclass(frozen=True, slots=True)

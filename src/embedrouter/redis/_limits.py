@@ -50,8 +50,9 @@ class RedisLimits:
         now = self._clock() if self._clock else ""
         known = ticket.id, ticket.worker, ticket.texts, ticket.tokens, ticket.lease
         settings = PATIENCE, MINUTE, UNKNOWN_LIMIT, INSTANT, self._concurrency
-        wait, reason, refusals = self._server.run(ADMIT, self._keys, [now, *known, *settings, *self._quotas])
-        ticket.refusals = int(refusals)
+        told = [now, *known, *settings, *self._quotas, ticket.place]
+        wait, reason, refusals, place = self._server.run(ADMIT, self._keys, told)
+        ticket.refusals, ticket.place = int(refusals), bytes(place).decode()
         seconds = float(wait)
         if seconds <= 0:
             return None
@@ -62,7 +63,7 @@ class RedisLimits:
     ) -> None:
         now = self._clock() if self._clock else ""
         billed = "" if tokens is None else tokens
-        told = [now, ticket.id, outcome, billed, hold, FORGOTTEN_AFTER, *_numbers(reported)]
+        told = [now, ticket.id, outcome, billed, hold, FORGOTTEN_AFTER, *_numbers(reported), ticket.worker]
         self._server.run(END, self._keys, told)
 
 

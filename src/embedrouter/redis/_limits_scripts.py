@@ -114,7 +114,7 @@ local instant, concurrency = tonumber(ARGV[10]), tonumber(ARGV[11])
 local longest = patience / 3  -- that a ticket waits until it is asked with again, so that it keeps its place
 local refusals = get('refusals') or 0
 
-if call('ZSCORE', FLIGHT, ticket) then return {'0', '', refusals} end  -- admitted before; the answer was lost
+if call('ZSCORE', FLIGHT, ticket) then return {'0', '', refusals, ''} end  -- admitted before; the answer was lost
 sweep()
 
 -- The limits: declared, else as a provider has reported.
@@ -157,8 +157,11 @@ if not asked then
     end
   end
   if asked.share == 0 then asked.share = tokens / 1e6 end
-  local start = math.max(virtual, tonumber(call('ZSCORE', WORKERS, worker)) or 0)
-  call('ZADD', WORKERS, string.format('%.9f', start + asked.share), worker)
+  local start = tonumber(ARGV[18])  -- of the place that it had, and lost because it was not asked with
+  if not start then
+    start = math.max(virtual, tonumber(call('ZSCORE', WORKERS, worker)) or 0)
+    call('ZADD', WORKERS, string.format('%.9f', start + asked.share), worker)
+  end
   call('ZADD', QUEUE, string.format('%.9f', start), ticket)
   write(ticket, asked)
 end
@@ -233,7 +236,7 @@ end
 
 if wait > instant then
   save()
-  return {string.format('%.6f', wait), reason, refusals}
+  return {string.format('%.6f', wait), reason, refusals, string.format('%.9f', start)}
 end
 call('ZREM', QUEUE, ticket)
 call('ZREM', ALIVE, ticket)
@@ -249,7 +252,7 @@ end
 set('pace', math.max(get('pace') or 0, now - 2) + asked.pace)  -- two seconds that were not used are made up for
 if refusals > 0 then put('probe', ticket) end
 save()
-return {'0', '', refusals}
+return {'0', '', refusals, ''}
 """
 )
 
@@ -257,10 +260,14 @@ END = (
     COMMON
     + """
 local ticket, outcome, billed, hold, forgotten = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local worker = ARGV[13]
 sweep()
 local asked = read(ticket)
 if asked then
   call('HDEL', TICKETS, ticket)
+  if outcome == 'unsent' and call('ZSCORE', WORKERS, worker) then
+    call('ZINCRBY', WORKERS, string.format('%.9f', -asked.share), worker)
+  end
   if call('ZREM', QUEUE, ticket) == 1 then
     call('ZREM', ALIVE, ticket)
   else
