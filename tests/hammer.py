@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import multiprocessing
@@ -36,11 +37,15 @@ from embedrouter import Budget, Model, RetryPolicy, Router
 from embedrouter.cache import Cache, open_cache
 from embedrouter.errors import BudgetExceededError, InputRejectedError, NoModelAvailableError
 from embedrouter.events import BookingsLost, CacheFailed, Event, LedgerFailed
+from embedrouter.limits import Quotas
 from embedrouter.redis import RedisState
+from embedrouter.redis._claims import RedisClaims
+from embedrouter.redis._limits import RedisLimits
 from embedrouter.spending import Ledger
 from embedrouter.testing import FakeBackend
 from embedrouter.types import Spending
 from tests.emulator.vectors import vector
+from tests.virtual_time import FastTime
 
 __all__ = ["MODEL", "Process", "a_program", "spending", "text"]
 
@@ -75,7 +80,7 @@ def text(number: int, words: int) -> str:
 
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["openai", "pytest", "tests.hammer"])
+SERVER.set_forkserver_preload(["openai", "pytest", "redis", "tests.hammer"])
 
 
 class Process:
@@ -597,6 +602,86 @@ class _Deadly:
         self._cache.close()
 
 
+class FastState(RedisState):
+    """State whose minutes are short; all processes of this machine have one clock.
+
+    Args:
+        factor: how many times as fast its time passes.
+    """
+
+    def __init__(self, address: str, factor: float) -> None:
+        super().__init__(address)
+        self.time = FastTime(factor)
+
+    def limits(self, account: str, quotas: Quotas, concurrency: int | None) -> RedisLimits:
+        return RedisLimits(self.server, account, quotas, concurrency, clock=self.time)
+
+
+def share_limits(
+    url: str, state: str, factor: float, tokens: int, process: int, seconds: float, calls: int
+) -> dict[str, Any]:
+    """Embed texts of its own for so many seconds, in calls that wait for the limits that all processes share."""
+    logging.getLogger("embedrouter.spending").setLevel(logging.CRITICAL)  # the last calls have no time left
+    shared = FastState(state, factor)
+    model = Model(MODEL, base_url=url, api_key="k", dimensions=8, tokens_per_minute=tokens, timeout=15 * factor)
+    router = Router(
+        [model],
+        state=shared,
+        cache=None,
+        ledger=":memory:",
+        retry=RetryPolicy(timeout=60 * factor),
+        clock=shared.time,
+        sleep=shared.time.sleep,
+    )
+    end = time.monotonic() + seconds
+
+    def work(worker: int) -> None:
+        for number in itertools.count():
+            texts = [text(number * 100 + place, 250) + f" {process} {worker}" for place in range(12)]
+            left = (end - time.monotonic()) * factor
+            if left <= 0:
+                return
+            with contextlib.suppress(NoModelAvailableError, InputRejectedError):
+                router.embed(texts, input_type="document", timeout=left)
+
+    crew = [threading.Thread(target=work, args=(worker,)) for worker in range(calls)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    router.close()
+    return {"tokens": router.usage.tokens, "requests": router.usage.requests}
+
+
+class ShortState(RedisState):
+    """State whose claims end soon after their process."""
+
+    def __init__(self, address: str, lease: float) -> None:
+        super().__init__(address)
+        self.lease = lease
+
+    def claims(self) -> RedisClaims:
+        return RedisClaims(self.server, self.lease)
+
+
+def share_texts(
+    url: str, state: str, numbers: Sequence[int], asynchronous: bool, lease: float = 20.0
+) -> dict[str, Any]:
+    """Embed texts that other processes need at the same time."""
+    model = Model(MODEL, base_url=url, api_key="k", dimensions=8, batch_size=10)
+    texts = [text(number, 3) for number in numbers]
+    with Router([model], state=ShortState(state, lease), ledger=":memory:") as router:
+        if asynchronous:
+            result = asyncio.run(router.aembed(texts, input_type="document"))
+        else:
+            result = router.embed(texts, input_type="document")
+    wrong = sum(
+        not np.allclose(row, vector("text-embedding-3-small", 8, None, item), atol=1e-6)
+        for row, item in zip(result.vectors, texts, strict=True)
+    )
+    return {"cached": sum(result.cached), "tokens": result.usage.tokens, "wrong": wrong}
+
+
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     task.__name__: task
     for task in (
@@ -617,6 +702,8 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         submit,
         collect,
         die_collecting,
+        share_limits,
+        share_texts,
     )
 }
 

@@ -41,6 +41,7 @@ from embedrouter.errors import (
 from embedrouter.events import Event
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.models import Catalogue
+from embedrouter.redis import RedisState
 from embedrouter.router import wiring_of
 from embedrouter.testing import FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType, Vectors
@@ -250,6 +251,14 @@ class Picky(FakeBackend):
 def limit_learned(scene: Scene) -> None:
     router = scene.router(Picky().model())
     embed(router, scene.asynchronous, ["a", "b"], input_type="document")
+
+
+@scene("SharedStateFailed RequestSent RequestAnswered CallBilled RequestSent RequestAnswered CallBilled")
+def shared_state_failed(scene: Scene) -> None:
+    """No server is there; it is said once."""
+    scene.router(FakeBackend().model(), cache=None, state=RedisState("redis://127.0.0.1:1"))
+    scene.ask("a")
+    scene.ask("b")
 
 
 @scene(

@@ -135,8 +135,8 @@ BUGS = {
     ),
     "a call that was stopped makes another request": Bug(
         "calls/_attempt.py",
-        "            call.effects.check()\n            timeout = _least(",
-        "            timeout = _least(",
+        "            call.effects.check()\n            timeout = least(",
+        "            timeout = least(",
         ("no request after a stop",),
     ),
     "a wait before a retry may pass the deadline": Bug(
@@ -147,7 +147,7 @@ BUGS = {
     ),
     "an attempt may take longer than its call": Bug(
         "calls/_attempt.py",
-        "timeout = _least(timeout, call.deadline, self._clock())",
+        "timeout = least(timeout, call.deadline, self._clock())",
         "timeout = candidate.timeout",
         (DEADLINE,),
     ),

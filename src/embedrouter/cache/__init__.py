@@ -6,13 +6,14 @@ LlamaIndex and addresses of fsspec, for which there is a class each. ``CacheData
 cache folder.
 """
 
+from ._claims import Claims, ClaimState
 from ._codec import row_size
 from ._failing import StoreError, failing
 from ._foreign import ForeignRows
 from ._keys import KEY_BYTES, key_function, mark
 from ._maintenance import CHUNK_ROWS, CacheDatabase, StoredRow, chunked, is_sound
 from ._memory import QueryMemory
-from ._records import read_record, write_again, write_once
+from ._records import FolderRecords, Records, as_records, read_record, write_again, write_once
 from ._served import ServedNames, same_name
 from ._size import disk_size
 from ._store import (

@@ -9,14 +9,18 @@ maker has given to one model.
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from ._records import read_record, write_once
+from ._records import FolderRecords, Records, as_records
 
 FOLDER = "served"
 """Inside the cache's folder."""
+
+PAUSE = 30.0
+"""Seconds after which a name is recorded again on a server that did not answer."""
 
 SYNONYMS = {"text-embedding-ada-002-v2": "text-embedding-ada-002", "ada": "text-embedding-ada-002"}
 """Names of one model: OpenAI said ``-v2`` in 2023, not in 2024, and again since 2025; Azure says ``ada``."""
@@ -28,49 +32,65 @@ class ServedNames:
     """The names by which servers call the declared models.
 
     Args:
-        folder: of the cache; ``None`` keeps the names in memory.
+        place: the folder of the cache, or records that workers share; ``None`` keeps the names in memory.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder / FOLDER if folder else None
+    def __init__(self, place: Path | Records | None) -> None:
+        self._records = as_records(place / FOLDER) if isinstance(place, Path) else place
         self._names: dict[str, str] = {}
+        self._again: dict[str, float] = {}
+        """When the record of a name is tried again that a server did not answer for."""
 
     def known(self, model: str, fingerprint: str) -> str | None:
-        """Return the name that this process has seen; no file is read."""
-        return self._names.get(_key(model, fingerprint))
+        """Return the name that this process has seen; nothing is read. ``None``: ``remember`` it."""
+        key = _key(model, fingerprint)
+        if (again := self._again.get(key)) is not None and time.monotonic() >= again:
+            return None
+        return self._names.get(key)
 
     def remember(self, model: str, fingerprint: str, name: str) -> str:
         """Return the name that was reported first, which may be ``name``."""
-        path = self.path(model, fingerprint)
-        return self._names.setdefault(_key(model, fingerprint), _stored(path, name) if path else name)
+        key = _key(model, fingerprint)
+        stored = None if self._records is None else _stored(self._records, key, self._names.get(key, name))
+        if stored is not None:
+            self._again.pop(key, None)
+            self._names[key] = stored
+        elif self._records is not None and self._records.shared:
+            self._again[key] = time.monotonic() + PAUSE
+        return self._names.setdefault(key, name)
 
     def forget(self, model: str, fingerprint: str) -> None:
         """Forget the name of a model: the next one that is reported is the first."""
-        self._names.pop(_key(model, fingerprint), None)
-        if (path := self.path(model, fingerprint)) is not None:
+        key = _key(model, fingerprint)
+        self._names.pop(key, None)
+        if self._records is not None:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                self._records.remove(key)
 
     def path(self, model: str, fingerprint: str) -> Path | None:
         """Return the file of a model's name, for messages."""
-        return self._folder / f"{_key(model, fingerprint)}.json" if self._folder else None
+        key = _key(model, fingerprint)
+        return self._records.path(key) if isinstance(self._records, FolderRecords) else None
 
 
-def _stored(path: Path, name: str) -> str:
-    """Return the recorded name; without a record, record ``name``. A damaged record is written again."""
-    record = {"served_as": name}
-    with suppress(OSError):  # a folder that cannot be written keeps no names
-        if not path.exists():
-            write_once(path, record)
-        if path.is_file() and _read(path) is None:
-            path.unlink(missing_ok=True)
-            write_once(path, record)
-    return _read(path) or name
+def _stored(records: Records, key: str, name: str) -> str | None:
+    """Return the recorded name; without a record, record ``name``. A damaged record is written again.
+
+    Returns:
+        ``None`` where nothing can be read or written: then no name is kept.
+    """
+    with suppress(OSError):
+        records.write_once(key, {"served_as": name})
+        if (known := _read(records, key)) is not None:
+            return known
+        records.write_again(key, {"served_as": name})
+        return _read(records, key)
+    return None
 
 
-def _read(path: Path) -> str | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(read_record(path)["served_as"])
+def _read(records: Records, key: str) -> str | None:
+    with suppress(ValueError, KeyError, TypeError):
+        return str(records.read(key)["served_as"])
     return None
 
 

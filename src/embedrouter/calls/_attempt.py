@@ -5,34 +5,33 @@ An answer is validated before use, and is in the cache and in the ledger before 
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from itertools import accumulate
-from typing import Literal
 
 from ..cache import key_function, same_name
 from ..errors import (
     BackendError,
     BadResponseError,
     BudgetExceededError,
-    CircuitOpenError,
     EmbedRouterError,
     RateLimitedError,
     RequestTimeoutError,
     SpaceMismatchError,
 )
-from ..events import BillImplausible, BudgetRefused, LimitWaited
-from ..limits import INSTANT, MINUTE, Admission, ModelLimits
+from ..events import BillImplausible, BudgetRefused
+from ..limits import INSTANT, Admission, ModelLimits
 from ..models import own_answer
 from ..providers import never_sent
 from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
+from ._admission import Admitting, least
 from ._answer import MISSING, billed, fault, has_other_length, shares, unusable
 from ._call import Call, Embedded, Limiter, SizedText
 from ._events import RequestEvents
 from ._learned import Learned
+from ._shared_state import SharedState
 from ._wiring import Wiring
 
 
@@ -57,12 +56,20 @@ class OneAttempt:
         wiring: the backends, the cache and the accounts; an open circuit is waited for as long as a retry may take.
         limits: returns the limits of a candidate in this process.
         learned: is told which candidates give usable vectors.
+        state: asks the server of the limits that workers share.
     """
 
-    def __init__(self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits], learned: Learned) -> None:
+    def __init__(
+        self,
+        wiring: Wiring,
+        limits: Callable[[Candidate], ModelLimits],
+        learned: Learned,
+        state: SharedState | None = None,
+    ) -> None:
         self._wiring, self._limits, self._learned = wiring, limits, learned
         self._cache, self._ledger, self._clock = wiring.cache, wiring.ledger, wiring.clock
         self._served, self._tell = wiring.served, RequestEvents(wiring.events)
+        self._admission = Admitting(wiring, limits, state)
         self._warned: set[str] = set()
         """The models of which an implausible bill was logged."""
 
@@ -70,7 +77,7 @@ class OneAttempt:
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, left: float, patient: bool
     ) -> Outcome:
         """Make attempt ``number`` (from 1), which may take ``left`` seconds."""
-        admission = await self._admitted(call, candidate, texts, left, patient)
+        admission = await self._admission.admit(call, candidate, texts, left, patient)
         if isinstance(admission, BackendError):
             return Outcome(error=admission, sent=isinstance(admission, RateLimitedError))
         try:
@@ -83,56 +90,6 @@ class OneAttempt:
         outcome.seconds = self._clock() - began
         return outcome
 
-    async def _admitted(
-        self, call: Call, candidate: Candidate, texts: Sequence[SizedText], left: float, patient: bool
-    ) -> Admission | BackendError:
-        """Wait for a free slot, for the rate limit, and for the end of an open circuit."""
-        began = self._clock()
-        limits, slot = self._limits(candidate), None
-        limit: Literal["rate limit", "concurrency limit", "open circuit"] | None = None
-        refusal = limits.refusal
-        tokens = sum(item.tokens for item in texts)
-        try:
-            while True:
-                call.effects.check()
-                now = self._clock()
-                answer = limits.admit(
-                    tokens,
-                    now,
-                    texts=len(texts),
-                    least=texts[0].tokens,
-                    slot=slot,
-                    loop=call.effects.loop,
-                    blocked_loop=call.effects.blocked_loop,
-                )
-                if isinstance(answer, Admission):
-                    if limit is not None:
-                        self._wiring.events.emit(LimitWaited, **call.about(candidate), limit=limit, seconds=now - began)
-                    return answer
-                if limits.refusal is not refusal and limits.refusal is not None:
-                    return copy(limits.refusal)
-                if answer.slot is not None:
-                    slot, seconds, limit = answer.slot, answer.seconds, "concurrency limit"
-                    if call.deadline is not None and now >= call.deadline:
-                        return _too_late(candidate, 0.0, "its concurrency limit")
-                    await call.effects.wait_for([slot], _least(seconds, call.deadline, now))
-                    continue
-                limit = "open circuit" if answer.circuit_open else "rate limit"
-                until = now + answer.seconds
-                long = answer.circuit_open or answer.seconds > MINUTE  # as the provider requests
-                if long and (not patient or answer.unreached or until > began + left):
-                    reason = "because it keeps failing" if answer.circuit_open else "as its provider asks"
-                    last = f": {answer.unreached}" if answer.unreached else ""
-                    story = f"not called for {answer.seconds:.1f} s, {reason}{last}"
-                    return CircuitOpenError(story, model=candidate.name)
-                if call.deadline is not None and until > call.deadline:
-                    reason = "it keeps failing" if answer.circuit_open else "its rate limit"
-                    return _too_late(candidate, answer.seconds, reason)
-                await call.effects.sleep(answer.seconds)
-        finally:
-            if slot is not None:
-                limits.give_up(slot)
-
     async def _send(
         self,
         call: Call,
@@ -142,7 +99,7 @@ class OneAttempt:
         left: float,
         admission: Admission,
     ) -> Outcome:
-        timeout = min(candidate.timeout, _least(left, call.deadline, self._clock()))
+        timeout = min(candidate.timeout, least(left, call.deadline, self._clock()))
         if timeout < INSTANT:  # an event loop may wake a call a little early
             return Outcome(error=_used_up(candidate))
         spending = _spending(call, candidate, texts, number, timeout)
@@ -163,7 +120,7 @@ class OneAttempt:
                 refused = BudgetExceededError(f"{candidate.name} was not called: {reservation}", tag=reservation.tag)
                 return Outcome(error=refused)
             call.effects.check()
-            timeout = _least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
+            timeout = least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
             if timeout < INSTANT:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
@@ -307,11 +264,11 @@ class OneAttempt:
             if same_name(name, allowed):
                 return None
         path = self._served.path(*model)
-        forget = f"; or embed everything again, and remove {path}." if path else "."
+        forget = f"remove {path}" if path else "run: embedrouter doctor --accept"
         return SpaceMismatchError(
             f"{candidate.name} was served as {first!r} before, and now as {name!r}: the vectors may be of another "
             "space, and were not kept. Load the former model; or, if both names mean one model, declare "
-            f"Model(…, served_as=[{name!r}]){forget}"
+            f"Model(…, served_as=[{name!r}]); or embed everything again, and {forget}."
         )
 
     def _keep(
@@ -346,18 +303,6 @@ class OneAttempt:
 def _used_up(candidate: Candidate) -> RequestTimeoutError:
     story = "the time allowed was used up before the request"
     return RequestTimeoutError(story, model=candidate.name, perhaps_billed=False)
-
-
-def _too_late(candidate: Candidate, seconds: float, reason: str) -> RequestTimeoutError:
-    return RequestTimeoutError(
-        f"the time allowed ends before the next request may go out, in {seconds:.1f} s ({reason})",
-        model=candidate.name,
-        perhaps_billed=False,
-    )
-
-
-def _least(seconds: float, deadline: float | None, now: float) -> float:
-    return seconds if deadline is None else min(seconds, deadline - now)
 
 
 def _first(texts: Sequence[SizedText], admission: Admission) -> Sequence[SizedText]:

@@ -7,6 +7,7 @@ Texts are passed down the stages, and vectors are passed back up:
     micro-batch                  ``_micro_batch``: small calls as one request
     look up                      ``_look_up``: the cache
     share                        ``_share``: texts that another call is embedding
+    claim                        ``_claim``: texts that another process is embedding
     size                         ``_size``: count tokens, split texts over the limit
     afford                       ``_afford``: the budget, concurrent requests
     send                         ``_send``: the candidates, cheapest first
@@ -23,7 +24,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from secrets import token_hex
+from typing import Any, TypeVar
 
 from .._process import PerProcess, in_thread, is_daemon_process, threads
 from .._sqlite import ends_in
@@ -38,7 +40,7 @@ from ..errors import (
     RateLimitedError,
 )
 from ..events import CallBilled, numbered_call, watched
-from ..limits import ModelHealth, ModelLimits
+from ..limits import ModelHealth, ModelLimits, SharedModelLimits
 from ..types import Candidate, EmbeddingResult, Estimate, Found
 from ._account import CallAccount
 from ._afford import Afford
@@ -46,6 +48,7 @@ from ._assemble import assemble, savings, warn_if_degraded
 from ._async import AsyncEffects, Tasks
 from ._attempt import OneAttempt
 from ._call import Call, SizedText, Stage, TextsRejected, TextsTooLong, without
+from ._claim import Claim
 from ._effects import Effects, Running
 from ._estimate import estimate
 from ._isolate import Isolate
@@ -58,6 +61,7 @@ from ._recall import Recall
 from ._retries import Retries
 from ._send import Send
 from ._share import Share
+from ._shared_state import SharedState
 from ._single_flight import SingleFlight
 from ._size import Size, Sized
 from ._surroundings import surroundings
@@ -86,32 +90,34 @@ class _Stages:
         clock = wiring.clock
         self.started = Started(max(candidate.concurrency for candidate in wiring.candidates))
         self.tasks = Tasks()
-        self.limits = {
-            candidate.index: ModelLimits(
-                concurrency=candidate.concurrency,
-                requests=candidate.requests_per_minute,
-                texts=candidate.texts_per_minute,
-                tokens=candidate.tokens_per_minute,
-                cooldown=wiring.retry.cooldown,
-                lease=2 * candidate.timeout,
-                backoff=_backoff(wiring),
-            )
-            for candidate in wiring.candidates
-        }
+        state = None if wiring.shared is None else SharedState(wiring.events, "limits", NO_LIMITS, wiring.shared.place)
+        self.states = [] if state is None else [state]
+        """Of which the background work is waited for."""
+        self.limits = {candidate.index: _limits(wiring, candidate, state) for candidate in wiring.candidates}
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
         self.learned = Learned(wiring.events)
-        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned)
+        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned, state)
         retries = Retries(wiring.retry, clock, wiring.random, wiring.events, attempt)
         send = Send(self.reader, wiring.degradation, wiring.events, Isolate(self.learned, retries))
         self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, wiring.events, send)
         self.size = Size(wiring.backends, wiring.cache, self.reader, wiring.on_too_long, self.learned, self.afford)
         self.first: Stage = self.size
         if wiring.share:
-            look_up: Stage = LookUp(self.reader, claims, Share(claims, self.reader, clock, wiring.events, self.size))
+            single = Share(claims, self.reader, clock, wiring.events, self._claimed(wiring))
+            look_up: Stage = LookUp(self.reader, claims, single)
             if wiring.micro_batch_window > 0 and not wiring.budget.caps_calls:
                 look_up = MicroBatch(wiring.micro_batch_window, clock, wiring.events, look_up)
             self.first = Recall(wiring.memory, look_up)
+
+    def _claimed(self, wiring: Wiring) -> Stage:
+        """Return the stage after the calls of this process: the other processes' where they share a cache."""
+        if wiring.shared is None or wiring.cache.store is None:
+            return self.size
+        state = SharedState(wiring.events, "claims", NO_CLAIMS, wiring.shared.place)
+        self.states.append(state)
+        claims, dtype = wiring.shared.claims, wiring.cache.dtype
+        return Claim(claims, state, self.reader, dtype, wiring.clock, wiring.events, self.size)
 
 
 class Calls:
@@ -296,7 +302,10 @@ class Calls:
 
     def finish(self) -> None:
         """Wait until paid answers of calls whose time was up are stored; no longer than one request may take."""
-        self._stages.get().started.finish(self._longest)
+        stages = self._stages.get()
+        stages.started.finish(self._longest)
+        for state in stages.states:
+            state.finish()
 
     async def afinish(self) -> None:
         """Do what ``finish`` does, also for cancelled calls of the running event loop."""
@@ -316,6 +325,27 @@ def _brief(error: EmbedRouterError) -> EmbedRouterError:
         cause.__traceback__, cause.__context__ = None, None
         cause = cause.__cause__
     return error.with_traceback(None)
+
+
+NO_LIMITS = "each process keeps the limits by itself"
+NO_CLAIMS = "a text that two processes need at the same moment is paid for twice"
+"""What follows where the server of the shared limits, or claims, does not answer."""
+
+
+def _limits(wiring: Wiring, candidate: Candidate, state: SharedState | None) -> ModelLimits:
+    """Return the limits of a model in this process, which are part of those of all workers where state is shared."""
+    settings: dict[str, Any] = {
+        "concurrency": candidate.concurrency,
+        "requests": candidate.requests_per_minute,
+        "texts": candidate.texts_per_minute,
+        "tokens": candidate.tokens_per_minute,
+        "cooldown": wiring.retry.cooldown,
+        "lease": 2 * candidate.timeout,
+        "backoff": _backoff(wiring),
+    }
+    if wiring.shared is None or state is None or candidate.local:
+        return ModelLimits(**settings)
+    return SharedModelLimits(wiring.shared.limits[candidate.index], state.start, token_hex(8), **settings)
 
 
 def _backoff(wiring: Wiring) -> Callable[[int, RateLimitedError], float] | None:

@@ -4,6 +4,7 @@ import inspect
 import random
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import QueryMemory, ServedNames, VectorCache, mark
+from ..cache import Claims, QueryMemory, Records, ServedNames, VectorCache, mark
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
-from ..limits import RetryPolicy
+from ..limits import MINUTE, RetryPolicy, SharedLimits
 from ..models import Backend, Card, Model, RouterSettings, load_catalogue, rank, resolve, shared_space
 from ..providers import create, describe
 from ..redis import RedisState, open_caches
@@ -23,8 +24,24 @@ from ..spending import Budget, Ledger, UsageTotals, cost, current_tag, project_t
 from ..types import Candidate, InputType, OverlongPolicy, Space
 from ._call import Degradation
 
-LEDGER_FILE = "ledger.db"
+LEDGER_FILE, INDEXES = "ledger.db", "indexes"
 YEAR = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the workers share on a server, besides cache and ledger."""
+
+    place: str
+    """The server, for messages."""
+    limits: Mapping[int, SharedLimits]
+    """Of each model that is no local one, by its index."""
+    claims: Claims
+    """Of texts that are being embedded."""
+    indexes: Records
+    """The spaces of indexes."""
+    close: Callable[[], None]
+    """Closes connections; the next call opens them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +70,8 @@ class Wiring:
     """Seconds; 0 sends each call alone."""
     embedders: Mapping[str, object] = field(default_factory=dict)
     """Each wrapped embedder, by the fingerprint of its model."""
+    shared: Shared | None = None
+    """What workers share, where ``state=`` names a server."""
     share: bool = True
     """Whether calls share texts (single flight) and are sent together (micro-batches)."""
     clock: Callable[[], float]
@@ -107,6 +126,8 @@ class Wiring:
         self.memory.clear()
         self.cache.close()
         self.ledger.close()
+        if self.shared is not None:
+            self.shared.close()
         self.events.finish()
 
 
@@ -135,7 +156,8 @@ def wire(settings: RouterSettings) -> Wiring:
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
     cache = VectorCache(open_caches(settings.cache, settings.state), settings.cache_dtype, names, events)
     budget = Budget.of(settings.budget) or Budget()
-    served = ServedNames(cache.folder)
+    state = settings.state if isinstance(settings.state, RedisState) else None
+    served = ServedNames(cache.folder if state is None else state.records("served"))
     folder = cache.folder or Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
     ledger = _open_ledger(settings, folder, budget, events)
     return Wiring(
@@ -168,7 +190,24 @@ def wire(settings: RouterSettings) -> Wiring:
         events=events,
         tiers=settings.tiers,
         tag=project_tag(),
+        shared=None if state is None else _shared(state, settings.models, candidates),
     )
+
+
+def _shared(state: RedisState, models: Sequence[str | Model], candidates: Sequence[Candidate]) -> Shared:
+    """Return what workers share. Of models with one name in a router, such as one behind two keys, each has its own."""
+    limits: dict[int, SharedLimits] = {}
+    numbers: Counter[str] = Counter()
+    for item, entry in zip(candidates, models, strict=True):
+        address = "" if isinstance(entry, str) else entry.base_url or ""
+        name = f"{item.name} {address}"
+        numbers[name] += 1
+        quotas = item.requests_per_minute, item.texts_per_minute, item.tokens_per_minute
+        declared = None if isinstance(entry, str) else entry.max_concurrency
+        if not item.local:
+            account = f"{name} {numbers[name]}"
+            limits[item.index] = state.limits(account, tuple((quota, MINUTE) for quota in quotas), declared)
+    return Shared(state.place, limits, state.claims(), state.records(INDEXES), state.close)
 
 
 def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int, Backend], dict[str, object]]:

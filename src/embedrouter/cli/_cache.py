@@ -16,6 +16,7 @@ from .._display import data_size
 from ..cache import (
     CacheDatabase,
     ForeignRows,
+    Records,
     StoredRow,
     StoreError,
     chunked,
@@ -25,7 +26,7 @@ from ..cache import (
     without_password,
 )
 from ..errors import ConfigError
-from ..redis import SERVERS
+from ..redis import SERVERS, RedisState
 from ..retrieval.index_guard import FOLDER, forget, recorded, users_folder
 from ._console import Output, complain, say
 from ._export import CacheRow, export_rows, import_rows
@@ -236,12 +237,22 @@ def import_(
 def forget_index(
     name: Annotated[str, typer.Argument(help="The name that was given as index=.")],
     cache: Annotated[Path | None, typer.Option(metavar="DIR", help="The cache folder; by default the user's.")] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The Redis server of state=, if routers share one.")
+    ] = None,
 ) -> None:
     """Remove the record of an index's space, after the index was emptied or embedded again.
 
-    Records are in the user's data folder. Those that earlier versions kept in the cache folder are removed, too.
+    Records are in the user's data folder, and on the server of state=. Those that earlier versions kept in the cache
+    folder are removed, too.
     """
-    space = forget(name, users_folder(), (cache.expanduser() if cache else default_folder()) / FOLDER)
+    places: list[Path | Records] = [users_folder(), (cache.expanduser() if cache else default_folder()) / FOLDER]
+    if state is not None:
+        places.insert(0, RedisState(state).records(FOLDER))
+    try:
+        space = forget(name, *places)
+    except OSError as error:
+        raise ConfigError(f"The records cannot be read or removed ({error}).") from error
     say(f"Forgotten: the index {name!r} was in the space {space}. The next documents decide its space.")
 
 

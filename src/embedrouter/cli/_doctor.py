@@ -27,7 +27,7 @@ from ..errors import EmbedRouterError, RetirementWarning, StalePriceWarning
 from ..limits import RetryPolicy
 from ..models import Catalogue, load_catalogue
 from ..models.agreement import PROBE_VERSION
-from ..retrieval.index_guard import FOLDER, recorded, users_folder
+from ..retrieval.index_guard import places_of, recorded, users_folder
 from ..router import Router, wiring_of
 from ..spending import project_tag, tag
 from ..types import Usage, dollars
@@ -101,11 +101,11 @@ def _check_retirement(routers: list[tuple[Router, Catalogue]], today: date) -> l
     uses = {name: ["this configuration"] for router, _ in routers for name in router.models}
     for name in sorted({name for ledger in ledgers.values() for name in recent_models(ledger, project, today)}):
         uses.setdefault(name, []).append(f"requests of {project or 'no project'} in the last {RECENT.days} days")
-    folders = [users_folder(), *(wiring_of(router).folder / FOLDER for router, _ in routers)]
+    places = [users_folder(), *(place for router, _ in routers for place in places_of(router))]
     catalogues = [cards for _, cards in routers] or [load_catalogue()]
     cards = {name: card for catalogue in reversed(catalogues) for name, card in catalogue.items()}
     known = Catalogue(cards, catalogues[0].servers, catalogues[0].refused)
-    return list(check_retirement(uses, recorded(*dict.fromkeys(folders)), known, today))
+    return list(check_retirement(uses, recorded(*dict.fromkeys(places)), known, today))
 
 
 def _check_budget(router: Router) -> list[Finding]:

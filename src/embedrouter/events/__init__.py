@@ -41,6 +41,7 @@ from ._kinds import (
     LimitLearned,
     LimitWaited,
     ModelChanged,
+    SharedStateFailed,
     SpendingUnconfirmed,
 )
 from ._report import Events
@@ -71,5 +72,6 @@ __all__ = [
     "RequestRetried",
     "RequestSent",
     "RequestShared",
+    "SharedStateFailed",
     "SpendingUnconfirmed",
 ]

@@ -59,6 +59,27 @@ class LimitLearned(Event):
     setting: Literal["batch_size", "max_input_tokens"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedStateFailed(Event):
+    """The server of ``state=`` does not answer, and calls go on without what workers share there.
+
+    Once for limits, claims and records each, until it answers again.
+    """
+
+    level = logging.WARNING
+    logger = LIMITS
+    message = (
+        "The shared %(what)s on %(place)s cannot be used (%(reason)s): %(consequence)s. The server is tried again "
+        "every few seconds."
+    )
+
+    what: Literal["limits", "claims", "records"]
+    place: str
+    """The address, without a password."""
+    reason: str
+    consequence: str
+
+
 # Spending
 
 

@@ -12,6 +12,7 @@ Times are seconds of a monotonic clock, passed as arguments. The limiter has no 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..types import RateLimits
 
@@ -36,6 +37,9 @@ INSTANT = 1e-6
 LONGEST_WAIT = 300.0
 """Maximum seconds of a wait that a provider requests; longer waits are shortened."""
 
+Quotas: TypeAlias = tuple[tuple[int | None, float], ...]
+"""The limits of requests, texts and tokens, each with its period in seconds; ``None`` where there is none."""
+
 
 @dataclass(slots=True, eq=False)
 class Admission:
@@ -49,6 +53,8 @@ class Admission:
     """Likewise."""
     loop: Hashable = None
     """The event loop whose task makes the request."""
+    ticket: object = None
+    """Of the limits that workers share, where there are such."""
 
 
 class _Quota:
@@ -73,6 +79,11 @@ class _Quota:
     def limit(self) -> int | None:
         """The limit, where one is declared or reported."""
         return self._limit
+
+    @property
+    def reported(self) -> tuple[int | None, float]:
+        """The limit and its period in seconds, where the provider reports one and none is declared."""
+        return (None if self._declared is not None else self._limit), self._period
 
     @property
     def in_flight(self) -> int:
@@ -232,6 +243,11 @@ class RateLimiter:
     def first_answer(self) -> None:
         """Record that the provider has answered: requests no longer wait for a report of the limits."""
         self._answered = True
+
+    @property
+    def reported(self) -> Quotas:
+        """The limits that the provider has reported."""
+        return self._requests.reported, self._texts.reported, self._tokens.reported
 
     def _amounts(self, admission: Admission) -> tuple[tuple[_Quota, int], ...]:
         return (self._requests, 1), (self._texts, admission.texts), (self._tokens, admission.tokens)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from .._display import counted, shown_name
 from ..errors import ConfigError
 from ..retrieval.given_router import GivenRouter
-from ..retrieval.index_guard import FOLDER, move, recorded, users_folder
+from ..retrieval.index_guard import move, places_of, recorded
 from ..retrieval.store_guard import recorded_space
-from ..router import Router, wiring_of
+from ..router import Router
 from ..stores import Database, NotSwitchable, Writable
 from ..types import Space
 from ._check import Verification
@@ -114,8 +113,8 @@ def _forth(opened: Opened, new: Writable, entry: Entry, index: str, verification
     database, line = opened.database, ""
     if entry.state != "switched":
         if entry.state != "switching":
-            folders, old = _folders(opened.router), recorded_space(opened.source)
-            known = {one: space for one, space in recorded(*folders).items() if one == index}
+            places, old = places_of(opened.router), recorded_space(opened.source)
+            known = {one: space for one, space in recorded(*places).items() if one == index}
             moved = {one: (space.name, space.dimensions) for one, space in known.items() if old in (None, space)}
             aside = database.leads_to(opened.alias) or _free_name(database, f"{without_ending(opened.alias)}--old")
             entry = replace(entry, state="switching", name=opened.name, aside=aside, records=moved)
@@ -236,11 +235,7 @@ def _free_name(database: Database, wanted: str) -> str:
     return name
 
 
-def _folders(router: Router) -> tuple[Path, Path]:
-    return users_folder(), wiring_of(router).folder / FOLDER
-
-
 def _set_records(router: Router, spaces: Mapping[str, Space]) -> None:
     """Record indexes in other spaces than before."""
     for name, space in spaces.items():
-        move(name, space, *_folders(router))
+        move(name, space, *places_of(router))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..errors import ConfigError
+from ..limits import Quotas
 from ._books import RedisBooks
 from ._cache import TIMEOUT as CACHE_TIMEOUT
 from ._cache import RedisCache
+from ._claims import RedisClaims
+from ._limits import RedisLimits
+from ._records import RedisRecords
 from ._server import Server
 
 PREFIX = "embedrouter"
@@ -51,6 +56,29 @@ class RedisState:
     def books(self) -> RedisBooks:
         """Return the place of accounts, for ``Ledger(books=…)``."""
         return RedisBooks(self.server)
+
+    @property
+    def place(self) -> str:
+        """The server, for messages; without user and password."""
+        return self.server.place
+
+    def limits(self, account: str, quotas: Quotas, concurrency: int | None) -> RedisLimits:
+        """Return the limits of a model that the routers with this state share.
+
+        Args:
+            account: of the model; its routers share the limits.
+            quotas: the declared limits of requests, texts and tokens, each with its period in seconds.
+            concurrency: requests in flight at once, of all routers; ``None`` for no shared limit.
+        """
+        return RedisLimits(self.server, blake2b(account.encode(), digest_size=8).hexdigest(), quotas, concurrency)
+
+    def claims(self) -> RedisClaims:
+        """Return the claims of texts, with which one of several processes pays for a text."""
+        return RedisClaims(self.server)
+
+    def records(self, kind: str) -> RedisRecords:
+        """Return the records of one kind, such as the spaces of indexes."""
+        return RedisRecords(self._caching, kind)
 
     def close(self) -> None:
         """Close connections; the next call opens them again."""

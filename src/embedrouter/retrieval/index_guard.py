@@ -15,25 +15,28 @@ A record is one small JSON file in the folder ``indexes`` of the user's data fol
 a process has. A record is written once, atomically: of two processes that write at the same time one wins, and the
 other is checked against the winner's record. Earlier versions kept records beside the cache, and these count as well;
 where the data folder cannot be written, records are still kept there.
+
+Where routers share state (``Router(state=…)``), records are on its server, and hold for all workers. A worker that has
+once seen the record goes on while the server does not answer; others answer queries, and add no documents.
 """
 
 import json
 import shlex
+import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import platformdirs
 
 from .._process import in_thread
-from ..cache import read_record, write_again, write_once
+from ..cache import FolderRecords, Records, as_records
 from ..calls import ShowProgress, one_text
 from ..errors import ConfigError, InvalidInputError, SpaceMismatchError
-from ..events import IndexUnrecorded
+from ..events import IndexUnrecorded, SharedStateFailed
 from ..models import first_given, rank, requested
 from ..router import Router, wiring_of
 from ..tiered import TieredRouter, require_single_space
@@ -42,7 +45,14 @@ from ..types import EmbeddingResult, InputType, Space
 FOLDER = "indexes"
 """Inside the user's data folder, and in earlier versions inside the cache's folder."""
 
-SUFFIX = ".json"
+FRESH = 1.0
+"""Seconds for which a record that workers share is not read again."""
+PAUSE = 3.0
+"""Seconds without a question after a server has not answered."""
+
+
+class UnreachableRecordsError(ConfigError):
+    """The server with the records does not answer."""
 
 
 def users_folder() -> Path:
@@ -50,43 +60,69 @@ def users_folder() -> Path:
     return Path(platformdirs.user_data_dir("embedrouter", appauthor=False)) / FOLDER
 
 
+def places_of(router: Router) -> tuple[Path | Records, ...]:
+    """Return where the records of indexes are that a router's adapters fill; the first is written."""
+    wiring = wiring_of(router)
+    folders = dict.fromkeys((users_folder(), wiring.folder / FOLDER))
+    return (wiring.shared.indexes, *folders) if wiring.shared is not None else (*folders,)
+
+
 class IndexGuard:
     """Hold one vector store to one space.
 
-    Both methods use files: in asynchronous code they belong in a thread.
+    Both methods use files, or a server: in asynchronous code they belong in a thread.
 
     Args:
-        folder: where records are kept.
+        place: where records are kept: a folder, or records that workers share.
         name: of the vector store.
         space: of the router in front of the store.
-        earlier: where earlier versions kept records, and what is used where ``folder`` cannot be written.
+        others: where earlier versions kept records, or the machine before its state was shared. They count, too, and
+            are used where ``place`` is a folder that cannot be written.
 
     Raises:
         SpaceMismatchError: the store is recorded in another space.
     """
 
-    def __init__(self, folder: Path, name: str, space: Space, earlier: Path | None = None) -> None:
+    def __init__(self, place: Path | Records, name: str, space: Space, *others: Path | Records | None) -> None:
         if not name or not isinstance(name, str):
             raise ConfigError("index= must be the name of the vector store that is being filled, such as 'handbook'.")
         self.name = name
-        self._paths = [_path(place, name) for place in dict.fromkeys((folder, earlier)) if place is not None]
+        self._places = [as_records(item) for item in dict.fromkeys((place, *others)) if item is not None]
         self._space = space
-        self.check()
+        self._found_at: float | None = None
+        """When a shared record was read last, and was of this space."""
+        self._silent_until = 0.0
+        with suppress(UnreachableRecordsError):  # the first call finds out
+            self.check()
 
     def check(self) -> bool:
-        """Refuse a store that is recorded in another space; return whether there is a record."""
-        found = False
-        for path in self._paths:
-            space = _read(path)
+        """Refuse a store that is recorded in another space; return whether there is a record.
+
+        Raises:
+            UnreachableRecordsError: the server with the records does not answer, and has not confirmed this space to
+                this process before.
+        """
+        now, found = time.monotonic(), False
+        if self._found_at is not None and now < self._found_at + FRESH:
+            return True
+        for records in self._places:
+            try:
+                if records.shared and now < self._silent_until:
+                    raise OSError("it did not answer a moment ago")
+                space = _read(records, self.name)
+            except OSError as error:
+                found = found or self._unanswered(records, error)
+                continue
             found = found or space is not None
             if space is not None and space != self._space:
-                named = [self.name, *(["--cache", str(path.parent.parent)] if path is not self._paths[0] else [])]
                 raise SpaceMismatchError(
                     f"The index {self.name!r} holds vectors in the space {space}; this router gives {self._space}, and "
                     f"a distance between the two means nothing. Use a router of the space {space.name}, or embed the "
                     "documents again into an empty index and then run: embedrouter cache forget-index "
-                    f"{shlex.join(named)}; or give another index another name."
+                    f"{shlex.join([self.name, *self._option(records)])}; or give another index another name."
                 )
+            if space is not None and records.shared:
+                self._found_at = now
         return found
 
     def record(self) -> None:
@@ -95,73 +131,108 @@ class IndexGuard:
         Raises:
             ConfigError: the record cannot be written.
         """
+        if self._found_at is not None and time.monotonic() < self._found_at + FRESH:
+            return
         failure: OSError | None = None
-        for path in self._paths:
+        for records in self._places:
             try:
-                if not path.exists():
-                    write_once(path, {"index": self.name, **asdict(self._space)})
+                records.write_once(self.name, {"index": self.name, **asdict(self._space)})
                 break
             except OSError as error:
                 failure = error
+                if records.shared and self._found_at is not None:  # and has this space
+                    return
+                if records.shared:  # no other worker would see one on this machine
+                    raise ConfigError(self._unwritable(error)) from error
         else:
-            raise ConfigError(
-                f"The space of the index {self.name!r} cannot be recorded in {self._paths[0].parent} ({failure}). Give "
-                "the right to write there, or leave index= out."
-            ) from failure
+            assert failure is not None
+            raise ConfigError(self._unwritable(failure)) from failure
         self.check()
 
+    def _unanswered(self, records: Records, error: OSError) -> bool:
+        """Go on without a server that has confirmed this space before."""
+        if not records.shared:
+            raise error
+        self._silent_until = time.monotonic() + PAUSE
+        if self._found_at is None:
+            raise UnreachableRecordsError(
+                f"The record of the index {self.name!r} on {records.place} cannot be read ({error}), and whether its "
+                "vectors are in this router's space is not known. Try again when the server answers, or leave index= "
+                "out."
+            ) from error
+        return True
 
-def recorded(*folders: Path) -> dict[str, Space]:
-    """Return the recorded space of every index in folders, by name; the first folder that has a name counts."""
+    def _unwritable(self, failure: OSError) -> str:
+        first = self._places[0]
+        what = "Try again when the server answers" if first.shared else "Give the right to write there"
+        return (
+            f"The space of the index {self.name!r} cannot be recorded in {first.place} ({failure}). {what}, or leave "
+            "index= out."
+        )
+
+    def _option(self, records: Records) -> list[str]:
+        """Return the option with which forget-index finds records."""
+        if records.shared:
+            return ["--state", records.place]
+        here = self._places[0].place, str(users_folder())
+        return [] if records.place in here else ["--cache", str(Path(records.place).parent)]
+
+
+def recorded(*places: Path | Records) -> dict[str, Space]:
+    """Return the recorded space of every index in some places, by name; the first place that has a name counts."""
     found: dict[str, Space] = {}
-    for folder in folders:
-        for path in sorted(folder.glob("*" + SUFFIX)):
-            space = _read(path)
+    for records in map(as_records, places):
+        for name in records.names():
+            space = _read(records, name)
             if space is not None:
-                found.setdefault(unquote(path.name.removesuffix(SUFFIX)), space)
+                found.setdefault(name, space)
     return found
 
 
-def forget(name: str, *folders: Path) -> Space:
+def forget(name: str, *places: Path | Records) -> Space:
     """Remove the records of an index that was emptied or embedded again, and return the space of the first.
 
     Raises:
         ConfigError: there is no such record; the message lists the names of all records.
     """
-    known = recorded(*folders)
+    known = recorded(*places)
     if name not in known:
         names = ", ".join(map(repr, known)) or "none"
-        where = " and ".join(map(str, folders))
+        where = " and ".join(as_records(item).place for item in places)
         raise ConfigError(f"No index {name!r} is recorded in {where}. There are: {names}.")
-    for folder in folders:
-        _path(folder, name).unlink(missing_ok=True)
+    for records in map(as_records, places):
+        records.remove(name)
     return known[name]
 
 
-def move(name: str, space: Space, *folders: Path) -> None:
+def move(name: str, space: Space, *places: Path | Records) -> None:
     """Record the space of an index in place of what is recorded: the index was moved to another space.
 
     Raises:
         OSError: the record cannot be written.
     """
-    first, *others = dict.fromkeys(folders)
-    write_again(_path(first, name), {"index": name, **asdict(space)})
-    for folder in others:
-        _path(folder, name).unlink(missing_ok=True)
+    first, *others = map(as_records, dict.fromkeys(places))
+    first.write_again(name, {"index": name, **asdict(space)})
+    for records in others:
+        records.remove(name)
 
 
-def _path(folder: Path, name: str) -> Path:
-    return folder / (quote(name, safe="") + SUFFIX)
+def _read(records: Records, name: str) -> Space | None:
+    """Return the recorded space of an index; ``None`` without a record.
 
-
-def _read(path: Path) -> Space | None:
+    Raises:
+        OSError: the server with the records does not answer.
+        ConfigError: the record is damaged.
+    """
     try:
-        record = read_record(path)
-        return Space(record["name"], record["dimensions"])
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        record = records.read(name)
+        return None if record is None else Space(record["name"], record["dimensions"])
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ConfigError(f"The record {path} of an index cannot be read. Remove it if the index is new.") from error
+        if records.shared and isinstance(error, OSError):
+            raise
+        what = f"{name!r} on {records.place}"
+        where = records.path(name) if isinstance(records, FolderRecords) else what
+        raise ConfigError(f"The record {where} of an index cannot be read. Remove it if the index is new.") from error
 
 
 class ShownIsHeld:
@@ -185,6 +256,8 @@ class ShownIsHeld:
         super().__setattr__(name, value)
 
 
+UNKNOWN = "queries are answered, and whether the index is in this router's space is not known"
+"""What follows where the server with the records of indexes does not answer."""
 OF_THE_ROUTER = frozenset({"router", "space", "model", "model_name", "fingerprint"})
 """Attributes of adapters that follow from the router."""
 
@@ -206,9 +279,9 @@ class GuardedRouter:
     def __init__(self, router: Router | TieredRouter, index: str | None, counted_in: str | None = None) -> None:
         self.router = require_single_space(router)
         self.counted_in = counted_in
-        beside_cache = wiring_of(self.router).folder / FOLDER
-        self._guard = None if index is None else IndexGuard(users_folder(), index, self.router.space, beside_cache)
-        self._said = False
+        place, *others = places_of(self.router)
+        self._guard = None if index is None else IndexGuard(place, index, self.router.space, *others)
+        self._said = self._unreachable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (
@@ -286,10 +359,26 @@ class GuardedRouter:
         return result
 
     def _check(self, guard: IndexGuard, input_type: InputType) -> None:
-        """Refuse a store in another space; report once a store that is searched and has no record."""
-        if not guard.check() and input_type == "query" and not self._said:
+        """Refuse a store in another space; report once a store that is searched and has no record.
+
+        Where a server with the records does not answer, queries are answered, and documents are not embedded.
+        """
+        events = wiring_of(self.router).events
+        try:
+            found = guard.check()
+        except UnreachableRecordsError as error:
+            if input_type == "document":
+                raise
+            if not self._unreachable:
+                self._unreachable = True
+                place, reason = places_of(self.router)[0], str(error.__cause__)
+                events.emit(
+                    SharedStateFailed, what="records", place=as_records(place).place, reason=reason, consequence=UNKNOWN
+                )
+            return
+        self._unreachable = False
+        if not found and input_type == "query" and not self._said:
             self._said = True
-            events = wiring_of(self.router).events
             events.emit(IndexUnrecorded, index=guard.name, model=self.router.models[0], input_type=input_type)
 
     async def aresult(
