@@ -131,7 +131,7 @@ def _require_convertible(model: Model, files: Path, facts: Facts) -> None:
 
 def _encoder(file: Path, files: Path, facts: Facts, runtime: Runtime, dimensions: int) -> Encoder:
     first = module_folders(files)[0][1]
-    return Encoder(open_graph(runtime, file), Reader.of(first, lower=facts.lower), Last(dimensions, (), ()))
+    return Encoder(open_graph(runtime, file), Reader.of(first, lower=facts.lower), Last(dimensions, (), ()), WHOLE)
 
 
 def _convert_once(place: Path, files: Path, facts: Facts, runtime: Runtime, torch_model: Callable[[], Any]) -> None:

@@ -96,6 +96,8 @@ class Encoder:
     graph: Graph
     reader: Reader
     last: Last
+    output: str
+    """The graph's output that is the tokens' states or, for a graph that holds all modules, the vectors."""
 
     def encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         """Return a vector for each text, in the order of the texts; zeros for a text without a token."""
@@ -105,7 +107,7 @@ class Encoder:
         for batch in batches([len(found.ids) for found in tokens]):
             feeds = self.reader.feeds([tokens[index] for index in batch])
             outputs = self.graph.run({name: feeds[name] for name in self.graph.inputs})
-            vectors[batch] = self.last.vectors(outputs, feeds["attention_mask"], skipped)
+            vectors[batch] = self.last.vectors(outputs[self.output], feeds["attention_mask"], skipped)
         return vectors
 
 

@@ -47,20 +47,17 @@ class Last:
     skips_prompt: bool = False
     """Whether the tokens of the prompt do not count."""
 
-    def vectors(self, outputs: Mapping[str, NDArray[Any]], mask: Mask, skipped: int) -> Vectors:
+    def vectors(self, output: NDArray[Any], mask: Mask, skipped: int) -> Vectors:
         """Return the vectors of a batch, of shape (texts, dimensions).
 
         Args:
-            outputs: those of the graph, by name.
+            output: that of the graph, of shape (texts, tokens, width); without poolings (texts, width).
             mask: 1 for tokens, 0 for padding; of shape (texts, tokens).
             skipped: tokens of the prompt that do not count.
         """
-        if not self.poolings:
-            found = outputs[WHOLE]
-        else:
-            states = next(outputs[name] for name in outputs if outputs[name].ndim == 3)
-            found = pool(np.asarray(states, np.float32), mask, self.poolings, skipped)
-        found = np.asarray(found, np.float32)
+        found = np.asarray(output, np.float32)
+        if self.poolings:
+            found = pool(found, mask, self.poolings, skipped)
         for module in self.modules:
             found = module(found)
         return found[:, : self.dimensions]

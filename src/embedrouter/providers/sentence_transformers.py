@@ -34,12 +34,13 @@ import numpy as np
 
 from .._display import get_logger
 from .._process import PerProcess
-from ..errors import ConfigError, InputRejectedError
+from ..errors import ConfigError
 from ..models import Catalogue, Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
 from . import Backend, Description
 from ._conversion import ConversionError, open_converted, runtimes_for
 from ._loaded_model import describe_client, require_described, require_unchanged
+from ._local import finished, require_within
 from ._model_files import (
     INPUT_TYPES,
     choose_prompts,
@@ -136,20 +137,7 @@ class SentenceTransformersBackend(Backend):
         Raises:
             InputRejectedError: a text is over the model's limit.
         """
-        limit, prompt = loaded.limits[input_type], loaded.prompts[input_type]
-        if limit == math.inf:
-            return list(texts)
-        # ASCII text has at most one token per letter and one more; other text may grow when it is normalised.
-        room = limit - loaded.count([""])[0] - len(prompt) - 1
-        doubtful = [index for index, text in enumerate(texts) if len(text) > room or not (prompt + text).isascii()]
-        counts = loaded.count([prompt + texts[index] for index in doubtful])
-        if long := [index for index, tokens in zip(doubtful, counts, strict=True) if tokens > limit]:
-            raise InputRejectedError(
-                f"longer than the {limit:.0f} tokens that the model takes; sentence-transformers would have cut it",
-                model=self._model.name,
-                too_long=True,
-                indices=long,
-            )
+        require_within(self._model, texts, loaded.prompts[input_type], loaded.limits[input_type], loaded.count)
         return list(texts)
 
     def send(self, loaded: Loaded, request: list[str], input_type: InputType) -> Vectors:
@@ -163,16 +151,7 @@ class SentenceTransformersBackend(Backend):
         Raises:
             InputRejectedError: a text has no token in the model's vocabulary.
         """
-        cut = vectors[:, : self._candidate.space.dimensions]
-        if blank := np.flatnonzero(~cut.any(axis=1)).tolist():
-            raise InputRejectedError(
-                "the model has no token for any part of it, so it has no vector. Leave it out.",
-                model=self._model.name,
-                indices=blank,
-            )
-        if cut.shape != vectors.shape:
-            cut = cut / np.linalg.norm(cut, axis=1, keepdims=True)
-        return Answer(np.ascontiguousarray(cut, np.float32), tokens=None)
+        return finished(self._model, vectors, self._candidate.space.dimensions)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with the model's own tokenizer, special tokens and prompt included.
