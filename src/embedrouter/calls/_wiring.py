@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import QueryMemory, ServedNames, VectorCache, mark, open_cache
+from ..cache import Default, QueryMemory, ServedNames, VectorCache, default_folder, mark, open_cache
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
 from ..limits import RetryPolicy
@@ -132,9 +132,11 @@ def wire(settings: RouterSettings) -> Wiring:
     clock = settings.clock or time.monotonic
     events = Events(settings.on_event, clock)
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
-    cache = VectorCache(open_cache(settings.cache), settings.cache_dtype, names, events)
+    # what is faster than a cache is kept only where one is asked for
+    keeps_none = isinstance(settings.cache, Default) and all(item.instant for item in candidates)
+    cache = VectorCache(None if keeps_none else open_cache(settings.cache), settings.cache_dtype, names, events)
     budget = Budget.of(settings.budget) or Budget()
-    folder = getattr(cache.store, "folder", None)
+    folder = default_folder() if keeps_none else getattr(cache.store, "folder", None)
     served = ServedNames(folder if isinstance(folder, Path) else None)
     if not isinstance(folder, Path):
         folder = Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
@@ -190,6 +192,7 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
             index=index,
             rank=rank(model.tier, settings.tiers),
             local=known.local,
+            instant=known.instant,
             batches=known.batches,
             free_batches=known.free_batches,
             cuts=known.cuts,

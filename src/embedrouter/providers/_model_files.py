@@ -185,7 +185,7 @@ def _from_files(model: Model, dimensions: int | None, files: Path, *, space: str
         price=Decimal(0),
         source="the model's own files",
     )
-    return Description(card, local=True, identity=identity, files=files)
+    return Description(card, local=True, instant=facts.static, identity=identity, files=files)
 
 
 def _client_card(model: Model) -> Card:

@@ -21,6 +21,7 @@ Promises:
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -233,7 +234,8 @@ def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
             return _converted(model, known, candidate, files, runtime, torch_model)
         except ConversionError as error:
             refused.append(f"{PACKAGES[runtime]}: {error}")
-            logger.warning("%s is computed by torch, not by %s", model.name, refused[-1])
+            level = logging.INFO if model.runtime == "auto" else logging.WARNING
+            logger.log(level, "%s is computed by torch, not by %s", model.name, refused[-1])
     return _in_torch(model, known, candidate, torch_model(), refused)
 
 
