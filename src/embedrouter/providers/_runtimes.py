@@ -6,6 +6,7 @@ be a shorter number type, so that vectors differ from torch's by rounding alone.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -105,6 +106,12 @@ class _OpenVino:
         self.inputs = [port.get_any_name() for port in compiled.inputs]
         self.outputs = [port.get_any_name() for port in compiled.outputs]
         self._request = compiled.create_infer_request()
+        self._process = os.getpid()
+
+    def __del__(self, getpid: Any = os.getpid, keep: Any = ctypes.pythonapi.Py_IncRef) -> None:
+        """Keep what a forked child got from its parent: freeing it would wait for ever for threads that it has not."""
+        if getattr(self, "_process", None) not in (None, getpid()):
+            keep(ctypes.py_object(self._request))
 
     def run(self, feeds: Arrays) -> Mapping[str, NDArray[Any]]:
         found = self._request.infer(dict(feeds))

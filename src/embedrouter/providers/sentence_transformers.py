@@ -183,9 +183,10 @@ class SentenceTransformersBackend(Backend):
             if state.loaded is None:
                 # Torch's threads do not survive a fork: the first forward pass in the child would wait for them for
                 # ever, even that of a model loaded anew.
-                if self._process != os.getpid() and (torch := sys.modules.get("torch")):
+                forked = self._process != os.getpid()
+                if forked and (torch := sys.modules.get("torch")):
                     torch.set_num_threads(1)
-                state.loaded = load(self._model, self._known, self._candidate)
+                state.loaded = load(self._model, self._known, self._candidate, forked=forked)
             return state.loaded
 
     def _counting(self) -> _Counting | None:
@@ -207,8 +208,11 @@ create = SentenceTransformersBackend
 # Loading
 
 
-def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
+def load(model: Model, known: Description, candidate: Candidate, *, forked: bool = False) -> Loaded:
     """Load a model, in the fastest runtime that there is, and compare it with its description.
+
+    Args:
+        forked: whether this process was forked from one that may have loaded the model.
 
     Raises:
         ConfigError: a package is missing, or the model is not the one described.
@@ -229,6 +233,8 @@ def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
             torch_model()  # downloads the files
         name, files = find_files(model, known)
         try:
+            if runtime == "openvino" and forked and runtime in sys.modules:
+                raise ConversionError("its threads do not survive a fork")  # a call would wait for ever
             if files is None:
                 raise ConversionError(f"{name} has no files in the hub's folder")
             return _converted(model, known, candidate, files, runtime, torch_model)
