@@ -143,7 +143,8 @@ def bare(folder: Path) -> Any:
 
 
 def named(folder: Path, **settings: Any) -> Model:
-    return Model(f"sentence-transformers:{folder}", **settings)
+    """Declare a model in torch, beside which the other runtimes are tested in ``test_local_runtimes.py``."""
+    return Model(f"sentence-transformers:{folder}", **{"runtime": "torch", **settings})
 
 
 # sentence-transformers: what is known before anything is loaded

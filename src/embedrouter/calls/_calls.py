@@ -41,6 +41,7 @@ from ..errors import (
 )
 from ..events import CallBilled, numbered_call, watched
 from ..limits import ModelHealth, ModelLimits, SharedModelLimits
+from ..providers import runtime_of
 from ..types import Candidate, EmbeddingResult, Estimate, Found
 from ._account import CallAccount
 from ._afford import Afford
@@ -298,7 +299,13 @@ class Calls:
     def health(self) -> list[ModelHealth]:
         """Return the health of each model, in the order of the candidates."""
         now, limits = self.wiring.clock(), self._stages.get().limits
-        return [limits[candidate.index].health(candidate.name, now) for candidate in self.wiring.candidates]
+        return [
+            replace(
+                limits[candidate.index].health(candidate.name, now),
+                runtime=runtime_of(self.wiring.backends[candidate.index]),
+            )
+            for candidate in self.wiring.candidates
+        ]
 
     def finish(self) -> None:
         """Wait until paid answers of calls whose time was up are stored; no longer than one request may take."""

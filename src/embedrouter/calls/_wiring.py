@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ..cache import Claims, QueryMemory, Records, ServedNames, VectorCache, mark
+from ..cache import Claims, Default, QueryMemory, Records, ServedNames, VectorCache, default_folder, mark
 from ..errors import BudgetExceededError, ConfigError, RetirementWarning, StalePriceWarning
 from ..events import Events
 from ..limits import MINUTE, RetryPolicy, SharedLimits
@@ -154,11 +154,15 @@ def wire(settings: RouterSettings) -> Wiring:
     clock = settings.clock or time.monotonic
     events = Events(settings.on_event, clock)
     names = {mark(item.fingerprint): item.name for item in reversed(candidates)}
-    cache = VectorCache(open_caches(settings.cache, settings.state), settings.cache_dtype, names, events)
-    budget = Budget.of(settings.budget) or Budget()
     state = settings.state if isinstance(settings.state, RedisState) else None
-    served = ServedNames(cache.folder if state is None else state.records("served"))
-    folder = cache.folder or Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
+    # what is faster than a cache is kept only where one is asked for
+    keeps_none = state is None and isinstance(settings.cache, Default) and all(item.instant for item in candidates)
+    stores = None if keeps_none else open_caches(settings.cache, state)
+    cache = VectorCache(stores, settings.cache_dtype, names, events)
+    folder = default_folder() if keeps_none else cache.folder
+    budget = Budget.of(settings.budget) or Budget()
+    served = ServedNames(folder if state is None else state.records("served"))
+    folder = folder or Path(platformdirs.user_data_dir("embedrouter", appauthor=False))
     ledger = _open_ledger(settings, folder, budget, events)
     return Wiring(
         candidates=candidates,
@@ -228,6 +232,7 @@ def _resolve_models(settings: RouterSettings) -> tuple[list[Candidate], dict[int
             index=index,
             rank=rank(model.tier, settings.tiers),
             local=known.local,
+            instant=known.instant,
             batches=known.batches,
             free_batches=known.free_batches,
             cuts=known.cuts,

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
+from ..cache import default_folder
 from ..errors import ConfigError
 from ..models import load_catalogue
 from ..router import Router
@@ -68,8 +69,10 @@ def command(
         framework, fill = _find_framework()
     questions = ask or (first_lines(passages) if folder else QUESTIONS)
     corpus = str(folder) if folder else "the docstrings of Python's standard library"
-    stored: dict[str, Any] = {"cache": cache} if cache or no_cache else {}
-    routers = {name: Router([WORDLLAMA], dimensions=size, on_too_long="mean", **stored) for name, size in TIERS.items()}
+    kept = None if no_cache else cache or default_folder()  # named, because wordllama is kept only where one asks
+    routers = {
+        name: Router([WORDLLAMA], dimensions=size, on_too_long="mean", cache=kept) for name, size in TIERS.items()
+    }
     location, ledger = cache_location(routers["high"]), routers["high"].ledger.file
     before = _counted(ledger)
     output.line(f"{len(passages):,} texts: {corpus}, in {framework}.", style="bold")

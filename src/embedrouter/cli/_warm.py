@@ -13,6 +13,7 @@ import typer
 
 from .._display import counted
 from ..errors import ConfigError
+from ..router import wiring_of
 from ..spending import tag as booked_under
 from ..tiered import default_tier
 from . import _completion
@@ -66,6 +67,11 @@ def command(
     chosen = find_router(**asdict(router_options))
     router, own_tier = router_at_tier(chosen, tier, input_type)
     location = cache_location(router)
+    if location is None and all(item.instant for item in wiring_of(router).candidates):
+        raise ConfigError(
+            f"{router.models[0]} is faster than a cache, so nothing of it is kept unless you ask. Name a folder: "
+            "--cache DIR."
+        )
     if location is None:
         raise ConfigError(
             "This configuration has no cache, so there is nothing to warm. Set cache=, or name one: --cache DIR."

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import errors, models
 from ..models import agreement
-from ..providers import address_of, encoding
+from ..providers import address_of, encoding, runtime_of
 from ..router import Router, embed_alone, wiring_of
 from ..types import Candidate, InputType, Vectors, dollars
 from ._drift import CHANGED, ProbeRecords, check_drift
@@ -75,6 +75,8 @@ def check_models(
         else:
             probed.append(agreement.ProbeVectors.of(candidate, name, vectors))
             yield from _answered(name, candidate, probed[-1].vectors, seconds)
+        if runtime := runtime_of(wiring_of(router).backends[candidate.index]):
+            yield fine(name, "runtime", runtime, runtime=runtime)
         card = _card(cards, candidate.name)
         yield _price(router, candidate, name, card, today)
         yield from _counting(card, name)

@@ -51,6 +51,9 @@ class ModelHealth:
     """Seconds until the next request, because of an open circuit or of a wait that the provider requests."""
     error: BackendError | None
     """The last error, without traceback and cause."""
+    runtime: str = ""
+    """What computes a local model in this process, with its version, and why not what was to be tried first, such as
+    ``"openvino (openvino 2026.4.1)"``. Empty for other models, and until a model of sentence-transformers is loaded."""
 
 
 class ModelLimits:

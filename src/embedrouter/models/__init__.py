@@ -2,7 +2,7 @@
 
 from ._backend import Backend, BatchEndpoint, own_answer, own_counts
 from ._catalogue import HUB, LOCAL, PRICE_MAX_AGE, Card, Catalogue, did_you_mean, load_catalogue
-from ._declaration import Model, check_address, framework_methods, is_secret
+from ._declaration import LocalRuntime, Model, check_address, framework_methods, is_secret
 from ._no_embedder import NoEmbedder
 from ._resolution import custom_card, resolve, shared_space
 from ._servers import Server

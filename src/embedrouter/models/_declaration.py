@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from .._display import explained, looks_like_key, shown, shown_name
@@ -23,6 +23,7 @@ CALL = "Model('openai:text-embedding-3-small', tier='high')"
 SIZES = ("dimensions", "batch_size", "max_input_tokens", "max_request_tokens", "max_concurrency", "timeout")
 RATES = ("requests_per_minute", "texts_per_minute", "tokens_per_minute")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LocalRuntime: TypeAlias = Literal["auto", "torch", "openvino", "onnx"]
 FRAMEWORK_METHODS = (("embed_documents", "embed_query"), ("get_text_embedding_batch", "get_query_embedding"))
 
 
@@ -109,6 +110,13 @@ class Model:
     """Text before each input, by input type, instead of the model's own prompts; gives another space."""
     device: str | None = None
     """Local: ``"cpu"``, ``"cuda"`` …; sentence-transformers chooses when left out."""
+    runtime: LocalRuntime = "auto"
+    """Local, sentence-transformers: what computes the vectors. ``"auto"`` takes the fastest that is installed for the
+    processor: OpenVINO, onnxruntime or torch. The model is converted at its first use and compared with torch."""
+    file: str | None = None
+    """Local, onnx: the graph within the model's folder, such as ``"onnx/model_qint8_avx512.onnx"``; when left out,
+    ``onnx/model.onnx`` or ``model.onnx``. A graph with shorter numbers is a space of its own, unless
+    ``space=`` says which."""
     backend: Backend | None = field(default=None, repr=False, compare=False)
     """Your own backend, instead of a provider's; see ``embedrouter.backends.Backend``."""
     embedder: Any = field(default=None, repr=False, compare=False)
@@ -156,6 +164,13 @@ class Model:
             raise ConfigError(f"{self.name}: free_tokens must not be negative, not {shown(self.free_tokens)}.")
         if self.encoding_format not in (None, "base64", "float", "omit"):
             raise ConfigError(f"{self.name}: encoding_format must be 'base64', 'float' or 'omit'.")
+        if self.runtime not in get_args(LocalRuntime):
+            raise ConfigError(f"{self.name}: runtime must be 'auto', 'torch', 'openvino' or 'onnx'.")
+        if self.runtime not in ("auto", "torch") and (self.client is not None or provider != "sentence-transformers"):
+            only = "Leave client= or runtime= out" if self.client is not None else "Leave runtime= out"
+            raise ConfigError(
+                f"{self.name}: runtime= is for models that sentence-transformers loads from files. {only}."
+            )
         if self.output_dtype not in (None, *get_args(OutputDtype)):
             accepted = ", ".join(map(repr, get_args(OutputDtype)))
             raise ConfigError(f"{self.name}: output_dtype must be one of {accepted}; leave it out for float32.")
@@ -301,7 +316,7 @@ def _own(value: Any) -> Any:
 TEXT = (str, "a text")
 TEXTS = (Mapping, "a mapping from 'document' and 'query' to texts, such as {'query': 'query: '}")
 TYPES: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(("tier", "base_url", "space", "deployment", "api_version", "revision", "device"), TEXT),
+    **dict.fromkeys(("tier", "base_url", "space", "deployment", "api_version", "revision", "device", "file"), TEXT),
     "api_key": (str, "a text; a function that returns one is azure_ad_token_provider=, for Azure"),
     "api_key_env": (str, "the name of a variable, such as 'OPENAI_API_KEY'"),
     "headers": (Mapping, "a mapping, such as {'X-Team': 'search'}"),

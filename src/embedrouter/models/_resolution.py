@@ -61,6 +61,7 @@ def resolve(
     index: int,
     rank: int,
     local: bool,
+    instant: bool = False,
     batches: bool = False,
     free_batches: bool = True,
     cuts: bool = False,
@@ -71,6 +72,7 @@ def resolve(
     Args:
         dimensions: the number that the router requests from all its models.
         local: whether the model runs in this process.
+        instant: whether it makes a vector in less time than a cache needs to read one.
         batches: whether the provider has a batch endpoint.
         free_batches: whether an account's free tokens pay for batches, too.
         cuts: whether the provider cuts long texts silently.
@@ -134,6 +136,7 @@ def resolve(
         served_as=tuple(model.served_as),
         timeout=model.timeout,
         local=local,
+        instant=instant,
         cuts=cuts,
         repeats=local or model.embedder is not None,
         reads_context=any(

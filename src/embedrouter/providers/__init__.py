@@ -33,6 +33,7 @@ __all__ = [
     "format_of",
     "never_sent",
     "require_connectable",
+    "runtime_of",
 ]
 
 TAKE_FIELDS = ("openai", "ollama")
@@ -58,6 +59,8 @@ class Description:
     """The row of the provider; ``None`` for backends and embedders of the user's."""
     local: bool = False
     """Whether the model runs in this process."""
+    instant: bool = False
+    """Whether the model makes a vector in less time than a cache needs to read one: it averages word vectors."""
     batches: bool = False
     """Whether the provider has a batch endpoint."""
     free_batches: bool = True
@@ -139,6 +142,12 @@ def format_of(backend: Backend) -> str:
     """Return the format of numbers that a backend of this package asks for; empty where its requests name none."""
     found = getattr(backend, "encoding_format", "")
     return found if isinstance(found, str) and found != "omit" else ""
+
+
+def runtime_of(backend: Backend) -> str:
+    """Return what computes a local model of this package, as ``ModelHealth.runtime`` says; empty for other models."""
+    found = getattr(backend, "runtime", "")
+    return found if isinstance(found, str) else ""
 
 
 def _provider(model: Model, server: Server | None) -> Any:

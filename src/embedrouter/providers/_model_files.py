@@ -60,7 +60,8 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
     if folder is not None:
         digest = _digest(model, folder)
         return _from_files(model, dimensions, folder, space=f"local/{digest[:16]}", identity=f"{FOLDER}{digest}")
-    _check_remote_code(model, name)
+    if model.provider == PROVIDER:
+        _check_remote_code(model, name)
     if (card := catalogue.get(model.name) or catalogue.get(f"{PROVIDER}:{name}")) is not None:
         here = _catalogued_snapshot(model, name)
         commit = here.name if here else model.revision or "main"
@@ -93,7 +94,7 @@ def find_snapshot(model: Model, name: str) -> Path | None:
     Raises:
         ConfigError: the package is missing, or a file is broken.
     """
-    with needs_extra(model, PROVIDER):
+    with needs_extra(model, model.provider):
         from huggingface_hub import try_to_load_from_cache
     for file in ("modules.json", "config.json"):
         found = try_to_load_from_cache(name, file, cache_dir=os.environ.get(CACHE), revision=model.revision)
@@ -114,7 +115,8 @@ def _whole(model: Model, folder: Path) -> Path | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
-    return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*")) else None
+    weights = (".safetensors", ".bin") if model.provider == PROVIDER else (".onnx",)
+    return folder if any(path.suffix in weights for path in folder.rglob("*")) else None
 
 
 def _catalogued_snapshot(model: Model, name: str) -> Path | None:
@@ -183,7 +185,7 @@ def _from_files(model: Model, dimensions: int | None, files: Path, *, space: str
         price=Decimal(0),
         source="the model's own files",
     )
-    return Description(card, local=True, identity=identity, files=files)
+    return Description(card, local=True, instant=facts.static, identity=identity, files=files)
 
 
 def _client_card(model: Model) -> Card:
@@ -221,7 +223,7 @@ def _not_downloaded(model: Model, name: str) -> ConfigError:
         command += ["--cache-dir", folder]
     return ConfigError(
         f"{model.name} is not in the catalogue, so its facts are read from its files, which are not on this machine. "
-        f"Run: {shlex.join(command)}. Or give a folder: Model('{PROVIDER}:./folder')."
+        f"Run: {shlex.join(command)}. Or give a folder: Model('{model.provider}:./folder')."
     )
 
 

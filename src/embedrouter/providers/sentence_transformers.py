@@ -21,39 +21,46 @@ Promises:
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from .._display import get_logger
 from .._process import PerProcess
-from ..errors import ConfigError, InputRejectedError, UnavailableError
+from ..errors import ConfigError
 from ..models import Catalogue, Model
 from ..types import Answer, Candidate, InputType, TokenCounts, Vectors
-from . import Backend, Description, needs_extra
+from . import Backend, Description
+from ._conversion import ConversionError, open_converted, runtimes_for
 from ._loaded_model import describe_client, require_described, require_unchanged
-from ._model_files import INPUT_TYPES, PROVIDER, Facts, choose_prompts, chosen_prompts, find_files, finite, read_facts
+from ._local import finished, require_within
+from ._model_files import (
+    INPUT_TYPES,
+    choose_prompts,
+    chosen_prompts,
+    find_files,
+    finite,
+    matches_folder,
+    read_facts,
+)
 from ._model_files import describe as describe_files
+from ._runtimes import PACKAGES, Runtime, version_of
+from ._torch_model import Counter, client_counter, file_counter, memory_errors, torch_client
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    pass
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
 logger = get_logger("embedrouter.models")
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""Torch's messages, on each kind of device; the exceptions differ and some are plain ``RuntimeError``."""
-
-Counter: TypeAlias = Callable[[Sequence[str]], list[int]]
-"""Counts the tokens of texts as the model takes them: special tokens included, nothing cut."""
 
 BATCH = 32
 """Texts in one forward pass, as is the library's default."""
@@ -74,7 +81,8 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
 class Loaded:
     """A model in memory."""
 
-    client: Any
+    encode: Callable[[list[str], InputType], Vectors]
+    """Returns vectors as long as the model makes them."""
     count: Counter
     prompts: Mapping[InputType, str]
     """The text before each input: the user's, or the model's own."""
@@ -82,6 +90,8 @@ class Loaded:
     """Tokens of one text, its prompt and special tokens included."""
     commit: str | None
     """What was loaded, where the description could not say it: the model was not on this machine."""
+    runtime: str
+    """What computes, with its version, and why not what was to be tried first."""
 
 
 _Counting: TypeAlias = tuple[Counter, Mapping[InputType, str]]
@@ -98,7 +108,7 @@ class _State:
 
 
 class SentenceTransformersBackend(Backend):
-    """Embeds texts with torch, in this process."""
+    """Embeds texts in this process, with torch or a faster runtime."""
 
     def __init__(self, model: Model, known: Description, candidate: Candidate) -> None:
         self._model, self._known, self._candidate = model, known, candidate
@@ -128,29 +138,13 @@ class SentenceTransformersBackend(Backend):
         Raises:
             InputRejectedError: a text is over the model's limit.
         """
-        limit, prompt = loaded.limits[input_type], loaded.prompts[input_type]
-        if limit == math.inf:
-            return list(texts)
-        # ASCII text has at most one token per letter and one more; other text may grow when it is normalised.
-        room = limit - loaded.count([""])[0] - len(prompt) - 1
-        doubtful = [index for index, text in enumerate(texts) if len(text) > room or not (prompt + text).isascii()]
-        counts = loaded.count([prompt + texts[index] for index in doubtful])
-        if long := [index for index, tokens in zip(doubtful, counts, strict=True) if tokens > limit]:
-            raise InputRejectedError(
-                f"longer than the {limit:.0f} tokens that the model takes; sentence-transformers would have cut it",
-                model=self._model.name,
-                too_long=True,
-                indices=long,
-            )
+        require_within(self._model, texts, loaded.prompts[input_type], loaded.limits[input_type], loaded.count)
         return list(texts)
 
     def send(self, loaded: Loaded, request: list[str], input_type: InputType) -> Vectors:
         """Run the model."""
-        encode = loaded.client.encode_query if input_type == "query" else loaded.client.encode_document
-        prompt = (self._model.prompts or {}).get(input_type)
         with self._states.get().lock:
-            vectors = encode(request, prompt=prompt, batch_size=BATCH, show_progress_bar=False)
-        return np.asarray(vectors, np.float32)
+            return loaded.encode(request, input_type)
 
     def parse_answer(self, vectors: Vectors) -> Answer:
         """Cut vectors to the dimensions asked for, and only then scale them to length 1.
@@ -158,16 +152,7 @@ class SentenceTransformersBackend(Backend):
         Raises:
             InputRejectedError: a text has no token in the model's vocabulary.
         """
-        cut = vectors[:, : self._candidate.space.dimensions]
-        if blank := np.flatnonzero(~cut.any(axis=1)).tolist():
-            raise InputRejectedError(
-                "the model has no token for any part of it, so it has no vector. Leave it out.",
-                model=self._model.name,
-                indices=blank,
-            )
-        if cut.shape != vectors.shape:
-            cut = cut / np.linalg.norm(cut, axis=1, keepdims=True)
-        return Answer(np.ascontiguousarray(cut, np.float32), tokens=None)
+        return finished(self._model, vectors, self._candidate.space.dimensions)
 
     def count(self, texts: Sequence[str], input_type: InputType) -> TokenCounts:
         """Count with the model's own tokenizer, special tokens and prompt included.
@@ -181,6 +166,12 @@ class SentenceTransformersBackend(Backend):
         count, prompts = counting
         return TokenCounts(count([prompts[input_type] + text for text in texts]), exact=True)
 
+    @property
+    def runtime(self) -> str:
+        """What computes the vectors in this process; before the model is loaded, empty."""
+        loaded = self._states.get().loaded
+        return loaded.runtime if loaded else ""
+
     def close(self) -> None:
         """Release the model's memory; the next call loads the model again."""
         state = self._states.get()
@@ -192,9 +183,10 @@ class SentenceTransformersBackend(Backend):
             if state.loaded is None:
                 # Torch's threads do not survive a fork: the first forward pass in the child would wait for them for
                 # ever, even that of a model loaded anew.
-                if self._process != os.getpid() and (torch := sys.modules.get("torch")):
+                forked = self._process != os.getpid()
+                if forked and (torch := sys.modules.get("torch")):
                     torch.set_num_threads(1)
-                state.loaded = load(self._model, self._known, self._candidate)
+                state.loaded = load(self._model, self._known, self._candidate, forked=forked)
             return state.loaded
 
     def _counting(self) -> _Counting | None:
@@ -216,30 +208,90 @@ create = SentenceTransformersBackend
 # Loading
 
 
-def load(model: Model, known: Description, candidate: Candidate) -> Loaded:
-    """Load a model and compare it with its description.
+def load(model: Model, known: Description, candidate: Candidate, *, forked: bool = False) -> Loaded:
+    """Load a model, in the fastest runtime that there is, and compare it with its description.
+
+    Args:
+        forked: whether this process was forked from one that may have loaded the model.
 
     Raises:
-        ConfigError: the package is missing, or the model is not the one described.
+        ConfigError: a package is missing, or the model is not the one described.
         UnavailableError: the model cannot be loaded.
     """
-    client = model.client if model.client is not None else _client(model, known)
-    require_described(model, known, client)
+    client: Any = None
+
+    def torch_model() -> Any:
+        nonlocal client
+        if client is None:
+            client = model.client if model.client is not None else torch_client(model, known)
+            require_described(model, known, client)
+        return client
+
+    refused: list[str] = []
+    for runtime in runtimes_for(model):
+        if known.files is None:
+            torch_model()  # downloads the files
+        name, files = find_files(model, known)
+        try:
+            if runtime == "openvino" and forked and runtime in sys.modules:
+                raise ConversionError("its threads do not survive a fork")  # a call would wait for ever
+            if files is None:
+                raise ConversionError(f"{name} has no files in the hub's folder")
+            return _converted(model, known, candidate, files, runtime, torch_model)
+        except ConversionError as error:
+            refused.append(f"{PACKAGES[runtime]}: {error}")
+            level = logging.INFO if model.runtime == "auto" else logging.WARNING
+            logger.log(level, "%s is computed by torch, not by %s", model.name, refused[-1])
+    return _in_torch(model, known, candidate, torch_model(), refused)
+
+
+def _converted(
+    model: Model,
+    known: Description,
+    candidate: Candidate,
+    files: Path,
+    runtime: Runtime,
+    torch_model: Callable[[], Any],
+) -> Loaded:
+    if not matches_folder(model, known):
+        raise ConfigError(f"{files} has changed since the router was built. Build the router again.")
+    facts, commit = read_facts(model, files), _loaded_commit(model, known)
+    encoder = open_converted(model, files, commit or known.identity or "", facts, runtime, torch_model)
+    prompts = chosen_prompts(model, facts.prompts)
+    return Loaded(
+        encode=lambda texts, kind: encoder.encode(texts, prompts[kind]),
+        count=encoder.reader.count,
+        prompts=prompts,
+        limits=dict.fromkeys(INPUT_TYPES, _least(candidate.limits.input_tokens, facts.input_tokens)),
+        commit=commit,
+        runtime=f"{runtime} ({PACKAGES[runtime]} {version_of(PACKAGES[runtime])})",
+    )
+
+
+def _in_torch(model: Model, known: Description, candidate: Candidate, client: Any, refused: Sequence[str]) -> Loaded:
     if client is model.client:
         require_unchanged(model, known)
     own = choose_prompts(client.prompts, client.default_prompt_name)
-    count, taken = _client_counter(client)
+    count, taken = client_counter(client)
     limits = (candidate.limits.input_tokens, finite(client.max_seq_length), taken)
+
+    def encode(texts: list[str], kind: InputType) -> Vectors:
+        run = client.encode_query if kind == "query" else client.encode_document
+        prompt = (model.prompts or {}).get(kind)
+        return np.asarray(run(texts, prompt=prompt, batch_size=BATCH, show_progress_bar=False), np.float32)
+
     return Loaded(
-        client=client,
+        encode=encode,
         count=count,
         prompts=chosen_prompts(model, own),
-        limits={
-            kind: min((n for n in (*limits, getattr(client[0], f"{kind}_length", None)) if n), default=math.inf)
-            for kind in INPUT_TYPES
-        },
+        limits={kind: _least(*limits, getattr(client[0], f"{kind}_length", None)) for kind in INPUT_TYPES},
         commit=_loaded_commit(model, known),
+        runtime="; ".join([f"torch (torch {version_of('torch')})", *refused]),
     )
+
+
+def _least(*limits: int | None) -> float:
+    return min((limit for limit in limits if limit), default=math.inf)
 
 
 def _loaded_commit(model: Model, known: Description) -> str | None:
@@ -248,102 +300,3 @@ def _loaded_commit(model: Model, known: Description) -> str | None:
         return None
     name, files = find_files(model, known)
     return f"{name}@{files.name}" if files else None
-
-
-def _client(model: Model, known: Description) -> Any:
-    with needs_extra(model, PROVIDER):
-        from sentence_transformers import SentenceTransformer
-    name, files = find_files(model, known)
-    revision = model.revision
-    if files is None:
-        logger.info("%s is not on this machine yet and will be downloaded from huggingface.co", name)
-    elif str(files) != name:
-        revision = files.name  # the commit that is on this machine
-    with _without_progress_bar(), memory_errors(model):
-        try:
-            return SentenceTransformer(
-                name,
-                revision=revision,
-                trust_remote_code=model.trust_remote_code,
-                device=model.device,
-                local_files_only=files is not None,
-            )
-        except OSError as error:  # the hub's errors are among these, after several attempts of its client
-            raise UnavailableError(f"cannot be loaded: {error}", model=model.name, retryable=False) from error
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"{model.name} cannot be loaded: {error}") from error
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """Hide the progress bar that transformers draws while it loads weights."""
-    from transformers.utils import logging as bars
-
-    before = bars.set_tqdm_hook(_hidden)
-    try:
-        yield
-    finally:
-        bars.set_tqdm_hook(None if before is _hidden else before)  # two models may be loaded at once
-
-
-def _hidden(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    return bar(*args, **{**options, "disable": True})
-
-
-# Counting
-
-
-def file_counter(model: Model, facts: Facts) -> Counter:
-    """Return a counter that reads the model's ``tokenizer.json``.
-
-    Raises:
-        ConfigError: the package is missing.
-    """
-    with needs_extra(model, PROVIDER):
-        from tokenizers import Tokenizer
-    count = _counter(Tokenizer.from_file(str(facts.tokenizer)), special=not facts.static)
-    return (lambda texts: count([text.lower() for text in texts])) if facts.lower else count
-
-
-def _client_counter(client: Any) -> tuple[Counter, int | None]:
-    """Return a counter that works as the loaded tokenizer does, and the limit that a bare tokenizer was saved with.
-
-    The counter has a copy: the tokenizer in use is changed by each call (padding, truncation) and cannot be shared.
-    """
-    from tokenizers import Tokenizer
-
-    own = client.tokenizer
-    if isinstance(own, Tokenizer):  # word vectors: special tokens are left out
-        limit = (own.truncation or {}).get("max_length")
-        return _counter(Tokenizer.from_str(own.to_str()), special=False), limit
-    if (fast := getattr(own, "backend_tokenizer", None)) is not None:
-        return _counter(Tokenizer.from_str(fast.to_str()), special=True), None
-    return (lambda texts: [len(own(text, truncation=False)["input_ids"]) for text in texts]), None
-
-
-def _counter(tokenizer: Tokenizer, *, special: bool) -> Counter:
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(found.ids) for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
-
-    return count
-
-
-# Errors
-
-
-@contextmanager
-def memory_errors(model: Model) -> Iterator[None]:
-    """Translate torch's lack of memory; other errors pass."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
-            raise
-        raise UnavailableError(
-            "the memory does not suffice. Send less at once with Model(…, batch_size=8), or set device='cpu'.",
-            model=model.name,
-            retryable=False,
-        ) from error

@@ -69,7 +69,7 @@ def describe(model: Model, catalogue: Catalogue, dimensions: int | None) -> Desc
     if model.client is not None:
         raise ConfigError(f"{model.name} reads its files itself, in 0.15 seconds. Leave client= out.")
     files = "+".join(digest[:16] for digest, *_ in FILES.values())
-    return Description(catalogue[model.name], local=True, identity=f"{model.name}@{files}")
+    return Description(catalogue[model.name], local=True, instant=True, identity=f"{model.name}@{files}")
 
 
 class WordLlamaBackend(Backend):

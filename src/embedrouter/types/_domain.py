@@ -102,6 +102,8 @@ class Candidate:
     """Seconds for one HTTP attempt."""
     local: bool = False
     """Whether the model runs in this process: no cost, no network."""
+    instant: bool = False
+    """Whether the model makes a vector in less time than a cache needs to read one."""
     cuts: bool = False
     """Whether the provider cuts long texts silently, so that the estimate decides which texts are too long."""
     repeats: bool = False

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embedrouter import Router
+from embedrouter import Model, Router
+from embedrouter.models import LocalRuntime
 
 from ..worker import Work
-from .corpus import fresh
+from .corpus import fresh, queries
 
 
 def _minilm() -> Path:
@@ -26,10 +28,66 @@ def minilm_bare(number: int) -> Work:
     return _bare(SentenceTransformer(str(_minilm()), local_files_only=True).encode, number)
 
 
-def minilm_router(number: int) -> Work:
+def minilm_torch_router(number: int) -> Work:
     """With an empty cache, which the vectors go into."""
     with tempfile.TemporaryDirectory() as folder:
-        yield from _routed(Router([f"sentence-transformers:{_minilm()}"], cache=folder), number)
+        yield from _routed(Router([_declared("torch")], cache=folder), number)
+
+
+def paragraphs_bare() -> Work:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(_minilm()), local_files_only=True)
+    for texts in _paragraphs():
+        yield partial(model.encode, texts)
+
+
+def query_bare() -> Work:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(_minilm()), local_files_only=True)
+    for number in itertools.count():
+        yield partial(model.encode, queries(1, number))
+
+
+def paragraphs_openvino() -> Work:
+    return _paragraphs_in("openvino")
+
+
+def paragraphs_onnx() -> Work:
+    return _paragraphs_in("onnx")
+
+
+def query_openvino() -> Work:
+    return _query_in("openvino")
+
+
+def query_onnx() -> Work:
+    return _query_in("onnx")
+
+
+def _paragraphs_in(runtime: LocalRuntime) -> Work:
+    with tempfile.TemporaryDirectory() as folder, Router([_declared(runtime)], cache=folder) as router:
+        router.embed(["converts, and loads"], input_type="document")
+        for texts in _paragraphs():
+            yield partial(router.embed, texts, input_type="document")
+
+
+def _query_in(runtime: LocalRuntime) -> Work:
+    with tempfile.TemporaryDirectory() as folder, Router([_declared(runtime)], cache=folder) as router:
+        router.embed(["converts, and loads"], input_type="query")
+        for number in itertools.count():
+            yield partial(router.embed, queries(1, number), input_type="query")
+
+
+def _declared(runtime: LocalRuntime) -> Model:
+    return Model(f"sentence-transformers:{_minilm()}", runtime=runtime)
+
+
+def _paragraphs() -> Iterator[list[str]]:
+    """Yield lists of 64 paragraphs of 40 to 200 tokens, without end."""
+    for round_ in itertools.count():
+        yield [" ".join(queries(4 + number % 13, 1000 * round_ + number)) for number in range(64)]
 
 
 def wordllama_bare(number: int) -> Work:
