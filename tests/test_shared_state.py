@@ -22,7 +22,7 @@ from embedrouter.events import Event, SharedStateFailed
 from embedrouter.langchain import RouterEmbeddings
 from embedrouter.redis import RedisState
 from embedrouter.redis._claims import RedisClaims
-from embedrouter.retrieval import index_guard
+from embedrouter.retrieval import _index_records
 from embedrouter.retrieval.index_guard import IndexGuard, forget, move, recorded
 from embedrouter.testing import NO_WAITING, FakeBackend
 from embedrouter.types import Answer, InputType
@@ -317,8 +317,8 @@ def test_while_the_server_is_gone_queries_are_answered_and_new_workers_add_no_do
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that has seen the record goes on."""
-    monkeypatch.setattr(index_guard, "PAUSE", 0.2)
-    monkeypatch.setattr(index_guard, "FRESH", 0.0)
+    monkeypatch.setattr(_index_records, "PAUSE", 0.2)
+    monkeypatch.setattr(_index_records, "FRESH", 0.0)
     state, events = RedisState(redis.address + "?socket_timeout=0.5"), list[Event]()
     old = embeddings(state, "one", on_event=events.append)
     old.embed_documents(["text"])
