@@ -62,6 +62,8 @@ class Wiring:
     events: Events
     tiers: Sequence[str]
     """Names of the tiers, lowest first."""
+    keeps_none: bool = False
+    """Whether the default cache is left out, because all models are faster than it."""
     tag: str = ""
     """Under which spending outside of all ``with tag(…)`` blocks is booked."""
 
@@ -170,6 +172,7 @@ def wire(settings: RouterSettings) -> Wiring:
         random=settings.random or random.random,
         events=events,
         tiers=settings.tiers,
+        keeps_none=keeps_none,
         tag=project_tag(),
     )
 
