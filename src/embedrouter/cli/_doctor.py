@@ -79,7 +79,8 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
         except EmbedRouterError as error:
             subject = f"router {name}".strip()
             findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
-    caches = {None if router.cache.store is None else wiring_of(router).folder for router, _ in routers}
+    wired = [(router, wiring_of(router)) for router, _ in routers]
+    caches = {own.folder if router.cache.store is not None or own.keeps_none else None for router, own in wired}
     ledgers = {router.ledger.file: router.ledger for router, _ in routers}
     files = [finding for cache in caches for finding in check_cache(cache)]
     files += [finding for ledger in ledgers.values() for finding in check_ledger(ledger)]
