@@ -62,7 +62,7 @@ def read_back(path: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
 @pytest.mark.parametrize("name", ["out.parquet", "out.jsonl", "out.jsonl.gz", "out.npy"])
 def test_what_is_read_back_is_what_the_router_gives(name: str, words: Path) -> None:
     """To the bit, in order, with the ids of the texts; the closing line adds up."""
-    facts = answer("embed", words, "--id", "name", "--to", name)
+    facts = answer("embed", words, "--id", "name", "--to", name, "--cache", "kept")
     ids, vectors = read_back(Path(name))
 
     assert ids == ["n0", "n1", "n2", "n3"]
@@ -72,7 +72,7 @@ def test_what_is_read_back_is_what_the_router_gives(name: str, words: Path) -> N
     assert sorted(path.name for path in Path().glob("*out*")) == (
         ["out.ids.jsonl", "out.npy"] if name == "out.npy" else [name]
     )
-    again = call("embed", words, "--id", "name", "--to", name, "--replace").output
+    again = call("embed", words, "--id", "name", "--to", name, "--replace", "--cache", "kept").output
     assert "4 texts, 0 new, 4 from the cache" in again
     assert again.strip().endswith("B)")
 

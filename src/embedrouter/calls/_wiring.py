@@ -82,6 +82,8 @@ class Wiring:
     events: Events
     tiers: Sequence[str]
     """Names of the tiers, lowest first."""
+    keeps_none: bool = False
+    """Whether the default cache is left out, because all models are faster than it."""
     tag: str = ""
     """Under which spending outside of all ``with tag(…)`` blocks is booked."""
 
@@ -193,6 +195,7 @@ def wire(settings: RouterSettings) -> Wiring:
         random=settings.random or random.random,
         events=events,
         tiers=settings.tiers,
+        keeps_none=keeps_none,
         tag=project_tag(),
         shared=None if state is None else _shared(state, settings.models, candidates),
     )

@@ -80,7 +80,8 @@ def _check(tables: Mapping[str, dict[str, Any]], accept: bool) -> tuple[list[Fin
             subject = f"router {name}".strip()
             findings.append(Finding(subject, "settings", "problem", str(error), "Correct the configuration."))
     ledgers = {router.ledger.place: router.ledger for router, _ in routers}
-    files = check_caches([router.cache for router, _ in routers])
+    keeps_none = any(wiring_of(router).keeps_none for router, _ in routers)
+    files = check_caches([router.cache for router, _ in routers], default=keeps_none)
     files += [finding for ledger in ledgers.values() for finding in check_ledger(ledger)]
     usage, extras, today = Usage(), set(), datetime.now(UTC).date()
     for router, cards in routers:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from .._display import counted
+from ..cache import default_folder
 from ..errors import ConfigError
 from ..router import wiring_of
 from ..spending import tag as booked_under
@@ -64,14 +65,13 @@ def command(
         with closing(Texts(source)) as texts:
             list_texts(texts, output)
         return
-    chosen = find_router(**asdict(router_options))
+    options = asdict(router_options)
+    chosen = find_router(**options)
     router, own_tier = router_at_tier(chosen, tier, input_type)
+    if wiring_of(router).keeps_none:  # unless asked, as here
+        chosen = find_router(**{**options, "cache": default_folder()})
+        router, own_tier = router_at_tier(chosen, tier, input_type)
     location = cache_location(router)
-    if location is None and all(item.instant for item in wiring_of(router).candidates):
-        raise ConfigError(
-            f"{router.models[0]} is faster than a cache, so nothing of it is kept unless you ask. Name a folder: "
-            "--cache DIR."
-        )
     if location is None:
         raise ConfigError(
             "This configuration has no cache, so there is nothing to warm. Set cache=, or name one: --cache DIR."

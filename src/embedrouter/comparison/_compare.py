@@ -8,7 +8,7 @@ from typing import Any
 
 from .._display import shown_name
 from .._process import in_thread
-from ..cache import DEFAULT, CacheLike, Default
+from ..cache import DEFAULT, CacheLike, Default, default_folder
 from ..calls import ShowProgress
 from ..errors import InvalidInputError
 from ..retrieval.given_router import GivenRouter
@@ -108,7 +108,8 @@ def plan_comparison(
     """
     require_library()
     sizes, numbers, questions = known_dimensions(dimensions), known_dtypes(dtypes), _usable(questions)
-    given = {"on_too_long": "truncate", **settings, "cache": cache, "budget": budget}
+    kept = default_folder() if isinstance(cache, Default) else cache  # asks for what the default cache leaves out, too
+    given = {"on_too_long": "truncate", **settings, "cache": kept, "budget": budget}
     routers, left_out, short = subjects(models, prompts, given)
     variants: list[Single] = []
     for subject in routers:

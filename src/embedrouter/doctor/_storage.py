@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .._display import data_size
 from .._sqlite import size_on_disk
-from ..cache import KEY_BYTES, Cache, CacheDatabase, StoreError, VectorCache
+from ..cache import KEY_BYTES, Cache, CacheDatabase, StoreError, VectorCache, default_folder
 from ..errors import EmbedRouterError
 from ..redis import RedisBooks, durability
 from ..spending import Account, CapLeft, Ledger
@@ -29,10 +29,14 @@ LEDGER = "ledger"
 BUDGET = "budget"
 
 
-def check_caches(caches: Iterable[VectorCache]) -> list[Finding]:
-    """Check each store of these caches once, without writing rows."""
+def check_caches(caches: Iterable[VectorCache], *, default: bool = False) -> list[Finding]:
+    """Check each store of these caches once, without writing rows.
+
+    Args:
+        default: whether the user's cache folder is checked, too, which holds the ledger of a router that keeps nothing.
+    """
     stores = {place: store for cache in caches for place, store in cache.places.items()}
-    findings: list[Finding] = []
+    findings = check_cache(default_folder()) if default and str(default_folder()) not in stores else []
     for place, store in stores.items():
         folder = getattr(store, "folder", None)
         findings += check_cache(folder) if isinstance(folder, Path) else [_store(place, store)]
