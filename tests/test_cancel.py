@@ -231,7 +231,7 @@ def test_a_loop_that_ends_while_a_models_name_is_recorded_keeps_the_answer(
         go_on.wait(HANG)
         write_once(path, record)
 
-    monkeypatch.setattr("embedrouter.cache._served.write_once", slowly)
+    monkeypatch.setattr("embedrouter.cache._records.write_once", slowly)
     fake = Named()
     router = Router([fake.model(price="1")], cache=tmp_path, ledger=":memory:", retry=NO_WAITING)
 
