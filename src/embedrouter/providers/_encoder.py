@@ -26,7 +26,7 @@ TEXTS = 32
 """Texts in one batch."""
 
 TOKENS = 1024
-"""Tokens in one batch, padding included, unless it is one text: what is computed then stays in the processor's cache."""
+"""Tokens in one batch, padding included, unless it is one text: what is computed stays in the processor's cache."""
 
 FEEDS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 """The inputs of graphs that can be filled."""
