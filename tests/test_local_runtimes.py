@@ -18,7 +18,7 @@ from embedrouter.errors import ConfigError
 from embedrouter.models import load_catalogue
 from embedrouter.providers import _conversion, _runtimes
 from embedrouter.providers._encoder import TEXTS as IN_ONE_BATCH
-from embedrouter.providers._encoder import batches
+from embedrouter.providers._encoder import TOKENS, batches
 
 from .local_models import TEXTS, bare, bert, cosines, roberta
 
@@ -245,8 +245,10 @@ def test_batches_hold_texts_of_similar_length_and_leave_out_those_without_a_toke
     assert sorted(index for batch in made for index in batch) == [index for index in range(65) if index != 1]
     assert all(len(batch) <= IN_ONE_BATCH for batch in made)
     assert made[0][:2] == [2, 4]
+    assert all(max(lengths[index] for index in batch) * len(batch) <= TOKENS for batch in made)
     padded = sum(max(lengths[index] for index in batch) * len(batch) for batch in made)
-    assert padded < 200 * IN_ONE_BATCH + 4 * 32 + 4  # only the first batch is padded
+    assert padded < TOKENS + sum(lengths)  # only the first batch is padded
+    assert list(batches([TOKENS + 1, 2])) == [[0], [1]]
 
 
 def test_a_runtime_that_is_not_installed_is_an_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ Promises:
 
 The fingerprint of a model does not name the runtime. A fingerprint stands for one vector up to the rounding of float32,
 which also differs between processors and with the texts of a batch: measured with all-MiniLM-L6-v2, the largest
-difference of one number is 1.7e-7 between torch and OpenVINO, and 1.2e-7 between torch with one text and with many.
+difference of one number is 1.8e-7 between torch and OpenVINO, and 1.8e-7 between torch with one text and with many.
 """
 
 from __future__ import annotations

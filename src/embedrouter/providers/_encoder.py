@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TEXTS = 32
 """Texts in one batch."""
 
+TOKENS = 1024
+"""Tokens in one batch, padding included, unless it is one text: what is computed stays in the processor's cache."""
+
 FEEDS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 """The inputs of graphs that can be filled."""
 
@@ -114,8 +117,11 @@ class Encoder:
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield the indices of texts, the longest first; texts without a token are left out."""
     order = sorted((index for index, length in enumerate(lengths) if length), key=lambda index: -lengths[index])
-    for first in range(0, len(order), TEXTS):
-        yield order[first : first + TEXTS]
+    first = 0
+    while first < len(order):
+        number = max(1, min(TEXTS, TOKENS // lengths[order[first]]))
+        yield order[first : first + number]
+        first += number
 
 
 def _json(path: Path) -> dict[str, Any]:
