@@ -226,11 +226,16 @@ import os
 from embedrouter import Model, Router
 router = Router([Model("sentence-transformers:{small}", runtime="{runtime}")], cache=None, ledger=":memory:")
 router.embed({TEXTS!r}, input_type="document")
-child = os.fork()
-if child == 0:
-    router.embed({TEXTS!r}, input_type="document")
-    os._exit(0)
-print(os.waitpid(child, 0)[1])
+for number in range(10):
+    child = os.fork()
+    if child == 0:
+        if number == 0:
+            router.embed({TEXTS!r}, input_type="document")
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if status:
+        break
+print(status)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.stdout == "0\n", done.stderr

@@ -92,7 +92,21 @@ def open_graph(runtime: Runtime, file: Path) -> Graph:
     return _OpenVino(file) if runtime == "openvino" else _OnnxRuntime(file)
 
 
-class _OpenVino:
+class _WithThreads:
+    """An object of native code that has threads of its own.
+
+    A forked child has not got them, and freeing the object there would wait for them for ever: so the child keeps it.
+    """
+
+    def __init__(self, native: Any) -> None:
+        self._native, self._process = native, os.getpid()
+
+    def __del__(self, getpid: Any = os.getpid, keep: Any = ctypes.pythonapi.Py_IncRef) -> None:
+        if getattr(self, "_process", None) not in (None, getpid()):
+            keep(ctypes.py_object(self._native))
+
+
+class _OpenVino(_WithThreads):
     producer = ""
 
     def __init__(self, file: Path) -> None:
@@ -105,20 +119,14 @@ class _OpenVino:
         compiled = openvino.Core().compile_model(str(file), "CPU", settings)
         self.inputs = [port.get_any_name() for port in compiled.inputs]
         self.outputs = [port.get_any_name() for port in compiled.outputs]
-        self._request = compiled.create_infer_request()
-        self._process = os.getpid()
-
-    def __del__(self, getpid: Any = os.getpid, keep: Any = ctypes.pythonapi.Py_IncRef) -> None:
-        """Keep what a forked child got from its parent: freeing it would wait for ever for threads that it has not."""
-        if getattr(self, "_process", None) not in (None, getpid()):
-            keep(ctypes.py_object(self._request))
+        super().__init__(compiled.create_infer_request())
 
     def run(self, feeds: Arrays) -> Mapping[str, NDArray[Any]]:
-        found = self._request.infer(dict(feeds))
+        found = self._native.infer(dict(feeds))
         return {name: found[name] for name in self.outputs}
 
 
-class _OnnxRuntime:
+class _OnnxRuntime(_WithThreads):
     def __init__(self, file: Path) -> None:
         import onnxruntime
 
@@ -128,11 +136,12 @@ class _OnnxRuntime:
             options.intra_op_num_threads = len(os.sched_getaffinity(0))
         # threads that wait without sleeping take half of the speed where another program has a core
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self.inputs = [item.name for item in self._session.get_inputs()]
-        self.outputs = [item.name for item in self._session.get_outputs()]
-        self.producer = str(self._session.get_modelmeta().producer_name)
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.inputs = [item.name for item in session.get_inputs()]
+        self.outputs = [item.name for item in session.get_outputs()]
+        self.producer = str(session.get_modelmeta().producer_name)
+        super().__init__(session)
 
     def run(self, feeds: Arrays) -> Mapping[str, NDArray[Any]]:
-        found = self._session.run(self.outputs, dict(feeds))
+        found = self._native.run(self.outputs, dict(feeds))
         return dict(zip(self.outputs, map(np.asarray, found), strict=True))
