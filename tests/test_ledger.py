@@ -623,7 +623,8 @@ def _shown(ledger: Ledger) -> list[object]:
     caps.append(ledger.refusal(of_tag, Decimal("0.1"), "t"))
     accounts = [ledger.totals(by) for by in ("day", "month", "model", "tag")]
     learned = [ledger.learned(model, kind, exact=True) for model in ("a:1", "b:2") for kind in ("query", "document")]
-    return [accounts, ledger.unconfirmed(), caps, ledger.left(Budget(per_day="1", total="2")), learned]
+    unconfirmed = sorted(ledger.unconfirmed(), key=lambda row: (row.at, row.model, row.tag, str(row.amount)))
+    return [accounts, unconfirmed, caps, ledger.left(Budget(per_day="1", total="2")), learned]
 
 
 @pytest.mark.slow

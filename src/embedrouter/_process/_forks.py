@@ -26,6 +26,8 @@ class WatchesForks(Protocol):
 
 _watching: weakref.WeakSet[WatchesForks] = weakref.WeakSet()
 _forking: list[WatchesForks] = []
+_one_fork = threading.Lock()
+"""Held by the thread that forks: of two that fork at once, each releases its own locks."""
 
 
 def watch_forks(item: WatchesForks) -> None:
@@ -34,6 +36,7 @@ def watch_forks(item: WatchesForks) -> None:
 
 
 def _before_fork() -> None:
+    _one_fork.acquire()
     for item in list(_watching):
         item.before_fork()
         _forking.append(item)
@@ -42,6 +45,7 @@ def _before_fork() -> None:
 def _after_fork(*, in_child: bool) -> None:
     while _forking:
         _forking.pop().after_fork(in_child=in_child)
+    _one_fork.release()
 
 
 if hasattr(os, "register_at_fork"):
