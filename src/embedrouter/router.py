@@ -11,7 +11,7 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal
 
-from ._display import escaped, explained, shown
+from ._display import escaped, explained
 from ._process import Closeable, in_thread
 from .batches import Batches, BatchJob
 from .cache import DEFAULT, CacheLike, Default, VectorCache
@@ -23,13 +23,13 @@ from .calls import (
     Wiring,
     achunks,
     ask,
+    chunk_size_of,
     chunks,
     validate,
     warn_if_degraded,
     wire,
 )
 from .checks import Subject, VectorCheck, check_agreement, check_stored
-from .errors import ConfigError
 from .events import Event
 from .limits import RetryPolicy
 from .models import TIERS, Model, NoEmbedder, RouterSettings, SetOnce, choose_tier, preset
@@ -39,9 +39,6 @@ from .spending import Budget, Ledger
 from .types import EmbeddingResult, Estimate, InputType, OverlongPolicy, Space
 
 __all__ = ["Router", "check_vectors", "embed_alone", "settings_of", "wiring_of"]
-
-CHUNK_BYTES = 64 * 2**20
-"""Bytes of vectors in one result of ``embed_iter``."""
 
 
 @explained(
@@ -79,9 +76,8 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
             processes and machines share cache, ledger, budget, limits and records.
         catalog: a TOML file whose rows override or extend the catalogue.
         on_event: receives the events (``embedrouter.events``) in a thread; pickles keep a function of a module alone.
-        clock: returns monotonic seconds; for tests and simulations, like ``sleep`` and ``random``.
-        sleep: waits a number of seconds, in both forms; an awaitable result is awaited.
-        random: returns a number from 0 to 1.
+        clock, sleep, random: for tests: ``clock`` returns monotonic seconds, ``sleep`` waits for seconds (an awaitable
+            result is awaited), ``random`` returns a number from 0 to 1.
 
     Raises:
         SpaceMismatchError: the models' vectors would not be comparable.
@@ -248,7 +244,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         """
         progress = Progress(show_progress, length_hint(texts) or None)
         question = ask(self._wiring, [], input_type, tier).shown_by(progress)
-        return self._calls.each(question.each(chunks(texts, self._chunk_size(chunk_size)), texts), progress)
+        return self._calls.each(question.each(chunks(texts, chunk_size_of(chunk_size, self.space)), texts), progress)
 
     def aembed_iter(
         self,
@@ -262,7 +258,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         """Do what ``embed_iter`` does without blocking the event loop; ``texts`` may be an async iterable, too."""
         progress = Progress(show_progress, length_hint(texts) or None)
         question = ask(self._wiring, [], input_type, tier).shown_by(progress)
-        return self._calls.aeach(question.aeach(achunks(texts, self._chunk_size(chunk_size)), texts), progress)
+        return self._calls.aeach(question.aeach(achunks(texts, chunk_size_of(chunk_size, self.space)), texts), progress)
 
     def estimate(
         self, texts: Iterable[str], *, input_type: InputType, tier: str | None = None, batch: bool = False
@@ -285,9 +281,8 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
     def check_agreement(self) -> list[Agreement]:
         """Check that the vectors of all models may be mixed, by embedding a few short texts with every model.
 
-        Endpoints of the same model must return the same vectors. Different models of one space must return vectors that
-        are far closer for equal texts than for different texts. The cache is neither read nor written; each model takes
-        about 300 tokens.
+        Endpoints of one model must return equal vectors; models of one space, far closer vectors for equal texts than
+        for different ones. The cache is neither read nor written. Each model takes about 300 tokens.
 
         Raises:
             SpaceMismatchError: two models do not agree; the message names both and the distance of their vectors.
@@ -348,11 +343,6 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
     def batches(self, *, ended: bool = False) -> list[BatchJob]:
         """Return the batches of this router's models that are in progress, or have ended, of all processes."""
         return self._batches.jobs(ended=ended)
-
-    def _chunk_size(self, size: int | None) -> int:
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise ConfigError(f"chunk_size is a number of texts, at least 1, not {shown(size)}.")
-        return size or max(1, CHUNK_BYTES // (4 * self.space.dimensions))
 
     # Life cycle
 

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
-from ..errors import InvalidInputError
+from .._display import shown
+from ..errors import ConfigError, InvalidInputError
+from ..types import Space
 from ._inputs import EMPTY, defect, label_of, line_for, text_in, texts_in
 
 SHOWN = 20
@@ -29,6 +31,21 @@ def validate(texts: Iterable[str], first: int = 0, given: object = None) -> list
         given, some = texts if given is None else given, len(faults) < len(items)
         raise InvalidInputError(_complaint(faults, given, first, some=some), indices=tuple(faults))
     return items
+
+
+CHUNK_BYTES = 64 * 2**20
+"""Bytes of vectors in one result of ``embed_iter``."""
+
+
+def chunk_size_of(size: int | None, space: Space) -> int:
+    """Return the number of texts in one result of ``embed_iter``, by default as many as have ``CHUNK_BYTES``.
+
+    Raises:
+        ConfigError: ``size`` is no such number.
+    """
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise ConfigError(f"chunk_size is a number of texts, at least 1, not {shown(size)}.")
+    return size or max(1, CHUNK_BYTES // (4 * space.dimensions))
 
 
 def chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
