@@ -1,4 +1,8 @@
-"""How many examples property tests try: some by default, all where ``HYPOTHESIS_PROFILE=thorough``, as in .ci/run."""
+"""How many examples property tests try, and which.
+
+Some by default, all where ``HYPOTHESIS_PROFILE=thorough``, as in ``.ci/run``. There ``HYPOTHESIS_DERANDOMIZE=1`` tries the
+same in every run, so that a change is refused for what it changes; elsewhere each run draws new ones.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,14 @@ from hypothesis import settings
 __all__ = ["examples"]
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+DERANDOMIZE = os.environ.get("HYPOTHESIS_DERANDOMIZE") == "1"
 FEWER = 4
 
 
 def examples(number: int) -> settings:
     """Return settings for so many examples, without a deadline for one: machines may be busy."""
-    return settings(max_examples=number if THOROUGH else max(10, number // FEWER), deadline=None)
+    tried = number if THOROUGH else max(10, number // FEWER)
+    return settings(max_examples=tried, deadline=None, derandomize=DERANDOMIZE)
 
 
 settings.register_profile("embedrouter", examples(100))
