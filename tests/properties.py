@@ -1,7 +1,7 @@
 """How many examples property tests try, and which.
 
-Some by default, all where ``HYPOTHESIS_PROFILE=thorough``, as in ``.ci/run``. There ``HYPOTHESIS_DERANDOMIZE=1`` tries the
-same in every run, so that a change is refused for what it changes; elsewhere each run draws new ones.
+Some by default, all where ``HYPOTHESIS_PROFILE=thorough``, as in ``.ci/run``. There ``HYPOTHESIS_DERANDOMIZE=1`` tries
+the same in every run, so that a change is refused for what it changes; elsewhere each run draws new ones.
 """
 
 from __future__ import annotations
