@@ -7,6 +7,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import yaml
 from embedrouter import Budget, Model, Router
 from embedrouter.checks import VectorCheck
 from embedrouter.errors import BudgetExceededError, ConfigError, InvalidInputError
+from embedrouter.redis import RedisState
 from embedrouter.testing import FakeBackend
 from embedrouter.types import Vectors
 from tests.emulator import Emulator
 from tests.filled_stores import PAGES
+from tests.redis_server import RedisServer
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 KEY = "a-key-of-the-tests"
@@ -265,3 +268,18 @@ def test_one_text_is_no_list_of_texts() -> None:
     """Its letters would be embedded."""
     with pytest.raises(InvalidInputError, match="not one str"):
         wordllama().check_vectors("abc", np.ones((3, 256)))
+
+
+def test_what_a_check_costs_is_booked_on_the_server_of_the_state(running: Emulator, redis_server: RedisServer) -> None:
+    """Also what it embeds with other settings than the router's, where the vectors are those of queries."""
+    model = Model("voyage:voyage-4", base_url=running.voyage_url, api_key=KEY)
+    state = RedisState(redis_server.address, prefix="vector-check")
+    with closing(state), Router([model], state=state) as router, Router([model], state=state) as other:
+        stored = router.embed(PAGES, input_type="query").vectors
+        calls, before = running.calls, router.ledger.totals("model")["voyage:voyage-4"]
+        found = router.check_vectors(PAGES, stored)
+        after = other.ledger.totals("model")["voyage:voyage-4"]
+
+    assert "queries" in found.finding
+    assert after.requests - before.requests == running.calls - calls > 1
+    assert after.cost - before.cost == found.cost
