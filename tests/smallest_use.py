@@ -219,6 +219,7 @@ def compare() -> None:
     pages = {"a": "cats sleep", "b": "dogs bark"}
     models = [FakeBackend(space=name).model(f"fake:{name}", price="0") for name in ("one", "other")]
     found = embedrouter.compare(pages, {"q": "who sleeps"}, {"q": ["a"]}, models, cache=None, show_progress=False)
+    assert "</html>" in found.to_html()
     print(found)
 
 
