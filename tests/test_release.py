@@ -7,6 +7,7 @@ the wheel on each Python, and each extra alone.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -92,11 +93,12 @@ def test_the_classifiers_name_the_pythons_that_may_install_it() -> None:
 
 def test_llamahub_finds_the_classes_that_are_named() -> None:
     """LlamaHub reads ``[tool.llamahub]``: where to import from, and which classes are there."""
-    llama_index = pytest.importorskip("embedrouter.llama_index")
     hub = PYPROJECT["tool"]["llamahub"]
+    module = ROOT / "src" / hub["import_path"].replace(".", "/") / "__init__.py"
+    exported = re.search(r"^__all__ = (\[.*?\])", module.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
-    assert hub["import_path"] == "embedrouter.llama_index"
-    assert {*hub["class_authors"], *hub["secondary_class_authors"]} <= set(llama_index.__all__)
+    assert exported is not None
+    assert {*hub["class_authors"], *hub["secondary_class_authors"]} <= set(ast.literal_eval(exported[1]))
     assert hub["contains_example"] is any((ROOT / "examples").glob("llama_index*"))
 
 
@@ -114,6 +116,34 @@ def test_the_readme_needs_no_repository_around_it() -> None:
     targets = [one or other for one, other in links]
     assert targets
     assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")))
+def test_an_issue_form_asks_in_fields_that_github_knows(file: str) -> None:
+    """A form with an error is not shown, and nobody is told."""
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE" / file).read_text("utf-8"))
+    questions = [part for part in form["body"] if part["type"] != "markdown"]
+    names = [part["id"] for part in questions]
+
+    assert {"name", "description", "body"} <= set(form) <= {"name", "description", "title", "labels", "body"}
+    assert {part["type"] for part in questions} <= {"textarea", "input", "dropdown", "checkboxes"}
+    assert all(part["attributes"]["label"] for part in questions)
+    assert all("options" in part["attributes"] for part in questions if part["type"] == "dropdown")
+    assert len(names) == len(set(names)) > 0
+
+
+def test_a_release_is_published_from_the_files_that_were_tried() -> None:
+    """One job builds, the others take its files, and PyPI waits for all. No job has rights that it does not need."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))
+    jobs: dict[str, Any] = workflow["jobs"]
+    steps = {name: str(job["steps"]) for name, job in jobs.items()}
+
+    assert [name for name in jobs if "python -m build" in steps[name]] == ["build"]
+    assert [name for name in jobs if "download-artifact" in steps[name]] == ["try", "publish", "announce"]
+    assert jobs["publish"]["needs"] == ["build", "checks", "try"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert "password" not in steps["publish"]
+    assert workflow["permissions"] == {"contents": "read"}
 
 
 # What is in them
