@@ -37,11 +37,11 @@ def test_no_text_and_no_key_is_on_a_server_that_workers_share(redis_server: Redi
         requests_per_minute=1000,
         max_concurrency=2,
     )
-    with redis.Redis(port=redis_server.port) as client:
-        with Router([model], state=f"{redis_server.address}?prefix=papers", budget="5.00/day") as router:
-            router.embed([TEXT, f"{TEXT} again"], input_type="document")
-            router.submit_batch([f"{TEXT} in a batch"])
-            held = everything(client, "papers")
+    state = f"{redis_server.address}?prefix=papers"
+    with redis.Redis(port=redis_server.port) as client, Router([model], state=state, budget="5.00/day") as router:
+        router.embed([TEXT, f"{TEXT} again"], input_type="document")
+        router.submit_batch([f"{TEXT} in a batch"])
+        held = everything(client, "papers")
     kinds = set(re.findall(rb"^papers:\W*([a-z]+)", held, re.M))
 
     assert {b"vector", b"ledger", b"limits", b"records"} <= kinds
