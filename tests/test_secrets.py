@@ -866,4 +866,4 @@ def test_every_promise_is_executed() -> None:
         assert re.search(rf"^(async )?def {name}\(", (ROOT / "tests" / file).read_text("utf-8"), re.M), (file, name)
     for promise in re.findall(r"^- .*?(?=^- |^$|^#)", promised, re.M | re.S):
         assert "test_" in promise, promise
-    assert "(SECURITY.md)" in (ROOT / "README.md").read_text("utf-8")
+    assert "/blob/main/SECURITY.md)" in (ROOT / "README.md").read_text("utf-8")

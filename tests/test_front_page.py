@@ -1,0 +1,229 @@
+"""README.md as a stranger takes it: one page, links that lead somewhere from wherever it is read, and a way out.
+
+PyPI shows the README without the repository around it, so no link may be relative. What it says about files and about
+taking the package out again is done here.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import shutil
+import subprocess
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from embedrouter import Model, Router
+from embedrouter.config import ONLY_IN_CODE
+from embedrouter.langchain import RouterEmbeddings
+from embedrouter.models import RouterSettings
+from tests.doc_environment import ROOT, surroundings
+from tests.emulator import Emulator
+from tests.environments import interpreter, ready
+
+README = (ROOT / "README.md").read_text("utf-8")
+DOCS = ROOT / "docs"
+SITE = "https://embedrouter.github.io/embedrouter/"
+FILES = (
+    "https://github.com/embedrouter/embedrouter/blob/main/",
+    "https://raw.githubusercontent.com/embedrouter/embedrouter/main/",
+)
+PAGES = [f"page {number} about ferries,\nand a line about trains" for number in range(12)]
+QUESTION = "when does the ferry leave?"
+
+
+def links(markdown: str) -> list[str]:
+    """Return what a document links to and shows: Markdown's links, and those of HTML."""
+    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
+    return re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r"\b(?:href|src|srcset)=\"([^\"]+)\"", prose)
+
+
+def anchors(markdown: str) -> set[str]:
+    """Return the anchors of a page of the site."""
+    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.+)$", prose, re.M)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def pages() -> set[str]:
+    """Return the pages of the site; ``mkdocs build --strict`` requires that each exists, also those that are made."""
+    nav = re.search(r"^nav:\n(?:[ ].*\n?)+", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    assert nav is not None
+    return set(re.findall(r"[\w/-]+\.md", nav[0]))
+
+
+def test_it_is_one_page() -> None:
+    """Whoever lands on it decides in a minute."""
+    assert len(README.splitlines()) <= 160
+
+
+def test_every_link_is_absolute_and_leads_somewhere() -> None:
+    """The page's own addresses are looked up in this repository, anchors too."""
+    found = links(README)
+    assert len(found) > 20
+    for link in found:
+        assert link.startswith("https://"), link
+        address, _, anchor = link.partition("#")
+        if address.startswith(SITE):
+            name = f"{address.removeprefix(SITE).strip('/') or 'index'}.md"
+            assert name in pages() or f"{name.removesuffix('.md')}/index.md" in pages(), link
+            assert not anchor or anchor in anchors((DOCS / name).read_text("utf-8")), link
+        elif address.startswith(FILES):
+            file = ROOT / re.sub("|".join(map(re.escape, FILES)), "", address)
+            assert file.is_file(), link
+            assert not anchor or anchor in anchors(file.read_text("utf-8")), link
+
+
+def test_the_extras_of_its_table_exist() -> None:
+    """They are in prose, where `test_readme.py` looks into consoles alone."""
+    declared = set(re.findall(r"^(\S+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.M))
+    named = {name for group in re.findall(r"embedrouter\[([^]]+)\]", README) for name in group.split(",")}
+    others = re.search(r"In place of `openai`, or beside it: ([^(]+)", README)
+    assert others is not None
+    assert named | set(re.findall(r"`([\w-]+)`", others[1])) <= declared
+
+
+def test_the_page_of_the_configuration_names_every_key() -> None:
+    """A key that is nowhere is not found; a key that is no more misleads."""
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    written = set(re.findall(r"`(\w+)`", page))
+    keys = {item.name for kind in (RouterSettings, Model) for item in fields(kind)} | {"model"}
+    assert keys - {"name", "embedder", "like"} <= written
+    rows = {name for row in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page, re.M) for name in re.findall(r"\w+", row)}
+    assert {name for name in rows if name.islower()} <= keys - ONLY_IN_CODE
+
+
+# What it leaves behind, and the way out
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Emulator]:
+    with surroundings(tmp_path) as emulator:
+        yield emulator
+
+
+def filled(name: str = "openai:text-embedding-3-small") -> InMemoryVectorStore:
+    """Return a store that was filled through a router, as the README does."""
+    embeddings = RouterEmbeddings(name, index="handbook", budget="5.00/day")
+    store = InMemoryVectorStore(embeddings)
+    store.add_documents([Document(page_content=text, id=str(place)) for place, text in enumerate(PAGES)])
+    store.similarity_search(QUESTION)
+    embeddings.router.close()
+    return store
+
+
+def test_all_that_is_written_lies_in_the_two_folders_that_it_names(world: Emulator) -> None:
+    """Whoever deletes them has taken it out. The page of the configuration names each file in them."""
+    filled()
+    home = Path(os.environ["HOME"])
+    folders = [Path(os.environ[f"XDG_{kind}_HOME"]) / "embedrouter" for kind in ("CACHE", "DATA")]
+    page = (DOCS / "configuration.md").read_text("utf-8").partition("## Files")[2]
+
+    written = [path for path in home.rglob("*") if path.is_file()]
+    assert written
+    for path in written:
+        folder = next(folder for folder in folders if path.is_relative_to(folder))
+        assert f"`{path.relative_to(folder).parts[0].partition('-')[0]}" in page, path
+    for folder in folders:
+        assert f"`~/{'.cache' if folder == folders[0] else '.local/share'}/embedrouter`" in README
+        shutil.rmtree(folder)
+    assert not [path for path in home.rglob("*") if path.is_file()]
+    assert not list(Path().iterdir()), "nothing in the project's own folder"
+    assert world.calls > 0
+
+
+def same(store: InMemoryVectorStore, own: Embeddings) -> bool:
+    """Return whether a store is searched by another embedder as if that had filled it."""
+    other = InMemoryVectorStore(own)
+    other.add_documents([Document(page_content=text, id=str(place)) for place, text in enumerate(PAGES)])
+    store.embedding = own
+    pairs = [item.similarity_search_with_score(QUESTION, k=len(PAGES)) for item in (store, other)]
+    first, second = ([(document.id, score) for document, score in found] for found in pairs)
+    return [place for place, _ in first] == [place for place, _ in second] and np.allclose(
+        [score for _, score in first], [score for _, score in second], atol=1e-6
+    )
+
+
+def test_the_vectors_in_a_store_are_those_that_the_provider_gave(world: Emulator) -> None:
+    """To the last bit, so that nothing is embedded again when the router is taken out."""
+    store = filled()
+    with openai.OpenAI(api_key="a-key", base_url=world.openai_url) as client:
+        answer = client.embeddings.create(model="text-embedding-3-small", input=PAGES)
+
+    for place, row in enumerate(answer.data):
+        kept = np.asarray(store.store[str(place)]["vector"], np.float32)
+        assert np.array_equal(kept, np.asarray(row.embedding, np.float32))
+
+
+@pytest.mark.slow
+def test_langchains_own_embedder_searches_a_store_that_a_router_filled(world: Emulator) -> None:
+    """As after `RouterEmbeddings("ollama:…")` was replaced by `OllamaEmbeddings(…)` again."""
+    from langchain_ollama import OllamaEmbeddings
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OLLAMA_HOST", world.url_of("ollama"))
+        store = filled("ollama:all-minilm")
+    own = OllamaEmbeddings(model="all-minilm", base_url=world.url_of("ollama"))
+    assert same(store, own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its connections open
+        del own, store
+        gc.collect()
+
+
+THEIRS = """
+import sys
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_openai import OpenAIEmbeddings
+from llama_index.embeddings.openai import OpenAIEmbedding
+
+file, url, question = sys.argv[1:]
+own = OpenAIEmbeddings(model="text-embedding-3-small", base_url=url, api_key="a-key", check_embedding_ctx_length=False)
+store = InMemoryVectorStore.load(file, own)
+texts = [row["text"] for row in store.store.values()]
+again = InMemoryVectorStore(own)
+again.add_texts(texts, ids=list(store.store))
+found, wanted = (
+    [(document.id, round(score, 5)) for document, score in each.similarity_search_with_score(question, k=50)]
+    for each in (store, again)
+)
+assert found == wanted, (found, wanted)
+theirs = OpenAIEmbedding(model="text-embedding-3-small", api_base=url, api_key="a-key")
+ours = [row["vector"] for row in store.store.values() if "\\n" not in row["text"]]
+given = theirs.get_text_embedding_batch([text for text in texts if "\\n" not in text])
+assert all(abs(a - b) < 1e-6 for one, other in zip(ours, given, strict=True) for a, b in zip(one, other, strict=True))
+print(len(found), len(given))
+"""
+
+
+@pytest.mark.slow
+def test_openais_packages_of_both_frameworks_do_too(world: Emulator, tmp_path: Path) -> None:
+    """In the benchmarks' environment, because LlamaIndex's package does not take the openai that the tests have."""
+    folder = ready(ROOT / "tests" / "benchmarks" / "peers.txt")
+    if folder is None:
+        pytest.skip("python -m tests.environments tests/benchmarks/peers.txt")
+    store = filled()
+    lines: Any = Router(["openai:text-embedding-3-small"])
+    with lines as router:
+        texts = ["one line", "another line"]
+        store.embedding = RouterEmbeddings(router)
+        store.add_texts(texts, ids=["a", "b"])
+    store.dump(str(tmp_path / "store.json"))
+
+    done = subprocess.run(
+        [interpreter(folder), "-c", THEIRS, str(tmp_path / "store.json"), world.openai_url, QUESTION],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(len(PAGES) + 2), "2"]
