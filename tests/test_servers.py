@@ -24,7 +24,7 @@ from embedrouter.errors import (
     SpaceMismatchError,
     UnavailableError,
 )
-from embedrouter.models import Server, load_catalogue
+from embedrouter.models import load_catalogue
 from embedrouter.testing import NO_WAITING
 from tests.either import embed
 from tests.emulator import Emulator, Fault, vector
@@ -237,29 +237,6 @@ def test_an_unknown_model_says_what_to_check(server: str, emulator: Emulator, as
     error = failure(Router([model], cache=None, ledger=":memory:", retry=ONCE), asynchronous, ["a"])
     assert isinstance(error, UnavailableError)
     assert "Check the model's name" in str(error)
-
-
-EXTRAS = ("openai", "cohere", "voyage", "ollama", "google", "bedrock")
-"""Extras that have the name of a protocol; the others have that of the provider."""
-ADDRESSES = {"azure_openai": "the resource's", "databricks": "the workspace's", "bedrock": "the region's"}
-"""What stands in the page where there is no address for everybody."""
-
-
-def row(server: Server) -> str:
-    """Return the row of docs/servers.md about a server."""
-    key = " or ".join(f"`{name}`" for name in server.keys) or "—"
-    if server.keys and not server.key_required:
-        key += ", if it wants one"
-    address = f"`{server.url}`" if server.url else ADDRESSES.get(server.name, "in this process")
-    address = " or ".join([address, *(f"`{name}`" for name in server.address_variables)]).replace(" or ", ", or ", 1)
-    extra = server.protocol if server.protocol in EXTRAS else server.name
-    return f"| `{server.name}:` | {key} | {address} | `[{extra}]` |"
-
-
-def test_the_page_has_a_row_of_each_server() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "servers.md").read_text("utf-8")
-    written = [line for line in page.splitlines() if line.startswith("| `")]
-    assert written == [row(server) for name, server in load_catalogue().servers.items() if name == server.name]
 
 
 def test_the_page_has_a_line_to_write_for_each_server() -> None:

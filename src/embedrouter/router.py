@@ -58,7 +58,8 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
             of ``state``, else beside the cache, without a cache in the user's data folder. ``":memory:"`` keeps
             accounts in memory, for this router alone.
         retry: the retry policy of requests.
-        query_tier, document_tier: the tier of texts that request none; by default the highest tier of any model.
+        query_tier: the tier of queries that request none; by default the highest tier of any model.
+        document_tier: the same for documents.
         tiers: the names of the tiers, lowest first.
         on_too_long: the treatment of a text over the model's limit: ``"error"`` refuses the text, ``"truncate"`` embeds
             its beginning, ``"mean"`` averages the vectors of its parts.

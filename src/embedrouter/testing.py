@@ -25,6 +25,7 @@ from .types import Answer, InputType, TokenCounts, Vectors
 __all__ = ["NO_WAITING", "FakeBackend", "FakeCall", "MemoryCache"]
 
 NO_WAITING = RetryPolicy(initial_wait=0, max_wait=0, cooldown=0)
+"""A ``retry=`` of routers in tests: retries without a wait."""
 
 _lock = PerProcess(Lock)
 """Of all backends, so that each of them can be pickled."""

@@ -60,7 +60,8 @@ def compare(
             other inputs for a provider, and paid for.
         cascades: two variants and the share of the queries that the first may hand to the second, such as
             ``[("wordllama:l2_supercat_256", "openai:text-embedding-3-small", 0.3)]``.
-        cache, budget: as of ``Router``, for all models together.
+        cache: as of ``Router``, for all models together.
+        budget: as of ``Router``, for all models together.
         show_progress: as of ``Router.embed``.
         settings: other arguments of the ``Router`` of each model. Texts over a model's limit are embedded in part
             (``on_too_long="truncate"``), and counted in ``Comparison.notes``.

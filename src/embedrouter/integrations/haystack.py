@@ -115,11 +115,14 @@ class RouterDocumentEmbedder(_Embedder):
     """Embed Documents through a router, which makes requests of the provider's size.
 
     Args:
-        router, tier, index, settings: see ``RouterTextEmbedder``.
+        router: see ``RouterTextEmbedder``, also for ``tier`` and ``index``.
+        tier: the tier of documents.
+        index: a name for the index.
         batch_size: Documents handed to the router at once.
         progress_bar: whether to show how many Documents are embedded.
         meta_fields_to_embed: fields of ``meta`` that are put before the content.
         embedding_separator: between these and the content.
+        settings: arguments of ``Router``, where the router is built here.
     """
 
     def __init__(

@@ -40,10 +40,9 @@ class RouterVectors(TxtaiVectors):
 
     txtai normalises the vectors.
 
-    Args:
-        config: of the index. ``path`` is a router, the name of a model, a list of models, or the path of a TOML file;
-            ``vectors`` has ``query_tier``, ``document_tier``, ``index`` (a name for the index, on this machine) and
-            arguments of ``Router``, such as ``budget``, where the router is built here.
+    In the configuration of the index ``path`` is a router, the name of a model, a list of models, or the path of a TOML
+    file; ``vectors`` has ``query_tier``, ``document_tier``, ``index`` (a name for the index, on this machine) and
+    arguments of ``Router``, such as ``budget``, where the router is built here.
 
     Raises:
         ConfigError: at the first use: ``path`` is none of these, or a setting is wrong. (txtai turns errors of the

@@ -1,0 +1,44 @@
+"""What scripts in ``docs/`` write into pages stands there; after a change: run the script that the failure names."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+import pytest
+
+from embedrouter.models import load_catalogue
+from tests.doc_environment import ROOT
+
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(DOCS)
+    monkeypatch.delitem(sys.modules, request.param, raising=False)
+    return import_module(request.param)
+
+
+@pytest.mark.parametrize("script", ["providers"], indirect=True)
+def test_a_page_has_what_its_script_writes(script: ModuleType) -> None:
+    page = DOCS / f"{script.__name__}.md"
+    generated = import_module("generated")
+
+    assert generated.filled(page, script.parts()) == page.read_text("utf-8"), f"run: python docs/{script.__name__}.py"
+
+
+@pytest.mark.parametrize("script", ["providers"], indirect=True)
+def test_each_model_of_the_catalogue_is_on_the_page_of_providers(script: ModuleType) -> None:
+    """With its price and the day on which it was read, or among the models of the hub."""
+    page = (DOCS / "providers.md").read_text("utf-8")
+    catalogue = load_catalogue()
+
+    for card in catalogue.values():
+        price = f"${card.price}" if card.price else "unknown" if card.price is None else "free"
+        facts = [f"`{card.model.partition(':')[2]}`", card.source, str(card.dimensions), str(card.retired or "")]
+        if card.provider != script.HUB:
+            facts += [price, str(card.checked)]
+        assert any(all(fact in line for fact in facts) for line in page.splitlines()), card.model
+    assert all(f"| `{server.name}:`" in page for server in catalogue.servers.values())
