@@ -11,7 +11,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,8 +97,8 @@ def figure(draw: Callable[[Figure, Theme], None], theme: Theme, *, height: int, 
         "ytick.color": theme.ink,
         "axes.edgecolor": theme.line,
     }
-    settings: Mapping[str, Any] = {**mpl.rcParamsDefault, **SETTINGS, **colours}
-    with mpl.rc_context(dict(settings)), io.StringIO() as written:
+    settings: Any = mpl.rcParamsDefault | SETTINGS | colours  # a reader's own matplotlibrc changes nothing
+    with mpl.rc_context(settings), io.StringIO() as written:
         drawn = Figure(figsize=(WIDTH / PIXELS, height / PIXELS))
         draw(drawn, theme)
         drawn.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
