@@ -3,7 +3,7 @@
 A retriever over two stores: wordllama's store is searched first, MiniLM's store only for the queries whose ten best
 hits have the most similar scores, three in ten over a long run. Every document has the tier of its store.
 
-Needs the extras langchain, sentence-transformers and wordllama; the first run downloads all-MiniLM-L6-v2 (90 MB).
+Needs the extras langchain, sentence-transformers and wordllama, and no key; the first run downloads 90 MB.
 """
 
 from embedrouter import Router, TieredRouter, tier

@@ -1,26 +1,24 @@
-"""Put a router where LangChain expects ``Embeddings``.
+"""RAG in LangChain: a router where LangChain expects ``Embeddings``, in a vector store, a retriever and a chain.
 
-The large model embeds the documents and the small model embeds the queries; one call of the chain can request a higher
-tier, because ``configurable`` reaches the embedder. The chain ends with the prompt; append your chat model with
-``| model``.
+The chain ends with the prompt; append your chat model with ``| model``. With an API's model:
+python examples/langchain_rag.py openai:text-embedding-3-small
 
-Needs VOYAGE_API_KEY and the extra langchain.
+Needs the extras langchain and wordllama, and no key.
 """
+
+import sys
 
 from langchain_core.documents import Document
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from embedrouter import Model, Router
 from embedrouter.langchain import RouterEmbeddings
 
-router = Router(
-    [Model("voyage:voyage-4-large", tier="high"), Model("voyage:voyage-4-lite", tier="low")],
-    query_tier="low",
-)
+model = sys.argv[1] if len(sys.argv) > 1 else "wordllama:l2_supercat_256"
+embeddings = RouterEmbeddings(model, index="handbook", budget="1.00/day", cache="./cache", ledger="./cache/ledger.db")
 
-store = InMemoryVectorStore(RouterEmbeddings(router))
+store = InMemoryVectorStore(embeddings)
 store.add_texts(
     [
         "Employees have thirty days of holiday each year.",
@@ -38,7 +36,4 @@ prompt = ChatPromptTemplate.from_template("Answer from this context alone:\n{con
 chain = {"context": store.as_retriever(search_kwargs={"k": 1}) | joined, "question": RunnablePassthrough()} | prompt
 
 print(chain.invoke("When are travel expenses paid back?").to_string())
-
-better = chain.invoke("How many days of holiday?", config={"configurable": {"embedding_tier": "high"}})
-print(better.to_string())
-print(f"billed: {router.usage.requests} requests, ${router.usage.cost:.8f}")
+print(embeddings.router.ledger.totals("model"))

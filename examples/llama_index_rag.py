@@ -1,18 +1,20 @@
-"""Put a router where LlamaIndex expects a ``BaseEmbedding``.
+"""RAG in LlamaIndex: a router where LlamaIndex expects a ``BaseEmbedding``.
 
 A second build of the index costs nothing, because every vector is in the router's cache. The retriever returns nodes
-with scores; a query engine passes the nodes to your language model.
+with scores; a query engine passes the nodes to your language model. With an API's model:
+python examples/llama_index_rag.py openai:text-embedding-3-small
 
-Needs OPENAI_API_KEY and the extra llama-index.
+Needs the extras llama-index and wordllama, and no key.
 """
+
+import sys
 
 from llama_index.core import Document, VectorStoreIndex
 
-from embedrouter import Router
 from embedrouter.llama_index import RouterEmbedding
 
-router = Router(["openai:text-embedding-3-small"])
-embed_model = RouterEmbedding(router=router)
+model = sys.argv[1] if len(sys.argv) > 1 else "wordllama:l2_supercat_256"
+embed_model = RouterEmbedding(model, index="handbook", cache="./cache", ledger="./cache/ledger.db")
 
 documents = [
     Document(text="Employees have thirty days of holiday each year."),
@@ -21,9 +23,9 @@ documents = [
 ]
 
 for build in ("first", "second"):
-    before = router.usage.requests
+    before = embed_model.router.usage.requests
     index = VectorStoreIndex.from_documents(documents, embed_model=embed_model)
-    print(f"{build} build: {router.usage.requests - before} requests")
+    print(f"{build} build: {embed_model.router.usage.requests - before} requests")
 
 retriever = index.as_retriever(similarity_top_k=1)
 for found in retriever.retrieve("When are travel expenses paid back?"):
