@@ -22,10 +22,7 @@ from ._runtimes import Graph
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-TEXTS = 32
-"""Texts in one batch."""
-
-TOKENS = 1024
+TOKENS = 512
 """Tokens in one batch, padding included, unless it is one text: what is computed stays in the processor's cache."""
 
 FEEDS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -119,7 +116,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     order = sorted((index for index, length in enumerate(lengths) if length), key=lambda index: -lengths[index])
     first = 0
     while first < len(order):
-        number = max(1, min(TEXTS, TOKENS // lengths[order[first]]))
+        number = max(1, TOKENS // lengths[order[first]])
         yield order[first : first + number]
         first += number
 

@@ -24,6 +24,8 @@ Runtime: TypeAlias = Literal["openvino", "onnx"]
 PACKAGES: Mapping[Runtime, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
 """The package of each runtime, which is named as its distribution is."""
 
+TELEMETRY = "openvino_telemetry"
+
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/dri")
 """Device files of graphics processors on Linux (NVIDIA, Windows' Linux, AMD, others)."""
 
@@ -106,12 +108,29 @@ class _WithThreads:
             keep(ctypes.py_object(self._native))
 
 
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    ``import openvino`` itself reports to Google Analytics, from a forked process, and keeps an identifier in the user's
+    home folder. It does neither where the package openvino-telemetry is missing, as for the time of this import.
+    """
+    modules: dict[str, Any] = sys.modules
+    before = modules.get(TELEMETRY)
+    modules[TELEMETRY] = None
+    try:
+        import openvino
+    finally:
+        modules[TELEMETRY] = before
+        if before is None:
+            del modules[TELEMETRY]
+    return openvino
+
+
 class _OpenVino(_WithThreads):
     producer = ""
 
     def __init__(self, file: Path) -> None:
-        import openvino
-
+        openvino = import_openvino()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",  # one text or batch at a time, on all cores
             "INFERENCE_PRECISION_HINT": "f32",
