@@ -317,7 +317,7 @@ def wheel(session: nox.Session) -> None:
     shutil.rmtree(empty, ignore_errors=True)
     session.run("python", "-m", "venv", str(empty))
     python = str(empty / "bin" / "python")
-    session.run(python, "-m", "pip", "install", f"embedrouter[wordllama] @ {built.as_uri()}", external=True)
+    session.run(python, "-m", "pip", "install", f"embedrouter[wordllama,langchain] @ {built.as_uri()}", external=True)
     session.run(python, "-m", "tests.smallest_use", "core", "wordllama", external=True)
     session.run(python, "-m", "embedrouter", "demo", external=True)
 
