@@ -166,8 +166,9 @@ def test_a_check_needs_a_model(tmp_path: Path) -> None:
 def test_the_page_has_a_row_of_each_kind_of_store() -> None:
     """In the words of the code."""
     page = (Path(__file__).parents[1] / "docs" / "stores.md").read_text("utf-8")
-    written = [line.split(" | ")[:2] for line in page.partition("## The mark")[2].partition("\n\n`")[0].splitlines()]
-    assert [row for row in written if len(row) == 2][1:] == [[f"| {kind.kind}", kind.keeps] for kind in STORES]
+    table = page.partition("| where the mark is |")[2].partition("\n\n")[0]
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table.splitlines()[2:]]
+    assert [(kind, keeps) for kind, _, keeps in rows] == [(kind.kind, kind.keeps) for kind in STORES]
 
 
 # What cannot be opened

@@ -805,7 +805,11 @@ def test_what_a_terminal_obeys_is_shown_escaped() -> None:
 def test_the_page_lists_the_events_as_they_are() -> None:
     """Name, level and logger of each, in the order of the module; and the fields."""
     page = (ROOT / "docs/events.md").read_text("utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| `embedrouter\.(\w+)` \| .* \| (.*) \|$", page, re.M)
+    rows = [
+        (name, level, logger, fields.strip())
+        for logger, table in re.findall(r"^### [^\n]*: `embedrouter\.(\w+)`\n(.*?)(?=^#)", page, re.M | re.S)
+        for name, level, fields in re.findall(r"^\| `(\w+)` ([A-Z]+) \| .* \|(.*) \|$", table, re.M)
+    ]
     base = {item.name for item in dataclasses.fields(Event)}
     wanted = [
         (

@@ -1,4 +1,4 @@
-"""A provider that another package brings: the example of docs/providers.md, installed and used."""
+"""A provider that another package brings: the example of docs/write-a-provider.md, installed and used."""
 
 from __future__ import annotations
 

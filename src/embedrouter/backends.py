@@ -1,4 +1,4 @@
-"""What a provider of one's own is made of: see docs/providers.md, "Write a provider".
+"""What a provider of one's own is made of: see docs/write-a-provider.md.
 
 A package that brings a provider names a module under the entry-point group ``embedrouter.providers``. The module has
 ``describe(model, catalogue, dimensions)``, which returns a ``Description``, and ``create(model, known, candidate)``,
