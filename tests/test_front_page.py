@@ -1,7 +1,7 @@
-"""README.md as a stranger takes it: one page, links that lead somewhere from wherever it is read, and a way out.
+"""README.md as a stranger takes it: one page, and what it says about files and about taking the package out again.
 
-PyPI shows the README without the repository around it, so no link may be relative. What it says about files and about
-taking the package out again is done here.
+`test_links.py` follows its links, `test_release.py` requires that they are absolute, and `test_readme.py` runs its
+blocks.
 """
 
 from __future__ import annotations
@@ -34,55 +34,13 @@ from tests.environments import interpreter, ready
 
 README = (ROOT / "README.md").read_text("utf-8")
 DOCS = ROOT / "docs"
-SITE = "https://embedrouter.github.io/embedrouter/"
-FILES = (
-    "https://github.com/embedrouter/embedrouter/blob/main/",
-    "https://raw.githubusercontent.com/embedrouter/embedrouter/main/",
-)
 PAGES = [f"page {number} about ferries,\nand a line about trains" for number in range(12)]
 QUESTION = "when does the ferry leave?"
-
-
-def links(markdown: str) -> list[str]:
-    """Return what a document links to and shows: Markdown's links, and those of HTML."""
-    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
-    return re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r"\b(?:href|src|srcset)=\"([^\"]+)\"", prose)
-
-
-def anchors(markdown: str) -> set[str]:
-    """Return the anchors of a page of the site."""
-    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
-    titles = re.findall(r"^#+ (.+)$", prose, re.M)
-    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
-
-
-def pages() -> set[str]:
-    """Return the pages of the site; ``mkdocs build --strict`` requires that each exists, also those that are made."""
-    nav = re.search(r"^nav:\n(?:[ ].*\n?)+", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
-    assert nav is not None
-    return set(re.findall(r"[\w/-]+\.md", nav[0]))
 
 
 def test_it_is_one_page() -> None:
     """Whoever lands on it decides in a minute."""
     assert len(README.splitlines()) <= 160
-
-
-def test_every_link_is_absolute_and_leads_somewhere() -> None:
-    """The page's own addresses are looked up in this repository, anchors too."""
-    found = links(README)
-    assert len(found) > 20
-    for link in found:
-        assert link.startswith("https://"), link
-        address, _, anchor = link.partition("#")
-        if address.startswith(SITE):
-            name = f"{address.removeprefix(SITE).strip('/') or 'index'}.md"
-            assert name in pages() or f"{name.removesuffix('.md')}/index.md" in pages(), link
-            assert not anchor or anchor in anchors((DOCS / name).read_text("utf-8")), link
-        elif address.startswith(FILES):
-            file = ROOT / re.sub("|".join(map(re.escape, FILES)), "", address)
-            assert file.is_file(), link
-            assert not anchor or anchor in anchors(file.read_text("utf-8")), link
 
 
 def test_the_extras_of_its_table_exist() -> None:
