@@ -266,14 +266,13 @@ def test_a_found_file_leads_to_no_place_outside_of_its_folder(setting: str, path
     load(here / "embedrouter.toml").tiered()  # a file that is named may
 
 
-@pytest.mark.parametrize("setting", ["cache", "ledger", "state"])
-def test_a_found_file_keeps_nothing_on_a_server(setting: str, here: Path) -> None:
+def test_a_found_file_keeps_no_accounts_on_a_server(here: Path) -> None:
     """Whose owner would have the accounts and the tags, and would decide what is left of the budget."""
-    path = write(here / "embedrouter.toml", f'{setting} = "redis://collector.example:6379/0"\n{MODEL}')
-    with pytest.raises(ConfigError, match="was found by search and"):
+    path = write(here / "embedrouter.toml", f'ledger = "redis://collector.example:6379/0"\n{MODEL}')
+    with pytest.raises(ConfigError, match="was found by search and keeps"):
         Router.from_config()
 
-    assert setting in load(path).router()  # a file that is named may
+    assert "ledger" in load(path).router()  # a file that is named may
 
 
 def test_a_found_file_places_its_files_in_its_folder_or_in_the_users_cache(here: Path, tmp_path: Path) -> None:
