@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -124,19 +124,35 @@ def test_the_vectors_in_a_store_are_those_that_the_provider_gave(world: Emulator
         assert np.array_equal(kept, np.asarray(row.embedding, np.float32))
 
 
-@pytest.mark.slow
-def test_langchains_own_embedder_searches_a_store_that_a_router_filled(world: Emulator) -> None:
-    """As after `RouterEmbeddings("ollama:…")` was replaced by `OllamaEmbeddings(…)` again."""
+def of_openai(world: Emulator) -> Embeddings:
+    from langchain_openai import OpenAIEmbeddings
+
+    return OpenAIEmbeddings(  # texts in place of tokens, for which it would load tiktoken's vocabulary
+        model="text-embedding-3-small", base_url=world.openai_url, check_embedding_ctx_length=False
+    )
+
+
+def of_ollama(world: Emulator) -> Embeddings:
     from langchain_ollama import OllamaEmbeddings
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OLLAMA_HOST", world.url_of("ollama"))
-        store = filled("ollama:all-minilm")
-    own = OllamaEmbeddings(model="all-minilm", base_url=world.url_of("ollama"))
-    assert same(store, own)
+    return OllamaEmbeddings(model="all-minilm", base_url=world.url_of("ollama"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("own", "model"), [(of_openai, "openai:text-embedding-3-small"), (of_ollama, "ollama:all-minilm")]
+)
+def test_langchains_own_embedder_searches_a_store_that_a_router_filled(
+    own: Callable[[Emulator], Embeddings], model: str, world: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `RouterEmbeddings("openai:text-embedding-3-small")` was replaced by `OpenAIEmbeddings(…)` again."""
+    monkeypatch.setenv("OLLAMA_HOST", world.url_of("ollama"))
+    store, embedder = filled(model), own(world)
+
+    assert same(store, embedder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its connections open
-        del own, store
+        warnings.simplefilter("ignore", ResourceWarning)  # they leave their connections open
+        del embedder, store
         gc.collect()
 
 
@@ -167,7 +183,7 @@ print(len(found), len(given))
 
 @pytest.mark.slow
 def test_openais_packages_of_both_frameworks_do_too(world: Emulator, tmp_path: Path) -> None:
-    """In the benchmarks' environment, because LlamaIndex's package does not take the openai that the tests have."""
+    """In the benchmarks' environment, because LlamaIndex's package does not take openai 3, which the tests have."""
     folder = ready(ROOT / "tests" / "benchmarks" / "peers.txt")
     if folder is None:
         pytest.skip("python -m tests.environments tests/benchmarks/peers.txt")
