@@ -266,6 +266,15 @@ def test_a_found_file_leads_to_no_place_outside_of_its_folder(setting: str, path
     load(here / "embedrouter.toml").tiered()  # a file that is named may
 
 
+def test_a_found_file_keeps_no_accounts_on_a_server(here: Path) -> None:
+    """Whose owner would have the accounts and the tags, and would decide what is left of the budget."""
+    path = write(here / "embedrouter.toml", f'ledger = "redis://collector.example:6379/0"\n{MODEL}')
+    with pytest.raises(ConfigError, match="was found by search and keeps"):
+        Router.from_config()
+
+    assert "ledger" in load(path).router()  # a file that is named may
+
+
 def test_a_found_file_places_its_files_in_its_folder_or_in_the_users_cache(here: Path, tmp_path: Path) -> None:
     """Which are the places that it needs."""
     users = tmp_path / "user-cache" / "embedrouter"

@@ -1,7 +1,7 @@
-"""README.md as a stranger takes it: one page, links that lead somewhere from wherever it is read, and a way out.
+"""README.md as a stranger takes it: one page, and what it says about files and about taking the package out again.
 
-PyPI shows the README without the repository around it, so no link may be relative. What it says about files and about
-taking the package out again is done here.
+`test_links.py` follows its links, `test_release.py` requires that they are absolute, and `test_readme.py` runs its
+blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,55 +34,13 @@ from tests.environments import interpreter, ready
 
 README = (ROOT / "README.md").read_text("utf-8")
 DOCS = ROOT / "docs"
-SITE = "https://embedrouter.github.io/embedrouter/"
-FILES = (
-    "https://github.com/embedrouter/embedrouter/blob/main/",
-    "https://raw.githubusercontent.com/embedrouter/embedrouter/main/",
-)
 PAGES = [f"page {number} about ferries,\nand a line about trains" for number in range(12)]
 QUESTION = "when does the ferry leave?"
-
-
-def links(markdown: str) -> list[str]:
-    """Return what a document links to and shows: Markdown's links, and those of HTML."""
-    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
-    return re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r"\b(?:href|src|srcset)=\"([^\"]+)\"", prose)
-
-
-def anchors(markdown: str) -> set[str]:
-    """Return the anchors of a page of the site."""
-    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
-    titles = re.findall(r"^#+ (.+)$", prose, re.M)
-    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
-
-
-def pages() -> set[str]:
-    """Return the pages of the site; ``mkdocs build --strict`` requires that each exists, also those that are made."""
-    nav = re.search(r"^nav:\n(?:[ ].*\n?)+", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
-    assert nav is not None
-    return set(re.findall(r"[\w/-]+\.md", nav[0]))
 
 
 def test_it_is_one_page() -> None:
     """Whoever lands on it decides in a minute."""
     assert len(README.splitlines()) <= 160
-
-
-def test_every_link_is_absolute_and_leads_somewhere() -> None:
-    """The page's own addresses are looked up in this repository, anchors too."""
-    found = links(README)
-    assert len(found) > 20
-    for link in found:
-        assert link.startswith("https://"), link
-        address, _, anchor = link.partition("#")
-        if address.startswith(SITE):
-            name = f"{address.removeprefix(SITE).strip('/') or 'index'}.md"
-            assert name in pages() or f"{name.removesuffix('.md')}/index.md" in pages(), link
-            assert not anchor or anchor in anchors((DOCS / name).read_text("utf-8")), link
-        elif address.startswith(FILES):
-            file = ROOT / re.sub("|".join(map(re.escape, FILES)), "", address)
-            assert file.is_file(), link
-            assert not anchor or anchor in anchors(file.read_text("utf-8")), link
 
 
 def test_the_extras_of_its_table_exist() -> None:
@@ -166,19 +124,35 @@ def test_the_vectors_in_a_store_are_those_that_the_provider_gave(world: Emulator
         assert np.array_equal(kept, np.asarray(row.embedding, np.float32))
 
 
-@pytest.mark.slow
-def test_langchains_own_embedder_searches_a_store_that_a_router_filled(world: Emulator) -> None:
-    """As after `RouterEmbeddings("ollama:…")` was replaced by `OllamaEmbeddings(…)` again."""
+def of_openai(world: Emulator) -> Embeddings:
+    from langchain_openai import OpenAIEmbeddings
+
+    return OpenAIEmbeddings(  # texts in place of tokens, for which it would load tiktoken's vocabulary
+        model="text-embedding-3-small", base_url=world.openai_url, check_embedding_ctx_length=False
+    )
+
+
+def of_ollama(world: Emulator) -> Embeddings:
     from langchain_ollama import OllamaEmbeddings
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OLLAMA_HOST", world.url_of("ollama"))
-        store = filled("ollama:all-minilm")
-    own = OllamaEmbeddings(model="all-minilm", base_url=world.url_of("ollama"))
-    assert same(store, own)
+    return OllamaEmbeddings(model="all-minilm", base_url=world.url_of("ollama"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("own", "model"), [(of_openai, "openai:text-embedding-3-small"), (of_ollama, "ollama:all-minilm")]
+)
+def test_langchains_own_embedder_searches_a_store_that_a_router_filled(
+    own: Callable[[Emulator], Embeddings], model: str, world: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `RouterEmbeddings("openai:text-embedding-3-small")` was replaced by `OpenAIEmbeddings(…)` again."""
+    monkeypatch.setenv("OLLAMA_HOST", world.url_of("ollama"))
+    store, embedder = filled(model), own(world)
+
+    assert same(store, embedder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its connections open
-        del own, store
+        warnings.simplefilter("ignore", ResourceWarning)  # they leave their connections open
+        del embedder, store
         gc.collect()
 
 
@@ -209,7 +183,7 @@ print(len(found), len(given))
 
 @pytest.mark.slow
 def test_openais_packages_of_both_frameworks_do_too(world: Emulator, tmp_path: Path) -> None:
-    """In the benchmarks' environment, because LlamaIndex's package does not take the openai that the tests have."""
+    """In the benchmarks' environment, because LlamaIndex's package does not take openai 3, which the tests have."""
     folder = ready(ROOT / "tests" / "benchmarks" / "peers.txt")
     if folder is None:
         pytest.skip("python -m tests.environments tests/benchmarks/peers.txt")

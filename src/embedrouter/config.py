@@ -19,7 +19,7 @@ A file that was found by search, rather than named, may be part of a repository 
 let a model run code with ``trust_remote_code``. It may read a key from the variables of the model's own provider alone,
 and has to name the variable where it names an address, ``base_url``; then the log says once where texts and key go. Its
 files (cache, ledger, catalogue, a model's folder) are in the file's folder or in the user's cache folder, also after
-links are followed, and no cache or state is on a server.
+links are followed, and no cache, ledger or state is on a server.
 
 A variable such as ``OPENAI_BASE_URL`` applies to models of such a file too: like the key it is the user's own, and no
 file can set it. To ignore it would be the leak, because the key of a gateway and the texts would go to the vendor.
@@ -228,8 +228,8 @@ class Config:
             given["cache"] = (
                 None if cache is False else [self._cache(item) for item in cache] if several else self._cache(cache)
             )
-        if not self.named and "state" in given:
-            raise self._refused("keeps vectors and accounts on a server", "Read it, then name it")
+        if not self.named and ("state" in given or str(given.get("ledger")).startswith(SCHEMES)):
+            raise self._refused("keeps vectors or accounts on a server", "Read it, then name it")
         return given
 
     def _cache(self, place: str) -> str | Path:
