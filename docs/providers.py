@@ -46,7 +46,7 @@ def parts() -> dict[str, str]:
     cards = {server.name: [card for card in catalogue.values() if card.provider == server.name] for server in servers}
     hub = [card for card in catalogue.values() if card.provider == HUB]
     return {
-        "providers": generated.table(("write", "what", "key", "install"), map(_overview, servers)),
+        "providers": generated.table(("write", "key", "install"), map(_overview, servers)),
         "models": "\n\n".join(_section(server, cards[server.name]) for server in servers if cards[server.name]),
         "hub": generated.table(("model", "dimensions", "tokens", "prompts"), map(_hub_row, hub), right=" rr"),
         "refused": generated.table(("name", "why"), ((f"`{name}`", why) for name, why in catalogue.refused.items())),
@@ -58,7 +58,7 @@ def parts() -> dict[str, str]:
 
 def _overview(server: Server) -> tuple[str, ...]:
     names = " or ".join(f"`{name}:`" for name in (server.name, *server.aliases))
-    return names, TITLES[server.name], _keys(server), f"`[{_extra(server)}]`"
+    return names, _keys(server), f"`[{_extra(server)}]`"
 
 
 def _keys(server: Server) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer
 
 from embedrouter.models import load_catalogue
 from tests.doc_environment import ROOT
@@ -21,12 +24,11 @@ def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
     return import_module(request.param)
 
 
-@pytest.mark.parametrize("script", ["providers"], indirect=True)
+@pytest.mark.parametrize("script", ["providers", "command_line"], indirect=True)
 def test_a_page_has_what_its_script_writes(script: ModuleType) -> None:
-    page = DOCS / f"{script.__name__}.md"
-    generated = import_module("generated")
+    filled = import_module("generated").filled(script.PAGE, script.parts())
 
-    assert generated.filled(page, script.parts()) == page.read_text("utf-8"), f"run: python docs/{script.__name__}.py"
+    assert filled == script.PAGE.read_text("utf-8"), f"run: python docs/{script.__name__}.py"
 
 
 @pytest.mark.parametrize("script", ["providers"], indirect=True)
@@ -42,3 +44,20 @@ def test_each_model_of_the_catalogue_is_on_the_page_of_providers(script: ModuleT
             facts += [price, str(card.checked)]
         assert any(all(fact in line for fact in facts) for line in page.splitlines()), card.model
     assert all(f"| `{server.name}:`" in page for server in catalogue.servers.values())
+
+
+@pytest.mark.parametrize("script", ["command_line"], indirect=True)
+def test_each_option_that_a_command_takes_is_in_the_reference(script: ModuleType) -> None:
+    """Those that typer itself finds, under their names."""
+    page = script.PAGE.read_text("utf-8")
+
+    def look(name: str, command: Any) -> int:
+        if inner := getattr(command, "commands", None):
+            return sum(look(f"{name} {word}", one) for word, one in inner.items())
+        section = page.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+        for parameter in command.params:
+            for option in parameter.opts if parameter.param_type_name == "option" else ():
+                assert re.search(rf"^\| `[^`]*{re.escape(option)}\b", section, re.MULTILINE), f"{name} {option}"
+        return 1
+
+    assert look("embedrouter", typer.main.get_command(script.app)) == page.count("\n### embedrouter ")
