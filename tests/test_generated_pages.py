@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import asdict
+from datetime import date
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import typer
 
 from embedrouter.models import load_catalogue
+from tests.benchmarks.table import Figure, Row
 from tests.doc_environment import ROOT
 
 DOCS = ROOT / "docs"
@@ -24,7 +27,7 @@ def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
     return import_module(request.param)
 
 
-@pytest.mark.parametrize("script", ["providers", "command_line"], indirect=True)
+@pytest.mark.parametrize("script", ["providers", "command_line", "benchmarks"], indirect=True)
 def test_a_page_has_what_its_script_writes(script: ModuleType) -> None:
     filled = import_module("generated").filled(script.PAGE, script.parts())
 
@@ -61,3 +64,17 @@ def test_each_option_that_a_command_takes_is_in_the_reference(script: ModuleType
         return 1
 
     assert look("embedrouter", typer.main.get_command(script.app)) == page.count("\n### embedrouter ")
+
+
+@pytest.mark.parametrize("script", ["benchmarks"], indirect=True)
+def test_a_row_of_a_run_takes_the_place_of_the_row_of_the_same_work(script: ModuleType) -> None:
+    """And keeps the day on which it was measured."""
+    figures = [Figure("ours", "ours", 9876.5, 1, None), Figure("litellm", "peer", 100, 51.23, None)]
+    row = asdict(Row("Cold documents", "texts/s", 3, [*figures, Figure("the least", "limit", 12_000, 0.824, None)]))
+    new = script.taken(row, date(2027, 1, 2))
+    old = {**new, "ours": 1.0, "measured": "2026-11-29"}
+    other = {**old, "unit": "ms"}
+
+    assert script.merged([old, other], [new]) == [new, other]
+    assert new["ours"] == 9880
+    assert script._ratios(new) == ["51 × litellm", "0.82 of the least"]
