@@ -27,11 +27,11 @@ def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
     return import_module(request.param)
 
 
-@pytest.mark.parametrize("script", ["providers", "command_line", "benchmarks"], indirect=True)
+@pytest.mark.parametrize("script", ["providers", "command_line", "benchmarks", "scale"], indirect=True)
 def test_a_page_has_what_its_script_writes(script: ModuleType) -> None:
     filled = import_module("generated").filled(script.PAGE, script.parts())
 
-    assert filled == script.PAGE.read_text("utf-8"), f"run: python docs/{script.__name__}.py"
+    assert filled == script.PAGE.read_text("utf-8"), f"run: python {script.__file__}, scale.py with --write"
 
 
 @pytest.mark.parametrize("script", ["providers"], indirect=True)
