@@ -345,3 +345,11 @@ def _build(session: nox.Session, folder: Path) -> None:
     install(session, "build", "twine")
     session.run("python", "-m", "build", "--outdir", str(folder), silent=True)
     session.run("python", "-m", "twine", "check", "--strict", *map(str, folder.iterdir()))
+
+
+@nox.session(python=MAIN)
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into site/, with warnings as errors; ``-- serve`` shows it while you write."""
+    install(session, *EXTRAS["docs"])  # the package is read, not imported
+    command = session.posargs or ["build", "--strict"]
+    session.run("mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})

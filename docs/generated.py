@@ -1,13 +1,12 @@
 """The parts of a page that a script writes: each stands between two comments, which the site does not show.
 
-    <!-- begin models -->
-    …
-    <!-- end models -->
+<!-- begin models -->
+…
+<!-- end models -->
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,11 +19,12 @@ def filled(page: Path, parts: Mapping[str, str]) -> str:
     """
     text = page.read_text("utf-8")
     for name, part in parts.items():
-        place = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        if not place.search(text):
+        first, last = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        before, begun, rest = text.partition(first)
+        _, ended, after = rest.partition(last)
+        if not (begun and ended):
             raise ValueError(f"{page.name} has no place for {name}")
-        new = f"\n{part.strip()}\n\n"
-        text = place.sub(lambda found, new=new: f"{found[1]}{new}{found[2]}", text)
+        text = f"{before}{first}\n{part.strip()}\n\n{last}{after}"
     return text
 
 

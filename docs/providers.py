@@ -1,6 +1,6 @@
 """Write the tables of docs/providers.md from the catalogue: providers, their models, limits and prices.
 
-    python docs/providers.py
+python docs/providers.py
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def parts() -> dict[str, str]:
     cards = {server.name: [card for card in catalogue.values() if card.provider == server.name] for server in servers}
     hub = [card for card in catalogue.values() if card.provider == HUB]
     return {
-        "providers": generated.table(("write", "what", "key", "install"), map(_overview, servers)),
+        "providers": generated.table(("write", "key", "install"), map(_overview, servers)),
         "models": "\n\n".join(_section(server, cards[server.name]) for server in servers if cards[server.name]),
         "hub": generated.table(("model", "dimensions", "tokens", "prompts"), map(_hub_row, hub), right=" rr"),
         "refused": generated.table(("name", "why"), ((f"`{name}`", why) for name, why in catalogue.refused.items())),
@@ -58,7 +58,7 @@ def parts() -> dict[str, str]:
 
 def _overview(server: Server) -> tuple[str, ...]:
     names = " or ".join(f"`{name}:`" for name in (server.name, *server.aliases))
-    return names, TITLES[server.name], _keys(server), f"`[{_extra(server)}]`"
+    return names, _keys(server), f"`[{_extra(server)}]`"
 
 
 def _keys(server: Server) -> str:
@@ -81,7 +81,7 @@ def _section(server: Server, cards: list[Card]) -> str:
 
 
 def _facts(server: Server, cards: list[Card]) -> Iterator[str]:
-    yield f"Install: `pip install \"embedrouter[{_extra(server)}]\"`"
+    yield f'Install: `pip install "embedrouter[{_extra(server)}]"`'
     yield f"Key: {_keys(server)}"
     if server.name not in HERE:
         address = f"`{server.url}`" if server.url else ADDRESSES[server.name]
@@ -97,8 +97,9 @@ def _facts(server: Server, cards: list[Card]) -> Iterator[str]:
         said = ", ".join(f"{_span(numbers)} {unit}" for unit, numbers in limits.items() if numbers)
         yield f"A minute, where you declare nothing: {said}"
     words = {tuple((card.input_types or {}).get(kind) for kind in ("document", "query")) for card in cards}
-    if said := sorted(f"`{document}` and `{query}`" for document, query in words if document):
-        yield f"Documents and queries are told apart{'' if len(words) == 1 else ' where a model does'}: " + ", ".join(said)
+    if told := sorted(f"`{document}` and `{query}`" for document, query in words if document):
+        some = "" if len(words) == 1 else " where a model does"
+        yield f"Documents and queries are told apart{some}: {', '.join(told)}"
     if dtypes := sorted({dtype for card in cards for dtype in card.dtypes}):
         yield f"Besides float32: {', '.join(f'`{dtype}`' for dtype in dtypes)}" + (
             "" if all(card.dtypes for card in cards) else " (not of all models)"

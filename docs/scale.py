@@ -1,6 +1,6 @@
 """Compute the tables of docs/scale.md: what many documents and many queries cost and need.
 
-    python docs/scale.py
+    python docs/scale.py --write
     python docs/scale.py --documents 5_000_000 --document_tokens 400 --queries 50 --cached 0.3
 
 Prices and limits are the catalogue's. The other figures are assumptions, or were measured: each is a field below with
@@ -10,10 +10,16 @@ its unit and its source, and an option of the same name.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from math import ceil
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # where the pages' own scripts are
+
+import generated
 
 from embedrouter.cache import row_size
 from embedrouter.models import load_catalogue
@@ -62,6 +68,7 @@ class Assumptions:
     """Seconds of it for one of the four scripts of a request: reserve, settle, and the limits before and after."""
 
 
+PAGE = Path(__file__).with_suffix(".md")
 CHOICES = (
     ("voyage:voyage-4-large", 1024),
     ("voyage:voyage-4", 1024),
@@ -77,34 +84,43 @@ KEY = 141
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Print the tables."""
+    """Print the tables, or put them into the page."""
     parser = argparse.ArgumentParser(description="Compute the tables of docs/scale.md.")
+    parser.add_argument("--write", action="store_true", help="Put the tables into the page.")
     for item in fields(Assumptions):
         kind = float if isinstance(item.default, float) else int
         parser.add_argument(f"--{item.name}", type=kind, default=item.default)
-    print(page(Assumptions(**vars(parser.parse_args(given)))))
+    chosen = vars(parser.parse_args(given))
+    write = chosen.pop("write")
+    found = parts(Assumptions(**chosen))
+    if write:
+        generated.write(PAGE, found)
+    else:
+        print("\n\n".join(found.values()))
 
 
-def page(assumed: Assumptions) -> str:
+def parts(assumed: Assumptions = Assumptions()) -> dict[str, str]:
     """Return all tables, as Markdown."""
-    return "\n\n".join((documents(assumed), memory(assumed), queries(assumed), state(assumed)))
+    return {
+        "documents": documents(assumed),
+        "vectors": memory(assumed),
+        "queries": queries(assumed),
+        "state": state(assumed),
+        "machines": machines(assumed),
+    }
 
 
 def documents(assumed: Assumptions) -> str:
     """Return what the documents cost and how long they take, for each model."""
-    rows = [
-        ["model", "tokens", "cost", "in batches", "requests", "hours at the limit", "which limit", "core hours"],
-    ]
+    rows = []
     tokens = assumed.documents * assumed.document_tokens
     for model, _ in CHOICES:
         card = load_catalogue().get(model)
         if card is None:
             hours = assumed.documents / assumed.local_documents / 3600
-            cost = money(hours * assumed.price_of_machine)
-            rows.append([model, big(tokens), cost, "", "0", big(hours), "one machine of two cores", big(2 * hours)])
+            rows.append([model, money(hours * assumed.price_of_machine), "", big(hours), "one machine of two cores"])
             continue
-        most = card
-        texts = min(most.texts or 10**9, (most.tokens or 10**9) // assumed.document_tokens)
+        texts = min(card.texts or 10**9, (card.tokens or 10**9) // assumed.document_tokens)
         requests = ceil(assumed.documents / texts)
         minutes = {
             f"{big(card.tokens_per_minute or assumed.tokens_per_minute)} tokens a minute"
@@ -114,107 +130,85 @@ def documents(assumed: Assumptions) -> str:
             f"{big(card.texts_per_minute or 0)} texts a minute": assumed.documents / (card.texts_per_minute or 10**12),
         }
         slowest = max(minutes, key=lambda name: minutes[name])
-        rows.append(
-            [
-                model,
-                big(tokens),
-                money(dollars(tokens, card.price)),
-                money(dollars(tokens, card.batch_price)) if card.batch_price is not None else "none",
-                big(requests),
-                big(minutes[slowest] / 60),
-                slowest,
-                big(assumed.documents * assumed.cpu_document / 3600),
-            ]
-        )
-    return table(rows)
+        batch = money(dollars(tokens, card.batch_price)) if card.batch_price is not None else "none"
+        rows.append([model, money(dollars(tokens, card.price)), batch, big(minutes[slowest] / 60), slowest])
+    cores = big(assumed.documents * assumed.cpu_document / 3600)
+    told = f"Through an API, preparing and storing all of them takes {cores} core hours."
+    return (
+        generated.table(("model", "cost", "in batches", "hours", "at a limit of"), rows, right=" rrr") + f"\n\n{told}"
+    )
 
 
 def memory(assumed: Assumptions) -> str:
     """Return what the vectors of the documents take, for each number of dimensions and type of number."""
-    rows = [["dimensions", "numbers", "bytes of a row", "folder", "Redis, a key", "Redis, all", "Parquet"]]
+    rows = []
     for dimensions in sorted({dimensions for _, dimensions in CHOICES}):
         for number in NUMBERS:
             row = row_size(dimensions, number)
-            key = redis_bytes(row)
-            rows.append(
-                [
-                    f"{dimensions:,}",
-                    number,
-                    f"{row:,}",
-                    size(assumed.documents * folder_bytes(row)),
-                    f"{key:,}",
-                    size(assumed.documents * key),
-                    size(assumed.documents * (row - 16)),
-                ]
-            )
-    return table(rows)
+            disk, redis, file = folder_bytes(row), redis_bytes(row), row - 16
+            rows.append([f"{dimensions:,} {number}", *(size(assumed.documents * each) for each in (disk, redis, file))])
+    return generated.table(("vectors", "folder", "Redis", "Parquet"), rows, right=" rrr")
 
 
 def queries(assumed: Assumptions) -> str:
     """Return what the queries cost a day, and how they fit the documented limits, for each model."""
-    rows = [
-        [
-            "model",
-            "tokens a minute",
-            "limit",
-            "requests a minute",
-            "limit",
-            "queries a request must hold",
-            "cost a day",
-        ],
-    ]
+    rows = []
     sent = assumed.queries * (1 - assumed.cached)
     for model, _ in CHOICES:
         card = load_catalogue().get(model)
         tokens = sent * 60 * assumed.query_tokens
         if card is None:
-            machines = ceil(sent * assumed.local_query)
-            cost = money(machines * 24 * assumed.price_of_machine)
-            rows.append([model, big(tokens), "none", "0", "none", f"{machines:,} machines of two cores", cost])
+            needed = ceil(sent * assumed.local_query)
+            cost = money(needed * 24 * assumed.price_of_machine)
+            rows.append([model, cost, "none", f"{needed:,} machines of two cores"])
             continue
-        held = min(max(1.0, sent / assumed.workers * assumed.window), card.texts or 10**9)
-        least = "1"
-        if card.requests_per_minute:
+        limits = [
+            f"{big(number)} {unit}"
+            for number, unit in (
+                (card.tokens_per_minute, "tokens"),
+                (card.requests_per_minute, "requests"),
+                (card.texts_per_minute, "texts"),
+            )
+            if number
+        ]
+        if card.texts_per_minute:
+            least = f"too many: {big(sent * 60)} a minute"
+        elif card.requests_per_minute:
             least = big(ceil(max(1.0, sent * 60 / card.requests_per_minute)))
-        rows.append(
-            [
-                model,
-                big(tokens),
-                big(card.tokens_per_minute) if card.tokens_per_minute else "your account's",
-                big(sent * 60 / held),
-                f"{big(card.requests_per_minute)}"
-                if card.requests_per_minute
-                else f"{big(card.texts_per_minute)} texts"
-                if card.texts_per_minute
-                else "your account's",
-                least if not card.texts_per_minute else f"too many texts: {big(sent * 60)}",
-                money(dollars(tokens * 60 * 24, card.price)),
-            ]
-        )
-    return table(rows)
+        else:
+            least = "1"
+        cost = money(dollars(tokens * 60 * 24, card.price))
+        rows.append([model, cost, "<br>".join(limits) or "your account's", least])
+    titles = ("model", "cost a day", "limits a minute", "queries a request must hold")
+    return generated.table(titles, rows, right=" r")
 
 
 def state(assumed: Assumptions) -> str:
-    """Return what the processes and the Redis server need for the queries, for each number of dimensions."""
-    rows = [["dimensions", "cores of workers", "Redis, memory", "reads", "writes", "commands a second", "Redis, core"]]
+    """Return what the queries need of the Redis server, for each number of dimensions."""
+    rows = []
+    sent = assumed.queries * (1 - assumed.cached)
+    for dimensions in sorted({dimensions for _, dimensions in CHOICES}):
+        row = row_size(dimensions, "float32")
+        held = size(assumed.distinct_queries * redis_bytes(row))
+        reads, writes = size(assumed.queries * assumed.cached * row), size(sent * row)
+        rows.append([f"{dimensions:,}", held, f"{reads}/s", f"{writes}/s"])
+    return generated.table(("dimensions", "Redis, memory", "reads", "writes"), rows, right="rrrr")
+
+
+def machines(assumed: Assumptions) -> str:
+    """Return what the queries need whatever the dimensions are."""
     sent = assumed.queries * (1 - assumed.cached)
     requests = sent / max(1.0, sent / assumed.workers * assumed.window)
     cores = assumed.queries * assumed.cached * assumed.cpu_cached + sent * assumed.cpu_query
     busy = (assumed.queries + sent) * assumed.redis_row + 4 * requests * assumed.redis_script
-    for dimensions in sorted({dimensions for _, dimensions in CHOICES}):
-        row = row_size(dimensions, "float32")
-        rows.append(
-            [
-                f"{dimensions:,}",
-                f"{cores:.1f}",
-                size(assumed.distinct_queries * redis_bytes(row)),
-                f"{size(assumed.queries * assumed.cached * row)}/s",
-                f"{size(sent * row)}/s",
-                big(assumed.queries + sent + 4 * requests),
-                f"{busy:.0%}",
-            ]
-        )
-    return table(rows)
+    rows = [
+        ["tokens a minute, sent", big(sent * 60 * assumed.query_tokens)],
+        ["requests a minute", big(requests * 60)],
+        ["cores of workers", f"{cores:.1f}"],
+        ["commands of Redis a second", big(assumed.queries + sent + 4 * requests)],
+        ["Redis, of its one core", f"{busy:.0%}"],
+    ]
+    return generated.table(("what", "needed"), rows, right=" r")
 
 
 # Sizes
@@ -260,17 +254,6 @@ def size(number: float) -> str:
         if number >= power:
             return f"{number / power:,.3g} {unit}"
     return f"{number / 1e3:,.3g} kB"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a table of Markdown; the first has the titles."""
-    titles, *rest = rows
-    line = "|---|" + "---:|" * (len(titles) - 1)
-    return "\n".join((_line(titles), line, *map(_line, rest)))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""``docs/scale.md`` says what ``docs/scale.py`` computes, and its formulas are true to a real server and the cache."""
+"""What ``docs/scale.py`` computes is true to a real server and the cache; its page: ``test_generated_pages.py``."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -16,36 +15,20 @@ from tests.doc_environment import ROOT
 from tests.redis_server import RedisServer
 
 
-@pytest.fixture(scope="module")
-def scale() -> ModuleType:
-    found = importlib.util.spec_from_file_location("scale", ROOT / "docs" / "scale.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["scale"] = module  # where its dataclass looks for its types
-    found.loader.exec_module(module)
-    return module
-
-
-def test_the_page_has_the_tables_that_the_script_prints(scale: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    """After a change of a price or an assumption: run the script, and put its tables into the page."""
-    text = (ROOT / "docs" / "scale.md").read_text("utf-8")
-    scale.main([])
-    tables = capsys.readouterr().out.strip().split("\n\n")
-
-    assert len(tables) == 4
-    for number, table in enumerate(tables, 1):
-        assert table in text, f"table {number} of the page differs:\n{table}"
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return import_module("scale")
 
 
 def test_each_assumption_is_an_option(scale: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     scale.main(["--documents", "1_000_000", "--document_tokens", "100", "--cached", "1", "--queries", "20"])
-    documents, _, queries, _ = capsys.readouterr().out.strip().split("\n\n")
+    documents, _, _, queries, *_ = capsys.readouterr().out.strip().split("\n\n")
 
     small = next(line for line in documents.splitlines() if "3-small" in line)
-    assert small.startswith("| openai:text-embedding-3-small | 100 million | $2.00 | $1.00 | 489 | 0.33 |")
+    assert small.startswith("| openai:text-embedding-3-small | $2.00 | $1.00 | 0.33 |")
     assert Decimal("0.02") * 100 == 2
-    assert all(line.endswith("| $0.00 |") for line in queries.splitlines()[2:])
+    assert all("| $0.00 |" in line for line in queries.splitlines()[2:])
 
 
 @pytest.mark.parametrize("row", [400, 784, 2064, 4112, 6160, 12_304])

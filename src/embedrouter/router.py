@@ -54,9 +54,8 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
             LlamaIndex, an ``embedrouter.cache.Cache``, or a list of these, the fastest first; ``None`` for no cache. By
             default the user's cache folder, or the server of ``state``.
         budget: caps on spending, of everything and of tags; all routers and processes that share the ledger count.
-        ledger: a SQLite file, or a Redis or Valkey server (``"redis://…"``, ``RedisState``); by default on the server
-            of ``state``, else beside the cache, without a cache in the user's data folder. ``":memory:"`` keeps
-            accounts in memory, for this router alone.
+        ledger: a SQLite file, a Redis or Valkey server (``"redis://…"``, ``RedisState``), or ``":memory:"``, for this
+            router alone; by default on the server of ``state``, else beside the cache, else in the user's data folder.
         retry: the retry policy of requests.
         query_tier: the tier of queries that request none; by default the highest tier of any model.
         document_tier: the same for documents.
@@ -77,8 +76,9 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
             processes and machines share cache, ledger, budget, limits and records.
         catalog: a TOML file whose rows override or extend the catalogue.
         on_event: receives the events (``embedrouter.events``) in a thread; pickles keep a function of a module alone.
-        clock, sleep, random: for tests: ``clock`` returns monotonic seconds, ``sleep`` waits for seconds (an awaitable
-            result is awaited), ``random`` returns a number from 0 to 1.
+        clock: returns monotonic seconds; for tests, as ``sleep`` and ``random`` are.
+        sleep: waits a number of seconds; an awaitable result is awaited.
+        random: returns a number from 0 to 1.
 
     Raises:
         SpaceMismatchError: the models' vectors would not be comparable.

@@ -44,7 +44,7 @@ def contest(table: Table, server: Server, peers: Path) -> Contest:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the whole table at the end, and write the files that were asked for."""
+    """Show the whole table at the end, and write the file that was asked for."""
     table = config.stash.get(TABLE, None)
     if table is not None and table.rows:
         terminalreporter.write_line("\n" + markdown(table.rows))

@@ -81,9 +81,7 @@ class Table:
         print("\n" + markdown(self.rows[-1:]))
 
     def write(self) -> None:
-        """Write the files that the environment names."""
-        if path := os.environ.get("EMBEDROUTER_BENCH_TABLE"):
-            Path(path).write_text(summary(self.rows), encoding="utf-8")
+        """Write the file that the environment names."""
         if path := os.environ.get("EMBEDROUTER_BENCH_JSON"):
             machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
             run = {"machine": machine, "rows": [asdict(row) for row in self.rows]}
@@ -106,19 +104,6 @@ def markdown(rows: Sequence[Row]) -> str:
             goal = "" if figure.goal is None else f"{'' if figure.ratio >= figure.goal else 'below '}{figure.goal:.3g}"
             lines.append((*first, name, number(figure.value), f"{figure.ratio:.3g}", goal))
             first = ("", "", "")
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def summary(rows: Sequence[Row]) -> str:
-    """Return the table for the README: a line for each work, with the part of the limit reached and the ratios."""
-    lines = [("work", "ours", "of the limit", "beside others"), ("---", "--:", "---", "---")]
-    for row in rows:
-        own = next(figure for figure in row.figures if figure.role == "ours")
-        limits = [f"{number(figure.ratio, 2)} of {figure.name}" for figure in row.figures if figure.role == "limit"]
-        others = [
-            f"{number(figure.ratio, 2)} × {figure.name}" for figure in row.figures if figure.role in ("peer", "variant")
-        ]
-        lines.append((row.work, f"{number(own.value)} {row.unit}", "<br>".join(limits), "<br>".join(others)))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
