@@ -12,5 +12,5 @@ The API is `api.py`, not the tests' emulator: that one computes vectors and coun
 texts on the cores that are measured; this one sends what it prepared, and only the latency passes.
 
 `EMBEDROUTER_BENCH_TABLE` and `EMBEDROUTER_BENCH_JSON` name files for the table in Markdown and in JSON; from the second
-`python -m tests.benchmarks.chart results.json chart.svg` draws the chart.
+`python -m docs.figures.throughput measure results.json` draws the picture of the documentation.
 """
