@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 
 from tests.doc_environment import ROOT
 
+read: Any = nbformat.read  # it declares no types
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -30,7 +31,7 @@ def _text(output: Any) -> str:
 @EACH
 def test_a_notebook_is_committed_with_outputs_that_are_small(path: Path) -> None:
     """All code cells were run, in order, without an error; no output names a folder of a machine."""
-    notebook: Any = nbformat.read(path, as_version=4)
+    notebook = read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
 
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -47,8 +48,8 @@ def test_a_notebook_shows_the_same_when_it_is_run_again(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a kernel of its own and an empty folder, with an empty user folder and without any key."""
-    kept: Any = nbformat.read(path, as_version=4)
-    again: Any = nbformat.read(path, as_version=4)
+    kept = read(path, as_version=4)
+    again = read(path, as_version=4)
     work, home = tmp_path / "work", tmp_path / "home"
     work.mkdir()
     home.mkdir()
