@@ -12,7 +12,6 @@ import pytest
 
 import embedrouter.calls._calls as calls
 from docs.figures import call_stages, cost_quality, judged, mixed_spaces, style, throughput
-from tests.doc_environment import ROOT
 
 PICTURES = [module.PICTURE for module in (mixed_spaces, cost_quality, throughput, call_stages)]
 EACH = pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
@@ -133,15 +132,14 @@ def test_the_line_of_the_best_is_what_no_smaller_index_reaches() -> None:
         assert whole[model, "binary"] < whole[model, "float32"] - 0.03
 
 
-def test_the_throughput_is_that_of_the_table() -> None:
-    """Each figure stands in the table of the benchmarks, in the page or in the README."""
-    pages = [page.read_text("utf-8") for page in (ROOT / "docs" / "benchmarks.md", ROOT / "README.md") if page.exists()]
-    page = next(page for page in pages if "<!-- benchmarks -->" in page)
-    for work, found in facts("throughput")["works"].items():
-        row = next(line for line in page.splitlines() if line.startswith(f"| {work} |") and "texts/s" in line)
-        assert f"{found['ours']:,.0f} texts/s" in row
-        for name, times in found["times"].items():
-            assert f"{times:g} × {name}" in row
+def test_the_throughput_is_that_of_the_page() -> None:
+    """What others reach, times how often ours is as fast, is what ours reaches."""
+    found = throughput.rows(throughput.PICTURE.facts())
+    assert list(found) == list(throughput.WORKS)
+    for row in found.values():
+        names = [name for name, _, _ in throughput.bars(row)]
+        assert {"embedrouter", *row["others"]} == set(names)
+        assert all(rate * (times or 1) == pytest.approx(row["ours"]) for _, rate, times in throughput.bars(row))
 
 
 def test_the_stages_are_those_of_a_call() -> None:

@@ -11,6 +11,6 @@ does it.
 The API is `api.py`, not the tests' emulator: that one computes vectors and counts tokens, a second or more for 20,000
 texts on the cores that are measured; this one sends what it prepared, and only the latency passes.
 
-`EMBEDROUTER_BENCH_TABLE` and `EMBEDROUTER_BENCH_JSON` name files for the table in Markdown and in JSON; from the second
-`python -m docs.figures.throughput measure results.json` draws the picture of the documentation.
+`EMBEDROUTER_BENCH_JSON` names a file for the figures; `python docs/benchmarks.py FILE` puts them into the tables of
+docs/benchmarks.md.
 """
