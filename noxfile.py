@@ -73,10 +73,12 @@ NEED_MORE = (
     "tests/benchmarks",
     "tests/test_chroma.py",
     "tests/test_examples.py",
+    "tests/test_figures.py",
     "tests/test_framework_caches.py",
     "tests/test_integrations.py",
     "tests/test_integrations_slow.py",
     "tests/test_local_backends.py",
+    "tests/test_notebooks.py",
     "tests/test_otel.py",
     "tests/test_tracing_tools.py",
     "tests/test_readme.py",
@@ -86,7 +88,7 @@ NEED_MORE = (
     "tests/test_tier_matrix.py",
     "tests/test_tiered_retrievers.py",
 )
-"""Tests that need torch, LangGraph or a vector store."""
+"""Tests that need torch, LangGraph, a vector store, or what draws and runs the documentation."""
 
 LIGHT_SDK_TESTS = (
     "tests/test_backends.py",

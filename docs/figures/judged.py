@@ -18,7 +18,7 @@ questions, one paragraph relevant to each. Banking77 (CC BY 4.0, https://github.
 the questions of its training half are searched with those of its test half, and those of the same intent are relevant.
 """
 FILES = {"SQuAD": ("squad-dev", "qrels.tsv"), "Banking77": ("banking77", "labels.json")}
-MINILM, WORDLLAMA = "all-MiniLM-L6-v2", "wordllama:l2_supercat_256"
+WORDLLAMA = "wordllama:l2_supercat_256"
 DEPTH = 10
 
 

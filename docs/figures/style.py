@@ -61,7 +61,7 @@ SETTINGS = {
     "figure.dpi": PIXELS,
 }
 FONTS = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif'
-Facts = dict[str, Any]
+Facts = Any
 
 
 def canvas(figure: Figure) -> Axes:
@@ -133,6 +133,7 @@ class Picture:
         draw: draws the facts.
         description: returns the facts in words.
         height: in pixels.
+        source: the file of facts, if it is another than ``NAME.json``.
     """
 
     name: str
@@ -140,10 +141,11 @@ class Picture:
     draw: Callable[[Facts, Figure, Theme], None]
     description: Callable[[Facts], str]
     height: int
+    source: Path | None = None
 
     def facts(self) -> Facts:
         """Read what was measured, where there is such a file."""
-        path = FOLDER / f"{self.name}.json"
+        path = self.source or FOLDER / f"{self.name}.json"
         found: Facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return found
 
