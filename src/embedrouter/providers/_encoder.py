@@ -104,10 +104,11 @@ class Encoder:
         tokens = self.reader.read([prompt + text for text in texts])
         skipped = self.reader.prompt_tokens(prompt) if self.last.skips_prompt else 0
         vectors = np.zeros((len(texts), self.last.dimensions), np.float32)
-        for batch in batches([len(found.ids) for found in tokens]):
-            feeds = self.reader.feeds([tokens[index] for index in batch])
-            outputs = self.graph.run({name: feeds[name] for name in self.graph.inputs})
-            vectors[batch] = self.last.vectors(outputs[self.output], feeds["attention_mask"], skipped)
+        parts = list(batches([len(found.ids) for found in tokens]))
+        feeds = [self.reader.feeds([tokens[index] for index in part]) for part in parts]
+        outputs = self.graph.run([{name: fed[name] for name in self.graph.inputs} for fed in feeds])
+        for part, fed, found in zip(parts, feeds, outputs, strict=True):
+            vectors[part] = self.last.vectors(found[self.output], fed["attention_mask"], skipped)
         return vectors
 
 

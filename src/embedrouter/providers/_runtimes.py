@@ -10,10 +10,12 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +32,7 @@ GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/dri")
 """Device files of graphics processors on Linux (NVIDIA, Windows' Linux, AMD, others)."""
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Outputs: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Graph(Protocol):
@@ -44,8 +47,11 @@ class Graph(Protocol):
         """The program that wrote the file; empty where the runtime does not say it."""
         ...
 
-    def run(self, feeds: Arrays) -> Mapping[str, NDArray[Any]]:
-        """Compute the outputs, by name."""
+    def run(self, batches: Sequence[Arrays]) -> Iterator[Outputs]:
+        """Compute the outputs of each batch, by name: a few on all cores, many side by side, each on one core.
+
+        Side by side, no core waits for another within a batch.
+        """
         ...
 
 
@@ -130,19 +136,34 @@ class _OpenVino(_WithThreads):
     producer = ""
 
     def __init__(self, file: Path) -> None:
-        openvino = import_openvino()
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",  # one text or batch at a time, on all cores
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        compiled = openvino.Core().compile_model(str(file), "CPU", settings)
-        self.inputs = [port.get_any_name() for port in compiled.inputs]
-        self.outputs = [port.get_any_name() for port in compiled.outputs]
-        super().__init__(compiled.create_infer_request())
+        self._model = import_openvino().Core().read_model(str(file))
+        self.inputs = [port.get_any_name() for port in self._model.inputs]
+        self.outputs = [port.get_any_name() for port in self._model.outputs]
+        super().__init__({})
 
-    def run(self, feeds: Arrays) -> Mapping[str, NDArray[Any]]:
-        found = self._native.infer(dict(feeds))
-        return {name: found[name] for name in self.outputs}
+    def run(self, batches: Sequence[Arrays]) -> Iterator[Outputs]:
+        requests = self._compiled("THROUGHPUT" if len(batches) >= max(2, _cores()) else "LATENCY")
+
+        def compute(feeds: Arrays) -> Outputs:
+            request = requests.get()
+            try:
+                found = request.infer(dict(feeds))
+                return {name: found[name] for name in self.outputs}
+            finally:
+                requests.put(request)
+
+        return _side_by_side(compute, batches, requests.qsize())
+
+    def _compiled(self, hint: str) -> SimpleQueue[Any]:
+        """Return requests to the graph, which is compiled, and takes memory, only for the uses that it is put to."""
+        requests: SimpleQueue[Any] = self._native.get(hint) or SimpleQueue()
+        if hint not in self._native:
+            settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
+            compiled = import_openvino().Core().compile_model(self._model, "CPU", settings)
+            for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+                requests.put(compiled.create_infer_request())
+            self._native[hint] = requests
+        return requests
 
 
 class _OnnxRuntime(_WithThreads):
@@ -151,8 +172,7 @@ class _OnnxRuntime(_WithThreads):
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; else it warns of what it could not optimise
-        if hasattr(os, "sched_getaffinity"):  # the cores of this process: in a container, fewer than the machine's
-            options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = _cores()
         # threads that wait without sleeping take half of the speed where another program has a core
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -161,6 +181,22 @@ class _OnnxRuntime(_WithThreads):
         self.producer = str(session.get_modelmeta().producer_name)
         super().__init__(session)
 
-    def run(self, feeds: Arrays) -> Mapping[str, NDArray[Any]]:
+    def run(self, batches: Sequence[Arrays]) -> Iterator[Outputs]:
+        return _side_by_side(self._compute, batches, _cores())
+
+    def _compute(self, feeds: Arrays) -> Outputs:
         found = self._native.run(self.outputs, dict(feeds))
         return dict(zip(self.outputs, map(np.asarray, found), strict=True))
+
+
+def _side_by_side(compute: Callable[[Arrays], Outputs], batches: Sequence[Arrays], threads: int) -> Iterator[Outputs]:
+    if min(len(batches), threads) < 2:
+        yield from map(compute, batches)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(compute, batches)
+
+
+def _cores() -> int:
+    """Return the number of cores of this process: in a container, fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
