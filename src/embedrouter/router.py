@@ -70,8 +70,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         cache_dtype: the number type of cached vectors: ``"float32"``, or ``"float16"``, which takes half the disk. New
             vectors are rounded before they are returned, so that a miss and a later hit are equal.
         cache_memory: bytes of memory for the vectors of recent queries; 0 keeps none.
-        micro_batch_window: seconds that a small call waits for other small calls, to be sent as one request; 0 sends
-            each call alone. A call waits only while another small call is in flight.
+        micro_batch_window: seconds that a small call waits, while one is in flight, for others to join it; 0 for never.
         state: the address of a Redis or Valkey server, ``"redis://…"``, or a ``RedisState``, on which routers of many
             processes and machines share cache, ledger, budget, limits and records.
         catalog: a TOML file whose rows override or extend the catalogue.
