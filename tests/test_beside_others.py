@@ -19,7 +19,7 @@ from langchain_core.stores import InMemoryByteStore
 from llama_index.core import Document
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, IngestionPipeline
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.kvstore import SimpleKVStore
 
@@ -118,7 +118,8 @@ def test_llama_indexs_ingestion_cache_embeds_all_nodes_again_when_one_is_added()
     pipeline.run(documents=documents)
     assert model.sent() == 9 + 10
 
-    stored = IngestionPipeline(transformations=[other], docstore=SimpleDocumentStore())
+    once = DocstoreStrategy.DUPLICATES_ONLY
+    stored = IngestionPipeline(transformations=[other], docstore=SimpleDocumentStore(), docstore_strategy=once)
     stored.run(documents=documents[:9])
     stored.run(documents=documents)
     assert other.sent() == 10
