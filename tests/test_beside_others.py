@@ -19,7 +19,8 @@ from langchain_core.stores import InMemoryByteStore
 from llama_index.core import Document
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, IngestionPipeline
+from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from embedrouter import Router
@@ -107,7 +108,7 @@ def test_llama_indexs_embeddings_cache_has_the_text_alone_as_its_key() -> None:
 
 def test_llama_indexs_ingestion_cache_embeds_all_nodes_again_when_one_is_added() -> None:
     """Its key is the whole list. A docstore, which is another part of the pipeline, leaves out what is there."""
-    model = OfLlamaIndex(model=1)
+    model, other = OfLlamaIndex(model=1), OfLlamaIndex(model=1)
     pipeline = IngestionPipeline(transformations=[model], cache=IngestionCache())
     documents = [Document(text=f"page {number}", id_=str(number)) for number in range(10)]
 
@@ -116,6 +117,12 @@ def test_llama_indexs_ingestion_cache_embeds_all_nodes_again_when_one_is_added()
     assert model.sent() == 9
     pipeline.run(documents=documents)
     assert model.sent() == 9 + 10
+
+    once = DocstoreStrategy.DUPLICATES_ONLY
+    stored = IngestionPipeline(transformations=[other], docstore=SimpleDocumentStore(), docstore_strategy=once)
+    stored.run(documents=documents[:9])
+    stored.run(documents=documents)
+    assert other.sent() == 10
 
 
 # LiteLLM, in a process of its own: it leaves threads, loops and connections behind
