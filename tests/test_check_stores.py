@@ -130,6 +130,10 @@ def test_the_model_of_a_store_is_found(tmp_path: Path, running: Emulator, monkey
     alone = json.loads(run("check", store, "--which", "--json").stdout)
     assert (alone["matches"], alone["found"]) == (True, ADA)
     assert alone["tried"] == [SMALL, ADA]
+    assert [path.parent.name for path in tmp_path.rglob("ledger.db")] == ["embedrouter"], (
+        "what is tried is booked there"
+    )
+    assert not list((tmp_path / "user-data").rglob("ledger.db"))
     monkeypatch.delenv("OPENAI_API_KEY")
     requests = running.calls
     nothing = run("check", store, "--which")
@@ -144,7 +148,10 @@ def test_a_dump_is_compared_and_has_no_place_for_a_mark(tmp_path: Path) -> None:
     store = filled.langchain_in_memory(tmp_path, embedder("langchain/in-memory"), PAGES)
     right = run("check", store, "--model", ADA, "--mark")
     assert (right.returncode, "index= of the adapter" in right.stdout) == (0, True), right
-    assert run("check", store, "--model", SMALL).returncode == 1
+    searched = run("check", store, "--model", SMALL, "--which")
+    assert searched.returncode == 1
+    assert f"Compare them: embedrouter check {store} --model {ADA}" in searched.stdout
+    assert "--mark" not in searched.stdout
     (tmp_path / "other.json").write_text("[1]")
     assert "is not what InMemoryVectorStore.dump writes" in run("check", tmp_path / "other.json", "--which").stderr
 

@@ -1,10 +1,10 @@
 """``embedrouter check``: compare a few vectors of a store with those that a model gives for their texts."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ from ..retrieval.store_guard import (
     mark,
     recorded_space,
 )
-from ..router import Router
+from ..router import Router, settings_of
 from ..spending import tag
 from ..stores import DumpedStore, opened
 from ..tiered import require_single_space
@@ -123,17 +123,19 @@ class _Verdict:
 def _compare(marked: Marked, model: str | None, config: str | None, which: bool, sample: int, write: bool) -> _Verdict:
     rows = choose_rows(marked.sample(SPARE * sample), sample)
     verdict = _Verdict(marked.title)
+    accounts: dict[str, Any] = {}
     if model or config or not which:
         if not (model or config):
             config = _found_config(marked.place)
         with require_single_space(find_router(model, config, None)) as router:
+            accounts = _accounts(router)
             check = check_rows(router, rows)
             verdict.check, verdict.cost = check, check.cost or Decimal(0)
             verdict.lines.append(f"{marked.title}: {described(check, marked)}")
             if check.same_space:
                 verdict.lines.append(_next_line(marked, router, write, verdict))
     if which and not verdict.matches:
-        _search(rows, verdict, marked.place)
+        _search(rows, verdict, marked, accounts)
     return verdict
 
 
@@ -177,7 +179,13 @@ def _next_line(marked: Marked, router: Router, write: bool, verdict: _Verdict) -
 # Which model of the catalogue
 
 
-def _search(rows: Sequence[Row], verdict: _Verdict, place: str) -> None:
+def _accounts(router: Router) -> dict[str, Any]:
+    """Return the settings by which other models' costs are booked with a router's, within its budget."""
+    arguments = settings_of(router).arguments()
+    return {name: arguments[name] for name in ("cache", "state", "ledger", "budget") if name in arguments}
+
+
+def _search(rows: Sequence[Row], verdict: _Verdict, marked: Marked, accounts: Mapping[str, Any]) -> None:
     """Try the models that give vectors of this length, cheapest first, until one matches."""
     length = len(rows[0].vector)
     known = {verdict.check.model} if verdict.check else set()
@@ -185,10 +193,12 @@ def _search(rows: Sequence[Row], verdict: _Verdict, place: str) -> None:
         if reason:
             verdict.left_out.setdefault(reason, []).append(name)
         elif verdict.found is None and name not in known:
-            _try(name, length, rows, verdict)
+            _try(name, length, rows, verdict, accounts)
     if verdict.found:
         verdict.lines.append(f"These are {verdict.found.partition(':')[2]}'s: all match {verdict.found}.")
-        verdict.lines.append(f"Compare and mark them: embedrouter check {place} --model {verdict.found} --mark")
+        compared = f"embedrouter check {marked.place} --model {verdict.found}"
+        unmarkable = isinstance(marked, DumpedStore)
+        verdict.lines.append(f"Compare them: {compared}" if unmarkable else f"Compare and mark them: {compared} --mark")
     else:
         verdict.lines.append(f"No model that was tried gives these vectors of {length:,} numbers.")
     verdict.lines.append(f"Tried: {', '.join(verdict.tried) or 'none'}. Cost: {dollars(verdict.cost)}.")
@@ -229,10 +239,11 @@ def _absent(name: str) -> str:
         return "not on this machine"
 
 
-def _try(name: str, length: int, rows: Sequence[Row], verdict: _Verdict) -> None:
+def _try(name: str, length: int, rows: Sequence[Row], verdict: _Verdict, accounts: Mapping[str, Any]) -> None:
     try:
         dimensions = None if load_catalogue().find(name).dimensions == length else length  # type: ignore[union-attr]
-        with Router([name], dimensions=dimensions, cache=None, retry=RetryPolicy(attempts=1, timeout=20)) as router:
+        retry = RetryPolicy(attempts=1, timeout=20)
+        with Router([name], dimensions=dimensions, retry=retry, **accounts) as router:
             check = check_rows(router, rows)
     except AuthenticationError as error:
         verdict.left_out.setdefault(masked(str(error).splitlines()[0]), []).append(name)
