@@ -268,10 +268,16 @@ def world(tmp_path: Path) -> Iterator[Emulator]:
 
 SLOW = "other-frameworks.md"
 """A page whose imports take seconds: ``test_integrations_slow.py`` executes it."""
+TORCH = "local-models.md"
+"""A page that loads torch and converts a model."""
 PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != SLOW)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name == TORCH else []) for page in PAGES],
+    ids=[page.name for page in PAGES],
+)
 def test_every_block_of_a_page_works(page: Path, world: Emulator) -> None:
     """What a reader copies from it runs as it stands."""
     wrong = wrong_with(page.read_text("utf-8"), command_line=embedrouter, ci=CI.read_text("utf-8"))
