@@ -62,9 +62,11 @@ def runtime_of(own: Router) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
 def test_minilm_gives_torchs_vectors_up_to_rounding_and_the_same_fingerprint(shared: Path, runtime: Any) -> None:
-    expected = bare(MINILM).encode(TEXTS)
+    texts = [f"{number}. {text}" for number in range(20) for text in TEXTS]
+    expected = bare(MINILM).encode(texts)
     with router(MINILM, runtime=runtime) as own, router(MINILM, runtime="torch") as plain:
-        found = own.embed(TEXTS, input_type="document")
+        assert own.estimate(texts, input_type="document").tokens > 2 * TOKENS  # several batches, side by side
+        found = own.embed(texts, input_type="document")
         assert runtime_of(own).startswith(f"{runtime} ({_runtimes.PACKAGES[runtime]} ")
         assert found.space == plain.space
     assert np.abs(found.vectors - expected).max() < 2e-6  # between batches of torch alone it is up to 2e-7

@@ -10,12 +10,12 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -27,6 +27,9 @@ PACKAGES: Mapping[Runtime, str] = {"openvino": "openvino", "onnx": "onnxruntime"
 """The package of each runtime, which is named as its distribution is."""
 
 TELEMETRY = "openvino_telemetry"
+
+FIRST_USE = Lock()
+"""Two threads that are the first to hand arrays to OpenVINO wait for each other for ever (OpenVINO 2026.4)."""
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/dri")
 """Device files of graphics processors on Linux (NVIDIA, Windows' Linux, AMD, others)."""
@@ -136,33 +139,38 @@ class _OpenVino(_WithThreads):
     producer = ""
 
     def __init__(self, file: Path) -> None:
-        self._model = import_openvino().Core().read_model(str(file))
+        openvino = import_openvino()
+        with FIRST_USE:
+            _ = openvino.Tensor(np.zeros(1, np.int64)).data
+        self._model = openvino.Core().read_model(str(file))
         self.inputs = [port.get_any_name() for port in self._model.inputs]
         self.outputs = [port.get_any_name() for port in self._model.outputs]
         super().__init__({})
 
     def run(self, batches: Sequence[Arrays]) -> Iterator[Outputs]:
         requests = self._compiled("THROUGHPUT" if len(batches) >= max(2, _cores()) else "LATENCY")
+        ahead = len(requests)
+        try:
+            for position in range(len(batches) + ahead):  # one thread starts all, and waits in order
+                request = requests[position % ahead]
+                if position >= ahead:
+                    request.wait()
+                    yield {name: request.get_tensor(name).data.copy() for name in self.outputs}
+                if position < len(batches):
+                    request.start_async(dict(batches[position]))
+        except BaseException:
+            self._native.clear()  # requests that may still be at work
+            raise
 
-        def compute(feeds: Arrays) -> Outputs:
-            request = requests.get()
-            try:
-                found = request.infer(dict(feeds))
-                return {name: found[name] for name in self.outputs}
-            finally:
-                requests.put(request)
-
-        return _side_by_side(compute, batches, requests.qsize())
-
-    def _compiled(self, hint: str) -> SimpleQueue[Any]:
+    def _compiled(self, hint: str) -> list[Any]:
         """Return requests to the graph, which is compiled, and takes memory, only for the uses that it is put to."""
-        requests: SimpleQueue[Any] = self._native.get(hint) or SimpleQueue()
         if hint not in self._native:
             settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
             compiled = import_openvino().Core().compile_model(self._model, "CPU", settings)
-            for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-                requests.put(compiled.create_infer_request())
-            self._native[hint] = requests
+            number = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            # as many again wait in OpenVINO's queue, so that no core waits for the thread that starts them
+            self._native[hint] = [compiled.create_infer_request() for _ in range(2 * number)]
+        requests: list[Any] = self._native[hint]
         return requests
 
 
@@ -182,19 +190,15 @@ class _OnnxRuntime(_WithThreads):
         super().__init__(session)
 
     def run(self, batches: Sequence[Arrays]) -> Iterator[Outputs]:
-        return _side_by_side(self._compute, batches, _cores())
+        if len(batches) == 1:
+            yield self._compute(batches[0])
+            return
+        with ThreadPoolExecutor(_cores()) as pool:
+            yield from pool.map(self._compute, batches)
 
     def _compute(self, feeds: Arrays) -> Outputs:
         found = self._native.run(self.outputs, dict(feeds))
         return dict(zip(self.outputs, map(np.asarray, found), strict=True))
-
-
-def _side_by_side(compute: Callable[[Arrays], Outputs], batches: Sequence[Arrays], threads: int) -> Iterator[Outputs]:
-    if min(len(batches), threads) < 2:
-        yield from map(compute, batches)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(compute, batches)
 
 
 def _cores() -> int:
