@@ -61,7 +61,8 @@ class Graph(Protocol):
 def installed() -> list[Runtime]:
     """Return the runtimes that are installed, the fastest first.
 
-    Measured on an Intel processor with AVX-512, OpenVINO is faster than onnxruntime; it is made for such processors.
+    Measured on an Intel processor with AVX-512, OpenVINO takes 0.95 times as long as onnxruntime for paragraphs, and
+    1.2 times as long for one query.
     """
     order: list[Runtime] = ["openvino", "onnx"]
     if platform.machine().lower() not in ("x86_64", "amd64"):
