@@ -96,8 +96,9 @@ def test_other_architectures_prompts_and_layers_are_converted_whole(
 def test_auto_takes_openvino_on_such_a_processor_and_the_next_process_imports_no_torch(
     shared: Path, small: Path, tmp_path: Path
 ) -> None:
+    texts = [f"{number}. {text}" for number in range(20) for text in TEXTS]  # several batches, the first thing computed
     with router(small) as own:
-        first = own.embed(TEXTS, input_type="document").vectors
+        first = own.embed(texts, input_type="document").vectors
         assert runtime_of(own).startswith("openvino" if _runtimes.installed()[0] == "openvino" else "onnx")
         records = doctor.ProbeRecords(tmp_path)
         found = doctor.check_models(own, records, cards=load_catalogue(), today=date(2026, 11, 30))
@@ -107,10 +108,12 @@ def test_auto_takes_openvino_on_such_a_processor_and_the_next_process_imports_no
 import sys, json
 from embedrouter import Router
 router = Router(["sentence-transformers:{small}"], cache=None, ledger=":memory:")
-print(json.dumps(router.embed({TEXTS!r}, input_type="document").vectors.tolist()))
+print(json.dumps(router.embed({texts!r}, input_type="document").vectors.tolist()))
 print("torch" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=99
+    )
     assert done.returncode == 0, done.stderr
     vectors, torch = done.stdout.splitlines()
     assert torch == "False"
