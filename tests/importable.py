@@ -1,7 +1,7 @@
 """Names the test files whose imports are not installed: ``python -m tests.importable``, for ``nox -s pythons``.
 
-The imports at the head of a file are followed through the other modules of ``tests``; nothing is imported. What a test
-imports later it asks for itself, with ``pytest.importorskip``.
+The imports at the head of a file are followed through the other modules of the repository; nothing is imported. What
+a test imports later it asks for itself, with ``pytest.importorskip``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+OWN = ("tests", "docs")
+"""Folders of the repository from which tests import."""
 
 
 def missing() -> dict[Path, str]:
@@ -26,7 +28,7 @@ def _lacks(file: Path) -> str | None:
     while waiting:
         for name in _imported(waiting.pop()):
             top, _, rest = name.partition(".")
-            if top == "tests":
+            if top in OWN:
                 own = ROOT.joinpath(*name.split("."))
                 places = {place for place in (own.with_suffix(".py"), own / "__init__.py") if place.exists()} - seen
                 seen |= places
@@ -59,7 +61,7 @@ def _names(file: Path) -> Iterator[str]:
             package = file.relative_to(ROOT).parent.parts if statement.level else ()
             base = ".".join([*package, *([statement.module] if statement.module else [])])
             yield base
-            yield from (f"{base}.{alias.name}" for alias in statement.names if base.split(".")[0] == "tests")
+            yield from (f"{base}.{alias.name}" for alias in statement.names if base.split(".")[0] in OWN)
 
 
 if __name__ == "__main__":
