@@ -47,6 +47,7 @@ TOOLS = (
     "pytest-cov",
     "pytest-xdist",
     "hypothesis",
+    "import-linter",
     "vcrpy",
     "langchain-tests",
 )
@@ -84,6 +85,19 @@ BESIDE = (
     "voyageai",
 )
 """Packages without torch that many tests have beside ours."""
+
+NEED_MORE = (
+    "tests/benchmarks",
+    "tests/test_framework_caches.py",
+    "tests/test_local_backends.py",
+    "tests/test_otel.py",
+    "tests/test_real_stores.py",
+    "tests/test_stores.py",
+    "tests/test_tier_matrix.py",
+    "tests/test_tiered_retrievers.py",
+    "tests/test_tracing_tools.py",
+)
+"""Tests that ask for torch, a vector store or a tracing tool when they run."""
 
 LIGHT_SDK_TESTS = (
     "tests/test_backends.py",
@@ -192,8 +206,8 @@ def pythons(session: nox.Session) -> None:
     session.install("-e", f".[{extras}]", *from_dev(*TOOLS, *BESIDE))
     lacking = session.run("python", "-m", "tests.importable", silent=True)
     session.log(f"left out, with the package that each lacks:\n{lacking}")
-    files = [line.partition(" ")[0] for line in str(lacking).splitlines()]
-    _tests(session, "--ignore=tests/benchmarks", *(f"--ignore={file}" for file in files))
+    files = [*NEED_MORE, *(line.partition(" ")[0] for line in str(lacking).splitlines())]
+    _tests(session, *(f"--ignore={file}" for file in files))
 
 
 @nox.session(python=MAIN)
