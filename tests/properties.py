@@ -14,7 +14,7 @@ __all__ = ["examples"]
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 DERANDOMIZE = os.environ.get("HYPOTHESIS_DERANDOMIZE") == "1"
-FEWER = 4
+FEWER = 8
 
 
 def examples(number: int) -> settings:

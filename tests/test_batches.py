@@ -501,6 +501,7 @@ def test_a_process_killed_while_it_collects(emulator: Emulator, build: Build, tm
     assert router.estimate(texts, input_type="document").cached == len(texts)
 
 
+@pytest.mark.slow
 def test_two_processes_that_collect_at_once_book_once(
     emulator: Emulator, build: Build, tmp_path: Path, accounts: Place
 ) -> None:

@@ -122,6 +122,7 @@ def try_line(line: list[str], place: Path, encoding: str | None, screen: str) ->
         return run(*line, cwd=place, encoding=encoding)
 
 
+@pytest.mark.slow
 @given(lines(), ENCODINGS, SCREENS)
 @example(["cache", "import", "deep.jsonl", "--cache", "day"], None, "")
 @settings(examples(120), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])

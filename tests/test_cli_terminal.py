@@ -142,6 +142,7 @@ def test_warm_goes_on_when_the_answer_is_yes(place: Path, emulator: Emulator) ->
 # How wide the window is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "by"),
     [(40, "COLUMNS"), (60, "COLUMNS"), (80, "COLUMNS"), (120, "COLUMNS"), (70, "the window of a program")],

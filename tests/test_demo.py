@@ -96,6 +96,7 @@ def test_the_whole_standard_library_fits_a_narrow_pipe_and_the_second_run_embeds
     assert "\r" not in out
 
 
+@pytest.mark.slow
 def test_the_two_tiers_answer_each_question_differently_and_the_better_one_rightly(
     few: list[Passage], tmp_path: Path
 ) -> None:

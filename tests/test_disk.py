@@ -696,6 +696,7 @@ def test_children_of_a_server_embed_beside_their_parent(tmp_path: Path, emulator
     assert spent(tmp_path / "ledger.db") == Decimal(emulator.billed.total()) / 1_000_000
 
 
+@pytest.mark.slow
 def test_a_child_works_though_a_thread_was_inside_the_cache_at_the_fork(tmp_path: Path) -> None:
     """The child could not release its lock; and no open file may be carried over."""
     story = Process.run("fork_cache", folder=str(tmp_path))

@@ -139,6 +139,7 @@ def test_a_batch_is_waited_for_and_written(place: Path, emulator: Emulator) -> N
     assert not emulator.received
 
 
+@pytest.mark.slow
 def test_lines_go_to_a_pipe(words: Path) -> None:
     """Nothing else does; what closes the pipe ends the run without a traceback."""
     command = [sys.executable, "-c", PROGRAM, "embed", str(words), "--to", "-"]

@@ -1040,6 +1040,7 @@ def test_a_killed_process_leaves_its_request_unconfirmed(file: Path) -> None:
     assert [item.amount for item in later] == [Decimal("0.60")]
 
 
+@pytest.mark.slow
 def test_a_ledger_is_read_while_another_process_writes(ledger: Ledger, file: Path) -> None:
     """Every answer is a whole one: as much money as requests."""
     paid(ledger, "0.01")

@@ -187,6 +187,7 @@ def test_a_server_that_is_gone_fails_no_call_is_told_once_and_found_again(server
     assert asks(router, 3)[1] == 3
 
 
+@pytest.mark.slow
 @BESIDE
 def test_a_suspended_server_delays_few_queries_and_each_for_a_bounded_time(server: RedisServer) -> None:
     """Of 100 queries one waits at the beginning, and then one at each trial."""
@@ -204,6 +205,7 @@ def test_a_suspended_server_delays_few_queries_and_each_for_a_bounded_time(serve
     wait_until(lambda: asks(router, 3)[1] == 3)
 
 
+@pytest.mark.slow
 def test_no_answer_is_taken_for_that_of_another_question(server: RedisServer) -> None:
     """Commands are given up in the middle, from many threads, and their answers come later."""
     store = on(f"{server.address}?socket_timeout=0.02")

@@ -331,6 +331,7 @@ def things_told(draw: st.DrawFn) -> tuple[list[Told], dict[str, Any]]:
     return told, more
 
 
+@pytest.mark.slow
 @given(things_told())
 @examples(60)
 def test_any_comparison_is_a_page_whose_labels_do_not_overlap(told: tuple[list[Told], dict[str, Any]]) -> None:

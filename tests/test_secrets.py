@@ -802,6 +802,7 @@ def test_an_unforeseen_error_prints_no_variables() -> None:
     assert app.pretty_exceptions_enable is False
 
 
+@pytest.mark.slow
 def test_the_package_starts_no_other_program() -> None:
     """So none gets a key from it. The workers of ``warm --workers`` are Python processes that run this package."""
     for file in (ROOT / "src").rglob("*.py"):

@@ -157,6 +157,7 @@ def test_a_call_does_not_wait_for_another_worker_longer_than_its_time(state: Red
     assert own.calls == []
 
 
+@pytest.mark.slow
 def test_a_claim_lasts_as_long_as_its_process_and_no_longer(state: RedisState) -> None:
     """A request may take longer than a lease; a killed process renews nothing."""
     alive, dead, other = (RedisClaims(state.server, lease=0.6) for _ in range(3))
@@ -196,6 +197,7 @@ def warned(events: Sequence[Event], what: str) -> int:
     return sum(isinstance(event, SharedStateFailed) and event.what == what for event in events)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::embedrouter.errors.CacheWarning")
 @pytest.mark.parametrize("trouble", ["stop", "suspend", "full"])
 def test_calls_go_on_while_the_server_is_gone_and_share_again_afterwards(

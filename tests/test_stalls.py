@@ -466,6 +466,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     done.set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_threads")
 @pytest.mark.parametrize("kind", ["a backend", "openai", "cohere", "voyage", "a store", "micro-batches"])
 def test_without_threads_a_call_goes_on_or_says_so(kind: str, asynchronous: bool, emulator: Emulator) -> None:
@@ -500,6 +501,7 @@ def test_without_threads_a_call_goes_on_or_says_so(kind: str, asynchronous: bool
             assert router.usage.requests == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_threads")
 def test_an_event_loop_that_starts_no_thread_for_a_name_is_told_as_ours() -> None:
     """asyncio looks names up in threads of its own; an SDK may wrap the error."""

@@ -52,6 +52,7 @@ def rows(folder: Path) -> int:
             return 0
 
 
+@pytest.mark.slow
 def test_the_cache_holds_what_one_process_writes(place: Path) -> None:
     lines = corpus(place, 1500)
 
@@ -89,6 +90,7 @@ def test_an_error_is_that_of_one_process(place: Path) -> None:
     assert two.stderr == one.stderr
 
 
+@pytest.mark.slow
 def test_bad_texts_are_left_out_by_each_process(place: Path) -> None:
     corpus(place, 600)
     with (place / "corpus.jsonl").open("a") as file:
