@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import signal
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_P
        "AWS_DEFAULT_REGION", "AWS_BEARER_TOKEN_BEDROCK", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
        "AWS_CA_BUNDLE")  # fmt: skip
 SHARED = Path(__file__).parents[2] / "shared"
-
-
+MANY = 12
+"""Cases of one test."""
 LOADING_TORCH = ("test_examples.py", "test_local_backends.py", "test_readme.py")
 
 
@@ -39,7 +40,8 @@ LOADING_TORCH = ("test_examples.py", "test_local_backends.py", "test_readme.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that load torch first and together: loading it takes seconds, and one worker is enough.
 
-    Of a test with many cases in both forms each case is fast in one form, by turns, and slow in the other.
+    Of a test with many cases in both forms each case is fast in one form, by turns, and slow in the other. Of more than
+    a dozen cases that are left, half are slow: by a checksum of their names, as cases that stand by turns are alike.
     """
     items.sort(key=lambda item: item.path.name not in LOADING_TORCH)
     cases: dict[str, dict[str, list[pytest.Item]]] = {}
@@ -52,6 +54,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, forms in enumerate(of_test.values()):
             if len(of_test) > 1 and len(forms) > 1:
                 forms[number % 2].add_marker("slow")
+    fast: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if "[" in item.name and item.get_closest_marker("slow") is None:
+            fast.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases_of_one in fast.values():
+        if len(cases_of_one) > MANY:
+            for item in cases_of_one:
+                if zlib.crc32(item.nodeid.encode()) % 2:
+                    item.add_marker("slow")
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell began in the background
