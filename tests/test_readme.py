@@ -270,7 +270,19 @@ SLOW = "other-frameworks.md"
 """A page whose imports take seconds: ``test_integrations_slow.py`` executes it."""
 TORCH = "local-models.md"
 """A page that loads torch and converts a model."""
-PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != SLOW)]
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != SLOW]
+
+
+def check_blocks(page: Path, world: Emulator) -> None:
+    wrong = wrong_with(page.read_text("utf-8"), command_line=embedrouter, ci=CI.read_text("utf-8"))
+
+    assert wrong is None, f"{page.name}, {wrong}"
+    assert not world.refused
+
+
+def test_every_block_of_the_readme_works(world: Emulator) -> None:
+    """What a reader copies from it runs as it stands."""
+    check_blocks(README, world)
 
 
 @pytest.mark.parametrize(
@@ -279,11 +291,8 @@ PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if page
     ids=[page.name for page in PAGES],
 )
 def test_every_block_of_a_page_works(page: Path, world: Emulator) -> None:
-    """What a reader copies from it runs as it stands."""
-    wrong = wrong_with(page.read_text("utf-8"), command_line=embedrouter, ci=CI.read_text("utf-8"))
-
-    assert wrong is None, f"{page.name}, {wrong}"
-    assert not world.refused
+    """As the README's."""
+    check_blocks(page, world)
 
 
 def test_the_readme_has_a_program_and_a_quick_start() -> None:
