@@ -36,7 +36,6 @@ SEED = int(os.environ.get("EMBEDROUTER_CAMPAIGN_SEED", "20261121"))
 EPISODES = int(os.environ.get("EMBEDROUTER_CAMPAIGN_EPISODES", "5"))
 """Of each form and family; the first plays every fault."""
 
-FIRST = range(1)
 
 TIMEOUT = 0.5
 """Seconds; of an attempt."""
@@ -101,11 +100,6 @@ FAMILIES: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 """Dimensions, and the models from the cheapest to the dearest."""
 FORMS = ("sync", "threads", "async", "tasks", "both")
-FAST = (
-    ("Voyage's family", "sync"),
-    ("Cohere's family", "both"),
-)
-"""Their first episodes are no slow tests."""
 WORKERS = {"sync": 1, "threads": 5, "async": 1, "tasks": 6, "both": 4}
 
 WORDS = [
@@ -484,16 +478,10 @@ class Played:
 @pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated")  # Voyage's SDK logs half an answer with it
 @pytest.mark.parametrize(
     ("family", "form", "numbers"),
-    [
-        pytest.param(
-            family, form, numbers, marks=[] if numbers == FIRST and (family, form) in FAST else [pytest.mark.slow]
-        )
-        for family in FAMILIES
-        for form in FORMS
-        for numbers in (FIRST, range(1, EPISODES))
-    ],
+    [(family, form, numbers) for family in FAMILIES for form in FORMS for numbers in (range(1), range(1, EPISODES))],
     ids=str,
 )
+@pytest.mark.slow
 def test_under_all_faults_vectors_money_and_cache_are_right(
     family: str, form: str, numbers: range, tmp_path: Path
 ) -> None:

@@ -1207,6 +1207,7 @@ def test_routers_of_one_file_share_a_cap(tmp_path: Path, asynchronous: bool) -> 
         router.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openai:text-embedding-3-small", "cohere:embed-v4.0", "voyage:voyage-4"])
 @pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")  # of voyageai's own logging
 @pytest.mark.parametrize("fault", [Fault.lost(), Fault.half_body(), Fault.slow(1.0)], ids=lambda fault: fault.kind)

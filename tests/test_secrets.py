@@ -241,6 +241,7 @@ def test_white_space_around_a_key_does_not_matter(emulator: Emulator, asynchrono
     router.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_answers_that_are_none_say_nothing(name: str, emulator: Emulator, asynchronous: bool) -> None:
     """Connections that break, pages, wrong numbers, a server that is not there."""
