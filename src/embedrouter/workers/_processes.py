@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -47,7 +48,7 @@ class Processes:
         self._started: list[BaseProcess] = []
 
     def submit(self, texts: list[str]) -> Future[EmbeddingResult]:
-        """Have the next free process embed texts; its errors are those of ``Router.embed``.
+        """Have the next free process embed texts into the cache; its errors are those of ``Router.embed``.
 
         Raises:
             EmbedRouterError: a process was killed.
@@ -63,7 +64,7 @@ class Processes:
 
     @staticmethod
     def result(future: Future[EmbeddingResult]) -> EmbeddingResult:
-        """Wait for the result of ``submit``.
+        """Wait for the result of ``submit``, whose vectors have no numbers: they are in the cache.
 
         Raises:
             EmbedRouterError: an error of ``Router.embed``, or a process was killed.
@@ -141,7 +142,12 @@ def _begin(worker: Worker, must_keep: bool, shares: list[list[int]], started: An
 
 
 def _embed(texts: list[str]) -> EmbeddingResult:
-    return _worker.embed(texts)
+    """Return a result without vectors, which are in the cache.
+
+    With them a process would hold the lock of the pipe for long, and one that is killed meanwhile holds it for ever.
+    """
+    result = _worker.embed(texts)
+    return replace(result, vectors=result.vectors[:, :0])
 
 
 def _end_with_parent() -> None:
