@@ -8,7 +8,7 @@ import signal
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -17,6 +17,9 @@ import tests.properties  # noqa: F401 - before any property is tested, so that i
 from embedrouter.providers._taken import dialect, reached
 from tests.emulator import Emulator
 from tests.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from tests.browser import Page
 
 KEYS = (
     "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY", "GOOGLE_API_KEY",
@@ -160,3 +163,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """A server for all tests of this process, each of which has a prefix of its own."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    from tests.browser import chromium, program  # which Windows cannot import
+
+    path = program()
+    if path is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    with chromium(path) as page:
+        yield page

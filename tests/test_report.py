@@ -31,7 +31,7 @@ from embedrouter.comparison._report._figures import money, seconds
 from embedrouter.comparison._report._scale import log_ticks, round_steps, side_by_side
 from embedrouter.comparison._report._standing import AXES, frontier
 from embedrouter.comparison._report._tables import numbers
-from tests.browser import Page, chromium, program
+from tests.browser import Page
 from tests.comparisons import USUAL, Told, comparison
 from tests.properties import examples
 
@@ -514,15 +514,6 @@ def test_an_interval_of_no_width_is_drawn() -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    path = program()
-    if path is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    with chromium(path) as page:
-        yield page
 
 
 class Served:

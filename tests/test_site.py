@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser import Page, chromium, program
+from tests.browser import Page
 from tests.built_site import build, served
 from tests.doc_environment import ROOT
 from tests.links import dead_in_site
@@ -32,15 +31,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             said.write_text(build(shared / "site"))
     assert said.read_text() == ""
     return shared / "site"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    path = program()
-    if path is None:
-        pytest.skip("there is no Chromium on this machine")
-    with chromium(path) as page:
-        yield page
 
 
 def faults(page: Page, address: str, name: str) -> list[str]:
