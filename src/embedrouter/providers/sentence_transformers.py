@@ -29,7 +29,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -54,9 +54,6 @@ from ._model_files import (
 from ._model_files import describe as describe_files
 from ._runtimes import PACKAGES, Runtime, version_of
 from ._torch_model import Counter, client_counter, file_counter, memory_errors, torch_client
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["SentenceTransformersBackend", "create", "describe"]
 
