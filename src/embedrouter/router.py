@@ -332,7 +332,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
         """
         self._batches.check()
         question = ask(self._wiring, texts, input_type, tier, batch=True)
-        return self._batches.submit(question, self._calls.run(self._calls.prepare, question))
+        return BatchJob(self._batches, self._batches.submit(question, self._calls.run(self._calls.prepare, question)))
 
     async def asubmit_batch(
         self, texts: Iterable[str], *, input_type: InputType = "document", tier: str | None = None
@@ -342,7 +342,7 @@ class Router(NoEmbedder, SetOnce, Closeable, Reports):
 
     def batches(self, *, ended: bool = False) -> list[BatchJob]:
         """Return the batches of this router's models that are in progress, or have ended, of all processes."""
-        return self._batches.jobs(ended=ended)
+        return [BatchJob(self._batches, [reference]) for reference in self._batches.references(ended=ended)]
 
     # Life cycle
 

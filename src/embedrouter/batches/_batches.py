@@ -24,8 +24,7 @@ from ..models import BatchEndpoint, plausible_count
 from ..redis import RedisBooks
 from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, InputType, Limits, Spending, Usage
-from ._jobs import BatchJob, BatchStatus
-from ._records import BatchRecord, NewBatch, SQLiteBatchRecords
+from ._records import BatchRecord, BatchStatus, NewBatch, SQLiteBatchRecords
 from ._redis_records import RedisBatchRecords
 
 TRANSFER = 600.0
@@ -79,8 +78,8 @@ class Batches:
 
     # Submitting
 
-    def submit(self, question: Question, prepared: Prepared) -> BatchJob:
-        """Submit texts that are not in another batch.
+    def submit(self, question: Question, prepared: Prepared) -> list[str]:
+        """Submit texts that are not in another batch, and return the references of the batches that all texts are in.
 
         Raises:
             CacheError: the cache cannot keep what the batch embeds; no batch was submitted.
@@ -89,7 +88,7 @@ class Batches:
                 reached the provider.
         """
         if not prepared.texts:
-            return BatchJob(self, [])
+            return []
         candidate = prepared.candidate
         self._cache.require_keeping(disk_size(self._cache, len(prepared.texts), candidate))
         endpoint = self._endpoint(candidate)
@@ -106,7 +105,7 @@ class Batches:
                 ]
                 parts = [dict(new[part]) for part in pack([item.tokens for _, item in new], sizes, limits)]
                 unsent = self._reserve(question, prepared, parts, seen)
-        job = BatchJob(self, [*dict.fromkeys(known.values()), *unsent])
+        references = [*dict.fromkeys(known.values()), *unsent]
         try:
             for reference in list(unsent):
                 part = unsent[reference]
@@ -115,7 +114,7 @@ class Batches:
         finally:
             for reference in unsent:
                 self._discard(reference)
-        return job
+        return references
 
     def _reserve(
         self, question: Question, prepared: Prepared, parts: Sequence[Part], seen: int
@@ -223,10 +222,10 @@ class Batches:
 
     # Looking, collecting, cancelling
 
-    def jobs(self, *, ended: bool = False) -> list[BatchJob]:
-        """Return the batches of this router's models that are in progress, or have ended, oldest first."""
+    def references(self, *, ended: bool = False) -> list[str]:
+        """Return the references of this router's batches that are in progress, or have ended, oldest first."""
         return [
-            BatchJob(self, [record.reference])
+            record.reference
             for record in self.records.all()
             if record.ended == ended and any(map(record.is_of, self._wiring.candidates))
         ]

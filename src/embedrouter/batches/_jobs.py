@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .._process import in_thread
 from ..calls import Progress, ShowProgress
 from ..errors import EmbedRouterError
-from ._records import BatchFailure, BatchRecord
-
-if TYPE_CHECKING:
-    from ._batches import Batches
+from ._batches import Batches
+from ._records import BatchRecord, BatchStatus
 
 WAITING = "waiting"
 """What the bar of a wait begins with."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStatus:
-    """The progress of a job."""
-
-    ended: bool
-    """Whether every batch has ended and its answers are in the cache."""
-    texts: int
-    """Texts in the batches of the job."""
-    answered: int
-    failures: tuple[BatchFailure, ...]
-    """Texts without a vector; ``submit_batch`` and ``embed`` try such texts again."""
 
 
 class BatchJob:

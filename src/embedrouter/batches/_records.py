@@ -56,6 +56,19 @@ class BatchFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """The progress of a job."""
+
+    ended: bool
+    """Whether every batch has ended and its answers are in the cache."""
+    texts: int
+    """Texts in the batches of the job."""
+    answered: int
+    failures: tuple[BatchFailure, ...]
+    """Texts without a vector; ``submit_batch`` and ``embed`` try such texts again."""
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRecord:
     """The record of one batch."""
 

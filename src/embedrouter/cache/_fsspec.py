@@ -14,9 +14,9 @@ from typing import Any
 from .._display import masked
 from .._process import PerProcess, importing
 from ..errors import ConfigError
+from ._addresses import without_password
 from ._failing import failing
 from ._keys import split_key
-from ._store import without_password
 
 MOST_AT_ONCE = 500
 """Objects in one call of the file system."""

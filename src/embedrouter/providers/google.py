@@ -169,7 +169,7 @@ class GoogleBackend(RemoteBackend):
 
     @property
     def batches(self) -> GoogleBatches | None:
-        return None if self.server.name == VERTEX else GoogleBatches(self)
+        return None if self.server.name == VERTEX else GoogleBatches(self, self.http_options)
 
     def _not_signed_in(self, error: Any) -> Exception:
         """Return the error for Google's credentials, whose own words may quote a token."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,8 @@ from ..errors import BackendError, BadResponseError
 from ..models import BatchEndpoint, implausible_count, parse_token_count
 from ..types import Answer, BatchProgress, InputType
 from ._batch_files import error_code
+from ._remote import RemoteBackend
 from ._responses import decode_vectors
-
-if TYPE_CHECKING:
-    from .google import GoogleBackend
 
 ENDED = frozenset({
     "JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED",
@@ -39,15 +37,19 @@ NAMES = {"task_type": "taskType", "output_dimensionality": "outputDimensionality
 
 
 class GoogleBatches(BatchEndpoint):
-    """Calls ``files`` and ``batches`` with the client, the requests and the errors of a backend."""
+    """Calls ``files`` and ``batches`` with the client, the requests and the errors of a backend.
+
+    Args:
+        http_options: returns the SDK's options of one request with this timeout, in seconds.
+    """
 
     window = 172_800.0  # the target are 24 hours; a job expires after 48
     max_texts = 10_000
     max_bytes = 200_000_000
     bytes_per_text = 400
 
-    def __init__(self, backend: GoogleBackend) -> None:
-        self._backend = backend
+    def __init__(self, backend: RemoteBackend, http_options: Callable[[float], dict[str, Any]]) -> None:
+        self._backend, self._http_options = backend, http_options
         self._model = backend.model
 
     def upload(self, texts: Mapping[str, str], input_type: InputType, *, timeout: float) -> str:
@@ -134,7 +136,7 @@ class GoogleBatches(BatchEndpoint):
         return {"content": request["contents"][0], **{NAMES[name]: told for name, told in request["config"].items()}}
 
     def _options(self, timeout: float) -> dict[str, Any]:
-        return {"http_options": self._backend.http_options(timeout)}
+        return {"http_options": self._http_options(timeout)}
 
     @contextmanager
     def _errors(self, texts: list[str] | None = None) -> Iterator[None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +19,8 @@ from ...router import Router
 from ...types import Vectors
 from .._metadata import fitted, restored
 from .._rows import row, spread, stored_text
-from .._transfer import Distance, StoredText
+from .._transfer import Database, Distance, StoredText
 from ._statements import Statement, Statements, as_text, as_vector, holds
-
-if TYPE_CHECKING:
-    from ._database import PostgresDatabase
 
 ROWS = "langchain_pg_embedding"
 PUT = 500
@@ -36,8 +33,8 @@ class LangChainCollection:
     kind, keeps = "PostgreSQL, LangChain's `PGVector`", "the collection's row (`cmetadata`)"
     place = "STORE"
 
-    def __init__(self, run: Statements, name: str, database: PostgresDatabase | None = None) -> None:
-        self._run, self.name, self._database = run, name, database
+    def __init__(self, run: Statements, name: str, database: Database) -> None:
+        self._run, self.name, self.database = run, name, database
         self.title = f"The collection {name!r}"
         self._row()
 
@@ -85,14 +82,6 @@ class LangChainCollection:
     def uuid(self) -> str:
         """The collection's own id."""
         return str(self._row()["uuid"])
-
-    @property
-    def database(self) -> PostgresDatabase:
-        if self._database is None:
-            from ._database import PostgresDatabase
-
-            self._database = PostgresDatabase(self._run)
-        return self._database
 
     @cached_property
     def _id(self) -> str:

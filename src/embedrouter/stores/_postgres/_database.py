@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..._display import shown_name
@@ -222,6 +222,3 @@ def _column(one: Mapping[str, Any], like: PostgresTable, size: int) -> str:
     elif given:
         parts.append(f"DEFAULT {given}")
     return " ".join([*parts, *(["NOT NULL"] if one["required"] else [])])
-
-
-__all__: Sequence[str] = ["PostgresDatabase"]

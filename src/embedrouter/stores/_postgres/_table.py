@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +16,8 @@ from ...router import Router
 from ...types import Vectors
 from .._metadata import fitted, restored
 from .._rows import row, spread, stored_text
-from .._transfer import Distance, StoredText
+from .._transfer import Database, Distance, StoredText
 from ._statements import Statement, Statements, as_text, as_vector, holds, quoted
-
-if TYPE_CHECKING:
-    from ._database import PostgresDatabase
 
 MARK = "embedrouter: "
 """The beginning of the line in a table's comment."""
@@ -54,10 +51,10 @@ class PostgresTable:
         run: Statements,
         schema: str,
         table: str,
-        columns: Columns = LLAMA_INDEX,
-        database: PostgresDatabase | None = None,
+        columns: Columns,
+        database: Database,
     ) -> None:
-        self._run, self.schema, self.table, self.columns, self._database = run, schema, table, columns, database
+        self._run, self.schema, self.table, self.columns, self.database = run, schema, table, columns, database
         self.name = table.removeprefix("data_") if columns == LLAMA_INDEX else table
         self.title = f"The table {table!r}"
         self._table = f"{quoted(schema)}.{quoted(table)}"
@@ -105,14 +102,6 @@ class PostgresTable:
         return str(found[0]["comment"] or "")
 
     # What a migration needs
-
-    @property
-    def database(self) -> PostgresDatabase:
-        if self._database is None:
-            from ._database import PostgresDatabase
-
-            self._database = PostgresDatabase(self._run)
-        return self._database
 
     @cached_property
     def types(self) -> Mapping[str, str]:
