@@ -24,7 +24,7 @@ from ..types import Estimate, Vectors, dollars
 from ._failures import plain, told
 from ._metadata import fitted, is_text, restored, unkeepable
 from ._renaming import rename_both
-from ._rows import others, row, spread, stored_text
+from ._rows import NODE, others, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
 
 if TYPE_CHECKING:
@@ -369,4 +369,4 @@ def _estimate(router: Router, texts: list[str]) -> tuple[Estimate, int]:
 def _filled_by_llama_index(collection: Collection) -> bool:
     """Return whether LlamaIndex filled a collection: it embeds texts with their metadata and stores them without."""
     entries = collection.get(limit=1, include=["metadatas"])["metadatas"]
-    return bool(entries and "_node_content" in (entries[0] or {}))
+    return bool(entries and NODE in (entries[0] or {}))

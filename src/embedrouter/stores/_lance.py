@@ -25,6 +25,7 @@ from ._failures import told
 from ._metadata import REST, fitted, restored, unkeepable
 from ._renaming import rename_both
 from ._rows import (
+    NODE,
     TEXT_FIELDS,
     filled_by_llama_index,
     node_with_text,
@@ -199,7 +200,7 @@ class LanceTable:
             entries = restored({**entries, REST: fields[REST]}) if fields[REST] else entries
         own = {self.id_column, self.text_column, self.vector_column, REST}
         own |= {"metadata"} if isinstance(given, dict) or given is None else set()
-        own |= {DOCUMENT} if "_node_content" in entries else set()
+        own |= {DOCUMENT} if NODE in entries else set()
         columns = {name: value for name, value in fields.items() if name not in own}
         text = fields[self.text_column]
         return stored_text(fields[self.id_column], text, entries, columns)

@@ -233,6 +233,3 @@ def _answer(url: str) -> str:
             return str(error.read(4096), "utf-8", "replace").lower()
     except (OSError, ValueError, HTTPException):  # such as a server of another protocol
         return ""
-
-
-__all__ = ["opened"]

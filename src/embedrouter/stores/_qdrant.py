@@ -26,7 +26,7 @@ from ..router import Router
 from ..types import Vectors
 from ._failures import plain, told
 from ._metadata import fitted, is_json, restored, unkeepable
-from ._rows import TEXT_FIELDS, has_node, node_with_text, only_one, others, row, stored_text, text_in
+from ._rows import NODE, TEXT_FIELDS, has_node, node_with_text, only_one, others, row, stored_text, text_in
 from ._transfer import Distance, NotSwitchable, Readable, StoredText
 
 PUT = 256
@@ -202,7 +202,7 @@ class QdrantCollection:
     def _stored(self, point: Any) -> StoredText:
         fields = {name: value for name, value in (point.payload or {}).items() if name != ORIGINAL}
         name = _id_of(point)
-        if "_node_content" in fields:
+        if NODE in fields:
             return stored_text(name, None, restored(fields))
         given = fields.get(METADATA)
         text = next((one for one in (TEXT, *TEXT_FIELDS) if isinstance(fields.get(one), str)), None)

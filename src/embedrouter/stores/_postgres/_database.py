@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..._display import shown_name
@@ -66,7 +66,7 @@ class PostgresDatabase:
     def _tables(self) -> Mapping[str, tuple[str, str]]:
         """Return schema and table by the name that programs use: LlamaIndex calls ``pages`` ``data_pages``."""
         there = {name: schema for name, schema in self._with_vectors().items() if name != ROWS}
-        taken = {*there, *(self._collections() if ROWS in self._with_vectors() else [])}
+        taken = {*there, *self._collections()}
         named: dict[str, tuple[str, str]] = {}
         for table, schema in there.items():
             short = table.removeprefix("data_")
@@ -222,6 +222,3 @@ def _column(one: Mapping[str, Any], like: PostgresTable, size: int) -> str:
     elif given:
         parts.append(f"DEFAULT {given}")
     return " ".join([*parts, *(["NOT NULL"] if one["required"] else [])])
-
-
-__all__: Sequence[str] = ["PostgresDatabase"]
