@@ -21,7 +21,7 @@ from ..errors import ConfigError, EmbedRouterError, InvalidInputError
 from ..retrieval.store_guard import Row, hold, metadata
 from ..router import Router, wiring_of
 from ..types import Estimate, Vectors, dollars
-from ._failures import plain, told
+from ._failures import explained, shown_address
 from ._metadata import fitted, is_text, restored, unkeepable
 from ._renaming import rename_both
 from ._rows import NODE, others, row, spread, stored_text
@@ -247,12 +247,12 @@ class ChromaDatabase:
                 settings=Settings(anonymized_telemetry=False),
             )
 
-        return cls(connect, shlex.quote(plain(address)))
+        return cls(connect, shlex.quote(shown_address(address)))
 
     @cached_property
     def client(self) -> Any:
         """Chroma's own client."""
-        with told("Chroma"):
+        with explained("Chroma"):
             return self._connect()
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..retrieval.store_guard import Row, Unreadable, hold, metadata
 from ..router import Router
 from ..types import Vectors
-from ._failures import told
+from ._failures import explained
 from ._metadata import REST, fitted, restored, unkeepable
 from ._renaming import rename_both
 from ._rows import (
@@ -265,7 +265,7 @@ class LanceDatabase:
     @cached_property
     def connection(self) -> Any:
         """LanceDB's own connection."""
-        with told("LanceDB"):
+        with explained("LanceDB"):
             return self._connect()
 
     def close(self) -> None:
@@ -283,7 +283,7 @@ class LanceDatabase:
     def open(self, name: str) -> LanceTable:
         if name not in self.names():
             raise ConfigError(f"{self.title} has no table {shown_name(name)}.")
-        with told("LanceDB"):
+        with explained("LanceDB"):
             return LanceTable(self.connection.open_table(name), self)
 
     def create(self, name: str, router: Router, like: Readable | None = None) -> LanceTable:

@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..retrieval.store_guard import Row, Unreadable, hold, metadata
 from ..router import Router
 from ..types import Vectors
-from ._failures import plain, told
+from ._failures import explained, shown_address
 from ._metadata import fitted, is_json, restored, unkeepable
 from ._rows import NODE, TEXT_FIELDS, has_node, node_with_text, only_one, others, row, stored_text, text_in
 from ._transfer import Distance, NotSwitchable, Readable, StoredText
@@ -243,12 +243,12 @@ class QdrantDatabase:
             port = parts.port or (443 if parts.scheme == "https" else 6333)
             return QdrantClient(url=address, port=port, api_key=os.environ.get("QDRANT_API_KEY"), timeout=PATIENCE)
 
-        return cls(connect, shlex.quote(plain(address)))
+        return cls(connect, shlex.quote(shown_address(address)))
 
     @cached_property
     def client(self) -> Any:
         """Qdrant's own client."""
-        with told("Qdrant"):
+        with explained("Qdrant"):
             return self._connect()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from ..._display import shown_name
 from ...errors import ConfigError
 from ...retrieval.store_guard import hold, metadata
 from ...router import Router
-from .._failures import plain, told
+from .._failures import explained, shown_address
 from .._metadata import unkeepable
 from .._rows import filled_by_llama_index, others
 from .._transfer import Readable, StoredText
@@ -39,7 +39,7 @@ class PostgresDatabase:
     @classmethod
     def at_address(cls, address: str) -> PostgresDatabase:
         """Return the collections at an address; nothing is connected yet."""
-        return cls(by_address(address, keep=True), shlex.quote(plain(address)))
+        return cls(by_address(address, keep=True), shlex.quote(shown_address(address)))
 
     def close(self) -> None:
         self._run.close()
@@ -54,7 +54,7 @@ class PostgresDatabase:
 
     def _with_vectors(self) -> Mapping[str, str]:
         """Return the schemas of the tables with a column of vectors, by their names."""
-        with told("PostgreSQL"):
+        with explained("PostgreSQL"):
             found = self._run(
                 "SELECT n.nspname AS schema, c.relname AS table FROM pg_attribute a JOIN pg_class c ON c.oid = "
                 "a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid "
