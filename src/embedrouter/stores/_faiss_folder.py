@@ -18,7 +18,7 @@ from ..types import Vectors
 from ._beside import in_folder, read_beside, write_beside
 from ._draft import OF_FORMAT, Draft
 from ._faiss_pickle import read_documents
-from ._rows import row, spread, stored_text
+from ._rows import parts, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
 
 METRIC, LINKS = f"{OF_FORMAT}metric", f"{OF_FORMAT}links"
@@ -96,9 +96,8 @@ class FaissFolder:
         yield from self._positions
 
     def pages(self, size: int) -> Iterator[list[StoredText]]:
-        names = list(self._positions)
-        for start in range(0, len(names), size):
-            yield [self._stored(name) for name in names[start : start + size]]
+        for part in parts(list(self._positions), size):
+            yield [self._stored(name) for name in part]
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         names = [name for name in dict.fromkeys(ids) if name in self._positions]

@@ -31,6 +31,7 @@ from ._rows import (
     node_with_text,
     only_one,
     others,
+    parts,
     row,
     spread,
     stored_text,
@@ -151,8 +152,7 @@ class LanceTable:
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         self._table.checkout_latest()
         found: dict[str, tuple[StoredText, Vectors]] = {}
-        for start in range(0, len(ids), PAGE):
-            part = ids[start : start + PAGE]
+        for part in parts(ids, PAGE):
             for fields in self._table.search().where(self._among(part)).limit(len(part)).to_arrow().to_pylist():
                 text = self._stored(fields)
                 found[text.id] = text, np.asarray(fields[self.vector_column], np.float32)
@@ -166,19 +166,14 @@ class LanceTable:
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
         import pyarrow
 
-        numbers = np.asarray(vectors, np.float32)
-        for start in range(0, len(rows), PAGE):
-            part = [
-                self._fields(one, vector)
-                for one, vector in zip(rows[start : start + PAGE], numbers[start : start + PAGE], strict=True)
-            ]
-            table = pyarrow.Table.from_pylist(part, schema=self.schema)
+        for part in parts(list(zip(rows, np.asarray(vectors, np.float32), strict=True)), PAGE):
+            table = pyarrow.Table.from_pylist([self._fields(one, vector) for one, vector in part], schema=self.schema)
             writing = self._table.merge_insert(self.id_column).when_matched_update_all().when_not_matched_insert_all()
             writing.execute(table)
 
     def remove(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), PAGE):
-            self._table.delete(self._among(ids[start : start + PAGE]))
+        for part in parts(ids, PAGE):
+            self._table.delete(self._among(part))
 
     def finish(self) -> None:
         """Have LanceDB join the pieces in which the rows were written."""

@@ -26,7 +26,7 @@ from ..router import Router
 from ..types import Vectors
 from ._failures import explained, shown_address
 from ._metadata import fitted, is_json, restored, unkeepable
-from ._rows import NODE, TEXT_FIELDS, has_node, node_with_text, only_one, others, row, stored_text, text_in
+from ._rows import NODE, TEXT_FIELDS, has_node, node_with_text, only_one, others, parts, row, stored_text, text_in
 from ._transfer import Distance, NotSwitchable, Readable, StoredText
 
 PUT = 256
@@ -147,9 +147,10 @@ class QdrantCollection:
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         found: dict[str, tuple[StoredText, Vectors]] = {}
-        for start in range(0, len(ids), PUT):
-            asked = [point_id(name) for name in ids[start : start + PUT]]
-            for point in self._client.retrieve(self.name, asked, with_payload=True, with_vectors=True):
+        for part in parts(ids, PUT):
+            for point in self._client.retrieve(
+                self.name, list(map(point_id, part)), with_payload=True, with_vectors=True
+            ):
                 found[_id_of(point)] = self._stored(point), np.asarray(self._vector(point.vector), np.float32)
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
@@ -166,21 +167,20 @@ class QdrantCollection:
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
         from qdrant_client import models
 
-        numbers = np.asarray(vectors, np.float32)
-        for start in range(0, len(rows), PUT):
+        for part in parts(list(zip(rows, np.asarray(vectors, np.float32), strict=True)), PUT):
             points = [
                 models.PointStruct(
                     id=point_id(one.id),
                     vector={self.vector_name: vector.tolist()} if self.vector_name else vector.tolist(),
                     payload=self._payload(one),
                 )
-                for one, vector in zip(rows[start : start + PUT], numbers[start : start + PUT], strict=True)
+                for one, vector in part
             ]
             self._client.upsert(self.name, points=points, wait=True)
 
     def remove(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), PUT):
-            self._client.delete(self.name, [point_id(name) for name in ids[start : start + PUT]], wait=True)
+        for part in parts(ids, PUT):
+            self._client.delete(self.name, list(map(point_id, part)), wait=True)
 
     def finish(self) -> None:
         """Do nothing: Qdrant keeps each point when it is written."""

@@ -23,7 +23,7 @@ from ._draft import OF_FORMAT, Draft
 from ._exact import nearest
 from ._faiss_folder import distance_of, read_index, vector_at
 from ._metadata import fitted, is_json, restored
-from ._rows import NODE, has_node, node_text, node_with_text, row, spread, stored_text
+from ._rows import NODE, has_node, node_text, node_with_text, parts, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
 
 SUFFIX = "__vector_store.json"
@@ -134,8 +134,8 @@ class PersistedContext:
         yield from self._ids
 
     def pages(self, size: int) -> Iterator[list[StoredText]]:
-        for start in range(0, len(self._ids), size):
-            yield [self._stored(name) for name in self._ids[start : start + size]]
+        for part in parts(self._ids, size):
+            yield [self._stored(name) for name in part]
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         return [(self._stored(name), self._vector(name)) for name in dict.fromkeys(ids) if name in self._places]
@@ -145,9 +145,8 @@ class PersistedContext:
         if self._simple is None:
             _, found = self._index.search(np.asarray([vector], np.float32), count)
             return [self._ids[int(place)] for place in found[0] if place >= 0]
-        ids = self._ids
-        parts = (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
-        return nearest(((part, np.array([self._vector(name) for name in part])) for part in parts), vector, count)
+        pages = ((part, np.array([self._vector(name) for name in part])) for part in parts(self._ids, PAGE))
+        return nearest(pages, vector, count)
 
 
 class ContextFormat:
