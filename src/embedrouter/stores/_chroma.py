@@ -299,7 +299,7 @@ class ChromaDatabase:
     def switch(self, alias: str, to: str, aside: str) -> None:
         """Rename both collections; programs that are running keep the old one until they open it again."""
         rename_both(
-            self.names, lambda old, new: self.client.get_collection(old, embedding_function=None).modify(name=new),
+            self.names(), lambda old, new: self.client.get_collection(old, embedding_function=None).modify(name=new),
             alias, to, aside,
         )  # fmt: skip
 

@@ -300,7 +300,7 @@ class LanceDatabase:
     def switch(self, alias: str, to: str, aside: str) -> None:
         """Rename the folders of both tables: LanceDB itself renames none on a disk."""
         file = self._folder.joinpath
-        rename_both(self.names, lambda old, new: file(f"{old}.lance").rename(file(f"{new}.lance")), alias, to, aside)
+        rename_both(self.names(), lambda old, new: file(f"{old}.lance").rename(file(f"{new}.lance")), alias, to, aside)
 
 
 def find_table(store: Any) -> Any:

@@ -266,7 +266,7 @@ class WholeDatabase:
             turned.symlink_to(to)
             turned.replace(link)
         else:
-            rename_both(self.names, self._rename, alias, to, aside)
+            rename_both(self.names(), self._rename, alias, to, aside)
         put_on_disk(self._folder, alone=True)
 
     def _rename(self, old: str, new: str) -> None:

@@ -20,7 +20,7 @@ from ...types import Vectors
 from .._metadata import fitted, restored
 from .._rows import parts, row, spread, stored_text
 from .._transfer import Distance, StoredText
-from ._statements import Statement, Statements, as_text, as_vector, holds
+from ._statements import Statement, as_text, as_vector, holds
 
 if TYPE_CHECKING:
     from ._database import PostgresDatabase
@@ -36,8 +36,8 @@ class LangChainCollection:
     kind, keeps = "PostgreSQL, LangChain's `PGVector`", "the collection's row (`cmetadata`)"
     place = "STORE"
 
-    def __init__(self, run: Statements, name: str, database: PostgresDatabase | None = None) -> None:
-        self._run, self.name, self._database = run, name, database
+    def __init__(self, database: PostgresDatabase, name: str) -> None:
+        self.database, self._run, self.name = database, database.run, name
         self.title = f"The collection {name!r}"
         self.uuid = str(self._row()["uuid"])
         """The collection's own id."""
@@ -80,14 +80,6 @@ class LangChainCollection:
         return found[0]
 
     # What a migration needs
-
-    @property
-    def database(self) -> PostgresDatabase:
-        if self._database is None:
-            from ._database import PostgresDatabase
-
-            self._database = PostgresDatabase(self._run)
-        return self._database
 
     @cached_property
     def _id(self) -> str:

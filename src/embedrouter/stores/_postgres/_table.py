@@ -17,7 +17,7 @@ from ...types import Vectors
 from .._metadata import fitted, restored
 from .._rows import parts, row, spread, stored_text
 from .._transfer import Distance, StoredText
-from ._statements import Statement, Statements, as_text, as_vector, holds, quoted
+from ._statements import Statement, as_text, as_vector, holds, quoted
 
 if TYPE_CHECKING:
     from ._database import PostgresDatabase
@@ -49,15 +49,9 @@ class PostgresTable:
     kind, keeps = "PostgreSQL, `PGVectorStore` of LangChain and of LlamaIndex", "the comment of the table"
     place = "STORE"
 
-    def __init__(
-        self,
-        run: Statements,
-        schema: str,
-        table: str,
-        columns: Columns = LLAMA_INDEX,
-        database: PostgresDatabase | None = None,
-    ) -> None:
-        self._run, self.schema, self.table, self.columns, self._database = run, schema, table, columns, database
+    def __init__(self, database: PostgresDatabase, schema: str, table: str, columns: Columns) -> None:
+        self.database, self._run = database, database.run
+        self.schema, self.table, self.columns = schema, table, columns
         self.name = table.removeprefix("data_") if columns == LLAMA_INDEX else table
         self.title = f"The table {table!r}"
         self._table = f"{quoted(schema)}.{quoted(table)}"
@@ -105,14 +99,6 @@ class PostgresTable:
         return str(found[0]["comment"] or "")
 
     # What a migration needs
-
-    @property
-    def database(self) -> PostgresDatabase:
-        if self._database is None:
-            from ._database import PostgresDatabase
-
-            self._database = PostgresDatabase(self._run)
-        return self._database
 
     @cached_property
     def types(self) -> Mapping[str, str]:
