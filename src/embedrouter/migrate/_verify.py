@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._display import first_few
 from ..errors import EmbedRouterError, InvalidInputError
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.store_guard import LONG, recorded_space
@@ -18,7 +19,7 @@ from ._check import Check, Verification
 from ._entry import Entry
 from ._migration import Opened, migration
 from ._plan import rows_at_once
-from ._rows import first_ids, same, told
+from ._rows import reasons, same
 from ._search import Queries, compare_answers, finds_itself
 
 SAMPLE = 100
@@ -121,17 +122,17 @@ class _Rows:
         known = {one for ids in entry.left_out.values() for one in ids}
         lost = [one for one in self.missing if one not in known]
         found = f"{self.total:,} rows in the old collection, {target.count():,} in the new one"
-        wrong = [f"missing: {first_ids(lost)}"] if lost else []
-        wrong += [f"not in the old one: {first_ids(self.surplus)}"] if self.surplus else []
-        told_ = [f"left out: {'; '.join(told(entry.left_out))}"] if known else []
-        ids = Check("ids", not wrong, "; ".join([found, *wrong, *told_]) + ".", again if wrong else "")
+        wrong = [f"missing: {first_few(lost)}"] if lost else []
+        wrong += [f"not in the old one: {first_few(self.surplus)}"] if self.surplus else []
+        omitted = [f"left out: {reasons(entry.left_out)}"] if known else []
+        ids = Check("ids", not wrong, "; ".join([found, *wrong, *omitted]) + ".", again if wrong else "")
         texts = Check("texts and metadata", True, "equal in all rows.")
         if self.other:
-            texts = Check("texts and metadata", False, f"differ: {first_ids(self.other)}.", again)
+            texts = Check("texts and metadata", False, f"differ: {first_few(self.other)}.", again)
         shape = f"{router.space.dimensions:,} numbers each, all finite"
         vectors = Check("vectors", True, f"{shape}.")
-        wrong = [f"not of {shape}: {first_ids(self.bad)}"] if self.bad else []
-        wrong += [f"not of the length of the others: {first_ids(odd)}"] if (odd := self._odd()) else []
+        wrong = [f"not of {shape}: {first_few(self.bad)}"] if self.bad else []
+        wrong += [f"not of the length of the others: {first_few(odd)}"] if (odd := self._odd()) else []
         if wrong:
             advice = "Something else has written them: remove these rows from the new collection, and run again."
             vectors = Check("vectors", False, f"{'; '.join(wrong)}.", advice)
