@@ -52,6 +52,7 @@ from embedrouter.llama_index import RouterEmbedding
 from embedrouter.providers._redaction import MIN_ECHO, echoes_input, mask_keys, safe_to_chain
 from embedrouter.retrieval.index_guard import users_folder
 from embedrouter.router import wiring_of
+from embedrouter.stores import database
 from embedrouter.testing import FakeBackend
 from tests.command_line import run
 from tests.either import embed
@@ -682,6 +683,12 @@ def test_a_cache_address_with_a_password_is_not_repeated() -> None:
     assert clean(str(warned[0].message))
     assert clean(told(caught.value))
     assert clean(repr(router.cache.stores) + router.cache.place)
+
+
+def test_a_store_address_with_a_password_among_its_options_is_not_repeated() -> None:
+    """PostgreSQL takes user and password there, too; what else an address says, such as a socket, finds the store."""
+    with database(f"postgresql://host/pages?user=me&password={KEY}&host=/run/socket") as place:
+        assert place.place == "'postgresql://host/pages?host=/run/socket'"
 
 
 class Tracer(BaseCallbackHandler):

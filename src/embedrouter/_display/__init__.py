@@ -20,7 +20,9 @@ from ._tables import cost_shown as cost_shown
 from ._tables import counted as counted
 from ._tables import data_size as data_size
 from ._tables import dollars as dollars
+from ._tables import first_few as first_few
 from ._tables import html_table as html_table
+from ._tables import plural as plural
 from ._tables import priced as priced
 
 MIN_KEY = 8

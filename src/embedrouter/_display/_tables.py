@@ -11,6 +11,8 @@ V = TypeVar("V")
 
 MIN_DECIMALS = 2
 """Cents."""
+FEW = 5
+"""Names in a message that could have many."""
 DIGITS = 100
 """Of an amount, so that none is rounded by accident."""
 
@@ -66,8 +68,23 @@ def data_size(size: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 text", "2,000 texts"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """Return a number with its noun: "1 text", "2,000 texts", "2 queries"."""
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun: "texts", "queries"."""
+    return f"{noun.removesuffix('y')}ies" if noun.endswith("ry") else f"{noun}s"
+
+
+def first_few(names: Sequence[str], most: int = FEW, separator: str = ", ", *, count: int | None = None) -> str:
+    """Join the first names, and say how many there are more: "a, b and 7 more".
+
+    Args:
+        count: of all names, where ``names`` holds only the first ones.
+    """
+    left = (len(names) if count is None else count) - most
+    return separator.join(names[:most]) + (f" and {left:,} more" if left > 0 else "")
 
 
 class Table(dict[K, V]):

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from .._display import shown_name
+from .._display import first_few, shown_name
 
 DEFAULT = "text"
 EACH = "*"
+MANY = 20
+"""Fields that a message names."""
 KINDS = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", bytes: "bytes"}
 
 
@@ -138,8 +140,7 @@ def _checked(text: str) -> str:
 
 def _fields_of(row: object) -> str:
     names = [shown_name(key) for key in row] if isinstance(row, dict) else []
-    there = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return f"Fields there: {there or 'none'}. Choose with --field."
+    return f"Fields there: {first_few(names, MANY) or 'none'}. Choose with --field."
 
 
 def _kind(value: object) -> str:

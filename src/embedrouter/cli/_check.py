@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._display import masked
+from .._display import first_few, masked
 from ..checks import VectorCheck
 from ..errors import AuthenticationError, ConfigError, EmbedRouterError
 from ..limits import RetryPolicy
@@ -31,7 +31,7 @@ from ..spending import tag
 from ..stores import DumpedStore, opened
 from ..tiered import require_single_space
 from ..types import dollars
-from ._console import Output, complain, first_few
+from ._console import Output, complain
 from ._options import AsJson, ConfigFile, ModelName, exclusive
 from ._routers import find_router, read_config
 

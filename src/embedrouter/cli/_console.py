@@ -34,7 +34,6 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 """The base of the errors about arguments, which newer releases of typer bring themselves."""
 STEP = 512
 """Texts embedded at once where the model is slow: one step of the progress bar."""
-FEW = 5
 WIDE = 100
 """Cells of a screen in which a moving bar has room."""
 NARROW = 70
@@ -206,12 +205,6 @@ def _plain_usage_errors() -> Iterator[None]:
     except USAGE_ERROR as error:
         error.message = masked(escaped(error.message))
         raise
-
-
-def first_few(items: Sequence[str], separator: str = ", ") -> str:
-    """Join the first items, and count the others."""
-    more = f" and {len(items) - FEW:,} more" if len(items) > FEW else ""
-    return separator.join(items[:FEW]) + more
 
 
 def interrupt_message(cache_location: str | None) -> str:

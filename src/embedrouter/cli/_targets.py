@@ -19,14 +19,14 @@ from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import typer
 
-from .._display import counted, data_size, shown_name
+from .._display import counted, data_size, first_few, shown_name
 from .._files import load_pyarrow
 from ..errors import ConfigError
 from ..retrieval.store_guard import metadata
 from ..router import Router, wiring_of
 from ..stores import MAKERS, StoredText, filling
 from ..types import Vectors
-from ._console import complain, first_few
+from ._console import complain
 from ._files import new_file, require_new
 from ._texts import LocatedText
 

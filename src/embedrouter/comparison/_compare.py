@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .._display import shown_name
+from .._display import first_few, shown_name
 from .._process import in_thread
 from ..cache import DEFAULT, CacheLike, Default, default_folder
 from ..calls import ShowProgress
@@ -138,8 +138,7 @@ def _usable(questions: Questions) -> Questions:
             raise InvalidInputError(f"There is no {kind} to compare on.")
         if empty := [name for name, text in texts.items() if not text]:
             raise InvalidInputError(
-                f"{kind} {shown_name(empty[0])}{f' and {len(empty) - 1:,} more' if empty[1:] else ''}: the text is "
-                "empty. Leave it out."
+                f"{kind} {first_few(list(map(shown_name, empty)), 1)}: the text is empty. Leave it out."
             )
     if questions.judged_by == "agreement":
         return replace(questions, relevant={})

@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .._display import counted
 from ..retrieval import DEPTH
 from ..types import Vectors
 from ._comparison import Comparison, Hit, Measured
@@ -145,9 +146,8 @@ def _shortened(subjects: Sequence[Subject]) -> Iterator[str]:
     for subject in subjects:
         for kind, number in subject.shortened.items():
             if number:
-                plural = {"document": "documents", "query": "queries"}[kind]
-                what = f"{number:,} {kind} was" if number == 1 else f"{number:,} {plural} were"
-                yield f"{what} longer than {subject.label} takes, and embedded in part."
+                verb = "was" if number == 1 else "were"
+                yield f"{counted(number, kind)} {verb} longer than {subject.label} takes, and embedded in part."
 
 
 def _unmeasured(subjects: Sequence[Subject]) -> Iterator[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from .._display import escaped
+from .._display import escaped, plural
 from ..errors import ConfigError
 from ._judgements import Grades, Judgements
-from ._texts import Texts, named, plural
+from ._texts import Texts, named
 
 EXAMPLES = 2
 LONG = 60

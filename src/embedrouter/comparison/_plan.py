@@ -108,8 +108,8 @@ class Plan:
 
     def __str__(self) -> str:
         """Describe what will be embedded: two lines for each model, and one for each that is left out."""
-        queries = f"{len(self.questions.queries):,} {'query' if len(self.questions.queries) == 1 else 'queries'}"
-        lines = [f"{counted(len(self.questions.documents), 'document')}, {queries}"]
+        questions = self.questions
+        lines = [f"{counted(len(questions.documents), 'document')}, {counted(len(questions.queries), 'query')}"]
         for label, estimates in self.estimates.items():
             lines += [
                 f"{label}, {kind}: {item}" for kind, item in zip(("documents", "queries"), estimates, strict=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
+from .._display import counted
 from ._judgements import Grades
-from ._texts import Item, number_of
+from ._texts import Item
 
 
 def sampled_queries(names: Sequence[str], limit: int | None, seed: int) -> tuple[Sequence[str], tuple[str, ...]]:
@@ -14,7 +15,7 @@ def sampled_queries(names: Sequence[str], limit: int | None, seed: int) -> tuple
     if limit is None or limit >= len(names):
         return names, ()
     chosen = set(Random(seed).sample(range(len(names)), limit))
-    note = f"A sample: {limit:,} of {number_of(len(names), 'query')}."
+    note = f"A sample: {limit:,} of {counted(len(names), 'query')}."
     return [name for position, name in enumerate(names) if position in chosen], (note,)
 
 
@@ -33,11 +34,11 @@ def sampled_documents(
             break
         kept.add(name)
     lost = sum(not kept & grades.keys() for grades in relevant.values())
-    note = f"A sample: {limit:,} of {number_of(len(items), 'document')}"
+    note = f"A sample: {limit:,} of {counted(len(items), 'document')}"
     if relevant:
         note += ", those first that answer a query. Among fewer documents all figures are higher than among all"
     if lost:
-        note += f"; for {number_of(lost, 'query')} there was no room"
+        note += f"; for {counted(lost, 'query')} there was no room"
     return {name: item for name, item in items.items() if name in kept}, (f"{note}.",)
 
 

@@ -163,8 +163,7 @@ def _table(found: Comparison) -> Table[str, _Line]:
 
 
 def _title(found: Comparison) -> str:
-    queries = f"{len(found.queries):,} {'query' if len(found.queries) == 1 else 'queries'}"
-    documents = counted(found.document_count, "document")
+    documents, queries = counted(found.document_count, "document"), counted(len(found.queries), "query")
     return f"{found.collection}: {documents}, {queries}, {WHAT[found.judged_by]}; 95 % interval of {MEASURES[0]}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
-from .._display import escaped, shown_name
+from .._display import escaped, first_few, plural, shown_name
 from .._files import values_at
 from ..errors import ConfigError
 from ._rows import LocatedRow, rows
@@ -14,6 +14,8 @@ from ._rows import LocatedRow, rows
 TITLE = "title"
 FEW = 3
 """Names that a sentence has."""
+MANY = 20
+"""Fields that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,24 +242,12 @@ def _what(value: object) -> str:
 
 def _fields_of(value: object) -> str:
     names = [shown_name(name) for name in value] if isinstance(value, Mapping) else []
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"Fields there: {', '.join(names[:20]) or 'none'}{more}. "
+    return f"Fields there: {first_few(names, MANY) or 'none'}. "
 
 
 # Sentences
 
 
-def plural(noun: str) -> str:
-    """Return more than one of a noun."""
-    return "queries" if noun == "query" else f"{noun}s"
-
-
-def number_of(count: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {noun if count == 1 else plural(noun)}"
-
-
 def named(names: Sequence[str]) -> str:
-    """Return the first names, and how many there are more."""
-    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
-    return ", ".join(escaped(name) for name in names[:FEW]) + more
+    """Return the first names, escaped, and how many there are more."""
+    return escaped(first_few(names, FEW))

@@ -8,12 +8,10 @@ from typing import Any, Literal
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
+from .._display import first_few
 from .._process import Future, threads
 from ..calls import validate
 from ..errors import InvalidInputError
-
-SHOWN = 5
-"""Maximum number of nodes in a message."""
 
 
 class Turns:
@@ -48,12 +46,10 @@ def with_text(nodes: Sequence[BaseNode], on_empty: Literal["error", "skip"]) -> 
     filled = {place: text for place, text in texts.items() if text}
     if on_empty == "error" and len(filled) < len(texts):
         empty = [place for place in texts if place not in filled]
-        first = [(place, nodes[place]) for place in empty[:SHOWN]]
-        named = [f"{type(node).__name__} {node.node_id!r} (position {place})" for place, node in first]
-        more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
+        named = [f"{type(nodes[place]).__name__} {nodes[place].node_id!r} (position {place})" for place in empty]
         raise InvalidInputError(
-            f"{len(empty)} of {len(nodes)} nodes have no text, nothing was sent: {', '.join(named)}{more}. Leave them "
-            "out: [node for node in nodes if node.get_content(metadata_mode='embed')]; or RouterEmbedding(…, "
+            f"{len(empty)} of {len(nodes)} nodes have no text, nothing was sent: {first_few(named)}. Leave them out: "
+            "[node for node in nodes if node.get_content(metadata_mode='embed')]; or RouterEmbedding(…, "
             "on_empty='skip') leaves such nodes without an embedding, and a pipeline does not store them.",
             indices=tuple(empty),
         )

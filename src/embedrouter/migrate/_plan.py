@@ -17,7 +17,7 @@ from ..retrieval.store_guard import recorded_space
 from ..router import Router, wiring_of
 from ..types import Estimate, Space
 from ._migration import Migration, Opened, migration
-from ._rows import LeftOut, digest, same, told
+from ._rows import LeftOut, digest, reasons, same
 
 ROWS = 4_096
 """Rows that are read, embedded and written at once: two full requests of most providers."""
@@ -101,7 +101,7 @@ class Plan:
         if self.switched:
             facts.append(("switched", "programs open the new collection already"))
         if kept:
-            facts.append(("unusable", "; ".join(told(self.left_out))))
+            facts.append(("unusable", reasons(self.left_out)))
         return facts
 
     def __str__(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
+from .._display import first_few
 from ..errors import ConfigError, InputRejectedError, InvalidInputError
 from ..stores import Database, StoredText
 
@@ -14,7 +15,6 @@ LONG = "longer than the model takes"
 REFUSED = "refused by the model"
 MOST = 1_000
 """Rows that may be left out: more have a common cause, which is to be looked for."""
-FEW = 5
 
 Answer = TypeVar("Answer")
 
@@ -113,7 +113,7 @@ class LeftOut:
             return
         shorter = " Have long texts shortened with on_too_long='mean' or 'truncate'." if LONG in self._ids else ""
         raise InvalidInputError(
-            f"Some rows cannot be moved: {'; '.join(told(self.by_reason))}. Set them right in the old collection, or "
+            f"Some rows cannot be moved: {reasons(self.by_reason)}. Set them right in the old collection, or "
             f"leave them out of the new one: skip_bad=True, --skip-bad.{shorter} What is paid for is kept."
         )
 
@@ -125,18 +125,11 @@ class LeftOut:
         """
         if sum(map(len, self._ids.values())) > MOST:
             raise ConfigError(
-                f"More than {MOST:,} rows cannot be moved: {'; '.join(told(self.by_reason))}. Look for the cause: is "
+                f"More than {MOST:,} rows cannot be moved: {reasons(self.by_reason)}. Look for the cause: is "
                 "the text in another field, is another model needed?"
             )
 
 
-def told(by_reason: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield a phrase for each reason, with the first ids: "no text: 7 (a, b, c, d, e and 2 more)"."""
-    for reason, ids in by_reason.items():
-        yield f"{reason}: {len(ids):,} ({first_ids(ids)})"
-
-
-def first_ids(ids: Sequence[str]) -> str:
-    """Join the first ids, and count the others."""
-    more = f" and {len(ids) - FEW:,} more" if len(ids) > FEW else ""
-    return ", ".join(ids[:FEW]) + more
+def reasons(by_reason: Mapping[str, Sequence[str]]) -> str:
+    """Return each reason with its first ids: "no text: 7 (a, b, c, d, e and 2 more)"."""
+    return "; ".join(f"{reason}: {len(ids):,} ({first_few(ids)})" for reason, ids in by_reason.items())

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .._display import counted, dollars, masked, shown_name
+from .._display import counted, dollars, first_few, masked, shown_name
 from ..calls import Progress, ShowProgress
 from ..errors import ConfigError, EmbedRouterError, UnavailableError
 from ..retrieval.given_router import GivenRouter
@@ -29,7 +29,7 @@ from ._entry import Entry, read_entry, write_entry
 from ._lock import one_at_a_time
 from ._migration import Migration, Opened, migration, require_unswitched
 from ._plan import LONG_POLICIES, Plan, examine, rows_at_once
-from ._rows import LeftOut, facts, first_ids, same, told
+from ._rows import LeftOut, facts, reasons, same
 
 MOST_PASSES = 20
 """After which a collection that keeps changing is left as it is."""
@@ -83,10 +83,10 @@ class Moved:
         ]
         if self.shortened:
             parts.append(
-                f"Longer than the model takes: {len(self.shortened):,} ({first_ids(self.shortened)}); "
+                f"Longer than the model takes: {len(self.shortened):,} ({first_few(self.shortened)}); "
                 f"{LONG_POLICIES[self.on_too_long]}."
             )
-        parts += [f"Left out: {'; '.join(told(self.left_out))}."] if self.left_out else []
+        parts += [f"Left out: {reasons(self.left_out)}."] if self.left_out else []
         return " ".join(parts)
 
     def __repr__(self) -> str:
@@ -274,7 +274,7 @@ class _Work:
         altered = [row.id for row in lacking if row.id in kept and self._last.get(row.id) == hash(repr(facts(row)))]
         if altered:
             raise ConfigError(
-                f"{self.target.title} does not keep these rows as they are: {first_ids(altered)}. Compare one with the "
+                f"{self.target.title} does not keep these rows as they are: {first_few(altered)}. Compare one with the "
                 "old collection's: does it hold values that this kind of store changes, or its id twice? Choose "
                 "another store for the new collection: into=, --into."
             )

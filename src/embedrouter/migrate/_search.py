@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .._display import counted
+from .._display import counted, first_few
 from ..errors import SpaceMismatchError
 from ..retrieval import DEPTH, resampling
 from ..retrieval.calibration import ndcg
@@ -18,7 +18,6 @@ from ..router import Router
 from ..stores import Readable, StoredText, Writable
 from ..types import Vectors
 from ._check import Check
-from ._rows import first_ids
 
 FOUND = 0.8
 """The share of stored texts that have to find themselves. Approximate indexes miss some among many similar texts:
@@ -59,7 +58,7 @@ def finds_itself(target: Writable, rows: Sequence[tuple[StoredText, Vectors]]) -
             lost += [] if row.text in equal else [row.id]
     share = 1 - len(lost) / searched
     found = f"{searched - len(lost):,} of {counted(searched, 'stored text')} find themselves"
-    found += f", not {first_ids(lost)}." if lost else "."
+    found += f", not {first_few(lost)}." if lost else "."
     if share >= FOUND:
         return Check("search", True, found)
     return Check("search", False, found, "Does the store's index cover all rows, with the right distance?")
@@ -90,8 +89,7 @@ def compare_answers(
         note = f"not compared: of the old collection, {reason}."
         return [Check("answers", None, note), *_quality(None, after, queries)]
     shares = [len(set(one) & set(other)) / max(1, len(other)) for one, other in zip(after, before, strict=True)]
-    of = f"{len(shares):,} quer{'y' if len(shares) == 1 else 'ies'}"
-    return [_overlap(shares, of), *_quality(before, after, queries)]
+    return [_overlap(shares, counted(len(shares), "query")), *_quality(before, after, queries)]
 
 
 def _answers(collection: Readable, router: Router, texts: Sequence[str]) -> list[Sequence[str]]:

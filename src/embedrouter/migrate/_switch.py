@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._display import counted, shown_name
+from .._display import counted, first_few, shown_name
 from ..errors import ConfigError
 from ..retrieval.given_router import GivenRouter
 from ..retrieval.index_guard import move, places_of, recorded
@@ -18,7 +18,6 @@ from ..types import Space
 from ._check import Verification
 from ._entry import Entry, write_entry
 from ._migration import Opened, migration, without_ending
-from ._rows import first_ids
 from ._verify import verified
 
 
@@ -60,7 +59,7 @@ class Switched:
         if self.surplus:
             what += (
                 f" The new one holds {counted(len(self.surplus), 'row')} that the old one lacks: "
-                f"{first_ids(self.surplus)}. Put them into the old one: the next run removes them."
+                f"{first_few(self.surplus)}. Put them into the old one: the next run removes them."
             )
         return what
 
@@ -206,7 +205,7 @@ def require_droppable(opened: Opened, *, force: bool) -> tuple[Writable, Entry]:
     lacking = [one for one in opened.source.ids() if one not in held and one not in left_out]
     if lacking and not force:
         raise ConfigError(
-            f"{opened.source.title} holds {counted(len(lacking), 'row')} that the new one lacks: {first_ids(lacking)}. "
+            f"{opened.source.title} holds {counted(len(lacking), 'row')} that the new one lacks: {first_few(lacking)}. "
             "If they were added since the switch, put them into the new one; if they were deleted there, remove the "
             "old one all the same: force=True, --force."
         )

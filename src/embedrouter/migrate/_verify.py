@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from .._display import first_few
 from ..errors import EmbedRouterError, InvalidInputError
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.store_guard import LONG, recorded_space
 from ..router import Router, check_vectors
-from ..stores import Writable
+from ..stores import Writable, spread
 from ..types import Vectors
 from ._check import Check, Verification
 from ._entry import Entry
 from ._migration import Opened, migration
 from ._plan import rows_at_once
-from ._rows import facts, first_ids, told
+from ._rows import reasons, same
 from ._search import Queries, compare_answers, finds_itself
 
 SAMPLE = 100
@@ -84,9 +85,10 @@ def verified(opened: Opened, sample: int = SAMPLE, queries: Queries | None = Non
     target, entry = opened.filled()
     router = opened.router
     checks = [_mark(target, router)]
-    rows = _compare_rows(opened, target, entry)
+    rows = _compare_rows(opened, target)
     checks += rows.checks(target, router, entry)
-    chosen = list(target.fetch(_spread(sorted(rows.equal), sample)))
+    equal = sorted(rows.equal)
+    chosen = list(target.fetch([equal[place] for place in spread(len(equal), sample)]))
     if chosen:
         checks.append(_same_vectors(chosen, router))
         checks.append(finds_itself(target, chosen))
@@ -120,17 +122,17 @@ class _Rows:
         known = {one for ids in entry.left_out.values() for one in ids}
         lost = [one for one in self.missing if one not in known]
         found = f"{self.total:,} rows in the old collection, {target.count():,} in the new one"
-        wrong = [f"missing: {first_ids(lost)}"] if lost else []
-        wrong += [f"not in the old one: {first_ids(self.surplus)}"] if self.surplus else []
-        told_ = [f"left out: {'; '.join(told(entry.left_out))}"] if known else []
-        ids = Check("ids", not wrong, "; ".join([found, *wrong, *told_]) + ".", again if wrong else "")
+        wrong = [f"missing: {first_few(lost)}"] if lost else []
+        wrong += [f"not in the old one: {first_few(self.surplus)}"] if self.surplus else []
+        omitted = [f"left out: {reasons(entry.left_out)}"] if known else []
+        ids = Check("ids", not wrong, "; ".join([found, *wrong, *omitted]) + ".", again if wrong else "")
         texts = Check("texts and metadata", True, "equal in all rows.")
         if self.other:
-            texts = Check("texts and metadata", False, f"differ: {first_ids(self.other)}.", again)
+            texts = Check("texts and metadata", False, f"differ: {first_few(self.other)}.", again)
         shape = f"{router.space.dimensions:,} numbers each, all finite"
         vectors = Check("vectors", True, f"{shape}.")
-        wrong = [f"not of {shape}: {first_ids(self.bad)}"] if self.bad else []
-        wrong += [f"not of the length of the others: {first_ids(odd)}"] if (odd := self._odd()) else []
+        wrong = [f"not of {shape}: {first_few(self.bad)}"] if self.bad else []
+        wrong += [f"not of the length of the others: {first_few(odd)}"] if (odd := self._odd()) else []
         if wrong:
             advice = "Something else has written them: remove these rows from the new collection, and run again."
             vectors = Check("vectors", False, f"{'; '.join(wrong)}.", advice)
@@ -145,7 +147,7 @@ class _Rows:
         return [one for one, is_odd in zip(self.lengths, odd, strict=True) if is_odd] if odd.mean() < FEW_ODD else []
 
 
-def _compare_rows(opened: Opened, target: Writable, entry: Entry) -> _Rows:
+def _compare_rows(opened: Opened, target: Writable) -> _Rows:
     """Compare all rows of both collections, page by page."""
     found = _Rows()
     for page in opened.source.pages(rows_at_once(opened.router)):
@@ -157,11 +159,12 @@ def _compare_rows(opened: Opened, target: Writable, entry: Entry) -> _Rows:
                 found.missing.append(row.id)
                 continue
             stored, vector = kept[row.id]
-            if facts(stored) != facts(row):
+            differs, usable = not same(stored, row), _usable(vector, opened.router)
+            if differs:
                 found.other.append(row.id)
-            elif _usable(vector, opened.router):
+            elif usable:
                 found.equal.append(row.id)
-            if _usable(vector, opened.router):
+            if usable:
                 found.lengths[row.id] = float(np.linalg.norm(vector))
             else:
                 found.bad.append(row.id)
@@ -171,12 +174,6 @@ def _compare_rows(opened: Opened, target: Writable, entry: Entry) -> _Rows:
 
 def _usable(vector: Vectors, router: Router) -> bool:
     return len(vector) == router.space.dimensions and bool(np.isfinite(vector).all()) and bool(np.any(vector))
-
-
-def _spread(items: Sequence[str], count: int) -> list[str]:
-    """Return up to ``count`` items from all over a sequence."""
-    count = min(count, len(items))
-    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
 
 
 def _same_vectors(rows: Sequence[tuple[Any, Vectors]], router: Router) -> Check:

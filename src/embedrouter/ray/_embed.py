@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .._display import get_logger, shown_name
+from .._display import first_few, get_logger, shown_name
 from ..errors import ConfigError, InputRejectedError, InvalidInputError
 from ..retrieval.given_router import GivenRouter, as_router
 from ..types import InputType, Vectors
@@ -122,11 +122,9 @@ class Embed:
     def _named(self, columns: Columns, rows: Sequence[int]) -> str:
         """Return how a message names rows: by their ids, or by their positions in the batch."""
         if self.id is None:
-            shown = [f"{row} of this batch" for row in rows[:FEW]]
-        else:
-            ids = columns.values(self.id)
-            shown = [f"{self.id}={shown_name(str(ids[row]))}" for row in rows[:FEW]]
-        return ", ".join(shown) + (f" and {len(rows) - FEW:,} more" if len(rows) > FEW else "")
+            return first_few([f"{row} of this batch" for row in rows], FEW)
+        ids = columns.values(self.id)
+        return first_few([f"{self.id}={shown_name(str(ids[row]))}" for row in rows], FEW)
 
 
 class Columns:

@@ -43,6 +43,7 @@ from ._qdrant import QdrantCollection
 from ._reading import database as database
 from ._reading import readable as readable
 from ._recognition import recognised
+from ._rows import spread as spread
 from ._transfer import Database as Database
 from ._transfer import NotSwitchable as NotSwitchable
 from ._transfer import Readable as Readable

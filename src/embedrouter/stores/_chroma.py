@@ -21,10 +21,10 @@ from ..errors import ConfigError, EmbedRouterError, InvalidInputError
 from ..retrieval.store_guard import Row, hold, metadata
 from ..router import Router, wiring_of
 from ..types import Estimate, Vectors, dollars
-from ._failures import plain, told
+from ._failures import explained, shown_address
 from ._metadata import fitted, is_text, restored, unkeepable
 from ._renaming import rename_both
-from ._rows import others, row, spread, stored_text
+from ._rows import NODE, others, parts, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
 
 if TYPE_CHECKING:
@@ -143,9 +143,8 @@ class ChromaCollection:
 
     def pages(self, size: int) -> Iterator[list[StoredText]]:
         """Read by ids that are listed once: Chroma's own pages move when rows are removed."""
-        listed = list(self.ids())
-        for start in range(0, len(listed), size):
-            yield [text for text, _ in self._fetched(listed[start : start + size], ["documents", "metadatas"])]
+        for part in parts(list(self.ids()), size):
+            yield [text for text, _ in self._fetched(part, ["documents", "metadatas"])]
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         return self._fetched(ids, ["documents", "metadatas", "embeddings"])
@@ -153,8 +152,8 @@ class ChromaCollection:
     def _fetched(self, ids: Sequence[str], include: Any) -> list[tuple[StoredText, Any]]:
         asked = list(dict.fromkeys(one for one in ids if one))
         rows: dict[str, tuple[StoredText, Any]] = {}
-        for start in range(0, len(asked), PUT):
-            found: Any = self._collection.get(ids=asked[start : start + PUT], include=include)
+        for part in parts(asked, PUT):
+            found: Any = self._collection.get(ids=list(part), include=include)
             vectors = found["embeddings"] if "embeddings" in include else [None] * len(found["ids"])
             for name, text, entries, vector in zip(
                 found["ids"], found["documents"], found["metadatas"], vectors, strict=True
@@ -170,28 +169,27 @@ class ChromaCollection:
         )
 
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
-        for start in range(0, len(rows), PUT):
-            part = rows[start : start + PUT]
-            ids = [one.id for one in part]
+        for part in parts(list(zip(rows, np.asarray(vectors, np.float32), strict=True)), PUT):
+            ids = [one.id for one, _ in part]
             before: Any = self._collection.get(ids=ids, include=["metadatas"])
             old: dict[str, Any] = {
                 name: found for name, found in zip(before["ids"], before["metadatas"], strict=True) if found
             }
             entries: list[Any] = []
-            for one in part:
+            for one, _ in part:
                 new = fitted(one.entries(), _holds)
                 # Chroma keeps the entries of a replaced row that are not named
                 entries.append({**dict.fromkeys(old.get(one.id) or ()), **new} or None)
             self._collection.upsert(
                 ids=ids,
-                embeddings=np.asarray(vectors[start : start + PUT], np.float32),
-                documents=[one.content for one in part],
+                embeddings=[vector for _, vector in part],
+                documents=[one.content for one, _ in part],
                 metadatas=entries,
             )
 
     def remove(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), PUT):
-            self._collection.delete(ids=list(ids[start : start + PUT]))
+        for part in parts(ids, PUT):
+            self._collection.delete(ids=list(part))
 
     def finish(self) -> None:
         """Do nothing: Chroma keeps each row when it is written."""
@@ -247,12 +245,12 @@ class ChromaDatabase:
                 settings=Settings(anonymized_telemetry=False),
             )
 
-        return cls(connect, shlex.quote(plain(address)))
+        return cls(connect, shlex.quote(shown_address(address)))
 
     @cached_property
     def client(self) -> Any:
         """Chroma's own client."""
-        with told("Chroma"):
+        with explained("Chroma"):
             return self._connect()
 
     def close(self) -> None:
@@ -301,7 +299,7 @@ class ChromaDatabase:
     def switch(self, alias: str, to: str, aside: str) -> None:
         """Rename both collections; programs that are running keep the old one until they open it again."""
         rename_both(
-            self.names, lambda old, new: self.client.get_collection(old, embedding_function=None).modify(name=new),
+            self.names(), lambda old, new: self.client.get_collection(old, embedding_function=None).modify(name=new),
             alias, to, aside,
         )  # fmt: skip
 
@@ -369,4 +367,4 @@ def _estimate(router: Router, texts: list[str]) -> tuple[Estimate, int]:
 def _filled_by_llama_index(collection: Collection) -> bool:
     """Return whether LlamaIndex filled a collection: it embeds texts with their metadata and stores them without."""
     entries = collection.get(limit=1, include=["metadatas"])["metadatas"]
-    return bool(entries and "_node_content" in (entries[0] or {}))
+    return bool(entries and NODE in (entries[0] or {}))

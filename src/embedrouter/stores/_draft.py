@@ -15,7 +15,7 @@ import numpy as np
 
 from ..types import Vectors
 from ._metadata import packed, unpacked
-from ._rows import stored_text
+from ._rows import parts, stored_text
 from ._transfer import StoredText
 
 OF_FORMAT = "format:"
@@ -66,8 +66,7 @@ class Draft:
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         found: dict[str, tuple[StoredText, Vectors]] = {}
-        for start in range(0, len(ids), AT_ONCE):
-            part = ids[start : start + AT_ONCE]
+        for part in parts(ids, AT_ONCE):
             marks = ",".join("?" * len(part))
             for one in self._file.execute(f"SELECT * FROM rows WHERE id IN ({marks})", part):
                 found[one[1]] = _row(one)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .._display import masked
+from ..cache import has_secret, is_address, without_password
 from ..errors import ConfigError
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """Raise the errors of a store as one sentence.
 
     Raises:
@@ -33,7 +34,11 @@ def told(name: str) -> Iterator[None]:
         ) from error
 
 
-def plain(store: str) -> str:
-    """Return an address without user and password."""
-    scheme, found, rest = store.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else store
+def shown_address(store: str) -> str:
+    """Return an address for messages, without user, password and keys; a path as it is."""
+    if not is_address(store):
+        return store
+    whole, _, options = store.partition("?")
+    address = without_password(whole)
+    harmless = [option for option in options.split("&") if option and not has_secret(f"{address}?{option}")]
+    return "?".join(filter(None, (address, "&".join(harmless))))

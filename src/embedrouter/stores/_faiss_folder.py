@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,13 @@ from ..types import Vectors
 from ._beside import in_folder, read_beside, write_beside
 from ._draft import OF_FORMAT, Draft
 from ._faiss_pickle import read_documents
-from ._rows import row, spread, stored_text
+from ._rows import parts, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
-
-if TYPE_CHECKING:
-    from ._whole import WholeDatabase
 
 METRIC, LINKS = f"{OF_FORMAT}metric", f"{OF_FORMAT}links"
 """Entries of a draft: how the index compares vectors, and for HNSW the links of each vector."""
+METRICS: Mapping[int, Distance] = {0: "ip", 1: "l2"}
+"""FAISS's numbers of the ways to compare vectors."""
 PAGE = 500
 """Vectors that are added to an index at once."""
 USUAL = "index"
@@ -35,7 +34,7 @@ USUAL = "index"
 class FaissFolder:
     """A folder that is read. The documents are in one file, which is read as a whole."""
 
-    kind, keeps = "FAISS", "the file `embedrouter.json`"
+    kind = "FAISS"
 
     def __init__(self, path: Path, index: str = USUAL) -> None:
         self.path, self.name, self._index_name = path, path.name, index
@@ -88,7 +87,7 @@ class FaissFolder:
         return stored_text(name, found.get("page_content"), found.get("metadata") or {})
 
     def distance(self) -> Distance | None:
-        return {0: "ip", 1: "l2"}.get(int(self._index.metric_type))  # type: ignore[return-value]
+        return distance_of(self._index)
 
     def count(self) -> int:
         return len(self._positions)
@@ -97,9 +96,8 @@ class FaissFolder:
         yield from self._positions
 
     def pages(self, size: int) -> Iterator[list[StoredText]]:
-        names = list(self._positions)
-        for start in range(0, len(names), size):
-            yield [self._stored(name) for name in names[start : start + size]]
+        for part in parts(list(self._positions), size):
+            yield [self._stored(name) for name in part]
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         names = [name for name in dict.fromkeys(ids) if name in self._positions]
@@ -122,10 +120,10 @@ class FaissFormat:
     def is_saved_in(self, path: Path) -> bool:
         return bool(stores_in(path))
 
-    def read(self, path: Path, database: WholeDatabase) -> FaissFolder:
+    def read(self, path: Path) -> FaissFolder:
         return FaissFolder(path, self._index_name)
 
-    def settings(self, like: Readable | None, router: Router) -> Mapping[str, Any]:
+    def settings(self, like: Readable | None) -> Mapping[str, Any]:
         _packages()
         if isinstance(saved := getattr(like, "saved", None), FaissFolder):
             return saved.settings()
@@ -190,6 +188,11 @@ def read_index(file: Path) -> Any:
         return faiss.read_index(str(file))
     except RuntimeError as error:
         raise Unreadable(f"{file.name} is no index of FAISS") from error
+
+
+def distance_of(index: Any) -> Distance | None:
+    """Return how a FAISS index compares vectors."""
+    return METRICS.get(int(index.metric_type))
 
 
 def vector_at(index: Any, position: int) -> Any:

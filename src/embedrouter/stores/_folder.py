@@ -8,9 +8,7 @@ from typing import Any
 from ..retrieval.store_guard import Row, Unreadable
 from ..router import Router
 from . import _faiss_folder, _storage_context
-from ._beside import FILE, in_folder, read_beside, write_beside
-
-__all__ = ["FILE", "Folder"]
+from ._beside import in_folder, read_beside, write_beside
 
 
 class Folder:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from ._metadata import fitted, is_json, restored
 from ._rows import TEXT_FIELDS, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
 
-if TYPE_CHECKING:
-    from ._whole import WholeDatabase
-
 ID_FIELDS, VECTOR_FIELDS = ("id", "_id"), ("vector", "embedding")
 OWN = "text"
 """The field of the text in files that are written here; they have ``id``, ``metadata`` and ``vector`` beside it."""
@@ -39,7 +36,7 @@ PAGE = 500
 class JsonLines:
     """A file that is read: in one pass, or line by line from the places of the ids."""
 
-    kind, keeps = "JSON lines", "each line (`embedrouter:space`)"
+    kind = "JSON lines"
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
@@ -158,10 +155,10 @@ class JsonLinesFormat:
     def is_saved_in(self, path: Path) -> bool:
         return path.is_file() and path.suffix == self.suffix
 
-    def read(self, path: Path, database: WholeDatabase) -> JsonLines:
+    def read(self, path: Path) -> JsonLines:
         return JsonLines(path)
 
-    def settings(self, like: Readable | None, router: Router) -> Mapping[str, Any]:
+    def settings(self, like: Readable | None) -> Mapping[str, Any]:
         return {}
 
     def save(self, path: Path, draft: Draft) -> None:

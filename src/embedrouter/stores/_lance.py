@@ -21,15 +21,17 @@ from ..errors import ConfigError
 from ..retrieval.store_guard import Row, Unreadable, hold, metadata
 from ..router import Router
 from ..types import Vectors
-from ._failures import told
+from ._failures import explained
 from ._metadata import REST, fitted, restored, unkeepable
 from ._renaming import rename_both
 from ._rows import (
+    NODE,
     TEXT_FIELDS,
     filled_by_llama_index,
     node_with_text,
     only_one,
     others,
+    parts,
     row,
     spread,
     stored_text,
@@ -150,8 +152,7 @@ class LanceTable:
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         self._table.checkout_latest()
         found: dict[str, tuple[StoredText, Vectors]] = {}
-        for start in range(0, len(ids), PAGE):
-            part = ids[start : start + PAGE]
+        for part in parts(ids, PAGE):
             for fields in self._table.search().where(self._among(part)).limit(len(part)).to_arrow().to_pylist():
                 text = self._stored(fields)
                 found[text.id] = text, np.asarray(fields[self.vector_column], np.float32)
@@ -165,19 +166,14 @@ class LanceTable:
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
         import pyarrow
 
-        numbers = np.asarray(vectors, np.float32)
-        for start in range(0, len(rows), PAGE):
-            part = [
-                self._fields(one, vector)
-                for one, vector in zip(rows[start : start + PAGE], numbers[start : start + PAGE], strict=True)
-            ]
-            table = pyarrow.Table.from_pylist(part, schema=self.schema)
+        for part in parts(list(zip(rows, np.asarray(vectors, np.float32), strict=True)), PAGE):
+            table = pyarrow.Table.from_pylist([self._fields(one, vector) for one, vector in part], schema=self.schema)
             writing = self._table.merge_insert(self.id_column).when_matched_update_all().when_not_matched_insert_all()
             writing.execute(table)
 
     def remove(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), PAGE):
-            self._table.delete(self._among(ids[start : start + PAGE]))
+        for part in parts(ids, PAGE):
+            self._table.delete(self._among(part))
 
     def finish(self) -> None:
         """Have LanceDB join the pieces in which the rows were written."""
@@ -199,7 +195,7 @@ class LanceTable:
             entries = restored({**entries, REST: fields[REST]}) if fields[REST] else entries
         own = {self.id_column, self.text_column, self.vector_column, REST}
         own |= {"metadata"} if isinstance(given, dict) or given is None else set()
-        own |= {DOCUMENT} if "_node_content" in entries else set()
+        own |= {DOCUMENT} if NODE in entries else set()
         columns = {name: value for name, value in fields.items() if name not in own}
         text = fields[self.text_column]
         return stored_text(fields[self.id_column], text, entries, columns)
@@ -264,7 +260,7 @@ class LanceDatabase:
     @cached_property
     def connection(self) -> Any:
         """LanceDB's own connection."""
-        with told("LanceDB"):
+        with explained("LanceDB"):
             return self._connect()
 
     def close(self) -> None:
@@ -282,7 +278,7 @@ class LanceDatabase:
     def open(self, name: str) -> LanceTable:
         if name not in self.names():
             raise ConfigError(f"{self.title} has no table {shown_name(name)}.")
-        with told("LanceDB"):
+        with explained("LanceDB"):
             return LanceTable(self.connection.open_table(name), self)
 
     def create(self, name: str, router: Router, like: Readable | None = None) -> LanceTable:
@@ -304,7 +300,7 @@ class LanceDatabase:
     def switch(self, alias: str, to: str, aside: str) -> None:
         """Rename the folders of both tables: LanceDB itself renames none on a disk."""
         file = self._folder.joinpath
-        rename_both(self.names, lambda old, new: file(f"{old}.lance").rename(file(f"{new}.lance")), alias, to, aside)
+        rename_both(self.names(), lambda old, new: file(f"{old}.lance").rename(file(f"{new}.lance")), alias, to, aside)
 
 
 def find_table(store: Any) -> Any:

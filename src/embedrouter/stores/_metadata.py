@@ -7,6 +7,7 @@ entry ``embedrouter:metadata`` of the row, and is put back where the row is read
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -90,27 +91,22 @@ def unpacked(text: str | bytes) -> Any:
     return json.loads(text, object_hook=_object)
 
 
-def is_json(value: Any, *, finite: bool = True) -> bool:
+def is_json(value: Any) -> bool:
     """Return whether JSON gives a value back unchanged."""
     if isinstance(value, dict):
-        return all(type(name) is str and is_json(one, finite=finite) for name, one in value.items())
+        return all(type(name) is str and is_json(one) for name, one in value.items())
     if type(value) is list:
-        return all(is_json(one, finite=finite) for one in value)
+        return all(is_json(one) for one in value)
     if type(value) is str:
         return is_text(value)
-    if type(value) is float and finite:
-        return value - value == 0
-    return value is None or type(value) in (bool, int, float)
+    if type(value) is float:
+        return math.isfinite(value)
+    return value is None or type(value) in (bool, int)
 
 
 def is_text(value: str) -> bool:
     """Return whether UTF-8 can write a text: a half of a pair of surrogates it cannot."""
     return not any("\ud800" <= sign <= "\udfff" for sign in value) if not value.isascii() else True
-
-
-def merged(row: StoredText) -> dict[str, Any]:
-    """Return a row's metadata with its columns among them, for a store that has no columns of its own."""
-    return row.entries()
 
 
 def unkeepable(row: StoredText) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from ..errors import ConfigError
 from ..retrieval.store_guard import Row
 from ..router import Router
-from ._failures import told
+from ._failures import explained
 from ._rows import only_one, row, spread, text_in
 
 PATIENCE = 5.0
@@ -120,7 +120,7 @@ class MilvusDatabase:
 
     @cached_property
     def _client(self) -> Any:
-        with told(self._title):
+        with explained(self._title):
             return self._connect()
 
     def names(self) -> list[str]:

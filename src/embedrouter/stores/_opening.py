@@ -21,7 +21,7 @@ from ..retrieval.store_guard import Marked
 from . import _faiss_folder, _storage_context
 from ._chroma import ChromaDatabase
 from ._dumped import DumpedStore
-from ._failures import plain, told
+from ._failures import explained, shown_address
 from ._json_lines import JsonLinesFormat
 from ._lance import LanceDatabase
 from ._milvus import MilvusDatabase, is_milvus_lite
@@ -62,19 +62,19 @@ def opened(store: str, collection: str | None = None) -> Iterator[Marked]:
     try:
         found, named = located(store)
         try:
-            with told(found.kind):
+            with explained(found.kind):
                 if collection is not None and found.leads_to(collection) is not None:
                     marked = found.open(collection)
                 else:
                     marked = found.open(_chosen(found, collection or named))
-            marked.place = shlex.quote(plain(store))
+            marked.place = shlex.quote(shown_address(store))
             yield marked
         finally:
             found.close()
     except ImportError as error:
         raise ConfigError(
-            f"Opening {shown_name(plain(store))} needs {error.name or 'a package'}, which is not installed here. Run "
-            "the command where the program runs that uses the store."
+            f"Opening {shown_name(shown_address(store))} needs {error.name or 'a package'}, which is not installed "
+            "here. Run the command where the program runs that uses the store."
         ) from error
 
 
@@ -233,6 +233,3 @@ def _answer(url: str) -> str:
             return str(error.read(4096), "utf-8", "replace").lower()
     except (OSError, ValueError, HTTPException):  # such as a server of another protocol
         return ""
-
-
-__all__ = ["opened"]

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +27,6 @@ from ._metadata import packed, unpacked
 from ._rows import TEXT_FIELDS, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
 
-if TYPE_CHECKING:
-    from ._whole import WholeDatabase
-
 SCHEMA = f"{OF_FORMAT}schema"
 """Entry of a draft: the schema of the file whose columns the new one has."""
 PAGE = 500
@@ -39,7 +36,7 @@ PAGE = 500
 class ParquetFile:
     """A file that is read, batch by batch."""
 
-    kind, keeps = "Parquet", "the metadata of the file's schema"
+    kind = "Parquet"
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
@@ -181,10 +178,10 @@ class ParquetFormat:
     def is_saved_in(self, path: Path) -> bool:
         return path.is_file() and path.suffix == self.suffix
 
-    def read(self, path: Path, database: WholeDatabase) -> ParquetFile:
+    def read(self, path: Path) -> ParquetFile:
         return ParquetFile(path)
 
-    def settings(self, like: Readable | None, router: Router) -> Mapping[str, Any]:
+    def settings(self, like: Readable | None) -> Mapping[str, Any]:
         load_pyarrow(".jsonl")
         saved = getattr(like, "saved", None)
         return saved.settings() if isinstance(saved, ParquetFile) else {}

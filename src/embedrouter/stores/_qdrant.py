@@ -24,9 +24,9 @@ from ..errors import ConfigError
 from ..retrieval.store_guard import Row, Unreadable, hold, metadata
 from ..router import Router
 from ..types import Vectors
-from ._failures import plain, told
+from ._failures import explained, shown_address
 from ._metadata import fitted, is_json, restored, unkeepable
-from ._rows import TEXT_FIELDS, has_node, node_with_text, only_one, others, row, stored_text, text_in
+from ._rows import NODE, TEXT_FIELDS, has_node, node_with_text, only_one, others, parts, row, stored_text, text_in
 from ._transfer import Distance, NotSwitchable, Readable, StoredText
 
 PUT = 256
@@ -147,9 +147,10 @@ class QdrantCollection:
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         found: dict[str, tuple[StoredText, Vectors]] = {}
-        for start in range(0, len(ids), PUT):
-            asked = [point_id(name) for name in ids[start : start + PUT]]
-            for point in self._client.retrieve(self.name, asked, with_payload=True, with_vectors=True):
+        for part in parts(ids, PUT):
+            for point in self._client.retrieve(
+                self.name, list(map(point_id, part)), with_payload=True, with_vectors=True
+            ):
                 found[_id_of(point)] = self._stored(point), np.asarray(self._vector(point.vector), np.float32)
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
@@ -166,21 +167,20 @@ class QdrantCollection:
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
         from qdrant_client import models
 
-        numbers = np.asarray(vectors, np.float32)
-        for start in range(0, len(rows), PUT):
+        for part in parts(list(zip(rows, np.asarray(vectors, np.float32), strict=True)), PUT):
             points = [
                 models.PointStruct(
                     id=point_id(one.id),
                     vector={self.vector_name: vector.tolist()} if self.vector_name else vector.tolist(),
                     payload=self._payload(one),
                 )
-                for one, vector in zip(rows[start : start + PUT], numbers[start : start + PUT], strict=True)
+                for one, vector in part
             ]
             self._client.upsert(self.name, points=points, wait=True)
 
     def remove(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), PUT):
-            self._client.delete(self.name, [point_id(name) for name in ids[start : start + PUT]], wait=True)
+        for part in parts(ids, PUT):
+            self._client.delete(self.name, list(map(point_id, part)), wait=True)
 
     def finish(self) -> None:
         """Do nothing: Qdrant keeps each point when it is written."""
@@ -202,7 +202,7 @@ class QdrantCollection:
     def _stored(self, point: Any) -> StoredText:
         fields = {name: value for name, value in (point.payload or {}).items() if name != ORIGINAL}
         name = _id_of(point)
-        if "_node_content" in fields:
+        if NODE in fields:
             return stored_text(name, None, restored(fields))
         given = fields.get(METADATA)
         text = next((one for one in (TEXT, *TEXT_FIELDS) if isinstance(fields.get(one), str)), None)
@@ -243,12 +243,12 @@ class QdrantDatabase:
             port = parts.port or (443 if parts.scheme == "https" else 6333)
             return QdrantClient(url=address, port=port, api_key=os.environ.get("QDRANT_API_KEY"), timeout=PATIENCE)
 
-        return cls(connect, shlex.quote(plain(address)))
+        return cls(connect, shlex.quote(shown_address(address)))
 
     @cached_property
     def client(self) -> Any:
         """Qdrant's own client."""
-        with told("Qdrant"):
+        with explained("Qdrant"):
             return self._connect()
 
     def close(self) -> None:

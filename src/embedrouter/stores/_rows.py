@@ -1,8 +1,8 @@
 """What is common to the kinds of stores: rows from all over a store, and the texts in what frameworks store."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,10 +10,18 @@ from ..errors import ConfigError
 from ..retrieval.store_guard import Row
 from ._transfer import Readable, StoredText
 
+T = TypeVar("T")
+
 TEXT_FIELDS = ("page_content", "text", "content", "document", "chunk", "body")
 """Fields in which frameworks and people keep the text of a vector, the likeliest first."""
 NODE = "_node_content"
 """The entry in which LlamaIndex keeps a node as JSON."""
+
+
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield a sequence in parts of at most ``size`` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from uuid import uuid4
 
 import numpy as np
@@ -21,13 +21,10 @@ from ..types import Vectors
 from ._beside import in_folder, read_beside, write_beside
 from ._draft import OF_FORMAT, Draft
 from ._exact import nearest
-from ._faiss_folder import read_index, vector_at
+from ._faiss_folder import distance_of, read_index, vector_at
 from ._metadata import fitted, is_json, restored
-from ._rows import NODE, has_node, node_text, node_with_text, row, spread, stored_text
+from ._rows import NODE, has_node, node_text, node_with_text, parts, row, spread, stored_text
 from ._transfer import Distance, Readable, StoredText
-
-if TYPE_CHECKING:
-    from ._whole import WholeDatabase
 
 SUFFIX = "__vector_store.json"
 FIRST_VERSIONS = "vector_store.json"
@@ -49,7 +46,7 @@ PAGE = 500
 class PersistedContext:
     """A folder that is read. Each of its files is read as a whole; vectors only when they are asked for."""
 
-    kind, keeps = "LlamaIndex's storage context", "the file `embedrouter.json`"
+    kind = "LlamaIndex's storage context"
 
     def __init__(self, path: Path, store: str = USUAL) -> None:
         self.path, self.name, self._store = path, path.name, store
@@ -74,12 +71,8 @@ class PersistedContext:
         return "embed the texts again, into another folder, or into this one after its files were removed."
 
     def sample(self, count: int) -> list[Row]:
-        ids, rows = self._ids, []
-        for position in spread(len(ids), count):
-            text = self._stored(ids[position])
-            found = row(text.id, text.content, self._vector(text.id), text.metadata)
-            rows.append(found)
-        return rows
+        texts = [self._stored(self._ids[position]) for position in spread(len(self._ids), count)]
+        return [row(text.id, text.content, self._vector(text.id), text.metadata) for text in texts]
 
     @cached_property
     def _nodes(self) -> Mapping[str, Any]:
@@ -132,7 +125,7 @@ class PersistedContext:
     def distance(self) -> Distance | None:
         if self._simple is not None:
             return "cosine"
-        return {0: "ip", 1: "l2"}.get(int(self._index.metric_type))  # type: ignore[return-value]
+        return distance_of(self._index)
 
     def count(self) -> int:
         return len(self._ids)
@@ -141,8 +134,8 @@ class PersistedContext:
         yield from self._ids
 
     def pages(self, size: int) -> Iterator[list[StoredText]]:
-        for start in range(0, len(self._ids), size):
-            yield [self._stored(name) for name in self._ids[start : start + size]]
+        for part in parts(self._ids, size):
+            yield [self._stored(name) for name in part]
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         return [(self._stored(name), self._vector(name)) for name in dict.fromkeys(ids) if name in self._places]
@@ -152,9 +145,8 @@ class PersistedContext:
         if self._simple is None:
             _, found = self._index.search(np.asarray([vector], np.float32), count)
             return [self._ids[int(place)] for place in found[0] if place >= 0]
-        ids = self._ids
-        parts = (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
-        return nearest(((part, np.array([self._vector(name) for name in part])) for part in parts), vector, count)
+        pages = ((part, np.array([self._vector(name) for name in part])) for part in parts(self._ids, PAGE))
+        return nearest(pages, vector, count)
 
 
 class ContextFormat:
@@ -168,10 +160,10 @@ class ContextFormat:
     def is_saved_in(self, path: Path) -> bool:
         return bool(stores_in(path))
 
-    def read(self, path: Path, database: WholeDatabase) -> PersistedContext:
+    def read(self, path: Path) -> PersistedContext:
         return PersistedContext(path, self._store)
 
-    def settings(self, like: Readable | None, router: Router) -> Mapping[str, Any]:
+    def settings(self, like: Readable | None) -> Mapping[str, Any]:
         saved = getattr(like, "saved", None)
         return saved.settings() if isinstance(saved, PersistedContext) else {}
 

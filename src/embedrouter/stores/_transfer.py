@@ -180,6 +180,3 @@ class Database(Protocol):
             NotSwitchable: the store cannot; the message has the line to change.
         """
         ...
-
-
-__all__ = ["Database", "Distance", "NotSwitchable", "Readable", "StoredText", "Writable"]

@@ -59,7 +59,7 @@ class Format(Protocol):
         """Return whether a store of this format is at a path."""
         ...
 
-    def read(self, path: Path, database: WholeDatabase) -> Saved:
+    def read(self, path: Path) -> Saved:
         """Return the store at a path."""
         ...
 
@@ -67,15 +67,13 @@ class Format(Protocol):
         """Write the rows and entries of a draft to a new file, or into a new folder."""
         ...
 
-    def settings(self, like: Readable | None, router: Router) -> Mapping[str, Any]:
+    def settings(self, like: Readable | None) -> Mapping[str, Any]:
         """Return what a store that is like another is written with."""
         ...
 
 
 class WholeStore:
     """One store, as it was saved, or as it is being written."""
-
-    keeps = "with the store"
 
     def __init__(self, path: Path, form: Format, database: WholeDatabase) -> None:
         self.kind, self.name, self._form, self.database = form.kind, path.name, form, database
@@ -90,7 +88,7 @@ class WholeStore:
         """The store as it is on disk; read again when another program has changed it."""
         stamp = _stamp(self.path)
         if self._read is None or self._read[0] != stamp:
-            self._read = stamp, self._form.read(self.path, self.database)
+            self._read = stamp, self._form.read(self.path)
         return self._read[1]
 
     # The mark
@@ -250,7 +248,7 @@ class WholeDatabase:
             return made
         self._folder.mkdir(parents=True, exist_ok=True)
         made = self._opened(path)
-        made.begin({**self._form.settings(like, router), **metadata(router)})
+        made.begin({**self._form.settings(like), **metadata(router)})
         return made
 
     def leads_to(self, alias: str) -> str | None:
@@ -268,7 +266,7 @@ class WholeDatabase:
             turned.symlink_to(to)
             turned.replace(link)
         else:
-            rename_both(self.names, self._rename, alias, to, aside)
+            rename_both(self.names(), self._rename, alias, to, aside)
         put_on_disk(self._folder, alone=True)
 
     def _rename(self, old: str, new: str) -> None:

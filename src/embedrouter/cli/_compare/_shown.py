@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
-from ..._display import cost_shown, data_size
+from ..._display import cost_shown, counted, data_size, first_few
 from ...comparison import (
     MEASURES,
     Choice,
@@ -18,7 +18,7 @@ from ...comparison import (
 )
 from ...errors import ConfigError
 from ...types import Estimate
-from .._console import Output, first_few
+from .._console import Output
 
 QUALITY = MEASURES[0]
 DIGITS = 3
@@ -51,8 +51,7 @@ def show_plan(plan: Plan, output: Output) -> None:
 
 
 def _heading(name: str, documents: int, queries: int, judged_by: str) -> str:
-    counts = f"{_number(documents, 'document', 'documents')}, {_number(queries, 'query', 'queries')}"
-    return f"{name}: {counts}, {JUDGED[judged_by]}"
+    return f"{name}: {counted(documents, 'document')}, {counted(queries, 'query')}, {JUDGED[judged_by]}"
 
 
 def _cost(both: Sequence[Estimate]) -> dict[str, object]:
@@ -200,7 +199,9 @@ def _prices(found: Comparison) -> list[str]:
         sentences.append(f"Nobody reaches as much for less, cheapest first: {'; '.join(frontier)}.")
     dominated = [f"{item.variant.label} (by {item.dominated_by})" for item in found.variants if item.dominated_by]
     if dominated:
-        sentences.append(f"Dominated, no cheaper and worse by more than chance: {first_few(dominated, '; ')}.")
+        sentences.append(
+            f"Dominated, no cheaper and worse by more than chance: {first_few(dominated, separator='; ')}."
+        )
     return sentences
 
 
@@ -214,7 +215,3 @@ def show_choice(choice: Choice, output: Output) -> None:
     output.line()
     output.line("To use it, as embedrouter.toml:")
     output.code(content.rstrip())
-
-
-def _number(count: int, one: str, more: str) -> str:
-    return f"{count:,} {one if count == 1 else more}"

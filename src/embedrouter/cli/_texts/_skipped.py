@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from .._console import Output, first_few
+from ..._display import first_few
+from .._console import Output
 
 MAX_NAMES = 1000
 """Names kept for each reason; memory stays small where millions of rows are bad."""
@@ -49,9 +50,7 @@ class Skipped:
         """Return a line for each reason."""
         for reason, count in self._counts.items():
             names = list(self._names[reason])
-            shown = ", ".join(names) if every else first_few(names)
-            if not every and count > len(names):
-                shown = f"{shown.rpartition(' and ')[0]} and {count - 5:,} more"
+            shown = ", ".join(names) if every else first_few(names, count=count)
             yield f"skipped, {reason}: {count:,} ({shown})"
 
     def summary(self) -> str:

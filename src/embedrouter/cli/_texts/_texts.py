@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from ..._display import first_few
 from ..._files import (
     DOCUMENTS,
     GZIP,
@@ -38,7 +39,6 @@ from ..._files import (
     read_table,
 )
 from ...errors import ConfigError, InputRejectedError, InvalidInputError
-from .._console import first_few
 from ._documents import langchain_notebook_text, notebook_text, visible_text
 from ._files import FileFinder, FoundFile
 from ._options import STDIN, TextOptions
@@ -301,7 +301,7 @@ def _located(
 ) -> InvalidInputError | InputRejectedError:
     if not error.indices:
         return error
-    refused = first_few([chunk[index].location for index in error.indices], "; ")
+    refused = first_few([chunk[index].location for index in error.indices], separator="; ")
     where = f"Position 0 is {chunk[0].location}; refused: {refused}. Or leave such texts out: --skip-bad."
     if isinstance(error, InputRejectedError):
         error.add_note(where)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..._display import escaped
+from ..._display import counted, escaped
 from .._comparison import Comparison, Hit, Measured
 from ._figures import score
 from ._markup import Child, Markup, clean, element
 from ._standing import QUALITY
-from ._summary import name, number_of_queries
+from ._summary import name
 
 SHOWN = 12
 """Queries."""
@@ -80,7 +80,7 @@ def answers(comparison: Comparison) -> Markup | None:
         element("h2", "Where they differ most"),
         element(
             "p",
-            f"The {number_of_queries(len(found))} with the largest difference in {QUALITY} "
+            f"The {counted(len(found), 'query')} with the largest difference in {QUALITY} "
             "between two variants, both answers side by side.",
         ),
         parts,

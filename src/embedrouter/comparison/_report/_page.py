@@ -16,7 +16,7 @@ from ._figures import money
 from ._markup import Markup, element
 from ._placement import LAYOUTS
 from ._standing import AXES, QUALITY, Standing
-from ._summary import answer, judged, number_of_queries
+from ._summary import answer, judged
 from ._tables import figures, latency, left_out, pairs
 
 PACKAGES = ("embedrouter", "ir-measures", "numpy")
@@ -100,7 +100,7 @@ def _key() -> Markup:
 def _header(comparison: Comparison) -> Markup:
     facts = [
         counted(comparison.document_count, "document"),
-        number_of_queries(len(comparison.queries)),
+        counted(len(comparison.queries), "query"),
         counted(len(comparison.variants), "variant"),
         f"{comparison.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     ]

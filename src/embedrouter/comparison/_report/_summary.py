@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..._display import data_size, escaped
+from ..._display import counted, data_size, escaped
 from .._comparison import Comparison, Measured
 from .._frontier import cheapest_as_good, smallest_as_good
 from ._figures import between, difference, differences, money, score
@@ -46,11 +46,6 @@ def name(place: int, item: Measured) -> Markup:
     broken = [part for piece in pieces for part in (element("wbr"), piece)][1:]
     label = element("bdi", broken, class_="label")
     return element("span", element("b", str(place + 1), class_="place"), " ", label, class_="variant")
-
-
-def number_of_queries(number: int) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {'query' if number == 1 else 'queries'}"
 
 
 def answer(comparison: Comparison) -> Markup:
@@ -125,7 +120,7 @@ def judged(comparison: Comparison) -> Markup:
     """Say who decided which documents answer a query, and what that means for the measures."""
     title, meaning = JUDGED[comparison.judged_by]
     number = len(comparison.queries)
-    few = f"With only {number_of_queries(number)} the intervals are wide, and few differences can be told from chance."
+    few = f"With only {counted(number, 'query')} the intervals are wide, and few differences can be told from chance."
     return element(
         "section",
         element("h2", "How it was judged: ", title[0].lower() + title[1:], id="judged"),

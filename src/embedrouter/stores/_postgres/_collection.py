@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from ...retrieval.store_guard import Row
 from ...router import Router
 from ...types import Vectors
 from .._metadata import fitted, restored
-from .._rows import row, spread, stored_text
-from .._transfer import Database, Distance, StoredText
-from ._statements import Statement, Statements, as_text, as_vector, holds
+from .._rows import parts, row, spread, stored_text
+from .._transfer import Distance, StoredText
+from ._statements import Statement, as_text, as_vector, holds
+
+if TYPE_CHECKING:
+    from ._database import PostgresDatabase
 
 ROWS = "langchain_pg_embedding"
 PUT = 500
@@ -33,10 +36,11 @@ class LangChainCollection:
     kind, keeps = "PostgreSQL, LangChain's `PGVector`", "the collection's row (`cmetadata`)"
     place = "STORE"
 
-    def __init__(self, run: Statements, name: str, database: Database) -> None:
-        self._run, self.name, self.database = run, name, database
+    def __init__(self, database: PostgresDatabase, name: str) -> None:
+        self.database, self._run, self.name = database, database.run, name
         self.title = f"The collection {name!r}"
-        self._row()
+        self.uuid = str(self._row()["uuid"])
+        """The collection's own id."""
 
     def read(self) -> Mapping[str, Any]:
         return dict(self._row()["cmetadata"] or {})
@@ -58,9 +62,8 @@ class LangChainCollection:
         return "embed the texts again, into a collection of another name, or after store.delete_collection()."
 
     def sample(self, count: int) -> list[Row]:
-        total = self.count()
         rows: list[Row] = []
-        for position in spread(total, count):
+        for position in spread(self.count(), count):
             for found in self._run(
                 f"SELECT * FROM {ROWS} WHERE collection_id = :id OFFSET :position LIMIT 1",
                 id=self.uuid,
@@ -79,11 +82,6 @@ class LangChainCollection:
     # What a migration needs
 
     @cached_property
-    def uuid(self) -> str:
-        """The collection's own id."""
-        return str(self._row()["uuid"])
-
-    @cached_property
     def _id(self) -> str:
         """What gives the id of a row; before version 0.0.4 of langchain-postgres there were two columns."""
         found = self._run(
@@ -93,6 +91,10 @@ class LangChainCollection:
 
     def _own(self, stored: str) -> str:
         return stored.removesuffix(f"@{self.uuid}")
+
+    def _both(self, ids: Sequence[str]) -> list[str]:
+        """Return ids as rows may have them: as they are, and with the collection's UUID."""
+        return [*ids, *(f"{name}@{self.uuid}" for name in ids)]
 
     def distance(self) -> Distance | None:
         return None
@@ -112,26 +114,23 @@ class LangChainCollection:
     def _walk(self, columns: str, size: int) -> Iterator[list[Mapping[str, Any]]]:
         start = f"SELECT {self._id} AS name{columns} FROM {ROWS} WHERE collection_id = :id"
         end = f"ORDER BY {self._id} LIMIT :size"
-        collection = self.uuid
-        page = self._run(f"{start} {end}", id=collection, size=size)
+        page = self._run(f"{start} {end}", id=self.uuid, size=size)
         while page:
             yield page
             after = page[-1]["name"]
-            page = self._run(f"{start} AND {self._id} > :after {end}", id=collection, after=after, size=size)
+            page = self._run(f"{start} AND {self._id} > :after {end}", id=self.uuid, after=after, size=size)
 
     def _stored(self, found: Mapping[str, Any]) -> StoredText:
         return stored_text(self._own(found["name"]), found["document"], restored(found["cmetadata"] or {}))
 
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
-        collection = self.uuid
         found: dict[str, tuple[StoredText, Vectors]] = {}
-        for start in range(0, len(ids), PUT):
-            part = list(ids[start : start + PUT])
+        for part in parts(ids, PUT):
             for one in self._run(
                 f"SELECT {self._id} AS name, document, cmetadata, embedding FROM {ROWS} WHERE collection_id = :id "
                 f"AND {self._id} = ANY(:ids)",
-                id=collection,
-                ids=[*part, *(f"{name}@{collection}" for name in part)],
+                id=self.uuid,
+                ids=self._both(part),
             ):
                 text = self._stored(one)
                 found[text.id] = text, np.asarray(as_vector(one["embedding"]), np.float32)
@@ -148,12 +147,9 @@ class LangChainCollection:
         return [self._own(one["name"]) for one in found]
 
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
-        collection = self.uuid
-        numbers = np.asarray(vectors, np.float32)
-        for start in range(0, len(rows), PUT):
-            part = rows[start : start + PUT]
+        for part in parts(list(zip(rows, np.asarray(vectors, np.float32), strict=True)), PUT):
             with self._run.together() as run:
-                names = self._names(run, [one.id for one in part], collection)
+                names = self._names(run, [one.id for one, _ in part])
                 run(
                     f"INSERT INTO {ROWS} (id, collection_id, embedding, document, cmetadata) VALUES (:id, "
                     "CAST(:collection AS uuid), CAST(:vector AS vector), :content, CAST(:metadata AS jsonb)) "
@@ -162,20 +158,20 @@ class LangChainCollection:
                     each=[
                         {
                             "id": names[one.id],
-                            "collection": collection,
+                            "collection": self.uuid,
                             "vector": as_text(vector),
                             "content": one.content,
                             "metadata": json.dumps(fitted(one.entries(), holds)),
                         }
-                        for one, vector in zip(part, numbers[start : start + PUT], strict=True)
+                        for one, vector in part
                     ],
                 )
 
-    def _names(self, run: Statement, ids: Sequence[str], collection: str) -> Mapping[str, str]:
+    def _names(self, run: Statement, ids: Sequence[str]) -> Mapping[str, str]:
         """Return the ids under which rows are written: those that the collection has, or that are free."""
+        collection = self.uuid
         found = run(
-            f"SELECT id, CAST(collection_id AS text) AS owner FROM {ROWS} WHERE id = ANY(:ids)",
-            ids=[*ids, *(f"{name}@{collection}" for name in ids)],
+            f"SELECT id, CAST(collection_id AS text) AS owner FROM {ROWS} WHERE id = ANY(:ids)", ids=self._both(ids)
         )
         owners = {one["id"]: one["owner"] for one in found}
         return {
@@ -185,23 +181,20 @@ class LangChainCollection:
         }  # fmt: skip
 
     def remove(self, ids: Sequence[str]) -> None:
-        collection = self.uuid
-        for start in range(0, len(ids), PUT):
-            part = list(ids[start : start + PUT])
+        for part in parts(ids, PUT):
             self._run(
                 f"DELETE FROM {ROWS} WHERE collection_id = :id AND {self._id} = ANY(:ids)",
-                id=collection,
-                ids=[*part, *(f"{name}@{collection}" for name in part)],
+                id=self.uuid,
+                ids=self._both(part),
             )
 
     def finish(self) -> None:
         """Do nothing: each transaction is kept."""
 
     def drop(self) -> None:
-        collection = self.uuid
         with self._run.together() as run:
-            run(f"DELETE FROM {ROWS} WHERE collection_id = :id", id=collection)
-            run("DELETE FROM langchain_pg_collection WHERE uuid = :id", id=collection)
+            run(f"DELETE FROM {ROWS} WHERE collection_id = :id", id=self.uuid)
+            run("DELETE FROM langchain_pg_collection WHERE uuid = :id", id=self.uuid)
 
 
 def rename(run: Statement, alias: str, to: str, aside: str) -> None:

@@ -13,8 +13,9 @@ from ..._display import shown_name
 from ...errors import ConfigError
 from ...retrieval.store_guard import hold, metadata
 from ...router import Router
-from .._failures import plain, told
+from .._failures import explained, shown_address
 from .._metadata import unkeepable
+from .._renaming import is_renamed
 from .._rows import filled_by_llama_index, others
 from .._transfer import Readable, StoredText
 from ._collection import ROWS, LangChainCollection, rename
@@ -33,16 +34,16 @@ class PostgresDatabase:
     named: str | None = None
 
     def __init__(self, run: Statements, place: str = "STORE") -> None:
-        self._run, self.place = run, place
+        self.run, self.place = run, place
         self.title = "The database"
 
     @classmethod
     def at_address(cls, address: str) -> PostgresDatabase:
         """Return the collections at an address; nothing is connected yet."""
-        return cls(by_address(address, keep=True), shlex.quote(plain(address)))
+        return cls(by_address(address, keep=True), shlex.quote(shown_address(address)))
 
     def close(self) -> None:
-        self._run.close()
+        self.run.close()
 
     def names(self) -> list[str]:
         return [*self._collections(), *self._tables()]
@@ -50,12 +51,12 @@ class PostgresDatabase:
     def _collections(self) -> list[str]:
         if ROWS not in self._with_vectors():
             return []
-        return [one["name"] for one in self._run("SELECT name FROM langchain_pg_collection ORDER BY name")]
+        return [one["name"] for one in self.run("SELECT name FROM langchain_pg_collection ORDER BY name")]
 
     def _with_vectors(self) -> Mapping[str, str]:
         """Return the schemas of the tables with a column of vectors, by their names."""
-        with told("PostgreSQL"):
-            found = self._run(
+        with explained("PostgreSQL"):
+            found = self.run(
                 "SELECT n.nspname AS schema, c.relname AS table FROM pg_attribute a JOIN pg_class c ON c.oid = "
                 "a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid "
                 "WHERE t.typname IN ('vector', 'halfvec') AND c.relkind IN ('r', 'p') AND NOT a.attisdropped "
@@ -66,11 +67,11 @@ class PostgresDatabase:
     def _tables(self) -> Mapping[str, tuple[str, str]]:
         """Return schema and table by the name that programs use: LlamaIndex calls ``pages`` ``data_pages``."""
         there = {name: schema for name, schema in self._with_vectors().items() if name != ROWS}
-        taken = {*there, *(self._collections() if ROWS in self._with_vectors() else [])}
+        taken = {*there, *self._collections()}
         named: dict[str, tuple[str, str]] = {}
         for table, schema in there.items():
             short = table.removeprefix("data_")
-            used = short if short not in taken and columns_of(self._run, schema, table) == LLAMA_INDEX else table
+            used = short if short not in taken and columns_of(self.run, schema, table) == LLAMA_INDEX else table
             named[used] = schema, table
         return named
 
@@ -91,23 +92,23 @@ class PostgresDatabase:
 
     def open(self, name: str) -> LangChainCollection | PostgresTable:
         if name in self._collections():
-            return LangChainCollection(self._run, name, self)
+            return LangChainCollection(self, name)
         tables = self._tables()
         found = tables.get(name) or next((one for one in tables.values() if one[1] in (name, f"data_{name}")), None)
         if found is None:
             raise ConfigError(f"{self.title} has no collection and no table {shown_name(name)}.")
         schema, table = found
-        columns = columns_of(self._run, schema, table)
+        columns = columns_of(self.run, schema, table)
         if columns is None:
             raise ConfigError(
                 f"The table {quoted(table)} has no column of texts, or several columns of vectors. Read its texts "
                 "and vectors, and compare them with router.check_vectors(texts, vectors)."
             )
-        return PostgresTable(self._run, schema, table, columns, self)
+        return PostgresTable(self, schema, table, columns)
 
     def create(self, name: str, router: Router, like: Readable | None = None) -> LangChainCollection | PostgresTable:
         if name not in self.names():
-            with self._run.together() as run:
+            with self.run.together() as run:
                 if isinstance(like, LangChainCollection):
                     _make_collection(run, name, router, others(like.read()))
                 elif isinstance(like, PostgresTable):
@@ -124,22 +125,15 @@ class PostgresDatabase:
     def switch(self, alias: str, to: str, aside: str) -> None:
         """Rename both in one transaction."""
         names = self.names()
-        if to not in names:
-            if alias in names and aside in names:
-                return  # it was done before
-            raise ConfigError(f"There is no collection {shown_name(to)} to switch to. Nothing was changed.")
-        if alias in names and aside in names:
-            raise ConfigError(
-                f"The collection {shown_name(alias)} cannot be put aside as {shown_name(aside)}: there is one of that "
-                "name. Nothing was changed. Remove or rename it first."
-            )
+        if is_renamed(names, alias, to, aside):
+            return
         new, old = self.open(to), self.open(alias) if alias in names else None
         if old is not None and type(new) is not type(old):
             raise ConfigError(
                 f"{old.title} is kept in another way than {new.title}, so a program that opens the one cannot open the "
                 f"other by its name. Nothing was changed. Change the program to open {to!r}."
             )
-        with self._run.together() as run:
+        with self.run.together() as run:
             if isinstance(new, LangChainCollection):
                 rename(run, alias, to, aside)
                 return

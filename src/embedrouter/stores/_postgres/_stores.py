@@ -21,16 +21,15 @@ def find(store: Any) -> Marked | None:
     if hasattr(store, "session_maker") and hasattr(store, "collection_name"):
         if not hasattr(store.session_maker(), "__enter__"):
             raise ConfigError("guard takes a store with a synchronous engine. Open the store with one to guard it.")
-        run = by_session(store.session_maker)
-        return LangChainCollection(run, store.collection_name, PostgresDatabase(run))
+        return LangChainCollection(PostgresDatabase(by_session(store.session_maker)), store.collection_name)
     if hasattr(store, "connection_string") and hasattr(store, "table_name"):
         engine = store.client  # there is none before the first use
         run = by_address(store.connection_string) if engine is None else by_session(engine.connect)
-        return PostgresTable(run, store.schema_name, f"data_{store.table_name}", LLAMA_INDEX, PostgresDatabase(run))
+        return PostgresTable(PostgresDatabase(run), store.schema_name, f"data_{store.table_name}", LLAMA_INDEX)
     # LangChain's PGVectorStore shows neither its table nor its engine: its attributes are tried
     for inner in (store, *getattr(store, "__dict__", {}).values()):
         if all(hasattr(inner, name) for name in ("table_name", "schema_name", "content_column", "embedding_column")):
             columns = Columns(inner.id_column, inner.content_column, inner.embedding_column, inner.metadata_json_column)
-            run = by_address(inner.engine.url)
-            return PostgresTable(run, inner.schema_name, inner.table_name, columns, PostgresDatabase(run))
+            database = PostgresDatabase(by_address(inner.engine.url))
+            return PostgresTable(database, inner.schema_name, inner.table_name, columns)
     return None

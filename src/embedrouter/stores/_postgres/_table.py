@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,12 @@ from ...retrieval.store_guard import Row
 from ...router import Router
 from ...types import Vectors
 from .._metadata import fitted, restored
-from .._rows import row, spread, stored_text
-from .._transfer import Database, Distance, StoredText
-from ._statements import Statement, Statements, as_text, as_vector, holds, quoted
+from .._rows import parts, row, spread, stored_text
+from .._transfer import Distance, StoredText
+from ._statements import Statement, as_text, as_vector, holds, quoted
+
+if TYPE_CHECKING:
+    from ._database import PostgresDatabase
 
 MARK = "embedrouter: "
 """The beginning of the line in a table's comment."""
@@ -46,15 +49,9 @@ class PostgresTable:
     kind, keeps = "PostgreSQL, `PGVectorStore` of LangChain and of LlamaIndex", "the comment of the table"
     place = "STORE"
 
-    def __init__(
-        self,
-        run: Statements,
-        schema: str,
-        table: str,
-        columns: Columns,
-        database: Database,
-    ) -> None:
-        self._run, self.schema, self.table, self.columns, self.database = run, schema, table, columns, database
+    def __init__(self, database: PostgresDatabase, schema: str, table: str, columns: Columns) -> None:
+        self.database, self._run = database, database.run
+        self.schema, self.table, self.columns = schema, table, columns
         self.name = table.removeprefix("data_") if columns == LLAMA_INDEX else table
         self.title = f"The table {table!r}"
         self._table = f"{quoted(schema)}.{quoted(table)}"
@@ -192,11 +189,9 @@ class PostgresTable:
     def fetch(self, ids: Sequence[str]) -> list[tuple[StoredText, Vectors]]:
         names = [*self._read, self.columns.vector]
         found: dict[str, tuple[StoredText, Vectors]] = {}
-        for start in range(0, len(ids), PUT):
-            for one in self._run(
-                f"SELECT {', '.join(map(quoted, names))} FROM {self._table} WHERE {self._among}",
-                ids=list(ids[start : start + PUT]),
-            ):
+        statement = f"SELECT {', '.join(map(quoted, names))} FROM {self._table} WHERE {self._among}"
+        for part in parts(ids, PUT):
+            for one in self._run(statement, ids=list(part)):
                 text = self._stored(one)
                 found[text.id] = text, np.asarray(as_vector(one[self.columns.vector]), np.float32)
         return [found[name] for name in dict.fromkeys(ids) if name in found]
@@ -219,7 +214,6 @@ class PostgresTable:
     def write_rows(self, rows: Sequence[StoredText], vectors: Vectors) -> None:
         """Write rows in place of those with the same ids; in LlamaIndex's tables ids are no key."""
         names, types = self.columns, self.types
-        numbers = np.asarray(vectors, np.float32)
         searched = [name for name, kind in types.items() if kind == "tsvector"]
         own = [names.identifier, names.text, names.vector, *([names.metadata] if names.metadata else [])]
         written = [*own, *self.further]
@@ -228,14 +222,12 @@ class PostgresTable:
         insert = (
             f"INSERT INTO {self._table} ({', '.join(map(quoted, [*written, *searched]))}) VALUES ({', '.join(values)})"
         )
-        for start in range(0, len(rows), PUT):
-            part = rows[start : start + PUT]
+        for part in parts(list(zip(rows, np.asarray(vectors, np.float32), strict=True)), PUT):
             sets = [
-                {f"v{place}": value for place, value in enumerate(self._values(one, vector))}
-                for one, vector in zip(part, numbers[start : start + PUT], strict=True)
+                {f"v{place}": value for place, value in enumerate(self._values(one, vector))} for one, vector in part
             ]
             with self._run.together() as run:
-                run(f"DELETE FROM {self._table} WHERE {self._among}", ids=[one.id for one in part])
+                run(f"DELETE FROM {self._table} WHERE {self._among}", ids=[one.id for one, _ in part])
                 run(insert, each=sets)
 
     def _values(self, one: StoredText, vector: Vectors) -> Iterator[Any]:
@@ -252,8 +244,8 @@ class PostgresTable:
             yield json.dumps(value) if self.types[name] in ("json", "jsonb") and value is not None else value
 
     def remove(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), PUT):
-            self._run(f"DELETE FROM {self._table} WHERE {self._among}", ids=list(ids[start : start + PUT]))
+        for part in parts(ids, PUT):
+            self._run(f"DELETE FROM {self._table} WHERE {self._among}", ids=list(part))
 
     def finish(self) -> None:
         """Do nothing: each transaction is kept."""
