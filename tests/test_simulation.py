@@ -158,21 +158,21 @@ BUGS = {
         (CAP, LISTED),
     ),
     "the cap of a tag is not checked before a request": Bug(
-        "spending/_sqlite_books.py",
+        "spending/_bookings.py",
         "amount, now, tag=spending.tag, whole_call=False)",
         'amount, now, tag="", whole_call=False)',
         (CAP,),
     ),
     "the cap of a tag goes on counting what was given back": Bug(
         "spending/_bookings.py",
-        "    if units and place.tag:\n",
-        "    if units > 0 and place.tag:\n",
+        "        if units and place.tag:\n",
+        "        if units > 0 and place.tag:\n",
         (LISTED_OF_TAG,),
     ),
     "a reservation is settled twice": Bug(
         "spending/_bookings.py",
-        "        \" WHERE id = ? AND state != 'settled'\",\n",
-        '        " WHERE id = ?",\n',
+        "            \" WHERE id = ? AND state != 'settled'\",\n",
+        '            " WHERE id = ?",\n',
         (BOOKED, CAP, FORGOTTEN, LISTED),
     ),
     "a window moves back with the clock": Bug(
@@ -237,8 +237,8 @@ BUGS = {
     ),
     "a cap goes on counting what was given back": Bug(
         "spending/_bookings.py",
-        "    _count(database, place, -set_aside, -free)\n    told",
-        "    told",
+        "        self._count(place, -set_aside, -free)\n        told",
+        "        told",
         (LISTED,),
     ),
     "there is a slot too many": Bug(
