@@ -1,8 +1,7 @@
 """Define the effects: the only methods in which the stages of a call wait.
 
-Stages are coroutines that wait only in the seven methods of ``Effects``, so both forms of a call are the same program:
-in the synchronous form (``_sync``) the methods block and never suspend, in the asynchronous form (``_async``) the
-methods await.
+Stages are coroutines that wait only in the six coroutines of ``Effects``, so both forms of a call are the same program:
+in the synchronous form (``_sync``) these block and never suspend, in the asynchronous form (``_async``) they await.
 
 A call can be stopped at any moment, by Ctrl-C or by cancelling its task. Requests in flight are then finished, stored
 in the cache and booked; no request is started, because ``check``, ``sleep`` and ``wait_for`` raise ``Stopped``.
