@@ -9,7 +9,7 @@ in the cache and booked; no request is started, because ``check``, ``sleep`` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from .._process import Future
@@ -25,6 +25,20 @@ Running: TypeAlias = Coroutine[Any, Any, T]
 
 class Stopped(BaseException):
     """The call was stopped: no request may start. Not an ``Exception``, so that no error handler catches it."""
+
+
+def in_order(results: Mapping[int, T], errors: Sequence[BaseException], number: int) -> list[T]:
+    """Return the results of stages that ran concurrently, by their places.
+
+    Raises:
+        BaseException: the first error of a stage.
+        Stopped: nothing has failed, and a stage was not run.
+    """
+    if errors:
+        raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+    if len(results) < number:
+        raise Stopped
+    return [results[place] for place in range(number)]
 
 
 class Effects(Protocol):
