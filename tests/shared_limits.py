@@ -138,7 +138,7 @@ class Crew:
                 lease=60,
                 backoff=lambda refusals, error: min(10.0, self.chance.random() * 0.5 * 2.0**refusals),
             )
-            admitting = Admitting(wiring, lambda _, own=worker: own.limits, worker.state)  # type: ignore[misc]
+            admitting = Admitting(wiring, {self.candidate.index: worker.limits}, worker.state)
             for _ in range(worker.outstanding):
                 self._start(worker, self._work(worker, admitting), worker.begins)
 

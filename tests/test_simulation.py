@@ -88,8 +88,8 @@ BUGS = {
     ),
     "a slot leaks where a call is stopped": Bug(
         "calls/_attempt.py",
-        "        finally:\n            self._limits(candidate).release(admission)\n",
-        "        except Exception:\n            self._limits(candidate).release(admission)\n            raise\n",
+        "        finally:\n            self._limits[candidate.index].release(admission)\n",
+        "        except Exception:\n            self._limits[candidate.index].release(admission)\n            raise\n",
         (LEFT, "every call ends"),
     ),
     "the rows of an answer come in another order": Bug(
@@ -135,19 +135,19 @@ BUGS = {
     ),
     "a call that was stopped makes another request": Bug(
         "calls/_attempt.py",
-        "            call.effects.check()\n            timeout = least(",
-        "            timeout = least(",
+        "            call.effects.check()\n            timeout = min(timeout, call",
+        "            timeout = min(timeout, call",
         ("no request after a stop",),
     ),
     "a wait before a retry may pass the deadline": Bug(
         "calls/_retries.py",
-        "wait >= min(left, left if call.deadline is None else call.deadline - now)",
+        "wait >= min(left, call.seconds_left(now))",
         "wait >= left",
         (DEADLINE,),
     ),
     "an attempt may take longer than its call": Bug(
         "calls/_attempt.py",
-        "timeout = least(timeout, call.deadline, self._clock())",
+        "timeout = min(timeout, call.seconds_left(self._clock()))",
         "timeout = candidate.timeout",
         (DEADLINE,),
     ),
@@ -158,21 +158,21 @@ BUGS = {
         (CAP, LISTED),
     ),
     "the cap of a tag is not checked before a request": Bug(
-        "spending/_sqlite_books.py",
+        "spending/_bookings.py",
         "amount, now, tag=spending.tag, whole_call=False)",
         'amount, now, tag="", whole_call=False)',
         (CAP,),
     ),
     "the cap of a tag goes on counting what was given back": Bug(
         "spending/_bookings.py",
-        "    if units and place.tag:\n",
-        "    if units > 0 and place.tag:\n",
+        "        if units and place.tag:\n",
+        "        if units > 0 and place.tag:\n",
         (LISTED_OF_TAG,),
     ),
     "a reservation is settled twice": Bug(
         "spending/_bookings.py",
-        "        \" WHERE id = ? AND state != 'settled'\",\n",
-        '        " WHERE id = ?",\n',
+        "            \" WHERE id = ? AND state != 'settled'\",\n",
+        '            " WHERE id = ?",\n',
         (BOOKED, CAP, FORGOTTEN, LISTED),
     ),
     "a window moves back with the clock": Bug(
@@ -237,8 +237,8 @@ BUGS = {
     ),
     "a cap goes on counting what was given back": Bug(
         "spending/_bookings.py",
-        "    _count(database, place, -set_aside, -free)\n    told",
-        "    told",
+        "        self._count(place, -set_aside, -free)\n        told",
+        "        told",
         (LISTED,),
     ),
     "there is a slot too many": Bug(

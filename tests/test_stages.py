@@ -991,7 +991,7 @@ def test_an_attempt_that_was_not_sent_is_not_tried_again() -> None:
 
 
 def one_attempt(script: Script, model: Candidate, limits: ModelLimits) -> OneAttempt:
-    return OneAttempt(calls(script, [model]).wiring, lambda _: limits, Learned(Events()))
+    return OneAttempt(calls(script, [model]).wiring, {model.index: limits}, Learned(Events()))
 
 
 def free_limits(concurrency: int = 4) -> ModelLimits:
@@ -1004,7 +1004,7 @@ def test_vectors_of_another_model_do_not_make_a_model_one_that_gives_usable_vect
     script = Script(outcomes=[replace(answer(["t"], 1), model="another")])
     wiring = calls(script, [model]).wiring
     wiring.served.remember(model.name, model.fingerprint, "one")
-    stage = OneAttempt(wiring, lambda _: free_limits(), learned)
+    stage = OneAttempt(wiring, {model.index: free_limits()}, learned)
     with pytest.raises(SpaceMismatchError):
         run(stage.make(scripted_call(script, [model]), model, [SizedText("t", 1)], 1, 60.0, True))
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-from embedrouter.calls._effects import Stopped
+from embedrouter.calls._effects import Stopped, in_order
 from embedrouter.models import Backend
 from embedrouter.types import Answer, InputType
 
@@ -143,11 +143,7 @@ class Blocking(Effects):
         finally:
             for _, stage in waiting:
                 stage.close()
-        if errors:
-            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
-        if len(results) < len(stages):
-            raise Stopped
-        return [results[place] for place in range(len(stages))]
+        return in_order(results, errors, len(stages))
 
     async def run_until_stopped(self, stage: Running[T]) -> T:
         self.world.count(self.process)
@@ -235,11 +231,7 @@ class Awaiting(Effects):
         finally:
             for _, stage in waiting:
                 stage.close()
-        if errors:
-            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
-        if len(results) < len(stages):
-            raise Stopped
-        return [results[place] for place in range(len(stages))]
+        return in_order(results, errors, len(stages))
 
     async def _in_group(self, works: Sequence[Running[None]]) -> None:
         """Do what ``asyncio.TaskGroup`` does with tasks that raise nothing but their cancellation."""

@@ -7,9 +7,8 @@ requests go out as the process alone admits them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from math import inf
 from typing import Literal
 
 from ..errors import BackendError, CircuitOpenError, RequestTimeoutError
@@ -30,13 +29,11 @@ class Admitting:
     """Wait for the admission of requests.
 
     Args:
-        limits: returns the limits of a candidate in this process.
+        limits: those of each candidate in this process, by its index.
         state: asks the server of the shared limits.
     """
 
-    def __init__(
-        self, wiring: Wiring, limits: Callable[[Candidate], ModelLimits], state: SharedState | None = None
-    ) -> None:
+    def __init__(self, wiring: Wiring, limits: Mapping[int, ModelLimits], state: SharedState | None = None) -> None:
         self._wiring, self._limits, self._clock, self._state = wiring, limits, wiring.clock, state
 
     async def admit(
@@ -49,7 +46,7 @@ class Admitting:
             patient: whether to wait for an open circuit, and for minutes as the provider asks.
         """
         admission = await self._admit_here(call, candidate, texts, left, patient)
-        limits = self._limits(candidate)
+        limits = self._limits[candidate.index]
         if self._state is None or not isinstance(limits, SharedModelLimits) or not isinstance(admission, Admission):
             return admission
         try:
@@ -77,9 +74,9 @@ class Admitting:
         last: Held | None = None
         refused_for = 0.0
         while True:
-            asked = await state.ask(call.effects, left_of(call, now), limits.shared.admit, ticket)
+            asked = await state.ask(call.effects, call.seconds_left(now), limits.shared.admit, ticket)
             now = self._clock()
-            if asked is None and left_of(call, now) > 0:
+            if asked is None and call.seconds_left(now) > 0:
                 admission.ticket = None  # as this process alone admits it
                 return None
             held = None if asked is None else asked.value
@@ -90,7 +87,7 @@ class Admitting:
                     self._wiring.events.emit(LimitWaited, **call.about(candidate), limit=limit, seconds=now - began)
                 return None
             seconds, reason = (held.seconds, held.reason) if held is not None else (0.0, "rate limit")
-            if seconds >= left_of(call, now):
+            if seconds >= call.seconds_left(now):
                 return _too_late(candidate, seconds, f"its {reason}, which all workers share")
             if reason == "HTTP 429":
                 refused_for += seconds
@@ -108,7 +105,7 @@ class Admitting:
     ) -> Admission | BackendError:
         """Wait for a free slot, for the rate limit, and for the end of an open circuit."""
         began = self._clock()
-        limits, slot = self._limits(candidate), None
+        limits, slot = self._limits[candidate.index], None
         limit: Literal["rate limit", "concurrency limit", "open circuit"] | None = None
         refusal = limits.refusal
         tokens = sum(item.tokens for item in texts)
@@ -133,9 +130,9 @@ class Admitting:
                     return copy(limits.refusal)
                 if answer.slot is not None:
                     slot, seconds, limit = answer.slot, answer.seconds, "concurrency limit"
-                    if call.deadline is not None and now >= call.deadline:
+                    if call.seconds_left(now) <= 0:
                         return _too_late(candidate, 0.0, "its concurrency limit")
-                    await call.effects.wait_for([slot], least(seconds, call.deadline, now))
+                    await call.effects.wait_for([slot], min(seconds, call.seconds_left(now)))
                     continue
                 limit = "open circuit" if answer.circuit_open else "rate limit"
                 until = now + answer.seconds
@@ -160,13 +157,3 @@ def _too_late(candidate: Candidate, seconds: float, reason: str) -> RequestTimeo
         model=candidate.name,
         perhaps_billed=False,
     )
-
-
-def left_of(call: Call, now: float) -> float:
-    """Return the seconds until the deadline of a call; endless without one."""
-    return inf if call.deadline is None else call.deadline - now
-
-
-def least(seconds: float, deadline: float | None, now: float) -> float:
-    """Return the least of some seconds and those until a deadline."""
-    return seconds if deadline is None else min(seconds, deadline - now)

@@ -19,7 +19,7 @@ from .._process import Lane, threads
 from ..errors import OutOfThreadsError
 from ..models import Backend
 from ..types import Answer, InputType
-from ._effects import Running, Stopped
+from ._effects import Running, Stopped, in_order
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -145,11 +145,7 @@ class AsyncEffects:
         finally:
             for _, stage in waiting:  # the loop ends; Python warns of a coroutine that is never awaited
                 stage.close()
-        if errors:
-            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
-        if len(results) < len(stages):
-            raise Stopped
-        return [results[place] for place in range(len(stages))]
+        return in_order(results, errors, len(stages))
 
     async def run_until_stopped(self, stage: Running[T]) -> T:
         self._shielded = True

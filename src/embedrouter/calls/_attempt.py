@@ -4,7 +4,7 @@ An answer is validated before use, and is in the cache and in the ledger before 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -26,7 +26,7 @@ from ..models import own_answer
 from ..providers import never_sent
 from ..spending import Charge, Refusal, cost, usage_of
 from ..types import Answer, Candidate, Entry, Found, Origin, Spending
-from ._admission import Admitting, least
+from ._admission import Admitting
 from ._answer import MISSING, billed, fault, has_other_length, shares, unusable
 from ._call import Call, Embedded, Limiter, SizedText
 from ._events import RequestEvents
@@ -54,7 +54,7 @@ class OneAttempt:
 
     Args:
         wiring: the backends, the cache and the accounts; an open circuit is waited for as long as a retry may take.
-        limits: returns the limits of a candidate in this process.
+        limits: those of each candidate in this process, by its index.
         learned: is told which candidates give usable vectors.
         state: asks the server of the limits that workers share.
     """
@@ -62,7 +62,7 @@ class OneAttempt:
     def __init__(
         self,
         wiring: Wiring,
-        limits: Callable[[Candidate], ModelLimits],
+        limits: Mapping[int, ModelLimits],
         learned: Learned,
         state: SharedState | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class OneAttempt:
             began = self._clock()
             outcome = await self._send(call, candidate, _first(texts, admission), number, left, admission)
         finally:
-            self._limits(candidate).release(admission)
+            self._limits[candidate.index].release(admission)
         outcome.seconds = self._clock() - began
         return outcome
 
@@ -99,7 +99,7 @@ class OneAttempt:
         left: float,
         admission: Admission,
     ) -> Outcome:
-        timeout = min(candidate.timeout, least(left, call.deadline, self._clock()))
+        timeout = min(candidate.timeout, left, call.seconds_left(self._clock()))
         if timeout < INSTANT:  # an event loop may wake a call a little early
             return Outcome(error=_used_up(candidate))
         spending = _spending(call, candidate, texts, number, timeout)
@@ -120,7 +120,7 @@ class OneAttempt:
                 refused = BudgetExceededError(f"{candidate.name} was not called: {reservation}", tag=reservation.tag)
                 return Outcome(error=refused)
             call.effects.check()
-            timeout = least(timeout, call.deadline, self._clock())  # another process may have held the ledger's lock
+            timeout = min(timeout, call.seconds_left(self._clock()))  # another process may have held the ledger's lock
             if timeout < INSTANT:
                 booked = True
                 return await self._book(call, candidate, texts, spending, reservation, _used_up(candidate))
@@ -161,7 +161,7 @@ class OneAttempt:
         spending: Spending,
     ) -> Answer | EmbedRouterError:
         """Send the request, and record its outcome in the model's limits."""
-        limits, backend = self._limits(candidate), self._wiring.backends[candidate.index]
+        limits, backend = self._limits[candidate.index], self._wiring.backends[candidate.index]
         began = self._clock()
         try:
             sent = [item.text for item in texts]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple, Protocol, TypeAlias, TypedDict
 
 from .._process import Future
@@ -74,10 +75,19 @@ class Call:
         """Return what an event that is about no model says of the call."""
         return {"model": "", "tier": "", "input_type": self.input_type, "tag": self.tag}
 
+    def seconds_left(self, now: float) -> float:
+        """Return the seconds until the deadline; endless without one."""
+        return inf if self.deadline is None else self.deadline - now
+
     @property
     def first(self) -> Candidate:
         """The model that is called first."""
         return self.candidates[0]
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether all models are: to count or to share their texts would take longer than to embed them."""
+        return all(candidate.unlimited for candidate in self.candidates)
 
 
 class SizedText(NamedTuple):
@@ -125,11 +135,6 @@ def input_limit(candidate: Candidate) -> int:
 def without(texts: Iterable[str], found: Container[str]) -> list[str]:
     """Return the texts that have no vector yet."""
     return [text for text in texts if text not in found]
-
-
-def seconds_left(call: Call, now: float) -> float | None:
-    """Return the seconds until the deadline of a call; ``None`` without a deadline."""
-    return None if call.deadline is None else call.deadline - now
 
 
 @dataclass(frozen=True, slots=True)

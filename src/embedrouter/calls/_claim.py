@@ -14,7 +14,6 @@ from hashlib import blake2b
 
 from ..cache import Claims, key_function
 from ..events import Events, RequestShared
-from ._admission import left_of
 from ._call import Call, Embedded, Stage, without
 from ._look_up import CacheReader
 from ._shared_state import SharedState
@@ -47,7 +46,7 @@ class Claim:
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
         alone = call.effects.group is None  # it blocks an event loop, whose tasks it must not wait for
-        if alone or all(candidate.unlimited for candidate in call.candidates):
+        if alone or call.unlimited:
             return await self._following.embed(call, texts)
         claimant = self._claims.begin()
         try:
@@ -63,10 +62,10 @@ class Claim:
         while texts:
             now = self._clock()
             asked = None
-            if left_of(call, now) > 0 and now < moved + STALLED:
+            if call.seconds_left(now) > 0 and now < moved + STALLED:
                 wanted = [names[text] for text in texts]
                 asked = await self._state.ask(
-                    call.effects, left_of(call, now), self._claims.claim, claimant, wanted, again
+                    call.effects, call.seconds_left(now), self._claims.claim, claimant, wanted, again
                 )
             if asked is None:  # each process for itself; without time left, nothing is sent
                 embedded.add(await self._following.embed(call, texts))
@@ -90,7 +89,7 @@ class Claim:
             if own or done:
                 pause, moved = FIRST_PAUSE, self._clock()
             if waiting and not lost:
-                await call.effects.sleep(max(0.0, min(pause, left_of(call, self._clock()))))
+                await call.effects.sleep(max(0.0, min(pause, call.seconds_left(self._clock()))))
                 pause = min(pause * 1.5, LONGEST_PAUSE)
         return embedded
 

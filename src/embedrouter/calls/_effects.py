@@ -1,8 +1,7 @@
 """Define the effects: the only methods in which the stages of a call wait.
 
-Stages are coroutines that wait only in the seven methods of ``Effects``, so both forms of a call are the same program:
-in the synchronous form (``_sync``) the methods block and never suspend, in the asynchronous form (``_async``) the
-methods await.
+Stages are coroutines that wait only in the six coroutines of ``Effects``, so both forms of a call are the same program:
+in the synchronous form (``_sync``) these block and never suspend, in the asynchronous form (``_async``) they await.
 
 A call can be stopped at any moment, by Ctrl-C or by cancelling its task. Requests in flight are then finished, stored
 in the cache and booked; no request is started, because ``check``, ``sleep`` and ``wait_for`` raise ``Stopped``.
@@ -10,7 +9,7 @@ in the cache and booked; no request is started, because ``check``, ``sleep`` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from .._process import Future
@@ -26,6 +25,20 @@ Running: TypeAlias = Coroutine[Any, Any, T]
 
 class Stopped(BaseException):
     """The call was stopped: no request may start. Not an ``Exception``, so that no error handler catches it."""
+
+
+def in_order(results: Mapping[int, T], errors: Sequence[BaseException], number: int) -> list[T]:
+    """Return the results of stages that ran concurrently, by their places.
+
+    Raises:
+        BaseException: the first error of a stage.
+        Stopped: nothing has failed, and a stage was not run.
+    """
+    if errors:
+        raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+    if len(results) < number:
+        raise Stopped
+    return [results[place] for place in range(number)]
 
 
 class Effects(Protocol):

@@ -14,7 +14,7 @@ from ..errors import BudgetExceededError, EmbedRouterError
 from ..events import Events, RequestShared
 from ..spending import UNIT, Charge
 from ..types import Found
-from ._call import Call, Embedded, Stage, TextsRejected, TextsTooLong, seconds_left, without
+from ._call import Call, Embedded, Stage, TextsRejected, TextsTooLong, without
 from ._micro_batcher import Batch, Member, MicroBatcher
 
 FEW = 16
@@ -129,7 +129,7 @@ class MicroBatch:
 async def result(batcher: MicroBatcher, call: Call, batch: Batch, member: Member, now: float) -> Embedded:
     """Wait for the result of a call. The call itself embeds the texts that are missing in the result."""
     try:
-        await call.effects.wait_for([member.result], seconds_left(call, now))
+        await call.effects.wait_for([member.result], None if call.deadline is None else call.seconds_left(now))
     finally:
         if not member.result.done():  # the call's time is up, or the call was stopped
             batcher.remove(batch, member)

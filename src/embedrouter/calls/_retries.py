@@ -92,7 +92,7 @@ class Retries:
             first_failed = now if number == 1 else first_failed
             if outcome.error.unreached and wait is not None and now - first_failed + wait > FIRST_CONTACT:
                 wait = None
-            if wait is None or wait >= min(left, left if call.deadline is None else call.deadline - now):
+            if wait is None or wait >= min(left, call.seconds_left(now)):
                 tried.may_wait = outcome.error.busy and not patient and self._policy.is_patient
                 return tried
             error = outcome.error

@@ -42,7 +42,7 @@ class Share:
         self._events, self._stalled = events, stalled
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
-        shared = call.effects.group is not None and not all(candidate.unlimited for candidate in call.candidates)
+        shared = call.effects.group is not None and not call.unlimited
         stage = self._embed_shared(call, texts) if shared else self._following.embed(call, texts)
         return await call.effects.run_until_stopped(stage)
 
@@ -100,7 +100,7 @@ class Share:
             before = -1
             while before != self._claims.completed and not all(future.done() for future in futures):
                 before = self._claims.completed
-                left = self._stalled if call.deadline is None else min(self._stalled, call.deadline - self._clock())
+                left = min(self._stalled, call.seconds_left(self._clock()))
                 await call.effects.wait_for(futures, left)
                 if left < self._stalled:
                     return

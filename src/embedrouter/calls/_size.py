@@ -56,7 +56,7 @@ class Size:
         self._learned, self._following = learned, following
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
-        if all(candidate.unlimited for candidate in call.candidates):  # counting would take longer than embedding
+        if call.unlimited:
             sized = Sized([SizedText(text, len(text)) for text in texts])
         else:
             sized = await self.measure(call, texts)

@@ -47,7 +47,7 @@ class Stages:
         claims: SingleFlight[Found] = SingleFlight()
         self.reader = CacheReader(wiring.cache, wiring.candidates, wiring.on_too_long)
         self.learned = Learned(wiring.events)
-        attempt = OneAttempt(wiring, lambda candidate: self.limits[candidate.index], self.learned, state)
+        attempt = OneAttempt(wiring, self.limits, self.learned, state)
         retries = Retries(wiring.retry, clock, wiring.random, wiring.events, attempt)
         send = Send(self.reader, wiring.degradation, wiring.events, Isolate(self.learned, retries))
         self.afford = Afford(wiring.ledger, wiring.budget, wiring.degradation, wiring.events, send)

@@ -16,7 +16,7 @@ from .._process import Lane, running_loop, threads
 from ..errors import OutOfThreadsError
 from ..models import Backend
 from ..types import Answer, InputType
-from ._effects import Running, Stopped
+from ._effects import Running, Stopped, in_order
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -132,11 +132,7 @@ class SyncEffects:
         finally:
             for _, stage in waiting:  # no thread has begun; Python warns of a coroutine that is never awaited
                 stage.close()
-        if errors:
-            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
-        if len(results) < len(stages):
-            raise Stopped
-        return [results[place] for place in range(len(stages))]
+        return in_order(results, errors, len(stages))
 
     async def run_until_stopped(self, stage: Running[T]) -> T:
         return await stage

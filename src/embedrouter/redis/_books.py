@@ -124,7 +124,7 @@ class RedisBooks:
     def vacuum(self) -> None:
         """Do nothing: the server has its memory back already."""
 
-    def close(self, *, replaced: bool = False) -> None:
+    def close(self) -> None:
         """Close the connections of this process to the server; others open again when they are used."""
         self._opened = False
         self.server.close()

@@ -7,9 +7,6 @@ from typing import Any, NamedTuple
 
 from ._server import Server
 
-EVICTING = "noeviction"
-"""The only policy under which a server that is full refuses to write, and removes no key of its own accord."""
-
 
 class Durability(NamedTuple):
     """How a server keeps what it has; ``None`` where this user may not ask."""

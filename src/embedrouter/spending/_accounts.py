@@ -28,6 +28,11 @@ OPEN = "state != 'settled'"
 """A condition that lets SQLite use the index of the requests that are not settled."""
 
 
+def utc_day(seconds: float) -> str:
+    """Return the UTC day of a time in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What was spent and saved under one heading. Money is US dollars."""

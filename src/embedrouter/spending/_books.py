@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from ..types import Spending
-from ._bookings import Refusal, Savings
+from ._bookings import Savings
 from ._budget import Budget
+from ._refusals import Refusal
 from ._schema import migrate
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class Books(Protocol):
         """Give unused room back."""
         ...
 
-    def close(self, *, replaced: bool = False) -> None:
+    def close(self) -> None:
         """Close files and connections, which the next use opens again."""
         ...
 

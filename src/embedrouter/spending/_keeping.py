@@ -16,9 +16,10 @@ from .._process import PerProcess, at_worker_exit, is_daemon_process
 from .._sqlite import BUSY_TIMEOUT, failure
 from ..errors import ConfigError, LedgerError
 from ..events import BookingsLost, Events, LedgerFailed
+from ._bookings import SQLiteBookings
 from ._books import Bookings, Books, TableName
 from ._readings import Readings
-from ._sqlite_books import SQLiteBookings, SQLiteBooks
+from ._sqlite_books import SQLiteBooks
 from ._unwritten import Booking, Unwritten
 
 DAY = 86_400.0

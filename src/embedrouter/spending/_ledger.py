@@ -22,10 +22,11 @@ from typing import Literal
 
 from ..errors import ConfigError, LedgerError
 from ..types import Spending
-from ._bookings import Refusal, utc_day
+from ._accounts import utc_day
 from ._books import Bookings
 from ._budget import Budget
 from ._keeping import Keeping
+from ._refusals import Refusal
 
 
 class Ledger(Keeping):

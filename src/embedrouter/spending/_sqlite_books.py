@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from .._sqlite import SQLiteFile
-from ..types import Spending
-from . import _bookings as bookings
-from ._bookings import Refusal, Savings
+from ._bookings import SQLiteBookings
 from ._books import TableName
 from ._budget import Budget
+from ._refusals import Refusal
 from ._schema import VERSION, migrate, recognise
 
 T = TypeVar("T")
@@ -23,51 +22,6 @@ ADVICE = (
     "Free space on its disk, give the right to write it, end the process that locks it, or move a damaged file away; "
     "or name another file: ledger=…."
 )
-
-
-class SQLiteBookings:
-    """Books inside one transaction."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self.database = database
-
-    def refusal(self, budget: Budget, amount: Decimal | None, now: float, tag: str) -> Refusal | None:
-        return bookings.exceeded(self.database, budget, amount, now, tag=tag, whole_call=True)
-
-    def reserve_within(self, budget: Budget, spending: Spending, now: float, number: int | None) -> int | Refusal:
-        amount, _ = bookings.price_without_free(self.database, spending)
-        refusal = bookings.exceeded(self.database, budget, amount, now, tag=spending.tag, whole_call=False)
-        return refusal or bookings.reserve(self.database, spending, now)
-
-    def reserve(self, spending: Spending, now: float, number: int | None, *, late: bool = False) -> int:
-        return bookings.reserve(self.database, spending, now, late=number if late else None)
-
-    def settle(
-        self, reservation: int, tokens: int, amount: Decimal | None, bill: str | None, *, reported: bool
-    ) -> Decimal | None:
-        return bookings.settle(self.database, reservation, tokens, amount, bill, reported=reported)
-
-    def release(self, number: int, now: float) -> int:
-        return bookings.release(self.database, number, now)
-
-    def confirm(self, number: int, now: float) -> int:
-        return bookings.confirm(self.database, number, now)
-
-    def change_older(self, change: Literal["release", "confirm"], age: float, now: float) -> int:
-        one = bookings.release if change == "release" else bookings.confirm
-        return bookings.change_older(self.database, one, now - age, now)
-
-    def mark_unconfirmed(self, reservation: int) -> None:
-        bookings.mark_unconfirmed(self.database, reservation)
-
-    def write_savings(self, savings: Savings, parcel: str) -> None:
-        bookings.write_savings(self.database, savings)
-
-    def fold(self, state: Literal["settled", "released"], age: float, now: float) -> int:
-        return bookings.fold(self.database, now - age, state=state)
-
-    def tidy(self, age: float, now: float) -> None:
-        bookings.fold(self.database, now - age)
 
 
 class SQLiteBooks:
@@ -120,5 +74,5 @@ class SQLiteBooks:
     def vacuum(self) -> None:
         self.database.vacuum()
 
-    def close(self, *, replaced: bool = False) -> None:
+    def close(self) -> None:
         self.database.close()
