@@ -14,7 +14,7 @@ from ..calls import total
 from ..errors import ConfigError
 from ..router import Router, wiring_of
 from ..types import Estimate, InputType
-from . import _completion
+from ._completion_of_settings import known_tiers
 from ._console import STEP, Output
 from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
@@ -29,7 +29,7 @@ def command(
     router_options: RouterOptions,
     tier: Annotated[
         list[str] | None,
-        typer.Option(metavar="T", autocompletion=_completion.tiers, help="A tier; can be repeated; by default all."),
+        typer.Option(metavar="T", autocompletion=known_tiers, help="A tier; can be repeated; by default all."),
     ] = None,
     input_type: InputTypeName = "document",
     batch: Annotated[bool, typer.Option("--batch", help="Through the provider's batch endpoint: see warm.")] = False,

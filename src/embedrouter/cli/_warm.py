@@ -17,8 +17,8 @@ from ..errors import ConfigError
 from ..router import wiring_of
 from ..spending import tag as booked_under
 from ..tiered import default_tier
-from . import _completion
 from ._batch import PollInterval, collect_batches
+from ._completion_of_settings import known_tags, known_tiers
 from ._console import Output
 from ._options import AsJson, InputTypeName, RouterOptions, Yes, expand_bundles
 from ._routers import cache_location, find_router, router_at_tier
@@ -32,11 +32,11 @@ def command(
     router_options: RouterOptions,
     tier: Annotated[
         str | None,
-        typer.Option(metavar="T", autocompletion=_completion.tiers, help="The tier; by default the router's."),
+        typer.Option(metavar="T", autocompletion=known_tiers, help="The tier; by default the router's."),
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option(metavar="NAME", autocompletion=_completion.tags, help="Book the spending under this name."),
+        typer.Option(metavar="NAME", autocompletion=known_tags, help="Book the spending under this name."),
     ] = None,
     input_type: InputTypeName = "document",
     batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, which costs less.")] = False,

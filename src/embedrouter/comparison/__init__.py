@@ -5,7 +5,8 @@ Every variant ranks against its own vectors only, by exact search.
 
 from ._choice import Choice
 from ._compare import acompare, compare, plan_comparison
-from ._comparison import MEASURES, Comparison, Hit, Interval, Measured, Pair, Speed, Variant
+from ._comparison import Comparison
+from ._findings import MEASURES, Hit, Interval, Measured, Pair, Speed, Variant
 from ._frontier import as_good as as_good
 from ._frontier import cheapest_as_good as cheapest_as_good
 from ._frontier import smallest_as_good as smallest_as_good

@@ -18,7 +18,7 @@ from ..models import Model, RouterSettings
 from ..retrieval import Cascade
 from ..router import Router
 from ..tiered import TieredRouter
-from ._comparison import MEASURES, Measured
+from ._findings import MEASURES, Measured
 from ._frontier import by_merit, ndcg
 
 Amount: TypeAlias = Decimal | str | int | float

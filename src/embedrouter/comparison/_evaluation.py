@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from .._display import counted
 from ..retrieval import DEPTH
 from ..types import Vectors
-from ._comparison import Comparison, Hit, Measured
+from ._comparison import Comparison
+from ._findings import Hit, Measured
 from ._frontier import by_merit, with_dominated
 from ._measures import Judge, intervals, pairs
 from ._questions import Questions

@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from ._comparison import MEASURES, Comparison, Measured, Pair
+from ._findings import MEASURES, Findings, Measured, Pair
 
 Cost: TypeAlias = Literal["queries_cost", "corpus_cost"]
 """Dollars for a million queries, or for the documents."""
@@ -39,7 +39,7 @@ def by_merit(measured: Measured) -> tuple[float, bool, Decimal, int]:
     return -ndcg(measured), cost is None, cost or Decimal(0), measured.index_bytes
 
 
-def as_good(found: Comparison) -> list[Measured]:
+def as_good(found: Findings) -> list[Measured]:
     """Return the variants that are not worse than the best by more than chance, without the best.
 
     Nor are they by the interval of the difference alone: with many pairs the correction leaves hardly any that differ.
@@ -53,7 +53,7 @@ def as_good(found: Comparison) -> list[Measured]:
     return [item for item in found.variants[1:] if frozenset((best, item.variant.label)) in alike]
 
 
-def cheapest_as_good(found: Comparison) -> Measured | None:
+def cheapest_as_good(found: Findings) -> Measured | None:
     """Return of the variants that are as good as the best the one whose queries cost least, if they cost less."""
     limit = found.variants[0].queries_cost
     priced = [(item.queries_cost, item) for item in as_good(found) if item.queries_cost is not None]
@@ -61,7 +61,7 @@ def cheapest_as_good(found: Comparison) -> Measured | None:
     return item if cost is not None and limit is not None and cost < limit else None
 
 
-def smallest_as_good(found: Comparison) -> Measured | None:
+def smallest_as_good(found: Findings) -> Measured | None:
     """Return of the variants that are as good as the best the one with the smallest index, if it is smaller."""
     best = found.variants[0]
     item = min(as_good(found), key=lambda item: item.index_bytes, default=best)

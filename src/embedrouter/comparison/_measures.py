@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..retrieval.resampling import Floats, bootstrap_means, chance_of, holm, interval, randomised_means
 from ..types import Vectors
-from ._comparison import MEASURES, Interval, Pair
+from ._findings import MEASURES, Interval, Pair
 from ._ranking import Ranking
 
 FIRST = 10

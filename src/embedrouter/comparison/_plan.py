@@ -16,8 +16,9 @@ from ..calls import Progress, ShowProgress
 from ..errors import BudgetExceededError, CacheError, EmbedRouterError, LedgerError, NoModelAvailableError
 from ..router import wiring_of
 from ..types import Estimate, InputType, Usage, Vectors
-from ._comparison import Comparison, Variant
+from ._comparison import Comparison
 from ._evaluation import evaluated, total
+from ._findings import Variant
 from ._questions import Questions
 from ._ranking import Ranking, cut, rank
 from ._subject import Advance, Subject

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..cache import read_record, write_again
 from ..types import EmbeddingResult, InputType
-from ._comparison import Speed
+from ._findings import Speed
 
 FOLDER = "speed"
 """Inside the cache's folder."""

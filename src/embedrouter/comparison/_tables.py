@@ -12,7 +12,7 @@ from typing import Any
 
 from .._display import Table, amounts, counted, data_size
 from ..errors import ConfigError
-from ._comparison import MEASURES, Comparison, Measured
+from ._findings import MEASURES, Findings, Measured
 from ._frontier import Cost, frontier
 
 COSTS: tuple[Cost, Cost] = ("queries_cost", "corpus_cost")
@@ -25,7 +25,7 @@ WHAT = {
 }
 
 
-def rows(found: Comparison) -> list[dict[str, Any]]:
+def rows(found: Findings) -> list[dict[str, Any]]:
     """Return a row for each variant, the best first: numbers, dollars as ``Decimal``, and ``None`` for the unknown."""
     return [_row(item) for item in found.variants]
 
@@ -56,7 +56,7 @@ def _row(item: Measured) -> dict[str, Any]:
     }
 
 
-def frame(found: Comparison) -> Any:
+def frame(found: Findings) -> Any:
     """Return the rows as a data frame of pandas, dollars as floats."""
     try:
         import pandas as pd
@@ -68,7 +68,7 @@ def frame(found: Comparison) -> Any:
     ])  # fmt: skip
 
 
-def content(found: Comparison, *, by_query: bool) -> dict[str, Any]:
+def content(found: Findings, *, by_query: bool) -> dict[str, Any]:
     """Return what JSON holds: dollars as texts, which lose no digit, times in ISO 8601."""
     variants = [{name: _plain(value) for name, value in row.items()} for row in rows(found)]
     whole: dict[str, Any] = {
@@ -108,7 +108,7 @@ def content(found: Comparison, *, by_query: bool) -> dict[str, Any]:
     return whole
 
 
-def as_json(found: Comparison, *, by_query: bool) -> str:
+def as_json(found: Findings, *, by_query: bool) -> str:
     """Return ``content`` as a text."""
     return json.dumps(content(found, by_query=by_query), indent=2, ensure_ascii=False)
 
@@ -132,19 +132,19 @@ class _Line:
         return self.facts
 
 
-def as_text(found: Comparison) -> str:
+def as_text(found: Findings) -> str:
     """Return a table with a line for each variant, and sentences below."""
     parts = [_title(found), repr(_table(found)), "\n".join(_sentences(found))]
     return "\n\n".join(filter(None, parts))
 
 
-def as_html(found: Comparison) -> str:
+def as_html(found: Findings) -> str:
     """Return the same for a notebook."""
     sentences = "".join(f"<p>{html.escape(line)}</p>" for line in _sentences(found))
     return f"<p>{html.escape(_title(found))}</p>{_table(found)._repr_html_()}{sentences}"
 
 
-def _table(found: Comparison) -> Table[str, _Line]:
+def _table(found: Findings) -> Table[str, _Line]:
     queries, documents = (_money([getattr(item, name) for item in found.variants]) for name in COSTS)
     return Table(
         (
@@ -162,7 +162,7 @@ def _table(found: Comparison) -> Table[str, _Line]:
     )  # fmt: skip
 
 
-def _title(found: Comparison) -> str:
+def _title(found: Findings) -> str:
     documents, queries = counted(found.document_count, "document"), counted(len(found.queries), "query")
     return f"{found.collection}: {documents}, {queries}, {WHAT[found.judged_by]}; 95 % interval of {MEASURES[0]}"
 
@@ -177,5 +177,5 @@ def _milliseconds(item: Measured) -> str:
     return "unknown" if median is None else f"{median * 1000:,.1f} ms"
 
 
-def _sentences(found: Comparison) -> list[str]:
+def _sentences(found: Findings) -> list[str]:
     return [*found.notes, *(f"Left out: {label}: {reason}" for label, reason in found.left_out.items())]

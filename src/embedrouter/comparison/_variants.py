@@ -13,7 +13,7 @@ from ..retrieval import Cascade
 from ..retrieval.given_router import GivenRouter, as_router
 from ..router import Router, settings_of, wiring_of
 from ..types import Candidate
-from ._comparison import Variant
+from ._findings import Variant
 from ._labels import short_names, with_short_names
 from ._ranking import STORED_DTYPES, StoredDtype
 from ._subject import Subject

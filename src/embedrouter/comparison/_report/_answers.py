@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..._display import counted, escaped
-from .._comparison import Comparison, Hit, Measured
+from .._findings import Findings, Hit, Measured
 from ._figures import score
 from ._markup import Child, Markup, clean, element
 from ._standing import QUALITY
@@ -38,18 +38,18 @@ class Dispute:
     difference: float
 
 
-def disputes(comparison: Comparison, most: int = SHOWN) -> list[Dispute]:
+def disputes(findings: Findings, most: int = SHOWN) -> list[Dispute]:
     """Return the queries on which two variants differ most, the most different first.
 
     Of each query the best and the worst variant are compared, among those that are not dominated where these are two or
     more. Of equal differences those come first whose pair of variants has been shown least.
     """
-    places = [place for place, item in enumerate(comparison.variants) if item.dominated_by is None]
+    places = [place for place, item in enumerate(findings.variants) if item.dominated_by is None]
     if len(places) < 2:
-        places = list(range(len(comparison.variants)))
-    if len(places) < 2 or not comparison.queries:
+        places = list(range(len(findings.variants)))
+    if len(places) < 2 or not findings.queries:
         return []
-    values = np.array([comparison.variants[place].by_query[QUALITY] for place in places], dtype=np.float64)
+    values = np.array([findings.variants[place].by_query[QUALITY] for place in places], dtype=np.float64)
     best, worst = values.argmax(axis=0), values.argmin(axis=0)
     spread = np.round(values.max(axis=0) - values.min(axis=0), 6)
     rest = [
@@ -68,13 +68,13 @@ def disputes(comparison: Comparison, most: int = SHOWN) -> list[Dispute]:
     return found
 
 
-def answers(comparison: Comparison) -> Markup | None:
+def answers(findings: Findings) -> Markup | None:
     """Return the section of the queries on which variants differ most."""
-    found = disputes(comparison)
+    found = disputes(findings)
     if not found:
         return None
-    queries = list(comparison.queries.items())
-    parts = [_dispute(comparison, item, *queries[item.query]) for item in found]
+    queries = list(findings.queries.items())
+    parts = [_dispute(findings, item, *queries[item.query]) for item in found]
     return element(
         "section",
         element("h2", "Where they differ most"),
@@ -88,21 +88,21 @@ def answers(comparison: Comparison) -> Markup | None:
     )
 
 
-def _dispute(comparison: Comparison, found: Dispute, key: str, text: str) -> Markup:
-    relevant = comparison.relevant.get(key, {})
-    sides = [(place, comparison.variants[place]) for place in (found.best, found.worst)]
+def _dispute(findings: Findings, found: Dispute, key: str, text: str) -> Markup:
+    relevant = findings.relevant.get(key, {})
+    sides = [(place, findings.variants[place]) for place in (found.best, found.worst)]
     hits = {hit.document for _, item in sides for hit in item.answers[found.query]}
     missed = [document for document in relevant if document not in hits]
     return element(
         "article",
         element("h3", "Query ", _key(key)),
         element("blockquote", _text(text), dir="auto"),
-        element("div", [_side(comparison, found.query, relevant, *side) for side in sides], class_="sides"),
-        _missed(comparison.documents, missed),
+        element("div", [_side(findings, found.query, relevant, *side) for side in sides], class_="sides"),
+        _missed(findings.documents, missed),
     )
 
 
-def _side(comparison: Comparison, query: int, relevant: Mapping[str, int], place: int, item: Measured) -> Markup:
+def _side(findings: Findings, query: int, relevant: Mapping[str, int], place: int, item: Measured) -> Markup:
     hits = item.answers[query]
     value = float(item.by_query[QUALITY][query])
     right = [rank for rank, hit in enumerate(hits, 1) if hit.document in relevant]
@@ -111,11 +111,11 @@ def _side(comparison: Comparison, query: int, relevant: Mapping[str, int], place
     return element(
         "section",
         element("h4", name(place, item), element("small", f"{QUALITY} {score(value)}, {where}")),
-        _list(comparison.documents, relevant, hits[:FIRST], 1),
+        _list(findings.documents, relevant, hits[:FIRST], 1),
         element(
             "details",
             element("summary", f"{FIRST + 1} to {len(hits)}"),
-            _list(comparison.documents, relevant, rest, FIRST + 1),
+            _list(findings.documents, relevant, rest, FIRST + 1),
         )
         if rest
         else None,

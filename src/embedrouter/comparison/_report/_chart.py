@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from ..._display import escaped
-from .._comparison import Comparison, Measured
+from .._findings import Findings, Measured
 from ._figures import between, money, score
 from ._markup import Markup, element
 from ._placement import (
@@ -32,21 +32,21 @@ from ._scale import Box, log_ticks, round_steps, text_width
 from ._standing import QUALITY, REACHED, Axis, Standing, frontier, mean, standings
 
 
-def chart(comparison: Comparison, axis: Axis, layout: Layout) -> Markup:
+def chart(findings: Findings, axis: Axis, layout: Layout) -> Markup:
     """Return the chart as SVG. Variants are numbered from 1, as in the tables."""
-    variants = comparison.variants
-    standing = standings(comparison, axis)
+    variants = findings.variants
+    standing = standings(findings, axis)
     at = placed(variants, axis, layout)
     boxes = numbers(variants, at)
     named = names(variants, standing, at, boxes, layout)
     key = f"{axis.key}-{layout.key}"
     return element(
         "svg",
-        element("title", f"{REACHED[comparison.judged_by]} by {axis.title}", id=f"title-{key}"),
-        element("desc", _description(comparison, axis), id=f"desc-{key}"),
-        _measure(at, f"{REACHED[comparison.judged_by]}, with 95 % interval"),
+        element("title", f"{REACHED[findings.judged_by]} by {axis.title}", id=f"title-{key}"),
+        element("desc", _description(findings, axis), id=f"desc-{key}"),
+        _measure(at, f"{REACHED[findings.judged_by]}, with 95 % interval"),
         [_foot(panel, at, axis, layout) for panel in at.panels],
-        _frontier_line(comparison, axis, at),
+        _frontier_line(findings, axis, at),
         [_column(place, item, axis, standing[place], at) for place, item in enumerate(variants)],
         [_number(place, box, standing[place]) for place, box in boxes.items()],
         [_name(name, standing[place]) for place, name in named.items()],
@@ -140,9 +140,9 @@ def _dollars(factor: int, power: int) -> str:
     return f"${factor * 10**power:,}" if power >= 0 else f"${factor * 10.0**power:.{max(2, -power)}f}"
 
 
-def _frontier_line(comparison: Comparison, axis: Axis, at: Placement) -> Markup | None:
+def _frontier_line(findings: Findings, axis: Axis, at: Placement) -> Markup | None:
     """Draw the best measure for each amount of money: to the right from each variant on the frontier, then up."""
-    variants, places = comparison.variants, frontier(comparison, axis)
+    variants, places = findings.variants, frontier(findings, axis)
     if not places:
         return None
     corners = [(at.x(place), at.y(mean(variants[place]))) for place in places]
@@ -174,8 +174,8 @@ def _name(name: Name, standing: Standing) -> Markup:
     return _text(x, box.bottom - 3, name.text, f"name {standing}", name.anchor)
 
 
-def _description(comparison: Comparison, axis: Axis) -> str:
-    on = [comparison.variants[place] for place in frontier(comparison, axis)]
+def _description(findings: Findings, axis: Axis) -> str:
+    on = [findings.variants[place] for place in frontier(findings, axis)]
     steps = "; ".join(f"{escaped(item.variant.label)}, {score(mean(item))}, {money(axis.cost(item))}" for item in on)
     return f"Each variant's {QUALITY} over its price. On the frontier, the cheapest first: {steps or 'none'}."
 

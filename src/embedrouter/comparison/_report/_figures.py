@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
-from .._comparison import Interval
+from .._findings import Interval
 
 UNKNOWN = "unknown"
 DIGITS = 100

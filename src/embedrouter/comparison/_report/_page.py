@@ -9,7 +9,7 @@ from hashlib import sha256
 from importlib import metadata, resources
 
 from ..._display import counted, escaped
-from .._comparison import Comparison
+from .._findings import Findings
 from ._answers import answers
 from ._chart import chart, key_glyph
 from ._figures import money
@@ -27,12 +27,12 @@ GENERATOR = "embedrouter compare"
 """By which a page of ours is known again, at its beginning."""
 
 
-def html_report(comparison: Comparison) -> str:
+def html_report(findings: Findings) -> str:
     """Return a comparison as one HTML page, without anything from elsewhere.
 
     It holds texts of documents: of the queries on which variants differ most, the ten nearest of both.
     """
-    title = f"Embedding models on {escaped(comparison.collection)}"
+    title = f"Embedding models on {escaped(findings.collection)}"
     style, script = _resource("report.css"), _resource("report.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
@@ -50,28 +50,28 @@ def html_report(comparison: Comparison) -> str:
         element("link", rel="icon", href="data:,"),  # or browsers would ask a server for one
         element("style", Markup(style)),
     )
-    body = element("body", _header(comparison), element("main", _sections(comparison)), _footer(comparison),
+    body = element("body", _header(findings), element("main", _sections(findings)), _footer(findings),
                    element("script", Markup(script)))  # fmt: skip
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
-def _sections(comparison: Comparison) -> list[Markup | None]:
-    if not comparison.variants:
-        return [element("p", "No model could be compared."), left_out(comparison)]
-    chances = pairs(comparison)
+def _sections(findings: Findings) -> list[Markup | None]:
+    if not findings.variants:
+        return [element("p", "No model could be compared."), left_out(findings)]
+    chances = pairs(findings)
     return [
-        element("section", element("h2", "The answer"), answer(comparison)),
+        element("section", element("h2", "The answer"), answer(findings)),
         element("section", element("h2", "Quality, price and latency"),
-                element("div", _charts(comparison), latency(comparison), class_="beside")),
-        judged(comparison),
-        left_out(comparison),
-        element("section", element("h2", "All figures"), figures(comparison), class_="across"),
+                element("div", _charts(findings), latency(findings), class_="beside")),
+        judged(findings),
+        left_out(findings),
+        element("section", element("h2", "All figures"), figures(findings), class_="across"),
         None if chances is None else element("section", element("h2", "Differences and chance"), chances),
-        answers(comparison),
+        answers(findings),
     ]  # fmt: skip
 
 
-def _charts(comparison: Comparison) -> Markup:
+def _charts(findings: Findings) -> Markup:
     """Return the charts by each price, of which one is shown at a time, and on paper all."""
     inputs = [
         element("input", type="radio", name="axis", id=f"by-{axis.key}", checked=axis is AXES[0]) for axis in AXES
@@ -79,7 +79,7 @@ def _charts(comparison: Comparison) -> Markup:
     labels = [element("label", axis.short, for_=f"by-{axis.key}") for axis in AXES]
     drawn = [
         element("div", element("p", axis.title, class_="on-paper"),
-                [chart(comparison, axis, layout) for layout in LAYOUTS], class_=f"by-{axis.key}")
+                [chart(findings, axis, layout) for layout in LAYOUTS], class_=f"by-{axis.key}")
         for axis in AXES
     ]  # fmt: skip
     return element("fieldset", element("legend", "Dollars for"), inputs, labels, drawn, _key(), class_="charts")
@@ -97,32 +97,30 @@ def _key() -> Markup:
     return element("ul", items, note, class_="key")
 
 
-def _header(comparison: Comparison) -> Markup:
+def _header(findings: Findings) -> Markup:
     facts = [
-        counted(comparison.document_count, "document"),
-        counted(len(comparison.queries), "query"),
-        counted(len(comparison.variants), "variant"),
-        f"{comparison.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        counted(findings.document_count, "document"),
+        counted(len(findings.queries), "query"),
+        counted(len(findings.variants), "variant"),
+        f"{findings.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     ]
-    title = element("h1", "Embedding models on ", element("bdi", escaped(comparison.collection)))
+    title = element("h1", "Embedding models on ", element("bdi", escaped(findings.collection)))
     return element("header", title, element("p", ", ".join(facts)))
 
 
-def _footer(comparison: Comparison) -> Markup:
+def _footer(findings: Findings) -> Markup:
     versions = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
         try:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             continue
-    measured = sorted({item.speed.at.astimezone(UTC).date() for item in comparison.variants if item.speed is not None})
+    measured = sorted({item.speed.at.astimezone(UTC).date() for item in findings.variants if item.speed is not None})
     days = " to ".join(dict.fromkeys(str(day) for day in (*measured[:1], *measured[-1:])))
-    facts = [f"Made on {comparison.at.astimezone(UTC):%Y-%m-%d} with {', '.join(versions)}."]
+    facts = [f"Made on {findings.at.astimezone(UTC):%Y-%m-%d} with {', '.join(versions)}."]
     if days:
         facts.append(f"Speed was measured on {days}.")
-    facts.append(
-        f"The comparison cost {money(comparison.spent)}." if comparison.spent else "The comparison cost nothing."
-    )
+    facts.append(f"The comparison cost {money(findings.spent)}." if findings.spent else "The comparison cost nothing.")
     return element("footer", element("p", " ".join(facts)))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..._display import escaped
-from .._comparison import Measured
+from .._findings import Measured
 from ._scale import Box, first_free, shortened, side_by_side, text_width
 from ._standing import QUALITY, Axis, Standing, mean
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from .._comparison import MEASURES, Comparison, Interval, Measured, Pair
+from .._findings import MEASURES, Findings, Interval, Measured, Pair
 from .._frontier import Cost
 
 QUALITY = MEASURES[0]
@@ -50,18 +50,18 @@ REACHED = {
 """What the height of a variant in the chart is, by how it was judged."""
 
 
-def frontier(comparison: Comparison, axis: Axis) -> list[int]:
+def frontier(findings: Findings, axis: Axis) -> list[int]:
     """Return the places of the variants on the frontier, the cheapest first."""
-    places = {item.variant.label: place for place, item in enumerate(comparison.variants)}
-    return [places[label] for label in comparison.frontier(axis.cost_name)]
+    places = {item.variant.label: place for place, item in enumerate(findings.variants)}
+    return [places[label] for label in findings.frontier(axis.cost_name)]
 
 
-def standings(comparison: Comparison, axis: Axis) -> list[Standing]:
+def standings(findings: Findings, axis: Axis) -> list[Standing]:
     """Return where each variant stands by one price."""
-    on = set(frontier(comparison, axis))
+    on = set(frontier(findings, axis))
     return [
         "frontier" if place in on else "behind" if item.dominated_by is None else "dominated"
-        for place, item in enumerate(comparison.variants)
+        for place, item in enumerate(findings.variants)
     ]
 
 
@@ -70,9 +70,9 @@ def mean(measured: Measured) -> float:
     return measured.quality[QUALITY].mean
 
 
-def pairs_by_labels(comparison: Comparison) -> Mapping[frozenset[str], Pair]:
+def pairs_by_labels(findings: Findings) -> Mapping[frozenset[str], Pair]:
     """Return the pairs by the labels of their variants."""
-    return {frozenset((pair.first, pair.second)): pair for pair in comparison.pairs}
+    return {frozenset((pair.first, pair.second)): pair for pair in findings.pairs}
 
 
 def difference_of(pair: Pair, label: str) -> Interval:
@@ -81,11 +81,11 @@ def difference_of(pair: Pair, label: str) -> Interval:
     return found if pair.first == label else Interval(-found.mean, -found.high, -found.low)
 
 
-def worse_by_more_than_chance(comparison: Comparison) -> list[list[int]]:
+def worse_by_more_than_chance(findings: Findings) -> list[list[int]]:
     """Return for each variant the places of those that it is better than by more than chance."""
-    place = {item.variant.label: number for number, item in enumerate(comparison.variants)}
-    found: list[list[int]] = [[] for _ in comparison.variants]
-    for pair in comparison.pairs:
+    place = {item.variant.label: number for number, item in enumerate(findings.variants)}
+    found: list[list[int]] = [[] for _ in findings.variants]
+    for pair in findings.pairs:
         if pair.differs and pair.first in place and pair.second in place:
             better, worse = (pair.first, pair.second) if pair.difference.mean > 0 else (pair.second, pair.first)
             found[place[better]].append(place[worse])

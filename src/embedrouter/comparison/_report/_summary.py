@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..._display import counted, data_size, escaped
-from .._comparison import Comparison, Measured
+from .._findings import Findings, Measured
 from .._frontier import cheapest_as_good, smallest_as_good
 from ._figures import between, difference, differences, money, score
 from ._markup import Markup, element
@@ -48,9 +48,9 @@ def name(place: int, item: Measured) -> Markup:
     return element("span", element("b", str(place + 1), class_="place"), " ", label, class_="variant")
 
 
-def answer(comparison: Comparison) -> Markup:
+def answer(findings: Findings) -> Markup:
     """Say which variant is best, which cheaper one may do, and which are on the frontier."""
-    variants = comparison.variants
+    variants = findings.variants
     best = variants[0]
     sentences = [
         element(
@@ -59,9 +59,9 @@ def answer(comparison: Comparison) -> Markup:
             name(0, best),
             f". {QUALITY} {score(mean(best))} ({between(best.quality[QUALITY])}), {_price(best)}.",
         ),
-        _cheaper(comparison),
-        _smaller(comparison),
-        [_on_frontier(comparison, axis) for axis in AXES],
+        _cheaper(findings),
+        _smaller(findings),
+        [_on_frontier(findings, axis) for axis in AXES],
     ]
     return element("ul", sentences, class_="answer")
 
@@ -74,60 +74,60 @@ def _price(item: Measured) -> str:
     return f"{money(item.queries_cost)} for a million queries"
 
 
-def _cheaper(comparison: Comparison) -> Markup | None:
+def _cheaper(findings: Findings) -> Markup | None:
     """Name the cheapest variant that is not worse than the best by more than chance."""
-    best, found = comparison.variants[0], cheapest_as_good(comparison)
+    best, found = findings.variants[0], cheapest_as_good(findings)
     if found is None:
         limit = best.queries_cost
-        costs = [item.queries_cost for item in comparison.variants if item.queries_cost is not None]
+        costs = [item.queries_cost for item in findings.variants if item.queries_cost is not None]
         if limit is None or min(costs) >= limit:
             return None
         return element("li", "No variant whose queries cost less is as good, as far as these queries can tell.")
-    pair = pairs_by_labels(comparison)[frozenset((best.variant.label, found.variant.label))]
+    pair = pairs_by_labels(findings)[frozenset((best.variant.label, found.variant.label))]
     gap = difference_of(pair, found.variant.label)
     return element(
         "li",
         element("strong", "The cheapest that is not worse by more than chance: "),
-        name(comparison.variants.index(found), found),
+        name(findings.variants.index(found), found),
         f". {QUALITY} {score(mean(found))}, {_price(found)}; "
         f"{difference(gap.mean)} ({differences(gap)}) against the best.",
     )
 
 
-def _smaller(comparison: Comparison) -> Markup | None:
+def _smaller(findings: Findings) -> Markup | None:
     """Name the variant with the smallest index that is not worse than the best by more than chance."""
-    found = smallest_as_good(comparison)
+    found = smallest_as_good(findings)
     if found is None:
         return None
     return element(
         "li",
         element("strong", "The smallest index that is not worse by more than chance: "),
-        name(comparison.variants.index(found), found),
-        f". {data_size(found.index_bytes)}, in place of {data_size(comparison.variants[0].index_bytes)}.",
+        name(findings.variants.index(found), found),
+        f". {data_size(found.index_bytes)}, in place of {data_size(findings.variants[0].index_bytes)}.",
     )
 
 
-def _on_frontier(comparison: Comparison, axis: Axis) -> Markup | None:
+def _on_frontier(findings: Findings, axis: Axis) -> Markup | None:
     """List the numbers of the variants on the frontier, the cheapest first."""
-    places = frontier(comparison, axis)
+    places = frontier(findings, axis)
     if len(places) < 2:
         return None
     listed = ", ".join(str(place + 1) for place in places)
     return element("li", f"On the frontier by {axis.title}, the cheapest first: ", element("b", listed), ".")
 
 
-def judged(comparison: Comparison) -> Markup:
+def judged(findings: Findings) -> Markup:
     """Say who decided which documents answer a query, and what that means for the measures."""
-    title, meaning = JUDGED[comparison.judged_by]
-    number = len(comparison.queries)
+    title, meaning = JUDGED[findings.judged_by]
+    number = len(findings.queries)
     few = f"With only {counted(number, 'query')} the intervals are wide, and few differences can be told from chance."
     return element(
         "section",
         element("h2", "How it was judged: ", title[0].lower() + title[1:], id="judged"),
         element("p", meaning),
         element("p", few) if number < FEW else None,
-        [element("p", escaped(note)) for note in comparison.notes],
+        [element("p", escaped(note)) for note in findings.notes],
         element("p", METHOD),
-        class_="judged" if comparison.judged_by == "judgements" else "judged caution",
+        class_="judged" if findings.judged_by == "judgements" else "judged caution",
         aria_labelledby="judged",
     )

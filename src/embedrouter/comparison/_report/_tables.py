@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..._display import data_size, escaped
-from .._comparison import MEASURES, Comparison, Measured, Pair
+from .._findings import MEASURES, Findings, Measured, Pair
 from ._chart import key_glyph
 from ._figures import UNKNOWN, between, difference, differences, money, rate, score, seconds, share
 from ._markup import Child, Markup, element
@@ -66,10 +66,10 @@ FIGURES = (
 )
 
 
-def figures(comparison: Comparison) -> Markup:
+def figures(findings: Findings) -> Markup:
     """Return the table of all figures, a row for each variant."""
-    better = worse_by_more_than_chance(comparison)
-    places = {item.variant.label: str(place + 1) for place, item in enumerate(comparison.variants)}
+    better = worse_by_more_than_chance(findings)
+    places = {item.variant.label: str(place + 1) for place, item in enumerate(findings.variants)}
     groups: dict[str, int] = {}
     for figure in FIGURES:
         groups[figure.group] = groups.get(figure.group, 0) + 1
@@ -81,9 +81,9 @@ def figures(comparison: Comparison) -> Markup:
         element("tr", [element("th", figure.title, scope="col", data_sort=True) for figure in FIGURES],
                 element("th", "better than", scope="col"), element("th", "dominated by", scope="col")),
     )  # fmt: skip
-    standing = standings(comparison, QUERIES)
+    standing = standings(findings, QUERIES)
     rows = []
-    for place, item in enumerate(comparison.variants):
+    for place, item in enumerate(findings.variants):
         cells = [element("td", figure.cell(item), data_value=_number(figure.value(item))) for figure in FIGURES]
         by = item.dominated_by
         rows.append(
@@ -134,10 +134,10 @@ def numbers(places: Sequence[int]) -> str:
     )
 
 
-def latency(comparison: Comparison) -> Markup:
+def latency(findings: Findings) -> Markup:
     """Return the variants with their marks in the chart, and the time of a query from median to 95th as a bar."""
-    variants = comparison.variants
-    standing = standings(comparison, QUERIES)
+    variants = findings.variants
+    standing = standings(findings, QUERIES)
     known = [
         time
         for item in variants
@@ -174,12 +174,12 @@ def latency(comparison: Comparison) -> Markup:
     return element("table", caption, element("thead", element("tr", titles)), element("tbody", rows), class_="latency")
 
 
-def pairs(comparison: Comparison) -> Markup | None:
+def pairs(findings: Findings) -> Markup | None:
     """Return each pair of variants: the difference, on how many queries each is better, and whether it is chance."""
-    if not comparison.pairs:
+    if not findings.pairs:
         return None
-    variants = {item.variant.label: (place, item) for place, item in enumerate(comparison.variants)}
-    known = [pair for pair in comparison.pairs if pair.first in variants and pair.second in variants]
+    variants = {item.variant.label: (place, item) for place, item in enumerate(findings.variants)}
+    known = [pair for pair in findings.pairs if pair.first in variants and pair.second in variants]
     rows = []
     for pair in sorted(known, key=lambda pair: sorted((variants[pair.first][0], variants[pair.second][0]))):
         rows.append(_pair(pair, *sorted((variants[pair.first], variants[pair.second]), key=lambda item: item[0])))
@@ -208,13 +208,13 @@ def _pair(pair: Pair, first: tuple[int, Measured], second: tuple[int, Measured])
     )
 
 
-def left_out(comparison: Comparison) -> Markup | None:
+def left_out(findings: Findings) -> Markup | None:
     """Return the models that could not be compared, each with the reason."""
-    if not comparison.left_out:
+    if not findings.left_out:
         return None
     items = [
         (element("dt", element("bdi", escaped(model))), element("dd", escaped(reason)))
-        for model, reason in comparison.left_out.items()
+        for model, reason in findings.left_out.items()
     ]
     return element("section", element("h2", "Left out"), element("dl", items))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,7 @@ from ...types import Vectors
 from .._metadata import fitted, restored
 from .._rows import parts, row, spread, stored_text
 from .._transfer import Distance, StoredText
-from ._statements import Statement, as_text, as_vector, holds
-
-if TYPE_CHECKING:
-    from ._database import PostgresDatabase
+from ._statements import SQLDatabase, Statement, as_text, as_vector, holds
 
 ROWS = "langchain_pg_embedding"
 PUT = 500
@@ -36,7 +33,7 @@ class LangChainCollection:
     kind, keeps = "PostgreSQL, LangChain's `PGVector`", "the collection's row (`cmetadata`)"
     place = "STORE"
 
-    def __init__(self, database: PostgresDatabase, name: str) -> None:
+    def __init__(self, database: SQLDatabase, name: str) -> None:
         self.database, self._run, self.name = database, database.run, name
         self.title = f"The collection {name!r}"
         self.uuid = str(self._row()["uuid"])

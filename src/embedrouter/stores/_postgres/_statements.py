@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ...errors import ConfigError
 from .._metadata import is_json
+from .._transfer import Database
 
 Statement: TypeAlias = Callable[..., "list[Mapping[str, Any]]"]
 """Runs one statement with its parameters, or with several sets of them (``each=``), and returns the rows."""
@@ -42,6 +43,12 @@ class Statements:
             yield run
             if hasattr(session, "commit"):
                 session.commit()
+
+
+class SQLDatabase(Database, Protocol):
+    """A database that takes statements."""
+
+    run: Statements
 
 
 def by_session(session_maker: Callable[[], AbstractContextManager[Any]]) -> Statements:

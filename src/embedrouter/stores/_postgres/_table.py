@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +17,7 @@ from ...types import Vectors
 from .._metadata import fitted, restored
 from .._rows import parts, row, spread, stored_text
 from .._transfer import Distance, StoredText
-from ._statements import Statement, as_text, as_vector, holds, quoted
-
-if TYPE_CHECKING:
-    from ._database import PostgresDatabase
+from ._statements import SQLDatabase, Statement, as_text, as_vector, holds, quoted
 
 MARK = "embedrouter: "
 """The beginning of the line in a table's comment."""
@@ -49,7 +46,7 @@ class PostgresTable:
     kind, keeps = "PostgreSQL, `PGVectorStore` of LangChain and of LlamaIndex", "the comment of the table"
     place = "STORE"
 
-    def __init__(self, database: PostgresDatabase, schema: str, table: str, columns: Columns) -> None:
+    def __init__(self, database: SQLDatabase, schema: str, table: str, columns: Columns) -> None:
         self.database, self._run = database, database.run
         self.schema, self.table, self.columns = schema, table, columns
         self.name = table.removeprefix("data_") if columns == LLAMA_INDEX else table
