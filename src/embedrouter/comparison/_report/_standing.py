@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from .._findings import MEASURES, Findings, Interval, Measured, Pair
 from .._frontier import Cost
+from .._frontier import frontier as labels_on_frontier
 
 QUALITY = MEASURES[0]
 
@@ -53,7 +54,7 @@ REACHED = {
 def frontier(findings: Findings, axis: Axis) -> list[int]:
     """Return the places of the variants on the frontier, the cheapest first."""
     places = {item.variant.label: place for place, item in enumerate(findings.variants)}
-    return [places[label] for label in findings.frontier(axis.cost_name)]
+    return [places[label] for label in labels_on_frontier(findings.variants, axis.cost_name)]
 
 
 def standings(findings: Findings, axis: Axis) -> list[Standing]:
