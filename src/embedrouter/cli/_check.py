@@ -31,7 +31,7 @@ from ..spending import tag
 from ..stores import DumpedStore, opened
 from ..tiered import require_single_space
 from ..types import dollars
-from ._console import Output, complain
+from ._console import Output, complain, complain_of
 from ._options import AsJson, ConfigFile, ModelName, exclusive
 from ._routers import find_router, read_config
 
@@ -76,7 +76,7 @@ def command(
                  "router.check_vectors(texts, vectors).")  # fmt: skip
         raise typer.Exit(2) from None
     except EmbedRouterError as error:
-        complain("\n".join((f"embedrouter: {error}", *getattr(error, "__notes__", ()))))
+        complain_of(error)
         raise typer.Exit(2) from None
     for line in verdict.lines:
         output.line(line)
@@ -247,7 +247,7 @@ def _try(name: str, length: int, rows: Sequence[Row], verdict: _Verdict, account
             check = check_rows(router, rows)
     except AuthenticationError as error:
         verdict.left_out.setdefault(masked(str(error).splitlines()[0]), []).append(name)
-    except (ConfigError, EmbedRouterError) as error:
+    except EmbedRouterError as error:
         verdict.left_out.setdefault(masked(str(error).splitlines()[0])[:120], []).append(name)
     else:
         verdict.tried.append(name)

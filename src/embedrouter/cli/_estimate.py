@@ -13,7 +13,7 @@ from .._display import data_size
 from ..calls import total
 from ..errors import ConfigError
 from ..router import Router, wiring_of
-from ..types import Estimate, InputType
+from ..types import OVERLONG, Estimate, InputType
 from . import _completion
 from ._console import STEP, Output
 from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
@@ -99,11 +99,7 @@ def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output
     """Say how many texts are over the model's limit, what happens to them, and how to avoid that."""
     if not estimate.too_long:
         return
-    what = {
-        "mean": "the vectors of their parts are averaged",
-        "truncate": "only their beginning is embedded",
-        "error": "the model decides whether it refuses them",
-    }[wiring_of(router).on_too_long]
+    what = OVERLONG[wiring_of(router).on_too_long]
     advice = "" if source.split else f" Split texts as your program does: {SPLIT_EXAMPLE}."
     about = "" if estimate.exact else " perhaps"
     verb = "text is" if estimate.too_long == 1 else "texts are"
@@ -113,8 +109,7 @@ def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output
 def texts_at_once(router: Router, tier: str, input_type: InputType) -> int | None:
     """Return how many texts ``warm`` embeds at once: few where a model runs on this machine, so that its bar moves."""
     model = router.estimate(["a"], input_type=input_type, tier=tier).model
-    is_local = any(candidate.local for candidate in wiring_of(router).candidates if candidate.name == model)
-    return STEP if is_local else None
+    return STEP if wiring_of(router).is_local(model) else None
 
 
 def _shown(estimate: Estimate) -> dict[str, object]:

@@ -63,10 +63,10 @@ def show(
             "Unconfirmed requests got no answer: they may have been billed, and count towards budgets. Compare with "
             "the provider's bill, and run: embedrouter ledger confirm NUMBER, or: embedrouter ledger release NUMBER"
         )
-        _table(output, unconfirmed)
+        show_requests(output, unconfirmed)
     if bills:
         output.line("Bills that cannot be true: the estimate is booked in their place.")
-        _table(output, bills)
+        show_requests(output, bills)
     output.json(
         {"ledger": str(place), "bytes": size, "total": total, "unconfirmed": unconfirmed, "implausible_bills": bills}
     )
@@ -250,11 +250,11 @@ def _report(place: LedgerPlace, done: str, requests: list[Unconfirmed], as_json:
     amount = sum((request.amount or Decimal(0) for request in requests), Decimal(0))
     output.line(f"{len(requests):,} requests were {done} in {place}.")
     if requests:
-        _table(output, requests)
+        show_requests(output, requests)
     output.json({"ledger": str(place), done: requests, "amount": amount})
 
 
-def _table(output: Output, requests: list[Any]) -> None:
+def show_requests(output: Output, requests: Sequence[Any]) -> None:
     """Print the last requests; their numbers are names, without separators of thousands."""
     rows = [asdict(request) for request in requests[-SHOWN:]]
     output.table([{**row, "number": str(row["number"])} if "number" in row else row for row in rows])

@@ -17,6 +17,7 @@ from ...comparison import (
     smallest_as_good,
 )
 from ...errors import ConfigError
+from ...spending import sum_of
 from ...types import Estimate
 from .._console import Output
 
@@ -56,8 +57,8 @@ def _heading(name: str, documents: int, queries: int, judged_by: str) -> str:
 
 def _cost(both: Sequence[Estimate]) -> dict[str, object]:
     """Return the columns for one model."""
-    likely = _total([estimate.likely_cost for estimate in both])
-    most = _total([estimate.cost for estimate in both])
+    likely = sum_of(estimate.likely_cost for estimate in both)
+    most = sum_of(estimate.cost for estimate in both)
     bound = all(estimate.is_bound for estimate in both)
     return {
         "texts": sum(estimate.unique for estimate in both),
@@ -66,11 +67,6 @@ def _cost(both: Sequence[Estimate]) -> dict[str, object]:
         "likely": cost_shown(likely),
         "at most": cost_shown(most) if bound else "no bound",
     }
-
-
-def _total(amounts: Sequence[Decimal | None]) -> Decimal | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known, Decimal(0)) if len(known) == len(amounts) else None
 
 
 # Figures
