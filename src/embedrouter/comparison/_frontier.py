@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from ._comparison import MEASURES, Comparison, Measured, Pair
+from ._comparison import MEASURES, Comparison, Interval, Measured, Pair
 
 Cost: TypeAlias = Literal["queries_cost", "corpus_cost"]
 """Dollars for a million queries, or for the documents."""
@@ -31,6 +31,12 @@ def frontier(measured: Sequence[Measured], by: Cost) -> list[str]:
 def ndcg(measured: Measured) -> float:
     """Return the nDCG@10 of a variant."""
     return measured.quality[MEASURES[0]].mean
+
+
+def difference_of(pair: Pair, label: str) -> Interval:
+    """Return the difference of a pair, as that of the variant with ``label`` minus the other."""
+    found = pair.difference
+    return found if pair.first == label else Interval(-found.mean, -found.high, -found.low)
 
 
 def by_merit(measured: Measured) -> tuple[float, bool, Decimal, int]:

@@ -14,6 +14,7 @@ from ...comparison import (
     Plan,
     as_good,
     cheapest_as_good,
+    difference_of,
     smallest_as_good,
 )
 from ...errors import ConfigError
@@ -176,10 +177,8 @@ def _instead(found: Comparison) -> Iterator[str]:
 
 def _against(best: str, pair: Pair) -> tuple[str, Interval, bool]:
     """Return the other variant of a pair, by how much the best leads, and whether that is more than chance."""
-    gap = pair.difference
-    if pair.first == best:
-        return pair.second, gap, pair.differs
-    return pair.first, Interval(-gap.mean, -gap.high, -gap.low), pair.differs
+    other = pair.second if pair.first == best else pair.first
+    return other, difference_of(pair, best), pair.differs
 
 
 def _gap(gap: Interval) -> str:

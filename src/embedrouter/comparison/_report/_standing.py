@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from .._comparison import MEASURES, Comparison, Interval, Measured, Pair
+from .._comparison import MEASURES, Comparison, Measured, Pair
 from .._frontier import Cost
 
 QUALITY = MEASURES[0]
@@ -65,20 +65,9 @@ def standings(comparison: Comparison, axis: Axis) -> list[Standing]:
     ]
 
 
-def mean(measured: Measured) -> float:
-    """Return the measure that decides."""
-    return measured.quality[QUALITY].mean
-
-
 def pairs_by_labels(comparison: Comparison) -> Mapping[frozenset[str], Pair]:
     """Return the pairs by the labels of their variants."""
     return {frozenset((pair.first, pair.second)): pair for pair in comparison.pairs}
-
-
-def difference_of(pair: Pair, label: str) -> Interval:
-    """Return the difference of a pair, as that of the variant with ``label`` minus the other."""
-    found = pair.difference
-    return found if pair.first == label else Interval(-found.mean, -found.high, -found.low)
 
 
 def worse_by_more_than_chance(comparison: Comparison) -> list[list[int]]:
