@@ -32,7 +32,7 @@ from ..stores import DumpedStore, opened
 from ..tiered import require_single_space
 from ..types import dollars
 from ._console import Output, complain, complain_of
-from ._options import AsJson, ConfigFile, ModelName, exclusive
+from ._options import AsJson, CollectionName, ConfigFile, ModelName, exclusive
 from ._routers import find_router, read_config
 
 TAG = "check"
@@ -53,9 +53,7 @@ def command(
     ],
     model: ModelName = None,
     config: ConfigFile = None,
-    collection: Annotated[
-        str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")
-    ] = None,
+    collection: CollectionName = None,
     which: Annotated[bool, typer.Option("--which", help="Try the models whose keys are set, cheapest first.")] = False,
     sample: Annotated[int, typer.Option("--sample", min=1, max=1000, help="Vectors to compare.")] = COMPARED,
     write: Annotated[bool, typer.Option("--mark", help="If they match, write the space into the store.")] = False,
