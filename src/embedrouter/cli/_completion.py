@@ -35,7 +35,7 @@ def completing() -> Iterator[None]:
             yield
     except SystemExit:
         pass
-    except Exception:  # noqa: BLE001 - a traceback would stand in the line that somebody types
+    except Exception:  # noqa: BLE001 - a traceback would stand in the line that is being typed
         sys.exit(1)
     for line in said.getvalue().splitlines():
         say(line.removeprefix(prefix))

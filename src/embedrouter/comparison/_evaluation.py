@@ -152,7 +152,7 @@ def _shortened(subjects: Sequence[Subject]) -> Iterator[str]:
 
 
 def _unmeasured(subjects: Sequence[Subject]) -> Iterator[str]:
-    """Yield a sentence for each model whose speed nobody has measured, because its vectors were there."""
+    """Yield a sentence for each model whose speed is not known, because its vectors were in the cache."""
     for subject in subjects:
         if subject.speed.speed() is None and not subject.total.requests:
             yield (

@@ -1,4 +1,4 @@
-"""Which variants are worth their price: those that nobody beats for the same money."""
+"""Choose the variants that are worth their price: no other reaches as much for the same money."""
 
 from __future__ import annotations
 
