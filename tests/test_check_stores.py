@@ -28,7 +28,7 @@ from embedrouter.langchain import RouterEmbeddings
 from embedrouter.llama_index import RouterEmbedding
 from embedrouter.retrieval.store_guard import DIMENSIONS, SPACE
 from embedrouter.stores import KINDS as STORES
-from embedrouter.stores import aguard, guard, metadata
+from embedrouter.stores import aguard, guard, metadata, readable
 from tests import filled_stores as filled
 from tests.command_line import Ended, run
 from tests.emulator import Emulator
@@ -228,6 +228,15 @@ def test_servers_that_do_not_answer_are_told_in_seconds(address: str, message: s
     assert message in ended.stderr
     assert "secret" not in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("end", ["[1.0, 2.0]", ""])
+def test_a_storage_context_that_ends_too_early_is_told(end: str, tmp_path: Path) -> None:
+    """Its disk was full, or the program was killed while it saved."""
+    (tmp_path / "docstore.json").write_text("{}")
+    (tmp_path / "default__vector_store.json").write_text('{"embedding_dict": {' + (f'"a": {end}' if end else ""))
+    with readable(tmp_path) as store, pytest.raises(ConfigError, match="is not what LlamaIndex writes"):
+        store.count()
 
 
 class Malice:

@@ -145,6 +145,8 @@ def _facts(record: Any) -> Mapping[str, Any]:
     if (as_shown := getattr(record, "as_shown", None)) is not None:
         shown: Mapping[str, Any] = as_shown()
         return shown
+    if isinstance(record, Mapping):
+        return record
     if is_dataclass(record):
         facts = {item.name: getattr(record, item.name) for item in fields(record)}
         return facts if priced(facts) else {**facts, "cost": "unknown"}

@@ -91,7 +91,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise FileProblemError((error.strerror or str(error)).lower()) from error
 
 
-def read_document(file: IO[bytes], limit: int, errors: str = "strict", *, empty: bool = False) -> str:
+def read_document(file: IO[bytes], limit: int, *, empty: bool = False) -> str:
     """Read a file that is one text, as Python's text mode does: UTF-8, line ends as ``\\n``, a byte order mark kept.
 
     Raises:
@@ -106,7 +106,7 @@ def read_document(file: IO[bytes], limit: int, errors: str = "strict", *, empty:
     if b"\0" in content:
         raise FileProblemError("not text")
     try:
-        text = content.decode(errors=errors)
+        text = content.decode()
     except UnicodeDecodeError:
         raise FileProblemError("not UTF-8 text", hint="Convert the file to UTF-8.") from None
     if not (empty or text.removeprefix("\ufeff").strip()):

@@ -100,13 +100,13 @@ def _list_elements(buffer: str, file: io.TextIOWrapper) -> Iterator[Row]:
     number, step = 0, STEP
     position = buffer.index("[") + 1
     while True:
-        position = _skip(buffer, position, BLANK)
+        position = _skip_blanks(buffer, position)
         separator = buffer[position : position + 1]
         if separator == "]":
             break
         begin = position
         if number and separator == ",":
-            begin = _skip(buffer, position + 1, BLANK)
+            begin = _skip_blanks(buffer, position + 1)
         elif number and separator:
             raise FileProblemError("broken JSON", f"row {number + 1}")
         try:
@@ -128,8 +128,8 @@ def _list_elements(buffer: str, file: io.TextIOWrapper) -> Iterator[Row]:
         step = max(STEP, len(buffer))  # an element is decoded again at most so often as its length doubles
 
 
-def _skip(text: str, position: int, characters: str) -> int:
-    while position < len(text) and text[position] in characters:
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in BLANK:
         position += 1
     return position
 

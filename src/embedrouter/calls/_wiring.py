@@ -98,6 +98,10 @@ class Wiring:
         able = [item for item in self.candidates if item.rank >= rank]
         return min(able or self.candidates, key=in_turn)
 
+    def is_local(self, model: str) -> bool:
+        """Return whether a model runs on this machine."""
+        return any(item.local for item in self.candidates if item.name == model)
+
     def require_affordable(self, amount: Decimal | None) -> None:
         """Refuse work of several calls whose total cost (``None``: unknown) exceeds the budget.
 

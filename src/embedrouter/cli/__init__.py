@@ -29,7 +29,7 @@ from . import (
     _warm,
 )
 from ._completion import completing
-from ._console import Commands, complain, say
+from ._console import Commands, complain_of, say
 from ._streams import standard_streams
 
 __all__ = ["app", "main"]
@@ -80,5 +80,5 @@ def main() -> None:
         try:
             app(prog_name="embedrouter")
         except EmbedRouterError as error:
-            complain("\n".join((f"embedrouter: {error}", *getattr(error, "__notes__", ()))))
+            complain_of(error)
             sys.exit(1)

@@ -18,7 +18,8 @@ from ..router import Router, wiring_of
 from ..tiered import TieredRouter
 from ..types import InputType, Vectors
 from ._console import STEP, Output, exit_on_interrupt, interrupt_message
-from ._options import AsJson, CachePlace, ConfigFile, NoCache, Yes, exclusive
+from ._exclusive import exclusive
+from ._options import AsJson, CachePlace, ConfigFile, NoCache, Yes
 from ._routers import WORDLLAMA, build_router, cache_location, separate_routers, settings_for
 
 MINILM = "sentence-transformers:sentence-transformers/all-MiniLM-L6-v2"

@@ -31,8 +31,9 @@ from ..spending import tag
 from ..stores import DumpedStore, opened
 from ..tiered import require_single_space
 from ..types import dollars
-from ._console import Output, complain
-from ._options import AsJson, ConfigFile, ModelName, exclusive
+from ._console import Output, complain, complain_of
+from ._exclusive import exclusive
+from ._options import AsJson, CollectionName, ConfigFile, ModelName
 from ._routers import find_router, read_config
 
 TAG = "check"
@@ -53,9 +54,7 @@ def command(
     ],
     model: ModelName = None,
     config: ConfigFile = None,
-    collection: Annotated[
-        str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")
-    ] = None,
+    collection: CollectionName = None,
     which: Annotated[bool, typer.Option("--which", help="Try the models whose keys are set, cheapest first.")] = False,
     sample: Annotated[int, typer.Option("--sample", min=1, max=1000, help="Vectors to compare.")] = COMPARED,
     write: Annotated[bool, typer.Option("--mark", help="If they match, write the space into the store.")] = False,
@@ -76,7 +75,7 @@ def command(
                  "router.check_vectors(texts, vectors).")  # fmt: skip
         raise typer.Exit(2) from None
     except EmbedRouterError as error:
-        complain("\n".join((f"embedrouter: {error}", *getattr(error, "__notes__", ()))))
+        complain_of(error)
         raise typer.Exit(2) from None
     for line in verdict.lines:
         output.line(line)
@@ -247,7 +246,7 @@ def _try(name: str, length: int, rows: Sequence[Row], verdict: _Verdict, account
             check = check_rows(router, rows)
     except AuthenticationError as error:
         verdict.left_out.setdefault(masked(str(error).splitlines()[0]), []).append(name)
-    except (ConfigError, EmbedRouterError) as error:
+    except EmbedRouterError as error:
         verdict.left_out.setdefault(masked(str(error).splitlines()[0])[:120], []).append(name)
     else:
         verdict.tried.append(name)

@@ -1,4 +1,4 @@
-"""What shells complete: the names of models, beside the commands and options that typer knows.
+"""What shells complete: the names of models, tiers and tags, beside the commands and options that typer knows.
 
 A shell asks at each press of the tab key, so an answer is read from files, and nothing is said where there is none.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import wraps
 from io import StringIO
+from pathlib import Path
 
 from ._console import say
 
@@ -34,7 +35,7 @@ def completing() -> Iterator[None]:
             yield
     except SystemExit:
         pass
-    except Exception:  # noqa: BLE001 - a traceback would stand in the line that somebody types
+    except Exception:  # noqa: BLE001 - a traceback would stand in the line that is being typed
         sys.exit(1)
     for line in said.getvalue().splitlines():
         say(line.removeprefix(prefix))
@@ -55,7 +56,7 @@ def _join_words() -> str:
     return head + colon
 
 
-def quiet(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+def _quiet(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     """Return a function that gives typer the names that begin with a text, and none where they cannot be read."""
 
     @wraps(names)
@@ -69,7 +70,7 @@ def quiet(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     return complete
 
 
-@quiet
+@_quiet
 def models() -> list[str]:
     """Return the names of the catalogue."""
     from ..models import load_catalogue
@@ -77,9 +78,36 @@ def models() -> list[str]:
     return sorted(load_catalogue())
 
 
-@quiet
+@_quiet
 def providers() -> list[str]:
     """Return the providers of the catalogue."""
     from ..models import load_catalogue
 
     return sorted({card.provider for card in load_catalogue().values()})
+
+
+@_quiet
+def tiers() -> list[str]:
+    """Return the tiers of the configuration that a search finds."""
+    from ..models import TIERS
+    from ._routers import find_config
+
+    config = find_config(None, None)
+    tables = config.routers()
+    if config.is_tiered:
+        return list(tables)
+    (settings,) = tables.values()
+    return list(settings.get("tiers", TIERS))
+
+
+@_quiet
+def tags() -> list[str]:
+    """Return the tags of the ledger that a search finds."""
+    from ._ledgers import find_ledgers, open_ledger
+
+    found: set[str] = set()
+    for file in find_ledgers(None, None):
+        if isinstance(file, Path) and file.exists():  # a server may be far away
+            with open_ledger(file) as ledger:
+                found |= set(ledger.totals("tag"))
+    return sorted(found - {""})

@@ -24,7 +24,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from .._display import escaped, masked
-from ..errors import ConfigError
+from ..errors import ConfigError, EmbedRouterError
+from ..spending import sum_of
 from ..types import Estimate, dollars
 from ._layout import table_lines, wrap
 
@@ -96,8 +97,7 @@ class Output:
 
     def confirm_cost(self, estimates: Sequence[Estimate], refusal: str, *, piped: bool = False) -> None:
         """Show what texts would cost and ask, unless they are free of charge; see ``require_agreement``."""
-        costs = [estimate.cost for estimate in estimates]
-        total = None if None in costs else sum(filter(None, costs), Decimal(0))
+        total = sum_of(estimate.cost for estimate in estimates)
         if total != 0:
             price = "an unknown price" if total is None else _likely_and_most(estimates, total)
             tokens = sum(estimate.likely_tokens for estimate in estimates)
@@ -158,6 +158,11 @@ def complain(text: str) -> None:
         print("\n".join(_broken(line, _width(sys.stderr))), file=sys.stderr)
 
 
+def complain_of(error: EmbedRouterError) -> None:
+    """Print an error with its notes on stderr."""
+    complain("\n".join((f"embedrouter: {error}", *getattr(error, "__notes__", ()))))
+
+
 def _width(stream: TextIO) -> int:
     return Console(file=stream).width if stream.isatty() else UNLIMITED
 
@@ -212,6 +217,16 @@ def interrupt_message(cache_location: str | None) -> str:
     if cache_location is None:
         return "Stopped. No cache is in use: the next run starts anew."
     return f"Stopped. Embedded texts are in the cache ({cache_location}): the next run continues from there."
+
+
+def resume_message(spent: str, cache_location: object) -> str:
+    """Return what a run has spent, and how the same command goes on."""
+    if cache_location is None:
+        return f"{spent} No cache is in use: the next run starts anew."
+    return (
+        f"{spent} What was answered is in the cache ({cache_location}): the same command continues from there and pays "
+        "for nothing twice."
+    )
 
 
 def _likely_and_most(estimates: Sequence[Estimate], most: Decimal) -> str:

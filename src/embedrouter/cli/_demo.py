@@ -25,8 +25,9 @@ from ..models import load_catalogue
 from ..router import Router
 from ..spending import Account, cost, tag
 from ._console import STEP, Output, exit_on_interrupt, interrupt_message
-from ._ledger import open_ledger
-from ._options import AsJson, CachePlace, NoCache, exclusive
+from ._exclusive import exclusive
+from ._ledgers import open_ledger
+from ._options import AsJson, CachePlace, NoCache
 from ._routers import WORDLLAMA, cache_location
 from ._texts import Skipped, TextOptions, Texts
 

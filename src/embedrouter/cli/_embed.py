@@ -18,7 +18,7 @@ from ..tiered import default_tier
 from ..types import dollars
 from ._batch import PollInterval, collect_batches
 from ._console import Output, complain
-from ._options import AsJson, InputTypeName, RouterOptions, Yes, expand_bundles
+from ._options import AsJson, BatchAndWait, InputTypeName, RouterOptions, TagName, TierName, Yes, expand_bundles
 from ._routers import cache_location, find_router, router_at_tier
 from ._run import Run
 from ._targets import STDOUT, ids_beside, is_file, target
@@ -42,13 +42,13 @@ def command(
         str | None, typer.Option("--collection", metavar="NAME", help="The collection or table of a store.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a file of that name.")] = False,
-    tier: Annotated[str | None, typer.Option(metavar="T", help="The tier; by default the router's.")] = None,
-    tag: Annotated[str | None, typer.Option(metavar="NAME", help="Book the spending under this name.")] = None,
+    tier: TierName = None,
+    tag: TagName = None,
     input_type: InputTypeName = "document",
     uncached: Annotated[
         bool, typer.Option("--uncached", help="Pay also where the cache cannot keep what is paid for.")
     ] = False,
-    batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, which costs less, and wait.")] = False,
+    batch: BatchAndWait = False,
     every: PollInterval = 60.0,
     yes: Yes = False,
     as_json: AsJson = False,

@@ -13,8 +13,8 @@ from .._display import data_size
 from ..calls import total
 from ..errors import ConfigError
 from ..router import Router, wiring_of
-from ..types import Estimate, InputType
-from ._completion_of_settings import known_tiers
+from ..types import OVERLONG, Estimate, InputType
+from . import _completion
 from ._console import STEP, Output
 from ._options import AsJson, InputTypeName, RouterOptions, expand_bundles
 from ._routers import AnyRouter, cache_location, distinct_tiers, find_router, router_at_tier
@@ -29,7 +29,7 @@ def command(
     router_options: RouterOptions,
     tier: Annotated[
         list[str] | None,
-        typer.Option(metavar="T", autocompletion=known_tiers, help="A tier; can be repeated; by default all."),
+        typer.Option(metavar="T", autocompletion=_completion.tiers, help="A tier; can be repeated; by default all."),
     ] = None,
     input_type: InputTypeName = "document",
     batch: Annotated[bool, typer.Option("--batch", help="Through the provider's batch endpoint: see warm.")] = False,
@@ -99,11 +99,7 @@ def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output
     """Say how many texts are over the model's limit, what happens to them, and how to avoid that."""
     if not estimate.too_long:
         return
-    what = {
-        "mean": "the vectors of their parts are averaged",
-        "truncate": "only their beginning is embedded",
-        "error": "the model decides whether it refuses them",
-    }[wiring_of(router).on_too_long]
+    what = OVERLONG[wiring_of(router).on_too_long]
     advice = "" if source.split else f" Split texts as your program does: {SPLIT_EXAMPLE}."
     about = "" if estimate.exact else " perhaps"
     verb = "text is" if estimate.too_long == 1 else "texts are"
@@ -113,8 +109,7 @@ def warn_of_long(router: Router, estimate: Estimate, source: TextOptions, output
 def texts_at_once(router: Router, tier: str, input_type: InputType) -> int | None:
     """Return how many texts ``warm`` embeds at once: few where a model runs on this machine, so that its bar moves."""
     model = router.estimate(["a"], input_type=input_type, tier=tier).model
-    is_local = any(candidate.local for candidate in wiring_of(router).candidates if candidate.name == model)
-    return STEP if is_local else None
+    return STEP if wiring_of(router).is_local(model) else None
 
 
 def _shown(estimate: Estimate) -> dict[str, object]:

@@ -31,7 +31,7 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         require_new(path, replace=replace)
         part.unlink(missing_ok=True)
-        part.touch(exist_ok=False)  # through no link that somebody has put there
+        part.touch(exist_ok=False)  # which follows no link
         try:
             yield part
             part.replace(path)

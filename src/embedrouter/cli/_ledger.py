@@ -1,10 +1,8 @@
 """``embedrouter ledger``: inspect the accounts, and correct what requests without an answer left in them."""
 
 import csv
-import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,15 +13,13 @@ import typer
 
 from .._display import data_size, escaped
 from .._files import load_pyarrow
-from .._sqlite import size_on_disk
-from ..calls import LEDGER_FILE
-from ..errors import ConfigError, LedgerError
-from ..redis import SCHEMES, RedisBooks, RedisState
-from ..spending import Account, Ledger, Unconfirmed
+from ..errors import ConfigError
+from ..spending import Account, Unconfirmed
 from ._console import Output, say
+from ._exclusive import exclusive
 from ._files import new_file
-from ._options import AsJson, CacheFolder, ConfigFile, exclusive
-from ._routers import AnyRouter, find_router, separate_routers
+from ._ledgers import LedgerPlace, exists, one_ledger, open_ledger, size_of
+from ._options import AsJson, CacheFolder, ConfigFile
 
 app = typer.Typer(no_args_is_help=True, help="Inspect, correct and export the accounts of what was spent and saved.")
 
@@ -38,8 +34,6 @@ COLUMNS = ("day", "model", "tag")
 LedgerName: TypeAlias = Annotated[
     str | None, typer.Option("--ledger", metavar="FILE", help="This ledger file, or redis://… for that of a server.")
 ]
-LedgerPlace: TypeAlias = Path | RedisBooks
-"""A file, or the accounts on a server."""
 Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers from: embedrouter ledger show.")]
 OlderThan: TypeAlias = Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="All that are so old.")]
 
@@ -55,7 +49,7 @@ def show(
         with open_ledger(place) as opened:
             total = sum(opened.totals("model").values(), Account())
             unconfirmed, bills = opened.unconfirmed(), opened.implausible_bills()
-            size = _size(place)
+            size = size_of(place)
     output.line(f"Ledger: {place}{f', {data_size(size)}' if exists(place) else ' (nothing is booked yet)'}")
     output.line(f"Total: {total}")
     if unconfirmed:
@@ -63,10 +57,10 @@ def show(
             "Unconfirmed requests got no answer: they may have been billed, and count towards budgets. Compare with "
             "the provider's bill, and run: embedrouter ledger confirm NUMBER, or: embedrouter ledger release NUMBER"
         )
-        _table(output, unconfirmed)
+        show_requests(output, unconfirmed)
     if bills:
         output.line("Bills that cannot be true: the estimate is booked in their place.")
-        _table(output, bills)
+        show_requests(output, bills)
     output.json(
         {"ledger": str(place), "bytes": size, "total": total, "unconfirmed": unconfirmed, "implausible_bills": bills}
     )
@@ -111,9 +105,9 @@ def compact(
     """Remove the detail of settled requests, and give unused room back to the disk. The sums stay."""
     place, output = one_ledger(ledger, cache, config), Output(as_json=as_json)
     with output.busy("compacting"), open_ledger(place) as opened:
-        before = _size(place)
+        before = size_of(place)
         removed = opened.compact(timedelta(days=older_than))
-        after = _size(place)
+        after = size_of(place)
     output.line(
         f"The detail of {removed:,} requests was removed. {place}: {data_size(before)} before, {data_size(after)} now."
     )
@@ -153,74 +147,6 @@ def export(
     say(f"{len(rows):,} rows of {source} are in {file}.")
 
 
-# The file
-
-
-def find_ledgers(cache: Path | None, config: str | None) -> list[LedgerPlace]:
-    """Return the ledger beside a cache folder, or those of the configured routers."""
-    exclusive(cache=cache, config=config)
-    if cache is not None:
-        return [cache.expanduser().absolute() / LEDGER_FILE]
-    return ledgers_of(find_router(None, config, None))
-
-
-def ledgers_of(router: AnyRouter) -> list[LedgerPlace]:
-    """Return the ledgers of a router that was built, each once."""
-    found = [single.ledger for single in separate_routers(router)]
-    places = (item.books if isinstance(item.books, RedisBooks) else item.file for item in found)
-    return list(dict.fromkeys(place for place in places if place is not None))
-
-
-def exists(place: LedgerPlace) -> bool:
-    """Say whether something may have been booked."""
-    return isinstance(place, RedisBooks) or place.exists()
-
-
-def _size(place: LedgerPlace) -> int:
-    return place.memory() if isinstance(place, RedisBooks) else size_on_disk(place)
-
-
-def one_ledger(ledger: str | None, cache: Path | None, config: str | None, *, must_exist: bool = True) -> LedgerPlace:
-    """Return the ledger that the options name.
-
-    Raises:
-        BadParameter: several options were given.
-        ConfigError: the configuration has no ledger, or several, or nothing was booked yet.
-    """
-    exclusive(ledger=ledger, cache=cache, config=config)
-    places = find_ledgers(cache, config) if ledger is None else [_named(ledger)]
-    if len(places) != 1:
-        raise ConfigError(f"The configuration has {len(places) or 'no'} ledgers. Name one: --ledger FILE.")
-    if must_exist and not exists(places[0]):
-        raise ConfigError(f"There is no ledger {places[0]}: nothing is booked yet. Name another: --ledger FILE.")
-    return places[0]
-
-
-def _named(ledger: str) -> LedgerPlace:
-    return RedisState(ledger).books() if ledger.startswith(SCHEMES) else Path(ledger).expanduser().absolute()
-
-
-@contextmanager
-def open_ledger(place: LedgerPlace) -> Iterator[Ledger]:
-    """Open a ledger for a command, for which a failure is an error.
-
-    Raises:
-        ConfigError: the file is no ledger, or cannot be used; or the server.
-    """
-    server = place if isinstance(place, RedisBooks) else None
-    file = None if isinstance(place, RedisBooks) else place
-    try:
-        with closing(Ledger(file, books=server, required=True)) as opened:
-            yield opened
-    except (LedgerError, ConfigError, sqlite3.Error) as error:  # the ledger's own message is about budgets
-        if error.__cause__ is None and isinstance(error, ConfigError):  # of a command
-            raise
-        advice = "End the process that locks the file, restore a backup, or move the file."
-        if server is not None:
-            advice = "Start the server, or correct its address, password or the rights of its user."
-        raise ConfigError(f"{place} cannot be read as a ledger ({error.__cause__ or error}). {advice}") from error
-
-
 # Requests without an answer
 
 
@@ -250,11 +176,11 @@ def _report(place: LedgerPlace, done: str, requests: list[Unconfirmed], as_json:
     amount = sum((request.amount or Decimal(0) for request in requests), Decimal(0))
     output.line(f"{len(requests):,} requests were {done} in {place}.")
     if requests:
-        _table(output, requests)
+        show_requests(output, requests)
     output.json({"ledger": str(place), done: requests, "amount": amount})
 
 
-def _table(output: Output, requests: list[Any]) -> None:
+def show_requests(output: Output, requests: Sequence[Any]) -> None:
     """Print the last requests; their numbers are names, without separators of thousands."""
     rows = [asdict(request) for request in requests[-SHOWN:]]
     output.table([{**row, "number": str(row["number"])} if "number" in row else row for row in rows])

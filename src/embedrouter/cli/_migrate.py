@@ -20,7 +20,8 @@ from ..types import OverlongPolicy
 from . import _completion
 from ._batch import PollInterval
 from ._console import Output, exit_on_interrupt
-from ._options import AsJson, CachePlace, Yes, exclusive, expand_bundles
+from ._exclusive import exclusive
+from ._options import AsJson, BatchAndWait, CachePlace, CollectionName, Yes, expand_bundles
 from ._routers import cache_location, settings_for
 
 FIELDS = ("collection", "into", "name", "budget", "cache", "on_too_long")
@@ -45,9 +46,7 @@ class Where:
             "--to", metavar="MODEL", autocompletion=_completion.models, help="The new model, or an embedrouter.toml."
         ),
     ]
-    collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")] = (
-        None
-    )
+    collection: CollectionName = None
     into: Annotated[
         str | None,
         typer.Option("--into", metavar="STORE", help="Another store for the new collection, of any kind; chroma:DIR …"),
@@ -72,7 +71,7 @@ def command(
     switch: Annotated[bool, typer.Option("--switch", help="Verify, then give the new one the old one's name.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Give the name back to the old one.")] = False,
     drop_old: Annotated[bool, typer.Option("--drop-old", help="After the switch: remove the old one.")] = False,
-    batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, which costs less, and wait.")] = False,
+    batch: BatchAndWait = False,
     every: PollInterval = 60.0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be embedded.")] = False,
     queries: Annotated[

@@ -29,6 +29,27 @@ CachePlace: TypeAlias = Annotated[
         "--cache", metavar="PLACE", help="Another cache: a folder, or an address such as redis://host:6379/0."
     ),
 ]
+CollectionName: TypeAlias = Annotated[
+    str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")
+]
+TierName: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="T", autocompletion=_completion.tiers, help="The tier; by default the router's.")
+]
+TagName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", autocompletion=_completion.tags, help="Book the spending under this name."),
+]
+SplitterName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--split", metavar="SPLITTER", help="Split as your program: langchain:NAME, llama-index:NAME."),
+]
+SplitterSettings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--split-option", metavar="NAME=VALUE", help="A setting of the splitter; can be repeated."),
+]
+BatchAndWait: TypeAlias = Annotated[
+    bool, typer.Option("--batch", help="Use the batch endpoint, which costs less, and wait.")
+]
 InputTypeName: TypeAlias = Annotated[InputType, typer.Option("--input-type", help="The purpose of the texts.")]
 NoCache: TypeAlias = Annotated[bool, typer.Option("--no-cache", help="Compute all vectors again and store none.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -80,14 +101,3 @@ def expand_bundles(command: Callable[..., None]) -> Callable[..., None]:
     expanded.__dict__["__signature__"] = inspect.Signature(parameters)
     expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return expanded
-
-
-def exclusive(**given: object) -> None:
-    """Refuse options that exclude each other.
-
-    Raises:
-        BadParameter: more than one option was given.
-    """
-    if sum(value not in (None, False) for value in given.values()) > 1:
-        names = (f"--{name.replace('_', '-')}" for name in given)
-        raise typer.BadParameter(f"{' and '.join(names)} exclude each other.")

@@ -1,7 +1,7 @@
 """Compare the catalogue with the price lists that installed packages carry: litellm's file and genai-prices.
 
-The lists are other people's readings of the makers' pages: a difference says that somebody has to look, not who is
-right. Nothing is downloaded, and litellm is not imported, only its file is read.
+Both packages copy the makers' pages, as the catalogue does: where they differ, the maker's page decides. Nothing is
+downloaded, and litellm is not imported, only its file is read.
 """
 
 import json

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..router import Router
 from ..tiered import TieredRouter, default_tier
 from ..types import InputType, OverlongPolicy
-from ._options import exclusive
+from ._exclusive import exclusive
 
 AnyRouter: TypeAlias = Router | TieredRouter
 

@@ -19,10 +19,10 @@ from ..errors import CacheError, ConfigError, EmbedRouterError
 from ..router import Router, wiring_of
 from ..types import EmbeddingResult, Estimate, InputType, Usage
 from ..workers import Processes, Worker
-from ._console import Output, exit_on_interrupt
+from ._console import Output, exit_on_interrupt, resume_message
 from ._estimate import estimate_tiers, texts_at_once, warn_of_long
 from ._routers import cache_location
-from ._texts import LocatedText, TextOptions, Texts, chunks, usable_texts
+from ._texts import LocatedText, Skipped, TextOptions, Texts, chunks, usable_texts
 
 BATCH_CHUNK = 50_000
 """Texts in one batch."""
@@ -85,8 +85,7 @@ class Run:
             ConfigError: the message says what is faster instead.
         """
         model = self.expected.model
-        local = any(one.local for one in wiring_of(self.router).candidates if one.name == model)
-        if self.workers > 1 and not local:
+        if self.workers > 1 and not wiring_of(self.router).is_local(model):
             raise ConfigError(
                 f"--workers is for models that run on this machine. {model} is called over the network: one process "
                 "has many requests in flight. Leave --workers out; if your limits allow more, raise max_concurrency "
@@ -180,7 +179,7 @@ class Run:
                 self._at = ()
 
     @property
-    def _skipped(self) -> Any:
+    def _skipped(self) -> Skipped | None:
         return self.texts.skipped if self.source.skip_bad else None
 
     @property
@@ -202,10 +201,4 @@ class Run:
         return f"{kept:,} of {total:,} texts are embedded. {self._resume_message()}"
 
     def _resume_message(self) -> str:
-        location = cache_location(self.router)
-        if location is None:
-            return f"{self.format_usage()} No cache is in use: the next run starts anew."
-        return (
-            f"{self.format_usage()} What was answered is in the cache ({location}): the same command "
-            "continues from there and pays for nothing twice."
-        )
+        return resume_message(self.format_usage(), cache_location(self.router))

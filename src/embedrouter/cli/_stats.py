@@ -14,12 +14,12 @@ from ..router import settings_of, wiring_of
 from ..spending import Account, BookedRequest, CapLeft, Heading, Period, Unconfirmed, project_tag, sum_accounts
 from ._accounts import account_rows, cap_rows, compare, csv_rows, dearest_first, request_rows
 from ._console import Output
-from ._ledger import LedgerPlace, exists, find_ledgers, ledgers_of, open_ledger, print_csv
-from ._options import AsJson, CacheFolder, ConfigFile, exclusive
+from ._exclusive import exclusive
+from ._ledger import print_csv, show_requests
+from ._ledgers import LedgerPlace, exists, find_ledgers, ledgers_of, open_ledger
+from ._options import AsJson, CacheFolder, ConfigFile
 from ._routers import AnyRouter, find_router, separate_routers
 
-SHOWN = 20
-"""Unconfirmed requests in the table."""
 Day = Annotated[str | None, typer.Option(metavar="DAY", help="As 2026-03-01, or a month, as 2026-03. UTC.")]
 
 
@@ -99,9 +99,7 @@ def command(
         output.table(request_rows(found.requests))
     if found.unconfirmed:
         output.line("Unconfirmed requests got no answer: they may have been billed, and are not in the cost.")
-        output.table([asdict(request) for request in found.unconfirmed[-SHOWN:]])
-        if len(found.unconfirmed) > SHOWN:
-            output.line(f"{len(found.unconfirmed) - SHOWN:,} earlier requests are not shown; --json has all.")
+        show_requests(output, found.unconfirmed)
     facts: dict[str, Any] = {
         "ledgers": [str(place) for place in places],
         "by": by,

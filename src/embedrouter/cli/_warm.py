@@ -18,9 +18,8 @@ from ..router import wiring_of
 from ..spending import tag as booked_under
 from ..tiered import default_tier
 from ._batch import PollInterval, collect_batches
-from ._completion_of_settings import known_tags, known_tiers
 from ._console import Output
-from ._options import AsJson, InputTypeName, RouterOptions, Yes, expand_bundles
+from ._options import AsJson, InputTypeName, RouterOptions, TagName, TierName, Yes, expand_bundles
 from ._routers import cache_location, find_router, router_at_tier
 from ._run import Run
 from ._texts import TextOptions, Texts, list_texts
@@ -30,14 +29,8 @@ from ._texts import TextOptions, Texts, list_texts
 def command(
     source: TextOptions,
     router_options: RouterOptions,
-    tier: Annotated[
-        str | None,
-        typer.Option(metavar="T", autocompletion=known_tiers, help="The tier; by default the router's."),
-    ] = None,
-    tag: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", autocompletion=known_tags, help="Book the spending under this name."),
-    ] = None,
+    tier: TierName = None,
+    tag: TagName = None,
     input_type: InputTypeName = "document",
     batch: Annotated[bool, typer.Option("--batch", help="Use the batch endpoint, which costs less.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="With --batch: submit, and do not wait.")] = False,

@@ -9,6 +9,7 @@ from ._comparison import Comparison
 from ._findings import MEASURES, Hit, Interval, Measured, Pair, Speed, Variant
 from ._frontier import as_good as as_good
 from ._frontier import cheapest_as_good as cheapest_as_good
+from ._frontier import difference_of as difference_of
 from ._frontier import smallest_as_good as smallest_as_good
 from ._judgements import read_judgements as read_judgements
 from ._plan import Plan

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .._display import counted
 from ..retrieval import DEPTH
+from ..spending import sum_of
 from ..types import Vectors
 from ._comparison import Comparison
 from ._findings import Hit, Measured
@@ -106,9 +107,9 @@ class _Ranked:
             quality={},
             by_query={},
             answers=Answers(documents, self.ranking.found[:, :DEPTH], self.ranking.scores[:, :DEPTH]),
-            corpus_cost=total([subject.corpus_cost() for subject in subjects]),
-            corpus_batch_cost=total([subject.corpus_cost(batch=True) for subject in subjects]),
-            queries_cost=total(asked),
+            corpus_cost=sum_of(subject.corpus_cost() for subject in subjects),
+            corpus_batch_cost=sum_of(subject.corpus_cost(batch=True) for subject in subjects),
+            queries_cost=sum_of(asked),
             index_bytes=len(documents) * sum(each),
             speed=speeds[0].speed() if len(speeds) == 1 else speeds[0].then(speeds[1], share),
             spent=sum((subject.spent for subject in subjects), Decimal(0)),
@@ -152,19 +153,13 @@ def _shortened(subjects: Sequence[Subject]) -> Iterator[str]:
 
 
 def _unmeasured(subjects: Sequence[Subject]) -> Iterator[str]:
-    """Yield a sentence for each model whose speed nobody has measured, because its vectors were there."""
+    """Yield a sentence for each model whose speed is not known, because its vectors were in the cache."""
     for subject in subjects:
         if subject.speed.speed() is None and not subject.total.requests:
             yield (
                 f"The speed of {subject.label} is not known: its vectors were in the cache already, and no comparison "
                 "has left its speed in a folder beside them. One without the cache measures it (--no-cache)."
             )
-
-
-def total(amounts: Sequence[Decimal | None]) -> Decimal | None:
-    """Return the sum of amounts; ``None`` where one is unknown."""
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known, Decimal(0)) if len(known) == len(amounts) else None
 
 
 def _times(amount: Decimal | None, share: float) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""Which variants are worth their price: those that nobody beats for the same money."""
+"""Choose the variants that are worth their price: no other reaches as much for the same money."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from ._findings import MEASURES, Findings, Measured, Pair
+from ._findings import MEASURES, Findings, Interval, Measured, Pair
 
 Cost: TypeAlias = Literal["queries_cost", "corpus_cost"]
 """Dollars for a million queries, or for the documents."""
@@ -31,6 +31,12 @@ def frontier(measured: Sequence[Measured], by: Cost) -> list[str]:
 def ndcg(measured: Measured) -> float:
     """Return the nDCG@10 of a variant."""
     return measured.quality[MEASURES[0]].mean
+
+
+def difference_of(pair: Pair, label: str) -> Interval:
+    """Return the difference of a pair, as that of the variant with ``label`` minus the other."""
+    found = pair.difference
+    return found if pair.first == label else Interval(-found.mean, -found.high, -found.low)
 
 
 def by_merit(measured: Measured) -> tuple[float, bool, Decimal, int]:

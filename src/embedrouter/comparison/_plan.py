@@ -15,9 +15,10 @@ from .._display import counted
 from ..calls import Progress, ShowProgress
 from ..errors import BudgetExceededError, CacheError, EmbedRouterError, LedgerError, NoModelAvailableError
 from ..router import wiring_of
+from ..spending import sum_of
 from ..types import Estimate, InputType, Usage, Vectors
 from ._comparison import Comparison
-from ._evaluation import evaluated, total
+from ._evaluation import evaluated
 from ._findings import Variant
 from ._questions import Questions
 from ._ranking import Ranking, cut, rank
@@ -95,12 +96,12 @@ class Plan:
     @property
     def likely_cost(self) -> Decimal | None:
         """The dollars that the comparison is expected to cost; ``None`` where a price is unknown."""
-        return total([estimate.likely_cost for both in self.estimates.values() for estimate in both])
+        return sum_of(estimate.likely_cost for both in self.estimates.values() for estimate in both)
 
     @property
     def cost(self) -> Decimal | None:
         """The dollars that the comparison costs at most; ``None`` where a price is unknown."""
-        return total([estimate.cost for both in self.estimates.values() for estimate in both])
+        return sum_of(estimate.cost for both in self.estimates.values() for estimate in both)
 
     @property
     def spent(self) -> Decimal:

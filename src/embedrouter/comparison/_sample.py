@@ -1,4 +1,4 @@
-"""A part of the documents and of the queries, where the whole is more than somebody wants to pay for."""
+"""Draw samples of documents and queries, where a limit is given."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -122,16 +120,6 @@ def _plain(value: Any) -> Any:
 # For people
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line of the table, by the names of its columns."""
-
-    facts: Mapping[str, str]
-
-    def as_shown(self) -> Mapping[str, str]:
-        return self.facts
-
-
 def as_text(found: Findings) -> str:
     """Return a table with a line for each variant, and sentences below."""
     parts = [_title(found), repr(_table(found)), "\n".join(_sentences(found))]
@@ -144,22 +132,22 @@ def as_html(found: Findings) -> str:
     return f"<p>{html.escape(_title(found))}</p>{_table(found)._repr_html_()}{sentences}"
 
 
-def _table(found: Findings) -> Table[str, _Line]:
+def _table(found: Findings) -> Table[str, dict[str, str]]:
     queries, documents = (_money([getattr(item, name) for item in found.variants]) for name in COSTS)
     return Table(
         (
             item.variant.label,
-            _Line({
+            {
                 **{measure: f"{item.quality[measure].mean:.3f}" for measure in MEASURES},
                 "95 %": f"{item.quality[MEASURES[0]].low:.3f} to {item.quality[MEASURES[0]].high:.3f}",
                 "1M queries": queries[place],
                 "documents": documents[place],
                 "query": _milliseconds(item),
                 "index": data_size(item.index_bytes),
-            }),
+            },
         )
         for place, item in enumerate(found.variants)
-    )  # fmt: skip
+    )
 
 
 def _title(found: Findings) -> str:

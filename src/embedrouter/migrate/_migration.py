@@ -10,12 +10,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from .. import stores
 from .._display import shown_name
 from ..errors import ConfigError, SpaceMismatchError
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.store_guard import recorded_space
 from ..router import Router
-from ..stores import Database, Readable, Writable
+from ..stores import FILES, Database, Readable, Writable, readable
 from ..tiered import TieredRouter
 from ..types import Space
 from ._entry import Entry, read_entry
@@ -195,8 +196,6 @@ def new_name(alias: str, space: Space, old: Space | None = None) -> str:
 
 def without_ending(alias: str) -> str:
     """Return the name of a collection without the ending that it has as a file."""
-    from ..stores import FILES
-
     return next((alias.removesuffix(end) for end in FILES if alias.endswith(end)), alias)
 
 
@@ -271,8 +270,6 @@ def _readable(source: Any, collection: str | None) -> Iterator[tuple[Readable, s
     if isinstance(source, Database) and collection is not None:
         yield source.open(collection), collection
         return
-    from ..stores import readable
-
     with readable(source, collection) as found:
         wanted, database = collection or found.name, found.database
         aliased = database.leads_to(wanted) is not None
@@ -287,7 +284,5 @@ def _database(into: Any) -> Iterator[Database]:
     if isinstance(into, Database):
         yield into
         return
-    from ..stores import database
-
-    with database(into) as found:
+    with stores.database(into) as found:
         yield found

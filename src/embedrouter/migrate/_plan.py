@@ -15,7 +15,7 @@ from ..errors import ConfigError, NoModelAvailableError
 from ..retrieval.given_router import GivenRouter
 from ..retrieval.store_guard import recorded_space
 from ..router import Router, wiring_of
-from ..types import Estimate, Space
+from ..types import OVERLONG, Estimate, Space
 from ._migration import Migration, Opened, migration
 from ._rows import LeftOut, digest, reasons, same
 
@@ -96,7 +96,7 @@ class Plan:
         facts.append(("disk", f"about {data_size(self.index_bytes)} for the new collection{in_cache}"))
         if estimate.too_long:
             count = counted(estimate.too_long, "text")
-            what = LONG_POLICIES[wiring_of(self.migration.router).on_too_long]
+            what = OVERLONG[wiring_of(self.migration.router).on_too_long]
             facts.append(("too long", f"{count}{'' if estimate.exact else ', perhaps'}: {what}"))
         if self.switched:
             facts.append(("switched", "programs open the new collection already"))
@@ -118,13 +118,6 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(repr(self)[1:-1])}</p>{html_table(self.rows())}"
-
-
-LONG_POLICIES = {
-    "mean": "the vectors of their parts are averaged",
-    "truncate": "only their beginning is embedded",
-    "error": "the model decides whether it refuses them",
-}
 
 
 def plan(
@@ -161,8 +154,7 @@ def plan(
 def rows_at_once(router: Router) -> int:
     """Return how many rows are read, embedded and written at once."""
     model = router.estimate(["a"], input_type="document").model
-    local = any(candidate.local for candidate in wiring_of(router).candidates if candidate.name == model)
-    return LOCAL_ROWS if local else ROWS
+    return LOCAL_ROWS if wiring_of(router).is_local(model) else ROWS
 
 
 def examine(asked: Migration, opened: Opened) -> Plan:

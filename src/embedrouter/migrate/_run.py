@@ -24,11 +24,11 @@ from ..retrieval.given_router import GivenRouter
 from ..retrieval.store_guard import hold
 from ..router import Router, wiring_of
 from ..stores import Database, Readable, StoredText, Writable
-from ..types import OverlongPolicy, Usage
+from ..types import OVERLONG, OverlongPolicy, Usage
 from ._entry import Entry, read_entry, write_entry
 from ._lock import one_at_a_time
 from ._migration import Migration, Opened, migration, require_unswitched
-from ._plan import LONG_POLICIES, Plan, examine, rows_at_once
+from ._plan import Plan, examine, rows_at_once
 from ._rows import LeftOut, facts, reasons, same
 
 MOST_PASSES = 20
@@ -84,7 +84,7 @@ class Moved:
         if self.shortened:
             parts.append(
                 f"Longer than the model takes: {len(self.shortened):,} ({first_few(self.shortened)}); "
-                f"{LONG_POLICIES[self.on_too_long]}."
+                f"{OVERLONG[self.on_too_long]}."
             )
         parts += [f"Left out: {reasons(self.left_out)}."] if self.left_out else []
         return " ".join(parts)

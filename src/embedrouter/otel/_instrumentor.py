@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 from opentelemetry.metrics import MeterProvider, get_meter
@@ -34,9 +35,9 @@ class EmbedRouterInstrumentor:
         """
         if self._watchers is not None:
             return
-        version = _version()
-        spans = Spans(get_tracer(NAME, version, tracer_provider))
-        metrics = Metrics(get_meter(NAME, version, meter_provider))
+        own = version(NAME)
+        spans = Spans(get_tracer(NAME, own, tracer_provider))
+        metrics = Metrics(get_meter(NAME, own, meter_provider))
         type(self)._watchers = spans, metrics
         watch(metrics)  # first, so that it is left last
         watch(spans)
@@ -55,9 +56,3 @@ class EmbedRouterInstrumentor:
     def instrumentation_dependencies(self) -> list[str]:
         """Return the packages that are instrumented, besides this one: none."""
         return []
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version(NAME)

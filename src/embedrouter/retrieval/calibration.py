@@ -17,8 +17,7 @@ from ..types import Vectors
 from . import resampling
 from ._cascade import DEPTH, Cascade, gap
 from .exact_search import nearest
-
-_Floats = NDArray[np.float64]
+from .resampling import Floats
 
 SHARES = [number / 10 for number in range(11)]
 BOOTSTRAP_SAMPLES = 500
@@ -85,7 +84,7 @@ def nearest_documents(documents: Vectors, queries: Vectors) -> tuple[NDArray[np.
     return nearest(documents, queries, DEPTH)
 
 
-def ndcg(found: NDArray[np.intp], relevant: Sequence[Mapping[int, float]]) -> _Floats:
+def ndcg(found: NDArray[np.intp], relevant: Sequence[Mapping[int, float]]) -> Floats:
     """Return the nDCG@10 of each query: gain is the relevance, discounted by the logarithm of the rank.
 
     Args:
@@ -101,12 +100,12 @@ def ndcg(found: NDArray[np.intp], relevant: Sequence[Mapping[int, float]]) -> _F
     return np.asarray((gains @ discount[: found.shape[1]]) / (ideal @ discount))
 
 
-def overlap(found: NDArray[np.intp], other: NDArray[np.intp]) -> _Floats:
+def overlap(found: NDArray[np.intp], other: NDArray[np.intp]) -> Floats:
     """Return for each query the share of ``other`` that is in ``found``."""
     return np.asarray((found[:, :, None] == other[:, None, :]).any(axis=1).mean(axis=1))
 
 
-def measure(gaps: _Floats, cheap: _Floats, good: _Floats, share: float) -> Calibration:
+def measure(gaps: Floats, cheap: Floats, good: Floats, share: float) -> Calibration:
     """Compare escalation in ascending order of the gap with escalation at random.
 
     Args:
@@ -136,7 +135,7 @@ def measure(gaps: _Floats, cheap: _Floats, good: _Floats, share: float) -> Calib
     )
 
 
-def _confidence_interval(gaps: _Floats, gains: _Floats, share: float) -> tuple[float, float] | None:
+def _confidence_interval(gaps: Floats, gains: Floats, share: float) -> tuple[float, float] | None:
     """Return the 95 % interval of the gap closed, from samples of the queries drawn with replacement."""
     ordered = gains[np.argsort(gaps, kind="stable")]
     chosen = np.concatenate(list(resampling.samples(len(ordered), BOOTSTRAP_SAMPLES)))

@@ -11,10 +11,10 @@ A store that is only searched is opened with ``validate_embeddings=False``.
 when the store is opened. This guard needs nothing of the store, holds for the user on one machine, and checks at each
 call. The two are independent, and both may be used.
 
-A record is one small JSON file in the folder ``indexes`` of the user's data folder, whichever cache and working folder
-a process has. A record is written once, atomically: of two processes that write at the same time one wins, and the
-other is checked against the winner's record. Earlier versions kept records beside the cache, and these count as well;
-where the data folder cannot be written, records are still kept there.
+A record is one small JSON file in the folder ``indexes`` of the user's data folder, for every cache and every working
+folder. A record is written once, atomically: of two processes that write at the same time one wins, and the other is
+checked against the winner's record. Earlier versions kept records beside the cache, and these count as well; where the
+data folder cannot be written, records are still kept there.
 
 Where routers share state (``Router(state=…)``), records are on its server, and hold for all workers. A worker that has
 once seen the record goes on while the server does not answer; others answer queries, and add no documents.

@@ -145,7 +145,7 @@ class TieredStores(ABC, Generic[Store]):
 
     @contextmanager
     def embedding(self, name: str) -> Iterator[Store]:
-        """Return the store of a tier, and let its router use its own default tiers, whatever was asked outside."""
+        """Yield the store of a tier, whose router uses its own default tiers inside the block."""
         embedder = self._embedder(name)
         queries = first_given(embedder.query_tier, default_tier(embedder.router, "query"))
         documents = first_given(embedder.document_tier, default_tier(embedder.router, "document"))

@@ -6,7 +6,7 @@ from ._books import Bookings, Books, TableName, query_rows
 from ._budget import Budget
 from ._learned import REMEMBERED, Learned
 from ._ledger import Ledger
-from ._prices import DECIMALS, UNIT, as_price, cost
+from ._prices import DECIMALS, UNIT, as_price, cost, sum_of
 from ._project import project_tag
 from ._readings import CapLeft
 from ._refusals import Refusal, over_call, over_cap, unknown_price

@@ -1,5 +1,6 @@
 """Money as exact arithmetic: ``Decimal`` US dollars, prices per million tokens as on the makers' price sheets."""
 
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 from .._display import shown
@@ -17,6 +18,16 @@ MAX_PLAUSIBLE_PRICE = Decimal(5)
 def cost(tokens: int, price: Decimal | None) -> Decimal | None:
     """Return what ``tokens`` cost in US dollars; ``None`` where the price is unknown."""
     return None if price is None else tokens * price / MILLION
+
+
+def sum_of(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """Return the sum of amounts; ``None`` where one is unknown."""
+    whole = Decimal(0)
+    for amount in amounts:
+        if amount is None:
+            return None
+        whole += amount
+    return whole
 
 
 def as_price(value: str | int | Decimal | None, where: str) -> Decimal | None:

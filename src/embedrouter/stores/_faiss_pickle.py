@@ -14,7 +14,7 @@ from typing import Any
 from ..retrieval.store_guard import Unreadable
 
 DOCSTORES = {"InMemoryDocstore", "Document"}
-"""Classes that LangChain writes, in whichever of its packages they stood when the store was saved."""
+"""Classes that LangChain writes; in its releases they stood in different packages."""
 LANGCHAIN = ("langchain", "langchain_core", "langchain_community", "langchain_classic", "langchain_schema")
 OPAQUE = {("uuid", "SafeUUID"), ("copyreg", "_reconstructor")}
 """Classes of metadata whose value nothing here needs."""

@@ -1,7 +1,7 @@
 """JSON lines: a row in each line, with its id, text, metadata and vector, and the space of the vector.
 
-A file of somebody else is read as well: the text is in the first field that is usual for texts, what is neither id nor
-text nor vector belongs to the metadata, and a line without an id has its number for one.
+A file of another program is read as well: the text is in the first field that is usual for texts, what is neither id
+nor text nor vector belongs to the metadata, and a line without an id has its number for one.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def restored(metadata: Mapping[str, Any]) -> dict[str, Any]:
             entries = {**entries, **unpacked(rest)}
             del entries[REST]
         except (ValueError, TypeError, KeyError):
-            pass  # an entry of somebody else
+            pass  # an entry of another program
     return entries
 
 

@@ -333,7 +333,7 @@ def _settings(router: Router, like: Readable | None) -> dict[str, Any]:
 
     size = router.space.dimensions
     if not isinstance(like, QdrantCollection):
-        # l2 is what other stores take where nobody chooses, and LangChain's class opens no collection with it
+        # l2 is the default of other stores, and LangChain's class opens no collection with it
         dot = like is not None and like.distance() == "ip"
         distance = models.Distance.DOT if dot else models.Distance.COSINE
         return {

@@ -88,7 +88,7 @@ class PersistedContext:
             return dict(_vectors(content.decode()))
         except UnicodeDecodeError:
             return None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, LookupError, TypeError, OSError) as error:  # LookupError where the file ends too early
             raise Unreadable(f"{self._file.name} is not what LlamaIndex writes ({type(error).__name__})") from error
 
     @cached_property

@@ -5,6 +5,7 @@ This room imports no other room of the package, but for how amounts and tables a
 
 from .._display import Table as Table
 from .._display import dollars as dollars
+from ._domain import OVERLONG as OVERLONG
 from ._domain import PACKED as PACKED
 from ._domain import Answer as Answer
 from ._domain import BatchProgress as BatchProgress

@@ -6,7 +6,7 @@ resolved. ``Answer`` is the result of one provider request, ``Entry`` the conten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -24,6 +24,13 @@ InputType: TypeAlias = Literal["document", "query"]
 
 OverlongPolicy: TypeAlias = Literal["error", "truncate", "mean"]
 """Treatment of a text over the model's limit: refuse the text, embed its beginning, or average its parts' vectors."""
+
+OVERLONG: Mapping[OverlongPolicy, str] = {
+    "mean": "the vectors of their parts are averaged",
+    "truncate": "only their beginning is embedded",
+    "error": "the model decides whether it refuses them",
+}
+"""What happens to texts over the model's limit, for messages."""
 
 OutputDtype: TypeAlias = Literal["int8", "uint8", "binary", "ubinary"]
 """Numbers other than float32. Those of ``"binary"`` (int8) and ``"ubinary"`` (uint8) hold eight dimensions, a bit each.

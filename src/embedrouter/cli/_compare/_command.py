@@ -13,12 +13,13 @@ from ...errors import BudgetExceededError, ConfigError, EmbedRouterError
 from ...spending import Budget
 from ...types import dollars
 from .. import _completion
-from .._console import Output, exit_on_interrupt
-from .._options import AsJson, CachePlace, ConfigFile, NoCache, Yes, exclusive, expand_bundles
+from .._console import Output, exit_on_interrupt, resume_message
+from .._exclusive import exclusive
+from .._options import AsJson, CachePlace, ConfigFile, NoCache, Yes, expand_bundles
 from ._files import STDOUT, require_replaceable, write_csv, write_html
 from ._models import contestants
 from ._options import QuestionOptions
-from ._parts import amount_of, budget_of, cascades_of, dimensions_of, names_of, prompts_of
+from ._parts import amount_of, budget_of, cascade_of, dimensions_of, names_of, prompts_of
 from ._shown import show_choice, show_comparison, show_plan
 
 
@@ -70,7 +71,7 @@ def command(
         raise typer.BadParameter("--json prints on stdout, and so does --csv -.")
     limit, cap = amount_of(under, "--under"), budget_of(budget)
     shorter, numbers = dimensions_of(dimensions), names_of(dtypes)
-    prompted, cascaded = prompts_of(prompts or []), cascades_of(cascades or [])
+    prompted, cascaded = prompts_of(prompts or []), list(map(cascade_of, cascades or []))
     table = Path(csv) if csv not in (None, STDOUT) else None
     for path in (html, table):
         require_replaceable(path, (source.corpus, source.queries, source.qrels))
@@ -135,13 +136,7 @@ def _configuration(choice: Choice) -> dict[str, object] | None:
 
 def _goes_on(plan: Plan, place: object) -> str:
     """Return what was paid, and how the comparison goes on."""
-    spent = f"Spent: {dollars(plan.spent)}."
-    if place is None:
-        return f"{spent} No cache is in use: the next run starts anew."
-    return (
-        f"{spent} What was answered is in the cache ({place}): the same command continues from there and pays for "
-        "nothing twice."
-    )
+    return resume_message(f"Spent: {dollars(plan.spent)}.", place)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...comparison import Questions, holds_questions, read_questions
+from .._options import CollectionName, SplitterName, SplitterSettings
 from .._texts import MAGIC, TextOptions, Texts
 
 
@@ -61,17 +62,9 @@ class QuestionOptions:
     subset: Annotated[
         str | None, typer.Option("--subset", metavar="NAME", help="Which judgements of a folder, qrels/NAME.tsv; test.")
     ] = None
-    collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Of several in a store.")] = (
-        None
-    )
-    split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="SPLITTER", help="Split as your program: langchain:NAME, llama-index:NAME."),
-    ] = None
-    split_options: Annotated[
-        list[str] | None,
-        typer.Option("--split-option", metavar="NAME=VALUE", help="A setting of the splitter; can be repeated."),
-    ] = None
+    collection: CollectionName = None
+    split: SplitterName = None
+    split_options: SplitterSettings = None
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="A sample of the documents, answers first.")
     ] = None

@@ -48,16 +48,12 @@ def prompts_of(given: Sequence[str]) -> list[dict[str, str]]:
     return [found] if found else []
 
 
-def cascades_of(given: Sequence[str]) -> list[tuple[str, str, float]]:
-    """Return the two variants of each cascade, and the share of queries that is escalated.
+def cascade_of(given: str) -> tuple[str, str, float]:
+    """Return the two variants of a cascade, and the share of queries that is escalated.
 
     Raises:
         BadParameter: there are not two variants, or the share is no number from 0 to 1.
     """
-    return [_cascade(one) for one in given]
-
-
-def _cascade(given: str) -> tuple[str, str, float]:
     separator = ";" if ";" in given else ","  # labels such as "… at 256, int8" have commas
     parts = [part.strip() for part in given.split(separator)]
     share = SHARE

@@ -14,9 +14,11 @@ from ...comparison import (
     Plan,
     as_good,
     cheapest_as_good,
+    difference_of,
     smallest_as_good,
 )
 from ...errors import ConfigError
+from ...spending import sum_of
 from ...types import Estimate
 from .._console import Output
 
@@ -56,8 +58,8 @@ def _heading(name: str, documents: int, queries: int, judged_by: str) -> str:
 
 def _cost(both: Sequence[Estimate]) -> dict[str, object]:
     """Return the columns for one model."""
-    likely = _total([estimate.likely_cost for estimate in both])
-    most = _total([estimate.cost for estimate in both])
+    likely = sum_of(estimate.likely_cost for estimate in both)
+    most = sum_of(estimate.cost for estimate in both)
     bound = all(estimate.is_bound for estimate in both)
     return {
         "texts": sum(estimate.unique for estimate in both),
@@ -66,11 +68,6 @@ def _cost(both: Sequence[Estimate]) -> dict[str, object]:
         "likely": cost_shown(likely),
         "at most": cost_shown(most) if bound else "no bound",
     }
-
-
-def _total(amounts: Sequence[Decimal | None]) -> Decimal | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known, Decimal(0)) if len(known) == len(amounts) else None
 
 
 # Figures
@@ -180,10 +177,8 @@ def _instead(found: Comparison) -> Iterator[str]:
 
 def _against(best: str, pair: Pair) -> tuple[str, Interval, bool]:
     """Return the other variant of a pair, by how much the best leads, and whether that is more than chance."""
-    gap = pair.difference
-    if pair.first == best:
-        return pair.second, gap, pair.differs
-    return pair.first, Interval(-gap.mean, -gap.high, -gap.low), pair.differs
+    other = pair.second if pair.first == best else pair.first
+    return other, difference_of(pair, best), pair.differs
 
 
 def _gap(gap: Interval) -> str:

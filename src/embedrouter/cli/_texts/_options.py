@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..._files import Format
+from .._options import SplitterName, SplitterSettings
 
 STDIN = "-"
 
@@ -32,14 +33,8 @@ class TextOptions:
     format: Annotated[
         Format | None, typer.Option("--as", help="Read every file so, whatever its suffix: lines, one text a line.")
     ] = None
-    split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="SPLITTER", help="Split as your program: langchain:NAME, llama-index:NAME."),
-    ] = None
-    split_options: Annotated[
-        list[str] | None,
-        typer.Option("--split-option", metavar="NAME=VALUE", help="A setting of the splitter; can be repeated."),
-    ] = None
+    split: SplitterName = None
+    split_options: SplitterSettings = None
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these files out; can be repeated.")
     ] = None

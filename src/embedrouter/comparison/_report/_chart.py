@@ -10,6 +10,7 @@ import math
 
 from ..._display import escaped
 from .._findings import Findings, Measured
+from .._frontier import ndcg
 from ._figures import between, money, score
 from ._markup import Markup, element
 from ._placement import (
@@ -29,7 +30,7 @@ from ._placement import (
     placed,
 )
 from ._scale import Box, log_ticks, round_steps, text_width
-from ._standing import QUALITY, REACHED, Axis, Standing, frontier, mean, standings
+from ._standing import QUALITY, REACHED, Axis, Standing, frontier, standings
 
 
 def chart(findings: Findings, axis: Axis, layout: Layout) -> Markup:
@@ -145,7 +146,7 @@ def _frontier_line(findings: Findings, axis: Axis, at: Placement) -> Markup | No
     variants, places = findings.variants, frontier(findings, axis)
     if not places:
         return None
-    corners = [(at.x(place), at.y(mean(variants[place]))) for place in places]
+    corners = [(at.x(place), at.y(ndcg(variants[place]))) for place in places]
     steps = [f"H{x:.1f}V{y:.1f}" for x, y in corners[1:]]
     end = max(panel.right for panel in at.panels if panel.kind != "unknown")
     return element(
@@ -176,7 +177,7 @@ def _name(name: Name, standing: Standing) -> Markup:
 
 def _description(findings: Findings, axis: Axis) -> str:
     on = [findings.variants[place] for place in frontier(findings, axis)]
-    steps = "; ".join(f"{escaped(item.variant.label)}, {score(mean(item))}, {money(axis.cost(item))}" for item in on)
+    steps = "; ".join(f"{escaped(item.variant.label)}, {score(ndcg(item))}, {money(axis.cost(item))}" for item in on)
     return f"Each variant's {QUALITY} over its price. On the frontier, the cheapest first: {steps or 'none'}."
 
 

@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 
 from ..._display import escaped
 from .._findings import Measured
+from .._frontier import ndcg
 from ._scale import Box, first_free, shortened, side_by_side, text_width
-from ._standing import QUALITY, Axis, Standing, mean
+from ._standing import QUALITY, Axis, Standing
 
 SMALL, LABEL = 11.0, 12.0
 """Sizes of letters, in pixels; the style sheet has the same."""
@@ -191,7 +192,7 @@ def names(
         widths = (layout.name, layout.name / 1.4, layout.name / 2) if standing[place] == "frontier" else (layout.name,)
         for width in widths:
             text = shortened(escaped(variants[place].variant.label), LABEL, width)
-            spots = _spots(at.x(place), at.y(mean(variants[place])), boxes.get(place), text_width(text, LABEL))
+            spots = _spots(at.x(place), at.y(ndcg(variants[place])), boxes.get(place), text_width(text, LABEL))
             box = first_free((box for box, _ in spots), taken, at.labels)
             if box is not None:
                 taken.append(box)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from .._findings import MEASURES, Findings, Interval, Measured, Pair
+from .._findings import MEASURES, Findings, Measured, Pair
 from .._frontier import Cost
 from .._frontier import frontier as labels_on_frontier
 
@@ -66,20 +66,9 @@ def standings(findings: Findings, axis: Axis) -> list[Standing]:
     ]
 
 
-def mean(measured: Measured) -> float:
-    """Return the measure that decides."""
-    return measured.quality[QUALITY].mean
-
-
 def pairs_by_labels(findings: Findings) -> Mapping[frozenset[str], Pair]:
     """Return the pairs by the labels of their variants."""
     return {frozenset((pair.first, pair.second)): pair for pair in findings.pairs}
-
-
-def difference_of(pair: Pair, label: str) -> Interval:
-    """Return the difference of a pair, as that of the variant with ``label`` minus the other."""
-    found = pair.difference
-    return found if pair.first == label else Interval(-found.mean, -found.high, -found.low)
 
 
 def worse_by_more_than_chance(findings: Findings) -> list[list[int]]:

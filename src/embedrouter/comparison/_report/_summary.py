@@ -6,10 +6,10 @@ import re
 
 from ..._display import counted, data_size, escaped
 from .._findings import Findings, Measured
-from .._frontier import cheapest_as_good, smallest_as_good
+from .._frontier import cheapest_as_good, difference_of, ndcg, smallest_as_good
 from ._figures import between, difference, differences, money, score
 from ._markup import Markup, element
-from ._standing import AXES, QUALITY, Axis, difference_of, frontier, mean, pairs_by_labels
+from ._standing import AXES, QUALITY, Axis, frontier, pairs_by_labels
 
 FEW = 50
 """Queries below which most differences cannot be told from chance."""
@@ -57,7 +57,7 @@ def answer(findings: Findings) -> Markup:
             "li",
             element("strong", "The best: "),
             name(0, best),
-            f". {QUALITY} {score(mean(best))} ({between(best.quality[QUALITY])}), {_price(best)}.",
+            f". {QUALITY} {score(ndcg(best))} ({between(best.quality[QUALITY])}), {_price(best)}.",
         ),
         _cheaper(findings),
         _smaller(findings),
@@ -89,7 +89,7 @@ def _cheaper(findings: Findings) -> Markup | None:
         "li",
         element("strong", "The cheapest that is not worse by more than chance: "),
         name(findings.variants.index(found), found),
-        f". {QUALITY} {score(mean(found))}, {_price(found)}; "
+        f". {QUALITY} {score(ndcg(found))}, {_price(found)}; "
         f"{difference(gap.mean)} ({differences(gap)}) against the best.",
     )
 

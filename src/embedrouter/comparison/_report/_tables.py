@@ -12,10 +12,11 @@ import numpy as np
 
 from ..._display import data_size, escaped
 from .._findings import MEASURES, Findings, Measured, Pair
+from .._frontier import difference_of
 from ._chart import key_glyph
 from ._figures import UNKNOWN, between, difference, differences, money, rate, score, seconds, share
 from ._markup import Child, Markup, element
-from ._standing import QUALITY, QUERIES, difference_of, standings, worse_by_more_than_chance
+from ._standing import QUALITY, QUERIES, standings, worse_by_more_than_chance
 from ._summary import name
 
 OPEN_PAIRS = 15
