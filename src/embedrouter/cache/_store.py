@@ -160,11 +160,11 @@ def open_cache(cache: OneCache, servers: Mapping[str, Callable[[str], Cache]] | 
     if isinstance(cache, Cache):
         return cache
     if isinstance(cache, ByteStore):
-        from ._byte_store import ByteStoreCache
+        from ._framework_stores import ByteStoreCache
 
         return ByteStoreCache(cache)
     if isinstance(cache, KeyValueStore):
-        from ._key_value_store import KeyValueStoreCache
+        from ._framework_stores import KeyValueStoreCache
 
         return KeyValueStoreCache(cache)
     client = "Of a Redis client, make RedisState(client).cache(). " if hasattr(cache, "execute_command") else ""
