@@ -153,7 +153,7 @@ class Config:
     """The content of a configuration file; ``router`` and ``tiered`` return constructor arguments."""
 
     path: Path
-    content: Mapping[str, Any] = field(repr=False)  # where somebody may have put a key
+    content: Mapping[str, Any] = field(repr=False)  # a key may be in it by mistake
     named: bool
     """Whether the user named the file; otherwise a search found the file."""
     trusting: str = ""
