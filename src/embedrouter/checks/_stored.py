@@ -99,7 +99,7 @@ def check_stored(
     if bad := int((~work.usable).sum()):
         return work.report(cosines, findings.unusable(bad))
     if _is_shuffled(work.stored, ours, cosines):
-        return work.report(cosines, findings.shuffled())
+        return work.report(cosines, findings.SHUFFLED)
     related = float(np.median(cosines[cosines < MATCH])) >= RELATED
     found = work.explain(texts, list(also or ()), cosines) if related else None
     if found is None:
@@ -185,7 +185,7 @@ class _Work:
                 return way.finding
             if found and way.finding is None:
                 breaks = {"line breaks", "both"} & found
-                return findings.line_breaks(cosines[rest].tolist()) if breaks else findings.blank_ends()
+                return findings.line_breaks(cosines[rest].tolist()) if breaks else findings.BLANK_ENDS
             if found and way.finding is not None:
                 return replace(way.finding, text=f"{way.finding.text} Line breaks were replaced by blanks as well.")
         return None
@@ -227,7 +227,7 @@ class _Work:
             yield _Way(partial(subject.alter, bare), asked, findings.without_prompts(asked))
         if any(model.prompts is not None for model in subject.declared):
             own = [replace(model, prompts=None) for model in subject.declared]
-            yield _Way(partial(subject.alter, own), asked, findings.with_prompts())
+            yield _Way(partial(subject.alter, own), asked, findings.WITH_PROMPTS)
         if len(subject.declared) > 1:
             for model in subject.declared:
                 yield _Way(partial(subject.alter, [model]), asked, findings.other_member(model.name))
