@@ -22,8 +22,7 @@ from ..types import EmbeddingResult, Found, Usage
 from ._call import Embedded
 
 ShowProgress: TypeAlias = 'bool | Literal["auto"]'
-"""Whether to show a bar; ``"auto"`` shows one where work takes longer than ``PATIENCE`` and there is a terminal or a notebook.
-"""
+"""Whether to show a bar; ``"auto"`` shows one in a terminal or a notebook where work takes longer than ``PATIENCE``."""
 
 PATIENCE = 2.0
 """Seconds of work before ``"auto"`` shows a bar."""
