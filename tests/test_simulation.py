@@ -249,8 +249,8 @@ BUGS = {
     ),
     "requests in flight do not count against the limit of the rate": Bug(
         "limits/_rate_limiter.py",
-        "return self._limit - self._past_amount - self._in_flight",
-        "return self._limit - self._past_amount",
+        "return self.limit - self._past_amount - self.in_flight",
+        "return self.limit - self._past_amount",
         ("the limit of the rate is kept",),
     ),
     "a slot that is assigned to a caller that left is lost": Bug(

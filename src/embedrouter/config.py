@@ -81,8 +81,8 @@ def _named(models: Any) -> Any:
 
 def _caps(budget: Any) -> Any:
     """Return the table of a budget that is written as a text, as in Python."""
-    given = Budget.of(budget) if isinstance(budget, str) else None
-    return {name: str(cap) for name, cap in given.caps.items()} if given else budget
+    own = Budget.of(budget) if isinstance(budget, str) else None
+    return {name: str(cap) for name, cap in own.caps.items()} if own else budget
 
 
 _OfTag: Any = Annotated[_table("tags", Budget, tags=(dict[str, Any], None)), BeforeValidator(_caps)]
@@ -153,7 +153,7 @@ class Config:
     """The content of a configuration file; ``router`` and ``tiered`` return constructor arguments."""
 
     path: Path
-    content: Mapping[str, Any] = field(repr=False)  # where somebody may have put a key
+    content: Mapping[str, Any] = field(repr=False)  # a key may be in it by mistake
     named: bool
     """Whether the user named the file; otherwise a search found the file."""
     trusting: str = ""
@@ -205,32 +205,32 @@ class Config:
         raise ConfigError(story)
 
     def _arguments(self, table: Any) -> dict[str, Any]:
-        given: dict[str, Any] = table.model_dump(exclude_unset=True)
-        given["models"] = [self._model(row) for row in given["models"]]
-        if tags := given.get("budget", {}).get("tags"):
-            given["budget"]["tags"] = {name: self._built(Budget, **own) for name, own in tags.items()}
+        found: dict[str, Any] = table.model_dump(exclude_unset=True)
+        found["models"] = [self._model(row) for row in found["models"]]
+        if tags := found.get("budget", {}).get("tags"):
+            found["budget"]["tags"] = {name: self._built(Budget, **own) for name, own in tags.items()}
         for name, kind in (("budget", Budget), ("retry", RetryPolicy)):
-            if name in given:
-                given[name] = self._built(kind, **given[name])
+            if name in found:
+                found[name] = self._built(kind, **found[name])
         for name in ("catalog", "ledger"):
-            if given.get(name, ":memory:") != ":memory:" and not given[name].startswith(SCHEMES):
-                given[name] = self._located(given[name], name)
+            if found.get(name, ":memory:") != ":memory:" and not found[name].startswith(SCHEMES):
+                found[name] = self._located(found[name], name)
         if (
             not self.named
-            and "catalog" in given
-            and load_catalogue(given["catalog"]).servers != load_catalogue().servers
+            and "catalog" in found
+            and load_catalogue(found["catalog"]).servers != load_catalogue().servers
         ):
             raise self._refused(
                 "declares servers in its catalog, which may have keys and texts sent to them", "Read it, then name it"
             )
-        if (cache := given.pop("cache", True)) is not True:  # True is the default folder
-            several = isinstance(cache, list)
-            given["cache"] = (
-                None if cache is False else [self._cache(item) for item in cache] if several else self._cache(cache)
+        if (places := found.pop("cache", True)) is not True:  # True is the default folder
+            several = isinstance(places, list)
+            found["cache"] = (
+                None if places is False else [self._cache(item) for item in places] if several else self._cache(places)
             )
-        if not self.named and ("state" in given or str(given.get("ledger")).startswith(SCHEMES)):
+        if not self.named and ("state" in found or str(found.get("ledger")).startswith(SCHEMES)):
             raise self._refused("keeps vectors or accounts on a server", "Read it, then name it")
-        return given
+        return found
 
     def _cache(self, place: str) -> str | Path:
         if place in NO_FOLDERS:

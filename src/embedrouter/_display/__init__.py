@@ -1,7 +1,7 @@
 """What people see of what others wrote: names, paths and messages, escaped; and values of settings, masked.
 
 A terminal obeys control characters: they move its cursor, overwrite what was printed, change its title, make links.
-Others show the characters of a line in another order, and a line end begins a line that nobody logged. So errors,
+Others show the characters of a line in another order, and a line end begins a line that was never logged. So errors,
 warnings, log lines and the output of commands show all of these escaped, each at the one place where text leaves.
 """
 
@@ -40,7 +40,7 @@ def escaped(text: str) -> str:
 
 
 def looks_like_key(word: str) -> bool:
-    """Return whether a word may be a key: where somebody has put one in the place of a name."""
+    """Return whether a word may be a key: where one may have been put in the place of a name."""
     return KEY.search(word) is not None
 
 

@@ -156,6 +156,6 @@ def _facts(record: Any) -> Mapping[str, Any]:
 def html_table(rows: Iterable[Sequence[str]], heading: Sequence[str] = ()) -> str:
     """Return rows of texts as an HTML table, whose first column is a heading too."""
     head = f"<thead><tr>{''.join(f'<th>{escape(text)}</th>' for text in heading)}</tr></thead>" if heading else ""
-    cells = ((name, "".join(f"<td>{escape(text)}</td>" for text in rest)) for name, *rest in rows)
-    body = "".join(f"<tr><th style='text-align: left'>{escape(name)}</th>{rest}</tr>" for name, rest in cells)
+    parts = ((name, "".join(f"<td>{escape(text)}</td>" for text in rest)) for name, *rest in rows)
+    body = "".join(f"<tr><th style='text-align: left'>{escape(name)}</th>{rest}</tr>" for name, rest in parts)
     return f"<table>{head}<tbody>{body}</tbody></table>"

@@ -5,7 +5,7 @@ Nothing is made beside the file. Which of SQLite's ways is right depends on what
 * a log and its index: another process may write. ``mode=ro`` takes SQLite's locks and shows what is written meanwhile.
 * a log without its index, such as in a copy of a folder in use: the log is read with an index in memory
   (``vfs=unix-none`` and an exclusive lock that is none). Without its log the file may be damaged.
-* no log: nobody has the file open, so ``immutable=1``, which needs no index.
+* no log: no process has the file open, so ``immutable=1``, which needs no index.
 
 With the last two SQLite does not notice when a process begins to write, perhaps on the other side of a mount. So the
 state of the files is compared before and after each transaction.

@@ -1,4 +1,4 @@
-"""One of the two ways into a file, which the threads of a process take turns with."""
+"""One way into a file: a connection, with which the threads of a process take turns."""
 
 import math
 import sqlite3

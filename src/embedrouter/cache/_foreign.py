@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ._codec import decode_any, is_vector
-from ._keys import is_key
+from ._codec import decode_any, is_newer
+from ._maintenance import is_sound
 
 FEW = 10
 """Fewer vectors than this show nothing about the others."""
@@ -43,8 +43,7 @@ class ForeignRows:
 
     def is_sound(self, key: bytes, value: bytes) -> bool:
         """Check whether a row is a key and a vector. Rows of a newer version cannot be checked, and are not."""
-        entry = decode_any(value)
-        return is_key(key) and entry is not None and is_vector(entry.vector)
+        return is_sound(key, value) and not is_newer(value)
 
     def fits(self, value: bytes) -> bool:
         """Check whether the length of a sound row's vector is possible beside the others."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ._records import read_record, write_once
+from ._records import FolderRecords
 
 FOLDER = "models"
 
@@ -15,13 +15,13 @@ FOLDER = "models"
 def record_name(folder: Path, mark: bytes, model: str) -> None:
     """Record the name of a model, unless there is one. A folder that cannot be written keeps no names."""
     with suppress(OSError):
-        write_once(folder / FOLDER / f"{mark.hex()}.json", {"model": model})
+        FolderRecords(folder / FOLDER).write_once(mark.hex(), {"model": model})
 
 
 def recorded_names(folder: Path) -> Mapping[bytes, str]:
     """Return the recorded names by mark; damaged records are left out."""
-    names = {}
-    for path in sorted((folder / FOLDER).glob("*.json")):
+    names, records = {}, FolderRecords(folder / FOLDER)
+    for name in records.names():
         with suppress(OSError, ValueError, KeyError, TypeError):
-            names[bytes.fromhex(path.stem)] = str(read_record(path)["model"])
+            names[bytes.fromhex(name)] = str(records.read(name)["model"])
     return names

@@ -9,10 +9,9 @@ import platformdirs
 
 from ..errors import ConfigError
 from ._addresses import is_address
-from ._byte_store import ByteStoreCache
 from ._disk import DiskCache
+from ._framework_stores import ByteStoreCache, KeyValueStoreCache
 from ._fsspec import FileSystemCache
-from ._key_value_store import KeyValueStoreCache
 from ._store import ByteStore, Cache, KeyValueStore
 
 OneCache: TypeAlias = str | Path | Cache | ByteStore | KeyValueStore

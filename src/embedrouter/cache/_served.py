@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from ._records import FolderRecords, Records, as_records
+from ._records import FolderRecords, Records
 
 FOLDER = "served"
 """Inside the cache's folder."""
@@ -36,7 +36,7 @@ class ServedNames:
     """
 
     def __init__(self, place: Path | Records | None) -> None:
-        self._records = as_records(place / FOLDER) if isinstance(place, Path) else place
+        self._records = FolderRecords(place / FOLDER) if isinstance(place, Path) else place
         self._names: dict[str, str] = {}
         self._again: dict[str, float] = {}
         """When the record of a name is tried again that a server did not answer for."""

@@ -90,7 +90,7 @@ class VectorCache:
             for key, row in rows.items():
                 own = row if type(row) is bytes else bytes(memoryview(row))  # a user's store may use its buffer again
                 entry = decode(own, dimensions)
-                if entry is None or entry.vector.dtype != np.dtype(number) or not is_vector(entry.vector):
+                if entry is None or entry.vector.dtype != number or not is_vector(entry.vector):
                     self.damaged += 1
                 else:
                     entries[key], sound[key] = entry, own

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from ..events import CallBegan, CallBilled, CallEnded, Share
 from ..spending import Charge, Saving, usage_of
@@ -65,31 +66,19 @@ class CallAccount:
             degraded=sum(result.degraded),
         )
 
-    def _event(
-        self,
-        usage: Usage,
-        *,
-        model: str = "",
-        cached: int = 0,
-        degraded: int = 0,
-        by_model: tuple[Share, ...] = (),
-        error: str = "",
-    ) -> CallEnded:
+    def _event(self, usage: Usage, **answered: Any) -> CallEnded:
+        """Return the event of the end: what was billed, and further fields."""
         kind = CallBilled if usage.cost or usage.unpriced_tokens else CallEnded
         return kind(
-            model=model,
             tier=self._wiring.tiers[self._question.rank],
             input_type=self._question.input_type,
             tag=self._question.tag,
             texts=len(self._question.texts),
-            cached=cached,
-            degraded=degraded,
             requests=usage.requests,
             tokens=usage.tokens,
             cost=usage.cost,
             saved=usage.saved,
             unpriced_tokens=usage.unpriced_tokens,
             seconds=self._wiring.clock() - self._began,
-            error=error,
-            by_model=by_model,
+            **answered,
         )

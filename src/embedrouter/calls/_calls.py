@@ -205,8 +205,11 @@ class Calls:
         """
         started = self._stages.get().started
         try:
-            with started.awaited_after_interrupt(), ends_in(question.timeout):
+            with ends_in(question.timeout):
                 return run(ask(SyncEffects(started, self.wiring.sleep), question))
+        except KeyboardInterrupt:
+            started.finish()
+            raise
         except EmbedRouterError as error:
             raise _brief(error)  # noqa: B904 - the same error
 

@@ -123,7 +123,7 @@ class Isolate:
         return tried, left
 
     def _is_broken(self, candidate: Candidate, outcome: Tried) -> bool:
-        """Return whether a model gives no usable vector, whatever the texts are."""
+        """Return whether a model gives no usable vector of any text."""
         if outcome.embedded.found:
             return False
         self._useless[candidate.index] += 1
@@ -133,7 +133,7 @@ class Isolate:
     def _is_refused_whole(
         self, candidate: Candidate, search: _Search, part: Sequence[SizedText], failure: InputRejectedError
     ) -> bool:
-        """Return whether nothing passes, whatever the texts are."""
+        """Return whether the model refuses every text."""
         if failure.indices or failure.too_long or failure.batch_size or search.largest or search.samples is None:
             return False
         search.samples -= 1

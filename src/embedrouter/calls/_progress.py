@@ -22,7 +22,7 @@ from ..types import EmbeddingResult, Found, Usage
 from ._call import Embedded
 
 ShowProgress: TypeAlias = 'bool | Literal["auto"]'
-"""Whether to show a bar; ``"auto"`` shows one where work takes longer than ``PATIENCE`` and somebody looks."""
+"""Whether to show a bar; ``"auto"`` shows one in a terminal or a notebook where work takes longer than ``PATIENCE``."""
 
 PATIENCE = 2.0
 """Seconds of work before ``"auto"`` shows a bar."""
@@ -71,7 +71,7 @@ class Progress:
         return lambda part: self._draw(self._add, dict(part.found), list(part.charges))
 
     def fill(self, texts: Sequence[str]) -> None:
-        """Count texts of the running call that have a vector, whoever has asked for it."""
+        """Count texts of the running call that have a vector, also by the request of another call."""
         self._draw(self._add, dict.fromkeys(texts), [])
 
     def end(self, result: EmbeddingResult) -> None:

@@ -7,9 +7,9 @@ the main thread stops and waits for. A second Ctrl-C ends the wait.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from .._process import Lane, running_loop, threads
@@ -52,15 +52,6 @@ class Started:
     def finish(self, seconds: float | None = None) -> None:
         """Wait until the work is done, at most ``seconds``."""
         wait(list(self._futures), seconds)
-
-    @contextmanager
-    def awaited_after_interrupt(self) -> Iterator[None]:
-        """Wait for background work after Ctrl-C; a second Ctrl-C ends the wait."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.finish()
-            raise
 
 
 class SyncEffects:

@@ -89,8 +89,8 @@ def format_positions(indices: Sequence[int], given: object = None) -> str:
     """Format positions for a message, at most ``SHOWN`` positions; with the labels of a column of pandas."""
     labels = [label_of(given, index) for index in indices[:SHOWN]]
     pairs = zip(indices, labels, strict=False)
-    shown = ", ".join(f"{index} (label {label})" if label else str(index) for index, label in pairs)
-    return shown + (f" and {len(indices) - SHOWN} more" if len(indices) > SHOWN else "")
+    listed = ", ".join(f"{index} (label {label})" if label else str(index) for index, label in pairs)
+    return listed + (f" and {len(indices) - SHOWN} more" if len(indices) > SHOWN else "")
 
 
 def _fault(text: object) -> str:

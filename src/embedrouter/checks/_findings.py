@@ -21,6 +21,22 @@ SCALED = 0.01
 """The difference of lengths from which vectors are said to be scaled in another way."""
 
 
+SHUFFLED = Finding(
+    "The vectors are of this model and stand in wrong rows: each is that of another text.",
+    "Texts and vectors were joined in a wrong order: fill the store again. What the router has cached is not paid "
+    "again.",
+)
+BLANK_ENDS = Finding(
+    "The vectors are of this model and of texts without the blanks at their ends.",
+    "They can be searched as before. For new vectors that are exactly alike, embed text.strip().",
+    same_space=True,
+)
+WITH_PROMPTS = Finding(
+    "The vectors are of this model, embedded with the model's own prompts, in place of which the router has others.",
+    "Leave prompts= out of Model(…).",
+)
+
+
 def match(ratio: float) -> Finding:
     """Return the finding about vectors of the right direction.
 
@@ -55,15 +71,6 @@ def unusable(count: int) -> Finding:
     return Finding(
         f"{count:,} of the stored vectors are all zeros or not finite: whatever filled the store has failed.",
         "Embed these texts again.",
-    )
-
-
-def shuffled() -> Finding:
-    """Return the finding about vectors in wrong rows."""
-    return Finding(
-        "The vectors are of this model and stand in wrong rows: each is that of another text.",
-        "Texts and vectors were joined in a wrong order: fill the store again. What the router has cached is not paid "
-        "again.",
     )
 
 
@@ -126,15 +133,6 @@ def line_breaks(cosines: Sequence[float]) -> Finding:
     )
 
 
-def blank_ends() -> Finding:
-    """Return the finding about texts that were embedded without the blanks at their ends."""
-    return Finding(
-        "The vectors are of this model and of texts without the blanks at their ends.",
-        "They can be searched as before. For new vectors that are exactly alike, embed text.strip().",
-        same_space=True,
-    )
-
-
 def other_input_type(stored: str, asked: str) -> Finding:
     """Return the finding about vectors of the other input type."""
     kinds = {"document": "documents", "query": "queries"}
@@ -153,15 +151,6 @@ def without_prompts(asked: str) -> Finding:
         f"{asked} (its prompt).",
         "Give the router the same: Model(…, prompts={'document': '', 'query': ''}); or embed the texts again, which "
         "retrieves better.",
-    )
-
-
-def with_prompts() -> Finding:
-    """Return the finding about vectors with the prompts of the model, which the router leaves out."""
-    return Finding(
-        "The vectors are of this model, embedded with the model's own prompts, in place of which the router has "
-        "others.",
-        "Leave prompts= out of Model(…).",
     )
 
 

@@ -89,8 +89,8 @@ def check_stored(
     ours = work.embed(subject.router, texts, input_type)
     cosines = work.cosines(ours)
     if work.stored.shape[1] != ours.shape[1]:
-        lengths = work.stored.shape[1], ours.shape[1]
-        return work.report(cosines, findings.other_length(*lengths, cosines, subject.router.space), lengths=lengths)
+        length = findings.other_length(work.stored.shape[1], ours.shape[1], cosines, subject.router.space)
+        return work.report(cosines, length, whole=False)
     if also is not None and not (cosines >= MATCH).all():
         cosines = np.maximum(cosines, work.cosines(work.embed(subject.router, also, input_type)))
     if (cosines >= MATCH).all():
@@ -99,12 +99,12 @@ def check_stored(
     if bad := int((~work.usable).sum()):
         return work.report(cosines, findings.unusable(bad))
     if _is_shuffled(work.stored, ours, cosines):
-        return work.report(cosines, findings.shuffled())
+        return work.report(cosines, findings.SHUFFLED)
     related = float(np.median(cosines[cosines < MATCH])) >= RELATED
     found = work.explain(texts, list(also or ()), cosines) if related else None
     if found is None:
-        partial = (cosines >= MATCH).any()
-        found = findings.partly(cosines) if partial else findings.other(cosines, subject.router.space)
+        some_match = (cosines >= MATCH).any()
+        found = findings.partly(cosines) if some_match else findings.other(cosines, subject.router.space)
     return work.report(cosines, found)
 
 
@@ -160,13 +160,13 @@ class _Work:
         width = min(self.stored.shape[1], ours.shape[1])
         return cosines_of(self.stored[:, :width], ours[:, :width])
 
-    def report(self, cosines: Numbers, found: Finding, lengths: tuple[int, int] | None = None) -> VectorCheck:
-        """Return the result."""
+    def report(self, cosines: Numbers, found: Finding, *, whole: bool = True) -> VectorCheck:
+        """Return the result; ``whole`` is whether the stored vectors are as long as ours."""
         return VectorCheck(
             model=", ".join(self._subject.router.models),
             space=self._subject.router.space,
             cosines=cosines,
-            compared_whole=lengths is None,
+            compared_whole=whole,
             same_space=found.same_space,
             finding=found.text,
             advice=found.advice,
@@ -185,7 +185,7 @@ class _Work:
                 return way.finding
             if found and way.finding is None:
                 breaks = {"line breaks", "both"} & found
-                return findings.line_breaks(cosines[rest].tolist()) if breaks else findings.blank_ends()
+                return findings.line_breaks(cosines[rest].tolist()) if breaks else findings.BLANK_ENDS
             if found and way.finding is not None:
                 return replace(way.finding, text=f"{way.finding.text} Line breaks were replaced by blanks as well.")
         return None
@@ -227,7 +227,7 @@ class _Work:
             yield _Way(partial(subject.alter, bare), asked, findings.without_prompts(asked))
         if any(model.prompts is not None for model in subject.declared):
             own = [replace(model, prompts=None) for model in subject.declared]
-            yield _Way(partial(subject.alter, own), asked, findings.with_prompts())
+            yield _Way(partial(subject.alter, own), asked, findings.WITH_PROMPTS)
         if len(subject.declared) > 1:
             for model in subject.declared:
                 yield _Way(partial(subject.alter, [model]), asked, findings.other_member(model.name))

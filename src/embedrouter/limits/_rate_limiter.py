@@ -67,48 +67,41 @@ class _Quota:
 
     def __init__(self, declared: int | None, *, estimated: bool = False) -> None:
         self._declared, self._estimated = declared, estimated
-        self._limit = declared
+        self.limit = declared
+        """The limit, where one is declared or reported."""
+        self.in_flight = 0
+        """The amount of the requests in flight."""
         self._period = MINUTE
         self._past: deque[tuple[float, int]] = deque()
         """Times and amounts of requests that were answered in the last period, oldest first."""
-        self._past_amount = self._in_flight = self._since_report = 0
+        self._past_amount = self._since_report = 0
         self._left: int | None = None
         self._reset = self._reported_at = 0.0
 
     @property
-    def limit(self) -> int | None:
-        """The limit, where one is declared or reported."""
-        return self._limit
-
-    @property
     def reported(self) -> tuple[int | None, float]:
         """The limit and its period in seconds, where the provider reports one and none is declared."""
-        return (None if self._declared is not None else self._limit), self._period
-
-    @property
-    def in_flight(self) -> int:
-        """The amount of the requests in flight."""
-        return self._in_flight
+        return (None if self._declared is not None else self.limit), self._period
 
     @property
     def room(self) -> int:
         """How much may be sent now, by this limit, which is known."""
-        assert self._limit is not None
-        return self._limit - self._past_amount - self._in_flight
+        assert self.limit is not None
+        return self.limit - self._past_amount - self.in_flight
 
     def start(self, amount: int) -> None:
         """Count a request that is sent."""
-        self._in_flight += amount
+        self.in_flight += amount
         self._since_report += amount
 
     def release(self, amount: int) -> None:
         """Remove a request that was not sent."""
-        self._in_flight -= amount
+        self.in_flight -= amount
         self._since_report = max(0, self._since_report - amount)
 
     def arrived(self, amount: int, billed: int, at: float) -> None:
         """Begin the period of a request."""
-        self._in_flight -= amount
+        self.in_flight -= amount
         self._past.append((max(self._past[-1][0], at) if self._past else at, billed))
         self._past_amount += billed
 
@@ -119,7 +112,7 @@ class _Quota:
 
     def lost(self, amount: int) -> None:
         """Drop a request whose answer never arrived."""
-        self._in_flight -= amount
+        self.in_flight -= amount
 
     def report(self, limit: int | None, left: int | None, reset: float | None, now: float) -> None:
         """Record what an answer reports: the limit, how much of the limit is left, and the seconds until all is."""
@@ -129,19 +122,19 @@ class _Quota:
         self._reset = min(reset, LONGEST_WAIT) if known and reset is not None else 0.0
         if self._declared is not None:
             return
-        self._limit, self._period = limit or None, MINUTE
+        self.limit, self._period = limit or None, MINUTE
         if limit and self._left is not None and self._reset * limit <= SHORT_PERIOD * max(1, limit - self._left):
             self._period = max(1.0, self._reset)
 
     def wait(self, amount: int, now: float) -> float:
         """Return the seconds until ``amount`` may be sent; beyond the whole limit, the provider decides."""
         wait = self._reported_wait(amount, now)
-        if self._limit is None:
+        if self.limit is None:
             return wait
-        missing = min(amount, self._limit) - self.room
+        missing = min(amount, self.limit) - self.room
         if missing <= 0:
             return wait
-        free = SOON_FREE if self._estimated and missing <= self._in_flight else self._period
+        free = SOON_FREE if self._estimated and missing <= self.in_flight else self._period
         for at, part in self._past:
             missing -= part
             if missing <= 0:
@@ -151,7 +144,7 @@ class _Quota:
 
     def soon_more(self, now: float) -> float:
         """Return the seconds until more becomes free, if soon: one request is better than two."""
-        if self._in_flight:
+        if self.in_flight:
             return SOON_FREE
         wait = self._remaining(self._past[0][0], now) if self._past else 0.0
         return wait if wait <= SOON_FREE else 0.0
@@ -160,7 +153,7 @@ class _Quota:
         """Return the wait where the provider reports that little is left: other programs may share the account."""
         if self._left is None:
             return 0.0
-        whole = self._limit or amount
+        whole = self.limit or amount
         missing = min(amount, whole) + self._since_report - self._left
         if missing <= 0:
             return 0.0

@@ -233,8 +233,8 @@ class Model:
                 f"Model.wrap takes an embedder, not a class. Write Model.wrap({embedder.__name__}(…), …)."
             )
         refused = inspect.iscoroutinefunction(embedder) or isinstance(embedder, NoEmbedder)
-        plain = callable(embedder) and not refused
-        if framework_methods(embedder) is None and not plain:
+        is_function = callable(embedder) and not refused
+        if framework_methods(embedder) is None and not is_function:
             raise ConfigError(
                 f"Model.wrap takes a LangChain Embeddings, a LlamaIndex BaseEmbedding or a plain function from a list "
                 f"of texts to a list of vectors, not {type(embedder).__name__}."
@@ -265,10 +265,10 @@ class Model:
 
     def body(self, input_type: str) -> Mapping[str, Any]:
         """Return the fields of ``extra_body`` for one input type."""
-        fields = self.extra_body or {}
-        if fields and set(fields) <= {"document", "query"}:
-            return fields.get(input_type) or {}
-        return fields
+        extra = self.extra_body or {}
+        if extra and set(extra) <= {"document", "query"}:
+            return extra.get(input_type) or {}
+        return extra
 
     @property
     def provider(self) -> str:
@@ -350,10 +350,10 @@ def check_address(url: str | None, what: str) -> None:
     """
     try:
         parts = urlsplit(url or "")
-        plain = "@" not in parts.netloc and not parts.query and not parts.fragment
+        harmless = "@" not in parts.netloc and not parts.query and not parts.fragment
     except ValueError:  # its message repeats the address
-        plain = False
-    if not plain:
+        harmless = False
+    if not harmless:
         raise ConfigError(
             f"{what} must be an address without user, password, query and fragment. Give a key with api_key_env= or "
             "api_key=, and other credentials with headers=."

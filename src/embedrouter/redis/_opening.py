@@ -17,7 +17,7 @@ def _of_address(address: str) -> Cache:
 SERVERS: Mapping[str, Callable[[str], Cache]] = {scheme.partition(":")[0]: _of_address for scheme in SCHEMES}
 
 
-def open_caches(cache: CacheLike | Default, state: RedisState | str | None = None) -> list[Cache]:
+def open_caches(cache: CacheLike | Default, state: RedisState | None = None) -> list[Cache]:
     """Return the stores of a router, the fastest first. No file and no connection is opened or made.
 
     The server of ``state`` is the only store where no cache is named, and otherwise comes after those that are named,
@@ -26,8 +26,6 @@ def open_caches(cache: CacheLike | Default, state: RedisState | str | None = Non
     Raises:
         ConfigError: the cache is nothing of that kind, or a package is missing.
     """
-    if isinstance(state, str):
-        state = RedisState(state)
     if state is not None and isinstance(cache, Default):
         return [state.cache()]
     stores = [open_cache(item, SERVERS) for item in as_list(cache)]
