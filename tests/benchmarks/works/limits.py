@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,17 +43,29 @@ def _keys(texts: Sequence[str]) -> list[bytes]:
 
 
 @contextmanager
-def _filled(keys: Sequence[bytes], mapped: bool = True) -> Iterator[sqlite3.Connection]:
-    """Yield a table of vectors; memory-mapped, which reads fastest, or as SQLite comes."""
+def _table() -> Iterator[sqlite3.Connection]:
+    """Yield an empty table of vectors, as SQLite comes but for its write-ahead log."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(sqlite3.connect(Path(folder) / "vectors.db")) as connection,
+        closing(sqlite3.connect(Path(folder) / "vectors.db", check_same_thread=False)) as connection,
     ):
-        connection.execute(f"PRAGMA mmap_size = {2**30 * mapped}")
+        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, value BLOB)")
-        rows = ((key, row.tobytes()) for key, row in zip(keys, matrix(len(keys)), strict=True))
-        connection.executemany("INSERT INTO vectors VALUES (?, ?)", rows)
-        connection.commit()
+        yield connection
+
+
+def _write(connection: sqlite3.Connection, keys: Sequence[bytes], vectors: Vector) -> None:
+    rows = ((key, row.tobytes()) for key, row in zip(keys, vectors, strict=True))
+    connection.executemany("INSERT INTO vectors VALUES (?, ?)", rows)
+    connection.commit()
+
+
+@contextmanager
+def _filled(keys: Sequence[bytes], mapped: bool = True) -> Iterator[sqlite3.Connection]:
+    """Yield a table of vectors; memory-mapped, which reads fastest, or as SQLite comes."""
+    with _table() as connection:
+        connection.execute(f"PRAGMA mmap_size = {2**30 * mapped}")
+        _write(connection, keys, matrix(len(keys)))
         yield connection
 
 
@@ -133,12 +146,13 @@ def dictionary_array(number: int) -> Work:
 # What the API has to be asked for
 
 
-def raw_documents(number: int, api: str) -> Work:
-    """Every request at once, the fastest JSON there is, base64 to numpy."""
+def raw_documents(number: int, api: str, *, stored: bool = False) -> Work:
+    """Every request at once, the fastest JSON there is, base64 to numpy; `stored`, also into a table of SQLite."""
     address = urlsplit(api)
     assert address.hostname is not None
     parts = -(-number // REQUEST)
     connections = [http.client.HTTPConnection(address.hostname, address.port) for _ in range(parts)]
+    one_writer = Lock()
 
     def embed(connection: http.client.HTTPConnection, texts: list[str]) -> Vector:
         body = orjson.dumps({"model": NAME, "input": texts, "encoding_format": "base64"})
@@ -148,6 +162,9 @@ def raw_documents(number: int, api: str) -> Work:
         vectors = np.empty((len(rows), DIMENSIONS), np.float32)
         for row in rows:
             vectors[row["index"]] = np.frombuffer(base64.b64decode(row["embedding"]), np.float32)
+        if stored:
+            with one_writer:
+                _write(table, _keys(texts), vectors)
         return vectors
 
     def embed_all(texts: list[str]) -> Vector:
@@ -156,7 +173,8 @@ def raw_documents(number: int, api: str) -> Work:
 
     with ThreadPoolExecutor(parts) as pool:
         for texts in fresh(number):
-            yield partial(embed_all, texts)
+            with _table() as table:
+                yield partial(embed_all, texts)
 
 
 def sdk_documents(number: int, api: str) -> Work:
