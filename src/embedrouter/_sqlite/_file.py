@@ -179,14 +179,6 @@ class SQLiteFile:
             self._close_file()
         self._identity, self._index_size = None, INDEX_SIZE
 
-    def close_if_replaced(self) -> None:
-        """Close the file if it was removed or replaced, so that the next use begins a new one."""
-        if self._is_replaced():
-            self.close()
-
-    def _is_replaced(self) -> bool:
-        return self._identity is not None and identity(self.path) != self._identity
-
     def _require_writable(self) -> None:
         if self.path is not None and self._writing.connection is None and is_read_only(self.path):
             raise sqlite_error(sqlite3.SQLITE_READONLY, "it may only be read")
@@ -222,7 +214,7 @@ class SQLiteFile:
             raise
 
     def _connect(self, way: Way, seconds: float) -> sqlite3.Connection:
-        if self._is_replaced():
+        if self._identity is not None and identity(self.path) != self._identity:
             raise ReplacedError("it was removed or replaced; close the router to begin a new one")
         self._mend_index()
         if self.path is not None and way is self._read_only:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from .._display import data_size
 from .._sqlite import BUSY_TIMEOUT, LONGEST, ForeignError, ReplacedError, SQLiteFile, free_bytes, sqlite_error
 from ._codec import MAGIC
 from ._keys import HASH_BYTES, split_key
+
+T = TypeVar("T")
 
 DATABASE = "cache.db"
 VERSION = 3
@@ -102,12 +105,15 @@ class DiskCache:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values that exist, by key."""
-        self._file.close_if_replaced()
+        return self._again_if_replaced(lambda: self._read(keys))
+
+    def _again_if_replaced(self, work: Callable[[], T]) -> T:
+        """Work with the file; once more where it was removed, replaced, or written while it may only be read here."""
         try:
-            return self._read(keys)
-        except ReplacedError:  # another process began to write to a file that may only be read here
+            return work()
+        except ReplacedError:
             self._file.close()
-            return self._read(keys)
+            return work()
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         hashes = [split_key(key)[1] for key in keys]
@@ -133,7 +139,9 @@ class DiskCache:
 
     def put_many(self, values: Mapping[bytes, bytes]) -> None:
         """Store all values in one transaction, replacing older ones."""
-        self._file.close_if_replaced()
+        self._again_if_replaced(lambda: self._write(values))
+
+    def _write(self, values: Mapping[bytes, bytes]) -> None:
         with self._file.writing() as database:
             now = time.time()
             parts = ((split_key(key), value) for key, value in values.items())
@@ -147,15 +155,17 @@ class DiskCache:
         Raises:
             sqlite3.Error: they cannot be kept.
         """
-        self._file.close_if_replaced()
-        for statement in ("INSERT OR REPLACE INTO uses VALUES (x'', 0)", "DELETE FROM uses WHERE key = x''"):
-            with self._file.writing() as database:
-                database.execute(statement)
+        self._again_if_replaced(self._try_to_write)
         free = free_bytes(self.folder / DATABASE)
         if size + min(size, LOG_BYTES) > free:
             raise sqlite_error(
                 sqlite3.SQLITE_FULL, f"about {data_size(size)} are needed, and {data_size(free)} are free"
             )
+
+    def _try_to_write(self) -> None:
+        for statement in ("INSERT OR REPLACE INTO uses VALUES (x'', 0)", "DELETE FROM uses WHERE key = x''"):
+            with self._file.writing() as database:
+                database.execute(statement)
 
     def close(self) -> None:
         """Close the database; the next call opens it again."""
