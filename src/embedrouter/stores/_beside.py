@@ -1,13 +1,19 @@
-"""Entries of a store that has no place for them, in a small file of its folder or beside its file."""
+"""Entries of a store that has no place for them, in a small file of its folder or beside its file.
+
+The kinds of stores that are folders or files share how they are named, how entries are written, and how their texts
+are embedded again.
+"""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..cache import read_record, write_again, write_once
 from ..errors import ConfigError
+from ..router import Router
 
 FILE = "embedrouter.json"
 
@@ -47,3 +53,36 @@ def write_beside(file: Path, entries: Mapping[str, Any]) -> None:
         (write_again if before else write_once)(file, {**before, **entries})
     except OSError as error:
         raise ConfigError(f"{file.parent} cannot be written ({error}). Check the path and its rights.") from error
+
+
+class FolderStore:
+    """A store that is a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.title = f"The folder {str(path)!r}"
+        self.place = shlex.quote(str(path))
+
+    def read(self) -> Mapping[str, Any]:
+        return read_beside(in_folder(self.path))
+
+    def write(self, entries: Mapping[str, str | int]) -> None:
+        write_beside(in_folder(self.path), entries)
+
+    def again(self, router: Router) -> str:
+        return "embed the texts again, into another folder, or into this one after its files were removed."
+
+
+class FileStore:
+    """A store that is a file, which may hold its mark itself, too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.title = f"The file {str(path)!r}"
+        self.place = shlex.quote(str(path))
+
+    def write(self, entries: Mapping[str, str | int]) -> None:
+        write_beside(beside_file(self.path), entries)
+
+    def again(self, router: Router) -> str:
+        return "embed the texts again, into a file of another name."

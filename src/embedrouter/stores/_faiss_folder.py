@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -13,9 +12,8 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..retrieval.store_guard import DIMENSIONS, Row, Unreadable
-from ..router import Router
 from ..types import Vectors
-from ._beside import in_folder, read_beside, write_beside
+from ._beside import FolderStore
 from ._draft import OF_FORMAT, Draft
 from ._faiss_pickle import read_documents
 from ._rows import parts, row, spread, stored_text
@@ -31,21 +29,14 @@ USUAL = "index"
 """The name of LangChain's files, where no other is given."""
 
 
-class FaissFolder:
+class FaissFolder(FolderStore):
     """A folder that is read. The documents are in one file, which is read as a whole."""
 
     kind = "FAISS"
 
     def __init__(self, path: Path, index: str = USUAL) -> None:
-        self.path, self.name, self._index_name = path, path.name, index
-        self.title = f"The folder {str(path)!r}"
-        self.place = shlex.quote(str(path))
-
-    def read(self) -> Mapping[str, Any]:
-        return read_beside(in_folder(self.path))
-
-    def write(self, entries: Mapping[str, str | int]) -> None:
-        write_beside(in_folder(self.path), entries)
+        super().__init__(path)
+        self._index_name = index
 
     def settings(self) -> Mapping[str, Any]:
         index = self._index
@@ -54,9 +45,6 @@ class FaissFolder:
 
     def dimensions(self) -> int | None:
         return int(self._index.d) if self._index.ntotal else None
-
-    def again(self, router: Router) -> str:
-        return "embed the texts again, into another folder, or into this one after its files were removed."
 
     def sample(self, count: int) -> list[Row]:
         documents, ids = self._documents

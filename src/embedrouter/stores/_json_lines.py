@@ -7,7 +7,6 @@ nor text nor vector belongs to the metadata, and a line without an id has its nu
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -17,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..retrieval.store_guard import DIMENSIONS, SPACE, Row, Unreadable
-from ..router import Router
 from ..types import Vectors
-from ._beside import beside_file, read_beside, write_beside
+from ._beside import FileStore, beside_file, read_beside
 from ._draft import Draft
 from ._exact import ExactSearch
 from ._metadata import fitted, is_json, restored
@@ -33,23 +31,15 @@ PAGE = 500
 """Vectors in memory at once, in a search."""
 
 
-class JsonLines:
+class JsonLines(FileStore):
     """A file that is read: in one pass, or line by line from the places of the ids."""
 
     kind = "JSON lines"
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, path.name
-        self.title = f"The file {str(path)!r}"
-        self.place = shlex.quote(str(path))
 
     def read(self) -> Mapping[str, Any]:
         first = next((fields for _, fields in self._lines()), {})
         own = {name: first[name] for name in (SPACE, DIMENSIONS) if name in first}
         return {**own, **read_beside(beside_file(self.path))}
-
-    def write(self, entries: Mapping[str, str | int]) -> None:
-        write_beside(beside_file(self.path), entries)
 
     def settings(self) -> Mapping[str, Any]:
         return {}
@@ -60,9 +50,6 @@ class JsonLines:
             return None
         vector = _first(first, VECTOR_FIELDS)
         return len(vector) if isinstance(vector, list) else 0
-
-    def again(self, router: Router) -> str:
-        return "embed the texts again, into a file of another name."
 
     def sample(self, count: int) -> list[Row]:
         wanted = set(spread(self.count(), count))

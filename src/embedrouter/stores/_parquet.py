@@ -6,7 +6,6 @@ The space is in the metadata of the file's schema. A file without a column of id
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +16,8 @@ import numpy as np
 from .._files import load_pyarrow
 from ..errors import ConfigError
 from ..retrieval.store_guard import DIMENSIONS, SPACE, Row, Unreadable
-from ..router import Router
 from ..types import Vectors
-from ._beside import beside_file, read_beside, write_beside
+from ._beside import FileStore, beside_file, read_beside
 from ._draft import OF_FORMAT, Draft
 from ._exact import ExactSearch
 from ._json_lines import ID_FIELDS, VECTOR_FIELDS
@@ -33,15 +31,10 @@ PAGE = 500
 """Rows in memory at once."""
 
 
-class ParquetFile:
+class ParquetFile(FileStore):
     """A file that is read, batch by batch."""
 
     kind = "Parquet"
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, path.name
-        self.title = f"The file {str(path)!r}"
-        self.place = shlex.quote(str(path))
 
     def read(self) -> Mapping[str, Any]:
         own = {name.decode(): value.decode() for name, value in (self._schema.metadata or {}).items() if b":" in name}
@@ -50,18 +43,12 @@ class ParquetFile:
             **read_beside(beside_file(self.path)),
         }
 
-    def write(self, entries: Mapping[str, str | int]) -> None:
-        write_beside(beside_file(self.path), entries)
-
     def settings(self) -> Mapping[str, Any]:
         return {SCHEMA: self._schema.serialize().to_pybytes()}
 
     def dimensions(self) -> int | None:
         first = next(self._batches(None, 1), None)
         return None if first is None else len(first[1][0][self._vector or ""] or ()) if self._vector else 0
-
-    def again(self, router: Router) -> str:
-        return "embed the texts again, into a file of another name."
 
     def sample(self, count: int) -> list[Row]:
         wanted = spread(self.count(), count)

@@ -6,7 +6,6 @@ A text that no node of LlamaIndex holds becomes a ``TextNode`` whose metadata ar
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +15,8 @@ from uuid import uuid4
 import numpy as np
 
 from ..retrieval.store_guard import Row, Unreadable
-from ..router import Router
 from ..types import Vectors
-from ._beside import in_folder, read_beside, write_beside
+from ._beside import FolderStore
 from ._draft import OF_FORMAT, Draft
 from ._exact import nearest
 from ._faiss_folder import distance_of, read_index, vector_at
@@ -43,22 +41,14 @@ PAGE = 500
 """Vectors in memory at once, in a search."""
 
 
-class PersistedContext:
+class PersistedContext(FolderStore):
     """A folder that is read. Each of its files is read as a whole; vectors only when they are asked for."""
 
     kind = "LlamaIndex's storage context"
 
     def __init__(self, path: Path, store: str = USUAL) -> None:
-        self.path, self.name, self._store = path, path.name, store
-        self.title = f"The folder {str(path)!r}"
-        self.place = shlex.quote(str(path))
+        super().__init__(path)
         self._file = path / (f"{store}{SUFFIX}" if store else FIRST_VERSIONS)
-
-    def read(self) -> Mapping[str, Any]:
-        return read_beside(in_folder(self.path))
-
-    def write(self, entries: Mapping[str, str | int]) -> None:
-        write_beside(in_folder(self.path), entries)
 
     def settings(self) -> Mapping[str, Any]:
         return {LIKE: str(self.path.absolute())}
@@ -66,9 +56,6 @@ class PersistedContext:
     def dimensions(self) -> int | None:
         ids = self._ids
         return len(self._vector(ids[0])) if ids else None
-
-    def again(self, router: Router) -> str:
-        return "embed the texts again, into another folder, or into this one after its files were removed."
 
     def sample(self, count: int) -> list[Row]:
         texts = [self._stored(self._ids[position]) for position in spread(len(self._ids), count)]
