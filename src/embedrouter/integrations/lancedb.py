@@ -108,7 +108,7 @@ class RouterEmbeddings(EmbeddingFunction):
 
     def _vectors(self, texts: Any, input_type: InputType, tier: str | None) -> list[list[float] | None]:
         given = list(self.sanitize_input(texts))
-        vectors = iter(self._guarded.embed([text for text in given if text], input_type, tier))
+        vectors = iter(self._guarded.result([text for text in given if text], input_type, tier).to_list())
         return [next(vectors) if text else None for text in given]
 
     def safe_model_dump(self) -> dict[str, Any]:

@@ -89,7 +89,7 @@ OF_THE_ROUTER = frozenset({"router", "space", "model", "model_name", "fingerprin
 
 
 class GuardedRouter:
-    """Embed for one vector store: check the guard, have the router embed, return lists, as both adapters do.
+    """Embed for one vector store: check the guard, have the router embed, record the space, as all adapters do.
 
     Args:
         router: the one router in front of the store.
@@ -110,11 +110,8 @@ class GuardedRouter:
         self._said = self._unreachable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (
-            self.router,
-            self.index,
-            self.counted_in,
-        )  # records are where the machine of the copy has them
+        # without the records, which are where the machine of the copy has them
+        return type(self), (self.router, self.index, self.counted_in)
 
     @property
     def index(self) -> str | None:
@@ -153,27 +150,15 @@ class GuardedRouter:
             if tier is not None:
                 rank(tier, self.router.tiers)
 
-    def embed(
+    def result(
         self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
-    ) -> list[list[float]]:
-        """Return one list of floats per text; see ``Router.embed`` for the errors.
+    ) -> EmbeddingResult:
+        """Return what the router answers; see ``Router.embed`` for the errors.
 
         Args:
             tiers: that are asked for, the nearest first; ``with embedrouter.tier(…)`` is nearer than all of them.
             show_progress: see ``Router.embed``.
         """
-        return self.result(texts, input_type, *tiers, show_progress=show_progress).to_list()
-
-    async def aembed(
-        self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
-    ) -> list[list[float]]:
-        """Do what ``embed`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
-        return (await self.aresult(texts, input_type, *tiers, show_progress=show_progress)).to_list()
-
-    def result(
-        self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
-    ) -> EmbeddingResult:
-        """Return what the router answers, for an adapter that hands on more than lists; see ``embed``."""
         if self._guard is not None:
             self._check(self._guard, input_type)
         texts = [one_text(text) for text in texts] if input_type == "query" else texts
@@ -210,7 +195,7 @@ class GuardedRouter:
     async def aresult(
         self, texts: Sequence[str], input_type: InputType, *tiers: str | None, show_progress: ShowProgress = False
     ) -> EmbeddingResult:
-        """Do what ``result`` does without blocking the event loop."""
+        """Do what ``result`` does without blocking the event loop; the guard uses files, so it runs in a thread."""
         if self._guard is not None:
             await in_thread(self._check, self._guard, input_type)
         tier = first_given(requested(input_type), *tiers)
@@ -224,7 +209,7 @@ class GuardedRouter:
     def each(
         self, texts: Sequence[str], input_type: InputType, size: int, *tiers: str | None
     ) -> Generator[EmbeddingResult]:
-        """Yield what the router answers for each ``size`` texts; positions in errors count all texts. See ``embed``."""
+        """Yield what ``result`` returns for each ``size`` texts; positions in errors count all texts."""
         if self._guard is not None:
             self._check(self._guard, input_type)
         tier = first_given(requested(input_type), *tiers)
