@@ -157,8 +157,7 @@ class _Steps:
             plan = migrate.plan(self._asked)
         for name, fact in plan.rows():
             self.output.line(f"{name}: {fact}")
-        hidden = {"migration"}
-        self.facts["plan"] = {one.name: getattr(plan, one.name) for one in fields(plan) if one.name not in hidden}
+        self.facts["plan"] = {one.name: getattr(plan, one.name) for one in fields(plan) if one.name != "migration"}
         self._asked = plan.migration
         return plan
 

@@ -3,8 +3,7 @@
 ``check_models`` embeds the probe texts with each model and compares the vectors with those of an earlier day
 (``ProbeRecords``) and with those of the router's other models. ``check_cache`` and ``check_ledger`` examine files,
 ``check_budget`` says what is left, ``check_retirement`` which models in use will end, ``installed`` compares package
-versions. No check prints, and a failure becomes a
-finding, so that the other checks go on.
+versions. No check prints, and a failure becomes a finding, so that the other checks go on.
 """
 
 from ._drift import PROBE_FOLDER, ProbeRecords

@@ -119,6 +119,11 @@ class Opened:
     entry: Entry | None = None
     renamed: bool = False
 
+    @property
+    def switched(self) -> bool:
+        """Whether the user's programs are to open the new collection."""
+        return self.entry is not None and self.entry.switched
+
     def filled(self) -> tuple[Writable, Entry]:
         """Return the new collection and its entry.
 

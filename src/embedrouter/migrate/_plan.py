@@ -195,7 +195,7 @@ def examine(asked: Migration, opened: Opened) -> Plan:
         hours=_hours(router, whole),
         index_bytes=size + texts * router.space.dimensions * 4,
         left_out=left_out.by_reason,
-        switched=opened.entry is not None and opened.entry.switched,
+        switched=opened.switched,
         migration=replace(asked, collection=asked.collection or (None if source.database.named else opened.alias)),
     )
 

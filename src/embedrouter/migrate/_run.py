@@ -53,7 +53,7 @@ class Moved:
         settled: whether it did; otherwise the old collection changes faster than it is read.
         usage: what the run has used.
         left_out: ids of the rows that could not be moved, by the reason.
-        shortened: ids of the rows of which the beginning, or the mean of the parts, was embedded .
+        shortened: ids of the rows of which the beginning, or the mean of the parts, was embedded.
         on_too_long: which of the two.
         seconds: of the run.
     """
@@ -130,7 +130,7 @@ def run(
     asked = migration(source, target, collection, into, name, settings)
     began = time.monotonic()
     with asked.opened() as opened, one_at_a_time(opened.database.place, opened.name):
-        require_unswitched(opened.alias, opened.entry is not None and opened.entry.switched)
+        require_unswitched(opened.alias, opened.switched)
         found = given or examine(asked, opened)
         left_out = LeftOut(allowed=skip_bad)
         for reason, ids in found.left_out.items():
@@ -147,8 +147,8 @@ def run(
             cache.require_keeping(found.estimate.cache_bytes)
             cache.must_keep = True
         try:
-            target_, entry = _begun(asked, opened)
-            work = _Work(opened.source, target_, opened.database, router, LeftOut(allowed=skip_bad))
+            new, entry = _begun(asked, opened)
+            work = _Work(opened.source, new, opened.database, router, LeftOut(allowed=skip_bad))
             if batch:
                 work.by_batch(every, show_progress)
             with Progress(show_progress, found.texts, "migrating") as progress:
@@ -156,11 +156,11 @@ def run(
         finally:
             cache.must_keep = must_keep
         done = work.left_out.by_reason
-        write_entry(target_, replace(entry, state="filled", left_out=done))
+        write_entry(new, replace(entry, state="filled", left_out=done))
         return Moved(
             name=opened.name,
             place=opened.database.place,
-            rows=target_.count(),
+            rows=new.count(),
             written=work.written,
             removed=work.removed,
             passes=work.passes,
