@@ -15,5 +15,5 @@ from ._question import Question, ask
 from ._reports import Reports
 from ._surroundings import surrounded
 from ._sync import run
-from ._validate import achunks, chunk_size_of, chunks, format_positions, validate
+from ._validate import Refusal, achunks, chunk_size_of, chunks, format_positions, validate, without_refused
 from ._wiring import LEDGER_FILE, Wiring, require_same_embedder, wire

@@ -1,15 +1,21 @@
 """Validate texts before any request, and report invalid texts by position."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import TypeAlias, TypeVar
 
 from .._display import shown
-from ..errors import ConfigError, InvalidInputError
+from ..errors import ConfigError, InputRejectedError, InvalidInputError
 from ..types import Space
 from ._inputs import EMPTY, defect, label_of, line_for, text_in, texts_in
 
 SHOWN = 20
 """Maximum number of positions in a message."""
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+Refusal: TypeAlias = InvalidInputError | InputRejectedError
+"""An error that names texts, by their positions."""
 
 
 def validate(texts: Iterable[str], first: int = 0, given: object = None) -> list[str]:
@@ -78,6 +84,31 @@ async def _achunks(texts: Iterable[str] | AsyncIterable[str], size: int) -> Asyn
             chunk = []
     if chunk:
         yield chunk
+
+
+def without_refused(
+    items: Iterable[Item], call: Callable[[list[Item]], Answer], refuse: Callable[[Refusal, list[Item]], object]
+) -> tuple[list[Item], Answer]:
+    """Call a router's method, and again without the items that it refuses, until it takes the others.
+
+    Args:
+        call: is given the items.
+        refuse: is given the error, whose indices are positions in the items of that call; raises where a refusal is an
+            error.
+
+    Returns:
+        The items of the last call, and its answer.
+    """
+    rest = list(items)
+    while True:
+        try:
+            return rest, call(rest)
+        except (InvalidInputError, InputRejectedError) as error:
+            if not error.indices:
+                raise
+            refuse(error, rest)
+            refused = set(error.indices)
+            rest = [item for index, item in enumerate(rest) if index not in refused]
 
 
 def positions(texts: Sequence[str], wanted: Collection[str], first: int) -> list[int]:

@@ -7,7 +7,8 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from .._display import first_few
-from ..errors import ConfigError, InputRejectedError, InvalidInputError
+from ..calls import Refusal, without_refused
+from ..errors import ConfigError, InvalidInputError
 from ..stores import Database, StoredText
 
 EMPTY = "no text"
@@ -87,21 +88,15 @@ class LeftOut:
         Raises:
             InvalidInputError: a text is refused, and none may be left out; the message names ids.
         """
-        rest = list(rows)
-        while rest:
-            try:
-                return rest, call([row.text for row in rest])
-            except (InvalidInputError, InputRejectedError) as error:
-                if not error.indices:
-                    raise
-                long = isinstance(error, InvalidInputError) or error.too_long
-                refused = set(error.indices)
-                for index in error.indices:
-                    reason = self._refusals[rest[index].id, digest(rest[index].text)] = LONG if long else REFUSED
-                    self.add(reason, rest[index].id)
-                self.require_none()
-                rest = [row for index, row in enumerate(rest) if index not in refused]
-        return [], None
+
+        def refuse(error: Refusal, rest: list[StoredText]) -> None:
+            long = isinstance(error, InvalidInputError) or error.too_long
+            for row in (rest[index] for index in error.indices):
+                reason = self._refusals[row.id, digest(row.text)] = LONG if long else REFUSED
+                self.add(reason, row.id)
+            self.require_none()
+
+        return without_refused(rows, lambda rest: call([row.text for row in rest]) if rest else None, refuse)
 
     def require_none(self) -> None:
         """Refuse rows that may not be left out.

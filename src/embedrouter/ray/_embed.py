@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .._display import first_few, get_logger, shown_name
-from ..errors import ConfigError, InputRejectedError, InvalidInputError
+from ..calls import Refusal, without_refused
+from ..errors import ConfigError
 from ..retrieval.given_router import GivenRouter, as_router
 from ..types import InputType, Vectors
 from ..workers import Worker
@@ -96,21 +97,19 @@ class Embed:
             raise ConfigError(
                 f"The batch has a column {shown_name(self.into)} already. Name another for the vectors: into=…."
             )
-        texts, kept = columns.values(self.column), list(range(columns.rows))
-        while True:
-            try:
-                vectors = self._vectors([texts[row] for row in kept])
-                break
-            except (InvalidInputError, InputRejectedError) as error:
-                if not error.indices:
-                    raise
-                bad = [kept[index] for index in error.indices]
-                named = self._named(columns, bad)
-                if not self.skip_bad:
-                    error.add_note(f"Rows: {named}. To leave such rows out: skip_bad=True.")
-                    raise
-                logger.warning("%d rows are left out, because they cannot be embedded: %s.", len(bad), named)
-                kept = sorted(set(kept) - set(bad))
+        texts = columns.values(self.column)
+
+        def refuse(error: Refusal, rows: list[int]) -> None:
+            bad = [rows[index] for index in error.indices]
+            named = self._named(columns, bad)
+            if not self.skip_bad:
+                error.add_note(f"Rows: {named}. To leave such rows out: skip_bad=True.")
+                raise error
+            logger.warning("%d rows are left out, because they cannot be embedded: %s.", len(bad), named)
+
+        kept, vectors = without_refused(
+            range(columns.rows), lambda rows: self._vectors([texts[row] for row in rows]), refuse
+        )
         result: Batch = columns.with_vectors(None if len(kept) == columns.rows else kept, self.into, vectors)
         return result
 

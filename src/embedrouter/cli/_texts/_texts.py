@@ -38,6 +38,7 @@ from ..._files import (
     read_parquet,
     read_table,
 )
+from ...calls import Refusal, without_refused
 from ...errors import ConfigError, InputRejectedError, InvalidInputError
 from ._documents import langchain_notebook_text, notebook_text, visible_text
 from ._files import FileFinder, FoundFile
@@ -282,25 +283,18 @@ def usable_texts(
     Raises:
         InvalidInputError: a text was refused; the message names its location, where the router knows only positions.
     """
-    rest = list(chunk)
-    while True:
-        try:
-            return rest, call([item.text for item in rest])
-        except (InvalidInputError, InputRejectedError) as error:
-            if skipped is None or not error.indices:
-                raise _located(error, rest) from None
-            rejected = isinstance(error, InputRejectedError)
-            for index in error.indices:
-                skipped.add("refused by the model" if rejected else "longer than the model takes", rest[index].location)
-            refused = set(error.indices)
-            rest = [item for index, item in enumerate(rest) if index not in refused]
+
+    def refuse(error: Refusal, rest: list[LocatedText]) -> None:
+        if skipped is None:
+            raise _located(error, rest) from None
+        rejected = isinstance(error, InputRejectedError)
+        for index in error.indices:
+            skipped.add("refused by the model" if rejected else "longer than the model takes", rest[index].location)
+
+    return without_refused(chunk, lambda rest: call([item.text for item in rest]), refuse)
 
 
-def _located(
-    error: InvalidInputError | InputRejectedError, chunk: Sequence[LocatedText]
-) -> InvalidInputError | InputRejectedError:
-    if not error.indices:
-        return error
+def _located(error: Refusal, chunk: Sequence[LocatedText]) -> Refusal:
     refused = first_few([chunk[index].location for index in error.indices], separator="; ")
     where = f"Position 0 is {chunk[0].location}; refused: {refused}. Or leave such texts out: --skip-bad."
     if isinstance(error, InputRejectedError):
