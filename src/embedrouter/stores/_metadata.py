@@ -25,32 +25,21 @@ TYPE, VALUE = "embedrouter:type", "value"
 Holds = Callable[[str, Any], bool]
 """Whether a store holds an entry as it is, and gives it back unchanged."""
 
-_WRITTEN: Mapping[type, Callable[[Any], Any]] = {
-    datetime: datetime.isoformat,
-    date: date.isoformat,
-    time: time.isoformat,
-    timedelta: lambda one: [one.days, one.seconds, one.microseconds],
-    Decimal: str,
-    UUID: str,
-    bytes: bytes.hex,
-    complex: lambda one: [one.real, one.imag],
-    tuple: list,
-    set: list,
-    frozenset: list,
+_FORMS: Mapping[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    datetime: (datetime.isoformat, datetime.fromisoformat),
+    date: (date.isoformat, date.fromisoformat),
+    time: (time.isoformat, time.fromisoformat),
+    timedelta: (lambda one: [one.days, one.seconds, one.microseconds], lambda parts: timedelta(*parts)),
+    Decimal: (str, Decimal),
+    UUID: (str, UUID),
+    bytes: (bytes.hex, bytes.fromhex),
+    complex: (lambda one: [one.real, one.imag], lambda parts: complex(*parts)),
+    tuple: (list, tuple),
+    set: (list, set),
+    frozenset: (list, frozenset),
 }
-_READ: Mapping[str, Callable[[Any], Any]] = {
-    "datetime": datetime.fromisoformat,
-    "date": date.fromisoformat,
-    "time": time.fromisoformat,
-    "timedelta": lambda parts: timedelta(*parts),
-    "Decimal": Decimal,
-    "UUID": UUID,
-    "bytes": bytes.fromhex,
-    "complex": lambda parts: complex(*parts),
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-}
+"""How values that JSON lacks are written, and read again."""
+_READ = {kind.__name__: read for kind, (_, read) in _FORMS.items()}
 
 
 def fitted(entries: Mapping[str, Any], holds: Holds) -> dict[str, Any]:
@@ -133,8 +122,9 @@ def _plain(value: Any) -> Any:
         if wrong := [name for name in value if type(name) is not str]:
             raise InvalidInputError(f"its metadata has the key {wrong[0]!r}, which is no text")
         return {name: _plain(one) for name, one in value.items()}
-    if kind in _WRITTEN:
-        return {TYPE: kind.__name__, VALUE: _plain(_WRITTEN[kind](value))}
+    if kind in _FORMS:
+        write, _ = _FORMS[kind]
+        return {TYPE: kind.__name__, VALUE: _plain(write(value))}
     raise InvalidInputError(f"its metadata has a value of the type {kind.__name__}, which no other store keeps")
 
 
