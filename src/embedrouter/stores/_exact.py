@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ..retrieval import exact_search
 from ..types import Vectors
 
 KEPT = 2**30
@@ -34,17 +35,15 @@ class ExactSearch:
 def nearest(pages: Pages, vector: Vectors, count: int) -> list[str]:
     """Return the ids of the vectors with the largest cosine, largest first; equal ones in their order."""
     best: list[tuple[float, int, str]] = []
-    asked = np.asarray(vector, np.float32)
-    asked = asked / (np.linalg.norm(asked) or 1)
+    asked = np.asarray([vector], np.float32)
     seen = 0
     for ids, page in pages:
-        matrix = np.asarray(page, np.float32)
-        if not len(ids):
-            continue
-        cosines = matrix @ asked / np.maximum(np.linalg.norm(matrix, axis=1), np.finfo(np.float32).tiny)
-        best += [
-            (-float(cosine), seen + place, name) for place, (name, cosine) in enumerate(zip(ids, cosines, strict=True))
-        ]
-        best = sorted(best)[:count]
-        seen += len(ids)
+        if ids:
+            found, cosines = exact_search.nearest(np.asarray(page, np.float32), asked, count)
+            places: list[int] = found[0].tolist()
+            best += [
+                (-cosine, seen + place, ids[place]) for place, cosine in zip(places, cosines[0].tolist(), strict=True)
+            ]
+            best = sorted(best)[:count]
+            seen += len(ids)
     return [name for *_, name in best]
