@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from importlib import import_module
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
@@ -812,6 +813,23 @@ def test_a_provider_that_stays_busy_is_given_up_when_the_time_is_up(
     router.close()
 
     assert 30 < sum(clock.pauses) <= 60
+
+
+def test_waits_that_all_callers_of_a_busy_model_share_count_for_the_time_too(
+    emulator: Emulator, clock: Clock, asynchronous: bool
+) -> None:
+    """Not only the waits of the retries, which are shorter by chance, or because there are few attempts."""
+    emulator.fault_for = lambda received: says(429, "slow down")("openai")
+    numbers = cycle([1.0, 0.05])  # of the shared wait, of the retry's
+    settings = {**clock.settings, "random": lambda: next(numbers)}
+    retry = RetryPolicy(attempts=2, timeout=20)
+    router = Router([declare(emulator, MODELS["openai"][0])], cache=None, ledger=":memory:", retry=retry, **settings)
+    with pytest.raises(NoModelAvailableError, match="429"):
+        embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert 10 < sum(clock.pauses) <= 20
+    assert len(emulator.received) < 10
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.1, 1])
