@@ -88,7 +88,7 @@ FAULTS: dict[str, tuple[int, Fault | None, Verdict]] = {
     "502": (8, Fault.unavailable(502), "refused"),
     "503": (10, Fault.unavailable(), "refused"),
     "503, slowly": (6, Fault.unavailable().after(0.05), "refused"),
-    "504": (6, Fault.unavailable(504), "refused"),
+    "504": (6, Fault.unavailable(504), "lost"),
     "529": (6, Fault.status(529, body={"detail": "overloaded"}), "refused"),
 }  # fmt: skip
 """How often each happens, and what it is worth."""
