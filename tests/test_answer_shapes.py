@@ -181,9 +181,11 @@ def test_an_account_without_money_is_told_in_the_words_of_other_makers(
         (400, "Client sent an HTTP request to an HTTPS server.\n", "https://"),
         (400, "<html><head><title>400 Request Header Or Cookie Too Large</title></head>", "headers="),
         (431, "<html><head><title>431 Request Header Fields Too Large</title></head>", "headers="),
+        (400, {"status": "failure", "message": "Either x-portkey-config or x-portkey-provider header is required"},
+         "headers="),
         (503, {"error": {"message": "no channel for house-model", "code": "model_not_found"}}, "model's name"),
     ],
-)
+)  # fmt: skip
 def test_a_fault_of_the_request_is_no_texts(
     status: int, body: Any, advice: str, server: RawServer, asynchronous: bool
 ) -> None:
@@ -194,6 +196,17 @@ def test_a_fault_of_the_request_is_no_texts(
     assert type(error) is UnavailableError
     assert advice in str(error)
     assert not error.retryable
+    assert len(server.received) == 1
+
+
+def test_a_wrong_key_is_told_as_such_by_litellm_without_a_database(server: RawServer, asynchronous: bool) -> None:
+    """LiteLLM 1.108.7 answers 400 with these words; no text is refused."""
+    refusal = {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}
+    server.answer = always(Reply(400, {"error": refusal}))
+    error = failure(server, "openai", asynchronous)
+
+    assert type(error) is AuthenticationError
+    assert "api_key=" in str(error)
     assert len(server.received) == 1
 
 
@@ -209,9 +222,9 @@ def test_a_page_that_refuses_may_be_a_firewalls(server: RawServer, asynchronous:
     assert KEY not in str(error)
 
 
-@pytest.mark.parametrize("status", [504, 524])
+@pytest.mark.parametrize("status", [408, 504, 524])
 def test_what_a_gateway_gave_up_may_be_billed_and_is_listed(status: int, server: RawServer, asynchronous: bool) -> None:
-    """nginx and HAProxy send the request on, and the provider answers it when they have given up."""
+    """They have sent the request on, and the provider answers it when they have given up."""
     server.answer = always(Reply(status, "<title>Gateway Time-out</title>"))
     router = router_of(server)
     with pytest.raises(NoModelAvailableError):

@@ -81,7 +81,7 @@ FAULTS: dict[str, tuple[int, Fault | None, Verdict]] = {
     "400": (3, Fault.status(400), "refused"),
     "401": (2, Fault.status(401), "refused"),
     "404": (3, Fault.status(404), "refused"),
-    "408": (6, Fault.status(408, body="upstream request timeout"), "refused"),
+    "408": (6, Fault.status(408, body="upstream request timeout"), "lost"),
     "409": (6, Fault.status(409, body="conflict"), "refused"),
     "413": (3, Fault.status(413, body="too large"), "refused"),
     "500": (12, Fault.status(500), "refused"),

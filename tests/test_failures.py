@@ -209,7 +209,7 @@ TABLE = [
     Row("400 unknown model", says(400, LISTED), UnavailableError, "next model", None, "free", VOYAGE),
     # The provider, or what stands before it, is in trouble
     Row("408", Fault.status(408, body="upstream request timeout"),
-        RequestTimeoutError, "again", OWN, "free", WITH_AZURE),
+        RequestTimeoutError, "again", OWN, "unconfirmed", WITH_AZURE),
     Row("409", Fault.status(409, body="conflict"), UnavailableError, "again", OWN, "free"),
     Row("425", Fault.status(425, body=""), UnavailableError, "again", OWN, "free"),
     Row("499", says(499, "client closed request"), UnavailableError, "again", OWN, "free", COHERE),

@@ -256,9 +256,10 @@ NOT_ALLOWED = _any(
     r"api[ _]key (?:not valid|expired|invalid)", r"user location is not supported",
     r"(?:invalid|incorrect|wrong|expired|missing) (?:api|access|auth\w*)[ _-]?(?:key|token|credentials?)\b",
     r"(?:api[ _-]key|access[ _-]token|secretid)\b[^.;]{0,40}?(?:invalid|expired|not (?:valid|found)|no longer valid)",
-    r"\bunauthori[sz]ed\b", r"\bunauthenticated\b", r"authentication (?:error|fails|failed|required)",
+    r"\bunauth(?:ori[sz]|enticat)ed\b", r"authentication (?:error|fails|failed|required)", r"no connected db",
 )  # fmt: skip
-"""The key is wrong, or the account may not call the server; Google says so with a 400, and gateways with a 200."""
+"""The key is wrong, or the account may not call the server; Google says so with a 400, gateways with a 200,
+LiteLLM without a database as in the last row."""
 
 TOO_MANY = _any(
     r"rate[ _-]?limit", r"too[ _]many[ _]requests", r"rate exceeded", r"throttl(?:ed|ing)", r"request limit reached",
@@ -268,8 +269,9 @@ TOO_MANY = _any(
 REQUEST = {
     _any(r"plain HTTP request was sent to HTTPS", r"HTTP request to an HTTPS", r"plain HTTP to an SSL"):
         "Set base_url to an address that begins with https://.",
-    _any(r"headers?(?: or cookie| fields?)?(?: is| are)? too (?:large|long|big)"):
-        "Shorten headers= and the API key, or have the server take longer headers.",
+    _any(r"headers?(?: or cookie| fields?)?(?: is| are)? (?:too (?:large|long|big)|required|missing)",
+         r"missing (?:\S+ ){0,2}header", r"invalid (?:provider|config) passed"):
+        "Correct headers=, and the API key if it is very long.",
 }  # fmt: skip
 """Faults of the request which no text has, and what to do next."""
 

@@ -49,8 +49,9 @@ KINDS: dict[int, type[BackendError]] = {
     **dict.fromkeys((409, 425, 499), UnavailableError),
     429: RateLimitedError,
 }
-GATEWAY_TIMEOUT = frozenset({504, 524})
-"""Statuses of a gateway that waited for the provider's answer in vain: the provider may answer, and bill."""
+GATEWAY_TIMEOUT = frozenset({408, 504, 524})
+"""Statuses of a gateway that waited for the provider's answer in vain: the provider may answer, and bill. LiteLLM and
+Portkey say so with 408, nginx, HAProxy and Envoy with 504, Cloudflare with 524."""
 REJECTED = frozenset(status for status, kind in KINDS.items() if kind is InputRejectedError)
 FAILED, TOO_MANY, NOT_FOUND, PAYMENT_REQUIRED, UNAUTHORIZED = 500, 429, 404, 402, 401
 OUT_OF_MONEY = frozenset({400, 402, 403, TOO_MANY, FAILED})
