@@ -5,6 +5,7 @@ Each shape is one that a public server, gateway or proxy gives; see ``tests/test
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,8 +41,8 @@ def body_of(texts: list[str], **changes: Any) -> dict[str, Any]:
     return {"object": "list", "data": rows(texts), "model": "house-model", "usage": {"prompt_tokens": 6}, **changes}
 
 
-def router_of(server: RawServer, retry: RetryPolicy = TWICE) -> Router:
-    return Router([declare(server, "openai", price="1")], cache=None, ledger=":memory:", retry=retry)
+def router_of(server: RawServer, provider: str = "openai") -> Router:
+    return Router([declare(server, provider, price="1")], cache=None, ledger=":memory:", retry=TWICE)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +57,13 @@ def router_of(server: RawServer, retry: RetryPolicy = TWICE) -> Router:
         (None, 9),
     ],
 )
+@pytest.mark.parametrize("provider", ["openai", "voyage"])
 def test_what_is_billed_is_read_in_other_fields_and_spoils_no_vectors_in_another_shape(
-    usage: object, tokens: int, server: RawServer, asynchronous: bool
+    provider: str, usage: object, tokens: int, server: RawServer, asynchronous: bool
 ) -> None:
     """Where no number can be read, the estimate of nine tokens is booked."""
     server.answer = lambda body, texts: Reply(body=body_of(texts, usage=usage))
-    with router_of(server) as router:
+    with router_of(server, provider) as router:
         result = embed(router, asynchronous, TEXTS, input_type="document")
 
     assert result.vectors.tolist() == vectors(TEXTS)
@@ -101,6 +103,24 @@ def test_no_message_shows_vectors(frame: str, server: RawServer, asynchronous: b
     assert type(error) is BadResponseError
     assert "0.5" not in str(error)
     assert "Check base_url." in str(error)
+
+
+@pytest.mark.parametrize(
+    ("coding", "says"), [("", "perhaps compressed"), ("x-gzip", "perhaps compressed"), ("wrongly gzip", "")]
+)
+def test_a_coding_that_headers_do_not_name_is_no_broken_connection(
+    coding: str, says: str, server: RawServer, asynchronous: bool
+) -> None:
+    """A proxy compressed the answer and left the header out, or the other way round."""
+    named = {"content-encoding": "gzip" if coding == "wrongly gzip" else coding} if coding else {}
+    server.answer = lambda body, texts: Reply(
+        body=b"{}" if coding == "wrongly gzip" else gzip.compress(json.dumps(body_of(texts)).encode()), headers=named
+    )
+    error = failure(server, "openai", asynchronous)
+
+    assert type(error) is BadResponseError
+    assert says in str(error)
+    assert str(error).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,8 @@ class RemoteBackend(Backend):
             return json.loads(content) if content.startswith(BYTE_ORDER_MARKS) else from_json(content)
         except ValueError as error:
             broken = content.lstrip()[:1] in (b"{", b"[") or b'"embedding"' in content  # no message shows vectors
-            raise NoVectorsError(f"(broken JSON of {len(content)} bytes)" if broken else content, headers) from error
+            kind = "broken JSON" if broken else "no text, perhaps compressed," if min(content, default=9) < 9 else ""
+            raise NoVectorsError(f"({kind} of {len(content)} bytes)" if kind else content, headers) from error
 
     def not_an_answer(self, reason: str = "", *, is_page: bool = False) -> BadResponseError:
         """Return the error for an answer of another form; a web page of a server that never answered comes again."""

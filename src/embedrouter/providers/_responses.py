@@ -58,6 +58,7 @@ OUT_OF_MONEY = frozenset({400, 402, 403, TOO_MANY, FAILED})
 """Statuses with which gateways and providers say that the account's money is used up."""
 
 TOKENS = ("prompt_tokens", "input_tokens", "total_tokens")
+"""The fields in which servers report the tokens of an embeddings request."""
 PARSE_FAILURES = (TypeError, AttributeError, LookupError, RecursionError, ValueError)
 """Exceptions that SDKs raise by accident where an answer has another form than they expect."""
 

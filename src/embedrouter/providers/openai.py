@@ -182,6 +182,8 @@ class OpenAIBackend(RemoteBackend):
         match error:
             case openai.APITimeoutError() | http.TimeoutException():
                 return self.no_answer_in_time(error)
+            case openai.APIConnectionError(__cause__=http.DecodingError()):  # of the content-encoding
+                return self.not_an_answer()
             case openai.APIConnectionError():
                 return self.connection_failed(error, error.__cause__)
             case http.RequestError() | ssl.SSLError() | anyio.EndOfStream():
