@@ -198,7 +198,7 @@ class Crew:
     async def _request(self, worker: Worker, admitting: Admitting, texts: Sequence[SizedText], bill: int) -> bool:
         """Make a request and return whether it was answered."""
         limits = worker.limits
-        admission = await admitting.admit(self.call, self.candidate, texts, 60.0, True)
+        admission, _ = await admitting.admit(self.call, self.candidate, texts, 60.0, True)
         if not isinstance(admission, Admission):
             await self.sleep(1.0)
             return False

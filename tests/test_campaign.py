@@ -81,14 +81,14 @@ FAULTS: dict[str, tuple[int, Fault | None, Verdict]] = {
     "400": (3, Fault.status(400), "refused"),
     "401": (2, Fault.status(401), "refused"),
     "404": (3, Fault.status(404), "refused"),
-    "408": (6, Fault.status(408, body="upstream request timeout"), "refused"),
+    "408": (6, Fault.status(408, body="upstream request timeout"), "lost"),
     "409": (6, Fault.status(409, body="conflict"), "refused"),
     "413": (3, Fault.status(413, body="too large"), "refused"),
     "500": (12, Fault.status(500), "refused"),
     "502": (8, Fault.unavailable(502), "refused"),
     "503": (10, Fault.unavailable(), "refused"),
     "503, slowly": (6, Fault.unavailable().after(0.05), "refused"),
-    "504": (6, Fault.unavailable(504), "refused"),
+    "504": (6, Fault.unavailable(504), "lost"),
     "529": (6, Fault.status(529, body={"detail": "overloaded"}), "refused"),
 }  # fmt: skip
 """How often each happens, and what it is worth."""

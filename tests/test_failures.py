@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from importlib import import_module
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
@@ -196,7 +197,7 @@ TABLE = [
     # The account is out of money: OpenAI says so with a code; Cohere's words are not relied on
     Row("429 quota", Fault.insufficient_quota(), RateLimitedError, "next model", None, "free", OPENAI),
     Row("429 trial", says(429, TRIAL), RateLimitedError, "again", OWN, "free", COHERE),
-    Row("402", says(402, "Payment required."), BackendError, "next model", None, "free"),
+    Row("402", says(402, "Payment required."), RateLimitedError, "next model", None, "free"),
     # The key: never a silent step to a dearer model
     Row("401", Fault.status(401), AuthenticationError, "stop", None, "free", WITH_AZURE),
     Row("403", Fault.status(403), AuthenticationError, "stop", None, "free"),
@@ -208,7 +209,7 @@ TABLE = [
     Row("400 unknown model", says(400, LISTED), UnavailableError, "next model", None, "free", VOYAGE),
     # The provider, or what stands before it, is in trouble
     Row("408", Fault.status(408, body="upstream request timeout"),
-        RequestTimeoutError, "again", OWN, "free", WITH_AZURE),
+        RequestTimeoutError, "again", OWN, "unconfirmed", WITH_AZURE),
     Row("409", Fault.status(409, body="conflict"), UnavailableError, "again", OWN, "free"),
     Row("425", Fault.status(425, body=""), UnavailableError, "again", OWN, "free"),
     Row("499", says(499, "client closed request"), UnavailableError, "again", OWN, "free", COHERE),
@@ -218,7 +219,8 @@ TABLE = [
     Row("502 page", Fault.status(502, body=PAGE), UnavailableError, "again", OWN, "free"),
     Row("503", Fault.unavailable(503), UnavailableError, "again", OWN, "free", WITH_AZURE),
     Row("503 after 3 s", Fault.status(503, retry_after=3, body="busy"), UnavailableError, "again", asked(3), "free"),
-    Row("504", Fault.unavailable(504), UnavailableError, "again", OWN, "free"),
+    Row("504", Fault.unavailable(504), UnavailableError, "again", OWN, "unconfirmed"),
+    Row("524 page", Fault.status(524, body=PAGE), UnavailableError, "again", OWN, "unconfirmed"),
     Row("505", Fault.status(505, body=""), UnavailableError, "next model", None, "free"),
     Row("520 page", Fault.status(520, body=PAGE), UnavailableError, "again", OWN, "free"),
     Row("529", Fault.status(529, body={"detail": "overloaded"}), UnavailableError, "again", OWN, "free"),
@@ -382,6 +384,11 @@ def test_a_wait_beyond_the_calls_own_time_is_not_begun(emulator: Emulator, clock
         ({"RETRY-AFTER-MS": "250"}, 0.25),
         ({"retry-after": "1", "retry-after-ms": "0"}, 1),
         ({"retry-after": "1", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": "30, 5"}, 30),
+        ({"retry-after": "5, soon"}, None),
+        ({"retry-after": "2015-10-21T07:28:00Z"}, 0),
+        ({"retry-after": "1445412480"}, 0),
+        ({"retry-after": "1445412480000"}, 0),
         ({"retry-after": ""}, None),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
@@ -812,6 +819,23 @@ def test_a_provider_that_stays_busy_is_given_up_when_the_time_is_up(
     router.close()
 
     assert 30 < sum(clock.pauses) <= 60
+
+
+def test_waits_that_all_callers_of_a_busy_model_share_count_for_the_time_too(
+    emulator: Emulator, clock: Clock, asynchronous: bool
+) -> None:
+    """Not only the waits of the retries, which are shorter by chance, or because there are few attempts."""
+    emulator.fault_for = lambda received: says(429, "slow down")("openai")
+    numbers = cycle([1.0, 0.05])  # of the shared wait, of the retry's
+    settings = {**clock.settings, "random": lambda: next(numbers)}
+    retry = RetryPolicy(attempts=2, timeout=20)
+    router = Router([declare(emulator, MODELS["openai"][0])], cache=None, ledger=":memory:", retry=retry, **settings)
+    with pytest.raises(NoModelAvailableError, match="429"):
+        embed(router, asynchronous, TEXTS, input_type="document")
+    router.close()
+
+    assert 10 < sum(clock.pauses) <= 20
+    assert len(emulator.received) < 10
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.1, 1])

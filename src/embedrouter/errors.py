@@ -141,7 +141,7 @@ class BackendError(EmbedRouterError):
         retryable: whether the same request may succeed later.
         retry_after: seconds the provider asked to wait, or ``None``.
         status: the HTTP status, or ``None`` without an answer.
-        perhaps_billed: whether the request was sent and no answer arrived.
+        perhaps_billed: whether the request was sent and no answer of the provider arrived.
         unreached: whether the server has not answered this process yet, so that its address may be wrong. Such a
             request is retried for a second, and an open circuit is not waited for.
     """

@@ -44,7 +44,7 @@ class Outcome:
     cost: Decimal | None = Decimal(0)
     """Cost of the answer in US dollars, zero without an answer; ``None`` where the price is unknown."""
     seconds: float = 0.0
-    """Duration from the admission on, without the time in the queue."""
+    """Duration from the admission on, and the wait after HTTP 429 before; without the time in the queue."""
     sent: bool = False
     """Whether a request was made: this one, or another call's that finds out for all."""
 
@@ -77,9 +77,10 @@ class OneAttempt:
         self, call: Call, candidate: Candidate, texts: Sequence[SizedText], number: int, left: float, patient: bool
     ) -> Outcome:
         """Make attempt ``number`` (from 1), which may take ``left`` seconds."""
-        admission = await self._admission.admit(call, candidate, texts, left, patient)
+        admission, held = await self._admission.admit(call, candidate, texts, left, patient)
+        left -= held
         if isinstance(admission, BackendError):
-            return Outcome(error=admission, sent=isinstance(admission, RateLimitedError))
+            return Outcome(error=admission, sent=isinstance(admission, RateLimitedError), seconds=held)
         try:
             if call.limiter is not None and not candidate.local:
                 await _turn(call, call.limiter)
@@ -87,7 +88,7 @@ class OneAttempt:
             outcome = await self._send(call, candidate, _first(texts, admission), number, left, admission)
         finally:
             self._limits[candidate.index].release(admission)
-        outcome.seconds = self._clock() - began
+        outcome.seconds = held + self._clock() - began
         return outcome
 
     async def _send(

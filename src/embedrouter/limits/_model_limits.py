@@ -35,6 +35,8 @@ class Wait:
     slot: Future[None] | None = None
     """The place in the queue, where ``max_concurrency`` requests are in flight. Done when a slot is assigned to the
     caller, which then calls ``admit`` again; a caller that no longer waits passes the place to ``give_up``."""
+    refused: bool = False
+    """Whether an HTTP 429 is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +129,13 @@ class ModelLimits:
             open_for = self._circuit.wait(now)
             texts, tokens, rate = self._rate.fit(texts, tokens, tokens if least is None else least, now)
             probe = PROBE_POLL if self._is_probed(now, blocked_loop) else 0.0
+            refused = max(self._held_until - now, probe) if self._refused else 0.0
             seconds = max(open_for, self._held_until - now, rate, probe)
             if seconds > 0:
                 self._give_up(slot)  # the slot would be idle during the wait
                 last = self._circuit.error if open_for > 0 else None
-                return Wait(seconds, open_for > 0, unreached=last if last is not None and last.unreached else None)
+                unreached = last if last is not None and last.unreached else None
+                return Wait(seconds, open_for > 0, unreached=unreached, refused=refused >= seconds)
             if not self._has_slot(slot, blocked_loop):
                 if slot is None or slot.done():
                     self._given.discard(slot)

@@ -149,7 +149,8 @@ def host_of(url: str) -> str:
         parts = urlsplit(url)
         if parts.hostname:
             usual = parts.port is None or parts.port == DEFAULT_PORTS.get(parts.scheme)
-            return parts.hostname if usual else f"{parts.hostname}:{parts.port}"
+            host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+            return host if usual else f"{host}:{parts.port}"
     return url.partition("?")[0] or "the server"
 
 
@@ -275,7 +276,7 @@ def _reason_to_refuse(response: Any) -> str:
         there = here.join(response.headers["location"])
     except Exception:  # noqa: BLE001 - of the library; an address that it cannot parse
         return "redirects to an address that cannot be understood. Check base_url."
-    target = f"{there.scheme}://{host_of(str(there))}"
+    target = f"{there.scheme}://{host_of(str(there))}{there.path if there.path != here.path else ''}"
     if there.host and not (_origin(there) == _origin(here) or _is_same_host_over_tls(here, there)):
         return (
             f"redirects to {target}. Texts and keys are not sent to another host. If that is the right server, set "

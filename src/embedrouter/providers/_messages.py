@@ -40,13 +40,14 @@ def _each(*patterns: str) -> list[Pattern]:
 # The words
 
 REASONS = ("message", "msg", "error", "detail", "details", "reason", "errors", "error_message", "errorMessage",
-           "error_description", "description", "title", "fault", "Message", "faultstring", "err")  # fmt: skip
+           "error_description", "description", "title", "fault", "Message", "faultstring", "err", "error_msg",
+           "status_msg", "base_resp", "Error", "Response")  # fmt: skip
 """The fields in which servers write a reason, or an object or a list that has one."""
 CODES = ("code", "error_type", "errorCode", "error_code", "type")
 STATUSES = ("code", "status", "status_code", "statusCode", "http_code", "error_code")
 """The fields in which an answer with status 200 carries the status of its error."""
 WAITS = {"retryDelay": 1.0, "retry_after": 1.0, "retryAfter": 1.0, "retry_after_seconds": 1.0, "retry_after_ms": 0.001,
-         "retryAfterMs": 0.001}  # fmt: skip
+         "retryAfterMs": 0.001, "estimated_time": 1.0}  # fmt: skip
 """The fields in which servers write a wait, and their units in seconds."""
 
 HTML = re.compile(r"\s*<(?:!doctype|html|head|body|\?xml|center|h1|title)", re.IGNORECASE)
@@ -95,6 +96,12 @@ def _words(body: object, depth: int) -> str:
     if isinstance(body, list | tuple):
         return "; ".join(filter(None, (_words(item, depth - 1) for item in body[:MAX_PARTS])))
     return ""
+
+
+def is_page(body: object) -> bool:
+    """Return whether a body is a web page."""
+    text = body[:MAX_READ].decode("utf-8", "replace") if isinstance(body, bytes) else body
+    return isinstance(text, str) and HTML.match(text) is not None
 
 
 def _page(text: str) -> str:
@@ -154,6 +161,8 @@ QUOTA = _any(
     r"exceeded your (?:current )?quota", r"insufficient[ _](?:credits?|quota|balance|funds)", r"\bbilling\b",
     r"out of (?:credits?|funds)", r"(?:credit|account) balance", r"balance is (?:too low|insufficient|not enough)",
     r"payment required", r"(?:add|purchase|buy|more) credits", r"no credits?\b", r"spend(?:ing)? limit",
+    r"top up your (?:account|balance)", r"exceeded your (?:\w+ ){0,4}credits", r"account is in good standing",
+    r"余额不足|欠费|请充值",
     r"credit limit", r"budget has been exceeded", r"exceeded budget", r"quota (?:is )?(?:exhausted|used up)",
 )  # fmt: skip
 """The account's money is used up: no retry helps."""
@@ -243,8 +252,28 @@ UNKNOWN_MODEL = _any(
 )  # fmt: skip
 """The server does not serve the model, or not for embeddings."""
 
-NOT_ALLOWED = _any(r"api[ _]key (?:not valid|expired|invalid)", r"user location is not supported")
-"""The key is wrong, or the account may not call the server; Google says so with a 400."""
+NOT_ALLOWED = _any(
+    r"api[ _]key (?:not valid|expired|invalid)", r"user location is not supported",
+    r"(?:invalid|incorrect|wrong|expired|missing) (?:api|access|auth\w*)[ _-]?(?:key|token|credentials?)\b",
+    r"(?:api[ _-]key|access[ _-]token|secretid)\b[^.;]{0,40}?(?:invalid|expired|not (?:valid|found)|no longer valid)",
+    r"\bunauth(?:ori[sz]|enticat)ed\b", r"authentication (?:error|fails|failed|required)", r"no connected db",
+)  # fmt: skip
+"""The key is wrong, or the account may not call the server; Google says so with a 400, gateways with a 200,
+LiteLLM without a database as in the last row."""
+
+TOO_MANY = _any(
+    r"rate[ _-]?limit", r"too[ _]many[ _]requests", r"rate exceeded", r"throttl(?:ed|ing)", r"request limit reached",
+)  # fmt: skip
+"""The rate of requests is limited: read where the status does not say it."""
+
+REQUEST = {
+    _any(r"plain HTTP request was sent to HTTPS", r"HTTP request to an HTTPS", r"plain HTTP to an SSL"):
+        "Set base_url to an address that begins with https://.",
+    _any(r"headers?(?: or cookie| fields?)?(?: is| are)? (?:too (?:large|long|big)|required|missing)",
+         r"missing (?:\S+ ){0,2}header", r"invalid (?:provider|config) passed"):
+        "Correct headers=, and the API key if it is very long.",
+}  # fmt: skip
+"""Faults of the request which no text has, and what to do next."""
 
 UNSUPPORTED = _any(
     r"UnsupportedParams", r"(?:does not|doesn't|not) support(?:ed)? (?:the )?(?:following )?param",
@@ -290,6 +319,10 @@ class Reading:
     """Whether the server does not take a field of the request."""
     fields: frozenset[str] = frozenset()
     """The fields that are named."""
+    limited: bool = False
+    """Whether the rate of requests is limited."""
+    advice: str = ""
+    """What to do next, where the request has a fault that is no text's."""
 
 
 def read(message: str, body: object = None) -> Reading:
@@ -309,6 +342,8 @@ def read(message: str, body: object = None) -> Reading:
         not_allowed=bool(NOT_ALLOWED.search(message)),
         unsupported=bool(UNSUPPORTED.search(message)),
         fields=frozenset(name for name, pattern in FIELDS.items() if pattern.search(message)),
+        limited=bool(TOO_MANY.search(message)),
+        advice=next((advice for pattern, advice in REQUEST.items() if pattern.search(message)), ""),
     )
 
 

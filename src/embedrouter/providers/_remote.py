@@ -9,6 +9,8 @@ request is cancelled when its time is up, and a synchronous one is made in a thr
 """
 
 import asyncio
+import codecs
+import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ from ._taken import ALL, Taken, dialect, reached
 
 PROXY_SIGN_IN = 407
 NO_SUCH_PATH = (404, 405)
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 GRACE = 0.25
 """Seconds after the timeout in which an HTTP client may find by itself that the time is up: it knows what was sent."""
 BYTES_PER_NUMBER = 32
@@ -246,6 +249,7 @@ class RemoteBackend(Backend):
             BadResponseError: an index is repeated or skipped.
             KeyError, TypeError, AttributeError: these are no such rows.
         """
+        rows = [{} if row is None else row for row in rows]
         if rows and not any("embedding" in row for row in rows):
             raise KeyError("embedding")
         embeddings = [row.get("embedding") for row in rows]
@@ -255,7 +259,7 @@ class RemoteBackend(Backend):
         return [embedding for _, embedding in sorted(zip(places, embeddings, strict=True), key=lambda pair: pair[0])]
 
     def parsed(self, content: bytes, headers: Mapping[str, str]) -> Any:
-        """Return the parsed JSON of an answer, three times as fast as ``json.loads``.
+        """Return the parsed JSON of an answer, three times as fast as ``json.loads``, which knows byte order marks.
 
         Raises:
             NoVectorsError: the content is none.
@@ -263,10 +267,11 @@ class RemoteBackend(Backend):
         from pydantic_core import from_json
 
         try:
-            return from_json(content)
+            return json.loads(content) if content.startswith(BYTE_ORDER_MARKS) else from_json(content)
         except ValueError as error:
-            broken = content.lstrip()[:1] in (b"{", b"[")
-            raise NoVectorsError(f"(broken JSON of {len(content)} bytes)" if broken else content, headers) from error
+            broken = content.lstrip()[:1] in (b"{", b"[") or b'"embedding"' in content  # no message shows vectors
+            kind = "broken JSON" if broken else "no text, perhaps compressed," if min(content, default=9) < 9 else ""
+            raise NoVectorsError(f"({kind} of {len(content)} bytes)" if kind else content, headers) from error
 
     def not_an_answer(self, reason: str = "", *, is_page: bool = False) -> BadResponseError:
         """Return the error for an answer of another form; a web page of a server that never answered comes again."""

@@ -1,5 +1,7 @@
 """What the answers of all providers have in common: vectors, HTTP statuses, and headers about limits and waits."""
 
+import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,17 +24,22 @@ from ..errors import (
 )
 from ..models import MOST_TOKENS
 from ..types import RateLimits, Vectors
-from ._messages import carried_status, code_of, parse_span, read, words
+from ._messages import carried_status, code_of, is_page, parse_span, read, words
 from ._redaction import echoes_input, mask_keys
 
 MAX_MESSAGE = 300
 """Characters of a provider's message that are shown."""
 MAX_DIGITS = 20
 """Digits of a limit in a header."""
+MAX_MOMENT = 40
+"""Characters of a date."""
 MAX_RESET = 86400.0
 """Seconds until a limit per minute is surely whole again; a header with more seconds means something else."""
 EPOCH = 10**9
 """A reset that is larger is a moment, in seconds or milliseconds since 1970."""
+NONE_LEFT = re.compile(r"(?:\bremaining=|;\s*r=)0(?!\d)")
+RESET = re.compile(r"(?:\breset=|;\s*t=)(\d{1,6})(?!\d)")
+"""The parts of the header ``RateLimit`` in the drafts of its standard."""
 GATEWAY = "llm_provider-"
 """The beginning of headers that LiteLLM passes on from the provider behind it."""
 KINDS: dict[int, type[BackendError]] = {
@@ -42,11 +49,16 @@ KINDS: dict[int, type[BackendError]] = {
     **dict.fromkeys((409, 425, 499), UnavailableError),
     429: RateLimitedError,
 }
+GATEWAY_TIMEOUT = frozenset({408, 504, 524})
+"""Statuses of a gateway that waited for the provider's answer in vain: the provider may answer, and bill. LiteLLM and
+Portkey say so with 408, nginx, HAProxy and Envoy with 504, Cloudflare with 524."""
 REJECTED = frozenset(status for status, kind in KINDS.items() if kind is InputRejectedError)
-FAILED, TOO_MANY, NOT_FOUND = 500, 429, 404
+FAILED, TOO_MANY, NOT_FOUND, PAYMENT_REQUIRED, UNAUTHORIZED = 500, 429, 404, 402, 401
 OUT_OF_MONEY = frozenset({400, 402, 403, TOO_MANY, FAILED})
 """Statuses with which gateways and providers say that the account's money is used up."""
 
+TOKENS = ("prompt_tokens", "input_tokens", "total_tokens")
+"""The fields in which servers report the tokens of an embeddings request."""
 PARSE_FAILURES = (TypeError, AttributeError, LookupError, RecursionError, ValueError)
 """Exceptions that SDKs raise by accident where an answer has another form than they expect."""
 
@@ -70,7 +82,7 @@ def decode_vectors(embeddings: Sequence[object], model: str, length: int = 0, nu
             raise ValueError("no vector can be read")
         return stack_vectors(rows, length, number)
     except UNREADABLE as error:
-        story = f"the vectors cannot be read: {type(error).__name__}"
+        story = "the vectors are neither lists of numbers nor base64 of float32. Check base_url and encoding_format="
         if number != "float32":
             story = (
                 f"the vectors cannot be read as {number}. The server may not know the setting: leave output_dtype= out"
@@ -179,7 +191,7 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
     shown = mask_keys(reason, asked.keys)[:MAX_MESSAGE] or "no reason was given"
     if echoes:
         shown = "(the provider's message is left out because it quotes a text)"
-        found = replace(found, unknown_model=False, unsupported=False, not_allowed=False, quota=False)
+        found = replace(found, unknown_model=False, unsupported=False, not_allowed=False, quota=False, advice="")
     story = f"HTTP {status} from {mask_keys(asked.address, asked.keys)} for {asked.model}: {shown}"
     answer: dict[str, Any] = {"model": asked.model, "status": status}
 
@@ -188,16 +200,19 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
 
     kind = kind_of_status(status) or BackendError
     rejected = status in REJECTED
-    if status == NOT_FOUND or (rejected and found.unknown_model):
+    if status == NOT_FOUND or code == "model_not_found" or (rejected and found.unknown_model):
         return unavailable("Check the model's name, base_url and your access to it.")
+    if status < FAILED and found.advice:
+        return unavailable(found.advice)
     if rejected and found.unsupported and not found.too_long:
         return unavailable("Leave the setting out that the server does not take, or ask another model.")
-    if code == "insufficient_quota" or (found.quota and status in OUT_OF_MONEY):
+    if status == PAYMENT_REQUIRED or code == "insufficient_quota" or (found.quota and status in OUT_OF_MONEY):
         advice = "Check the credits and the billing of the account."
         return RateLimitedError(f"{_sentence(story)} {refusal.advice or advice}", **answer, retryable=False)
     if kind is AuthenticationError or (rejected and found.not_allowed):
         origin = f", which was read from {asked.key_origin}," if asked.key_origin else ""
-        advice = refusal.advice or f"Check the API key{origin} and its permissions."
+        page = "A web page answered: perhaps of a gateway, a proxy or a firewall. Check base_url and headers=. "
+        advice = refusal.advice or f"{page * is_page(refusal.body)}Check the API key{origin} and its permissions."
         return AuthenticationError(f"{_sentence(story)} {advice}", **answer)
     smaller = status == TOO_MANY and "request too large" in reason.lower()  # for the account's minute
     if kind is InputRejectedError or smaller or (status >= FAILED and found.too_long):
@@ -210,7 +225,7 @@ def error_from_refusal(refusal: Refusal, asked: Asked) -> BackendError:
     asked_for = parse_retry_after(refusal.headers or {}, limited=kind is RateLimitedError)
     answer["retry_after"] = asked_for or (asked_for if found.wait is None else found.wait)
     answer["retryable"] = status not in (501, 505)
-    answer["perhaps_billed"] = False
+    answer["perhaps_billed"] = status in GATEWAY_TIMEOUT
     if kind is RateLimitedError:
         advice = refusal.advice or "Wait, or set Model(…, requests_per_minute=…, tokens_per_minute=…)."
         return RateLimitedError(f"{_sentence(story)} {advice}", **answer, limits=found.limits)
@@ -227,19 +242,30 @@ def refusal_in_answer(body: object, headers: Mapping[str, str] | None = None) ->
             status = 400
         elif found.quota or found.limits or found.wait is not None:
             status = TOO_MANY
+        else:
+            found = read(f"{reason} {code_of(body)}".replace("_", " "))
+            status = UNAUTHORIZED if found.not_allowed else TOO_MANY if found.limited else None
     return None if status is None else Refusal(status, body, headers)
 
 
 def shown_reason(body: object, texts: Sequence[str], keys: Sequence[str]) -> str:
     """Return the reason in an answer without vectors, as far as it may be shown."""
     reason = words(body, whole=False)
-    return "" if echoes_input(reason, texts) else mask_keys(reason, keys)[:MAX_MESSAGE]
+    shown = "" if echoes_input(reason, texts) else mask_keys(reason, keys)[:MAX_MESSAGE]
+    return shown and _sentence(shown)
 
 
 def parse_name(body: Any) -> str | None:
     """Return the name by which a server calls the model in its answer."""
     name = body.get("model")
     return name if isinstance(name, str) and 0 < len(name.strip()) <= MAX_MESSAGE else None
+
+
+def parse_usage(body: Any) -> object:
+    """Return the billed tokens as an answer reports them, in any field that servers have for them."""
+    usage = body.get("usage")
+    reported = [usage.get(name) for name in TOKENS] if isinstance(usage, Mapping) else []
+    return next((tokens for tokens in reported if tokens is not None), None)
 
 
 def places_of(indices: Sequence[object]) -> list[int]:
@@ -259,7 +285,7 @@ def places_of(indices: Sequence[object]) -> list[int]:
 
 
 def _sentence(story: str) -> str:
-    return story if story.endswith((".", "!", "?", ")")) else f"{story}."
+    return story if story.endswith((".", "!", "?", ")", "。")) else f"{story}."
 
 
 def kind_of_status(status: int) -> type[BackendError] | None:
@@ -318,33 +344,34 @@ def _reset_of_exceeded(found: Mapping[str, str]) -> float | None:
     """Return the seconds until the exceeded limit is whole again; with nothing left where the headers say so."""
     resets: dict[str, float] = {}
     for name, value in found.items():
-        if "ratelimit-reset" in name and (reset := _reset(value)) is not None:
+        is_reset = "reset" in name and "ratelimit" in name.replace("-", "")
+        if is_reset and (reset := _reset(value)) is not None:
             resets[name] = reset
     used_up = [reset for name, reset in resets.items() if found.get(name.replace("reset", "remaining")) == "0"]
     unsaid = [reset for name, reset in resets.items() if name.replace("reset", "remaining") not in found]
     tokens = [reset for name, reset in resets.items() if "token" in name]
+    standard = found.get("ratelimit", "")
+    if NONE_LEFT.search(standard):
+        used_up += [float(reset) for reset in RESET.findall(standard)]
     return max(used_up or unsaid or tokens, default=None)
 
 
 def _reset(text: str) -> float | None:
     """Parse the seconds until a limit is whole again: a duration, a number of seconds, or a moment."""
-    text = text.strip()[:MAX_DIGITS]
-    reset = parse_span(text)
-    with suppress(ValueError):
-        reset = float(text)
-    if reset is not None and reset >= EPOCH:
-        reset = max(0.0, reset / (1000 if reset >= EPOCH * 1000 else 1) - time.time())
+    reset = _seconds(text.strip()[:MAX_MOMENT], 1.0)
     return reset if reset is not None and 0 <= reset <= MAX_RESET else None
 
 
 def _seconds(text: str, scale: float) -> float | None:
-    """Parse a number, a duration, or a date, from which the seconds are counted from now."""
-    with suppress(ValueError):
-        return float(text) * scale
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):  # all of these mean that the text is no date
-        return parse_span(text[:MAX_DIGITS])
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    """Parse numbers, of which the largest counts, a duration, or a moment, from which the seconds are counted."""
+    with suppress(ValueError):  # a gateway may send the header of the server behind it besides its own
+        number = max(float(part) for part in text.split(","))
+        if EPOCH <= number < math.inf:
+            return max(0.0, number / (1000 if number >= EPOCH * 1000 else 1) - time.time())
+        return number * scale
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(ValueError, TypeError, IndexError, OverflowError):  # all of these mean that the text is no date
+            when = parse(text)
+            when = when if when.tzinfo else when.replace(tzinfo=UTC)
+            return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return parse_span(text[:MAX_DIGITS])

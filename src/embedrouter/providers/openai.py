@@ -32,7 +32,7 @@ from ._clients import Clients, check_clients, http_client
 from ._environment import Endpoint
 from ._messages import parse_body
 from ._remote import NoVectorsError, RemoteBackend, described
-from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits
+from ._responses import Refusal, decode_vectors, parse_name, parse_rate_limits, parse_usage
 from ._taken import Taken
 from ._tiktoken import encoding
 from .mistral_batches import MistralBatches
@@ -162,7 +162,7 @@ class OpenAIBackend(RemoteBackend):
         """
         try:
             embeddings = self.in_order(body["data"])
-            tokens = (body.get("usage") or {}).get("prompt_tokens")
+            tokens = parse_usage(body)
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, headers) from error
         vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
@@ -182,6 +182,8 @@ class OpenAIBackend(RemoteBackend):
         match error:
             case openai.APITimeoutError() | http.TimeoutException():
                 return self.no_answer_in_time(error)
+            case openai.APIConnectionError(__cause__=http.DecodingError()):  # of the content-encoding
+                return self.not_an_answer()
             case openai.APIConnectionError():
                 return self.connection_failed(error, error.__cause__)
             case http.RequestError() | ssl.SSLError() | anyio.EndOfStream():

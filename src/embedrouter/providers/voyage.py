@@ -16,7 +16,7 @@ from ..types import Answer, InputType
 from . import Description
 from ._http import HttpBackend, check_http_clients
 from ._remote import NoVectorsError, described
-from ._responses import decode_vectors, parse_name, parse_rate_limits
+from ._responses import decode_vectors, parse_name, parse_rate_limits, parse_usage
 from ._taken import Taken
 from .voyage_batches import VoyageBatches
 
@@ -74,7 +74,7 @@ class VoyageBackend(HttpBackend):
         """
         try:
             embeddings = self.in_order(body["data"])
-            tokens = (body.get("usage") or {}).get("total_tokens")
+            tokens = parse_usage(body)
         except (KeyError, TypeError, AttributeError) as error:
             raise NoVectorsError(body, headers) from error
         vectors = decode_vectors(embeddings, self.model.name, self.length, self.number)
