@@ -382,7 +382,7 @@ def test_the_fields_that_are_named(message: str, fields: set[str]) -> None:
 def test_no_message_takes_long(unit: str) -> None:
     """However it repeats itself."""
     text = unit * (100_000 // len(unit))
-    began = time.perf_counter()
+    began = time.process_time()
     for body in (text, {"error": text}, f"<html>{text}"):
         read(words(body), body)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 2, "more than in proportion to its length"

@@ -30,6 +30,8 @@ def fault(answer: Answer, texts: int, candidate: Candidate) -> str | None:
                 f"vectors of {length} numbers came, not of {dimensions} for {candidate.dimensions} dimensions as "
                 f"{candidate.output_dtype}: check dimensions= and output_dtype="
             )
+        if length == 2 * dimensions and _are_doubles(vectors):
+            return "numbers of 64 bits came in base64, not of 32: declare Model(…, encoding_format='float')"
         return f"vectors of {length} dimensions came, not of {dimensions}: declare Model(…, dimensions={length})"
     if vectors.shape != (texts, dimensions):
         return f"vectors of shape {vectors.shape} came for {texts} texts in {dimensions} dimensions"
@@ -39,6 +41,15 @@ def fault(answer: Answer, texts: int, candidate: Candidate) -> str | None:
 def has_other_length(vectors: Vectors, texts: int, dimensions: int) -> bool:
     """Return whether each text has a vector, and the vectors have another number of dimensions."""
     return vectors.ndim == 2 and len(vectors) == texts and vectors.shape[1] != dimensions
+
+
+def _are_doubles(vectors: Vectors) -> bool:
+    """Return whether each two numbers are one of 64 bits: vectors that are read so have about length 1."""
+    if vectors.dtype != np.float32:
+        return False
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(np.ascontiguousarray(vectors).view(np.float64), axis=1)
+    return bool(((lengths > 0.5) & (lengths < 2)).all())
 
 
 def unusable(vectors: Vectors) -> dict[int, str]:
