@@ -338,7 +338,7 @@ def test_every_script_ends_with_vectors_or_an_error_of_ours(
         (np.ones((1, 2), np.float32), r"shape \(1, 2\) came for 2 texts"),
         (np.ones((3, 2), np.float32), r"shape \(3, 2\) came for 2 texts"),
         (np.ones((2, 3), np.float32), r"vectors of 3 dimensions came, not of 2: declare Model\(…, dimensions=3\)"),
-        (np.full((2, 2), 0.7, np.float64).view(np.float32), r"64 bits came in base64, .* encoding_format='float'"),
+        (np.full((2, 2), 0.7, np.float64).view(np.float32), "64 bits came in base64, .*: declare .*'float'"),
         (np.full((2, 4), 0.5, np.float32), r"declare Model\(…, dimensions=4\)"),
         (np.ones((2,), np.float32), "shape"),
         (np.array([[-np.inf, 1], [np.nan, 1]], np.float32), "not finite"),
