@@ -32,8 +32,9 @@ from embedrouter.router import wiring_of
 from embedrouter.spending import Ledger
 from embedrouter.testing import NO_WAITING, FakeBackend, MemoryCache
 from embedrouter.types import Answer, InputType
+from tests.either import embed
 from tests.emulator import Emulator
-from tests.side_by_side import HANG, until
+from tests.side_by_side import HANG, auntil, until
 
 ROOT = Path(__file__).parents[1]
 LONG = 3600.0
@@ -193,6 +194,59 @@ def test_a_loop_that_ends_at_any_moment_loses_no_answer() -> None:
         asyncio.run(leave())
         assert_nothing_lost(router, fake.billed, unconfirmed=True)
         asyncio.run(assert_claimed_by_no_call(router, TEXTS))
+
+
+class Silent(FakeBackend):
+    """Answers no request of the form that awaits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = 0
+        self.silent = True
+
+    async def aembed(self, texts: Sequence[str], input_type: InputType, *, timeout: float) -> Answer:
+        self.arrived += 1
+        if self.silent:
+            await asyncio.Event().wait()
+        return self.embed(texts, input_type, timeout=timeout)
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a", "b"]])
+def test_a_loop_that_is_closed_too_early_keeps_no_slot(texts: list[str], asynchronous: bool) -> None:
+    """``wait_for`` and ``loop.close()`` leave the requests behind that were in flight: their slots were lost."""
+    backend = Silent()
+    model = backend.model(price="1", batch_size=1, max_concurrency=len(texts))
+    with Router([model], cache=None, ledger=":memory:") as router:
+        loop = asyncio.new_event_loop()
+        call = loop.create_task(router.aembed(texts, input_type="document"))
+        loop.run_until_complete(auntil(lambda: backend.arrived == len(texts)))
+        call.cancel()
+        loop.run_until_complete(asyncio.wait([call]))
+        loop.close()
+
+        backend.silent = False
+        for again in (["c", "d"], texts):
+            assert len(embed(router, asynchronous, again, input_type="document", timeout=HANG)) == len(again)
+        assert [item.texts for item in router.ledger.unconfirmed()] == [1] * len(texts)
+
+
+def test_what_waits_for_a_thread_ends_after_its_loop() -> None:
+    """It raised that the loop is closed, which a call takes for a defect: it then awaited once more."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        go_on.wait(HANG)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # a task that is pending when it is garbage
+    waiting = AsyncEffects(Tasks()).run_blocking(block)
+    task = loop.create_task(waiting)
+    loop.run_until_complete(auntil(begun.is_set))
+    loop.close()
+    waiting.close()
+    go_on.set()
+    assert not task.done()
 
 
 def test_a_loop_that_ends_while_an_answer_is_written_books_it_too() -> None:

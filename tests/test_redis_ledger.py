@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -433,7 +434,42 @@ def test_accounts_of_another_version_are_left_alone(redis_server: RedisServer) -
         assert list(state.server.client.scan_iter("later:*")) == [books.key("meta")]
 
 
+# Closing
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("cluster", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_closing_one_router_leaves_the_commands_of_others_alone(tmp_path: Path, cluster: bool) -> None:
+    """Routers share a state: closing one cut the connections that others were using, whose calls raised ValueError."""
+    with ExitStack() as stack:
+        server = stack.enter_context(RedisServer(tmp_path, *(("--cluster-enabled", "yes") if cluster else ())))
+        witness = stack.enter_context(redis.Redis(port=server.port))
+        if cluster:
+            form_cluster(witness)
+        state = RedisState(f"{server.address}?cluster={str(cluster).lower()}")
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        waiting = pool.submit(state.server.client.blpop, "answers", 10)
+        until(lambda: any(connection["cmd"] == "blpop" for connection in witness.client_list()))
+        with Router([FakeBackend().model(price="1")], state=state, cache=None) as other:
+            other.embed(["a"], input_type="document")
+        witness.rpush("answers", "late")
+        assert waiting.result() == (b"answers", b"late")
+        state.close()
+        until(lambda: len(witness.client_list()) == 1)  # the server takes a moment to notice that they are closed
+
+
 # Other kinds of servers
+
+
+def form_cluster(client: redis.Redis) -> None:
+    client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    until(lambda: b"cluster_state:ok" in (client.execute_command("CLUSTER", "INFO") or b""))
 
 
 @pytest.mark.slow
@@ -441,9 +477,7 @@ def test_a_cluster_takes_the_scripts(tmp_path: Path) -> None:
     """All keys that one script touches are on one node."""
     with RedisServer(tmp_path, "--cluster-enabled", "yes") as node:
         with redis.Redis(port=node.port) as client:
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            while b"cluster_state:ok" not in (client.execute_command("CLUSTER", "INFO") or b""):
-                time.sleep(0.05)
+            form_cluster(client)
         with closing(on(node, "?cluster=true", required=True)) as ledger:
             ledger.settle(reserved(ledger), 100, Decimal("0.10"))
             ledger.mark_unconfirmed(reserved(ledger))

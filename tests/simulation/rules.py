@@ -86,6 +86,9 @@ def _check_single_flight(world: World, request: Request) -> None:
         for text in set(request.texts) & set(other.texts) & set(POOL):
             key = world.plan.key(other.candidate, other.input_type, text)
             usable = other.candidate.rank >= asker.rank and key in store.stored
+            usable = (
+                usable and other.outcome != "another name"
+            )  # refused; what is stored may be of the other input type
             if other.state == "open" or (other.sound and other.ended > asker.began and usable):
                 story = f"{text!r} is sent by {asker.name}, and at the same time by {other.asker.name}"
                 raise world.violation("nothing is paid twice", story)

@@ -27,12 +27,17 @@ P = ParamSpec("P")
 MOST_BLOCKING = 32
 """Blocking functions at once. Most of them take turns with one file, where more threads would only wait."""
 
+MOST_AWAITS = 100
+"""Of a call whose loop is closed, while it ends."""
+
 
 class Tasks:
     """Background tasks that finish paid requests of cancelled callers, and the threads of all calls."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._of_loops: dict[asyncio.AbstractEventLoop, set[asyncio.Task[Any]]] = {}
+        """The tasks of all calls that have begun to spend money."""
         self.blocking = Lane(threads, MOST_BLOCKING)
         """Threads that run blocking functions."""
 
@@ -42,6 +47,20 @@ class Tasks:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def begun(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """Remember a task until its end, in case its loop is closed before."""
+        tasks = self._of_loops.setdefault(task.get_loop(), set())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    def left(self) -> list[asyncio.Task[Any]]:
+        """Return, once, the tasks of loops that were closed before the tasks were over."""
+        closed = [loop for loop in list(self._of_loops) if loop.is_closed()]
+        left = [task for loop in closed for task in self._of_loops.pop(loop, ())]
+        self._tasks.difference_update(left)
+        return left
 
     async def finish(self, seconds: float) -> None:
         """Wait for the running loop's tasks, at most ``seconds``, and cancel the remaining tasks."""
@@ -83,7 +102,8 @@ class AsyncEffects:
                     await asyncio.wait([result])
             raise
         finally:
-            result.cancel()  # a running function reports to no caller: the loop may be closed at its end
+            with suppress(RuntimeError):  # the loop is closed
+                result.cancel()  # a running function reports to no caller: the loop may be closed at its end
 
     async def request(self, backend: Backend, texts: Sequence[str], input_type: InputType, timeout: float) -> Answer:
         return await backend.aembed(texts, input_type, timeout=timeout)
@@ -141,7 +161,7 @@ class AsyncEffects:
             else:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(width, len(stages))):
-                        group.create_task(work())
+                        self._tasks.begun(group.create_task(work()))
         finally:
             for _, stage in waiting:  # the loop ends; Python warns of a coroutine that is never awaited
                 stage.close()
@@ -149,7 +169,7 @@ class AsyncEffects:
 
     async def run_until_stopped(self, stage: Running[T]) -> T:
         self._shielded = True
-        task = asyncio.create_task(stage)
+        task = self._tasks.begun(asyncio.create_task(stage))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -158,7 +178,7 @@ class AsyncEffects:
             raise
 
     def start(self, stage: Running[None]) -> None:
-        self._tasks.add(asyncio.create_task(stage))
+        self._tasks.add(self._tasks.begun(asyncio.create_task(stage)))
 
     @contextmanager
     def _woken_by_stop(self) -> Iterator[asyncio.Event]:
@@ -195,6 +215,16 @@ class AsyncEffects:
         self._stopped = True
         for woken in self._waiting:
             woken.set()
+
+
+def end(left: Sequence[asyncio.Task[Any]]) -> None:
+    """End tasks that no loop runs any more: their calls hold slots, claims and money set aside. Blocks."""
+    for task in left:
+        coroutine = task.get_coro()
+        for _ in range(MOST_AWAITS):
+            with suppress(Exception, Stopped, asyncio.CancelledError):  # it awaits once more, or ends with an error
+                coroutine.close()
+                break
 
 
 def _on_the_loop(function: Callable[[], T]) -> T:

@@ -43,7 +43,7 @@ from ..providers import runtime_of
 from ..types import Candidate, EmbeddingResult, Estimate
 from ._account import CallAccount
 from ._assemble import assemble, savings, warn_if_degraded
-from ._async import AsyncEffects
+from ._async import AsyncEffects, end
 from ._call import Call, SizedText, TextsRejected, TextsTooLong, without
 from ._effects import Effects, Running
 from ._estimate import estimate
@@ -203,7 +203,9 @@ class Calls:
 
         After Ctrl-C, ``run`` waits for the requests in flight; a second Ctrl-C ends the wait.
         """
-        started = self._stages.get().started
+        stages = self._stages.get()
+        started = stages.started
+        end(stages.tasks.left())
         try:
             with ends_in(question.timeout):
                 return run(ask(SyncEffects(started, self.wiring.sleep), question))
@@ -215,9 +217,12 @@ class Calls:
 
     async def arun(self, ask: Callable[[Effects, Question], Running[T]], question: Question) -> T:
         """Run ``embed``, ``estimate`` or ``prepare`` in the running event loop."""
+        tasks = self._stages.get().tasks
+        if left := tasks.left():
+            await in_thread(end, left)
         try:
             with ends_in(question.timeout):
-                return await ask(AsyncEffects(self._stages.get().tasks, self.wiring.sleep), question)
+                return await ask(AsyncEffects(tasks, self.wiring.sleep), question)
         except EmbedRouterError as error:
             raise _brief(error)  # noqa: B904 - the same error
 

@@ -94,10 +94,14 @@ class Server:
         return registered(keys=keys, args=arguments)
 
     def close(self) -> None:
-        """Close the connections of an address, the next call opens others; a client of the user's own stays open."""
+        """Close the connections of an address, the next call opens others; a client of the user's own stays open.
+
+        Those that other threads use stay open: routers may share a server, and one of them is closed.
+        """
         made = self._made.get()
         if made.client is not None and isinstance(self._address, str):
-            made.client.close()
+            for client in _clients_of_nodes(made.client):
+                client.connection_pool.disconnect(inuse_connections=False)
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self._given
@@ -105,6 +109,13 @@ class Server:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         address, prefix, timeout, cluster = state
         self.__init__(address, prefix, timeout=timeout, cluster=cluster)  # type: ignore[misc]
+
+
+def _clients_of_nodes(client: Any) -> list[Any]:
+    """Return the clients that have connections: of a cluster, those of its nodes."""
+    if not hasattr(client, "get_nodes"):
+        return [client]
+    return [node.redis_connection for node in client.get_nodes() if node.redis_connection is not None]
 
 
 def _require_installed() -> None:
