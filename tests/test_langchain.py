@@ -163,6 +163,21 @@ def test_empty_lists_and_bad_texts_have_defined_answers(router: Router) -> None:
 
 
 @pytest.mark.parametrize("method", ["embed_documents", "aembed_documents"])
+async def test_an_iterator_is_read_and_what_holds_no_texts_is_refused_as_by_the_router(
+    router: Router, method: str
+) -> None:
+    """As in ``embeddings.embed_documents(page.text for page in pages)``."""
+
+    async def embed(texts: Any) -> Any:
+        outcome = getattr(RouterEmbeddings(router), method)(texts)
+        return outcome if isinstance(outcome, list) else await outcome
+
+    assert await embed(text for text in ("a", "b")) == await embed(["a", "b"])
+    with pytest.raises(InvalidInputError, match="list of strings, not NoneType"):
+        await embed(None)
+
+
+@pytest.mark.parametrize("method", ["embed_documents", "aembed_documents"])
 async def test_the_chunk_size_of_openai_embeddings_is_accepted(router: Router, high: FakeBackend, method: str) -> None:
     """By name and by position; requests are packed as ever."""
     adapter = RouterEmbeddings(router)

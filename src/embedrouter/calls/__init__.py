@@ -8,7 +8,7 @@ from ._assemble import warn_if_degraded
 from ._call import Degradation, Embedded, SizedText, about
 from ._calls import Calls, Prepared
 from ._estimate import total
-from ._inputs import one_text
+from ._inputs import one_text, texts_in
 from ._pack import pack
 from ._progress import Progress, ShowProgress
 from ._question import Question, ask

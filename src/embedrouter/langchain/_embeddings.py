@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from .._display import explained
-from ..calls import ShowProgress
+from ..calls import ShowProgress, texts_in
 from ..models import first_given
 from ..retrieval.given_router import GivenRouter, as_router
 from ..retrieval.index_guard import GuardedRouter, ShownIsHeld
@@ -115,6 +116,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         """
         if _are_questions(texts):  # LangGraph's SQL stores embed what is searched for as documents
             return [self.embed_query(text) for text in texts]
+        texts = _counted(texts)
         with Run(self.router, len(texts), "document", self.document_tier) as run:
             run.result = self._guarded.result(texts, "document", self.document_tier, show_progress=self.show_progress)
         return run.result.to_list()
@@ -131,6 +133,7 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
         """Do what ``embed_documents`` does without blocking the event loop."""
         if _are_questions(texts):
             return [await self.aembed_query(text) for text in texts]
+        texts = _counted(texts)
         async with Run(self.router, len(texts), "document", self.document_tier) as run:
             run.result = await self._guarded.aresult(
                 texts, "document", self.document_tier, show_progress=self.show_progress
@@ -169,3 +172,8 @@ class RouterEmbeddings(ShownIsHeld, Embeddings):
 
 def _are_questions(texts: object) -> bool:
     return isinstance(texts, list) and bool(texts) and all(isinstance(text, Question) for text in texts)
+
+
+def _counted(texts: Any) -> Any:
+    """Return texts that have a length: an iterator is read into a list, and what holds no texts is refused."""
+    return texts if isinstance(texts, Sized) else list(texts_in(texts))
