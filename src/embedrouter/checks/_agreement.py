@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import EmbedRouterError
 from ..models.agreement import PROBE_TEXTS, Agreement, ProbeVectors, compare_models, require_agreement, unique_names
-from ..types import Candidate, EmbeddingResult, InputType
+from ..types import Candidate, EmbeddingResult, InputType, Vectors
 
 
 def check_agreement(
@@ -26,7 +26,9 @@ def check_agreement(
     names = unique_names([candidate.name for candidate in candidates])
     for position, name in enumerate(names if len(names) > 1 else ()):
         try:
-            vectors = {kind: embed_alone(position, PROBE_TEXTS, kind).vectors for kind in kinds}
+            vectors: dict[InputType, Vectors] = {
+                kind: embed_alone(position, PROBE_TEXTS, kind).vectors for kind in kinds
+            }
             probed.append(ProbeVectors.of(candidates[position], name, vectors))
         except EmbedRouterError as error:
             failures.append(error)

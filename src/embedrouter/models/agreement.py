@@ -61,7 +61,9 @@ class ProbeVectors:
     @classmethod
     def of(cls, candidate: Candidate, name: str, vectors: Mapping[InputType, Vectors]) -> Self:
         """Return the vectors that a model gave for the probe texts."""
-        usable = {kind: comparable(given, candidate.output_dtype) for kind, given in vectors.items()}
+        usable: dict[InputType, Vectors] = {
+            kind: comparable(given, candidate.output_dtype) for kind, given in vectors.items()
+        }
         return cls(name, candidate.fingerprint, usable)
 
 
