@@ -112,6 +112,7 @@ def test_the_two_tiers_answer_each_question_differently_and_the_better_one_right
     ]
 
 
+@pytest.mark.slow
 def test_what_is_avoided_is_counted_by_the_ledger_under_a_tag_and_costs_nothing(
     few: list[Passage], tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def hide(package: str, patch: pytest.MonkeyPatch) -> None:
 # The parts
 
 
+@pytest.mark.slow
 def test_help_and_version_load_no_framework() -> None:
     """They should answer at once."""
     code = (

@@ -58,6 +58,7 @@ for seen in watching:
 """
 
 
+@pytest.mark.slow
 def test_threads_fork_at_the_same_time() -> None:
     """One after the other, so that each releases its own locks: in no child one stays locked."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)

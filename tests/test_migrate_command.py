@@ -42,6 +42,7 @@ def names(index: Path) -> list[str]:
         return sorted(found.database.names())
 
 
+@pytest.mark.slow
 def test_the_whole_way_and_back_in_json(index: Path, emulator: Emulator) -> None:
     plan = answer(*MIGRATE, "--plan")["plan"]
     assert (plan["texts"], plan["name"], plan["left_out"]) == (len(PAGES), NEW, {})
@@ -69,6 +70,7 @@ def test_the_whole_way_and_back_in_json(index: Path, emulator: Emulator) -> None
     assert emulator.billed == paid, "each text was paid once"
 
 
+@pytest.mark.slow
 def test_the_cost_is_asked_for_before_anything_is_called_or_made(index: Path, emulator: Emulator) -> None:
     asked = call(*MIGRATE)
     assert isinstance(asked.exception, ConfigError)

@@ -266,11 +266,11 @@ def world(tmp_path: Path) -> Iterator[Emulator]:
         yield emulator
 
 
-SLOW = "other-frameworks.md"
+ELSEWHERE = "other-frameworks.md"
 """A page whose imports take seconds: ``test_integrations_slow.py`` executes it."""
-TORCH = "local-models.md"
-"""A page that loads torch and converts a model."""
-PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != SLOW]
+SLOW = ("bulk.md", "compare.md", "index.md", "local-models.md")
+"""Pages whose blocks start programs, compare models or load torch."""
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != ELSEWHERE]
 
 
 def check_blocks(page: Path, world: Emulator) -> None:
@@ -287,7 +287,7 @@ def test_every_block_of_the_readme_works(world: Emulator) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.slow] if page.name == TORCH else []) for page in PAGES],
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else []) for page in PAGES],
     ids=[page.name for page in PAGES],
 )
 def test_every_block_of_a_page_works(page: Path, world: Emulator) -> None:

@@ -41,6 +41,7 @@ def run(project: Path, *arguments: str, **variables: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 def test_the_fixtures_and_tests_of_the_page_pass(project: Path) -> None:
     """Without a key, without a network, and without a file in the user's cache folder."""
     done = run(project, "test_index.py")
