@@ -18,7 +18,9 @@ def test_arrays_out(contest: Contest, server: Server) -> None:
     api = server.url(200)
     contest.ours("ours:cold_arrays", number=NUMBER, api=api)
     contest.limit("all requests at once + decoding", "limits:raw_documents", number=NUMBER, api=api)
-    contest.limit("the same, written to SQLite", "limits:raw_documents", number=NUMBER, api=api, stored=True)
+    contest.limit(
+        "all requests at once + decoding + SQLite", "limits:raw_documents", number=NUMBER, api=api, stored=True
+    )
     contest.peer("LlamaIndex OpenAIEmbedding", "llama_index:cold_documents", goals={RATE: 10}, number=4000, api=api)
     contest.peer("langchain-openai", "langchain:cold_documents", goals={RATE: 3}, number=NUMBER, api=api)
     contest.peer("LiteLLM, requests of 2,048", "litellm:cold_documents", number=2048, api=api)

@@ -16,11 +16,15 @@ def test_documents(contest: Contest, model: str, number: int, goal: float) -> No
     contest.run(f"Local documents, {model}", rounds=9)
 
 
+def beside_torch(contest: Contest, work: str) -> None:
+    contest.peer("sentence-transformers, torch", f"local:{work}_bare", goals={RATE: 2.0}, at_home=True)
+
+
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
 def test_paragraphs_in_a_faster_runtime(contest: Contest, runtime: str) -> None:
     """Beside sentence-transformers' own ``encode``, and the products of matrices, which no runtime can leave out."""
     contest.ours(f"local:paragraphs_{runtime}")
-    contest.limit("encode, in torch", "local:paragraphs_bare", goals={RATE: 2.0})
+    beside_torch(contest, "paragraphs")
     contest.limit("the layers' matrix products alone", "local:paragraphs_products")
     contest.run(f"Local paragraphs, {runtime}", rounds=9)
 
@@ -29,5 +33,5 @@ def test_paragraphs_in_a_faster_runtime(contest: Contest, runtime: str) -> None:
 def test_a_query_in_a_faster_runtime(contest: Contest, runtime: str) -> None:
     """At least twice the speed of sentence-transformers' own ``encode``."""
     contest.ours(f"local:query_{runtime}")
-    contest.limit("encode, in torch", "local:query_bare", goals={RATE: 2.0})
+    beside_torch(contest, "query")
     contest.run(f"Local query, {runtime}", rounds=9)
