@@ -23,7 +23,7 @@ from embedrouter import Router
 from embedrouter.errors import ConfigError, InvalidInputError, SpaceMismatchError
 from embedrouter.testing import FakeBackend, FakeCall
 from tests.doc_environment import ROOT, surroundings
-from tests.test_readme import SLOW, wrong_with
+from tests.test_readme import ELSEWHERE, wrong_with
 from tests.test_readme import embedrouter as command_line
 
 pytestmark = pytest.mark.slow
@@ -289,6 +289,6 @@ def test_txtai_indexes_searches_and_loads(
 def test_every_block_of_the_page_works(tmp_path: Path) -> None:
     """As those of the README do."""
     with surroundings(tmp_path) as emulator:
-        page = (ROOT / "docs" / SLOW).read_text("utf-8")
+        page = (ROOT / "docs" / ELSEWHERE).read_text("utf-8")
         assert wrong_with(page, command_line=command_line, ci="") is None
     assert not emulator.refused
