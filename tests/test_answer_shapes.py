@@ -274,6 +274,6 @@ def test_the_end_of_a_limit_is_read_from_the_headers_of_other_makers(
 
 
 def test_an_address_of_ipv6_stands_in_brackets() -> None:
-    """Otherwise nobody sees where the port begins."""
+    """Without brackets the port cannot be told from the address."""
     assert host_of("http://[::1]:8000/v1") == "[::1]:8000"
     assert host_of("https://[2001:db8::1]/v1") == "[2001:db8::1]"
